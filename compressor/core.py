@@ -1,0 +1,294 @@
+"""The records that flow through the pipeline, and the steps a method is made of.
+
+All are frozen; modules are the one mutable thing, and a step that changes one works on a copy of its own.
+Nothing here imports torch at run time: the command line reads recipes before anything heavy is loaded.
+
+Shape legend, used in names across the code base:
+C channels of a group   r entries per channel   N filters (output channels)   K weights feeding one filter   B batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    IntArray = NDArray[np.int64]
+    BoolArray = NDArray[np.bool_]
+    FloatArray = NDArray[np.float64]
+
+# ---------------------------------------------------------------- what a model is
+
+Kept = Mapping[str, Mapping[int, tuple[int, ...]]]
+"""tensor name -> dimension -> kept indices in the ORIGINAL model's numbering; what is absent is whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """`params`: all parameters. `macs`: multiply-adds of convolutions and linear layers, for one input."""
+
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """All it takes to build the original architecture again, without its weights."""
+
+    source: str  # torchvision:resnet50 | timm:resnet26d | cifar:resnet56 | /path/net.py:factory
+    input: tuple[int, int, int]  # channels, height, width; without the batch
+    num_classes: int | None = None  # None = the architecture's own
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A float32 module in eval mode on the CPU, and where it came from."""
+
+    module: nn.Module
+    spec: ModelSpec
+    name: str  # as the user wrote it
+    sha256: str | None = None  # of the checkpoint file
+    notes: tuple[str, ...] = ()  # prefixes peeled, wrappers opened, architecture recognised
+    mean: tuple[float, ...] | None = None  # normalisation the architecture's weights expect
+    std: tuple[float, ...] | None = None
+    kept: Kept = field(default_factory=dict)  # not empty for a model that was pruned before
+    original: Cost | None = None  # cost of the original, when pruned before
+
+
+# ---------------------------------------------------------------- what belongs together
+
+Role = Literal["writer", "reader", "affine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One dimension of one tensor of the state dict that a group's channels live in.
+
+    A writer produces the channels (rows of a convolution), a reader consumes them (its columns), an affine only
+    scales or shifts them (normalisation, biases, per-channel buffers).
+    """
+
+    tensor: str
+    dim: int
+    positions: IntArray  # (C, r): the entries of that dimension that belong to each channel
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGroup:
+    """C channels that are removed one by one, each from all its slots at once."""
+
+    name: str  # the module that writes them first
+    size: int  # C
+    slots: tuple[Slot, ...]
+    frozen: str | None = None  # why it can't be cut: operator, module and source line
+
+    def writers(self) -> tuple[Slot, ...]:
+        return tuple(slot for slot in self.slots if slot.role == "writer")
+
+
+@dataclass(frozen=True, slots=True)
+class PrunePlan:
+    """Which channels stay: group name -> bool[C]. Groups that stay whole are absent."""
+
+    kept: Mapping[str, BoolArray]
+
+
+# ---------------------------------------------------------------- what a recipe asks for
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRule:
+    """A glob on module names; the first that matches a layer decides. `ratio`: share of channels removed."""
+
+    match: str
+    freeze: bool = False
+    ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """How many channels go, and how scores are compared.
+
+    Either `ratio` (share of channels removed from every layer) or shares of the original cost that may remain.
+    """
+
+    ratio: float | None = None
+    macs: float | None = None
+    params: float | None = None
+    scope: Literal["local", "global"] = "local"
+    round_to: int = 1
+    rules: tuple[LayerRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    name: Literal["sgd", "adamw"]
+    lr: float
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    nesterov: bool = False
+
+
+Schedule = Callable[[float], float]
+"""epochs done so far (fractional) -> factor on the optimizer's learning rate"""
+
+Criterion = Callable[["Tensor"], "Tensor"]
+"""rows (N, K) of the weights that write N channels -> score (N,), the lowest is removed first"""
+
+
+# ---------------------------------------------------------------- steps
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Score every channel and decide which stay."""
+
+    criterion: Criterion
+    selection: Selection
+
+    def __str__(self) -> str:
+        return f"Choose({getattr(self.criterion, '__name__', 'criterion')})"
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take the channels that were not chosen out of the module, and prove that only they went."""
+
+    def __str__(self) -> str:
+        return "Remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Recalibrate:
+    """Estimate BatchNorm statistics anew from training images."""
+
+    images: int = 4096
+
+    def __str__(self) -> str:
+        return f"Recalibrate({self.images} images)"
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Retrain. The learning rate at any moment is `optimizer.lr * schedule(epochs done)`."""
+
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    schedule: Schedule
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    label_smoothing: float = 0.0
+
+    def __str__(self) -> str:
+        return f"Train({self.epochs} epochs, {self.optimizer.name})"
+
+
+Step = Choose | Remove | Recalibrate | Train
+
+
+# ---------------------------------------------------------------- data
+
+
+class Data(Protocol):
+    """Labelled images, normalised float32 batches (B, C, H, W) with int64 labels (B,).
+
+    The test set (`val`) is read for reporting only; nothing is ever chosen by it.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def train_size(self) -> int: ...
+
+    def train_batches(self, batch_size: int, *, epoch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled and augmented; the same (epoch, seed) gives the same batches. A last odd batch is dropped."""
+        ...
+
+    def plain_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
+        """The first `images` training images, neither shuffled nor augmented (calibration, parity, timing)."""
+        ...
+
+    def val_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+# ---------------------------------------------------------------- results
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The proof that surgery changed nothing but the removed channels."""
+
+    kind: str  # "masked-dense-float64"
+    max_abs_error: float
+    max_rel_error: float
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """An ONNX file and how far its answers are from PyTorch's on the same inputs."""
+
+    path: Path
+    opset: int
+    bytes: int
+    sha256: str
+    max_abs_error: float
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds of one run; percentiles are None where the samples are too few to state them."""
+
+    p50: float
+    p90: float | None
+    p99: float | None
+    n: int
+    ci95: tuple[float, float]  # of p50
+    cold_start_ms: float
+    samples: tuple[float, ...]  # every sample, in ms, for the figure
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models measured in turn on one target. ratio = a / b, so above 1 means that b is faster."""
+
+    a: Latency
+    b: Latency | None
+    ratio: float | None
+    ratio_ci95: tuple[float, float] | None
+    control: float | None  # a / byte copy of a, measured in the same schedule
+    control_ci95: tuple[float, float] | None
+    verdict: str  # "faster 1.42x [1.38, 1.46]" | "no measurable change" | "slower ..." | "unstable: ..."
+    stable: bool
+    target: str
+    runtime: str
+    provider: str
+    threads: int
+    batch: int
+    environment: Mapping[str, str]
+
+
+Emit = Callable[[str, Mapping[str, object]], None]
+"""Tells what happens: an event name and its fields. The command line turns them into bars, lines and run.jsonl."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What flows through the steps; changed only by dataclasses.replace."""
+
+    model: LoadedModel
+    groups: tuple[ChannelGroup, ...]
+    plan: PrunePlan | None = None
+    certificate: Certificate | None = None
+    accuracy: Mapping[str, float] = field(default_factory=dict)  # stage -> % on the test set
+    log: tuple[str, ...] = ()

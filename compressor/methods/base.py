@@ -1,0 +1,22 @@
+"""What a method is: frozen settings, and the steps they stand for."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from compressor.core import Selection, Step
+
+
+class Method(BaseModel):
+    """Settings of one method, as written under its own name in a recipe. Unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    needs_data: ClassVar[bool] = False
+
+    def steps(self, selection: Selection) -> tuple[Step, ...]:
+        """The steps up to the slim model; retraining is the recipe's own step and comes after."""
+        raise NotImplementedError
