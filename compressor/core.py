@@ -243,6 +243,7 @@ class ExportedModel:
     sha256: str
     max_abs_error: float
     ok: bool
+    notes: tuple[str, ...] = ()  # what the exporter refused, and what was done instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,15 +281,3 @@ class Comparison:
 
 Emit = Callable[[str, Mapping[str, object]], None]
 """Tells what happens: an event name and its fields. The command line turns them into bars, lines and run.jsonl."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What flows through the steps; changed only by dataclasses.replace."""
-
-    model: LoadedModel
-    groups: tuple[ChannelGroup, ...]
-    plan: PrunePlan | None = None
-    certificate: Certificate | None = None
-    accuracy: Mapping[str, float] = field(default_factory=dict)  # stage -> % on the test set
-    log: tuple[str, ...] = ()

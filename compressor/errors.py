@@ -18,11 +18,21 @@ A message is `<what>: <where>: <found>; <what to do>`, on one line; the command 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(word: object, options: Iterable[str]) -> str:
+    """`did you mean step? `, or nothing where nothing is near: the beginning of a `todo`."""
+    near = get_close_matches(str(word), list(options), 1)
+    return f"did you mean {near[0]}? " if near else ""
+
 
 class CompressorError(Exception):
     """Base of everything a user can cause; `exit_code` is what the process ends with."""
 
     exit_code = 1
+    report: object = None  # the result, where there is one all the same
 
     def __init__(self, what: str, where: str, found: str, todo: str) -> None:
         self.what, self.where, self.found, self.todo = what, where, found, todo

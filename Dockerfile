@@ -1,0 +1,15 @@
+# Build:  docker build -t compress .
+# Run:    docker run --rm -v "$PWD:/w" -w /w compress model.pt --recipe l1
+FROM python:3.12-slim
+
+ENV PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1
+
+COPY pyproject.toml README.md LICENSE /src/
+COPY compressor /src/compressor
+COPY recipes /src/recipes
+RUN pip install /src && rm -rf /src
+
+RUN useradd --create-home --uid 1000 compress
+USER compress
+WORKDIR /w
+ENTRYPOINT ["compress"]

@@ -1,0 +1,100 @@
+"""`compress MODEL --recipe RECIPE`: the main form, without a verb."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from compressor import __version__
+from compressor.cli.options import (
+    SETTINGS,
+    read,
+    recipe_options,
+    result_options,
+    tell,
+    told_even_if_failed,
+    trust_option,
+)
+from compressor.cli.verbs import tell_plan, verbs
+from compressor.errors import RecipeError
+
+
+class Bare(click.Command):
+    """The command without a verb; its help also lists the verbs."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, each.get_short_help_str(limit=80)) for name, each in verbs.commands.items()])
+
+
+@click.command("compress", cls=Bare, context_settings=SETTINGS)
+@click.argument("model")
+@recipe_options
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: MODEL-RECIPE, here.")
+@click.option("--devices", type=int, default=1, metavar="N", help="Devices to train on; only 1 so far.")
+@click.option("--nodes", type=int, default=1, metavar="N", help="Machines to train on; only 1 so far.")
+@click.option("--resume", is_flag=True, help="Finish a run that was interrupted.")
+@click.option("--force", is_flag=True, help="Replace DIR if it exists.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, as `compress plan` does.")
+@trust_option
+@result_options
+@click.version_option(__version__, prog_name="compress")
+@click.pass_context
+def compress(
+    context: click.Context,
+    model: str,
+    recipe: str,
+    data: str | None,
+    overrides: tuple[str, ...],
+    target: str | None,
+    seed: int | None,
+    out: Path | None,
+    devices: int,
+    nodes: int,
+    resume: bool,
+    force: bool,
+    dry_run: bool,
+    trust_pickle: bool,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Compress MODEL as RECIPE says: a slim ONNX model, proven and measured, and a report in DIR.
+
+    MODEL is a checkpoint (.pt .pth .th .ckpt .safetensors), a folder made by an earlier run,
+    torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], cifar:NAME, or path/to/file.py:factory[@checkpoint]. A verb
+    wins over a file of that name: ./plan is the file.
+    """
+    for option, value in (("--devices", devices), ("--nodes", nodes)):
+        if value != 1:
+            raise RecipeError("usage", option, str(value), "more than one is not supported yet, leave it out")
+    checked = read(recipe, overrides, target, seed)
+    if dry_run:
+        tell_plan(model, checked, data=data, trust_pickle=trust_pickle, as_json=as_json, quiet=quiet)
+        return
+    folder = context.obj = out or default_folder(model, recipe)
+    from compressor import pipeline
+    from compressor.terminal import narrator
+
+    with told_even_if_failed("show_report", as_json=as_json, folder=folder), narrator(quiet=quiet) as emit:
+        report = pipeline.compress(
+            model,
+            checked,
+            folder,
+            data=data,
+            resume=resume,
+            force=force,
+            trust_pickle=trust_pickle,
+            emit=emit,
+        )
+    tell(report, "show_report", as_json=as_json, folder=folder)
+
+
+def default_folder(model: str, recipe: str) -> Path:
+    """`resnet56-l1` for `some/where/resnet56.pt` and `l1.yaml`."""
+    name = re.sub(r"\.(pt|pth|th|ckpt|safetensors|pt2)$", "", model.rstrip("/").rpartition("/")[2])
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{Path(recipe).stem}")
+    return Path(safe.lstrip("-."))

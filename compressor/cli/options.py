@@ -1,0 +1,103 @@
+"""What the verbs share: their options, reading the recipe, and telling the result."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from compressor.errors import CompressorError, RecipeError, did_you_mean
+
+if TYPE_CHECKING:
+    from compressor.recipe import Recipe
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+class Verbs(click.Group):
+    """A group whose unknown verbs are answered with the nearest known one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands:
+            todo = f"{did_you_mean(args[0], self.commands)}one of: {', '.join(self.commands)}"
+            raise RecipeError("usage", ctx.command_path, f"no such verb {args[0]}", todo)
+        return super().resolve_command(ctx, args)
+
+
+def together(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """Several options as one decorator; help lists them in this order."""
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+result_options = together(
+    click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+)
+trust_option = click.option(
+    "--trust-pickle", is_flag=True, help="Load MODEL even if that runs code in it. Only for files you made yourself."
+)
+recipe_options = together(
+    click.option("-r", "--recipe", required=True, metavar="RECIPE", help="A file, or a name of `compress recipes ls`."),
+    click.option("--data", metavar="PATH", help="Labelled images to retrain and to measure accuracy on."),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY.PATH=VALUE",
+        help="Set one value of the recipe, or a whole block: 'prune.target={macs: 40%}'. VALUE is YAML. Setting "
+        "prune.target.macs or .params drops a ratio the recipe has, and the other way round; setting the name of a "
+        "schedule or an optimizer drops the settings the new one does not have.",
+    ),
+    click.option("--target", metavar="NAME", help="Where to measure: sets bench.target (local or none)."),
+    click.option("--seed", type=int, metavar="N", help="Sets seed."),
+)
+
+
+def read(recipe: str, overrides: Sequence[str], target: str | None, seed: int | None) -> Recipe:
+    """The checked recipe; `target` and `seed` are short for overrides."""
+    short = {"bench.target": target, "seed": seed}
+    more = [f"{key}={value}" for key, value in short.items() if value is not None]
+    gc.disable()  # the schema is many objects that all stay; looking for garbage takes a tenth of the time to an error
+    try:
+        from compressor.recipe import read_recipe
+
+        return read_recipe(recipe, [*overrides, *more])
+    finally:
+        gc.enable()
+
+
+def tell(result: object, show: str, *, as_json: bool, **how: object) -> None:
+    """The one thing that goes to stdout: `result` in JSON, or by the function `show` of compressor.report.terminal."""
+    if as_json:
+        print(json.dumps(result, indent=2, allow_nan=False))
+        return
+    from rich.console import Console
+
+    from compressor.report import terminal
+
+    getattr(terminal, show)(result, Console(), **how)
+
+
+@contextmanager
+def told_even_if_failed(show: str, *, as_json: bool, **how: object) -> Iterator[None]:
+    """A gate fails after everything is written: its error carries the result, which is told all the same."""
+    try:
+        yield
+    except CompressorError as error:
+        if error.report is not None:
+            tell(error.report, show, as_json=as_json, **how)
+        raise

@@ -1,0 +1,70 @@
+"""`compress recipes`: list, show and copy the shipped recipes, or print their JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from compressor.cli.options import Verbs
+from compressor.errors import RecipeError, did_you_mean
+
+
+@click.group(cls=Verbs, no_args_is_help=False)
+def recipes() -> None:
+    """The shipped recipes: ls, show, cp; schema prints the JSON Schema."""
+
+
+def _shipped(name: str) -> Path:
+    from compressor.recipe import shipped_recipes
+
+    known = shipped_recipes()
+    if name not in known:
+        todo = f"{did_you_mean(name, known)}one of: {', '.join(known)}"
+        raise RecipeError("recipe", name, "not a shipped recipe", todo)
+    return known[name]
+
+
+@recipes.command()
+def ls() -> None:
+    """List the shipped recipes and the command that runs each."""
+    from compressor.recipe import shipped_recipes
+
+    known = shipped_recipes()
+    width = max(map(len, known), default=0)
+    for name, path in known.items():
+        command = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
+        print(f"{name:{width}}  {command}")
+
+
+@recipes.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Print a shipped recipe."""
+    print(_shipped(name).read_text(encoding="utf-8"), end="")
+
+
+@recipes.command()
+@click.argument("name")
+@click.argument("to", type=click.Path(path_type=Path), required=False)
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+def cp(name: str, to: Path | None, force: bool) -> None:
+    """Copy a shipped recipe here, or TO a file or folder, to change it."""
+    shipped = _shipped(name)
+    file = to or Path(shipped.name)
+    file = file / shipped.name if file.is_dir() else file
+    if not file.parent.is_dir():
+        raise RecipeError("recipe", str(file), "no such folder", "make it first, or name another")
+    if file.exists() and not force:
+        raise RecipeError("recipe", str(file), "exists already", "name another file, or replace it with --force")
+    file.write_text(shipped.read_text(encoding="utf-8"), encoding="utf-8")
+    print(file)
+
+
+@recipes.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors that complete and check them."""
+    from compressor.recipe import Recipe
+
+    print(json.dumps(Recipe.json_schema(), indent=2))

@@ -1,0 +1,134 @@
+"""The verbs: questions that are answered without compressing anything, and the shipped recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from compressor.cli.options import (
+    SETTINGS,
+    Verbs,
+    read,
+    recipe_options,
+    result_options,
+    tell,
+    told_even_if_failed,
+    trust_option,
+)
+from compressor.cli.recipes import recipes
+from compressor.errors import MeasurementUnstable, VerificationFailed
+
+if TYPE_CHECKING:
+    from compressor.recipe import Recipe
+
+
+@click.group("compress", cls=Verbs, no_args_is_help=False, context_settings=SETTINGS)
+def verbs() -> None:
+    """The verbs; what is none of them is a model to compress."""
+
+
+@verbs.command()
+@click.argument("model")
+@trust_option
+@result_options
+def inspect(model: str, trust_pickle: bool, as_json: bool, quiet: bool, debug: bool) -> None:
+    """What MODEL is, what of it can be pruned, and what not and why."""
+    from compressor import questions
+    from compressor.terminal import narrator
+
+    with narrator(quiet=quiet) as emit:
+        result = questions.inspect(model, trust_pickle=trust_pickle, emit=emit)
+    tell(result, "show_inspect", as_json=as_json)
+
+
+@verbs.command()
+@click.argument("model")
+@recipe_options
+@trust_option
+@result_options
+def plan(
+    model: str,
+    recipe: str,
+    data: str | None,
+    overrides: tuple[str, ...],
+    target: str | None,
+    seed: int | None,
+    trust_pickle: bool,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """What RECIPE would do to MODEL, and is it worth it; trains nothing."""
+    checked = read(recipe, overrides, target, seed)
+    tell_plan(model, checked, data=data, trust_pickle=trust_pickle, as_json=as_json, quiet=quiet)
+
+
+def tell_plan(model: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, as_json: bool, quiet: bool) -> None:
+    """`compress plan`, and `compress --dry-run`."""
+    from compressor import questions
+    from compressor.terminal import narrator
+
+    with told_even_if_failed("show_plan", as_json=as_json), narrator(quiet=quiet) as emit:
+        result = questions.plan(model, recipe, data=data, trust_pickle=trust_pickle, emit=emit)
+    tell(result, "show_plan", as_json=as_json)
+
+
+_onnx_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@verbs.command()
+@click.argument("a", metavar="A.onnx", type=_onnx_file)
+@click.argument("b", metavar="[B.onnx]", type=_onnx_file, required=False)
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=6.0,
+    show_default=True,
+    help="Measuring time of each file.",
+)
+@click.option("--target", type=click.Choice(["local"]), default="local", help="Where to measure.")
+@result_options
+def bench(
+    a: Path,
+    b: Path | None,
+    threads: int,
+    batch: int,
+    seconds: float,
+    target: str,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Measured latency of A.onnx; with B.onnx, of both in turn, compared."""
+    from compressor import questions
+    from compressor.terminal import narrator
+
+    with told_even_if_failed("show_bench", as_json=as_json), narrator(quiet=quiet) as emit:
+        result = questions.bench(a, b, threads=threads, batch=batch, seconds=seconds, emit=emit)
+    tell(result, "show_bench", as_json=as_json)
+    if not result["stable"]:
+        todo = "quieten the machine or give it more --seconds"
+        raise MeasurementUnstable("measurement", str(a), str(result["verdict"]), todo)
+
+
+@verbs.command()
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@result_options
+def verify(folder: Path, as_json: bool, quiet: bool, debug: bool) -> None:
+    """Check an output folder again: hashes, parity, certificate, gates."""
+    from compressor import questions
+    from compressor.terminal import narrator
+
+    with told_even_if_failed("show_verify", as_json=as_json), narrator(quiet=quiet) as emit:
+        result = questions.verify(folder, emit=emit)
+    tell(result, "show_verify", as_json=as_json)
+    if not result["ok"]:
+        failed = ", ".join(check["name"] for check in result["checks"] if not check["ok"])
+        raise VerificationFailed("verify", str(folder), f"failed: {failed}", "make the folder again")
+
+
+verbs.add_command(recipes)

@@ -1,0 +1,157 @@
+"""Performs steps. The only place that knows what each kind of step does; methods only name them."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compressor.core import (
+    Certificate,
+    ChannelGroup,
+    Choose,
+    Cost,
+    Data,
+    Emit,
+    LoadedModel,
+    PrunePlan,
+    Recalibrate,
+    Remove,
+    Step,
+    Train,
+)
+from compressor.errors import ModelError, VerificationFailed
+from compressor.graph.analyse import analyse
+from compressor.graph.certificate import certify
+from compressor.graph.choose import choose
+from compressor.graph.cost import count
+from compressor.graph.couple import Structure
+from compressor.graph.score import scores
+from compressor.graph.shrink import kept_after, shrink
+from compressor.training.evaluate import accuracy
+from compressor.training.loop import train
+from compressor.training.recalibrate import recalibrate
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What steps are performed with."""
+
+    data: Data | None
+    seed: int
+    emit: Emit
+    checkpoint: Path  # where training leaves its state, epoch by epoch
+    identity: str  # of this run; a checkpoint of another one is not continued
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What flows through the steps: the model as it is now, and what is known of how it got there."""
+
+    model: LoadedModel
+    original: Cost  # what targets are shares of
+    structure: Structure
+    plan: PrunePlan | None = None
+    groups: tuple[ChannelGroup, ...] = ()  # of the model before removal, with what the recipe froze
+    certificate: Certificate | None = None
+    accuracy: Mapping[str, float] = field(default_factory=dict)  # stage -> % on the test set
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    log: tuple[str, ...] = ()
+
+
+def begin(model: LoadedModel, around: Surroundings) -> Work:
+    """Find what can be cut, and measure the dense model's accuracy where there is data."""
+    around.emit("stage", {"name": "analyse"})
+    start = time.perf_counter()
+    inputs = example(model)
+    structure = analyse(model.module, inputs, name=model.name)
+    original = model.original or count(model.module, inputs)
+    work = Work(model, original, structure, groups=structure.groups)
+    return _measured(_timed(work, "analyse", start), "dense", around)
+
+
+def perform(step: Step, work: Work, around: Surroundings) -> Work:
+    """The work after one step."""
+    start = time.perf_counter()
+    around.emit("stage", {"name": str(step)})
+    match step:
+        case Choose():
+            done, stage = _choose(step, work), None
+        case Remove():
+            done, stage = _remove(work), "after surgery"
+        case Recalibrate():
+            done, stage = _recalibrate(step, work, around), "after recalibration"
+        case Train():
+            done, stage = _train(step, work, around), "after retraining"
+    done = _timed(replace(done, log=(*done.log, str(step))), str(step), start)
+    return _measured(done, stage, around) if stage else done
+
+
+def example(model: LoadedModel, images: int = 1) -> Tensor:
+    """Seeded normal inputs of the shape the model takes, (images, C, H, W)."""
+    return torch.randn(images, *model.spec.input, generator=torch.Generator().manual_seed(0))
+
+
+def _choose(step: Choose, work: Work) -> Work:
+    graded = scores(work.model.module, work.groups, step.criterion)
+    plan, groups = choose(work.groups, graded, step.selection, work.structure.cost, work.original)
+    return replace(work, plan=plan, groups=groups)
+
+
+def _remove(work: Work) -> Work:
+    """Cut, then prove it. A cut that takes nothing is a failure: nobody asks for one."""
+    assert work.plan is not None, "Remove comes after Choose"
+    dense, plan = work.model, work.plan
+    slim = shrink(dense.module, work.structure, plan)
+    certificate = certify(dense.module, slim, work.structure, plan, example(dense, images=2))
+    if not certificate.ok:
+        found = f"slim differs from masked dense by {certificate.max_rel_error:.1e} of the largest output"
+        raise VerificationFailed("certificate", dense.name, found, "report this model; freeze layers with prune.layers")
+    cost = count(slim, example(dense))
+    if cost.params >= sum(parameter.numel() for parameter in dense.module.parameters()):
+        reasons = sorted({group.frozen for group in work.groups if group.frozen})
+        found = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
+        raise ModelError("nothing to prune", dense.name, found, "see what inspect says of each group")
+    if cost != work.structure.cost.of(plan):
+        found = f"{cost} counted on the slim module, {work.structure.cost.of(plan)} planned"
+        raise VerificationFailed("cost", dense.name, found, "report this model")
+    kept = kept_after(dense.kept, work.groups, plan, slim)
+    model = replace(dense, module=slim, kept=kept, original=work.original)
+    return replace(work, model=model, certificate=certificate)
+
+
+def _recalibrate(step: Recalibrate, work: Work, around: Surroundings) -> Work:
+    assert around.data is not None, "Recalibrate needs data"
+    module = copy.deepcopy(work.model.module)
+    recalibrate(module, around.data.plain_batches(256, images=step.images))
+    return replace(work, model=replace(work.model, module=module))
+
+
+def _train(step: Train, work: Work, around: Surroundings) -> Work:
+    assert around.data is not None, "Train needs data"
+    module = copy.deepcopy(work.model.module)
+    train(
+        module, around.data, step,
+        seed=around.seed, emit=around.emit, checkpoint=around.checkpoint, identity=around.identity,
+    )  # fmt: skip
+    return replace(work, model=replace(work.model, module=module))
+
+
+def _measured(work: Work, stage: str, around: Surroundings) -> Work:
+    """With the accuracy at this stage, which is reported and decides nothing."""
+    if around.data is None:
+        return work
+    start = time.perf_counter()
+    value = accuracy(work.model.module, around.data)
+    around.emit("accuracy", {"stage": stage, "accuracy": value})
+    return _timed(replace(work, accuracy={**work.accuracy, stage: value}), "evaluate", start)
+
+
+def _timed(work: Work, stage: str, start: float) -> Work:
+    spent = work.seconds.get(stage, 0.0) + time.perf_counter() - start
+    return replace(work, seconds={**work.seconds, stage: spent})

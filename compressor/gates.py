@@ -1,0 +1,71 @@
+"""Targets and gates: what was asked, what was found, and the error a failed one ends the run with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from compressor.core import Comparison, Cost
+from compressor.errors import (
+    AccuracyGateFailed,
+    CompressorError,
+    LatencyGateFailed,
+    MeasurementUnstable,
+    TargetNotReached,
+)
+from compressor.recipe import Recipe
+from compressor.report.schema import Gate, Report
+
+
+def judge(
+    recipe: Recipe, original: Cost, slim: Cost, accuracy: Mapping[str, float], comparisons: Sequence[Comparison]
+) -> list[Gate]:
+    """One entry for each target and gate of the recipe. A speed-up counts by the worse end of its interval."""
+    target, gates = recipe.prune.target, recipe.gates
+    verdicts: list[Gate] = []
+    for name, share in (("macs", target.macs), ("params", target.params)):
+        if share is not None:
+            found = getattr(slim, name) / getattr(original, name)
+            verdicts.append(
+                _gate(f"target {name}", f"at most {share:.1%} of the original", f"{found:.1%}", found <= share)
+            )
+    if gates.accuracy_drop is not None:
+        if "dense" in accuracy:
+            drop = accuracy["dense"] - list(accuracy.values())[-1]
+            found_words, ok = f"{drop:.2f} points", drop <= gates.accuracy_drop
+        else:
+            found_words, ok = "accuracy was not measured", False
+        verdicts.append(_gate("accuracy_drop", f"at most {gates.accuracy_drop:.2f} points", found_words, ok))
+    if gates.speedup is not None and comparisons:
+        first = comparisons[0]
+        asked = f"at least {gates.speedup:.2f}x"
+        low = first.ratio_ci95[0] if first.ratio_ci95 and first.stable else None
+        verdicts.append(_gate("speedup", asked, first.verdict, low is not None and low >= gates.speedup))
+    return verdicts
+
+
+def closing_error(report: Report) -> CompressorError | None:
+    """The error of the first failed target or gate, with the report in it; None when all are met."""
+    for gate in report["gates"]:
+        if gate["ok"]:
+            continue
+        error = _error(gate)
+        error.report = report
+        return error
+    return None
+
+
+def _error(gate: Gate) -> CompressorError:
+    where, found = f"asked {gate['asked']}", f"found {gate['found']}"
+    if gate["name"] == "accuracy_drop":
+        return AccuracyGateFailed(
+            "accuracy gate failed", where, found, "retrain longer, prune less, or loosen the gate"
+        )
+    if gate["name"] != "speedup":
+        return TargetNotReached("target not reached", where, found, "ask for more to remain")
+    if gate["found"].startswith("unstable"):
+        return MeasurementUnstable("speed-up gate not judged", where, found, "measure on an idle machine, or longer")
+    return LatencyGateFailed("latency gate failed", where, found, "prune more, or loosen the gate")
+
+
+def _gate(name: str, asked: str, found: str, ok: bool) -> Gate:
+    return {"name": name, "asked": asked, "found": found, "ok": ok}

@@ -1,0 +1,95 @@
+"""Which channels can be cut: trace, couple, then cut on trial; code that insists on the old sizes is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import CodeType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.core import PrunePlan
+from compressor.errors import ModelError
+from compressor.graph import rules
+from compressor.graph.couple import Structure, couple
+from compressor.graph.shrink import shrink
+from compressor.graph.trace import Trace, trace
+
+if TYPE_CHECKING:
+    from compressor.core import BoolArray
+
+
+def analyse(module: nn.Module, inputs: Tensor, *, name: str) -> Structure:
+    """The channel groups of a module, found by running it on `inputs` (1, C, H, W).
+
+    Where a forward pass after a trial cut fails, the reshapes, splits and slices nearby have sizes fixed in code: the
+    channels they touch are frozen, and the rest goes on.
+
+    Raises:
+        ModelError: the module does not run on `inputs`, or what breaks it cannot be found.
+    """
+    try:
+        seen = trace(module, inputs, rules.known)
+    except Exception as error:  # whatever a user's forward may raise
+        found = f"fails on an input of shape {tuple(inputs.shape)} at {_place(error)}: {error}"
+        raise ModelError("model does not run", name, found, "set model.input to the shape it expects") from error
+    refused: frozenset[str] = frozenset()
+    while True:
+        structure = couple(module, seen, refused)
+        failure = _try(module, inputs, structure)
+        if failure is None:
+            return structure
+        blamed = _blame(failure, seen) - refused
+        if not blamed:  # every round refuses at least one more line, so this ends
+            break
+        refused |= blamed
+    found = f"the forward pass breaks at {_place(failure)} after a trial cut: {failure}"
+    raise ModelError("model cannot be cut", name, found, "freeze the layers around that line with prune.layers")
+
+
+def _try(module: nn.Module, inputs: Tensor, structure: Structure) -> Exception | None:
+    """Cut about half of every group, unevenly, and run."""
+    random = np.random.default_rng(0)
+    kept: dict[str, BoolArray] = {
+        group.name: random.permutation(group.size) < max(1, group.size // 2)
+        for group in structure.groups
+        if group.frozen is None
+    }
+    slim = shrink(module, structure, PrunePlan(kept))
+    try:
+        with torch.inference_mode():
+            slim(inputs)
+    except Exception as error:  # whatever a user's forward may raise
+        return error
+    return None
+
+
+def _blame(failure: Exception, seen: Trace) -> frozenset[str]:
+    """Source lines that may hold fixed sizes: the failing line, else its function's, else its callers'."""
+    lines = {call.where for call in seen.calls if rules.has_sizes(call.op)}
+    for code, line in _frames(failure):
+        if f"{code.co_filename}:{line}" in lines:
+            return frozenset({f"{code.co_filename}:{line}"})
+        own = {f"{code.co_filename}:{number}" for *_, number in code.co_lines()} & lines
+        if own:
+            return frozenset(own)
+    return frozenset()
+
+
+def _place(error: Exception) -> str:
+    """file:line of the innermost frame outside PyTorch."""
+    inside = torch.__path__[0]
+    places = [f"{code.co_filename}:{line}" for code, line in _frames(error) if not code.co_filename.startswith(inside)]
+    return places[0] if places else "an unknown line"
+
+
+def _frames(error: Exception) -> Iterator[tuple[CodeType, int]]:
+    """(code, line) of the traceback, innermost first."""
+    frames = []
+    step = error.__traceback__
+    while step is not None:
+        frames.append((step.tb_frame.f_code, step.tb_lineno))
+        step = step.tb_next
+    yield from reversed(frames)

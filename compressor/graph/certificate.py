@@ -1,0 +1,89 @@
+"""The proof of surgery: the slim model computes what the dense one computes with the removed channels unread."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from compressor.core import Certificate, ChannelGroup, Kept, PrunePlan
+from compressor.graph.couple import Structure
+from compressor.graph.shrink import removed, shrink
+
+TOLERANCE = 1e-9  # relative to the largest output; float64 arithmetic leaves about 1e-13
+
+
+KIND = "masked-dense-float64"
+
+
+def certify(dense: nn.Module, slim: nn.Module, structure: Structure, plan: PrunePlan, inputs: Tensor) -> Certificate:
+    """Compare `slim(inputs)` in float64 with the dense model whose readers of removed channels are zero.
+
+    `max_rel_error` is max|slim - masked| / max|masked| over all outputs; it must stay within 1e-9. A model whose answer
+    is zero everywhere (a classifier that starts from zero, say) would agree with anything: its all-zero tensors are
+    filled with noise on both sides before they are compared.
+    """
+    expected = _outputs(masked(dense, structure.groups, plan), inputs)
+    if all(bool((each == 0).all()) for each in expected):
+        dense = _awake(dense)
+        slim = shrink(dense, structure, plan)
+        expected = _outputs(masked(dense, structure.groups, plan), inputs)
+    found = _outputs(copy.deepcopy(slim), inputs)
+    return _compare(expected, found)
+
+
+def equals_scattered(slim: nn.Module, dense: nn.Module, kept: Kept, inputs: Tensor) -> Certificate:
+    """Compare `slim` with the original architecture holding slim's weights at the kept indices and zeros elsewhere.
+
+    This needs no weights but slim's own, so it can be checked at any time, after retraining too. `dense` is filled.
+    """
+    values = dict(slim.named_parameters()) | dict(slim.named_buffers())
+    with torch.no_grad():
+        for name, tensor in (dict(dense.named_parameters()) | dict(dense.named_buffers())).items():
+            places = np.ix_(*(kept.get(name, {}).get(dim) or range(size) for dim, size in enumerate(tensor.shape)))
+            tensor.zero_()
+            tensor[tuple(torch.from_numpy(place) for place in places)] = values[name]
+    return _compare(_outputs(dense, inputs), _outputs(copy.deepcopy(slim), inputs))
+
+
+def _compare(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Certificate:
+    infinite = float("inf")
+    if [each.shape for each in expected] != [each.shape for each in found]:
+        return Certificate(KIND, infinite, infinite, ok=False)
+    error = max((float((a - b).abs().max()) for a, b in zip(expected, found, strict=True) if a.numel()), default=0.0)
+    scale = max((float(each.abs().max()) for each in expected if each.numel()), default=0.0)
+    relative = error / scale if scale > 0 else infinite
+    return Certificate(KIND, error, relative, ok=relative <= TOLERANCE)
+
+
+def _awake(module: nn.Module) -> nn.Module:
+    """A copy whose all-zero parameters hold seeded noise."""
+    copied = copy.deepcopy(module)
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            if not parameter.any():
+                parameter.normal_(generator=random)
+    return copied
+
+
+def masked(dense: nn.Module, groups: Sequence[ChannelGroup], plan: PrunePlan) -> nn.Module:
+    """A copy of `dense` in which nothing reads the channels the plan drops."""
+    copied = copy.deepcopy(dense)
+    tensors = dict(copied.named_parameters()) | dict(copied.named_buffers())
+    with torch.no_grad():
+        for (name, dim), gone in removed(groups, plan, role="reader").items():
+            tensors[name].index_fill_(dim, torch.from_numpy(gone), 0.0)
+    return copied
+
+
+def _outputs(module: nn.Module, inputs: Tensor) -> list[Tensor]:
+    """Floating outputs of the module, which is turned to float64."""
+    module.double().eval()
+    with torch.inference_mode():
+        result = module(inputs.double())
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

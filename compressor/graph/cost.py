@@ -1,0 +1,115 @@
+"""Parameters and multiply-adds: counted on a module as it runs, and predicted for a plan without cutting anything."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compressor.core import ChannelGroup, Cost, PrunePlan
+from compressor.graph import rules
+from compressor.graph.provenance import Dim, Provenance
+from compressor.graph.trace import trace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from compressor.core import FloatArray, IntArray
+
+
+def count(module: nn.Module, inputs: Tensor) -> Cost:
+    """Parameters of the module, and multiply-adds of the convolutions and linear layers it runs on `inputs`.
+
+    Convolution: product of the weight's sizes times output positions (input positions when transposed). Linear:
+    product of the weight's sizes times rows. `inputs` is one input, (1, C, H, W).
+    """
+    macs = 0
+    for call in trace(module, inputs, rules.known).calls:
+        if not rules.carries_weights(call.op):
+            continue
+        x, weight, out = call.args["input"], call.args["weight"], call.outs[0]
+        if call.op == "aten.linear":
+            positions = math.prod(out.shape[:-1])
+        else:
+            moved = x if "transpose" in call.op else out
+            positions = math.prod(moved.shape) // moved.shape[1 - len(weight.shape)]
+        macs += math.prod(weight.shape) * positions
+    return Cost(sum(parameter.numel() for parameter in module.parameters()), macs)
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """Sizes as linear functions of the channels removed: sizes = base - entries @ removed.
+
+    D dimensions, G groups, T parameter tensors, W weights at work; tables hold indices of dimensions, padded with D,
+    which stands for a factor of one.
+    """
+
+    groups: tuple[str, ...]
+    base_D: IntArray
+    entries_DG: FloatArray
+    tensors: IntArray  # (T, most dimensions)
+    weights: IntArray  # (W, most dimensions)
+    repeats_W: IntArray
+    fixed_params: int  # of parameters the run never touched
+
+    def cost(self, removed_G: IntArray) -> Cost:
+        """Cost after removing so many channels from each group."""
+        sizes = np.append(self.base_D - self.entries_DG @ removed_G, 1.0)
+        params = sizes[self.tensors].prod(axis=1).sum() + self.fixed_params
+        macs = (sizes[self.weights].prod(axis=1) * self.repeats_W).sum()
+        return Cost(round(float(params)), round(float(macs)))
+
+    def of(self, plan: PrunePlan) -> Cost:
+        """Cost after a plan."""
+        gone = [int((~plan.kept[name]).sum()) if name in plan.kept else 0 for name in self.groups]
+        return self.cost(np.array(gone, dtype=np.int64))
+
+    def least(self, groups: Sequence[ChannelGroup]) -> Cost:
+        """Cost after removing all but one channel of every group that is not frozen."""
+        return self.cost(np.array([0 if group.frozen else group.size - 1 for group in groups], dtype=np.int64))
+
+
+def cost_model(
+    module: nn.Module, provenance: Provenance, groups: Sequence[ChannelGroup], group_of: IntArray
+) -> CostModel:
+    """Build the model from a walked trace; `group_of`: atom -> index of its group or -1."""
+    sizes: list[int] = []
+    entries: list[FloatArray] = []
+    known: dict[int | tuple[str, int], int] = {}
+
+    def index(dim: Dim | None, size: int) -> int:
+        key = size if dim is None else dim.owner or id(dim)
+        if key not in known:
+            known[key] = len(sizes)
+            sizes.append(size)
+            of = np.empty(0, dtype=np.int64) if dim is None else group_of[dim.atoms]
+            per_group = np.bincount(of[of >= 0], minlength=len(groups))
+            entries.append(per_group / np.array([group.size for group in groups] or [1])[: len(per_group)])
+        return known[key]
+
+    parameters = {name: parameter.shape for name, parameter in module.named_parameters()}
+    touched = [name for name in provenance.parameters if name in parameters]
+    tensors = [
+        [index(dim, size) for dim, size in zip(provenance.parameters[name], parameters[name], strict=True)]
+        for name in touched
+    ]
+    weights = [[index(dim, size) for dim, size in zip(use.dims, use.sizes, strict=True)] for use in provenance.weights]
+    return CostModel(
+        groups=tuple(group.name for group in groups),
+        base_D=np.array(sizes, dtype=np.int64),
+        entries_DG=np.stack(entries) if entries else np.zeros((0, len(groups))),
+        tensors=_padded(tensors, len(sizes)),
+        weights=_padded(weights, len(sizes)),
+        repeats_W=np.array([use.repeats for use in provenance.weights], dtype=np.int64),
+        fixed_params=sum(math.prod(shape) for name, shape in parameters.items() if name not in provenance.parameters),
+    )
+
+
+def _padded(rows: list[list[int]], filler: int) -> IntArray:
+    width = max((len(row) for row in rows), default=0)
+    return np.array([row + [filler] * (width - len(row)) for row in rows], dtype=np.int64).reshape(len(rows), width)

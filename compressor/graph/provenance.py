@@ -1,0 +1,137 @@
+"""Where every entry of every tensor dimension comes from, and which entries must stay or go together.
+
+A dimension of a parameter is a row of fresh *atoms*, one an entry. Operators hand atoms on (a slice hands on part of
+them, a concatenation joins them) and tie some together (an addition ties entry i of both sides). A dimension that is
+None is fixed: batch, positions, the model's inputs. Ties are collected as edges and resolved once, at the end, so the
+whole analysis is linear in the number of operators and needs no recursion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compressor.graph.trace import Call, Ref, Trace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compressor.core import IntArray, Role
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dim:
+    """A prunable dimension: its atoms (size,), and the tensor dimension they index when it is a parameter's own."""
+
+    atoms: IntArray
+    owner: tuple[str, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.atoms)
+
+
+Dims = tuple[Dim | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightUse:
+    """A convolution's or linear layer's weight at work: multiply-adds = repeats * product of its dimensions."""
+
+    dims: Dims
+    sizes: tuple[int, ...]
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SizeAttribute:
+    """`module.name` (or its entry `index`) equals the number of these atoms that are kept."""
+
+    module: str
+    name: str
+    index: int | None
+    atoms: IntArray
+
+
+class Provenance:
+    """What is known while the trace is walked; rules (see rules.py) read and extend it."""
+
+    def __init__(self, module: nn.Module, trace: Trace) -> None:
+        self.modules = dict(module.named_modules())
+        self.edges: list[tuple[IntArray, IntArray]] = []
+        self.frozen: list[tuple[IntArray, str]] = []
+        self.roles: dict[tuple[str, int], Role] = {}
+        self.weights: list[WeightUse] = []
+        self.attributes: list[SizeAttribute] = []
+        self.parameters: dict[str, Dims] = {}
+        self.atoms = 0
+        self._dims: dict[int, Dims] = {}
+        self._names = trace.tensors
+
+    # ------------------------------------------------ reading
+
+    def dims(self, ref: Ref) -> Dims:
+        """Where the dimensions of a tensor come from. A parameter gets its atoms when it is first read."""
+        known = self._dims.get(ref.uid)
+        if known is None:
+            name = self._names.get(ref.uid)
+            if name is None:
+                return (None,) * len(ref.shape)
+            known = tuple(
+                Dim(self.fresh(size).atoms, (name, index)) if size > 1 else None for index, size in enumerate(ref.shape)
+            )
+            self.parameters[name] = known
+            self._dims[ref.uid] = known
+        return known
+
+    def fresh(self, size: int) -> Dim:
+        """A dimension of new atoms, tied to nothing yet."""
+        self.atoms += size
+        return Dim(np.arange(self.atoms - size, self.atoms, dtype=np.int64))
+
+    # ------------------------------------------------ extending
+
+    def set(self, ref: Ref, dims: Sequence[Dim | None]) -> None:
+        assert len(dims) == len(ref.shape), (ref, dims)
+        assert all(dim is None or len(dim) == size for dim, size in zip(dims, ref.shape, strict=True)), (ref, dims)
+        self._dims[ref.uid] = tuple(dims)
+
+    def tie(self, a: IntArray, b: IntArray) -> None:
+        """Entry i of `a` and entry i of `b` stay or go together."""
+        assert a.shape == b.shape, (a.shape, b.shape)
+        if a is not b:
+            self.edges.append((a.reshape(-1), b.reshape(-1)))
+
+    def join(self, a: Dim | None, b: Dim | None, call: Call, why: str) -> Dim | None:
+        """Tie two dimensions of the same size; if one is fixed, so is the other."""
+        if a is None or b is None:
+            either = b if a is None else a
+            self.freeze(either, call, why)
+            return either
+        self.tie(a.atoms, b.atoms)
+        return a if a.owner or not b.owner else b
+
+    def freeze(self, dim: Dim | None, call: Call, why: str) -> None:
+        """None of these entries can be removed."""
+        if dim is not None:
+            at = f" in {call.module}" if call.module else ""
+            self.frozen.append((dim.atoms, f"{why} ({call.op}{at}, {call.where})"))
+
+    def role(self, dim: Dim | None, role: Role) -> None:
+        """Say what a parameter's dimension does. A writer that is also read (tied weights) stays a writer."""
+        if dim is not None and dim.owner is not None and self.roles.get(dim.owner) != "writer":
+            self.roles[dim.owner] = role
+
+    def attribute(self, call: Call, name: str, dim: Dim | None, index: int | None = None) -> bool:
+        """Note that an attribute of the calling module is the size of `dim`; False if it isn't."""
+        found: Any = getattr(self.modules[call.module], name, None)
+        if dim is None or found is None:
+            return False
+        if index is not None:
+            found = found[index] if isinstance(found, tuple | list) and -len(found) <= index < len(found) else None
+        if found != len(dim):
+            return False
+        self.attributes.append(SizeAttribute(call.module, name, index, dim.atoms))
+        return True

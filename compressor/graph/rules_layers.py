@@ -1,0 +1,198 @@
+"""Rules of the operators that carry weights, normalise, pool or attend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from compressor.graph.provenance import Dim, Dims, Provenance, WeightUse
+from compressor.graph.trace import Call, Ref
+
+
+def convolution(provenance: Provenance, call: Call, *, transposed: bool = False) -> None:
+    """(B, I, *) with weight (O, I/groups, *), or (I, O/groups, *) when transposed."""
+    x, w, (out,) = call.args["input"], call.args["weight"], call.outs
+    groups: int = call.args["groups"]
+    spatial = len(w.shape) - 2
+    lead = len(x.shape) - spatial - 1  # 1, or 0 for an input without a batch
+    x_dims, w_dims = provenance.dims(x), provenance.dims(w)
+    for dim in (*x_dims[lead + 1 :], *w_dims[2:]):
+        provenance.freeze(dim, call, "channels used as positions of a convolution")
+    x_dim = x_dims[lead]
+    if groups == 1:
+        in_dim, out_dim = (w_dims[0], w_dims[1]) if transposed else (w_dims[1], w_dims[0])
+        _read(provenance, call, x_dim, in_dim)
+    elif transposed:
+        out_dim = None
+        for dim in (x_dim, *w_dims[:2]):
+            provenance.freeze(dim, call, "grouped transposed convolution")
+    else:
+        out_dim = _grouped(provenance, call, x_dim, w_dims, groups, w.shape[1])
+    provenance.role(out_dim, "writer")
+    provenance.attribute(call, "out_channels", out_dim)
+    provenance.attribute(call, "in_channels", x_dim)
+    if isinstance(call.args["bias"], Ref) and out_dim is not None:
+        provenance.join(out_dim, provenance.dims(call.args["bias"])[0], call, "bias of fixed size")
+    repeats = math.prod((x if transposed else out).shape[lead + 1 :]) * math.prod(x.shape[:lead])
+    provenance.weights.append(WeightUse(w_dims, w.shape, repeats))
+    provenance.set(out, (*x_dims[:lead], out_dim, *(None,) * spatial))
+
+
+def _grouped(
+    provenance: Provenance, call: Call, x_dim: Dim | None, w_dims: Dims, groups: int, per_group: int
+) -> Dim | None:
+    """Depthwise: output channels go with their input channel. Otherwise every group loses the same places."""
+    out_dim = w_dims[0]
+    if out_dim is None:
+        provenance.freeze(x_dim, call, "grouped convolution with one output channel")
+        return None
+    if x_dim is None:
+        provenance.freeze(out_dim, call, "grouped convolution of fixed channels")
+        return out_dim
+    if per_group == 1:
+        if not provenance.attribute(call, "groups", x_dim):
+            provenance.freeze(x_dim, call, "depthwise convolution whose `groups` is not an attribute of the module")
+        provenance.tie(out_dim.atoms, np.repeat(x_dim.atoms, len(out_dim) // groups))
+        return out_dim
+    in_table, out_table = x_dim.atoms.reshape(groups, -1), out_dim.atoms.reshape(groups, -1)
+    for table in (in_table, out_table):
+        provenance.tie(table, np.broadcast_to(table[:1], table.shape))
+    _read(provenance, call, Dim(in_table[0]), w_dims[1])
+    return out_dim
+
+
+def _read(provenance: Provenance, call: Call, x_dim: Dim | None, w_dim: Dim | None) -> None:
+    provenance.join(x_dim, w_dim, call, "reads fixed channels")
+    provenance.role(w_dim, "reader")
+
+
+def linear(provenance: Provenance, call: Call) -> None:
+    """(..., I) with weight (O, I)."""
+    x, w, (out,) = call.args["input"], call.args["weight"], call.outs
+    x_dims, (out_dim, in_dim) = provenance.dims(x), provenance.dims(w)
+    _read(provenance, call, x_dims[-1], in_dim)
+    provenance.role(out_dim, "writer")
+    provenance.attribute(call, "out_features", out_dim)
+    provenance.attribute(call, "in_features", x_dims[-1])
+    if isinstance(call.args["bias"], Ref) and out_dim is not None:
+        provenance.join(out_dim, provenance.dims(call.args["bias"])[0], call, "bias of fixed size")
+    provenance.weights.append(WeightUse((out_dim, in_dim), w.shape, math.prod(x.shape[:-1])))
+    provenance.set(out, (*x_dims[:-1], out_dim))
+
+
+def matmul(provenance: Provenance, call: Call) -> None:
+    """(..., M, I) @ (..., I, N). Products of two activations are not weights: a channel summed over stays."""
+    a, b = call.args.get("self") or call.args["tensor1"], call.args.get("other") or call.args["tensor2"]
+    (out,) = call.outs
+    a_dims, b_dims = provenance.dims(a), provenance.dims(b)
+    for dim in (a_dims[-1], b_dims[-2] if len(b_dims) > 1 else b_dims[-1]):
+        provenance.freeze(dim, call, "summed over without weights")
+    rows = a_dims[-2:-1] if len(a_dims) > 1 else ()
+    columns = b_dims[-1:] if len(b_dims) > 1 else ()
+    lead: list[Dim | None] = [None] * (len(out.shape) - len(rows) - len(columns))
+    for dims, shape in ((a_dims[:-2], a.shape[:-2]), (b_dims[:-2], b.shape[:-2])):
+        for index in range(-1, -len(dims) - 1, -1):
+            if shape[index] > 1:
+                seen = lead[index]
+                lead[index] = dims[index] if seen is None else provenance.join(seen, dims[index], call, "matmul")
+            provenance.freeze(dims[index], call, "channels used as a batch of matrices")
+    provenance.set(out, (*lead, *rows, *columns))
+
+
+def channelwise(provenance: Provenance, call: Call) -> None:
+    """(B, C, *) with per-channel vectors (C,): batch normalisation, PReLU."""
+    x = call.args.get("input") or call.args["self"]
+    dims, (out, *rest) = provenance.dims(x), call.outs
+    at = min(1, len(dims) - 1)
+    for ref in call.refs():
+        if ref != x and len(ref.shape) == 1 and ref.shape[0] > 1:
+            provenance.join(dims[at], provenance.dims(ref)[0], call, "per-channel parameters of fixed channels")
+    if call.args.get("training"):  # batch statistics, as standardised convolutions take of their weights
+        for dim in (*dims[:at], *dims[at + 1 :]):
+            provenance.freeze(dim, call, "normalisation mixes channels")
+    provenance.attribute(call, "num_features", dims[at])
+    provenance.attribute(call, "num_parameters", dims[at])
+    provenance.set(out, dims)
+    for ref in rest:
+        provenance.set(ref, (None,) * len(ref.shape))
+
+
+def mixing_norm(provenance: Provenance, call: Call) -> None:
+    """Layer, group, instance and RMS norms: statistics over channels change when one goes, so none may."""
+    x, (out, *rest) = call.args["input"], call.outs
+    dims = provenance.dims(x)
+    if "normalized_shape" in call.args:
+        mixed = range(len(dims) - len(call.args["normalized_shape"]), len(dims))
+    else:
+        mixed = range(1, 2)
+    for index in mixed:
+        provenance.freeze(dims[index], call, "normalisation mixes channels")
+    for ref in call.refs():
+        if ref != x:
+            for dim in provenance.dims(ref):
+                provenance.freeze(dim, call, "normalisation mixes channels")
+    provenance.set(out, dims)
+    for ref in rest:
+        provenance.set(ref, (None,) * len(ref.shape))
+
+
+def spatial(trailing: int) -> Callable[[Provenance, Call], None]:
+    """Pooling and resampling over the last `trailing` dimensions; what leads goes through."""
+
+    def rule(provenance: Provenance, call: Call) -> None:
+        x = call.args.get("self") or call.args["input"]
+        dims = provenance.dims(x)
+        lead = len(dims) - trailing
+        for dim in dims[lead:]:
+            provenance.freeze(dim, call, "channels used as positions")
+        for out in call.outs:
+            provenance.set(out, (*dims[:lead], *(None,) * (len(out.shape) - lead)))
+
+    return rule
+
+
+def attention(provenance: Provenance, call: Call) -> None:
+    """softmax(q k^T / sqrt(E)) v: E, the heads and the positions stay; v's width goes through."""
+    (out, *rest) = call.outs
+    value = call.args["value"]
+    for ref in call.refs():
+        dims = provenance.dims(ref)
+        for dim in dims[:-1] if ref == value else dims:
+            provenance.freeze(dim, call, "attention heads stay whole")
+    provenance.set(out, (*(None,) * (len(out.shape) - 1), provenance.dims(value)[-1]))
+    for ref in rest:
+        provenance.set(ref, (None,) * len(ref.shape))
+
+
+def _transposed(provenance: Provenance, call: Call) -> None:
+    convolution(provenance, call, transposed=True)
+
+
+_POOLS = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")
+_RESAMPLE: dict[int, tuple[str, ...]] = {
+    1: ("upsample_nearest1d", "upsample_linear1d"),
+    2: ("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa"),
+    3: ("upsample_nearest3d", "upsample_trilinear3d"),
+}
+
+RULES: dict[str, Callable[[Provenance, Call], None]] = {
+    **{f"aten.conv{n}d": convolution for n in (1, 2, 3)},
+    **{f"aten.conv_transpose{n}d": _transposed for n in (1, 2, 3)},
+    **{f"aten.{pool}{n}d": spatial(n) for pool in _POOLS for n in (1, 2, 3)},
+    **{f"aten.max_pool{n}d_with_indices": spatial(n) for n in (2, 3)},
+    **{f"aten.{name}": spatial(n) for n, names in _RESAMPLE.items() for name in names},
+    **{f"aten.{pad}_pad{n}d": spatial(n) for pad in ("reflection", "replication") for n in (1, 2, 3)},
+    "aten.linear": linear,
+    "aten.matmul": matmul,
+    "aten.mm": matmul,
+    "aten.bmm": matmul,
+    "aten.batch_norm": channelwise,
+    "aten.prelu": channelwise,
+    "aten.layer_norm": mixing_norm,
+    "aten.rms_norm": mixing_norm,
+    "aten.group_norm": mixing_norm,
+    "aten.instance_norm": mixing_norm,
+    "aten.scaled_dot_product_attention": attention,
+}

@@ -1,0 +1,101 @@
+"""From a plan to a smaller module: every tensor keeps the entries of the channels that stay, sizes follow."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.core import ChannelGroup, PrunePlan, Role
+from compressor.graph.couple import Attribute, Structure
+
+if TYPE_CHECKING:
+    from compressor.core import IntArray, Kept
+
+
+def shrink(module: nn.Module, structure: Structure, plan: PrunePlan) -> nn.Module:
+    """A copy of `module` without the channels the plan drops. `module` is left as it is."""
+    slim = copy.deepcopy(module)
+    tensors = dict(slim.named_parameters()) | dict(slim.named_buffers())
+    lost = removed(structure.groups, plan)
+    smaller: dict[int, Tensor] = {}
+    for name in {name for name, _ in lost}:
+        tensor = tensors[name]
+        data = tensor.detach()
+        for dim, size in enumerate(tensor.shape):
+            if (name, dim) in lost:
+                kept = np.setdiff1d(np.arange(size), lost[name, dim])
+                data = data.index_select(dim, torch.from_numpy(kept))
+        is_parameter = isinstance(tensor, nn.Parameter)
+        smaller[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if is_parameter else data
+    for owner in slim.modules():  # by identity, so that a tensor with several names stays one tensor
+        for key, held in (*owner._parameters.items(), *owner._buffers.items()):
+            if id(held) in smaller:
+                setattr(owner, key, smaller[id(held)])
+    for (path, name), after in attributes_after(structure.attributes, plan, module).items():
+        setattr(slim.get_submodule(path), name, after)
+    return slim
+
+
+def removed(
+    groups: Sequence[ChannelGroup], plan: PrunePlan, role: Role | None = None
+) -> dict[tuple[str, int], IntArray]:
+    """(tensor, dimension) -> entries the plan drops, in the module's own numbering; `role` picks the slots."""
+    lost: dict[tuple[str, int], list[IntArray]] = defaultdict(list)
+    for group in groups:
+        kept = plan.kept.get(group.name)
+        if kept is None or kept.all():
+            continue
+        for slot in group.slots:
+            if role is None or slot.role == role:
+                lost[slot.tensor, slot.dim].append(slot.positions[~kept].reshape(-1))
+    return {key: np.unique(np.concatenate(parts)) for key, parts in lost.items()}
+
+
+def attributes_after(
+    attributes: Sequence[Attribute], plan: PrunePlan, module: nn.Module
+) -> dict[tuple[str, str], int | tuple[int, ...]]:
+    """(module, attribute) -> its value after the plan, for those that change."""
+    after: dict[tuple[str, str], int | tuple[int, ...]] = {}
+    for each in attributes:
+        value = each.fixed + sum(
+            int(plan.kept[name][channels].sum()) if name in plan.kept else len(channels)
+            for name, channels in each.channels.items()
+        )
+        key = (each.module, each.name)
+        before = after.get(key, getattr(module.get_submodule(each.module), each.name))
+        if each.index is None:
+            after[key] = value
+        else:
+            after[key] = (*before[: each.index], value, *before[each.index + 1 :])
+    return {
+        (path, name): value
+        for (path, name), value in after.items()
+        if value != getattr(module.get_submodule(path), name)
+    }
+
+
+def sizes(attributes: Sequence[Attribute], module: nn.Module) -> dict[str, dict[str, int | list[int]]]:
+    """module -> attribute -> its value now, for every attribute that follows a width."""
+    now: dict[str, dict[str, int | list[int]]] = defaultdict(dict)
+    for each in attributes:
+        value = getattr(module.get_submodule(each.module), each.name)
+        now[each.module][each.name] = list(value) if isinstance(value, tuple | list) else int(value)
+    return dict(now)
+
+
+def kept_after(before: Kept, groups: Sequence[ChannelGroup], plan: PrunePlan, slim: nn.Module) -> Kept:
+    """Kept indices in the original model's numbering, after a plan on a module that kept `before`."""
+    sizes = {name: tensor.shape for name, tensor in slim.state_dict(keep_vars=True).items()}
+    lost = removed(groups, plan)
+    result = {name: dict(dims) for name, dims in before.items()}
+    for (name, dim), gone in lost.items():
+        now = before.get(name, {}).get(dim) or range(sizes[name][dim] + len(gone))
+        stays = np.setdiff1d(np.arange(len(now)), gone)
+        result.setdefault(name, {})[dim] = tuple(now[index] for index in stays.tolist())
+    return result

@@ -1,0 +1,143 @@
+"""Run a module once and write down every operator it dispatches, with real shapes and the line that called it.
+
+The dispatcher sees what autograd does not: frozen parameters, detached branches, integer paths. Under inference mode it
+also sees operators whole (`linear`, `chunk`, `flatten`), before PyTorch takes them apart.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A tensor seen during the run."""
+
+    uid: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operator call: arguments and results with every tensor replaced by its Ref."""
+
+    op: str  # "aten.conv2d"
+    pointwise: bool
+    args: Mapping[str, Any]  # by the names of the operator's schema, defaults filled in
+    outs: tuple[Ref, ...]
+    module: str  # the innermost module running, "" for the root
+    where: str  # file:line of the user's code that called it
+
+    def refs(self) -> tuple[Ref, ...]:
+        """Every tensor that goes in."""
+        return tuple(leaf for leaf in tree_leaves(dict(self.args)) if isinstance(leaf, Ref))
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    calls: tuple[Call, ...]
+    tensors: Mapping[int, str]  # uid -> name in the state dict
+    inputs: tuple[Ref, ...]
+    outputs: tuple[Ref, ...]
+
+
+def trace(module: nn.Module, inputs: Tensor, known: Callable[[str], bool]) -> Trace:
+    """Run `module(inputs)` without gradients. An operator that is not `known` is taken apart where PyTorch can.
+
+    Raises whatever the module's own forward raises.
+    """
+    recorder = _Recorder(module, known)
+    refs = (recorder.ref(inputs),)
+    with torch.inference_mode(), _running(recorder.stack), recorder:
+        result = module(inputs)
+    outputs = tuple(recorder.ref(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+    return Trace(tuple(recorder.calls), recorder.names, refs, outputs)
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves it unannotated
+    def __init__(self, module: nn.Module, known: Callable[[str], bool]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[Call] = []
+        self.stack: list[nn.Module] = []
+        self.names: dict[int, str] = {}
+        self._known = known
+        self._uids = WeakIdKeyDictionary()
+        self._count = itertools.count()
+        self._module_names = {id(each): name for name, each in module.named_modules()}
+        for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+            self.names[self.ref(tensor).uid] = name
+
+    def ref(self, tensor: Tensor) -> Ref:
+        if tensor not in self._uids:
+            self._uids[tensor] = next(self._count)
+        return Ref(self._uids[tensor], tuple(tensor.shape))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        op = f"aten.{func.overloadpacket.__name__}" if func.namespace == "aten" else str(func.overloadpacket)
+        pointwise = torch.Tag.pointwise in func.tags
+        if not pointwise and not self._known(op):
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        module = next(
+            (self._module_names[id(each)] for each in reversed(self.stack) if id(each) in self._module_names), ""
+        )
+        schema = func._schema.arguments
+        named = {each.name: each.default_value for each in schema if each.has_default_value()}
+        named |= {each.name: value for each, value in zip(schema, args, strict=False)} | kwargs
+        before = tree_map_only(Tensor, self.ref, named)
+        result = func(*args, **kwargs)
+        outs = tuple(self.ref(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        self.calls.append(Call(op, pointwise, before, outs, module, _caller()))
+        return result
+
+
+_NOT_THE_USER = (torch.__path__[0] + os.sep, __file__)
+
+
+def _caller() -> str:
+    """file:line of the innermost frame outside PyTorch and this file."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+@contextmanager
+def _running(stack: list[nn.Module]) -> Iterator[None]:
+    """Keep `stack` at the modules whose forward is running, innermost last."""
+
+    def enter(module: nn.Module, _: object) -> None:
+        stack.append(module)
+
+    def leave(module: nn.Module, _: object, __: object) -> None:
+        stack.pop()
+
+    handles = (
+        torch_module.register_module_forward_pre_hook(enter),
+        torch_module.register_module_forward_hook(leave, always_call=True),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,163 @@
+"""What a file is, by its content, before anything parses it: tensors, something else, or something hostile."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import zipfile
+from collections import Counter
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from compressor.errors import ModelError, UntrustedFile
+
+Kind = Literal["safetensors", "zip", "legacy", "pickle"]
+
+MAX_PICKLE_BYTES = 64 << 20  # the structure of a checkpoint, without the numbers; usually under 1 MB
+MAX_EXPANSION = 8  # torch stores, it does not compress; a repacked archive shrinks by a tenth
+SPARE_BYTES = 1 << 20
+
+# What torch.save wrote before it wrote zip files: a pickle of the number 0x1950a86a20f9469cfc6c.
+_LEGACY = re.compile(rb"\x80.\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL)
+_KNOWN: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"%PDF", "a PDF document"),
+    (b"\x1f\x8b", "a gzip archive, to be unpacked first"),
+    (b"BZh", "a bzip2 archive, to be unpacked first"),
+    (b"\xfd7zXZ", "an xz archive, to be unpacked first"),
+    (b"7z\xbc\xaf", "a 7z archive, to be unpacked first"),
+    (b"Rar!", "a RAR archive, to be unpacked first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive, to be unpacked first"),
+    (b"\x89HDF", "an HDF5 file (Keras?)"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"GGUF", "a GGUF file"),
+    (b"\x7fELF", "a program"),
+    (b"version https://git-lfs", "a git-lfs pointer, not the file itself; run `git lfs pull`"),
+)
+_ASK = "give a state dict saved by torch.save, or a .safetensors file"
+
+
+def look(path: Path) -> Kind:
+    """Say how the tensors of a file are stored. Raises ModelError for anything that holds none."""
+    size = _size(path)
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if size == 0:
+        raise ModelError("model file", str(path), "the file is empty", _ASK)
+    for magic, meaning in _KNOWN:
+        if head.startswith(magic):
+            raise ModelError("model file", str(path), f"{meaning}", _ASK)
+    if head[257:262] == b"ustar":
+        raise ModelError("model file", str(path), "a tar archive", f"unpack it, or {_ASK}")
+    if head.startswith(b"PK"):
+        return "zip"
+    if _is_safetensors(path, head, size):
+        return "safetensors"
+    if _LEGACY.match(head):
+        return "legacy"
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ModelError("model file", str(path), "a web page, not a model (a failed download?)", _ASK)
+    return "pickle"
+
+
+def _size(path: Path) -> int:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise ModelError("model file", str(path), "no such file", _beside(path)) from None
+    except OSError as error:
+        raise ModelError("model file", str(path), _reason(error), "check the path and its permissions") from None
+    if not path.is_file():
+        found = "a folder without plan.json" if path.is_dir() else "not a regular file"
+        raise ModelError("model file", str(path), found, _ASK)
+    if not os.access(path, os.R_OK):
+        raise ModelError("model file", str(path), "permission denied", "make it readable for this user")
+    return size
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()
+
+
+def _beside(path: Path) -> str:
+    try:
+        names = [each.name for each in path.parent.iterdir()]
+    except OSError:
+        return f"the folder {path.parent} cannot be read either; check the path"
+    close = get_close_matches(path.name, names, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else "check the path"
+
+
+def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
+    """8 bytes of header length, then JSON. A header longer than the file is a file cut short."""
+    if len(head) < 9 or head[8:9] != b"{":
+        return False
+    (header,) = struct.unpack("<Q", head[:8])
+    if header + 8 > size:
+        found = f"a safetensors file cut short: its header should have {header:,} bytes, the file has {size:,}"
+        raise ModelError("model file", str(path), found, "copy or download it again")
+    return True
+
+
+def pickle_in_zip(path: Path) -> bytes:
+    """The pickle that holds the structure of a torch.save archive, after the archive itself proved harmless.
+
+    Raises UntrustedFile for archives made to harm, ModelError for archives of another kind or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _refuse_bombs(path, entries)
+            _refuse_other_kinds(path, [entry.filename for entry in entries])
+            inner = [entry for entry in entries if PurePosixPath(entry.filename).name == "data.pkl"]
+            if len(inner) != 1:
+                found = f"a zip archive with {len(inner)} entries named data.pkl instead of one"
+                raise ModelError("model file", str(path), found, _ASK)
+            if inner[0].file_size > MAX_PICKLE_BYTES:
+                found = f"data.pkl has {inner[0].file_size:,} bytes, more than any checkpoint's structure needs"
+                raise UntrustedFile("untrusted file", str(path), found, "save only the state dict")
+            return archive.read(inner[0])
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+        found = f"a torch archive that is damaged or cut short ({error})"
+        raise ModelError("model file", str(path), found, "copy or download it again") from None
+
+
+def _refuse_bombs(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    unpacked, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    doubles = [name for name, times in Counter(entry.filename.lower() for entry in entries).items() if times > 1]
+    outside = [entry.filename for entry in entries if _leaves(entry.filename)]
+    if unpacked > MAX_EXPANSION * size + SPARE_BYTES:
+        found = f"a zip bomb: {size:,} bytes that unpack to {unpacked:,}"
+    elif doubles:
+        found = f"{len(doubles)} archive entries share a name, such as {doubles[0]!r}"
+    elif outside:
+        found = f"an archive entry leads out of the archive: {outside[0]!r}"
+    else:
+        return
+    raise UntrustedFile(
+        "untrusted file", str(path), f"{found}; nothing was read from it", "get it from its author again"
+    )
+
+
+def _leaves(name: str) -> bool:
+    return name.startswith("/") or "\\" in name or ".." in name.split("/") or ":" in name.split("/")[0]
+
+
+def _refuse_other_kinds(path: Path, names: list[str]) -> None:
+    tails = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in tails or any(tail.startswith("code/") for tail in tails):
+        found = "a TorchScript archive: a program, which is not run here"
+    elif "archive_format" in tails or any(tail.startswith("serialized_exported_program") for tail in (*tails, *names)):
+        found = "a torch.export archive (.pt2): a program, which is not run here"
+    elif names and all(name.endswith(".npy") for name in names):
+        found = "a NumPy archive (.npz)"
+    else:
+        return
+    raise ModelError(
+        "model file", str(path), found, "give the state dict: torch.save(model.state_dict(), 'weights.pt')"
+    )

@@ -1,0 +1,238 @@
+"""Which architecture do these tensors belong to? Names and shapes first, then, where several fit, what they compute."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+from torch import Tensor, nn
+
+from compressor.core import ModelSpec
+from compressor.errors import ModelError
+from compressor.models import cifar, index
+from compressor.models.build import build, defaults, weights_to_come
+from compressor.models.fit import COUNTER, Fit, Shapes, compare, counts, expected_shapes, shapes_of
+from compressor.models.index import Entry
+
+MAX_CANDIDATES = 12
+SAME_OUTPUT = 1e-4  # of the largest output; epsilons of normalisation layers differ between libraries
+
+_AUXILIARY = ("AuxLogits.", "aux1.", "aux2.", "aux_classifier.")
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+
+Size = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """The architecture with its weights loaded."""
+
+    module: nn.Module
+    spec: ModelSpec
+    notes: tuple[str, ...]
+
+
+def identify(
+    tensors: Mapping[str, Tensor], where: str, *, num_classes: int | None, size: Size | None, hint: str | None = None
+) -> Recognised:
+    """Find the architecture and load the weights. `hint`: what the file says it is, asked only when several fit.
+
+    Raises ModelError when none fits, naming the nearest, and when several fit that compute different things.
+    """
+    for variant, change in _variants(tensors):
+        specs = _fingerprinted(variant, size)
+        if specs:
+            return _recognised(specs, variant, change, where, num_classes, hint)
+    near = _nearest(shapes_of(tensors), size)
+    specs = [spec for spec, fit in near if fit.ok]  # at the input size the user gave, not at the default
+    if specs:
+        return _recognised(specs, tensors, (), where, num_classes, hint)
+    raise _unknown(len(tensors), where, near)
+
+
+def _recognised(
+    specs: list[ModelSpec],
+    tensors: Mapping[str, Tensor],
+    change: tuple[str, ...],
+    where: str,
+    num_classes: int | None,
+    hint: str | None,
+) -> Recognised:
+    module, spec, notes = _choose(specs, tensors, where, hint)
+    if num_classes is not None and spec.num_classes != num_classes:
+        found = f"its last layer has {spec.num_classes} classes, {num_classes} were asked for"
+        raise ModelError("checkpoint", where, found, "set model.num_classes to auto")
+    return Recognised(module, spec, (*change, f"recognised as {spec.source}", *notes))
+
+
+def load_named(
+    tensors: Mapping[str, Tensor], where: str, *, arch: str, num_classes: int | None, size: Size | None
+) -> Recognised:
+    """Load the weights into an architecture named by the user. Raises ModelError naming what does not fit."""
+    first: tuple[Fit, ModelSpec] | None = None
+    for variant, change in _variants(tensors):
+        found = shapes_of(variant)
+        spec = _spec_for(arch, found, num_classes, size)
+        fit = compare(found, expected_shapes(spec))
+        if fit.ok:
+            module, notes = load_weights(spec, variant)
+            return Recognised(module, spec, (*change, *notes))
+        first = first or (fit, spec)
+    assert first is not None
+    fit, spec = first
+    raise mismatch(where, f"{arch} with {spec.num_classes or 'its own'} classes", fit)
+
+
+def mismatch(where: str, what: str, fit: Fit) -> ModelError:
+    return ModelError("checkpoint", where, f"not the tensors of {what}: {fit}", "name the architecture they belong to")
+
+
+def load_weights(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:
+    """Build, and load tensors that are known to fit."""
+    with weights_to_come():
+        module = build(spec).float()
+    state = module.state_dict()  # updated rather than replaced: it carries versions that some layers ask for
+    absent = state.keys() - tensors.keys()
+    state.update(tensors)
+    module.load_state_dict(state)
+    return module, ((f"no {COUNTER} in the checkpoint, taken as 0",) if absent else ())
+
+
+def _variants(tensors: Mapping[str, Tensor]) -> Iterator[tuple[Mapping[str, Tensor], tuple[str, ...]]]:
+    """The tensors as they are, then under the names and without the extras that known publishers use."""
+    yield tensors, ()
+    plain = {name: value for name, value in tensors.items() if not name.startswith(_AUXILIARY)}
+    if len(plain) < len(tensors):
+        yield plain, (f"left out {len(tensors) - len(plain)} tensors of auxiliary heads, which only training uses",)
+    dense = {_OLD_DENSENET.sub(r"\1\2.", name): value for name, value in tensors.items()}
+    if dense.keys() != tensors.keys():
+        yield dense, ("renamed norm.1 to norm1 and so on, as in newer DenseNets",)
+    if "fc.weight" in tensors and "layer3.0.conv1.weight" in tensors and "layer4.0.conv1.weight" not in tensors:
+        renamed = {
+            name.replace("fc.", "linear.").replace(".downsample.", ".shortcut."): value
+            for name, value in tensors.items()
+        }
+        yield renamed, ("renamed fc to linear and downsample to shortcut",)
+
+
+def _fingerprinted(tensors: Mapping[str, Tensor], size: Size | None) -> list[ModelSpec]:
+    """Architectures that every tensor fits, in the order that settles ties."""
+    found = shapes_of(tensors)
+    specs = [spec for spec in _cifar_specs(found, size) if compare(found, expected_shapes(spec)).ok]
+    if specs:
+        return specs
+    names = index.names_fingerprint(found)
+    entries = [entry for entry in index.read() if entry.names == names and entry.fits(found)]
+    specs = [_spec_of(entry, found, size) for entry in entries[:MAX_CANDIDATES]]
+    return [spec for spec in specs if compare(found, _expected_or_nothing(spec)).ok]
+
+
+def _expected_or_nothing(spec: ModelSpec) -> Shapes:
+    """An architecture that this library version can't build fits nothing."""
+    try:
+        return expected_shapes(spec)
+    except ModelError:
+        return {}
+
+
+def _cifar_specs(found: Shapes, size: Size | None) -> list[ModelSpec]:
+    """Any depth of the family: the number of blocks says it, and a convolution in a shortcut says option B."""
+    blocks = {name.split(".")[1] for name in found if name.startswith("layer1.")}
+    if "linear.weight" not in found or "conv1.weight" not in found or not blocks:
+        return []
+    name = f"resnet{6 * len(blocks) + 2}{'b' * any('.shortcut.0.' in each for each in found)}"
+    channels, classes = found["conv1.weight"][1:2], found["linear.weight"][0]
+    if not channels or cifar.blocks_per_stage(name) is None:
+        return []
+    return [ModelSpec(f"cifar:{name}", size or (channels[0], *cifar.INPUT[1:]), classes)]
+
+
+def _spec_of(entry: Entry, found: Shapes, size: Size | None) -> ModelSpec:
+    implied = counts(found, entry.free) or {}
+    usual = defaults(entry.source)
+    channels = implied.get("channels", usual.input[0])
+    classes = 0 if entry.headless else implied.get("classes")
+    return ModelSpec(entry.source, size or (channels, *usual.input[1:]), classes)
+
+
+def _spec_for(arch: str, found: Shapes, num_classes: int | None, size: Size | None) -> ModelSpec:
+    """Sizes of an architecture the user named: theirs, else what the tensors imply, else its own."""
+    usual = defaults(arch)
+    cifar_specs = _cifar_specs(found, size) if arch.startswith("cifar:") else []
+    entries = [entry for entry in index.read() if entry.source == arch.partition(".")[0]]
+    implied: dict[str, int] = {}
+    if cifar_specs:
+        implied = {"classes": cifar_specs[0].num_classes or 0, "channels": cifar_specs[0].input[0]}
+    for entry in entries:
+        implied = implied or counts(found, entry.free) or {}
+    classes = num_classes if num_classes is not None else implied.get("classes")
+    return ModelSpec(arch, size or (implied.get("channels", usual.input[0]), *usual.input[1:]), classes)
+
+
+def _choose(
+    specs: list[ModelSpec], tensors: Mapping[str, Tensor], where: str, hint: str | None
+) -> tuple[nn.Module, ModelSpec, tuple[str, ...]]:
+    """The first of several, if all compute the same; otherwise the one the file itself names."""
+    first, *rest = specs
+    module, notes = load_weights(first, tensors)
+    if all(_same(module, spec, tensors, first.input) for spec in rest):
+        alike = ", ".join(spec.source for spec in rest)
+        said = (f"{alike} would do as well: the same tensors, the same outputs",) if rest else ()
+        return module, first, (*notes, *said)
+    for spec in specs:
+        if hint is not None and spec.source.partition(":")[2] == hint:
+            module, notes = load_weights(spec, tensors)
+            return module, spec, (*notes, f"chosen among several because the file says arch = {hint}")
+    raise ModelError(
+        "checkpoint",
+        where,
+        f"ambiguous: its tensors fit {', '.join(spec.source for spec in specs)}, which compute different outputs",
+        f"say which, such as --set model.arch={first.source}",
+    )
+
+
+def _same(module: nn.Module, spec: ModelSpec, tensors: Mapping[str, Tensor], size: Size) -> bool:
+    """Whether another architecture gives the same outputs for the same weights on one random image."""
+    image = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
+    try:
+        other, _ = load_weights(spec, tensors)
+        with torch.no_grad():
+            ours, theirs = module(image), other(image)
+    except Exception:  # an architecture that can't take the other's image is another architecture
+        return False
+    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor) and ours.shape == theirs.shape):
+        return False
+    return bool((ours - theirs).abs().max() <= SAME_OUTPUT * ours.abs().max())
+
+
+def _unknown(count: int, where: str, near: list[tuple[ModelSpec, Fit]]) -> ModelError:
+    said = "; ".join(f"{spec.source} ({fit})" for spec, fit in near[:3])
+    made = index.versions()
+    stale = [f"{name} {version(name)}, not {made[name]}" for name in index.LIBRARIES if version(name) != made[name]]
+    aside = f" (with {' and '.join(stale)})" if stale else ""
+    return ModelError(
+        "checkpoint",
+        where,
+        f"its {count} tensors fit no known architecture{aside}" + (f", nearest: {said}" if said else ""),
+        "name it with --set model.arch=..., or give your code: path/to/net.py:factory@checkpoint",
+    )
+
+
+def _nearest(found: Shapes, size: Size | None) -> list[tuple[ModelSpec, Fit]]:
+    """Some architectures that share the most, compared exactly; estimated from the sketches of the index."""
+    names, shapes = index.sketches(found)
+
+    def likeness(entry: Entry) -> float:
+        return index.overlap(names, entry.names_sketch) + index.overlap(shapes, entry.shapes_sketch)
+
+    best: dict[str, Entry] = {}
+    for entry in sorted(index.read(), key=likeness, reverse=True):
+        if likeness(entry) == 0 or len(best) == MAX_CANDIDATES // 2:
+            break
+        best.setdefault(entry.shapes, entry)
+    specs = [_spec_of(entry, found, size) for entry in best.values()]
+    fits = [(spec, compare(found, _expected_or_nothing(spec))) for spec in specs]
+    return sorted(fits, key=lambda each: each[1].distance)

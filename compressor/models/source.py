@@ -1,0 +1,207 @@
+"""From what the user names to a loaded model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from compressor.core import LoadedModel, ModelSpec
+from compressor.errors import ModelError
+from compressor.models import user_code
+from compressor.models.build import (
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    RESCALES_INPUT,
+    build,
+    defaults,
+    split,
+    timm_settings,
+)
+from compressor.models.checkpoint import read_checkpoint
+from compressor.models.fit import compare, shapes_of, under_prefix
+from compressor.models.folder import PLAN, load_folder
+from compressor.models.identify import Recognised, identify, load_named, mismatch
+
+SEED = 0
+DIGITS = Path(__file__).with_name("resnet8-digits.safetensors")
+_DIGITS_SOURCE = "cifar:resnet8"
+
+Size = tuple[int, int, int]
+
+
+def load_model(
+    source: str,
+    *,
+    arch: str = "auto",
+    num_classes: int | None = None,
+    input: Size | None = None,
+    trust_pickle: bool = False,
+) -> LoadedModel:
+    """Load `torchvision:`, `timm:` or `cifar:` names, a file.py:factory, a checkpoint, or a folder made by us.
+
+    `arch` names the architecture of a checkpoint; `input` is (channels, height, width).
+    Raises ModelError, UntrustedFile or VerificationFailed, each with what was found and what to do.
+    """
+    if user_code.is_code(source):
+        loaded = _from_code(source, num_classes, input, trust_pickle)
+    elif source.partition(":")[0] in ("torchvision", "timm", "cifar"):
+        loaded = _from_name(source, num_classes, input)
+    elif (Path(source) / PLAN).is_file():
+        loaded = load_folder(source)
+    elif not Path(source).exists() and Path(source).suffix == "" and "/" not in source:
+        split(source)  # a bare word is taken for an architecture without its family, and the error says so
+        raise AssertionError("split knows no bare words")
+    else:
+        return _from_checkpoint(source, arch, num_classes, input, trust_pickle)
+    if arch not in ("auto", loaded.spec.source):
+        found = f"it is {loaded.spec.source}, but model.arch says {arch}"
+        raise ModelError("model", source, found, "set model.arch to auto; it is for checkpoints only")
+    return loaded
+
+
+def _from_name(source: str, num_classes: int | None, size: Size | None) -> LoadedModel:
+    base, _, weights = source.partition("@")
+    family, name = split(base)
+    usual = defaults(base)
+    spec = ModelSpec(base, size or usual.input, usual.num_classes if num_classes is None else num_classes)
+    mean, std = _normalisation(spec)
+    if not weights:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            module = build(spec)
+        note = f"random weights (seed {SEED}): nothing was trained; add @WEIGHTS for published ones"
+        return LoadedModel(module, spec, source, notes=(note,), mean=mean, std=std)
+    if family == "cifar":
+        return _digits(source, base, weights)
+    if family == "torchvision":
+        return _torchvision_weights(source, spec, name, weights, size)
+    if weights != "pretrained":
+        raise ModelError(
+            "weights", source, f"no weights {weights!r}", f"give {base}@pretrained, or {base}.TAG@pretrained"
+        )
+    import timm
+
+    settings = timm_settings(spec, name)
+    module = _downloaded(source, lambda: timm.create_model(name, pretrained=True, **settings))
+    return LoadedModel(module.float().eval(), spec, source, mean=mean, std=std)
+
+
+def _torchvision_weights(source: str, spec: ModelSpec, name: str, wanted: str, size: Size | None) -> LoadedModel:
+    from torchvision import models
+
+    known = models.get_model_weights(name)
+    if wanted not in known.__members__:
+        close = get_close_matches(wanted, known.__members__, n=1, cutoff=0.3)
+        todo = f"did you mean {close[0]}?" if close else f"it has {', '.join(known.__members__)}"
+        raise ModelError("weights", source, f"no weights {wanted!r}", todo)
+    weights = known[wanted]
+    preset = weights.transforms()
+    crop = getattr(preset, "crop_size", [spec.input[1]])[0]
+    state = _downloaded(source, lambda: weights.get_state_dict(progress=False, check_hash=True))
+    loaded = load_named(state, source, arch=spec.source, num_classes=spec.num_classes, size=size or (3, crop, crop))
+    mean, std = tuple(getattr(preset, "mean", IMAGENET_MEAN)), tuple(getattr(preset, "std", IMAGENET_STD))
+    if name in RESCALES_INPUT:
+        mean = std = HALF
+    return LoadedModel(loaded.module, loaded.spec, source, notes=loaded.notes, mean=mean, std=std)
+
+
+def _downloaded(source: str, fetch: Callable[[], Any]) -> Any:
+    try:
+        return fetch()
+    except Exception as error:  # no network, no space, a wrong hash, no such file: each client has its own errors
+        found = f"the weights could not be downloaded ({type(error).__name__}: {str(error)[:200]})"
+        raise ModelError("weights", source, found, "check the network, or give a checkpoint file") from None
+
+
+def _digits(source: str, base: str, weights: str) -> LoadedModel:
+    """The small network trained on scikit-learn's digits that ships with the package."""
+    if (base, weights) != (_DIGITS_SOURCE, "digits"):
+        raise ModelError("weights", source, f"no weights {weights!r}", f"only {_DIGITS_SOURCE}@digits ships with us")
+    with safe_open(DIGITS, framework="pt") as file:
+        header = {key: json.loads(value) for key, value in file.metadata().items() if key in ("input", "mean", "std")}
+    checkpoint = read_checkpoint(DIGITS)
+    channels, height, width = header["input"]
+    loaded = load_named(checkpoint.tensors, source, arch=base, num_classes=None, size=(channels, height, width))
+    return LoadedModel(
+        loaded.module,
+        loaded.spec,
+        source,
+        sha256=checkpoint.sha256,
+        notes=loaded.notes,
+        mean=tuple(header["mean"]),
+        std=tuple(header["std"]),
+    )
+
+
+def _from_code(source: str, num_classes: int | None, size: Size | None, trust_pickle: bool) -> LoadedModel:
+    path, factory, checkpoint_path = user_code.split_code(source)
+    base = f"{path.resolve()}:{factory}"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        module = user_code.build_module(base, num_classes)
+    digest: str | None = None
+    notes: tuple[str, ...] = ("weights as the factory returns them",)
+    if checkpoint_path is not None:
+        checkpoint = read_checkpoint(checkpoint_path, trust_pickle=trust_pickle)
+        expected = shapes_of(module)
+        tensors = under_prefix(checkpoint.tensors, expected)
+        fit = compare(shapes_of(tensors), expected)
+        if not fit.ok:
+            raise mismatch(checkpoint_path, f"{path.name}:{factory}", fit)
+        module.load_state_dict({**module.state_dict(), **tensors})
+        digest, notes = checkpoint.sha256, checkpoint.notes
+    if size is None:
+        size, note = user_code.find_input(base, module)
+        notes = (*notes, note)
+    return LoadedModel(module, ModelSpec(base, size, num_classes), source, sha256=digest, notes=notes)
+
+
+def _from_checkpoint(
+    source: str, arch: str, num_classes: int | None, size: Size | None, trust_pickle: bool
+) -> LoadedModel:
+    if arch != "auto" and user_code.is_code(arch):
+        return replace(_from_code(f"{arch}@{source}", num_classes, size, trust_pickle), name=source)
+    checkpoint = read_checkpoint(source, trust_pickle=trust_pickle)
+    try:
+        if arch == "auto":
+            found = identify(checkpoint.tensors, source, num_classes=num_classes, size=size, hint=checkpoint.arch)
+        else:
+            found = load_named(checkpoint.tensors, source, arch=arch, num_classes=num_classes, size=size)
+    except ModelError:
+        if checkpoint.module is None or arch != "auto":
+            raise
+        found = _saved_whole(checkpoint.module, source, num_classes, size)
+    mean, std = _normalisation(found.spec)
+    return LoadedModel(
+        found.module,
+        found.spec,
+        source,
+        sha256=checkpoint.sha256,
+        notes=(*checkpoint.notes, *found.notes),
+        mean=mean,
+        std=std,
+    )
+
+
+def _saved_whole(module: nn.Module, source: str, num_classes: int | None, size: Size | None) -> Recognised:
+    """A trusted pickle is its own architecture when no known one fits; only that pickle can build it again."""
+    module = module.float().eval()
+    spec = ModelSpec(f"pickle:{source}", size or user_code.input_that_runs(module, source), num_classes)
+    return Recognised(module, spec, ("architecture taken from the trusted pickle itself",))
+
+
+def _normalisation(spec: ModelSpec) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """The architecture's usual mean and standard deviation, unless the channels are not its own."""
+    if spec.source.startswith("pickle:"):
+        return None, None
+    usual = defaults(spec.source)
+    return (usual.mean, usual.std) if spec.input[0] == usual.input[0] else (None, None)

@@ -1,0 +1,147 @@
+"""A user's own network: `path/to/file.py:factory[@checkpoint]`, imported and called."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import CompressorError, ModelError
+
+_CODE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:/\\]*)(?:@(?P<checkpoint>.+))?")
+TRIED_INPUTS = ((3, 224, 224), (3, 32, 32), (1, 28, 28))
+_NAMED_INPUTS = ("input_size", "example_input")
+
+
+def is_code(source: str) -> bool:
+    return _CODE.fullmatch(source) is not None
+
+
+def split_code(source: str) -> tuple[Path, str, str | None]:
+    """`net.py:make@w.pt` -> (net.py, make, w.pt)."""
+    found = _CODE.fullmatch(source)
+    assert found is not None, source
+    return Path(found["file"]), found["factory"], found["checkpoint"]
+
+
+def build_module(source: str, num_classes: int | None) -> nn.Module:
+    """Call the factory; float32. Raises ModelError at the user's line that failed."""
+    path, factory_name, _ = split_code(source)
+    with _failures_of(path), _importable(path.parent):
+        factory = _factory(_import(path), path, factory_name)
+        arguments = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory) else {}
+        module = factory(**arguments)
+    if not isinstance(module, nn.Module):
+        found = f"it returned a {type(module).__name__}"
+        raise ModelError("model code", f"{path}:{factory_name}", found, "return a torch.nn.Module")
+    return module.float().eval()
+
+
+def find_input(source: str, module: nn.Module) -> tuple[tuple[int, int, int], str]:
+    """The input that the file names, or the first usual one that works; and a note saying which."""
+    path, factory_name, _ = split_code(source)
+    with _failures_of(path), _importable(path.parent):
+        code = _import(path)
+    for name in _NAMED_INPUTS:
+        if hasattr(code, name):
+            return _as_input(getattr(code, name), f"{path}:{name}"), f"input taken from {name} in {path.name}"
+    size = input_that_runs(module, f"{path}:{factory_name}")
+    return size, f"input {'x'.join(map(str, size))} found by trying; say otherwise with model.input"
+
+
+def input_that_runs(module: nn.Module, where: str) -> tuple[int, int, int]:
+    """The first of the usual input sizes that the module takes."""
+    for size in TRIED_INPUTS:
+        if _runs(module, size):
+            return size
+    tried = ", ".join("x".join(map(str, size)) for size in TRIED_INPUTS)
+    raise ModelError("model input", where, f"none of {tried} runs", "set model.input or input_size")
+
+
+def _runs(module: nn.Module, size: tuple[int, int, int]) -> bool:
+    try:
+        with torch.no_grad():
+            module(torch.zeros(2, *size))
+    except Exception:  # the user's network says no in its own way
+        return False
+    return True
+
+
+def _as_input(value: object, where: str) -> tuple[int, int, int]:
+    if callable(value):
+        value = value()
+    sizes = tuple(value.shape[1:] if value.ndim == 4 else value.shape) if isinstance(value, Tensor) else value
+    if isinstance(sizes, tuple | list) and len(sizes) == 4:
+        sizes = sizes[1:]
+    if not (isinstance(sizes, tuple | list) and len(sizes) == 3 and all(isinstance(n, int) and n > 0 for n in sizes)):
+        raise ModelError("model input", where, repr(value)[:80], "give (channels, height, width) or a tensor of images")
+    channels, height, width = sizes
+    return channels, height, width
+
+
+def _import(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ModelError("model code", str(path), "no such file", "give path/to/file.py:factory")
+    name = f"compressor_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickling look their module up by name
+    spec.loader.exec_module(module)
+    return module
+
+
+def _factory(code: ModuleType, path: Path, name: str) -> Callable[..., object]:
+    factory: object = getattr(code, name, None) if name else None
+    if callable(factory):
+        return factory
+    own = [
+        each
+        for each, value in vars(code).items()
+        if callable(value) and not each.startswith("_") and getattr(value, "__module__", None) == code.__name__
+    ]
+    todo = f"it has {', '.join(own[:8])}" if own else "define a function that returns the module"
+    raise ModelError("model code", f"{path}:{name}", "no such callable", todo)
+
+
+def _takes_classes(factory: Callable[..., object]) -> bool:
+    return "num_classes" in inspect.signature(factory).parameters
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """The file's own folder first on the search path, as when python runs the file itself."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+
+
+@contextmanager
+def _failures_of(path: Path) -> Iterator[None]:
+    """Turn whatever the user's code raises into one line that names the user's line."""
+    try:
+        yield
+    except CompressorError:
+        raise
+    except (Exception, SystemExit) as error:  # anything may be in there, a call of sys.exit too
+        line = error.lineno if isinstance(error, SyntaxError) and error.lineno else None
+        for frame in traceback.extract_tb(error.__traceback__):
+            if Path(frame.filename) == path.resolve():
+                line = frame.lineno
+        found = f"{type(error).__name__}: {error}"
+        raise ModelError(
+            "model code", f"{path}:{line or 1}", found, "correct the code; run it alone to see more"
+        ) from None

@@ -1,0 +1,44 @@
+"""Load the model, find which channels belong together, do the recipe's steps, prove the slim model equals the masked
+dense one, export it, measure both on the target device, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compressor.core import Emit
+from compressor.deploy.target import open_target
+from compressor.engine import Surroundings, begin, perform
+from compressor.journal import Journal
+from compressor.output import assembled
+from compressor.recipe import Recipe
+from compressor.report.schema import Report
+from compressor.stages import close, export_both, identify, load, measure, open_recipe_data, rounding, steps, write
+
+
+def compress(
+    source: str,
+    recipe: Recipe,
+    out: Path,
+    *,
+    data: str | None,
+    resume: bool,
+    force: bool,
+    trust_pickle: bool,
+    emit: Emit,
+) -> Report:
+    """Compress the model `source` names as `recipe` says; leave model.onnx, its proofs and the report in `out`.
+
+    Raises every class of errors.py; `error.report` holds the report where the artefacts were kept all the same.
+    """
+    target = open_target(recipe.bench.target)  # a device that is missing must fail now, not after training
+    with assembled(out, force=force, resume=resume) as folder, Journal(folder / "run.jsonl", emit) as journal:
+        dense = load(source, recipe, trust_pickle, journal)
+        images = open_recipe_data(recipe, data, dense, journal)
+        around = Surroundings(images, recipe.seed, journal, folder / ".training", identify(recipe, dense))
+        start = work = begin(dense, around)
+        for step in steps(recipe, rounding(recipe, target, journal), images):
+            work = perform(step, work, around)
+        exports = export_both(start, work, recipe, images, folder, journal)
+        comparisons = measure(exports, recipe, target, images, journal)
+        report = write(recipe, start, work, exports, comparisons, folder, journal)
+    return close(report)

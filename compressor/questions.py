@@ -1,0 +1,175 @@
+"""What can be asked without compressing anything: inspect, plan, bench, verify."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from compressor.core import Comparison, Emit, Train
+from compressor.deploy.latency import compare
+from compressor.deploy.parity import check_parity
+from compressor.deploy.target import open_target
+from compressor.engine import Surroundings, begin, example, perform
+from compressor.errors import ModelError
+from compressor.graph.analyse import analyse
+from compressor.graph.certificate import equals_scattered
+from compressor.graph.cost import count
+from compressor.journal import Journal
+from compressor.models.build import build
+from compressor.models.folder import load_folder
+from compressor.models.source import load_model
+from compressor.recipe import Recipe
+from compressor.report.record import FORMAT
+from compressor.report.record import bench as bench_record
+from compressor.report.schema import Bench, Check, Inspect, Plan, PredictedLatency, Report, Verify
+from compressor.report.widths import coverage
+from compressor.stages import export_both, load, measure, rounding, steps
+
+
+def inspect(source: str, *, trust_pickle: bool, emit: Emit) -> Inspect:
+    """What a model is, what can be cut from it, and what can't and why."""
+    emit("stage", {"name": "load"})
+    model = load_model(source, trust_pickle=trust_pickle)
+    emit("stage", {"name": "analyse"})
+    inputs = example(model)
+    structure = analyse(model.module, inputs, name=model.name)
+    cost = count(model.module, inputs)
+    least = structure.cost.least(structure.groups)
+    return {
+        "model": model.name,
+        "source": source,
+        "architecture": model.spec.source,
+        "notes": list(model.notes),
+        "params": cost.params,
+        "macs": cost.macs,
+        "input": list(model.spec.input),
+        "num_classes": model.spec.num_classes,
+        "groups": [
+            {"name": group.name, "channels": group.size, "layers": len(group.writers()), "frozen": group.frozen}
+            for group in structure.groups
+        ],
+        "coverage": {
+            **coverage(structure.groups),
+            "prunable_macs_percent": 100 * (1 - least.macs / cost.macs) if cost.macs else 0.0,
+        },
+    }
+
+
+def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, emit: Emit) -> Plan:
+    """What a run would do and bring, without training: the cut is made on a copy and measured on the target."""
+    target = open_target(recipe.bench.target)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with Journal(folder / "run.jsonl", emit) as journal:
+            dense = load(source, recipe, trust_pickle, journal)
+            start = work = begin(dense, Surroundings(None, recipe.seed, journal, folder / "unused", ""))
+            round_to = rounding(recipe, target, journal)
+            for step in steps(recipe, round_to, None):
+                work = perform(step, work, Surroundings(None, recipe.seed, journal, folder / "unused", ""))
+            comparisons: tuple[Comparison, ...] = ()
+            if target is not None:
+                exports = export_both(start, work, recipe, None, folder, journal)
+                comparisons = measure(exports, recipe, target, None, journal)
+    assert work.plan is not None
+    before, after = count(dense.module, example(dense)), count(work.model.module, example(dense))
+    kept = work.plan.kept
+    retraining = recipe.train_step() if data is not None or recipe.data is not None else None
+    return {
+        "model": dense.name,
+        "method": recipe.prune.method,
+        "steps": [*work.log, *([str(retraining)] if retraining else [])],
+        "target": ", ".join(f"{key}: {value}" for key, value in recipe.prune.target.model_dump().items()),
+        "round_to": round_to,
+        "dense": {"params": before.params, "macs": before.macs},
+        "slim": {"params": after.params, "macs": after.macs},
+        "ratios": {"params": before.params / after.params, "macs": before.macs / after.macs},
+        "groups": [
+            {"name": each.name, "before": each.size, "after": int(kept[each.name].sum())}
+            for each in work.groups
+            if each.name in kept
+        ],
+        "frozen": [{"name": each.name, "reason": each.frozen} for each in work.groups if each.frozen],
+        "latency": _predicted(comparisons),
+        "worth_it": _worth_it(comparisons, before.macs / after.macs),
+        "schedule": _rates(retraining),
+    }
+
+
+def bench(a: Path, b: Path | None, *, threads: int, batch: int, seconds: float, emit: Emit) -> Bench:
+    """Measured latency of one ONNX file, or of two in turn."""
+    found = compare(a, b, threads=threads, batch=batch, seconds=seconds, emit=emit)
+    return bench_record(found, [each.name for each in (a, b) if each is not None])
+
+
+def verify(folder: Path, *, emit: Emit) -> Verify:
+    """Check an output folder again: hashes, parity, the masked-dense equality of what is in it, and its gates."""
+    emit("stage", {"name": "verify"})
+    report = _read_report(folder)
+    checks = [_hash_check(folder / name, digest) for name, digest in report["files"].items()]
+    if all(check["ok"] for check in checks):
+        checks += _proofs(folder, report)
+    checks += [_check(gate["name"], gate["ok"], f"{gate['asked']}: {gate['found']}") for gate in report["gates"]]
+    return {"folder": str(folder), "checks": checks, "ok": all(check["ok"] for check in checks)}
+
+
+def _proofs(folder: Path, report: Report) -> Iterator[Check]:
+    """Parity and certificate, computed anew from the files."""
+    slim = load_folder(folder)
+    inputs = example(slim, images=2)
+    parity = check_parity(folder / "model.onnx", slim.module, [inputs])
+    yield _check("parity", parity.ok, f"ONNX Runtime and PyTorch differ by {parity.max_abs_error:.1e}")
+    proof = equals_scattered(slim.module, build(slim.spec), slim.kept, inputs)
+    yield _check("certificate", proof.ok, f"slim and masked dense differ by {proof.max_rel_error:.1e} in float64")
+    cost = count(slim.module, example(slim))
+    same = (cost.params, cost.macs) == (report["slim"]["params"], report["slim"]["macs"])
+    yield _check("cost", same, f"{cost.params:,} parameters, {cost.macs:,} MACs")
+
+
+def _read_report(folder: Path) -> Report:
+    path = folder / "report.json"
+    try:
+        report: Report = json.loads(path.read_text(encoding="utf-8"))
+        assert report["version"] == FORMAT and report["files"] and "gates" in report and "slim" in report
+    except FileNotFoundError:
+        raise ModelError(
+            "output folder", str(folder), "it has no report.json", "give a folder compress wrote"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        found = f"not a report of version {FORMAT} ({type(error).__name__})"
+        raise ModelError("output folder", str(path), found, "compress the model again") from None
+    return report
+
+
+def _hash_check(path: Path, digest: str) -> Check:
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no such file"
+    return _check(
+        f"hash of {path.name}", found == digest, found[:12] if found == digest else f"{found[:12]}, not {digest[:12]}"
+    )
+
+
+def _check(name: str, ok: bool, detail: str) -> Check:
+    return {"name": name, "ok": ok, "detail": detail}
+
+
+def _predicted(comparisons: Sequence[Comparison]) -> PredictedLatency | None:
+    if not comparisons or comparisons[0].b is None or comparisons[0].ratio is None:
+        return None
+    first = comparisons[0]
+    assert first.b is not None and first.ratio is not None
+    return {"dense_ms": first.a.p50, "slim_ms": first.b.p50, "ratio": first.ratio}
+
+
+def _worth_it(comparisons: Sequence[Comparison], macs_ratio: float) -> str:
+    if not comparisons:
+        return f"not measured: MACs fall {macs_ratio:.2f}x, which need not show on a device"
+    return f"{comparisons[0].verdict} on {comparisons[0].target}, at {macs_ratio:.2f}x fewer MACs"
+
+
+def _rates(retraining: Train | None) -> list[tuple[int, float]]:
+    """Learning rate at the start of each epoch."""
+    if retraining is None:
+        return []
+    return [(epoch, retraining.optimizer.lr * retraining.schedule(epoch)) for epoch in range(retraining.epochs)]

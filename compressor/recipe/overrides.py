@@ -1,0 +1,103 @@
+"""`--set key.path=value`: one leaf or one branch of a recipe replaced, before it is checked like the rest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from compressor.errors import RecipeError
+from compressor.methods import methods
+from compressor.recipe.located import Located, Path, Place, dotted, has, parse
+from compressor.recipe.retrain import OPTIMIZERS, SCHEDULES
+
+_KEY = re.compile(r"[\w-]+(?:\.[\w-]+)*")
+
+
+def override(tree: Located, text: str) -> Located:
+    """`tree` with the value of `text` (`key.path=value`, the value in YAML) put in its place.
+
+    Neighbours from the file that make no sense beside the new leaf go: see `_displaced`. Those set by another
+    override stay, so that two overrides that contradict each other are reported.
+
+    Raises:
+        RecipeError: no `=`, no such place in a list or word, or a value that is no YAML.
+    """
+    place = Place(0, 0, f"--set {text}")
+    key, equals, value_text = text.partition("=")
+    if not equals or not _KEY.fullmatch(key.strip()):
+        raise _fault(place, "not of the form key.path=value", "write for example --set retrain.epochs=5")
+    try:
+        value = parse(value_text, "its value")
+    except RecipeError as fault:
+        raise _fault(place, fault.found, fault.todo) from None
+    if value.faults:
+        raise _fault(place, "a key stands in its value twice", "keep one")
+    path = _path(tree.data, key.strip())
+    parent = path[:-1]
+    beside = tree.value(parent)
+    gone = {
+        (*parent, each)
+        for each in _displaced(path, value.data, beside if isinstance(beside, dict) else {})
+        if tree.place((*parent, each)).line
+    }
+    data = _put(tree.data, path, value.data, place)
+    for each in gone:
+        data = _without(data, each)
+    gone.add(path)
+    stays = {at: where for at, where in tree.values.items() if not any(at[: len(out)] == out for out in gone)}
+    made = {path[:n]: place for n in range(1, len(path) + 1) if path[:n] not in stays}
+    keys = {at: where for at, where in tree.keys.items() if at in stays}
+    return replace(tree, data=data, keys=keys | made, values=stays | made)
+
+
+def _displaced(path: Path, value: object, beside: dict[str, Any]) -> set[str]:
+    """The keys next to `path` that the new value rules out: another kind of target, another kind's settings."""
+    match path:
+        case ("prune", "target", "ratio") if value is not None:
+            return {"macs", "params"}
+        case ("prune", "target", "macs" | "params") if value is not None:
+            return {"ratio"}
+        case ("prune", "method"):
+            return set(methods()) - {str(value)}
+        case ("retrain", "optimizer" | "schedule", "name"):
+            kind = (OPTIMIZERS | SCHEDULES).get(str(value))
+            return beside.keys() - kind.model_fields.keys() if kind else set()
+    return set()
+
+
+def _path(data: object, key: str) -> Path:
+    """`prune.layers.0.ratio` -> ("prune", "layers", 0, "ratio"): a number counts in lists, and is a key elsewhere."""
+    path: Path = ()
+    for part in key.split("."):
+        step = int(part) if isinstance(data, list) and part.isdecimal() and len(part) < 6 else part
+        path = (*path, step)
+        data = data[step] if has(data, step) else None  # type: ignore[index]
+    return path
+
+
+def _put(data: Any, path: Path, value: object, place: Place, above: Path = ()) -> Any:
+    if not path:
+        return value
+    head, rest = path[0], path[1:]
+    if isinstance(data, list):
+        if not has(data, head):
+            raise _fault(
+                place, f"{dotted(above)} is a list of {len(data)}", "count its places from 0, or set it as a whole"
+            )
+        return [_put(each, rest, value, place, (*above, i)) if i == head else each for i, each in enumerate(data)]
+    if not isinstance(data, dict | None):
+        raise _fault(place, f"{dotted(above)} is {data!r}, not a block", f"set {dotted(above)} as a whole")
+    block = data or {}
+    return {**block, head: _put(block.get(head), rest, value, place, (*above, head))}
+
+
+def _without(data: Any, path: Path) -> Any:
+    head, rest = path[0], path[1:]
+    if not has(data, head):
+        return data
+    return {key: _without(value, rest) if key == head else value for key, value in data.items() if rest or key != head}
+
+
+def _fault(place: Place, found: str, todo: str) -> RecipeError:
+    return RecipeError("recipe", str(place), found, todo)

@@ -1,0 +1,73 @@
+"""From a name or path on the command line to a checked recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from compressor.errors import RecipeError, did_you_mean
+from compressor.recipe.faults import explain
+from compressor.recipe.located import Place, parse
+from compressor.recipe.overrides import override
+from compressor.recipe.schema import Recipe
+
+MAX_BYTES = 256 * 1024  # a thousand layer rules take a quarter of it
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name: from the wheel, or from a clone beside it."""
+    package = Path(__file__).resolve().parents[1]
+    folder = next((each for each in (package / "_recipes", package.parent / "recipes") if each.is_dir()), None)
+    return dict(sorted((path.stem, path) for path in folder.glob("*.yaml"))) if folder else {}
+
+
+def read_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of that name or in that file, with each `key.path=value` of `overrides` put in its place.
+
+    A shipped name wins over a file of that name; `./l1` is the file.
+
+    Raises:
+        RecipeError: carrying every fault at once.
+    """
+    source, text = _text(name_or_path)
+    tree = parse(text, source)
+    faults = list(tree.faults)
+    for each in overrides:
+        try:
+            tree = override(tree, each)
+        except RecipeError as fault:
+            faults.append((Place(0, 0, fault.where), fault))
+    if tree.data is None:
+        raise RecipeError("recipe", source, "empty", "compress recipes show quickstart prints one to start from")
+    try:
+        recipe = Recipe.model_validate(tree.data)
+    except ValidationError as error:
+        faults += explain(error, tree, Recipe)
+    if faults:
+        first, *more = (fault for _, fault in sorted(faults, key=lambda each: (not each[0].line, each[0])))
+        raise RecipeError(first.what, first.where, first.found, first.todo, tuple(more))
+    return recipe
+
+
+def _text(name_or_path: str) -> tuple[str, str]:
+    """What to call the recipe in messages, and its text."""
+    shipped = shipped_recipes()
+    path = shipped.get(name_or_path, Path(name_or_path))
+    source = path.name if name_or_path in shipped else name_or_path
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RecipeError("recipe", source, f"larger than {MAX_BYTES // 1024} KB", "a recipe is a short text file")
+        return source, content.decode("utf-8-sig")
+    except FileNotFoundError:
+        hint = did_you_mean(name_or_path, shipped)
+        todo = f"{hint}give a file, or one of: {', '.join(shipped)}"
+        raise RecipeError("recipe", source, "neither a file nor a shipped recipe", todo) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError("recipe", source, f"not UTF-8 from byte {error.start}", "save it as UTF-8 text") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise RecipeError("recipe", source, f"can't be read: {reason}", "give a readable file") from None

@@ -1,0 +1,274 @@
+"""The recipe as it may be written. Every key has a meaning today; what comes later is refused until it works."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    create_model,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from compressor import core
+from compressor.methods import Method, methods
+from compressor.recipe.located import dump
+from compressor.recipe.retrain import Retrain
+from compressor.recipe.values import (
+    Block,
+    Count,
+    InputSize,
+    Number,
+    Points,
+    Positive,
+    RoundTo,
+    Share,
+    Truth,
+    Version,
+    Whole,
+    Word,
+    auto_or_whole,
+    checked_beside,
+    given,
+    refused,
+    refused_keys,
+)
+
+AutoClasses = Annotated[int | Literal["auto"], *auto_or_whole(1, None, "a whole number from 1")]
+# 18 is what the exporter writes natively, 23 the newest it knows.
+AutoOpset = Annotated[int | Literal["auto"], *auto_or_whole(18, 23, "a whole number, 18 to 23")]
+
+
+class Model(Block):
+    arch: Word = Field(default="auto", description="auto = recognised from names and shapes; or torchvision:resnet50")
+    num_classes: AutoClasses = "auto"
+    input: InputSize = Field(default="auto", description="channels, height and width of one input")
+
+
+class Target(Block):
+    """What is asked for: `ratio` alone, or one or more shares of the original cost that may remain."""
+
+    ratio: Share | None = Field(default=None, description="share of channels REMOVED from every layer not frozen")
+    macs: Share | None = Field(default=None, description="share of the original multiply-adds that may REMAIN")
+    params: Share | None = Field(default=None, description="share of the original parameters that may REMAIN")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _one_kind(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        return checked_beside(data, handler, "target", cls._clashes(data))
+
+    @classmethod
+    def _clashes(cls, data: object) -> Iterator[tuple[str, str]]:
+        keys = given(data).keys()
+        if isinstance(data, dict) and not keys:
+            yield "", "ratio, or one or more of macs, params"
+        if "ratio" in keys and keys & {"macs", "params"}:
+            yield "ratio", "either ratio alone, or one or more of macs, params without it"
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return dict(given(handler(self)))
+
+
+class Rule(Block):
+    """A rule with neither `freeze` nor `ratio` leaves its layers to the recipe's target."""
+
+    match: Word = Field(description="a glob on module names, such as layer3.*; the first rule that matches wins")
+    freeze: Truth = Field(default=False, description="never cut these layers")
+    ratio: Share | None = Field(default=None, description="share of channels removed from these layers")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _frozen_or_cut(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        both = given(data).get("freeze") is True and "ratio" in given(data)
+        faults = [("ratio", "no ratio beside freeze: true, a layer is either frozen or cut")] if both else []
+        return checked_beside(data, handler, "layers", faults)
+
+
+class PruneBase(Block):
+    """How to prune; each method's own settings stand under its own name."""
+
+    method: str
+    target: Target
+    scope: Literal["local", "global"] = Field(
+        default="local", description="local = the same share everywhere; global = all channels compared at once"
+    )
+    round_to: RoundTo = Field(
+        default="auto", description="widths left are multiples of this; auto = what the target device rewards"
+    )
+    layers: tuple[Rule, ...] = ()
+
+    @property
+    def settings(self) -> Method:
+        """The settings of the method that was chosen."""
+        return getattr(self, _attribute(self.method)) or methods()[self.method]()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _own_settings_only(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        method = given(data).get("method")
+        known = isinstance(method, str) and method in methods()
+        strangers = sorted((methods().keys() & given(data).keys()) - {method}) if known else []
+        faults = [(each, f"no settings of {each} while prune.method is {method}") for each in strangers]
+        return checked_beside(data, handler, "prune", faults)
+
+    @model_serializer(mode="wrap")
+    def _own_settings_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written = {key: value for key, value in handler(self).items() if key not in methods()}
+        own = self.settings.model_dump(mode="json")
+        return written | ({self.method: own} if own else {})
+
+
+def _attribute(method: str) -> str:
+    """A method's name need not be a Python name: `2of4` is none."""
+    return "settings_" + re.sub(r"\W", "_", method)
+
+
+if TYPE_CHECKING:
+    Prune = PruneBase
+else:
+    Prune = create_model(
+        "Prune",
+        __base__=PruneBase,
+        method=(Literal[tuple(methods())], Field(description="how channels are chosen and taken out")),
+        **{
+            _attribute(name): (kind | None, Field(default=None, alias=name, description=f"settings of {name}"))
+            for name, kind in methods().items()
+        },
+    )
+
+
+class Data(Block):
+    """Labelled images. Relative paths are looked up in `--data`, or in the current folder without it."""
+
+    source: Word = Field(
+        description="parquet | folder | digits (embedded) | path/to/file.py:factory",
+        examples=["parquet", "folder", "digits"],
+    )
+    train: Word | None = None
+    val: Word | None = None
+    mean: tuple[Number, ...] | None = Field(default=None, description="by channel; null = what the model expects")
+    std: tuple[Positive, ...] | None = Field(default=None, description="by channel; null = what the model expects")
+    augment: Literal["cifar", "none"] = Field(default="none", description="cifar = padded random crop and flip")
+    num_classes: Annotated[Whole, Field(ge=2)] | None = None
+
+    @field_validator("source")
+    @classmethod
+    def _known(cls, source: str) -> str:
+        kinds = ["parquet", "folder", "digits"]
+        if source in kinds or re.fullmatch(r".+\.py:[^\W\d]\w*", source):
+            return source
+        raise refused(f"{', '.join(kinds)} or path/to/file.py:factory", kinds)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _fits_together(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        return checked_beside(data, handler, "data", cls._clashes(data))
+
+    @classmethod
+    def _clashes(cls, data: object) -> Iterator[tuple[str, str]]:
+        keys = given(data)
+        mean, std = keys.get("mean"), keys.get("std")
+        if (mean is None) != (std is None):
+            yield ("mean" if std is None else "std"), "mean and std together, or neither"
+        if isinstance(mean, (list, tuple)) and isinstance(std, (list, tuple)) and len(mean) != len(std):
+            yield "std", f"as many numbers as mean has, {len(mean)}"
+        if keys.get("source") == "digits":
+            yield from ((key, "no path, digits are embedded") for key in ("train", "val") if key in keys)
+
+
+class Export(Block):
+    opset: AutoOpset = "auto"
+    dynamic_batch: Truth = Field(default=True, description="leave the batch size of model.onnx open")
+
+
+class Bench(Block):
+    target: Literal["local", "none"] = Field(default="local", description="none = do not measure")
+    threads: Annotated[Count, Field(le=1024)] = 1
+    batch: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
+    seconds: Annotated[Positive, Field(le=3600)] = Field(
+        default=6.0, description="measuring time of each model and batch size"
+    )
+
+    @field_validator("batch")
+    @classmethod
+    def _distinct(cls, batch: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(batch)) < len(batch):
+            raise refused("each batch size once")
+        return batch
+
+
+class Gates(Block):
+    """What must hold, or the run ends with exit code 7 or 8; null = no gate."""
+
+    accuracy_drop: Points | None = Field(default=None, description="percentage points lost at most")
+    speedup: Positive | None = Field(default=None, description="dense / slim latency at least, such as 1.3")
+
+
+class Recipe(Block):
+    """What to do with a model: how to prune, retrain, export and measure it."""
+
+    version: Version
+    model: Model = Model()
+    prune: Prune
+    retrain: Retrain = Retrain()
+    data: Data | None = Field(default=None, description="null = what --data points to; without it no retraining")
+    export: Export = Export()
+    bench: Bench = Bench()
+    gates: Gates = Gates()
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
+
+    @field_validator("data")
+    @classmethod
+    def _channels_agree(cls, data: Data | None, info: ValidationInfo) -> Data | None:
+        size = info.data["model"].input if "model" in info.data else "auto"
+        if data is not None and data.mean is not None and size != "auto" and len(data.mean) != size[0]:
+            raise refused_keys("data", [("mean", f"as many numbers as model.input has channels, {size[0]}")])
+        return data
+
+    @field_validator("gates")
+    @classmethod
+    def _is_measured(cls, gates: Gates, info: ValidationInfo) -> Gates:
+        if gates.speedup is not None and "bench" in info.data and info.data["bench"].target == "none":
+            raise refused_keys("gates", [("speedup", "null while bench.target is none: nothing is measured")])
+        return gates
+
+    @property
+    def method(self) -> Method:
+        return self.prune.settings
+
+    def selection(self, round_to: int) -> core.Selection:
+        """How many channels go; `round_to` is what `auto` came to on the target device."""
+        prune = self.prune
+        return core.Selection(
+            ratio=prune.target.ratio,
+            macs=prune.target.macs,
+            params=prune.target.params,
+            scope=prune.scope,
+            round_to=round_to,
+            rules=tuple(core.LayerRule(rule.match, rule.freeze, rule.ratio) for rule in prune.layers),
+        )
+
+    def train_step(self) -> core.Train | None:
+        """The retraining, or None where the recipe asks for none."""
+        return self.retrain.to_core()
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out; it reads back to an equal one."""
+        return dump(self.model_dump(by_alias=True))
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema an editor completes and checks recipes with."""
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            **cls.model_json_schema(by_alias=True),
+            "title": "compress recipe",
+        }

@@ -1,0 +1,221 @@
+"""The page's figures as inline SVG: layer widths, latency distribution, accuracy by stage, curves over epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+from markupsafe import Markup
+
+from compressor.report import words
+from compressor.report.schema import Layer, Samples
+from compressor.report.svg import GLYPH, Figure, Frame, axes, figure, legend, linear, path, tag, ticks, whole_ticks
+
+WIDE = Frame(width=1040, height=290, left=46, right=8, top=34, bottom=40)
+PANEL = Frame()
+SQUASH = 8  # widths that differ by more than this factor get a square-root scale
+
+
+def widths(layers: Sequence[Layer]) -> Figure | None:
+    """Channels of every layer before and after, as bars in the model's order."""
+    if not layers:
+        return None
+    frame, most = WIDE, max(layer["before"] for layer in layers)
+    squash = most > SQUASH * min(layer["before"] for layer in layers)
+    up = linear(0, math.sqrt(most) if squash else most, frame.y0, frame.top)
+    slot = (frame.x1 - frame.left) / len(layers)
+    bar = slot * (0.8 if slot > 5 else 0.9)
+
+    def y(channels: float) -> float:
+        return up(math.sqrt(channels) if squash else channels)
+
+    def x(index: float) -> float:
+        return frame.left + slot * index
+
+    bars = []
+    for index, layer in enumerate(layers):
+        before, after = layer["before"], layer["after"]
+        left = x(index) + (slot - bar) / 2
+        bars.append(
+            tag(
+                "g",
+                tag("title", f"{layer['name']}: {before} to {after} channels"),
+                tag("rect", class_="gone", x=left, y=y(before), width=bar, height=frame.y0 - y(before)),
+                tag(
+                    "rect",
+                    class_="frozen" if layer["frozen"] else "slim",
+                    x=left,
+                    y=y(after),
+                    width=bar,
+                    height=frame.y0 - y(after),
+                ),
+            )
+        )
+    keys = [("slim", "left"), ("gone", "removed")]
+    keys += [("frozen", "not prunable")] if any(layer["frozen"] for layer in layers) else []
+    scale = "square-root scale" if squash else "linear scale"
+    heights = [most / 2**power for power in range(5)] if squash else ticks(0, most)
+    return figure(
+        "widths",
+        "Channels of each layer, before and after",
+        f"{len(layers)} layers, {sum(layer['before'] for layer in layers):,} channels before and "
+        f"{sum(layer['after'] for layer in layers):,} after. The table of layers has every number.",
+        frame,
+        axes(
+            frame,
+            x,
+            [],
+            f"layers in the model's order; channels, {scale}",
+            y,
+            [(height, f"{height:,.0f}") for height in heights if height <= most],
+        ),
+        *bars,
+        *_blocks(frame, [layer["name"] for layer in layers], slot),
+        legend(frame, keys),
+    )
+
+
+def _blocks(frame: Frame, names: Sequence[str], slot: float) -> list[Markup]:
+    """Names of the parts of the model under the bars: as deep into the dotted names as there is room for."""
+
+    def cut(depth: int) -> list[tuple[str, int]]:
+        parts = groupby(names, lambda name: ".".join(name.split(".")[:depth]))
+        return [(part, len(list(same))) for part, same in parts]
+
+    depths = [blocks for blocks in map(cut, range(1, 5)) if len(blocks) <= 14]
+    made, start, free = [], 0, frame.left
+    for part, size in depths[-1] if depths else []:
+        left = frame.left + slot * start
+        made.append(tag("line", class_="base", x1=left, x2=left, y1=frame.y0, y2=frame.y0 + 5))
+        middle, half = left + slot * size / 2, GLYPH * len(words.plain(part)) / 2
+        if middle - half >= free - 12 and middle + half <= frame.width:
+            made.append(tag("text", part, class_="tick", x=middle, y=frame.y0 + 17, text_anchor="middle"))
+            free = middle + half + 18
+        start += size
+    return made
+
+
+def latency(samples: Samples) -> Figure | None:
+    """Share of runs that took at most so long: the further left, the faster; the steeper, the steadier."""
+    frame = PANEL
+    runs = {name: sorted(values) for name, values in (("dense", samples["dense"]), ("slim", samples["slim"]))}
+    runs = {name: values for name, values in runs.items() if values}
+    if not runs:
+        return None
+    low, high = min(values[0] for values in runs.values()), max(_at(values, 0.99) for values in runs.values())
+    room = (high - low) * 0.06 or high * 0.05 or 1.0
+    x = linear(low - room, high + room, frame.left, frame.x1)
+    y = linear(0, 1, frame.y0, frame.top)
+    curves, keys = [], []
+    for name, values in runs.items():
+        shares = [index / 200 for index in range(199)]
+        steps = [(x(low - room), frame.y0)]
+        steps += [(min(x(_at(values, share)), frame.x1), y(share)) for share in shares]
+        curves.append(tag("path", class_=f"line {name}", d=path(steps)))
+        curves.append(tag("circle", class_=f"dot {name}", cx=x(_at(values, 0.5)), cy=y(0.5), r=4.5))
+        keys.append((name, f"{name}: p50 {words.milliseconds(_at(values, 0.5))}"))
+    inside = [tick for tick in ticks(low - room, high + room) if low - room <= tick <= high + room]
+    return figure(
+        "latency",
+        "Latency, cumulative share of runs",
+        "; ".join(f"{text}, {len(values):,} runs" for (_, text), values in zip(keys, runs.values(), strict=True)),
+        frame,
+        axes(
+            frame,
+            x,
+            [(tick, f"{tick:g}") for tick in inside],
+            "milliseconds of one run",
+            y,
+            [(share, f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)],
+        ),
+        *curves,
+        legend(frame, keys),
+    )
+
+
+def _at(ordered: Sequence[float], share: float) -> float:
+    """The sample below which `share` of all samples lie."""
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+def stages(accuracy: Mapping[str, float | None]) -> Figure | None:
+    """Accuracy in % after each stage, as bars on one scale from 0 to 100."""
+    rows = [(stage, value) for stage, value in accuracy.items() if value is not None]
+    if not rows:
+        return None
+    frame = Frame(left=122, right=52, top=22)
+    x = linear(0, 100, frame.left, frame.x1)
+    step = (frame.y0 - frame.top) / max(len(rows), 4)
+    bars = []
+    for index, (stage, value) in enumerate(rows):
+        top = frame.top + step * index + step * 0.2
+        middle = top + step * 0.3 + 4
+        bars += [
+            tag("text", stage, class_="key", x=frame.left - 8, y=middle, text_anchor="end"),
+            tag("rect", class_="gone", x=frame.left, y=top, width=x(100) - frame.left, height=step * 0.6, rx=2),
+            tag(
+                "rect",
+                class_="dense" if stage == "dense" else "slim",
+                x=frame.left,
+                y=top,
+                width=x(value) - frame.left,
+                height=step * 0.6,
+                rx=2,
+            ),
+            tag("text", f"{value:.2f}", class_="key strong", x=frame.x1 + 7, y=middle),
+        ]
+    return figure(
+        "stages",
+        "Accuracy at each stage",
+        ", ".join(f"{stage} {value:.2f} %" for stage, value in rows),
+        frame,
+        tag("text", "% of test images", class_="label", x=frame.left, y=frame.y0 + 14),
+        *bars,
+    )
+
+
+def curve(
+    name: str, label: str, points: Sequence[tuple[int, float]], *, reference: float | None = None
+) -> Figure | None:
+    """A quantity over epochs. `reference`: the dense model's value, as a dashed line."""
+    if not points:
+        return None
+    frame = PANEL if reference is not None else Frame(top=14)
+    values = [value for _, value in points] + ([reference] if reference is not None else [])
+    low, high = min(values), max(values)
+    if low >= 0 and low < 0.6 * high:
+        low = 0.0
+    if high - low < 1e-12:
+        low, high = low - (abs(low) * 0.05 or 1), high + (abs(high) * 0.05 or 1)
+    heights = ticks(low, high)
+    first, last = points[0][0], points[-1][0]
+    x = linear(first - 0.3, max(last, first) + 0.3, frame.left, frame.x1)
+    y = linear(heights[0], heights[-1], frame.y0, frame.top)
+    places = [(x(epoch), y(value)) for epoch, value in points]
+    parts = [tag("path", class_="line slim", d=path(places))]
+    if len(points) <= 30:
+        parts += [tag("circle", class_="dot slim", cx=across, cy=up, r=3) for across, up in places]
+    keys = []
+    if reference is not None:
+        parts.insert(
+            0,
+            tag("line", class_="line dense dashed", x1=frame.left, x2=frame.x1, y1=y(reference), y2=y(reference)),
+        )
+        keys = [("slim", "slim"), ("dense", f"dense {reference:.2f}")]
+    return figure(
+        name,
+        label,
+        f"{len(points)} epochs, from {points[0][1]:.4g} to {points[-1][1]:.4g}",
+        frame,
+        axes(
+            frame,
+            x,
+            [(epoch, str(epoch)) for epoch in whole_ticks(first, last)],
+            "epoch",
+            y,
+            [(height, f"{height:.10g}") for height in heights],
+        ),
+        *parts,
+        legend(frame, keys),
+    )

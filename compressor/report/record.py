@@ -1,0 +1,205 @@
+"""Core records -> the JSON the program writes: numbers, words and lists, None for what was not measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from compressor.core import (
+    Certificate,
+    ChannelGroup,
+    Comparison,
+    Cost,
+    ExportedModel,
+    Latency,
+    ModelSpec,
+    PrunePlan,
+)
+from compressor.report.environment import environment
+from compressor.report.schema import (
+    Bench,
+    BenchRecord,
+    CertificateRecord,
+    Gate,
+    LatencyRecord,
+    ModelRecord,
+    Ratios,
+    Report,
+    Samples,
+)
+from compressor.report.widths import coverage, layers
+
+FORMAT = 1
+STAGES = ("dense", "after surgery", "after recalibration", "after retraining")
+
+
+def finite(value: float | None) -> float | None:
+    """`value`, or None where JSON has no number for it (NaN and infinities)."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def interval(bounds: tuple[float, float] | None) -> list[float] | None:
+    """Both bounds, or None unless both are numbers."""
+    return [float(bound) for bound in bounds] if bounds and all(map(math.isfinite, bounds)) else None
+
+
+def latency_record(latency: Latency | None) -> LatencyRecord | None:
+    """Percentiles without the samples."""
+    if latency is None:
+        return None
+    return {
+        "p50": float(latency.p50),
+        "p90": finite(latency.p90),
+        "p99": finite(latency.p99),
+        "n": latency.n,
+        "ci95": interval(latency.ci95),
+        "cold_start_ms": finite(latency.cold_start_ms),
+    }
+
+
+def ratios(dense: Cost, slim: Cost, comparison: Comparison | None) -> Ratios:
+    """dense / slim. An unstable measurement has no latency ratio, and none goes without its interval."""
+    bounds = interval(comparison.ratio_ci95) if comparison and comparison.stable else None
+    return {
+        "params": dense.params / slim.params if slim.params else None,
+        "macs": dense.macs / slim.macs if slim.macs else None,
+        "latency": finite(comparison.ratio) if comparison and bounds else None,
+        "latency_ci95": bounds,
+    }
+
+
+def samples(comparison: Comparison | None) -> Samples:
+    """Every sample of both models, for the page's figure."""
+    if comparison is None:
+        return {"dense": [], "slim": []}
+    return {"dense": list(comparison.a.samples), "slim": list(comparison.b.samples) if comparison.b else []}
+
+
+def bench(comparison: Comparison, files: Sequence[str]) -> Bench:
+    """What `compress bench` prints; `files` are the names of a and, where there is one, of b."""
+    first = latency_record(comparison.a)
+    assert first is not None
+    bounds = interval(comparison.ratio_ci95) if comparison.stable else None
+    return {
+        "files": list(files),
+        "a": first,
+        "b": latency_record(comparison.b),
+        "ratio": finite(comparison.ratio) if bounds else None,
+        "ratio_ci95": bounds,
+        "control": finite(comparison.control),
+        "control_ci95": interval(comparison.control_ci95),
+        "verdict": comparison.verdict,
+        "stable": comparison.stable,
+        "target": comparison.target,
+        "runtime": comparison.runtime,
+        "provider": comparison.provider,
+        "threads": comparison.threads,
+        "batch": comparison.batch,
+        "environment": dict(comparison.environment),
+    }
+
+
+def assemble(
+    *,
+    name: str,
+    method: str,
+    steps: Sequence[str],
+    spec: ModelSpec,
+    tensors: Sequence[str],
+    dense_cost: Cost,
+    slim_cost: Cost,
+    dense_onnx: ExportedModel,
+    slim_onnx: ExportedModel,
+    accuracy: Mapping[str, float],
+    comparison: Comparison | None,
+    certificate: Certificate,
+    groups: Sequence[ChannelGroup],
+    plan: PrunePlan,
+    seconds: Mapping[str, float],
+    seed: int,
+    gates: Sequence[Gate] = (),
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Report:
+    """All of report.json. `tensors`: the dense state dict's names, in its order. `accuracy`: stage -> %.
+
+    Says by itself, as a warning, that the model was not retrained or that accuracy was not measured.
+    """
+    stages = {stage: finite(accuracy.get(stage)) for stage in (*STAGES, *accuracy)}
+    after = [value for stage, value in stages.items() if stage != "dense" and value is not None]
+    retrained = "after retraining" in accuracy
+    return {
+        "version": FORMAT,
+        "model": name,
+        "architecture": {"source": spec.source, "input": list(spec.input), "num_classes": spec.num_classes},
+        "method": method,
+        "steps": list(steps),
+        "retrained": retrained,
+        "dense": _model(dense_cost, dense_onnx, stages["dense"], comparison.a if comparison else None),
+        "slim": _model(slim_cost, slim_onnx, after[-1] if after else None, comparison.b if comparison else None),
+        "ratios": ratios(dense_cost, slim_cost, comparison),
+        "accuracy_steps": stages,
+        "certificate": _certificate(certificate),
+        "onnx": {
+            "opset": slim_onnx.opset,
+            "max_abs_error": finite(slim_onnx.max_abs_error),
+            "dense_max_abs_error": finite(dense_onnx.max_abs_error),
+            "ok": slim_onnx.ok and dense_onnx.ok,
+        },
+        "bench": _bench(comparison),
+        "gates": list(gates),
+        "groups": {
+            "total": len(groups),
+            "pruned": sum(not bool(kept.all()) for kept in plan.kept.values()),
+            "frozen": [{"name": group.name, "reason": group.frozen} for group in groups if group.frozen],
+        },
+        "coverage": coverage(groups),
+        "layers": layers(groups, plan, tensors),
+        "seconds": {stage: float(value) for stage, value in seconds.items()},
+        "environment": environment(seed),
+        "warnings": [*_unmeasured(retrained, bool(after)), *warnings],
+        "notes": [*notes, *dict.fromkeys((*dense_onnx.notes, *slim_onnx.notes))],
+    }
+
+
+def _model(cost: Cost, onnx: ExportedModel, accuracy: float | None, latency: Latency | None) -> ModelRecord:
+    return {
+        "params": cost.params,
+        "macs": cost.macs,
+        "onnx_bytes": onnx.bytes,
+        "onnx_sha256": onnx.sha256,
+        "accuracy": accuracy,
+        "latency_ms": latency_record(latency),
+    }
+
+
+def _certificate(certificate: Certificate) -> CertificateRecord:
+    return {
+        "kind": certificate.kind,
+        "max_abs_error": finite(certificate.max_abs_error),
+        "max_rel_error": finite(certificate.max_rel_error),
+        "ok": certificate.ok,
+    }
+
+
+def _bench(comparison: Comparison | None) -> BenchRecord:
+    return {
+        "target": comparison.target if comparison else "none",
+        "runtime": comparison.runtime if comparison else None,
+        "provider": comparison.provider if comparison else None,
+        "threads": comparison.threads if comparison else None,
+        "batch": comparison.batch if comparison else None,
+        "verdict": comparison.verdict if comparison else "not measured",
+        "control": finite(comparison.control) if comparison else None,
+        "control_ci95": interval(comparison.control_ci95) if comparison else None,
+        "environment": dict(comparison.environment) if comparison else {},
+    }
+
+
+def _unmeasured(retrained: bool, measured: bool) -> list[str]:
+    words = []
+    if not retrained:
+        words.append("not retrained: until it is, expect the slim model to be less accurate than the dense one")
+    if not measured:
+        words.append("accuracy not measured: no data was given; add --data to measure it")
+    return words

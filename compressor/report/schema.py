@@ -1,0 +1,247 @@
+"""What the program says about a model: the shapes of report.json and of what each verb prints with --json.
+
+Percentages are 0 to 100, times are in the unit of the name, and a number that was not measured is None.
+"""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+
+class LatencyRecord(TypedDict):
+    """Milliseconds of one run; `ci95` is the interval of `p50`."""
+
+    p50: float
+    p90: float | None
+    p99: float | None
+    n: int
+    ci95: list[float] | None
+    cold_start_ms: float | None
+
+
+class CostRecord(TypedDict):
+    params: int
+    macs: int
+
+
+class ModelRecord(CostRecord):
+    onnx_bytes: int
+    onnx_sha256: str
+    accuracy: float | None
+    latency_ms: LatencyRecord | None
+
+
+class Ratios(TypedDict):
+    """dense / slim, so above 1 means smaller or faster."""
+
+    params: float | None
+    macs: float | None
+    latency: float | None
+    latency_ci95: list[float] | None
+
+
+class CertificateRecord(TypedDict):
+    kind: str
+    max_abs_error: float | None
+    max_rel_error: float | None
+    ok: bool
+
+
+class OnnxRecord(TypedDict):
+    """model.onnx against the slim PyTorch module, and dense.onnx against the dense one."""
+
+    opset: int
+    max_abs_error: float | None
+    dense_max_abs_error: float | None
+    ok: bool
+
+
+class Frozen(TypedDict):
+    name: str
+    reason: str
+
+
+class GroupsRecord(TypedDict):
+    total: int
+    pruned: int
+    frozen: list[Frozen]
+
+
+class Layer(TypedDict):
+    """Channels that one layer writes."""
+
+    name: str
+    before: int
+    after: int
+    frozen: bool
+
+
+class Coverage(TypedDict):
+    """How much of the model can be pruned at all; layers are the writers of groups."""
+
+    layers: int
+    prunable_layers: int
+    channels: int
+    prunable_channels: int
+    prunable_macs_percent: NotRequired[float]
+
+
+class BenchRecord(TypedDict):
+    target: str
+    runtime: str | None
+    provider: str | None
+    threads: int | None
+    batch: int | None
+    verdict: str
+    control: float | None
+    control_ci95: list[float] | None
+    environment: dict[str, str]
+
+
+class Gate(TypedDict):
+    """A target or gate of the recipe; `asked` and `found` are words: 'at most 50 %', '49.8 %'."""
+
+    name: str
+    asked: str
+    found: str
+    ok: bool
+
+
+class Spec(TypedDict):
+    source: str
+    input: list[int]
+    num_classes: int | None
+
+
+class Report(TypedDict):
+    """report.json. `version` is that of this format."""
+
+    version: int
+    model: str
+    architecture: Spec
+    method: str
+    steps: list[str]
+    retrained: bool
+    dense: ModelRecord
+    slim: ModelRecord
+    ratios: Ratios
+    accuracy_steps: dict[str, float | None]
+    certificate: CertificateRecord
+    onnx: OnnxRecord
+    bench: BenchRecord
+    gates: list[Gate]
+    batches: NotRequired[list[Bench]]
+    files: NotRequired[dict[str, str]]
+    groups: GroupsRecord
+    coverage: Coverage
+    layers: list[Layer]
+    seconds: dict[str, float]
+    environment: dict[str, str | int]
+    warnings: list[str]
+    notes: list[str]
+
+
+# ---------------------------------------------------------------- what the other verbs print
+
+
+class InspectGroup(TypedDict):
+    """`layers`: how many layers write the group's channels. `frozen`: why it can't be cut."""
+
+    name: str
+    channels: int
+    layers: int
+    frozen: str | None
+
+
+class Inspect(TypedDict):
+    """`compress inspect`. `input`: channels, height, width."""
+
+    model: str
+    source: str
+    architecture: str
+    notes: list[str]
+    params: int
+    macs: int
+    input: list[int]
+    num_classes: int | None
+    groups: list[InspectGroup]
+    coverage: Coverage
+
+
+class PlanGroup(TypedDict):
+    name: str
+    before: int
+    after: int
+
+
+class PlanRatios(TypedDict):
+    params: float | None
+    macs: float | None
+
+
+class PredictedLatency(TypedDict):
+    dense_ms: float
+    slim_ms: float
+    ratio: float
+
+
+class Plan(TypedDict):
+    """`compress plan`. `target` in words; `schedule`: (epoch, learning rate at its start)."""
+
+    model: str
+    method: str
+    steps: list[str]
+    target: str
+    round_to: int
+    dense: CostRecord
+    slim: CostRecord
+    ratios: PlanRatios
+    groups: list[PlanGroup]
+    frozen: list[Frozen]
+    latency: PredictedLatency | None
+    worth_it: str
+    schedule: list[tuple[int, float]]
+
+
+class Bench(TypedDict):
+    """`compress bench`. `b` and all ratios are None for a single file; ratio = a / b."""
+
+    files: list[str]
+    a: LatencyRecord
+    b: LatencyRecord | None
+    ratio: float | None
+    ratio_ci95: list[float] | None
+    control: float | None
+    control_ci95: list[float] | None
+    verdict: str
+    stable: bool
+    target: str
+    runtime: str
+    provider: str
+    threads: int
+    batch: int
+    environment: dict[str, str]
+
+
+class Check(TypedDict):
+    name: str
+    ok: bool
+    detail: str
+
+
+class Verify(TypedDict):
+    """`compress verify`."""
+
+    folder: str
+    checks: list[Check]
+    ok: bool
+
+
+# ---------------------------------------------------------------- what the page draws beside the report
+
+
+class Samples(TypedDict):
+    """Every latency sample in milliseconds."""
+
+    dense: list[float]
+    slim: list[float]

@@ -1,0 +1,220 @@
+"""What each verb prints for people: compact tables that fit 80 columns and survive a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from compressor.report import words
+from compressor.report.schema import Bench, Inspect, LatencyRecord, Plan, Report, Verify
+from compressor.report.tables import STRONG, facts, frozen, mark, runs, span, table, title, warnings
+
+
+def show_report(report: Report, console: Console, folder: Path | None = None) -> None:
+    """The result of a run: dense against slim, what was proven, what was not measured, where files are."""
+    dense, slim, gain = report["dense"], report["slim"], report["ratios"]
+    title(console, report["model"], report["steps"], method=report["method"])
+    numbers = table("", "dense", "slim", "dense / slim")
+    numbers.add_row(
+        "Parameters", words.count(dense["params"]), words.count(slim["params"]), words.ratio(gain["params"])
+    )
+    numbers.add_row("MACs", words.count(dense["macs"]), words.count(slim["macs"]), words.ratio(gain["macs"]))
+    smaller = dense["onnx_bytes"] / slim["onnx_bytes"] if slim["onnx_bytes"] else None
+    numbers.add_row("ONNX file", words.size(dense["onnx_bytes"]), words.size(slim["onnx_bytes"]), words.ratio(smaller))
+    before, after = dense["accuracy"], slim["accuracy"]
+    numbers.add_row("Accuracy", words.percent(before), words.percent(after), words.points(before, after))
+    faster = words.ratio(gain["latency"], gain["latency_ci95"])
+    # Cells of numbers hold brackets, which are console markup unless said otherwise.
+    numbers.add_row("Latency p50", _p50(dense["latency_ms"]), _p50(slim["latency_ms"]), Text(faster))
+    console.print(numbers)
+    console.print()
+    facts(console, _proofs(report))
+    warnings(console, report["warnings"])
+    if folder is not None:
+        console.print()
+        facts(console, [("Files", f"{folder}: model.onnx is the slim model, report.html tells more")])
+
+
+def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
+    bench, surgery, onnx, groups = report["bench"], report["certificate"], report["onnx"], report["groups"]
+    yield "Latency", Text(words.plain(bench["verdict"]), STRONG)
+    if bench["runtime"] is not None:
+        yield "", words.conditions(bench)
+    accuracy = [
+        f"{stage.removeprefix('after ')} {value:.2f}"
+        for stage, value in report["accuracy_steps"].items()
+        if value is not None
+    ]
+    if accuracy:
+        yield "Accuracy %", " -> ".join(accuracy)
+    yield (
+        "Surgery",
+        mark(surgery["ok"], "proven: ", "NOT PROVEN: ").append(
+            f"{words.proof(surgery['kind'])}; largest error {words.error(surgery['max_abs_error'])}, "
+            f"relative {words.error(surgery['max_rel_error'])}",
+            "default",
+        ),
+    )
+    yield (
+        "ONNX",
+        mark(onnx["ok"], "agrees", "DISAGREES").append(
+            f" with PyTorch; largest error {words.error(onnx['max_abs_error'])}; opset {onnx['opset']}",
+            "default",
+        ),
+    )
+    for gate in report["gates"]:
+        found = f"{gate['found']}, asked: {gate['asked']}"
+        yield gate["name"], mark(gate["ok"], "met: ", "NOT MET: ").append(words.plain(found), "default")
+    yield "Groups", f"{groups['pruned']} of {groups['total']} cut, {len(groups['frozen'])} not prunable"
+    spent = report["seconds"]
+    if spent:
+        stages = ", ".join(f"{stage} {words.duration(value)}" for stage, value in spent.items())
+        yield "Time", f"{words.duration(sum(spent.values()))} ({stages})"
+
+
+def _p50(latency: LatencyRecord | None) -> str:
+    return words.milliseconds(latency["p50"] if latency else None)
+
+
+def show_inspect(info: Inspect, console: Console) -> None:
+    """What a model is, what of it can be pruned, and why the rest can't."""
+    title(console, info["model"])
+    reach = info["coverage"]
+    macs = reach.get("prunable_macs_percent")
+    classes = "unknown" if info["num_classes"] is None else str(info["num_classes"])
+    facts(
+        console,
+        [
+            ("Architecture", info["architecture"]),
+            ("Source", info["source"]),
+            ("Input", " x ".join(map(str, info["input"]))),
+            ("Classes", classes),
+            ("Parameters", words.count(info["params"])),
+            ("MACs", words.count(info["macs"])),
+            (
+                "Prunable",
+                f"{reach['prunable_layers']} of {reach['layers']} layers, "
+                f"{reach['prunable_channels']:,} of {reach['channels']:,} channels"
+                + (f", {macs:.1f} % of the MACs" if macs is not None else ""),
+            ),
+            *(("Note", note) for note in info["notes"]),
+        ],
+    )
+    free = [group for group in info["groups"] if group["frozen"] is None]
+    if free:
+        console.print()
+        groups = table("prunable groups", "groups", "channels", "layers in each")
+        for first, last, same in runs(free, lambda group: (group["channels"], group["layers"])):
+            name = span(first["name"], last["name"])
+            groups.add_row(name, str(same), str(first["channels"]), str(first["layers"]))
+        console.print(groups)
+    frozen(
+        console,
+        [{"name": each["name"], "reason": each["frozen"]} for each in info["groups"] if each["frozen"]],
+    )
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """What a recipe would do, without doing it."""
+    dense, slim, gain, latency = plan["dense"], plan["slim"], plan["ratios"], plan["latency"]
+    title(console, plan["model"], plan["steps"], method=plan["method"])
+    numbers = table("", "dense", "slim", "dense / slim")
+    numbers.add_row(
+        "Parameters", words.count(dense["params"]), words.count(slim["params"]), words.ratio(gain["params"])
+    )
+    numbers.add_row("MACs", words.count(dense["macs"]), words.count(slim["macs"]), words.ratio(gain["macs"]))
+    if latency is not None:
+        predicted = map(words.milliseconds, (latency["dense_ms"], latency["slim_ms"]))
+        numbers.add_row("Latency, predicted", *predicted, words.ratio(latency["ratio"]))
+    console.print(numbers)
+    console.print()
+    cuts = table("groups to cut", "groups", "channels", "left", "share left")
+    changed = (group for group in plan["groups"] if group["after"] != group["before"])
+    for first, last, same in runs(changed, lambda group: (group["before"], group["after"])):
+        before, after = first["before"], first["after"]
+        share = f"{100 * after / before:.0f} %"
+        cuts.add_row(span(first["name"], last["name"]), str(same), str(before), str(after), share)
+    console.print(cuts)
+    frozen(console, plan["frozen"])
+    console.print()
+    facts(
+        console,
+        [
+            ("Target", plan["target"]),
+            ("Widths", "free" if plan["round_to"] == 1 else f"multiples of {plan['round_to']}"),
+            ("Retraining", _schedule(plan["schedule"])),
+            ("Worth it", Text(words.plain(plan["worth_it"]), STRONG)),
+        ],
+    )
+
+
+def _schedule(epochs: Sequence[tuple[int, float]]) -> str:
+    """'30 epochs, learning rate 0.01, 0.001 from epoch 20', or only its ends when it changes all the time."""
+    if not epochs:
+        return "none"
+    length = f"{len(epochs)} epoch{'s' if len(epochs) != 1 else ''}, learning rate "
+    changes = [first for first, _, _ in runs(epochs, lambda each: each[1])]
+    if len(changes) <= 4:
+        return length + ", ".join(
+            f"{rate:g}" + (f" from epoch {epoch}" if i else "") for i, (epoch, rate) in enumerate(changes)
+        )
+    rates = [rate for _, rate in epochs]
+    return f"{length}{rates[0]:.2g} at first, {max(rates):.2g} at most, {rates[-1]:.2g} at last"
+
+
+def show_bench(bench: Bench, console: Console) -> None:
+    """Latency of one file, or of two measured in turn. A ratio never goes without its interval."""
+    both = [each for each in (bench["a"], bench["b"]) if each is not None]
+    rows = table("", "p50", "95 % interval", "p90", "p99", "runs", "cold start")
+    for name, each in zip(bench["files"], both, strict=True):
+        around = each["ci95"]
+        rows.add_row(
+            span(name, name),
+            words.milliseconds(each["p50"]),
+            " to ".join(map(words.significant, around)) if around else words.NOTHING,
+            words.milliseconds(each["p90"]),
+            words.milliseconds(each["p99"]),
+            f"{each['n']:,}",
+            words.milliseconds(each["cold_start_ms"]),
+        )
+    console.print(rows)
+    console.print()
+    lines: list[tuple[str, Text | str]] = [
+        ("Verdict", Text(words.plain(bench["verdict"]), STRONG)),
+        ("Measured", words.conditions(bench)),
+    ]
+    if bench["control"] is not None:
+        same = words.ratio(bench["control"], bench["control_ci95"])
+        lines.append(("Control", f"{same}, the first file against a copy of itself"))
+    lines += [(name, value) for name, value in bench["environment"].items()]
+    facts(console, lines)
+    if not bench["stable"]:
+        warnings(console, ["the measurement was not stable enough to state a ratio"])
+
+
+def show_verify(result: Verify, console: Console) -> None:
+    """Each check of an output folder, and whether all hold."""
+    title(console, result["folder"])
+    facts(
+        console,
+        (
+            (
+                each["name"],
+                mark(each["ok"], "ok  ", "FAILED  ").append(words.plain(each["detail"]), "default"),
+            )
+            for each in result["checks"]
+        ),
+    )
+    bad = sum(not each["ok"] for each in result["checks"])
+    total = len(result["checks"])
+    console.print()
+    console.print(
+        mark(
+            result["ok"],
+            f"verified: all {total} checks hold",
+            f"not verified: {bad} of {total} checks failed",
+        )
+    )

@@ -1,0 +1,48 @@
+"""Channel groups and a plan -> how wide each layer was and is, and how much could be cut at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compressor.core import ChannelGroup, PrunePlan
+from compressor.report.schema import Coverage, Layer
+
+
+def layers(groups: Sequence[ChannelGroup], plan: PrunePlan, order: Sequence[str]) -> list[Layer]:
+    """Channels each layer writes before and after, in the order of `order` (the state dict's tensor names).
+
+    A layer whose channels live in several groups is counted over all of them, and frozen only when all are.
+    """
+    widths: dict[str, list[int]] = {}
+    cuttable: set[str] = set()
+    for group in groups:
+        kept = plan.kept.get(group.name)
+        for slot in group.writers():
+            entries = slot.positions.shape[1]
+            total = widths.setdefault(slot.tensor, [0, 0])
+            total[0] += group.size * entries
+            total[1] += (group.size if kept is None else int(kept.sum())) * entries
+            if group.frozen is None:
+                cuttable.add(slot.tensor)
+    place = {name: index for index, name in enumerate(order)}
+    return [
+        {
+            "name": tensor.removesuffix(".weight"),
+            "before": before,
+            "after": after,
+            "frozen": tensor not in cuttable,
+        }
+        for tensor, (before, after) in sorted(widths.items(), key=lambda each: place.get(each[0], len(place)))
+    ]
+
+
+def coverage(groups: Sequence[ChannelGroup]) -> Coverage:
+    """How many of the layers and channels that groups hold can be cut."""
+    free = [group for group in groups if group.frozen is None]
+    tensors = {slot.tensor for group in groups for slot in group.writers()}
+    return {
+        "layers": len(tensors),
+        "prunable_layers": len({slot.tensor for group in free for slot in group.writers()}),
+        "channels": sum(group.size for group in groups),
+        "prunable_channels": sum(group.size for group in free),
+    }

@@ -1,0 +1,95 @@
+"""Numbers and names -> short words for people, the same on the terminal and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from compressor.report.schema import Bench, BenchRecord
+
+NOTHING = "-"
+PROOFS: Mapping[str, str] = {
+    "masked-dense-float64": "slim equals dense with the removed channels' readers zeroed, in float64"
+}
+
+
+def plain(text: object) -> str:
+    """`text` on one line, without what a terminal or browser obeys: controls, bidi marks, surrogates."""
+    return "".join(each if each.isprintable() else "�" for each in " ".join(str(text).split()))
+
+
+def count(value: int) -> str:
+    """853018 -> '853,018'; from ten million on in M, from a thousand million on in G."""
+    if value < 10_000_000:
+        return f"{value:,}"
+    return f"{value / 1e6:.1f} M" if value < 1_000_000_000 else f"{value / 1e9:,.2f} G"
+
+
+def size(octets: int) -> str:
+    """Bytes in decimal units: 3412345 -> '3.41 MB'."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if octets >= scale:
+            return f"{significant(octets / scale)} {unit}"
+    return f"{octets} B"
+
+
+def significant(value: float) -> str:
+    """Three digits or all of the whole part: 4.213 -> '4.21', 42.13 -> '42.1', 0.04213 -> '0.0421'."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".") if abs(value) >= 1e-3 else f"{value:.2e}"
+
+
+def milliseconds(value: float | None) -> str:
+    return NOTHING if value is None else f"{significant(value)} ms"
+
+
+def percent(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f} %"
+
+
+def points(before: float | None, after: float | None) -> str:
+    """Change of a percentage, in points: '-0.70 points'."""
+    return NOTHING if before is None or after is None else f"{after - before:+.2f} points"
+
+
+def ratio(value: float | None, bounds: Sequence[float] | None = None) -> str:
+    """'1.67x' or, with its interval, '1.67x [1.60, 1.75]'."""
+    if value is None:
+        return NOTHING
+    return f"{value:.2f}x" + (f" [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else "")
+
+
+def error(value: float | None) -> str:
+    """A numerical error: '1.2e-13', '0', or 'not a number'."""
+    return "not a number" if value is None else f"{value:.1e}" if value else "0"
+
+
+def duration(seconds: float) -> str:
+    """'0.3 s', '42 s', '3 min 20 s', '1 h 05 min'."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def proof(kind: str) -> str:
+    """What a certificate of this kind says."""
+    return PROOFS.get(kind, plain(kind))
+
+
+def conditions(bench: BenchRecord | Bench) -> str:
+    """How latency was measured: '1 thread, batch 1, onnxruntime 1.31 CPU, on local'."""
+    threads, batch = bench["threads"], bench["batch"]
+    parts = (
+        "" if threads is None else f"{threads} thread{'s' if threads != 1 else ''}",
+        "" if batch is None else f"batch {batch}",
+        f"{bench['runtime'] or ''} {(bench['provider'] or '').removesuffix('ExecutionProvider')}".strip(),
+        f"on {bench['target']}",
+    )
+    return plain(", ".join(filter(None, parts)))

@@ -1,0 +1,249 @@
+"""The stages of a run that are not steps of a method: where recipe settings become plain arguments."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from compressor import __version__
+from compressor.core import Comparison, Data, ExportedModel, LoadedModel, Recalibrate, Step
+from compressor.deploy.latency import compare
+from compressor.deploy.onnx import export_onnx
+from compressor.deploy.staircase import rewarded_rounding
+from compressor.deploy.target import Local
+from compressor.engine import Work, example
+from compressor.errors import VerificationFailed
+from compressor.gates import closing_error, judge
+from compressor.graph.cost import count
+from compressor.graph.shrink import sizes
+from compressor.journal import Journal
+from compressor.models.folder import plan_json
+from compressor.models.source import load_model
+from compressor.recipe import Recipe
+from compressor.report.files import write_json, write_text
+from compressor.report.page import write_page
+from compressor.report.record import assemble, bench, samples
+from compressor.report.schema import Report
+from compressor.training.data import infer_source, open_data
+
+WITHOUT_TARGET = 8  # channels; what most runtimes reward, when there is no device to ask
+PARITY_IMAGES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Exports:
+    dense: ExportedModel
+    slim: ExportedModel
+
+
+def load(source: str, recipe: Recipe, trust_pickle: bool, journal: Journal) -> LoadedModel:
+    """The dense model, as the recipe's `model` block narrows it down."""
+    settings = recipe.model
+    with _stage("load", journal):
+        dense = load_model(
+            source,
+            arch=settings.arch,
+            num_classes=None if settings.num_classes == "auto" else settings.num_classes,
+            input=None if settings.input == "auto" else settings.input,
+            trust_pickle=trust_pickle,
+        )
+        for note in dense.notes:
+            journal("note", {"text": note})
+    return dense
+
+
+def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journal: Journal) -> Data | None:
+    """The images to retrain and measure with: what `--data` points to, or the recipe's own; None for neither."""
+    settings = recipe.data
+    if settings is not None and (path is None or settings.train or settings.val):
+        source, train, val, base = settings.source, settings.train, settings.val, path
+    elif path is not None:
+        found = infer_source(path)
+        source, train, val, base = found["source"], found.get("train"), found.get("val"), None
+    else:
+        return None
+    with _stage("read data", journal):
+        return open_data(
+            source,
+            train=train,
+            val=val,
+            base=Path(base) if base else None,
+            input=dense.spec.input,
+            num_classes=dense.spec.num_classes,
+            mean=settings.mean if settings and settings.mean else dense.mean,
+            std=settings.std if settings and settings.std else dense.std,
+            augment=settings.augment if settings else "none",
+        )
+
+
+def identify(recipe: Recipe, dense: LoadedModel) -> str:
+    """What makes a run this run: recipe, weights and version. Only the same run is continued."""
+    digest = hashlib.sha256(f"{__version__}\n{recipe.to_yaml()}\n{dense.spec}\n".encode())
+    for name, tensor in dense.module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def rounding(recipe: Recipe, target: Local | None, journal: Journal) -> int:
+    """Widths are multiples of this: the recipe's number, or what the target device rewards."""
+    asked: int | Literal["auto"] = recipe.prune.round_to
+    if asked != "auto":
+        return asked
+    if target is None:
+        return WITHOUT_TARGET
+    with _stage("ask the target", journal):
+        found: int = rewarded_rounding(recipe.bench.threads, emit=journal)
+    journal("note", {"text": f"target {target.name} rewards widths that are multiples of {found}"})
+    return found
+
+
+def steps(recipe: Recipe, round_to: int, data: Data | None) -> tuple[Step, ...]:
+    """The method's steps, then the recipe's retraining where there is data for it."""
+    pruning = recipe.method.steps(recipe.selection(round_to))
+    if data is None:
+        return pruning
+    retraining = recipe.train_step()
+    recalibration = (Recalibrate(),) if recipe.retrain.recalibrate else ()
+    return (*pruning, *recalibration, *((retraining,) if retraining else ()))
+
+
+def export_both(start: Work, work: Work, recipe: Recipe, data: Data | None, folder: Path, journal: Journal) -> Exports:
+    """dense.onnx and model.onnx through the same exporter, each compared with PyTorch on the same inputs."""
+    inputs = _inputs(work.model, data, PARITY_IMAGES)
+    metadata = {
+        "compressor_version": __version__,
+        "recipe_sha256": hashlib.sha256(recipe.to_yaml().encode()).hexdigest(),
+        "parent_sha256": start.model.sha256 or "",
+    }
+
+    def export(module: nn.Module, name: str) -> ExportedModel:
+        journal("stage", {"name": f"export {name}"})
+        opset = None if recipe.export.opset == "auto" else recipe.export.opset
+        done = export_onnx(
+            module,
+            inputs,
+            folder / name,
+            opset=opset,
+            dynamic_batch=recipe.export.dynamic_batch,
+            metadata=metadata,
+        )
+        if not done.ok:
+            found = f"ONNX Runtime and PyTorch differ by {done.max_abs_error:.2e}"
+            raise VerificationFailed("parity", name, found, "report this model; try another export.opset")
+        return done
+
+    with _stage("export", journal):
+        return Exports(export(start.model.module, "dense.onnx"), export(work.model.module, "model.onnx"))
+
+
+def measure(
+    exports: Exports, recipe: Recipe, target: Local | None, data: Data | None, journal: Journal
+) -> tuple[Comparison, ...]:
+    """Dense against slim on the target, once for each batch size of the recipe."""
+    if target is None:
+        return ()
+    settings = recipe.bench
+    with _stage("measure", journal):
+        return tuple(
+            compare(
+                exports.dense.path,
+                exports.slim.path,
+                target=target.name,
+                threads=settings.threads,
+                batch=batch,
+                seconds=settings.seconds,
+                inputs=None,
+                emit=journal,
+            )
+            for batch in settings.batch
+        )
+
+
+def write(
+    recipe: Recipe,
+    start: Work,
+    work: Work,
+    exports: Exports,
+    comparisons: Sequence[Comparison],
+    folder: Path,
+    journal: Journal,
+) -> Report:
+    """Everything the output folder holds beside the two ONNX files."""
+    assert work.plan is not None and work.certificate is not None, "every method chooses and removes"
+    dense_cost, slim_cost = (count(each.model.module, example(each.model)) for each in (start, work))
+    gates = judge(recipe, work.original, slim_cost, work.accuracy, comparisons)
+    report = assemble(
+        name=start.model.name,
+        method=recipe.prune.method,
+        steps=work.log,
+        spec=work.model.spec,
+        tensors=tuple(start.model.module.state_dict()),
+        dense_cost=dense_cost,
+        slim_cost=slim_cost,
+        dense_onnx=exports.dense,
+        slim_onnx=exports.slim,
+        accuracy=work.accuracy,
+        comparison=comparisons[0] if comparisons else None,
+        certificate=work.certificate,
+        groups=work.groups,
+        plan=work.plan,
+        seconds={**journal.seconds, **work.seconds},
+        seed=recipe.seed,
+        gates=gates,
+        warnings=journal.warnings,
+        notes=journal.notes,
+    )
+    save_file(_distinct(work.model.module.state_dict(keep_vars=True)), folder / "slim.safetensors")
+    attributes = sizes(work.structure.attributes, work.model.module)
+    write_json(
+        folder / "plan.json", plan_json(work.model, attributes, {each["name"]: each for each in report["layers"]})
+    )
+    write_text(folder / "recipe.yaml", recipe.to_yaml())
+    names = ("model.onnx", "dense.onnx", "slim.safetensors", "plan.json", "recipe.yaml")
+    report["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    report["batches"] = [bench(each, ("dense.onnx", "model.onnx")) for each in comparisons]
+    write_page(report, journal.events, samples(comparisons[0] if comparisons else None), folder / "report.html")
+    write_json(folder / "report.json", report)
+    (folder / ".training").unlink(missing_ok=True)
+    return report
+
+
+def close(report: Report) -> Report:
+    """The report, or the error of the first gate that failed, which carries it."""
+    error = closing_error(report)
+    if error is not None:
+        raise error
+    return report
+
+
+def _inputs(model: LoadedModel, data: Data | None, images: int) -> Tensor:
+    """Real images where there are any, seeded noise otherwise."""
+    if data is None:
+        return example(model, images)
+    return torch.cat(list(data.plain_batches(images, images=images)))
+
+
+def _distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A tensor with several names is stored under its first."""
+    first: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        first.setdefault(id(tensor), name)
+    return {name: tensors[name].detach().contiguous() for name in first.values()}
+
+
+@contextmanager
+def _stage(name: str, journal: Journal) -> Iterator[None]:
+    journal("stage", {"name": name})
+    start = time.perf_counter()
+    yield
+    journal.seconds[name] = time.perf_counter() - start

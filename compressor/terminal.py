@@ -1,0 +1,121 @@
+"""What a run tells while it works, on stderr: a bar with its ETA on a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from compressor.core import Emit
+
+Fields = Mapping[str, object]
+
+
+@contextmanager
+def narrator(*, quiet: bool = False, stream: TextIO | None = None) -> Iterator[Emit]:
+    """Something that turns events into what a person reads; the bar is gone when the block ends.
+
+    Events: stage {name}, epoch {epoch, and any of epochs, loss, lr, accuracy, images_per_second, seconds},
+    accuracy {stage, accuracy}, progress {done, total, what}, note {text}, warning {text}; others are for the log only.
+    """
+    stream = sys.stderr if stream is None else stream
+    if quiet:
+        yield _silent
+    elif stream.isatty():
+        with _bars(stream) as emit:
+            yield emit
+    else:
+        yield _lines(stream)
+
+
+def _silent(event: str, fields: Fields) -> None:
+    """Takes an event and says nothing."""
+
+
+def _lines(stream: TextIO) -> Emit:
+    began = time.monotonic()
+
+    def emit(event: str, fields: Fields) -> None:
+        line = _line(event, fields)
+        if line is not None:
+            # Whoever read the lines may leave; the run goes on.
+            with suppress(BrokenPipeError):
+                print(f"[{time.monotonic() - began:7.1f}s] {line}", file=stream, flush=True)
+
+    return emit
+
+
+@contextmanager
+def _bars(stream: TextIO) -> Iterator[Emit]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
+        bars = {}
+
+        def advance(what: str, done: float, total: float) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what)
+            progress.update(bars[what], completed=done, total=total)
+            if done >= total:
+                progress.remove_task(bars.pop(what))
+
+        def emit(event: str, fields: Fields) -> None:
+            line = _line(event, fields)
+            if line is not None:
+                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            match event:
+                case "stage":
+                    for bar in bars.values():
+                        progress.remove_task(bar)
+                    bars.clear()
+                case "epoch" if "epochs" in fields:
+                    advance("epochs", _number(fields["epoch"]), _number(fields["epochs"]))
+                case "progress":
+                    advance(str(fields["what"]), _number(fields["done"]), _number(fields["total"]))
+
+        yield emit
+
+
+def _line(event: str, fields: Fields) -> str | None:
+    """The event as one line; None for events that are only shown as a bar, or not at all."""
+    match event:
+        case "stage":
+            return str(fields["name"])
+        case "epoch":
+            return _epoch(fields)
+        case "accuracy":
+            return f"  accuracy {_number(fields['accuracy']):.2f} % ({fields['stage']})"
+        case "note":
+            return f"  {fields['text']}"
+        case "warning":
+            return f"  warning: {fields['text']}"
+    return None
+
+
+_EPOCH: tuple[tuple[str, Callable[[float], str]], ...] = (
+    ("loss", lambda value: f"loss {value:.4f}"),
+    ("lr", lambda value: f"lr {value:.3g}"),
+    ("accuracy", lambda value: f"accuracy {value:.2f} %"),
+    ("images_per_second", lambda value: f"{value:,.0f} images/s"),
+    ("seconds", lambda value: f"{value:.1f} s"),
+)
+
+
+def _epoch(fields: Fields) -> str:
+    told = [say(_number(fields[key])) for key, say in _EPOCH if fields.get(key) is not None]
+    of = f"/{fields['epochs']}" if "epochs" in fields else ""
+    return "  ".join([f"  epoch {fields['epoch']}{of}", *told])
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, int | float), f"an event's field is {value!r}, not a number"
+    return value

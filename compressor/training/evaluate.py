@@ -1,0 +1,28 @@
+"""Accuracy on the test set."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from compressor.core import Data
+from compressor.errors import VerificationFailed
+
+
+@torch.inference_mode()
+def accuracy(module: nn.Module, data: Data, batch_size: int = 512) -> float:
+    """Top-1 accuracy in %, in float32. Raises VerificationFailed when an answer is not finite."""
+    module.eval()
+    right = total = 0
+    for images, labels in data.val_batches(batch_size):
+        logits = module(images)
+        if not bool(torch.isfinite(logits).all()):
+            raise VerificationFailed(
+                "evaluation",
+                f"test images {total} to {total + len(labels) - 1}",
+                "the network's answers are not finite numbers",
+                "check the checkpoint, or retrain with a smaller learning rate",
+            )
+        right += int((logits.argmax(dim=1) == labels).sum())
+        total += len(labels)
+    return 100 * right / total

@@ -1,0 +1,48 @@
+"""Labelled pictures as files, a folder for each class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from compressor.errors import DataError
+from compressor.training.splits import NAMES, Encoded, locate
+
+
+def folder_split(base: Path, split: str, given: str | None) -> Encoded:
+    """The split `train` or `val`: the folder `given`, else the one of that name under `base`.
+
+    Layout: `<split>/<class>/<picture>`; classes are numbered in alphabetical order. Other files are left alone.
+    """
+    top = split_folder(base, split, given)
+    classes = tuple(sorted(each.name for each in top.iterdir() if each.is_dir() and not each.name.startswith(".")))
+    if not classes:
+        raise DataError("data", f"data.{split}: {top}", "no class folders", "lay it out as <split>/<class>/<picture>")
+    known = set(Image.registered_extensions())
+    pictures: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(each for each in (top / name).rglob("*") if each.suffix.lower() in known and each.is_file())
+        if not found:
+            raise DataError("data", str(top / name), "no pictures in this class", "add some, or remove the folder")
+        pictures += found
+        labels += [label] * len(found)
+    names = [str(picture.relative_to(top)) for picture in pictures]
+    return Encoded(str(top), pictures, names, np.array(labels, np.int64), classes)
+
+
+def split_folder(base: Path, split: str, given: str | None) -> Path:
+    """The folder of one split. Raises DataError when there is none."""
+    if given is not None:
+        return locate(base, given, f"data.{split}")
+    for name in NAMES[split]:
+        if (base / name).is_dir():
+            return base / name
+    raise DataError(
+        "data",
+        f"data.{split}: {base}",
+        f"no folder {' or '.join(NAMES[split])}",
+        f"name the folder of this split in data.{split}",
+    )

@@ -1,0 +1,226 @@
+"""Which channels stay or go together, on small networks whose answer is known by hand."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from compressor.core import ChannelGroup
+from compressor.graph import rules
+from compressor.graph.couple import Structure, couple
+from compressor.graph.trace import trace
+
+
+def structure_of(module: nn.Module, *shape: int) -> Structure:
+    module.eval()
+    return couple(module, trace(module, torch.randn(1, *shape), rules.known))
+
+
+def by_name(structure: Structure) -> dict[str, ChannelGroup]:
+    return {group.name: group for group in structure.groups}
+
+
+class Residual(nn.Module):
+    """x -> a -> (b + c) -> d -> classes: a, c write what is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.b = nn.Conv2d(8, 4, 3, padding=1)
+        self.c = nn.Conv2d(4, 8, 3, padding=1)
+        self.head = nn.Linear(8 * 4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.a(x)))
+        x = x + self.c(torch.relu(self.b(x)))
+        return self.head(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
+
+
+def test_an_addition_ties_its_writers_and_flattening_spreads_a_channel_over_its_positions() -> None:
+    groups = by_name(structure_of(Residual(), 3, 8, 8))
+    stream = groups["a"]
+    assert stream.size == 8
+    assert stream.frozen is None
+    found = {(slot.tensor, slot.dim): slot for slot in stream.slots}
+    roles = {key: slot.role for key, slot in found.items()}
+    assert roles == {
+        ("a.weight", 0): "writer",
+        ("norm.weight", 0): "affine",
+        ("norm.bias", 0): "affine",
+        ("norm.running_mean", 0): "affine",
+        ("norm.running_var", 0): "affine",
+        ("b.weight", 1): "reader",
+        ("c.weight", 0): "writer",
+        ("c.bias", 0): "affine",
+        ("head.weight", 1): "reader",
+    }
+    assert found["head.weight", 1].positions[3].tolist() == [12, 13, 14, 15]
+    assert groups["b"].size == 4
+    assert groups["head"].frozen == "output of the model"
+
+
+class Concatenated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 1)
+        self.b = nn.Conv2d(3, 6, 1)
+        self.norm = nn.BatchNorm2d(10)
+        self.c = nn.Conv2d(10, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.norm(torch.cat([self.a(x), self.b(x)], 1))).mean((2, 3))
+
+
+def test_concatenation_shifts_the_second_writers_channels() -> None:
+    groups = by_name(structure_of(Concatenated(), 3, 4, 4))
+    places = {slot.tensor: slot.positions[:, 0].tolist() for slot in groups["b"].slots}
+    assert places["b.weight"] == [0, 1, 2, 3, 4, 5]
+    assert places["norm.weight"] == places["c.weight"] == [4, 5, 6, 7, 8, 9]
+
+
+class ZeroPadded(nn.Module):
+    """An option-A shortcut: 4 channels land at places 2..5 of 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 1)
+        self.pad = nn.ConstantPad3d((0, 0, 0, 0, 2, 2), 0.0)
+        self.b = nn.Conv2d(4, 8, 1)
+        self.c = nn.Conv2d(8, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        return self.c(self.pad(x) + self.b(x)).mean((2, 3))
+
+
+def test_a_padded_shortcut_shifts_channels_and_its_padding_follows_the_plan() -> None:
+    structure = structure_of(ZeroPadded(), 3, 4, 4)
+    groups = by_name(structure)
+    tied = {slot.tensor: slot.positions[:, 0].tolist() for slot in groups["a"].slots if slot.dim == 0}
+    assert tied["a.weight"] == [0, 1, 2, 3]
+    assert tied["b.weight"] == [2, 3, 4, 5]
+    own = {slot.tensor: slot.positions[:, 0].tolist() for slot in groups["b"].slots if slot.dim == 0}
+    assert own["b.weight"] == [0, 1, 6, 7]
+    left, right = (each for each in structure.attributes if each.name == "padding")
+    assert (left.index, left.channels["b"].tolist()) == (4, [0, 1])
+    assert (right.index, right.channels["b"].tolist()) == (5, [2, 3])
+
+
+class Depthwise(nn.Module):
+    """A channel multiplier of 2, then a convolution in 3 groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 6, 1)
+        self.deep = nn.Conv2d(6, 12, 3, groups=6)
+        self.grouped = nn.Conv2d(12, 9, 1, groups=3)
+        self.head = nn.Conv2d(9, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.grouped(self.deep(self.a(x)))).mean((2, 3))
+
+
+def test_depthwise_channels_go_with_their_input_and_groups_lose_the_same_places() -> None:
+    structure = structure_of(Depthwise(), 3, 6, 6)
+    groups = by_name(structure)
+    first = groups["a"]
+    # 12 outputs of the depthwise layer in 3 groups of 4: place 0 of each is output 0, 4, 8, written by inputs 0, 2, 4
+    places = {(slot.tensor, slot.dim): slot.positions.tolist() for slot in first.slots}
+    assert first.size == 2
+    assert places["a.weight", 0] == [[0, 2, 4], [1, 3, 5]]
+    assert places["deep.weight", 0] == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]]
+    assert places["grouped.weight", 1] == [[0, 1], [2, 3]]
+    assert groups["grouped"].size == 3
+    assert {each.name for each in structure.attributes if each.module == "deep"} == {
+        "in_channels",
+        "out_channels",
+        "groups",
+    }
+
+
+class OneOutput(nn.Module):
+    """A layer with one output channel is no depthwise convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 1)
+        self.gate = nn.Conv2d(4, 1, 1)
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        return self.head(x * torch.sigmoid(self.gate(x))).mean((2, 3))
+
+
+def test_a_single_output_channel_is_not_read_as_depthwise() -> None:
+    groups = by_name(structure_of(OneOutput(), 3, 4, 4))
+    assert groups["a"].frozen is None
+    readers = {slot.tensor for slot in groups["a"].slots if slot.role == "reader"}
+    assert readers == {"gate.weight", "head.weight"}
+
+
+class Shuffled(nn.Module):
+    """A channel shuffle between two layers: entries move, channels of a shuffle column go together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 6, 1)
+        self.b = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        count, channels, height, width = x.shape
+        x = x.view(count, 2, channels // 2, height, width).transpose(1, 2).reshape(count, channels, height, width)
+        return self.b(x).mean((2, 3))
+
+
+def test_a_channel_shuffle_is_followed_entry_by_entry() -> None:
+    groups = by_name(structure_of(Shuffled(), 3, 4, 4))
+    places = {(slot.tensor, slot.dim): slot.positions.tolist() for slot in groups["a"].slots}
+    assert places["a.weight", 0] == [[0, 3], [1, 4], [2, 5]]
+    assert places["b.weight", 1] == [[0, 1], [2, 3], [4, 5]]
+
+
+class SumsOverChannels(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 1)
+        self.b = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        return self.b(x * x.mean(1, keepdim=True)).mean((2, 3))
+
+
+def test_what_mixes_channels_is_frozen_with_reason_module_and_line() -> None:
+    reason = by_name(structure_of(SumsOverChannels(), 3, 4, 4))["a"].frozen
+    assert reason is not None
+    assert "reduced over channels" in reason
+    assert "aten.mean" in reason
+    assert "test_couple.py:" in reason
+
+
+class Tied(nn.Module):
+    """The same layer twice: its own output is what it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(3, 4)
+        self.again = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.again(torch.relu(self.again(self.a(x.mean((2, 3)))))))
+
+
+def test_a_module_used_twice_has_its_rows_and_columns_tied() -> None:
+    groups = by_name(structure_of(Tied(), 3, 4, 4))
+    assert {(slot.tensor, slot.dim) for slot in groups["a"].slots} >= {("again.weight", 0), ("again.weight", 1)}
+
+
+def test_frozen_parameters_make_no_difference() -> None:
+    free, frozen = Residual(), Residual()
+    frozen.requires_grad_(requires_grad=False)
+    names = [(group.name, group.size, group.frozen) for group in structure_of(free, 3, 8, 8).groups]
+    assert names == [(group.name, group.size, group.frozen) for group in structure_of(frozen, 3, 8, 8).groups]

@@ -1,0 +1,223 @@
+"""Surgery is exact: slim equals masked dense, on known architectures and on random ones."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from compressor.core import Cost, PrunePlan, Selection
+from compressor.graph.analyse import analyse
+from compressor.graph.certificate import certify, equals_scattered, masked
+from compressor.graph.choose import choose
+from compressor.graph.cost import count
+from compressor.graph.couple import Structure
+from compressor.graph.score import scores
+from compressor.graph.shrink import kept_after, shrink, sizes
+from compressor.methods.criteria import l1
+
+
+def awake(module: nn.Module) -> nn.Module:
+    """Random BatchNorm statistics: those a network is born with would hide a wrong index."""
+    random = torch.Generator().manual_seed(0)
+    for name, tensor in (*module.named_buffers(), *module.named_parameters()):
+        if tensor.ndim == 1 and tensor.is_floating_point():
+            with torch.no_grad():
+                tensor.uniform_(0.5, 1.5, generator=random)
+    return module.eval()
+
+
+def halved(module: nn.Module, inputs: Tensor) -> tuple[Structure, PrunePlan, Cost]:
+    structure = analyse(module, inputs, name="test")
+    original = count(module, inputs)
+    graded = scores(module, structure.groups, l1)
+    plan, _ = choose(structure.groups, graded, Selection(macs=0.5), structure.cost, original)
+    return structure, plan, original
+
+
+MODELS = [
+    "torchvision:resnet18",
+    "torchvision:mobilenet_v3_small",
+    "torchvision:densenet121",
+    "torchvision:squeezenet1_1",
+    "torchvision:regnet_y_400mf",
+    "torchvision:shufflenet_v2_x0_5",
+    "timm:resnet10t",
+    "timm:mobilenetv3_small_050",
+    "timm:dpn48b",
+    "timm:resnest14d",
+    "timm:skresnet18",
+    "timm:vit_tiny_patch16_224",
+]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_half_of_the_macs_go_and_nothing_else_changes(name: str) -> None:
+    family, _, architecture = name.partition(":")
+    torch.manual_seed(0)
+    make = timm.create_model if family == "timm" else torchvision.models.get_model
+    module = awake(make(architecture)).requires_grad_(requires_grad=False)
+    size = 224 if "vit" in name else 64
+    inputs = torch.randn(1, 3, size, size)
+    before = copy.deepcopy(module.state_dict())
+    structure, plan, original = halved(module, inputs)
+    slim = shrink(module, structure, plan)
+    cost = count(slim, inputs)
+    assert 0.49 < cost.macs / original.macs <= 0.5
+    assert cost == structure.cost.of(plan), "the prediction counts what is left exactly"
+    certificate = certify(module, slim, structure, plan, torch.randn(2, 3, size, size))
+    assert certificate.ok, certificate
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items()), "dense is untouched"
+    slim.train()
+    for layer in slim.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            assert layer.num_features == layer.running_mean.numel()
+        if isinstance(layer, nn.Conv2d):
+            assert layer.out_channels == layer.weight.shape[0]
+            assert layer.in_channels == layer.weight.shape[1] * layer.groups
+
+
+def test_the_certificate_fails_for_a_wrong_channel() -> None:
+    module = awake(torchvision.models.resnet18())
+    inputs = torch.randn(1, 3, 64, 64)
+    structure, plan, _ = halved(module, inputs)
+    name = next(iter(plan.kept))
+    wrong = PrunePlan({**plan.kept, name: np.roll(plan.kept[name], 1)})
+    assert not certify(module, shrink(module, structure, wrong), structure, plan, inputs).ok
+
+
+def test_masking_alone_changes_the_dense_model() -> None:
+    module = awake(torchvision.models.resnet18())
+    inputs = torch.randn(1, 3, 64, 64)
+    structure, plan, _ = halved(module, inputs)
+    with torch.inference_mode():
+        assert not torch.allclose(masked(module, structure.groups, plan)(inputs), module(inputs), rtol=1e-2)
+
+
+def test_a_zero_classifier_proves_nothing_and_is_filled_first() -> None:
+    module = awake(torchvision.models.resnet18())
+    with torch.no_grad():
+        module.fc.weight.zero_()
+        module.fc.bias.zero_()
+    inputs = torch.randn(1, 3, 64, 64)
+    structure, plan, _ = halved(module, inputs)
+    certificate = certify(module, shrink(module, structure, plan), structure, plan, inputs)
+    assert certificate.ok
+    assert certificate.max_rel_error < float("inf")
+    assert not module.fc.weight.any()
+
+
+def test_indices_stay_in_the_original_numbering_through_two_cuts_and_a_concatenation() -> None:
+    """DenseNet: a BatchNorm behind a concatenation sees shifted indices after the first cut."""
+    module = awake(torchvision.models.densenet121())
+    original = copy.deepcopy(module)
+    inputs = torch.randn(1, 3, 64, 64)
+    first, plan, _ = halved(module, inputs)
+    once = shrink(module, first, plan)
+    kept = kept_after({}, first.groups, plan, once)
+    second, plan_again, _ = halved(once, inputs)
+    twice = shrink(once, second, plan_again)
+    kept = kept_after(kept, second.groups, plan_again, twice)
+    state = original.state_dict()
+    for name, tensor in twice.state_dict().items():
+        expected = state[name]
+        for dim, indices in kept.get(name, {}).items():
+            expected = expected.index_select(dim, torch.tensor(indices))
+        assert torch.equal(expected, tensor), name
+    assert equals_scattered(twice, copy.deepcopy(original), kept, torch.randn(2, 3, 64, 64)).ok
+    assert sizes(second.attributes, twice)["features.conv0"]["out_channels"] == twice.features.conv0.out_channels
+
+
+class Mixture(nn.Module):
+    """A random network of plain, grouped, depthwise, dense, residual and gated blocks."""
+
+    def __init__(self, blocks: list[str], width: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.kinds = blocks
+        self.layers = nn.ModuleList()
+        for kind in blocks:
+            self.layers.append(self._block(kind, width))
+            width += 4 if kind == "dense" else 0
+        self.head = nn.Linear(width, 3)
+
+    @staticmethod
+    def _block(kind: str, width: int) -> nn.Module:
+        norm = nn.BatchNorm2d(width)
+        if kind == "plain":
+            return nn.Sequential(nn.Conv2d(width, width, 3, padding=1), norm, nn.ReLU())
+        if kind == "depthwise":
+            return nn.Sequential(nn.Conv2d(width, width, 3, padding=1, groups=width), norm, nn.Conv2d(width, width, 1))
+        if kind == "grouped":
+            return nn.Sequential(nn.Conv2d(width, width, 3, padding=1, groups=2), norm, nn.Conv2d(width, width, 1))
+        if kind == "dense":
+            return nn.Sequential(nn.Conv2d(width, 4, 3, padding=1), nn.BatchNorm2d(4))
+        if kind == "gated":
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, 2, 1), nn.ReLU(), nn.Conv2d(2, width, 1))
+        return nn.Sequential(nn.Conv2d(width, 6, 1), nn.ReLU(), nn.Conv2d(6, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for kind, layer in zip(self.kinds, self.layers, strict=True):
+            if kind == "dense":
+                x = torch.cat([x, layer(x)], 1)
+            elif kind == "residual":
+                x = x + layer(x)
+            elif kind == "gated":
+                x = x * torch.sigmoid(layer(x))
+            else:
+                x = layer(x)
+        return self.head(x.mean((2, 3)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    blocks=st.lists(st.sampled_from(["plain", "depthwise", "grouped", "dense", "gated", "residual"]), max_size=5),
+    width=st.sampled_from([4, 6, 8]),
+    ratio=st.floats(0.05, 0.95),
+)
+def test_random_networks_are_cut_exactly_at_any_ratio(blocks: list[str], width: int, ratio: float) -> None:
+    torch.manual_seed(0)
+    module = awake(Mixture(blocks, width))
+    inputs = torch.randn(1, 3, 8, 8)
+    structure = analyse(module, inputs, name="mixture")
+    graded = scores(module, structure.groups, l1)
+    plan, _ = choose(structure.groups, graded, Selection(ratio=ratio), structure.cost, count(module, inputs))
+    slim = shrink(module, structure, plan)
+    assert certify(module, slim, structure, plan, torch.randn(2, 3, 8, 8)).ok
+    assert count(slim, inputs) == structure.cost.of(plan)
+    for group in structure.groups:
+        assert plan.kept.get(group.name, np.ones(1, dtype=bool)).any(), "every group keeps a channel"
+
+
+class InsistsOnWidth(nn.Module):
+    """A reshape with a size fixed in code, as attention heads are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 1)
+        self.free = nn.Conv2d(8, 8, 1)
+        self.b = nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(torch.relu(self.free(torch.relu(self.a(x)))))
+        x = x.reshape(x.shape[0], 2, 4, -1).mean(3)
+        return self.head(x.reshape(x.shape[0], 8))
+
+
+def test_sizes_fixed_in_code_are_frozen_with_their_line_and_the_rest_goes_on() -> None:
+    structure = analyse(InsistsOnWidth().eval(), torch.randn(1, 3, 4, 4), name="insists")
+    groups = {group.name: group.frozen for group in structure.groups}
+    assert groups["a"] is None
+    assert groups["free"] is None
+    assert groups["b"] is not None
+    assert "sizes fixed in the code" in groups["b"]
+    assert "test_surgery.py:" in groups["b"]

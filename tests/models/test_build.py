@@ -1,0 +1,90 @@
+"""Architectures with other class counts and input channels than their own, and errors for what does not exist."""
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.core import ModelSpec
+from compressor.errors import ModelError
+from compressor.models.build import build, defaults
+
+
+@pytest.mark.parametrize(
+    ("source", "size"),
+    [
+        ("torchvision:resnet18", (1, 64, 64)),
+        ("torchvision:googlenet", (1, 64, 64)),
+        ("torchvision:inception_v3", (1, 96, 96)),
+        ("torchvision:mnasnet0_5", (5, 64, 64)),
+        ("torchvision:swin_t", (4, 64, 64)),
+        ("timm:mobilenetv3_small_050", (1, 64, 64)),
+        ("timm:vit_tiny_patch16_224", (1, 64, 64)),
+        ("cifar:resnet14b", (1, 8, 8)),
+    ],
+)
+def test_sizes(source: str, size: tuple[int, int, int]) -> None:
+    module = build(ModelSpec(source, size, 7))
+    assert not module.training
+    with torch.no_grad():
+        assert module(torch.zeros(2, *size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "torchvision:regnet_y_400mf",
+        "torchvision:vit_b_32",
+        "torchvision:deeplabv3_resnet50",
+        "timm:resnet50",
+        "cifar:resnet20",
+    ],
+)
+def test_meta_device_agrees(source: str) -> None:
+    """Names and shapes without memory are those with memory, also where a builder computes its widths."""
+    size = (3, 64, 64)
+    with torch.device("meta"):
+        light = build(ModelSpec(source, size, 10)).state_dict()
+    assert all(tensor.is_meta for tensor in light.values())
+    heavy = build(ModelSpec(source, size, 10)).state_dict()
+    assert {name: t.shape for name, t in light.items()} == {name: t.shape for name, t in heavy.items()}
+
+
+def test_own_class_count() -> None:
+    with torch.device("meta"):
+        module = build(ModelSpec("torchvision:resnet18", (3, 224, 224)))
+    assert isinstance(module.fc, nn.Linear)
+    assert module.fc.out_features == 1000
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "words"),
+    [
+        ("torchvision:resnet49", (3, 32, 32), "did you mean torchvision:resnet"),
+        ("timm:mobilenetv3_smal_100", (3, 32, 32), "timm:mobilenetv3_small_100"),
+        ("timm:resnet50.no_such_tag", (3, 32, 32), "no_such_tag"),
+        ("cifar:resnet57", (3, 32, 32), "cifar:resnet56"),
+        ("resnet56", (3, 32, 32), "cifar:resnet56"),
+        ("pytorch:resnet50", (3, 32, 32), "torchvision:resnet50 or timm:resnet50"),
+        ("torchvision:vit_b_16", (3, 224, 192), "square"),
+        ("torchvision:ssd300_vgg16", (1, 300, 300), "input channels"),
+        ("pickle:/x.pt", (3, 32, 32), "saved whole"),
+    ],
+)
+def test_impossible(source: str, size: tuple[int, int, int], words: str) -> None:
+    with pytest.raises(ModelError, match=words), torch.device("meta"):
+        build(ModelSpec(source, size))
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "mean"),
+    [
+        ("torchvision:resnet50", (3, 224, 224), 0.485),
+        ("torchvision:inception_v3", (3, 299, 299), 0.5),
+        ("torchvision:vit_h_14", (3, 224, 224), 0.485),
+        ("timm:vit_base_patch16_224", (3, 224, 224), 0.5),
+        ("cifar:resnet20", (3, 32, 32), 0.485),
+    ],
+)
+def test_defaults(source: str, size: tuple[int, int, int], mean: float) -> None:
+    assert defaults(source).input == size
+    assert defaults(source).mean[0] == mean

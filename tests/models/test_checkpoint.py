@@ -1,0 +1,116 @@
+"""Wrappers and prefixes around a state dict, as people save them."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from compressor.errors import UntrustedFile
+from compressor.models.checkpoint import read_checkpoint
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "checkpoints"
+STATE = {"conv1.weight": torch.ones(4, 3, 3, 3), "bn1.weight": torch.full((4,), 2.0), "fc.bias": torch.zeros(10)}
+
+
+def under(prefix: str) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in STATE.items()}
+
+
+AVERAGED = {name: value + 1 for name, value in STATE.items()}
+
+WRAPPED: dict[str, tuple[object, tuple[str, ...]]] = {
+    "plain": (STATE, ()),
+    "state_dict": ({"state_dict": STATE, "epoch": 3, "best": 91.2}, ("'state_dict'",)),
+    "model in state": ({"state": {"model": STATE}}, ("'state'", "'model'")),
+    "unknown wrapper": ({"my_weights": STATE, "lr": 0.1}, ("'my_weights'",)),
+    "plain before averaged": ({"state_dict_ema": AVERAGED, "state_dict": STATE}, ("left aside", "state_dict_ema")),
+    "lightning": (
+        {
+            "pytorch-lightning_version": "2.4",
+            "state_dict": under("model.") | {"criterion.weight": torch.ones(2)},
+            "callbacks": {},
+        },
+        ("criterion.weight", "'model.'"),
+    ),
+    "module": (under("module."), ("'module.'",)),
+    "compiled in parallel": (under("module._orig_mod."), ("'module.'", "'_orig_mod.'")),
+    "net": (under("net."), ("'net.'",)),
+    "inside": ({"conv1._orig_mod.weight": STATE["conv1.weight"], **dict(list(STATE.items())[1:])}, ("_orig_mod.",)),
+    "averaged model": (under("module.") | {"n_averaged": torch.tensor(3)}, ("n_averaged",)),
+    "numpy scores": ({"model": STATE, "acc": np.float64(3), "best": np.float32(1), "h": np.ones(3)}, ("'model'",)),
+    "profiled": (STATE | {"conv1.total_ops": torch.zeros(1)}, ("conv1.total_ops",)),
+    "half": ({name: value.half() for name, value in STATE.items()}, ("torch.float16",)),
+    "bfloat16": ({name: value.bfloat16() for name, value in STATE.items()}, ("torch.bfloat16",)),
+    "parameters": ({name: nn.Parameter(value) for name, value in STATE.items()}, ()),
+    "masked": (
+        {
+            "conv1.weight_orig": torch.ones(4, 3, 3, 3),
+            "conv1.weight_mask": torch.ones(4, 3, 3, 3),
+            "bn1.weight": STATE["bn1.weight"],
+            "fc.bias": STATE["fc.bias"],
+        },
+        ("multiplied 1 masked",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+def test_unwrapped(name: str, new: bool, tmp_path: Path) -> None:
+    held, words = WRAPPED[name]
+    path = tmp_path / "model.ckpt"
+    torch.save(held, path, _use_new_zipfile_serialization=new)
+    found = read_checkpoint(path)
+    assert found.tensors.keys() == STATE.keys()
+    for key, value in STATE.items():
+        assert torch.equal(found.tensors[key], value)
+        assert found.tensors[key].dtype == torch.float32
+        assert not found.tensors[key].requires_grad
+    for word in words:
+        assert word in " ".join(found.notes)
+    assert len(found.notes) >= bool(words)
+
+
+def test_averaged_weights_only_when_alone(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"model_ema": AVERAGED}, path)
+    found = read_checkpoint(path)
+    assert torch.equal(found.tensors["fc.bias"], AVERAGED["fc.bias"])
+    assert "averaged (EMA)" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
+def test_safetensors_by_content(name: str, tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / name)
+    assert read_checkpoint(tmp_path / name).tensors.keys() == STATE.keys()
+
+
+def test_no_automatic_trust(tmp_path: Path) -> None:
+    """Harmless as they are, these classes are code of someone else's; the user decides."""
+    path = tmp_path / "model.pt"
+    torch.save({"state_dict": STATE, "args": argparse.Namespace(lr=0.1), "arch": "resnet50"}, path)
+    with pytest.raises(UntrustedFile, match=r"argparse\.Namespace.*safetensors.*--trust-pickle"):
+        read_checkpoint(path)
+    trusted = read_checkpoint(path, trust_pickle=True)
+    assert trusted.arch == "resnet50"
+    assert trusted.tensors.keys() == STATE.keys()
+
+
+def test_whole_module_when_trusted(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(nn.Linear(3, 2), path)
+    found = read_checkpoint(path, trust_pickle=True)
+    assert isinstance(found.module, nn.Linear)
+    assert found.tensors.keys() == {"weight", "bias"}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder shared/checkpoints is not here")
+def test_published_file() -> None:
+    found = read_checkpoint(SHARED / "resnet20-12fca82f.th")
+    assert sum(value.numel() for name, value in found.tensors.items() if "running" not in name) == 269_722
+    assert found.notes == ("took the weights in 'state_dict'", "peeled the prefix 'module.'")
+    assert found.sha256.startswith("12fca82f")

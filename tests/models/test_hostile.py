@@ -1,0 +1,183 @@
+"""Files that are broken, something else, or meant to harm: each ends in its exit code, and nothing in them runs."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.errors import CompressorError
+from compressor.models.checkpoint import read_checkpoint
+
+
+class Evil:
+    """Unpickling it runs a command that leaves a file behind."""
+
+    def __init__(self, sentinel: Path) -> None:
+        self.sentinel = sentinel
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.sentinel}",)
+
+
+def saved(value: object, **settings: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer, **settings)
+    return buffer.getvalue()
+
+
+def rezipped(
+    change: Callable[[zipfile.ZipFile], None], *, pickled: bytes | None = None, compress: bool = False
+) -> bytes:
+    """A torch archive with its pickle replaced and more done to it."""
+    buffer = io.BytesIO()
+    kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with zipfile.ZipFile(io.BytesIO(saved({"w": torch.ones(2)}))) as old, zipfile.ZipFile(buffer, "w", kind) as new:
+        for entry in old.infolist():
+            replaced = pickled is not None and entry.filename.endswith("data.pkl")
+            new.writestr(entry.filename, pickled if replaced else old.read(entry))
+        change(new)
+    return buffer.getvalue()
+
+
+def nothing(archive: zipfile.ZipFile) -> None:
+    del archive
+
+
+def laughs(levels: int, *, last: bytes) -> bytes:
+    """t = (t, t) again and again by way of the memo: 2 ** levels parts in some bytes for each level."""
+    doubling = b"".join(b"q%ch%ch%c\x86" % ((level,) * 3) for level in range(levels))
+    return b"\x80\x02}K\x01" + doubling + last + b"."
+
+
+def safetensors(header: object, data: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def script() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in ("net/data.pkl", "net/constants.pkl", "net/code/__torch__.py"):
+            archive.writestr(name, b"\x80\x02}.")
+    return buffer.getvalue()
+
+
+def exported() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in ("net/archive_format", "net/models/model.json", "net/data/sample_inputs/model.pt"):
+            archive.writestr(name, b"pt2")
+    return buffer.getvalue()
+
+
+WEIGHTS = {"conv.weight": torch.ones(4, 3, 3, 3)}
+HEADER = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+
+CASES: dict[str, tuple[bytes, int, str]] = {
+    "empty": (b"", 3, "empty"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(64), 3, "PNG"),
+    "html": (b"<!DOCTYPE html><html>sign in</html>", 3, "web page"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", 3, "git lfs pull"),
+    "text": (b"hello, these are not weights\n" * 9, 3, "not a checkpoint"),
+    "zeros": (bytes(4096), 3, "not a checkpoint"),
+    "gzip": (b"\x1f\x8b\x08" + bytes(64), 3, "unpacked first"),
+    "truncated zip": (saved(WEIGHTS)[:600], 3, "cut short"),
+    "truncated legacy": (saved(WEIGHTS, _use_new_zipfile_serialization=False)[:-50], 3, "damaged"),
+    "other zip": (b"PK\x05\x06" + bytes(18), 3, "data.pkl"),
+    "torchscript": (script(), 3, "TorchScript"),
+    "pt2": (exported(), 3, "torch.export"),
+    "no tensors": (saved({"epoch": 3}), 3, "no tensors"),
+    "one tensor": (saved(torch.ones(2)), 3, "no tensors"),
+    "plain pickle": (pickle.dumps({"w": [1.0]}), 3, "torch.save"),
+    "sparse": (saved({"w": torch.eye(2).to_sparse()}), 3, "sparse"),
+    "complex": (saved({"w": torch.ones(2, dtype=torch.complex64)}), 3, "complex"),
+    "meta": (saved({"w": torch.ones(2, device="meta")}), 3, "meta"),
+    "expanded": (saved({"w": torch.ones(1).expand(1 << 20, 1 << 20)}), 3, "more numbers"),
+    "damaged pickle": (rezipped(nothing, pickled=b"\x80\x02}q"), 3, "damaged"),
+    "safetensors cut": (safetensors(HEADER, bytes(8))[:40], 3, "cut short"),
+    "safetensors short": (safetensors(HEADER, bytes(4)), 3, "safetensors"),
+    "safetensors bad offsets": (safetensors({"w": {**HEADER["w"], "data_offsets": [0, 1 << 60]}}), 3, "safetensors"),
+    "safetensors no json": (struct.pack("<Q", 4) + b"{{{{", 3, "safetensors"),
+    "nan": (saved({"w": torch.tensor([1.0, float("nan")])}), 6, "1 of 2 values"),
+    "infinite": (saved({"w": torch.tensor([float("inf")] * 3)}), 6, "3 of 3 values"),
+    "module": (saved(nn.Linear(2, 2)), 4, "torch.nn.modules.linear.Linear"),
+    "zip bomb": (rezipped(lambda z: z.writestr("archive/data/9", bytes(64 << 20)), compress=True), 4, "zip bomb"),
+    "traversal": (rezipped(lambda z: z.writestr("archive/../../../tmp/x", b"x")), 4, "leads out"),
+    "same name": (rezipped(lambda z: z.writestr("archive/DATA.PKL", b"x")), 4, "share a name"),
+    "laughs": (rezipped(nothing, pickled=laughs(200, last=b"K\x00s")), 4, "unfold"),
+    "deep tuples": (rezipped(nothing, pickled=b"\x80\x02}K\x01" + b"\x85" * 100_000 + b"K\x00s."), 4, "unfold"),
+    "many operations": (rezipped(nothing, pickled=b"\x80\x02" + b"N0" * 1_500_000 + b"}."), 4, "operations"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_file(name: str, tmp_path: Path) -> None:
+    content, code, words = CASES[name]
+    path = tmp_path / "model.pt"
+    path.write_bytes(content)
+    start = time.process_time()
+    with pytest.raises(CompressorError) as caught:
+        read_checkpoint(path)
+    assert caught.value.exit_code == code
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert time.process_time() - start < 20
+
+
+FORMS: dict[str, Callable[[Evil], bytes]] = {
+    "zip": lambda evil: saved({"state_dict": WEIGHTS, "evil": evil}),
+    "legacy": lambda evil: saved({"state_dict": WEIGHTS, "evil": evil}, _use_new_zipfile_serialization=False),
+    "plain": lambda evil: pickle.dumps(evil),
+    "protocol 0": lambda evil: pickle.dumps(evil, protocol=0),
+    "protocol 5 in torch": lambda evil: saved({"evil": evil}, pickle_protocol=5),
+    "before the magic number": lambda evil: pickle.dumps(evil, protocol=2) + saved(WEIGHTS),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_code_is_refused_and_not_run(name: str, suffix: str, tmp_path: Path) -> None:
+    sentinel = tmp_path / "executed"
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(FORMS[name](Evil(sentinel)))
+    with pytest.raises(CompressorError, match=r"posix.system") as caught:
+        read_checkpoint(path)
+    assert caught.value.exit_code == 4
+    assert not sentinel.exists()
+
+
+def test_trust_is_what_runs_it(tmp_path: Path) -> None:
+    """The sentinel does appear once the user trusts the file: the tests above can fail."""
+    sentinel, path = tmp_path / "executed", tmp_path / "model.pt"
+    path.write_bytes(saved({"state_dict": WEIGHTS, "evil": Evil(sentinel)}))
+    assert read_checkpoint(path, trust_pickle=True).tensors.keys() == WEIGHTS.keys()
+    assert sentinel.exists()
+
+
+def test_missing_folder_and_name(tmp_path: Path) -> None:
+    (tmp_path / "resnet56.pt").write_bytes(b"x")
+    with pytest.raises(CompressorError, match=r"did you mean resnet56\.pt") as caught:
+        read_checkpoint(tmp_path / "resnet65.pt")
+    assert caught.value.exit_code == 3
+    with pytest.raises(CompressorError, match="a folder without") as caught:
+        read_checkpoint(tmp_path)
+    assert caught.value.exit_code == 3
+
+
+def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"x")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(CompressorError, match="permission denied") as caught:
+        read_checkpoint(path)
+    assert caught.value.exit_code == 3

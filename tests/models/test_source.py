@@ -1,0 +1,102 @@
+"""What a user may write for MODEL, and what becomes of it. Downloads are replaced: tests use no network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.errors import CompressorError, ModelError
+from compressor.models.source import DIGITS, load_model
+
+
+def test_random_weights_are_always_the_same() -> None:
+    torch.manual_seed(5)
+    first, before = load_model("cifar:resnet8"), torch.random.get_rng_state()
+    torch.manual_seed(6)
+    second = load_model("cifar:resnet8")
+    assert all(torch.equal(a, b) for a, b in zip(first.module.parameters(), second.module.parameters(), strict=True))
+    torch.manual_seed(5)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert "random" in first.notes[0]
+    assert first.spec.num_classes == 10
+
+
+def test_sizes_of_the_user() -> None:
+    loaded = load_model("timm:resnet18", num_classes=3, input=(1, 64, 96))
+    assert loaded.spec.input == (1, 64, 96)
+    assert loaded.module(torch.zeros(1, 1, 64, 96)).shape == (1, 3)
+    assert loaded.mean is None
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "words"),
+    [
+        ("resnet56", {}, "did you mean cifar:resnet56"),
+        ("no-such-file.pt", {}, "no such file"),
+        ("torchvision:resnet18@IMAGENET1K_V9", {}, "did you mean IMAGENET1K_V1"),
+        ("timm:resnet18@IMAGENET", {}, "timm:resnet18@pretrained"),
+        ("cifar:resnet56@digits", {}, "only cifar:resnet8@digits"),
+        ("cifar:resnet8@imagenet", {}, "no weights 'imagenet'"),
+        ("cifar:resnet8", {"arch": "cifar:resnet14"}, "set model.arch to auto"),
+    ],
+)
+def test_not_understood(source: str, settings: dict[str, str], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        load_model(source, **settings)
+
+
+def test_failed_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: object, **settings: object) -> None:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    monkeypatch.setattr("timm.create_model", offline)
+    for source in ("torchvision:resnet18@DEFAULT", "timm:resnet18@pretrained"):
+        with pytest.raises(ModelError, match=r"could not be downloaded.*Network is unreachable"):
+            load_model(source)
+
+
+def test_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = load_model("torchvision:resnet18").module.state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state)
+    loaded = load_model("torchvision:resnet18@IMAGENET1K_V1")
+    assert torch.equal(loaded.module.state_dict()["fc.weight"], state["fc.weight"])
+    assert (loaded.spec.source, loaded.spec.input) == ("torchvision:resnet18", (3, 224, 224))
+    with pytest.raises(ModelError, match=r"fc.weight is 1000x512, not 7x512"):
+        load_model("torchvision:resnet18@DEFAULT", num_classes=7)
+
+
+def test_checkpoint_file(tmp_path: Path) -> None:
+    module = load_model("cifar:resnet14b", num_classes=5).module
+    torch.save({"state_dict": module.state_dict()}, tmp_path / "mine.pth")
+    loaded = load_model(str(tmp_path / "mine.pth"), input=(3, 48, 48))
+    assert (loaded.spec.source, loaded.spec.input, loaded.spec.num_classes) == ("cifar:resnet14b", (3, 48, 48), 5)
+    assert loaded.mean == (0.485, 0.456, 0.406)
+    assert any("'state_dict'" in note for note in loaded.notes)
+    named = load_model(str(tmp_path / "mine.pth"), arch="cifar:resnet14b")
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(named.module(x), module(x))
+
+
+def test_trusted_module_is_its_own_architecture(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    torch.save(net, tmp_path / "whole.pt")
+    with pytest.raises(CompressorError) as caught:
+        load_model(str(tmp_path / "whole.pt"))
+    assert caught.value.exit_code == 4
+    loaded = load_model(str(tmp_path / "whole.pt"), trust_pickle=True)
+    assert loaded.spec.input == (1, 28, 28)
+    assert torch.equal(loaded.module[0].weight, net[0].weight)
+
+
+@pytest.mark.skipif(not DIGITS.is_file(), reason="the embedded digits checkpoint is not here")
+def test_embedded_digits() -> None:
+    loaded = load_model("cifar:resnet8@digits")
+    channels, height, width = loaded.spec.input
+    assert channels == 1
+    assert loaded.spec.num_classes == 10
+    assert loaded.module(torch.zeros(2, channels, height, width)).shape == (2, 10)
+    assert len(loaded.mean) == len(loaded.std) == 1
+    assert loaded.sha256

@@ -1,0 +1,136 @@
+"""A user's own file: imported, called, and blamed by line when it fails."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.errors import ModelError
+from compressor.models.source import load_model
+
+NET = """
+import torch
+from torch import nn
+import helper
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.model = nn.Sequential(nn.Conv2d(helper.CHANNELS, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(4, num_classes)
+
+    def forward(self, x):
+        return self.head(self.model(x))
+
+def make(num_classes=10):
+    return Net(num_classes)
+
+class Shell(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = Net(10)
+
+    def forward(self, x):
+        return self.model(x)
+
+def broken():
+    return nn.Linear(3)
+
+def wrong():
+    return "a module"
+
+def small():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)).double()
+
+def odd():
+    return nn.Linear(5, 2)
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    (tmp_path / "helper.py").write_text("CHANNELS = 1\n")
+    (tmp_path / "net.py").write_text(NET)
+    return tmp_path / "net.py"
+
+
+def test_factory(net: Path) -> None:
+    loaded = load_model(f"{net}:make", num_classes=7)
+    assert loaded.spec.input == (1, 28, 28)
+    assert loaded.module(torch.zeros(1, 1, 28, 28)).shape == (1, 7)
+    assert "1x28x28" in loaded.notes[-1]
+    again = load_model(f"{net}:make", num_classes=7)
+    assert torch.equal(loaded.module.head.weight, again.module.head.weight)
+
+
+def test_smaller_input_and_float32(net: Path) -> None:
+    loaded = load_model(f"{net}:small")
+    assert loaded.spec.input == (3, 32, 32)
+    assert {p.dtype for p in loaded.module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("line", ["input_size = (1, 12, 12)", "example_input = torch.zeros(2, 1, 12, 12)"])
+def test_named_input(net: Path, line: str) -> None:
+    net.write_text(f"{NET}\n{line}\n")
+    assert load_model(f"{net}:make").spec.input == (1, 12, 12)
+
+
+def test_given_input_wins(net: Path) -> None:
+    assert load_model(f"{net}:make", input=(1, 9, 9)).spec.input == (1, 9, 9)
+
+
+@pytest.mark.parametrize("factory", ["make", "Shell"])
+def test_checkpoint(net: Path, factory: str, tmp_path: Path) -> None:
+    """Shell's tensors all start with `model.`, which looks like a prefix to peel."""
+    module: nn.Module = load_model(f"{net}:{factory}", input=(1, 28, 28)).module
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(0.5)
+    torch.save({"state_dict": module.state_dict()}, tmp_path / "w.pt")
+    for loaded in (
+        load_model(f"{net}:{factory}@{tmp_path / 'w.pt'}"),
+        load_model(str(tmp_path / "w.pt"), arch=f"{net}:{factory}"),
+    ):
+        assert all(bool((p == 0.5).all()) for p in loaded.module.parameters())
+        assert loaded.sha256 is not None
+
+
+def test_checkpoint_of_something_else(net: Path, tmp_path: Path) -> None:
+    torch.save({"head.weight": torch.ones(3, 4), "other": torch.ones(1)}, tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"3 missing.*1 extra \(other\).*head.weight is 3x4, not 10x4"):
+        load_model(f"{net}:make@{tmp_path / 'w.pt'}")
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        ("broken", r"net\.py:27: TypeError"),
+        ("wrong", "returned a str"),
+        ("odd", "none of 3x224x224"),
+        ("nothing", "no such callable; it has Net, make"),
+        ("", "no such callable"),
+    ],
+)
+def test_errors_name_the_line(net: Path, factory: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        load_model(f"{net}:{factory}")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def make(:\n", r"bad\.py:1: SyntaxError"),
+        ("\nimport no_such_module_of_mine\n", r"bad\.py:2: ModuleNotFoundError"),
+        ("import sys\n\nsys.exit('bye')\n", r"bad\.py:3: SystemExit: bye"),
+    ],
+)
+def test_files_that_do_not_import(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text(text)
+    with pytest.raises(ModelError, match=words):
+        load_model(f"{tmp_path / 'bad.py'}:make")
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such file"):
+        load_model(f"{tmp_path / 'none.py'}:make")

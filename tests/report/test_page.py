@@ -1,0 +1,129 @@
+"""report.html: self-contained, well formed, escaped, and whole with any of its parts missing."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from compressor.report.page import render_page, write_page
+from compressor.report.schema import Report
+
+HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(1)>\"' {{ 7 * 7 }}\u202e"
+VOID = {"meta", "br", "img", "hr", "input", "link"}
+
+
+class Outline(HTMLParser):
+    """Fails on tags that don't nest; remembers tags, attributes, ids and words."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def outline(run) -> Outline:
+    return Outline(render_page(run.report, run.events, run.samples))
+
+
+@pytest.mark.parametrize("name", ["trained", "untrained"])
+def test_nothing_is_fetched(name: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(name)
+    page = render_page(run.report, run.events, run.samples)
+    assert not re.search(r"https?:|//[a-z]|url\(|@import|javascript:", page)
+    found = Outline(page)
+    assert not {"script", "img", "link", "iframe", "object", "use"} & set(found.tags)
+    names = [key for key, _ in found.attributes]
+    assert not {"src", "href", "xlink:href", "srcset", "action"} & set(names)
+    assert not [key for key in names if key.startswith("on")]
+
+
+def test_a_measured_run_has_numbers_and_all_figures(trained) -> None:
+    found = outline(trained)
+    for expected in ("853,018", "428,074", "1.99×", "1.60×", "1.57 to 1.63", "91.42 %", "3.1e-13", "7 min 11 s"):
+        assert expected in found.text
+    assert found.tags.count("svg") == 6
+    ids = [value for key, value in found.attributes if key == "id"]
+    assert len(ids) == len(set(ids)) == 12  # a title and a description for each figure
+    assert "Know before use" not in found.text
+    assert "Do not ship" not in found.text
+
+
+def test_a_run_without_training_accuracy_or_latency(untrained) -> None:
+    found = outline(untrained)
+    assert found.tags.count("svg") == 1
+    assert "not retrained" in found.text
+    assert "accuracy not measured" in found.text
+    assert "Speed and accuracy" not in found.text
+    rows = [text for text in found.words if text.endswith(".conv")]
+    assert len(rows) >= 150
+
+
+def test_every_name_is_escaped(trained) -> None:
+    report: Report = {
+        **trained.report,
+        "model": HOSTILE,
+        "method": HOSTILE,
+        "steps": [HOSTILE],
+        "warnings": [HOSTILE],
+        "notes": [HOSTILE],
+        "layers": [{"name": HOSTILE, "before": 8, "after": 4, "frozen": False}],
+        "groups": {"total": 1, "pruned": 0, "frozen": [{"name": HOSTILE, "reason": HOSTILE}]},
+        "accuracy_steps": {"dense": 90.0, HOSTILE: 80.0},
+        "gates": [{"name": HOSTILE, "asked": HOSTILE, "found": HOSTILE, "ok": False}],
+        "seconds": {HOSTILE: 1.0},
+        "environment": {HOSTILE: HOSTILE},
+        "bench": {**trained.report["bench"], "verdict": HOSTILE, "environment": {HOSTILE: HOSTILE}},
+    }
+    page = render_page(report, trained.events, trained.samples)
+    assert "\u202e" not in page
+    found = Outline(page)
+    assert not {"script", "img"} & set(found.tags)
+    assert "{{ 7 * 7 }}" in found.text
+    assert found.text.count("<script>alert(1)</script>") >= 14
+
+
+def test_a_failed_run_is_marked(trained) -> None:
+    gate = {"name": "speedup", "asked": "at least 2.0x", "found": "1.60x", "ok": False}
+    certificate = {**trained.report["certificate"], "max_abs_error": None, "ok": False}
+    found = outline(trained._replace(report={**trained.report, "gates": [gate], "certificate": certificate}))
+    assert "Do not ship this model." in found.text
+    assert "speedup: 1.60x, asked: at least 2.0x" in found.text
+    assert "The surgery could not be proven exact." in found.text
+
+
+def test_one_epoch_that_went_wrong_still_makes_a_page(trained) -> None:
+    events = [{"event": "epoch", "epoch": 0, "loss": float("nan"), "lr": 0.1, "accuracy": None}]
+    found = outline(trained._replace(events=events, samples={"dense": [1.0], "slim": []}))
+    assert found.tags.count("svg") == 4  # widths, latency, stages, learning rate
+    assert "nan" not in " ".join(str(value) for _, value in found.attributes)
+
+
+def test_the_file_is_written(trained, tmp_path: Path) -> None:
+    write_page(trained.report, trained.events, trained.samples, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert [each.name for each in tmp_path.iterdir()] == ["report.html"]

@@ -1,0 +1,459 @@
+"""The command line: which words mean what, one line for each failure, exit codes, and what may be imported when."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+import compressor
+from compressor import cli, errors
+from compressor.cli.bare import default_folder
+from compressor.cli.verbs import verbs
+from compressor.core import Emit
+from compressor.failures import Terminated, failure, one_line
+from compressor.recipe import shipped_recipes
+from compressor.terminal import narrator
+
+Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
+MODEL = "cifar:resnet8@digits"
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
+    """Stand-ins for what the verbs call; with what they were called. The current folder is empty."""
+    monkeypatch.chdir(tmp_path)
+    made: Calls = []
+
+    def stand_in(name: str, result: dict[str, Any]) -> Callable[..., dict[str, Any]]:
+        def call(*args: Any, emit: Emit, **named: Any) -> dict[str, Any]:
+            emit("stage", {"name": name})
+            made.append((name, args, named))
+            return result
+
+        return call
+
+    def table(verb: str) -> Callable[..., None]:
+        return lambda result, console, **how: console.print(f"table: {verb}")
+
+    replace(monkeypatch, "compressor.pipeline", compress=stand_in("compress", {"is": "a report"}))
+    replace(
+        monkeypatch,
+        "compressor.questions",
+        plan=stand_in("plan", {"is": "a plan"}),
+        inspect=stand_in("inspect", {"is": "a model"}),
+        bench=stand_in("bench", {"stable": True}),
+        verify=stand_in("verify", {"ok": True, "checks": []}),
+    )
+    tables = {f"show_{what}": table(what) for what in ("report", "plan", "inspect", "bench", "verify")}
+    replace(monkeypatch, "compressor.report.terminal", **tables)
+    return made
+
+
+def replace(monkeypatch: pytest.MonkeyPatch, name: str, **functions: Callable[..., object]) -> None:
+    """A module of that name with these functions, instead of the real one and all it would import."""
+    module = types.ModuleType(name)
+    vars(module).update(functions)
+    package, _, last = name.rpartition(".")
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(importlib.import_module(package), last, module, raising=False)
+
+
+def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*args: Any, **named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(sys.modules["compressor.pipeline"], "compress", fail)
+
+
+# ---------------------------------------------------------------- words to calls
+
+
+def test_the_bare_form_compresses(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [MODEL, "-r", "l1", "-o", "out", "--data", "d", "--set", "retrain.epochs=3", "--seed", "7", "--force"]
+    assert cli.run(words) == 0
+    ((name, (source, recipe, folder), named),) = calls
+    assert (name, source, folder) == ("compress", MODEL, Path("out"))
+    assert (recipe.retrain.epochs, recipe.seed, recipe.bench.target) == (3, 7, "local")
+    assert named == {"data": "d", "resume": False, "force": True, "trust_pickle": False}
+    out, err = capsys.readouterr()
+    assert out == "table: report\n"
+    assert re.fullmatch(r"\[ +\d\.\ds\] compress\n", err)
+
+
+def test_options_may_come_first_and_progress_be_silenced(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["-q", "--resume", "--trust-pickle", "--target", "none", "-r", "l1", MODEL]) == 0
+    ((_, (_, recipe, folder), named),) = calls
+    assert recipe.bench.target == "none"
+    assert named == {"data": None, "resume": True, "force": False, "trust_pickle": True}
+    assert folder == Path("cifar-resnet8-digits-l1")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "folder"),
+    [
+        ("some/where/resnet56.pt", "l1", "resnet56-l1"),
+        ("resnet20-12fca82f.th", "my/l1.yaml", "resnet20-12fca82f-l1"),
+        ("torchvision:resnet50@IMAGENET1K_V2", "l1", "torchvision-resnet50-IMAGENET1K_V2-l1"),
+        ("nets/net.py:make", "l1", "net.py-make-l1"),
+        ("out/", "l1", "out-l1"),
+        ("../..", "l1", "l1"),
+    ],
+)
+def test_default_output_folders(model: str, recipe: str, folder: str) -> None:
+    assert default_folder(model, recipe) == Path(folder)
+
+
+def test_a_verb_wins_over_a_file_of_its_name(calls: Calls) -> None:
+    Path("plan").touch()
+    assert cli.run(["plan", MODEL, "-r", "l1", "-q"]) == 0
+    assert cli.run(["./plan", "-r", "l1", "-q"]) == 0
+    assert [(name, args[0]) for name, args, _ in calls] == [("plan", MODEL), ("compress", "./plan")]
+
+
+def test_a_dry_run_is_a_plan(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([MODEL, "-r", "l1", "--dry-run", "--json"]) == 0
+    assert calls[0][0] == "plan"
+    assert json.loads(capsys.readouterr().out) == {"is": "a plan"}
+    assert list(Path().iterdir()) == []
+
+
+def test_the_other_verbs(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        Path(name).touch()
+    assert cli.run(["inspect", MODEL, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"is": "a model"}
+    assert cli.run(["bench", "a.onnx"]) == 0
+    assert cli.run(["bench", "a.onnx", "b.onnx", "--threads", "2", "--batch", "4", "--seconds", "0.5"]) == 0
+    assert cli.run(["verify", "."]) == 0
+    assert [(name, args) for name, args, _ in calls[1:]] == [
+        ("bench", (Path("a.onnx"), None)),
+        ("bench", (Path("a.onnx"), Path("b.onnx"))),
+        ("verify", (Path(),)),
+    ]
+    assert calls[2][2] == {"threads": 2, "batch": 4, "seconds": 0.5}
+
+
+def test_results_that_are_failures(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = sys.modules["compressor.questions"]
+    checks = [{"name": "hashes", "ok": True}, {"name": "parity", "ok": False}]
+    monkeypatch.setattr(questions, "verify", lambda folder, emit: {"ok": False, "checks": checks})
+    monkeypatch.setattr(questions, "bench", lambda a, b, **_: {"stable": False, "verdict": "unstable: it drifts"})
+    Path("a.onnx").touch()
+    assert cli.run(["verify", "."]) == 6
+    assert cli.run(["bench", "a.onnx"]) == 9
+
+
+# ---------------------------------------------------------------- usage
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("", "usage: compress: MODEL is missing; see compress --help"),
+        ("m.pt", "usage: compress: --recipe is missing; see compress --help"),
+        ("m.pt --recip l1", "usage: compress: no such option --recip; did you mean --recipe? see compress --help"),
+        ("m.pt -r", "usage: compress: Option '-r' requires an argument; see compress --help"),
+        ("m.pt -r l1 x", "usage: compress: Got unexpected extra argument (x); see compress --help"),
+        ("m.pt -r l1 --seed x", "usage: compress: Invalid value for '--seed': 'x' is not a valid integer; "),
+        ("m.pt -r l1 --devices 2", "usage: --devices: 2; more than one is not supported yet"),
+        ("m.pt -r l1 --nodes 0", "usage: --nodes: 0; "),
+        ("m.pt -r qickstart", "recipe: qickstart: neither a file nor a shipped recipe; did you mean quickstart? "),
+        ("m.pt -r l1 --target pi5", "recipe: --set bench.target=pi5: bench.target is 'pi5'; allowed: local or none"),
+        ("inspcet m.pt", "usage: compress: --recipe is missing; did you mean inspect? see compress --help"),
+        ("-q plan m.pt -r l1", "usage: compress: Got unexpected extra argument (m.pt); the verb comes first, "),
+        ("plan m.pt", "usage: compress plan: --recipe is missing; see compress plan --help"),
+        ("bench", "usage: compress bench: A.onnx is missing; see compress bench --help"),
+        ("bench no.onnx", "usage: compress bench: Invalid value for 'A.onnx': File 'no.onnx' does not exist; "),
+        ("verify no", "usage: compress verify: Invalid value for 'DIR': Directory 'no' does not exist; "),
+        ("recipes", "usage: compress recipes: Missing command; see compress recipes --help"),
+        ("recipes lss", "usage: compress recipes: no such verb lss; did you mean ls? one of: ls, show, cp, schema"),
+        ("recipes show l1-cifar", "recipe: l1-cifar: not a shipped recipe; did you mean l1-cifar10? one of: "),
+        ("recipes cp l1 no/such/x.yaml", "recipe: no/such/x.yaml: no such folder; "),
+    ],
+)
+def test_usage_errors_are_one_line(calls: Calls, capsys: pytest.CaptureFixture[str], words: str, line: str) -> None:
+    assert cli.run(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"compress: {line}")
+    assert err.count("\n") == 1
+    assert calls == []
+
+
+def test_each_fault_of_a_recipe_is_a_line(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("r.yaml").write_text("version: 1\nprune: {method: l1, target: {macs: 50}}\nseed: x\n")
+    assert cli.run([MODEL, "-r", "r.yaml"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[:3] for line in lines] == [
+        ["compress", "recipe", "r.yaml:2:36"],
+        ["compress", "recipe", "r.yaml:3:7"],
+    ]
+
+
+def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(re.search(rf"^  {verb}  ", text, re.MULTILINE) for verb in verbs.commands)
+    assert "--trust-pickle" in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"compress, version {compressor.__version__}\n"
+
+
+# ---------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.RecipeError, 2),
+        (errors.DataError, 2),
+        (errors.ModelError, 3),
+        (errors.UntrustedFile, 4),
+        (errors.TargetNotReached, 5),
+        (errors.VerificationFailed, 6),
+        (errors.AccuracyGateFailed, 7),
+        (errors.LatencyGateFailed, 8),
+        (errors.MeasurementUnstable, 9),
+        (errors.DeviceUnavailable, 10),
+        (errors.Temporary, 75),
+    ],
+)
+def test_exit_codes(
+    calls: Calls,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    kind: type[errors.CompressorError],
+    code: int,
+) -> None:
+    raising(monkeypatch, kind("what", "where", "found", "what to do"))
+    assert cli.run([MODEL, "-r", "l1"]) == code
+    assert capsys.readouterr() == ("", "compress: what: where: found; what to do\n")
+
+
+@pytest.mark.parametrize(("flag", "out"), [("--json", '{\n  "ok": false\n}\n'), ("-q", "table: report\n")])
+def test_a_failed_gate_still_tells_the_result(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str, out: str
+) -> None:
+    gate = errors.LatencyGateFailed("gate", "speedup", "1.1, asked: 1.3", "prune more")
+    gate.report = {"ok": False}
+    raising(monkeypatch, gate)
+    assert cli.run([MODEL, "-r", "l1", flag]) == 8
+    assert capsys.readouterr() == (out, "compress: gate: speedup: 1.1, asked: 1.3; prune more\n")
+
+
+OUT = Path("runs/out").absolute()
+FAILURES = [
+    (KeyboardInterrupt(), 130, f"interrupted: {OUT}: Ctrl-C; the same command with --resume goes on from here"),
+    (Terminated(143), 143, f"interrupted: {OUT}: SIGTERM; the same command with --resume goes on"),
+    (OSError(errno.ENOSPC, "full", "x"), 75, "disk full: x: no space left; free some, then the same command with --re"),
+    (RuntimeError("write failed: No space left on device"), 75, f"disk full: {OUT}: no space left"),
+    (MemoryError(), 75, f"out of memory: {OUT}: MemoryError; free some memory or lower retrain.batch_size"),
+    (
+        PermissionError(errno.EACCES, "Permission denied", str(OUT)),
+        2,
+        f"output: {OUT}: Permission denied; choose anoth",
+    ),
+    (OSError(errno.EROFS, "Read-only file system", str(OUT.parent)), 2, f"output: {OUT.parent}: Read-only file system"),
+    (OSError(errno.EROFS, "Read-only", f"{OUT.parent}/.out.partial/a"), 2, "output: "),
+    (FileNotFoundError(errno.ENOENT, "No such file", str(OUT.parent)), 2, "output: "),
+    (
+        PermissionError(errno.EACCES, "Permission denied", "/etc/x"),
+        2,
+        "file: /etc/x: Permission denied; check the path",
+    ),
+    (FileNotFoundError(errno.ENOENT, "No such file", "/etc/x"), 1, "internal error: "),
+    (ValueError("two\nlines"), 1, "internal error: compress: ValueError two lines; this is a bug of ours, run again "),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "line"), FAILURES, ids=[repr(error) for error, _, _ in FAILURES])
+def test_what_else_ends_a_run(error: BaseException, code: int, line: str) -> None:
+    end = failure(error, OUT)
+    (only,) = end.lines
+    assert (end.exit_code, only[: len(line)]) == (code, line)
+
+
+def test_a_bug_names_our_line_and_debug_shows_the_traceback(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(monkeypatch, ZeroDivisionError("by zero"))
+    assert cli.run([MODEL, "-r", "l1"]) == 1
+    err = capsys.readouterr().err
+    assert re.match(r"compress: internal error: compressor/cli/bare\.py:\d+: ZeroDivisionError by zero; ", err)
+    assert "Traceback" not in err
+    assert cli.run([MODEL, "-r", "l1", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_control_characters_of_untrusted_names_are_not_printed() -> None:
+    assert one_line("a\x1b]0;x\x07b\nc é") == "a\\x1b]0;x\\x07b\\nc é"
+
+
+# ---------------------------------------------------------------- recipes
+
+
+def test_recipes_ls_show_cp_schema(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["recipes", "ls"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed] == list(shipped_recipes())
+    text = shipped_recipes()["l1"].read_text()
+    assert cli.run(["recipes", "show", "l1"]) == 0
+    assert capsys.readouterr().out == text
+    assert cli.run(["recipes", "cp", "l1"]) == 0
+    assert Path("l1.yaml").read_text() == text
+    assert cli.run(["recipes", "cp", "quickstart", "l1.yaml"]) == 2
+    assert Path("l1.yaml").read_text() == text
+    assert cli.run(["recipes", "cp", "quickstart", "l1.yaml", "--force"]) == 0
+    assert Path("l1.yaml").read_text() != text
+    capsys.readouterr()
+    assert cli.run(["recipes", "schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "compress recipe"
+
+
+# ---------------------------------------------------------------- whole processes
+
+HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "rich", "timm", "matplotlib", "scipy", "PIL")
+
+
+def process(
+    code: str, *words: str, stdout: int | IO[str] = subprocess.PIPE, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    root = str(Path(compressor.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": root},
+        cwd=cwd,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["plan", "--help"], 0),
+        (["m.pt"], 2),
+        (["m.pt", "-r", "l1", "--set", "prune.target.macs=50"], 2),
+        (["recipes", "ls"], 0),
+    ],
+)
+def test_help_and_usage_errors_import_nothing_heavy(words: list[str], code: int) -> None:
+    script = (
+        "import sys; from compressor.cli import run; code = run(sys.argv[1:]);"
+        f"print(code, sorted(set({HEAVY}) & sys.modules.keys()), 'pydantic' in sys.modules)"
+    )
+    last = process(script, *words).stdout.splitlines()[-1]
+    assert last.startswith(f"{code} []")
+    if "--help" in words:
+        assert last == "0 [] False"
+
+
+RUN = """
+import sys, types
+import compressor
+compressor.pipeline = sys.modules["compressor.pipeline"] = types.ModuleType("compressor.pipeline")
+def compress(*args, emit, **named):
+    emit("stage", {"name": "retrain"})
+    BODY
+compressor.pipeline.compress = compress
+from compressor.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_leave_a_line_that_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    body = f"import os; os.kill(os.getpid(), {int(number)}); import time; time.sleep(30)"
+    done = process(RUN.replace("BODY", body), MODEL, "-r", "l1", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 128 + number
+    assert done.stdout == ""
+    assert "compress: interrupted: out: " in done.stderr
+    assert done.stderr.endswith("; the same command with --resume goes on from here\n")
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = process("from compressor.cli import main; main()", "recipes", "schema", stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout() -> None:
+    with open("/dev/full", "w") as full:
+        done = process("from compressor.cli import main; main()", "recipes", "schema", stdout=full)
+    assert (done.returncode, done.stderr.count("\n")) == (75, 1)
+    assert done.stderr.startswith("compress: disk full: ")
+
+
+# ---------------------------------------------------------------- progress
+
+
+EVENTS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("stage", {"name": "retrain"}),
+    ("progress", {"done": 1, "total": 9, "what": "images"}),
+    ("epoch", {"epoch": 1, "epochs": 3, "loss": 0.41234, "lr": 0.01, "accuracy": 83.2, "seconds": 12.0}),
+    ("epoch", {"epoch": 2, "epochs": 3, "loss": 0.4, "lr": 1e-4, "accuracy": None, "images_per_second": 10321.4}),
+    ("epoch", {"epoch": 3}),
+    ("accuracy", {"stage": "retrained", "accuracy": 84.0}),
+    ("note", {"text": "prefix module. [peeled]"}),
+    ("warning", {"text": "not retrained"}),
+    ("sample", {"ms": 1.0}),
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def told(stream: io.StringIO, *, quiet: bool = False) -> str:
+    with narrator(quiet=quiet, stream=stream) as emit:
+        for event, fields in EVENTS:
+            emit(event, fields)
+    return stream.getvalue()
+
+
+def test_plain_lines_where_there_is_no_terminal() -> None:
+    lines = [line.split("] ", 1)[1] for line in told(io.StringIO()).splitlines()]
+    assert lines == [
+        "retrain",
+        "  epoch 1/3  loss 0.4123  lr 0.01  accuracy 83.20 %  12.0 s",
+        "  epoch 2/3  loss 0.4000  lr 0.0001  10,321 images/s",
+        "  epoch 3",
+        "  accuracy 84.00 % (retrained)",
+        "  prefix module. [peeled]",
+        "  warning: not retrained",
+    ]
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    text = told(Terminal())
+    assert "━" in text
+    assert "1/9" in text or "2/3" in text
+    assert "prefix module. [peeled]" in text
+
+
+def test_nothing_when_quiet() -> None:
+    assert told(Terminal(), quiet=True) == ""

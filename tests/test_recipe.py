@@ -1,0 +1,600 @@
+"""Recipes: tables of values and of faults, overrides, and that what is written out reads back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from compressor import core
+from compressor.errors import RecipeError
+from compressor.methods import methods
+from compressor.recipe import Recipe, read_recipe, shipped_recipes
+from compressor.recipe.located import dump, parse
+from compressor.recipe.read import MAX_BYTES
+from compressor.recipe.values import parse_points, parse_share, write_points, write_share
+
+Write = Callable[[str], str]
+
+GOOD = """\
+version: 1
+prune:
+  method: l1
+  target: {macs: 50%}
+retrain:
+  epochs: 10
+  optimizer: {name: sgd, lr: 1e-2, momentum: 0.9}
+  schedule: {name: multistep, milestones: [3, 6], gamma: 0.1, warmup: 1}
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Puts a recipe's text into r.yaml of an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str) -> str:
+        (tmp_path / "r.yaml").write_text(text, encoding="utf-8")
+        return "r.yaml"
+
+    return write
+
+
+def faults(name: str, *overrides: str) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(name, overrides)
+    assert caught.value.exit_code == 2
+    return list(caught.value.lines)
+
+
+# ---------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize(
+    ("written", "share"),
+    [("50%", 0.5), ("50 %", 0.5), ("12.5%", 0.125), (".5%", 0.005), (0.3, 0.3), ("99.99%", 0.9999)],
+)
+def test_shares(written: object, share: float) -> None:
+    assert parse_share(written) == pytest.approx(share, rel=1e-15)
+
+
+NO_PERCENTAGES = ["0%", "100%", "150%", "-5%", "50", "0.5", "50 percent", "8ms", "%", "", "५०%"]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [50, 1, 0, 1.0, 0.0, -0.5, 1.4, math.nan, math.inf, True, None, [0.5], {"share": 0.5}, *NO_PERCENTAGES],
+)
+def test_what_is_no_share(written: object) -> None:
+    with pytest.raises(Exception, match=r"written as 50% or 0\.5"):
+        parse_share(written)
+
+
+@pytest.mark.parametrize(("written", "points"), [("1.0%", 1.0), (1.0, 1.0), (2, 2.0), ("0.25%", 0.25), (0, 0.0)])
+def test_percentage_points(written: object, points: float) -> None:
+    assert parse_points(written) == points
+
+
+@pytest.mark.parametrize("written", ["1", "1 point", -1, 101, "101%", True, None, math.nan])
+def test_what_are_no_percentage_points(written: object) -> None:
+    with pytest.raises(Exception, match="percentage points"):
+        parse_points(written)
+
+
+@given(st.floats(0, 1, exclude_min=True, exclude_max=True))
+def test_shares_read_back(share: float) -> None:
+    assert parse_share(write_share(share)) == share
+
+
+@given(st.floats(0, 100))
+def test_points_read_back(points: float) -> None:
+    assert parse_points(write_points(points)) == points
+
+
+# ---------------------------------------------------------------- YAML
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("5.0e-4", 5e-4),
+        (".5", 0.5),
+        ("010", 10),
+        ("1_000", "1_000"),
+        ("1:30", "1:30"),
+        ("yes", "yes"),
+        ("off", "off"),
+        ("true", True),
+        ("~", None),
+        ("", None),
+        ("none", "none"),
+        ("-.inf", -math.inf),
+        ("2020-01-01", "2020-01-01"),
+        ("'50'", "50"),
+        ("9" * 5000, math.inf),
+        ("net.py:make", "net.py:make"),
+    ],
+)
+def test_scalars(written: str, value: object) -> None:
+    data = parse(f"a: {written}", "t").data["a"]
+    assert (data, type(data)) == (value, type(value))
+
+
+def test_places_count_from_one() -> None:
+    tree = parse("a: 1\nb:\n  - c: x\n", "t")
+    assert str(tree.place(("b", 0, "c"))) == "t:3:8"
+    assert str(tree.place(("b", 0, "c"), of_key=True)) == "t:3:5"
+    assert str(tree.place(("b", 0, "missing"))) == "t:3:5"
+
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=12)
+
+
+@given(st.dictionaries(words, st.one_of(words, st.integers(-10, 10), st.floats(allow_nan=False), st.booleans())))
+def test_what_is_dumped_parses_to_the_same(data: dict[str, Any]) -> None:
+    assert parse(dump(data), "t").data == (data or {})
+
+
+@given(words)
+def test_words_stay_words_for_other_readers_too(word: str) -> None:
+    assert yaml.safe_load(dump({"match": word}))["match"] == word
+
+
+BOMB = "a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "recipe: r.yaml: empty; "),
+        ("# only a comment\n", "recipe: r.yaml: empty; "),
+        ("- a\n- b\n", "recipe: r.yaml:1:1: the recipe is ['a', 'b']; write it as a block of: version"),
+        ("just words", "recipe: r.yaml:1:1: the recipe is 'just words'; write it as a block of: version"),
+        ("version: [1\n", "recipe: r.yaml:2:1: not readable as YAML: "),
+        ("version: 1\n\tprune: x\n", "recipe: r.yaml:2:1: not readable as YAML: "),
+        ("version: 1\n--- \nversion: 1\n", "recipe: r.yaml:2:1: not readable as YAML: "),
+        (BOMB, "recipe: r.yaml:2:8: an alias, *name; "),
+        ("version: !!python/object/apply:os.getcwd []\n", "recipe: r.yaml:1:10: a tag, "),
+        ("a: " + "[" * 50, "recipe: r.yaml:1:20: nested deeper than 16; "),
+        ("version: 1\nseed: \x07\n", "recipe: r.yaml:2:7: character "),
+    ],
+)
+def test_texts_that_are_no_recipe(write: Write, text: str, line: str) -> None:
+    (only,) = faults(write(text))
+    assert only.startswith(line)
+
+
+def test_files_that_are_no_recipe(tmp_path: Path, write: Write) -> None:
+    large, latin = tmp_path / "large.yaml", tmp_path / "latin.yaml"
+    large.write_text("#" * (MAX_BYTES + 1))
+    latin.write_bytes(b"version: 1 # caf\xe9\n")
+    assert "larger than 256 KB" in faults(str(large))[0]
+    assert "not UTF-8 from byte 16" in faults(str(latin))[0]
+    assert "can't be read: Is a directory" in faults(str(tmp_path))[0]
+    assert "can't be read: " in faults("a\0b")[0]
+    assert faults("quikstart")[0].startswith(
+        "recipe: quikstart: neither a file nor a shipped recipe; did you mean quickstart? give a file, or one of: "
+    )
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    file = tmp_path / "bom.yaml"
+    file.write_text(GOOD, encoding="utf-8-sig")
+    assert read_recipe(str(file)).retrain.epochs == 10
+
+
+# ---------------------------------------------------------------- faults
+
+FAULTS = [
+    # (text to replace in GOOD, what with, start of the line)
+    ("version: 1", "version: 2", "r.yaml:1:10: version is 2; allowed: 1"),
+    ("version: 1", "version: true", "r.yaml:1:10: version is true; "),
+    ("version: 1\n", "", "r.yaml:1:1: version is missing; add it"),
+    ("retrain:", "retran:", "r.yaml:5:1: retran is not a key; did you mean retrain? allowed: version, model, "),
+    ("method: l1", "method: l2", "r.yaml:3:11: prune.method is 'l2'; allowed: l1"),
+    ("method: l1", "method: [l1]", "r.yaml:3:11: prune.method is ['l1']; allowed: l1"),
+    ("  method: l1\n", "", "r.yaml:3:3: prune.method is missing; add it"),
+    ("method: l1", "method: l1\n  l1: {p: 2}", "r.yaml:4:8: prune.l1.p is not a key; allowed: nothing"),
+    ("method: l1", "method: l1\n  tpp: {}", "r.yaml:4:3: prune.tpp is not a key; allowed: method, target, scope, "),
+    ("  target: {macs: 50%}\n", "", "r.yaml:3:3: prune.target is missing; add it"),
+    (
+        "{macs: 50%}",
+        "{}",
+        "r.yaml:4:11: prune.target is an empty block; allowed: ratio, or one or more of macs, params",
+    ),
+    ("{macs: 50%}", "50%", "r.yaml:4:11: prune.target is '50%'; write it as a block of: ratio, macs, params"),
+    ("{macs: 50%}", "{latency: 50%}", "r.yaml:4:12: prune.target.latency is not a key; allowed: ratio, macs, params"),
+    ("{macs: 50%}", "{mac: 50%}", "r.yaml:4:12: prune.target.mac is not a key; did you mean macs? "),
+    (
+        "50%",
+        "50",
+        "r.yaml:4:18: prune.target.macs is 50; allowed: a share, above 0% and below 100%, written as 50% or ",
+    ),
+    ("50%", "'50'", "r.yaml:4:18: prune.target.macs is '50'; allowed: a share"),
+    ("50%", "8ms", "r.yaml:4:18: prune.target.macs is '8ms'; allowed: a share"),
+    ("50%", "1.4", "r.yaml:4:18: prune.target.macs is 1.4; allowed: a share"),
+    ("50%}", "50%, ratio: 30%}", "r.yaml:4:30: prune.target.ratio is '30%'; allowed: either ratio alone, "),
+    ("method: l1", "method: l1\n  scope: globl", "r.yaml:4:10: prune.scope is 'globl'; did you mean global? "),
+    ("method: l1", "method: l1\n  round_to: 7", "r.yaml:4:13: prune.round_to is 7; allowed: auto, 1, 4, 8, 16 or 32"),
+    ("method: l1", "method: l1\n  round_to: true", "r.yaml:4:13: prune.round_to is true; allowed: a number or "),
+    ("method: l1", "method: l1\n  layers: {a: 1}", "r.yaml:4:11: prune.layers is a block; allowed: a list"),
+    ("method: l1", "method: l1\n  layers: [conv1]", "r.yaml:4:12: prune.layers.0 is 'conv1'; write it as a block of: "),
+    ("method: l1", "method: l1\n  layers: [{freeze: true}]", "r.yaml:4:12: prune.layers.0.match is missing; "),
+    (
+        "method: l1",
+        "method: l1\n  layers: [{match: ''}]",
+        "r.yaml:4:20: prune.layers.0.match is ''; allowed: at least ",
+    ),
+    (
+        "method: l1",
+        "method: l1\n  layers: [{match: a, freeze: true, ratio: 30%}]",
+        "r.yaml:4:44: prune.layers.0.ratio is '30%'; allowed: no ratio beside freeze: true",
+    ),
+    ("method: l1", "method: l1\n  layers: [{match: a, freeze: yes}]", "r.yaml:4:31: prune.layers.0.freeze is 'yes'; "),
+    ("epochs: 10", "epochs: -1", "r.yaml:6:11: retrain.epochs is -1; allowed: a number at least 0"),
+    ("epochs: 10", "epochs: 1.5", "r.yaml:6:11: retrain.epochs is 1.5; allowed: a whole number"),
+    ("epochs: 10", "epochs: '10'", "r.yaml:6:11: retrain.epochs is '10'; allowed: a whole number"),
+    ("epochs: 10", "epochs: true", "r.yaml:6:11: retrain.epochs is true; allowed: a whole number"),
+    ("epochs: 10", "epochs: 10\n  epochs: 10", "r.yaml:7:3: retrain.epochs stands here again, first at r.yaml:6:3; "),
+    ("epochs: 10", "epochs: 10\n  batch_size: 0", "r.yaml:7:15: retrain.batch_size is 0; allowed: a number at least 1"),
+    (
+        "epochs: 10",
+        "epochs: 10\n  precision: fp16",
+        "r.yaml:7:14: retrain.precision is 'fp16'; did you mean bf16? allowed: auto, fp32 or bf16",
+    ),
+    ("name: sgd", "name: sdg", "r.yaml:7:21: retrain.optimizer.name is 'sdg'; did you mean sgd? allowed: sgd, adamw"),
+    ("name: sgd", "name: adamw", "r.yaml:7:38: retrain.optimizer.momentum is not a key; allowed: name, lr, weight_d"),
+    ("lr: 1e-2", "lr: fast", "r.yaml:7:30: retrain.optimizer.lr is 'fast'; allowed: a number"),
+    ("lr: 1e-2", "lr: 0", "r.yaml:7:30: retrain.optimizer.lr is 0; allowed: a number above 0"),
+    ("lr: 1e-2", "lr: .inf", "r.yaml:7:30: retrain.optimizer.lr is inf; allowed: a finite number"),
+    ("momentum: 0.9", "momentum: 1.5", "r.yaml:7:46: retrain.optimizer.momentum is 1.5; allowed: a number below 1"),
+    ("0.9", "0, nesterov: true", "r.yaml:7:59: retrain.optimizer.nesterov is true; allowed: false while momentum is 0"),
+    ("[3, 6]", "[6, 3]", "r.yaml:8:43: retrain.schedule.milestones is [6, 3]; allowed: epochs in increasing order"),
+    (
+        "[3, 6]",
+        "[60, 90]",
+        "r.yaml:8:43: retrain.schedule.milestones is [60, 90]; allowed: all below retrain.epochs, 10",
+    ),
+    ("[3, 6]", "[]", "r.yaml:8:43: retrain.schedule.milestones is []; allowed: at least one"),
+    ("[3, 6]", "3", "r.yaml:8:43: retrain.schedule.milestones is 3; allowed: a list"),
+    ("warmup: 1", "warmup: 10", "r.yaml:8:71: retrain.schedule.warmup is 10; allowed: less than retrain.epochs, 10"),
+    ("multistep, milestones: [3, 6]", "step, size: 11", "r.yaml:8:32: retrain.schedule.size is 11; allowed: at most "),
+    ("multistep, milestones: [3, 6]", "step", "r.yaml:8:13: retrain.schedule.size is missing; add it"),
+    ("multistep", "cosin", "r.yaml:8:20: retrain.schedule.name is 'cosin'; did you mean cosine? allowed: step, "),
+    (
+        "version: 1",
+        "version: 1\ndata: {source: parket}",
+        "r.yaml:2:16: data.source is 'parket'; did you mean parquet? ",
+    ),
+    ("version: 1", "version: 1\ndata: {source: net.py}", "r.yaml:2:16: data.source is 'net.py'; allowed: parquet, "),
+    ("version: 1", "version: 1\ndata: {source: digits, train: x}", "r.yaml:2:31: data.train is 'x'; allowed: no path"),
+    (
+        "version: 1",
+        "version: 1\ndata: {source: folder, mean: [1]}",
+        "r.yaml:2:30: data.mean is [1]; allowed: mean and ",
+    ),
+    (
+        "version: 1",
+        "version: 1\ndata: {source: folder, mean: [0], std: [1, 1]}",
+        "r.yaml:2:40: data.std is [1, 1]; allowed: as many numbers as mean has, 1",
+    ),
+    (
+        "version: 1",
+        "version: 1\ndata: {source: folder, mean: [0], std: [1]}\nmodel: {input: [3, 32, 32]}",
+        "r.yaml:2:30: data.mean is [0]; allowed: as many numbers as model.input has channels, 3",
+    ),
+    (
+        "version: 1",
+        "version: 1\nmodel: {input: [3, 32]}",
+        "r.yaml:2:16: model.input is [3, 32]; allowed: auto or [chan",
+    ),
+    ("version: 1", "version: 1\nmodel: {num_classes: 0}", "r.yaml:2:22: model.num_classes is 0; allowed: auto or a "),
+    (
+        "version: 1",
+        "version: 1\nexport: {opset: 12}",
+        "r.yaml:2:17: export.opset is 12; allowed: auto or a whole number",
+    ),
+    ("version: 1", "version: 1\nbench: {target: pi5}", "r.yaml:2:17: bench.target is 'pi5'; allowed: local or none"),
+    (
+        "version: 1",
+        "version: 1\nbench: {batch: [1, 1]}",
+        "r.yaml:2:16: bench.batch is [1, 1]; allowed: each batch size ",
+    ),
+    ("version: 1", "version: 1\ngates: {speedup: 1.3x}", "r.yaml:2:18: gates.speedup is '1.3x'; allowed: a number"),
+    (
+        "version: 1",
+        "version: 1\nbench: {target: none}\ngates: {speedup: 1.3}",
+        "r.yaml:3:18: gates.speedup is 1.3; allowed: null while bench.target is none",
+    ),
+    ("version: 1", "version: 1\nseed: -1", "r.yaml:2:7: seed is -1; allowed: a number at least 0"),
+    ("version: 1", "version: 1\nseed: 12345678901234567890", "r.yaml:2:7: seed is 1.2345678901234567e+19; allowed: "),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line"), FAULTS, ids=[new[-40:] or old for old, new, _ in FAULTS])
+def test_each_fault_has_its_place_and_what_is_allowed(write: Write, old: str, new: str, line: str) -> None:
+    assert GOOD.count(old) == 1
+    (only,) = faults(write(GOOD.replace(old, new)))
+    assert only.startswith(f"recipe: {line}")
+
+
+def test_every_fault_is_told_at_once_in_the_order_of_the_file(write: Write) -> None:
+    text = """\
+version: 1
+prune:
+  method: l1
+  target: {ratio: 1.4, macs: 40%}
+  layers:
+    - {match: a, freeze: true, ratio: 50}
+  scop: local
+retrain:
+  epochs: 10
+  epochs: 11
+  optimizer: {lr: fast}
+  schedule: {name: multistep, milestones: [60], warmup: 20}
+"""
+    lines = faults(write(text), "seed=x", "bench.threads=0")
+    places = [line.removeprefix("recipe: ").split(": ")[0] for line in lines]
+    assert places == [
+        *("r.yaml:4:19", "r.yaml:4:19", "r.yaml:6:39", "r.yaml:6:39", "r.yaml:7:3", "r.yaml:10:3", "r.yaml:11:19"),
+        *("r.yaml:12:43", "r.yaml:12:57", "--set bench.threads=0", "--set seed=x"),
+    ]
+
+
+def test_a_block_of_another_method_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With only one method there is no other block yet, so the check is asked directly."""
+    from compressor.recipe import schema
+
+    monkeypatch.setattr(schema, "methods", lambda: methods() | {"tpp": methods()["l1"]})
+    data = {"method": "l1", "target": {"ratio": "30%"}, "tpp": {}}
+    with pytest.raises(ValidationError, match=r"no settings of tpp while prune\.method is l1"):
+        schema.Prune.model_validate(data)
+
+
+def test_without_retraining_a_schedule_outlives_nothing(write: Write) -> None:
+    recipe = read_recipe(write(GOOD.replace("epochs: 10", "epochs: 0")))
+    assert recipe.train_step() is None
+
+
+# ---------------------------------------------------------------- --set
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path", "value"),
+    [
+        (["retrain.epochs=7"], "retrain.epochs", 7),
+        (["retrain.epochs=7", "retrain.epochs=8"], "retrain.epochs", 8),
+        (["prune.target={params: 40%}"], "prune.target", {"params": "40%"}),
+        (["prune.target.params=40%"], "prune.target", {"macs": "50%", "params": "40%"}),
+        (["prune.target.ratio=40%"], "prune.target", {"ratio": "40%"}),
+        (["prune.target={ratio: 30%}", "prune.target={macs: 40%}"], "prune.target", {"macs": "40%"}),
+        (["bench.target=none"], "bench.target", "none"),
+        (["data={source: digits}", "data.augment=cifar"], "data.augment", "cifar"),
+        (["data.source=path/to/net.py:make"], "data.source", "path/to/net.py:make"),
+        (["data.train=a=b.parquet", "data.source=parquet"], "data.train", "a=b.parquet"),
+        (["data="], "data", None),
+        (["retrain.optimizer={lr: 0.5}"], "retrain.optimizer.name", "sgd"),
+        (["retrain.schedule.name=cosine"], "retrain.schedule", {"name": "cosine", "warmup": 1.0, "end": 0.0}),
+        (["retrain.optimizer.name=adamw"], "retrain.optimizer", {"name": "adamw", "lr": 0.01, "weight_decay": 0.01}),
+        (["prune.layers=[{match: a}, {match: b}]", "prune.layers.1.ratio=30%"], "prune.layers.1.ratio", "30%"),
+        (["model.input=[1, 8, 8]"], "model.input", [1, 8, 8]),
+    ],
+    ids=str,
+)
+def test_overrides(write: Write, overrides: list[str], path: str, value: object) -> None:
+    found = parse(read_recipe(write(GOOD), overrides).to_yaml(), "t")
+    assert found.value(tuple(int(part) if part.isdecimal() else part for part in path.split("."))) == value
+
+
+def test_a_macs_target_drops_the_ratio_of_the_file(write: Write) -> None:
+    name = write(GOOD.replace("macs: 50%", "ratio: 50%"))
+    target = read_recipe(name, ["prune.target.macs=40%"]).prune.target
+    assert (target.ratio, target.macs) == (None, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("retrain.epochs", "not of the form key.path=value; "),
+        ("=5", "not of the form key.path=value; "),
+        ("a..b=5", "not of the form key.path=value; "),
+        ("retrain.epoch=5", "retrain.epoch is not a key; did you mean epochs? "),
+        ("retran.epochs=5", "retran is not a key; did you mean retrain? "),
+        ("prune.target.macs=50", "prune.target.macs is 50; allowed: a share"),
+        ("prune.target={ratio: 1%, macs: 1%}", "prune.target.ratio is '1%'; allowed: either ratio alone"),
+        ("prune.target={", "not readable as YAML: "),
+        ("prune.target=*a", "an alias, *name; "),
+        ("prune.target={macs: 50%, macs: 40%}", "a key stands in its value twice; "),
+        ("prune.method.x=1", "prune.method is 'l1', not a block; set prune.method as a whole"),
+        ("retrain.schedule.milestones.2=9", "retrain.schedule.milestones is a list of 2; count its places from 0"),
+        ("retrain.schedule.milestones.1=20", "retrain.schedule.milestones is [3, 20]; allowed: all below "),
+        ("retrain.schedule.name=step", "retrain.schedule.size is missing; add it"),
+        ("retrain.schedule.name=foo", "retrain.schedule.name is 'foo'; allowed: step, "),
+    ],
+)
+def test_faults_of_overrides_name_the_override(write: Write, override: str, line: str) -> None:
+    (only,) = faults(write(GOOD), override)
+    place, _, rest = only.removeprefix("recipe: ").partition(": " + line[:6])
+    # Where only a part of a block came from the override, the block in the file is the place.
+    assert place in (f"--set {override}", "r.yaml:8:43", "r.yaml:8:13")
+    assert (line[:6] + rest).startswith(line)
+
+
+def test_overrides_that_contradict_each_other_are_refused(write: Write) -> None:
+    lines = faults(write(GOOD), "prune.target.ratio=30%", "prune.target.macs=40%")
+    assert [line.split("; ")[0] for line in lines] == [
+        "recipe: --set prune.target.ratio=30%: prune.target.ratio is '30%'"
+    ]
+    assert "retrain.schedule.gamma is not a key" in "".join(
+        faults(write(GOOD), "retrain.schedule.gamma=0.5", "retrain.schedule.name=cosine")
+    )
+
+
+# ---------------------------------------------------------------- out again
+
+shares = st.floats(0.001, 0.999)
+positive = st.floats(1e-6, 100)
+epochs = st.integers(10, 50)
+optional = {
+    "model": st.fixed_dictionaries(
+        {},
+        optional={
+            "arch": words.filter(bool),
+            "num_classes": st.one_of(st.just("auto"), st.integers(1, 1000)),
+            "input": st.lists(st.integers(1, 512), min_size=3, max_size=3),
+        },
+    ),
+    "data": st.one_of(
+        st.none(),
+        st.fixed_dictionaries(
+            {"source": st.sampled_from(["folder", "parquet", "a b/net.py:make"])},
+            optional={"train": words.filter(bool), "augment": st.sampled_from(["cifar", "none"])},
+        ),
+    ),
+    "export": st.fixed_dictionaries({}, optional={"opset": st.integers(18, 23), "dynamic_batch": st.booleans()}),
+    "bench": st.fixed_dictionaries({}, optional={"seconds": positive, "batch": st.just([1, 8])}),
+    "gates": st.fixed_dictionaries({}, optional={"accuracy_drop": st.floats(0, 100), "speedup": positive}),
+    "seed": st.integers(0, 2**32 - 1),
+}
+recipes = st.fixed_dictionaries(
+    {
+        "version": st.just(1),
+        "prune": st.fixed_dictionaries(
+            {
+                "method": st.sampled_from(sorted(methods())),
+                "target": st.one_of(
+                    st.fixed_dictionaries({"ratio": shares}),
+                    st.fixed_dictionaries({"macs": shares}, optional={"params": shares}),
+                ),
+            },
+            optional={
+                "scope": st.sampled_from(["local", "global"]),
+                "round_to": st.sampled_from(["auto", 1, 4, 8, 16, 32]),
+                "layers": st.lists(
+                    st.fixed_dictionaries({"match": words.filter(bool)}, optional={"ratio": shares}), max_size=3
+                ),
+            },
+        ),
+        "retrain": st.fixed_dictionaries(
+            {"epochs": epochs},
+            optional={
+                "optimizer": st.one_of(
+                    st.fixed_dictionaries({"name": st.just("adamw"), "lr": positive}),
+                    st.fixed_dictionaries({"lr": positive, "momentum": shares, "nesterov": st.booleans()}),
+                ),
+                "schedule": st.one_of(
+                    st.fixed_dictionaries({"name": st.sampled_from(["cosine", "constant", "onecycle"])}),
+                    st.fixed_dictionaries({"name": st.just("multistep"), "milestones": st.just([0.5, 9])}),
+                    st.fixed_dictionaries({"name": st.just("step"), "size": st.integers(1, 10), "gamma": shares}),
+                ),
+            },
+        ),
+    },
+    optional=optional,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(recipes)
+def test_what_is_written_out_reads_back(data: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate(data)
+    text = recipe.to_yaml()
+    again = Recipe.model_validate(parse(text, "t").data)
+    assert again == recipe
+    assert again.to_yaml() == text
+
+
+def test_every_default_is_written_out() -> None:
+    written = parse(read_recipe("l1").to_yaml(), "t").data
+    assert set(written) == set(Recipe.model_fields)
+    assert written["retrain"]["optimizer"]["nesterov"] is False
+    assert written["bench"] == {"target": "local", "threads": 1, "batch": [1], "seconds": 6.0}
+
+
+def test_to_core(write: Write) -> None:
+    recipe = read_recipe(write(GOOD), ["prune.layers=[{match: a*, freeze: true}, {match: b, ratio: 30%}, {match: c}]"])
+    assert recipe.selection(8) == core.Selection(
+        macs=0.5,
+        round_to=8,
+        rules=(core.LayerRule("a*", freeze=True), core.LayerRule("b", ratio=0.3), core.LayerRule("c")),
+    )
+    assert [str(step) for step in recipe.method.steps(recipe.selection(1))] == ["Choose(l1)", "Remove"]
+    train = recipe.train_step()
+    assert train is not None
+    assert (train.epochs, train.optimizer) == (10, core.Optimizer("sgd", 0.01, 0.9, 5e-4))
+    # Warm-up over the first epoch, then 1, 0.1 from epoch 3, 0.01 from epoch 6.
+    assert [round(train.schedule(t), 9) for t in (0, 0.5, 1, 2.9, 3, 6, 9.9)] == [0, 0.5, 1, 1, 0.1, 0.01, 0.01]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),  # at 0, 5 and 10 of 10 epochs
+    [
+        ("{name: constant}", (1, 1, 1)),
+        ("{name: cosine}", (1, 0.5, 0)),
+        ("{name: cosine, end: 0.5}", (1, 0.75, 0.5)),
+        ("{name: step, size: 5, gamma: 0.2}", (1, 0.2, 0.04)),
+        ("{name: onecycle, rise: 0.5, start: 0.1, end: 0.0}", (0.1, 1, 0)),
+    ],
+)
+def test_schedules_get_their_settings(write: Write, schedule: str, factors: tuple[float, ...]) -> None:
+    train = read_recipe(write(GOOD), [f"retrain.schedule={schedule}"]).train_step()
+    assert train is not None
+    assert [train.schedule(t) for t in (0, 5, 10)] == pytest.approx(factors)
+
+
+def test_json_schema_says_what_an_editor_needs() -> None:
+    schema = Recipe.json_schema()
+    json.dumps(schema)
+    blocks = schema["$defs"]
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == ["version", "prune"]
+    assert blocks["Prune"]["required"] == ["method", "target"]
+    assert blocks["Prune"]["properties"]["l1"]
+    percent, number, _ = blocks["Target"]["properties"]["macs"]["anyOf"]
+    assert percent["pattern"].startswith("^(")
+    assert number == {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+    kinds = blocks["Retrain"]["properties"]["schedule"]["discriminator"]["mapping"]
+    assert set(kinds) == {"step", "multistep", "cosine", "onecycle", "constant"}
+
+
+# ---------------------------------------------------------------- shipped
+
+
+def test_recipes_that_ship() -> None:
+    assert {"quickstart", "l1", "l1-cifar10"} <= shipped_recipes().keys()
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_opens_with_its_command_and_is_right(name: str) -> None:
+    first = shipped_recipes()[name].read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# compress ")
+    assert f"--recipe {name} " in f"{first} "
+    recipe = read_recipe(name)
+    assert recipe.retrain.epochs > 0
+    assert recipe.method.name in methods()
+
+
+def test_the_literatures_setting() -> None:
+    recipe = read_recipe("l1-cifar10")
+    selection = recipe.selection(1)
+    assert (selection.ratio, recipe.prune.round_to) == (0.5, 1)
+    assert selection.rules == (core.LayerRule("layer*.conv1"), core.LayerRule("*", freeze=True))
+    long = ["retrain.epochs=120", "retrain.schedule={name: multistep, milestones: [60, 90], gamma: 0.1}"]
+    train = read_recipe("l1-cifar10", long).train_step()
+    assert train is not None
+    assert train.schedule(119) == pytest.approx(0.01)
+
+
+def test_a_shipped_name_wins_over_a_file(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "l1").write_text(GOOD.replace("50%", "30%"))
+    assert read_recipe("l1").prune.target.macs == 0.5
+    assert read_recipe("./l1").prune.target.macs == 0.3

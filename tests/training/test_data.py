@@ -1,0 +1,399 @@
+"""Opening data: every source, every promise of the batches, and tables of what is wrong with data."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+import compressor.training.splits as splits
+from compressor.errors import DataError
+from compressor.training.data import infer_source, open_data
+from compressor.training.images import ImageData
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10-jpeg"
+
+
+def picture(index: int, size: tuple[int, int] = (4, 4), mode: str = "RGB", format: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(index).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, format)
+    return buffer.getvalue()
+
+
+def pixels(index: int) -> torch.Tensor:
+    """What `picture(index)` holds, (3, 4, 4)."""
+    return torch.from_numpy(np.random.default_rng(index).integers(0, 256, (4, 4, 3), dtype=np.uint8)).permute(2, 0, 1)
+
+
+def write(
+    path: Path,
+    images: list[Any],
+    labels: Any,
+    *,
+    binary: bool = False,
+    names: list[str] | None = None,
+    column: str = "image",
+) -> None:
+    column_type = pa.binary() if binary else pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = images if binary else [{"bytes": each, "path": None} for each in images]
+    table = pa.table({column: pa.array(rows, column_type), "label": labels})
+    if names:
+        info = {"info": {"features": {"label": {"_type": "ClassLabel", "names": names}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+
+
+def parquet(folder: Path, **settings: Any) -> Path:
+    write(folder / "train.parquet", [picture(index) for index in range(10)], [0, 1, 2, 0, 1, 2, 0, 1, 2, 0], **settings)
+    write(folder / "test.parquet", [picture(index) for index in range(10, 14)], [2, 1, 0, 1], **settings)
+    return folder
+
+
+def open_(source: str, base: Path, **changed: Any) -> ImageData:
+    settings: dict[str, Any] = {
+        "train": None, "val": None, "input": (3, 4, 4), "num_classes": 3,
+        "mean": (0.5,) * 3, "std": (0.25,) * 3, "augment": "none",
+    }  # fmt: skip
+    return open_data(source, base=base, **(settings | changed))
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_batches_are_normalised_pixels_with_their_labels(tmp_path: Path) -> None:
+    """(pixel / 255 - mean) / std, every training image once, shuffled; the test set in its order."""
+    data = open_("parquet", parquet(tmp_path), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.2))
+    assert (data.name, data.num_classes, data.train_size, data.val_size) == (tmp_path.name, 3, 10, 4)
+    mean, std = torch.tensor([0.1, 0.2, 0.3])[:, None, None], torch.tensor([0.5, 0.25, 0.2])[:, None, None]
+    (images, labels), (rest, _) = data.val_batches(3)
+    assert (images.dtype, labels.dtype, len(rest)) == (torch.float32, torch.int64, 1)
+    torch.testing.assert_close(images, torch.stack([(pixels(i) / 255 - mean) / std for i in (10, 11, 12)]))
+    assert labels.tolist() == [2, 1, 0]
+    seen = []
+    for images, labels in data.train_batches(5, epoch=0, seed=0):
+        for image, label in zip(images, labels, strict=True):
+            distances = [((image * std + mean) * 255 - pixels(i)).abs().max().item() for i in range(10)]
+            assert min(distances) < 1e-3
+            seen.append(distances.index(min(distances)))
+            assert label == seen[-1] % 3
+    assert sorted(seen) == list(range(10)) != seen
+
+
+def test_order_and_augmentation_depend_on_seed_and_epoch_alone(tmp_path: Path) -> None:
+    data = open_("parquet", parquet(tmp_path), augment="cifar")
+
+    def batches(epoch: int, seed: int) -> torch.Tensor:
+        torch.rand(1)
+        return torch.cat([images for images, _ in data.train_batches(5, epoch=epoch, seed=seed)])
+
+    first = batches(0, 0)
+    torch.manual_seed(99)
+    assert torch.equal(batches(0, 0), first)
+    others = [batches(0, 0), batches(1, 0), batches(0, 1), batches(1, 1)]
+    assert all(not torch.equal(a, b) for i, a in enumerate(others) for b in others[:i])
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(4, [4, 4]), (10, [10]), (3, [3, 3, 3]), (64, [10])])
+def test_a_last_odd_batch_is_dropped(tmp_path: Path, batch_size: int, sizes: list[int]) -> None:
+    data = open_("parquet", parquet(tmp_path))
+    assert [len(labels) for _, labels in data.train_batches(batch_size, epoch=0, seed=0)] == sizes
+
+
+def test_plain_batches_are_one_fixed_sample_without_order(tmp_path: Path) -> None:
+    labels = [0] * 50 + [1] * 50
+    write(tmp_path / "train.parquet", [picture(label) for label in labels], labels)
+    write(tmp_path / "test.parquet", [picture(0)], [0])
+    data = open_("parquet", tmp_path, num_classes=2, augment="cifar")
+    batches = list(data.plain_batches(8, images=20))
+    assert [len(each) for each in batches] == [8, 8, 4]
+    assert torch.equal(torch.cat(batches), torch.cat(list(data.plain_batches(20, images=20))))
+    zeros = ((torch.cat(batches) - (pixels(0) / 255 - 0.5) / 0.25).abs() < 1e-5).all(3).all(2).all(1).sum()
+    assert 4 < zeros < 16  # sorted files still give both classes
+    assert sum(len(each) for each in data.plain_batches(8, images=1000)) == 100
+
+
+def test_statistics_are_measured_when_not_given(tmp_path: Path) -> None:
+    data = open_("parquet", parquet(tmp_path), mean=None, std=None)
+    everything = torch.stack([pixels(index) for index in range(10)]).double() / 255
+    assert data.mean == pytest.approx(everything.mean((0, 2, 3)).tolist())
+    assert data.std == pytest.approx(everything.std((0, 2, 3), correction=0).tolist())
+
+
+# ---------------------------------------------------------------- sources
+
+
+@pytest.mark.parametrize("settings", [{}, {"binary": True}, {"names": ["a", "b", "c"]}, {"column": "img"}])
+def test_parquet_layouts(tmp_path: Path, settings: dict[str, Any]) -> None:
+    data = open_("parquet", parquet(tmp_path, **settings))
+    assert torch.equal(data.train.images, torch.stack([pixels(index) for index in range(10)]))
+
+
+def test_shards_in_order_and_names_of_the_hub(tmp_path: Path) -> None:
+    for shard in range(3):
+        write(tmp_path / f"train-{shard:05}-of-00003.parquet", [picture(shard)], [shard])
+    write(tmp_path / "validation-00000-of-00001.parquet", [picture(9)], [0])
+    write(tmp_path / "test-00000-of-00001.parquet", [picture(8)], [-1])  # published without labels
+    for found in ({"source": "parquet"}, infer_source(str(tmp_path))):
+        data = open_(base=tmp_path, **found)
+        assert torch.equal(data.train.images, torch.stack([pixels(index) for index in range(3)]))
+        assert torch.equal(data.val.images[0], pixels(9))
+        assert data.name == tmp_path.name
+
+
+def image_folder(top: Path, val: str = "val") -> Path:
+    for split, offset in (("train", 0), (val, 6)):
+        for index in range(6):
+            path = top / split / "abc"[index % 3] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture(offset + index))
+    (top / "train" / "a" / "Thumbs.db").write_bytes(b"not a picture")
+    return top
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "test"])
+def test_folder(tmp_path: Path, val: str) -> None:
+    for found in ({"source": "folder"}, infer_source(str(image_folder(tmp_path, val)))):
+        data = open_(base=tmp_path, **found)
+        assert torch.equal(data.train.images, torch.stack([pixels(index) for index in (0, 3, 1, 4, 2, 5)]))
+        assert data.train.labels.tolist() == data.val.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+FACTORY = """
+import torch
+from PIL import Image
+def pairs():
+    images = torch.arange(6 * 48).reshape(6, 3, 4, 4)
+    return (images.to(torch.uint8), torch.arange(6) % 3), (images.to(torch.uint8)[:3], torch.arange(3))
+def floats():
+    images = torch.full((6, 3, 4, 4), 0.5, dtype=torch.float64)
+    return (images, torch.arange(6) % 3), (images[:3], torch.arange(3))
+class Pictures:
+    def __len__(self): return 3
+    def __getitem__(self, index): return Image.new("L", (9, 7), 200), index
+def dataset(): return Pictures(), Pictures()
+def broken(): return 1 / 0
+def unsized(): return iter([]), iter([])
+def one(): return Pictures()
+def shape(): return ((torch.zeros(3, 3, 5, 5), torch.arange(3)),) * 2
+def halves(): return ((torch.zeros(3, 3, 4, 4), torch.arange(3) / 2),) * 2
+def short(): return ((torch.zeros(3, 3, 4, 4), torch.arange(2)),) * 2
+"""
+
+
+def test_factories(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FACTORY)
+    pairs = open_("mine.py:pairs", tmp_path)
+    assert torch.equal(pairs.train.images, torch.arange(6 * 48).reshape(6, 3, 4, 4).to(torch.uint8))
+    (images, _), *_ = open_(infer_source(f"{tmp_path}/mine.py:floats")["source"], tmp_path).val_batches(3)
+    assert (images.dtype, images.unique().tolist()) == (torch.float32, [0.5])  # normalised by whoever made them
+    assert open_("mine.py:dataset", tmp_path).train.images.unique().tolist() == [200]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("broken", "ZeroDivisionError"),
+        ("absent", "has no attribute 'absent'"),
+        ("unsized", "neither a Dataset with a length nor"),
+        ("one", "TypeError|ValueError|not enough"),
+        ("shape", r"float image of shape \(3, 5, 5\), the model takes \(3, 4, 4\)"),
+        ("halves", "label 0.0 is not an integer"),
+        ("short", "shorter than"),
+    ],
+)
+def test_bad_factories(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "mine.py").write_text(FACTORY)
+    with pytest.raises(DataError, match=message):
+        open_(f"mine.py:{name}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "format", "size", "input"),
+    [
+        ("L", "PNG", (4, 4), (3, 4, 4)),
+        ("RGB", "JPEG", (4, 4), (1, 4, 4)),
+        ("RGBA", "PNG", (9, 5), (3, 4, 4)),
+        ("P", "GIF", (3, 8), (3, 4, 4)),
+        ("1", "BMP", (8, 8), (1, 4, 4)),
+        ("CMYK", "JPEG", (8, 8), (3, 4, 4)),
+    ],
+)
+def test_other_modes_formats_and_sizes(
+    tmp_path: Path, mode: str, format: str, size: tuple[int, int], input: tuple[int, int, int]
+) -> None:
+    for name in ("train", "test"):
+        write(tmp_path / f"{name}.parquet", [picture(i, size, mode, format) for i in range(3)], [0, 1, 2])
+    data = open_("parquet", tmp_path, input=input, mean=None, std=None)
+    assert data.train.images.shape == (3, *input)
+    assert len(data.train.images.unique()) > 1
+
+
+def test_resizing_covers_the_input_and_cuts_the_centre(tmp_path: Path) -> None:
+    """A 16 x 4 picture of four flat squares at input 4 x 4: of the two in the middle, half each is kept."""
+    squares = np.repeat(np.repeat(np.array([[0, 80, 160, 240]], np.uint8), 4, 0), 4, 1)
+    buffer = io.BytesIO()
+    Image.fromarray(squares).save(buffer, "PNG")
+    for name in ("train", "test"):
+        write(tmp_path / f"{name}.parquet", [buffer.getvalue()], [0])
+    data = open_("parquet", tmp_path, input=(1, 4, 4), num_classes=1, mean=(0.0,), std=(1.0,))
+    assert data.train.images.tolist() == [[[[80, 80, 160, 160]] * 4]]
+
+
+# ---------------------------------------------------------------- what can be wrong
+
+
+def rewrite(images: list[Any] | None = None, labels: Any = None, **settings: Any) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        write(
+            folder / "train.parquet",
+            images or [picture(index) for index in range(4)],
+            [0, 1, 2, 0] if labels is None else labels,
+            **settings,
+        )
+
+    return spoil
+
+
+def replace_with(table: dict[str, Any]) -> Callable[[Path], None]:
+    return lambda folder: pq.write_table(pa.table(table), folder / "train.parquet")
+
+
+SIXTEEN_BIT = io.BytesIO()
+Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(SIXTEEN_BIT, "PNG")
+GOOD, CUT = picture(0), picture(0, format="JPEG")[:300]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda f: (f / "train.parquet").unlink(),
+            r"data.train: .*: no train.parquet or train-\*.parquet; name the file",
+        ),
+        (lambda f: (f / "test.parquet").unlink(), r"data.val: .*: no validation.parquet or .*test-\*.parquet"),
+        (lambda f: (f / "train.parquet").write_bytes(b"junk"), "train.parquet: not a readable Parquet file"),
+        (lambda f: (f / "train.parquet").write_bytes(b""), "train.parquet: not a readable Parquet file"),
+        (
+            lambda f: (f / "train.parquet").write_bytes((f / "train.parquet").read_bytes()[:-50]),
+            "train.parquet: not a readable Parquet file",
+        ),
+        (rewrite([GOOD, CUT, b"", None]), r"row 1: not a readable image \(.*\); 3 of 4 .* row 2, .* row 3; repair"),
+        (rewrite([GOOD, GOOD, GOOD, SIXTEEN_BIT.getvalue()]), r"row 3: .*more than 8 bits.*; 1 of 4"),
+        (rewrite(labels=[0, 1, -2, 2]), r"train.parquet row 2: label -2 is outside 0..2 \(1 such labels\)"),
+        (rewrite(labels=[0, 9, 1, 2]), r"found 10 classes \(largest label 9, train.parquet row 1\), the model has 3"),
+        (rewrite(labels=[0, 1, 1, 0]), r"train.*label 2 is outside 0..1"),
+        (rewrite(labels=[0, None, 1, 2]), r"train.parquet row 1: no label \(1 are missing\)"),
+        (rewrite(labels=[0.0, 1.0, 2.0, 1.5]), "column label: type double; give integers"),
+        (rewrite(labels=["a", "b", "c", "a"]), "column label: type string; give integers"),
+        (rewrite(labels=[True, False, True, True]), "column label: type bool; give integers"),
+        (replace_with({"image": [b"x"], "target": [0]}), "no column label or fine_label, only image, target; rename"),
+        (replace_with({"picture": [b"x"], "label": [0]}), "no column image or img, only picture, label"),
+        (replace_with({"image": ["x"], "label": [0]}), "column image: type string; give encoded images"),
+        (replace_with({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}), "no images"),
+    ],
+)
+def test_bad_parquet(tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:
+    spoil(parquet(tmp_path))
+    with pytest.raises(DataError, match=message) as caught:
+        open_("parquet", tmp_path)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_class_names_tell_how_many_there_are(tmp_path: Path) -> None:
+    parquet(tmp_path, names=list("abcd"))
+    assert open_("parquet", tmp_path, num_classes=4).num_classes == 4
+    with pytest.raises(DataError, match=r"found 4 classes .* the model has 3"):
+        open_("parquet", tmp_path)
+    rewrite(labels=[0, 7, 7, 2], names=list("abcd"))(tmp_path)
+    with pytest.raises(DataError, match=r"row 1: label 7 is outside 0..3 \(2 such labels\)"):
+        open_("parquet", tmp_path, num_classes=4)
+
+
+def other_class(top: Path) -> None:
+    (top / "val" / "c").rename(top / "val" / "z")
+
+
+def spoiled_picture(top: Path) -> None:
+    (top / "val" / "b" / "1.png").write_bytes(picture(0)[:40])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (other_class, "val: its classes differ from those of .*train: c, z; give both"),
+        (spoiled_picture, r"b/1.png: not a readable image .*; 1 of 6"),
+        (lambda f: shutil.rmtree(f / "val"), "data.val: .*: no folder validation or val or valid or test"),
+        (lambda f: [each.unlink() for each in (f / "train" / "b").iterdir()], "train/b: no pictures in this class"),
+        (lambda f: [shutil.rmtree(f / "train" / each) for each in "abc"], "data.train: .*no class folders"),
+    ],
+)
+def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:
+    spoil(image_folder(tmp_path))
+    with pytest.raises(DataError, match=message):
+        open_("folder", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "changed", "message"),
+    [
+        ("parquet", {"train": "trian.parquet"}, "data.train: .*trian.parquet: no such .*; did you mean train.parquet"),
+        ("parquet", {"val": "elsewhere/test.parquet"}, "data.val: .*; give an existing path as data.val"),
+        ("parquet", {"train": "t*z.parquet"}, r"no t\*z.parquet"),
+        ("folder", {"train": "tarin"}, "data.train: .*no such file or folder"),
+        ("parqet", {}, "data.source: parqet; use one of parquet, folder"),
+        ("torchvision:CIFAR11", {}, "torchvision:CIFAR11; use one of CIFAR10"),
+        ("mine.py:make", {}, "data.source: .*mine.py: no such file"),
+        ("parquet", {"input": (4, 4, 4)}, "model.input: 4 channels"),
+        ("parquet", {"mean": (0.5,)}, "data.mean: 1 values; give one for each of the 3 channels"),
+    ],
+)
+def test_bad_settings(tmp_path: Path, source: str, changed: dict[str, Any], message: str) -> None:
+    parquet(tmp_path)
+    with pytest.raises(DataError, match=message):
+        open_(source, tmp_path, **changed)
+
+
+def test_more_than_memory_holds_is_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "MEMORY_LIMIT", 100)
+    with pytest.raises(DataError, match=r"10 images of 3x4x4 take .* streaming from disk is not supported"):
+        open_("parquet", parquet(tmp_path))
+
+
+def test_infer_source(tmp_path: Path) -> None:
+    parquet(tmp_path / "set")
+    here = tmp_path / "set"
+    assert infer_source(str(here)) == {
+        "source": "parquet", "train": str(here / "train.parquet"), "val": str(here / "test.parquet"),
+    }  # fmt: skip
+    assert infer_source("digits") == {"source": "digits"}
+    assert infer_source("torchvision:MNIST") == {"source": "torchvision:MNIST"}
+    (tmp_path / "empty").mkdir()
+    for path, message in [
+        (here / "train.parquet", "a single file; give the folder that holds both splits"),
+        (tmp_path / "empty", r"a folder with neither \*.parquet nor train/"),
+        (tmp_path / "sett", "did you mean set?"),
+        (tmp_path / "mine.py:make", "no such file"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            infer_source(str(path))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the CIFAR-10 Parquet files beside the repository")
+def test_cifar10() -> None:
+    data = open_(base=SHARED, num_classes=10, input=(3, 32, 32), **infer_source(str(SHARED)))
+    assert (data.train_size, data.val_size, data.num_classes) == (50_000, 10_000, 10)
+    assert data.train.labels.bincount().tolist() == [5000] * 10

@@ -1,0 +1,245 @@
+"""The loop: what it computes, that it repeats itself, and that an interrupted run ends with the same weights."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressor.core import Optimizer, Train
+from compressor.errors import VerificationFailed
+from compressor.schedules import constant, cosine
+from compressor.training.images import ImageData
+from compressor.training.loop import make_optimizer, train
+from compressor.training.splits import Split
+
+SGD = Optimizer("sgd", lr=0.05, momentum=0.9, weight_decay=1e-2, nesterov=True)
+STEP = Train(epochs=3, batch_size=8, optimizer=SGD, schedule=cosine(3), precision="fp32")
+
+
+def toy_data(count: int = 44, *, augmented: bool = True) -> ImageData:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 4, (count,), generator=generator)
+    split = Split("toy", images, labels, [f"item {index}" for index in range(count)])
+    return ImageData("toy", 4, (0.5,) * 3, (0.25,) * 3, split, split, augmented=augmented)
+
+
+def toy_net(dropout: float = 0.3) -> nn.Sequential:
+    torch.manual_seed(7)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+        nn.Linear(216, 4),
+    )
+
+
+def quiet(event: str, fields: Mapping[str, object]) -> None:
+    del event, fields
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    theirs = b.state_dict()
+    return all(torch.equal(each, theirs[name]) for name, each in a.state_dict().items())
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_equals_sgd_written_out(nesterov: bool) -> None:
+    """v <- m v + (g + wd w); w <- w - lr (g + wd w + m v), or lr v without Nesterov; lr of each iteration."""
+    data, step = toy_data(), replace(STEP, optimizer=replace(SGD, nesterov=nesterov), label_smoothing=0.1)
+    module, expected = toy_net(0), toy_net(0).train()
+    records = train(module, data, step, seed=3, emit=quiet)
+
+    velocity = [torch.zeros_like(each) for each in expected.parameters()]
+    losses, iterations = [], 5
+    for epoch in range(step.epochs):
+        for iteration, (images, labels) in enumerate(data.train_batches(8, epoch=epoch, seed=3)):
+            log_p = expected(images).log_softmax(1)
+            loss = -(0.9 * log_p.gather(1, labels[:, None]).mean() + 0.1 * log_p.mean())
+            gradients = torch.autograd.grad(loss, list(expected.parameters()))
+            lr = 0.05 * step.schedule(epoch + iteration / iterations)
+            with torch.no_grad():
+                for weight, gradient, v in zip(expected.parameters(), gradients, velocity, strict=True):
+                    decayed = gradient + 1e-2 * weight
+                    v.mul_(0.9).add_(decayed)
+                    weight -= lr * (decayed + 0.9 * v if nesterov else v)
+            losses.append(loss.item())
+    for ours, theirs in zip(module.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert [record["loss"] for record in records] == pytest.approx(
+        [sum(losses[5 * epoch : 5 * epoch + 5]) / 5 for epoch in range(3)], rel=1e-4
+    )
+    assert [record["lr"] for record in records] == pytest.approx([0.05, 0.05 * 0.75, 0.05 * 0.25])
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+
+
+def test_adamw_decays_matrices_only_and_sgd_everything() -> None:
+    module = toy_net()
+    groups = make_optimizer(module, Optimizer("adamw", lr=1e-3, weight_decay=0.1)).param_groups
+    decay = {id(each): group["weight_decay"] for group in groups for each in group["params"]}
+    assert {name: decay[id(each)] for name, each in module.named_parameters()} == {
+        "0.weight": 0.1, "1.weight": 0.0, "1.bias": 0.0, "5.weight": 0.1, "5.bias": 0.0,
+    }  # fmt: skip
+    (group,) = make_optimizer(module, SGD).param_groups
+    assert group["weight_decay"] == 1e-2
+    assert len(group["params"]) == 5
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
+def test_same_seed_same_weights(precision: Literal["fp32", "bf16", "auto"]) -> None:
+    step = replace(STEP, precision=precision)
+    modules = [toy_net() for _ in range(3)]
+    for module, seed in zip(modules, (5, 5, 6), strict=True):
+        torch.rand(seed)  # numbers drawn elsewhere change nothing
+        train(module, toy_data(), step, seed=seed, emit=quiet)
+    assert same(modules[0], modules[1])
+    assert not same(modules[0], modules[2])
+    assert not modules[0].training
+    assert all(each.dtype == torch.float32 and each.is_contiguous() for each in modules[0].parameters())
+
+
+def test_leaves_the_random_numbers_of_the_caller_alone() -> None:
+    before = torch.get_rng_state()
+    module = toy_net()
+    torch.set_rng_state(before)
+    train(module, toy_data(), STEP, seed=0, emit=quiet)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_learns_what_can_be_learned() -> None:
+    module, data = toy_net(0), toy_data(augmented=False)
+    records = train(module, data, replace(STEP, epochs=20, schedule=constant()), seed=0, emit=quiet)
+    assert records[-1]["loss"] < 0.1 < 1 < records[0]["loss"]
+
+
+def test_frozen_parameters_are_trained() -> None:
+    module, data = toy_net(), toy_data()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    before = [each.detach().clone() for each in module.parameters()]
+    train(module, data, replace(STEP, epochs=1), seed=0, emit=quiet)
+    assert not any(torch.equal(each, old) for each, old in zip(module.parameters(), before, strict=True))
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", [SGD, Optimizer("adamw", lr=1e-3, weight_decay=0.1)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("epochs_done", [1, 2, 3])
+def test_resumes_bit_for_bit(
+    tmp_path: Path, optimizer: Optimizer, precision: Literal["fp32", "bf16"], epochs_done: int
+) -> None:
+    step, data = replace(STEP, optimizer=optimizer, precision=precision), toy_data()
+    undisturbed = toy_net()
+    expected = train(undisturbed, data, step, seed=2, emit=quiet)
+
+    def stop(event: str, fields: Mapping[str, object]) -> None:
+        if event == "epoch" and fields["epoch"] == epochs_done:
+            raise Interrupted
+
+    file = tmp_path / "run" / "state.pt"
+    with pytest.raises(Interrupted):
+        train(toy_net(), data, step, seed=2, emit=stop, checkpoint=file, identity="a")
+    assert [each.name for each in file.parent.iterdir()] == ["state.pt"]
+    told: list[object] = []
+
+    def listen(event: str, fields: Mapping[str, object]) -> None:
+        if event == "epoch":
+            told.append(fields["epoch"])
+
+    resumed = toy_net()
+    with torch.no_grad():
+        resumed[5].weight.zero_()  # it all comes from the file
+    records = train(resumed, data, step, seed=2, emit=listen, checkpoint=file, identity="a")
+    assert told == list(range(epochs_done + 1, 4))
+    assert [each["loss"] for each in records] == [each["loss"] for each in expected]
+    assert same(resumed, undisturbed)
+
+
+@pytest.mark.parametrize("damage", ["identity", "truncated", "empty", "junk"])
+def test_another_or_damaged_checkpoint_is_not_continued(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "state.pt"
+    train(toy_net(), toy_data(), replace(STEP, epochs=1), seed=0, emit=quiet, checkpoint=file, identity="a")
+    whole = file.read_bytes()
+    if damage != "identity":
+        file.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "junk": b"hello"}[damage])
+    fresh, module = toy_net(), toy_net()
+    identity = "b" if damage == "identity" else "a"
+    train(fresh, toy_data(), STEP, seed=0, emit=quiet)
+    train(module, toy_data(), STEP, seed=0, emit=quiet, checkpoint=file, identity=identity)
+    assert same(module, fresh)
+
+
+def test_a_loss_that_is_not_finite_names_the_place_and_a_way_out() -> None:
+    step = replace(STEP, optimizer=replace(SGD, lr=1e30), schedule=constant())
+    with pytest.raises(VerificationFailed) as caught:
+        train(toy_net(), toy_data(), step, seed=0, emit=quiet)
+    assert re.fullmatch(
+        r"training: epoch 1, iteration [2-5]: the loss is (nan|inf), the last finite one was [\d.e+]+; "
+        r"use a smaller learning rate, for example retrain.optimizer.lr=1e\+29",
+        str(caught.value),
+    )
+    assert caught.value.exit_code == 6
+
+
+def test_progress_is_told_a_few_times_a_second() -> None:
+    class Slow:
+        name, num_classes, train_size = "slow", 4, 6
+
+        def train_batches(self, batch_size: int, *, epoch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for _ in range(6):
+                time.sleep(0.12)
+                yield torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64)
+
+        def plain_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
+            raise AssertionError
+
+        def val_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+            raise AssertionError("the test set is not read while training")
+
+    told: list[tuple[str, Mapping[str, object]]] = []
+    train(
+        toy_net(),
+        Slow(),
+        replace(STEP, epochs=1, batch_size=1),
+        seed=0,
+        emit=lambda event, fields: told.append((event, fields)),
+    )
+    progress = [fields for event, fields in told if event == "progress"]
+    assert 1 <= len(progress) <= 4
+    assert all(fields["total"] == 6 and fields["what"] == "epoch 1/1" for fields in progress)
+    assert [event for event, _ in told][-1] == "epoch"
+
+
+def test_no_epochs_change_nothing() -> None:
+    module, before = toy_net(), toy_net()
+    assert train(module, toy_data(), replace(STEP, epochs=0), seed=0, emit=quiet) == []
+    assert same(module, before)
+    assert not module.training
+
+
+def test_auxiliary_outputs_are_left_aside() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = toy_net(0)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.net(x), torch.zeros(len(x), 1)
+
+    plain, module = toy_net(0), Two()
+    train(plain, toy_data(), STEP, seed=0, emit=quiet)
+    train(module, toy_data(), STEP, seed=0, emit=quiet)
+    assert same(module.net, plain)
