@@ -22,6 +22,7 @@ P90_RUNS, P99_RUNS = 1_000, 10_000  # 100 samples in the tail
 
 CONTROL = 0.02  # a model against its own copy may differ this much
 CONTROL_SHARE = 0.5  # of the claimed effect that the control may reach
+CONTROL_REACH = 0.10  # how far the control's interval may reach from 1 for a latency alone to be stated
 RESOLUTION = 0.05  # half-width of an interval around 1 that still says "no change"
 
 
@@ -101,7 +102,8 @@ def verdict_of(ratio: Ratio | None, control: Ratio, disturbance: str) -> tuple[s
 
     The control, a model against a byte copy of itself in the same rounds, shows what differences mean nothing here.
     - unstable: the control is off by more than 2 % and by more than half of the effect claimed (with one model:
-      more than 2 %); or the interval holds 1 and reaches further than 5 % from it, so that nothing can be said;
+      more than 2 %, or an interval that reaches 10 %); or the ratio's interval holds 1 and reaches further than 5 %
+      from it, so that nothing can be said;
     - faster, slower: the interval excludes 1 and the effect is more than twice the control's;
     - no measurable change: everything else.
     `disturbance` is appended to the reason of an unstable one.
@@ -111,6 +113,9 @@ def verdict_of(ratio: Ratio | None, control: Ratio, disturbance: str) -> tuple[s
     if control.effect > allowed:
         return f"unstable: the same model twice differs by {control.effect:.1%}{because}", False
     if ratio is None:
+        if max(control.high, 1 / control.low) - 1 > CONTROL_REACH:
+            reason = f"unstable: the same model twice differs by {control.low:.2f} to {control.high:.2f}"
+            return f"{reason}{because}", False
         return "stable", True
     width = max(ratio.high, 1 / ratio.low) - 1
     if ratio.low <= 1 <= ratio.high and width > RESOLUTION:

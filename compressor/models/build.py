@@ -16,6 +16,7 @@ from compressor.core import ModelSpec
 from compressor.errors import CompressorError, ModelError
 from compressor.models import cifar, user_code
 
+SEED = 0
 Family = Literal["torchvision", "timm", "cifar", "code"]
 FAMILIES: tuple[Family, ...] = ("cifar", "torchvision", "timm")  # in the order that settles ties between equals
 
@@ -230,7 +231,15 @@ class _WithoutInit(TorchFunctionMode):
 
 
 @contextmanager
-def weights_to_come() -> Iterator[None]:
-    """For building a network whose every weight is loaded next. Leaves the random numbers of the caller alone."""
-    with torch.random.fork_rng(devices=[]), _WithoutInit():
+def fixed_seed() -> Iterator[None]:
+    """The same random weights every time; the caller's random numbers are left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        yield
+
+
+@contextmanager
+def weights_to_come(source: str) -> Iterator[None]:
+    """For building a network whose every weight is loaded next. A user's code may draw more than weights, so it may."""
+    with fixed_seed(), nullcontext() if user_code.is_code(source) else _WithoutInit():
         yield

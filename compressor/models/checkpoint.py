@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
-from compressor.models.archive import look, pickle_in_zip
+from compressor.models.archive import MAX_EXPANSION, SPARE_BYTES, look, pickle_in_zip
 from compressor.models.pickle_scan import scan
 from compressor.models.unwrap import dense_float32, flatten_names, open_wrappers
 
@@ -64,6 +64,7 @@ def read_checkpoint(path: str | Path, *, trust_pickle: bool = False) -> Checkpoi
         loaded = _read_torch(path, trust_pickle=trust_pickle)
     held, notes = open_wrappers(loaded, where)
     state: Mapping[str, object] = held.state_dict() if isinstance(held, nn.Module) else held
+    _refuse_inflated(state, path)
     named, name_notes = flatten_names(state, where)
     tensors, type_notes = dense_float32(named, where)
     _check_finite(tensors, where)
@@ -75,6 +76,18 @@ def read_checkpoint(path: str | Path, *, trust_pickle: bool = False) -> Checkpoi
         arch=arch if isinstance(arch, str) else None,
         module=held if isinstance(held, nn.Module) else None,
     )
+
+
+def _refuse_inflated(state: Mapping[str, object], path: Path) -> None:
+    """A few bytes can ask for a tensor of any size; memory is only taken when someone reads it, so look before."""
+    plain = [each for each in state.values() if isinstance(each, Tensor) and each.layout == torch.strided]
+    storages = {
+        each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in plain if not each.is_meta
+    }
+    held, size = sum(storages.values()), path.stat().st_size
+    if held > MAX_EXPANSION * size + SPARE_BYTES:
+        found = f"{size:,} bytes that unpack to {held:,} bytes of tensors; they were not read"
+        raise UntrustedFile("untrusted file", str(path), found, "get it from its author again")
 
 
 def sha256(path: Path) -> str:

@@ -96,7 +96,7 @@ def load_folder(folder: str | Path) -> LoadedModel:
     if is_code(plan.model.source):
         _refuse_enclosed_code(folder, plan.model.source)
     spec = ModelSpec(plan.model.source, plan.model.input, plan.model.num_classes)
-    with weights_to_come():
+    with weights_to_come(spec.source):
         module = build(spec)
     _cut(module, plan.kept, tensors, folder)
     _set_attributes(module, plan.attributes, folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import torch
@@ -92,7 +92,7 @@ def mismatch(where: str, what: str, fit: Fit) -> ModelError:
 
 def load_weights(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:
     """Build, and load tensors that are known to fit."""
-    with weights_to_come():
+    with weights_to_come(spec.source):
         module = build(spec).float()
     state = module.state_dict()  # updated rather than replaced: it carries versions that some layers ask for
     absent = state.keys() - tensors.keys()
@@ -175,37 +175,55 @@ def _spec_for(arch: str, found: Shapes, num_classes: int | None, size: Size | No
 def _choose(
     specs: list[ModelSpec], tensors: Mapping[str, Tensor], where: str, hint: str | None
 ) -> tuple[nn.Module, ModelSpec, tuple[str, ...]]:
-    """The first of several, if all compute the same; otherwise the one the file itself names."""
-    first, *rest = specs
-    module, notes = load_weights(first, tensors)
-    if all(_same(module, spec, tensors, first.input) for spec in rest):
-        alike = ", ".join(spec.source for spec in rest)
-        said = (f"{alike} would do as well: the same tensors, the same outputs",) if rest else ()
-        return module, first, (*notes, *said)
+    """One of several that fit: the one the file names, or the first if all, or two libraries, compute the same."""
     for spec in specs:
-        if hint is not None and spec.source.partition(":")[2] == hint:
+        if len(specs) > 1 and hint is not None and spec.source.partition(":")[2] == hint:
             module, notes = load_weights(spec, tensors)
             return module, spec, (*notes, f"chosen among several because the file says arch = {hint}")
-    raise ModelError(
-        "checkpoint",
-        where,
-        f"ambiguous: its tensors fit {', '.join(spec.source for spec in specs)}, which compute different outputs",
-        f"say which, such as --set model.arch={first.source}",
-    )
+    first, *rest = specs
+    module, notes = load_weights(first, tensors)
+    image = torch.randn(1, *first.input, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        output = module(image) if rest else None
+    alike: list[ModelSpec] = []
+    for spec in rest:
+        if not _agreed(first, alike) and _same(output, image, spec, tensors):
+            alike.append(spec)
+    others = [spec for spec in rest if spec not in alike]
+    if alike:
+        notes = (*notes, f"{_sources(alike)} would do as well: the same tensors, the same outputs")
+    if others and not _agreed(first, alike):
+        raise ModelError(
+            "checkpoint",
+            where,
+            f"ambiguous: its tensors fit {_sources(specs)}, which compute different outputs",
+            f"say which, such as --set model.arch={first.source}",
+        )
+    if others:
+        notes = (*notes, f"{_sources(others)} fit too but are variants: name one with model.arch if it is that")
+    return module, first, notes
 
 
-def _same(module: nn.Module, spec: ModelSpec, tensors: Mapping[str, Tensor], size: Size) -> bool:
-    """Whether another architecture gives the same outputs for the same weights on one random image."""
-    image = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
+def _agreed(first: ModelSpec, alike: list[ModelSpec]) -> bool:
+    """Whether another library has the same network: then it is what everyone means, and the rest are variants of it."""
+    return any(spec.source.partition(":")[0] != first.source.partition(":")[0] for spec in alike)
+
+
+def _sources(specs: list[ModelSpec]) -> str:
+    return ", ".join(spec.source for spec in specs)
+
+
+def _same(output: object, image: Tensor, spec: ModelSpec, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether another architecture answers the image with the same output, given the same weights."""
     try:
-        other, _ = load_weights(spec, tensors)
+        other, _ = load_weights(replace(spec, input=(image.shape[1], image.shape[2], image.shape[3])), tensors)
         with torch.no_grad():
-            ours, theirs = module(image), other(image)
-    except Exception:  # an architecture that can't take the other's image is another architecture
+            theirs = other(image)
+    except Exception:  # an architecture that can't take this image is another one
         return False
-    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor) and ours.shape == theirs.shape):
+    if not (isinstance(output, Tensor) and isinstance(theirs, Tensor) and output.shape == theirs.shape):
         return False
-    return bool((ours - theirs).abs().max() <= SAME_OUTPUT * ours.abs().max())
+    return bool((output - theirs).abs().max() <= SAME_OUTPUT * output.abs().max())
 
 
 def _unknown(count: int, where: str, near: list[tuple[ModelSpec, Fit]]) -> ModelError:

@@ -85,21 +85,13 @@ def overlap(a: Sketch, b: Sketch) -> float:
 def fingerprint(source: str) -> list[Entry]:
     """Build an architecture on the meta device and describe it."""
     usual = defaults(source)
-    entries = []
+    entries: list[Entry] = []
     for headless in (False, True) if usual.num_classes == 0 else (False,):
         shapes, free = probe(source, usual.input[1:], headless=headless)
-        names, shapes_sketch = sketches(shapes, free)
-        entries.append(
-            Entry(
-                source,
-                headless,
-                names_fingerprint(shapes),
-                _fingerprint(_shape_words(shapes, free)),
-                names,
-                shapes_sketch,
-                free,
-            )
-        )
+        names = names_fingerprint(shapes)
+        if names not in [entry.names for entry in entries]:  # some have no classifier whatever they are told
+            fingerprint_shapes = _fingerprint(_shape_words(shapes, free))
+            entries.append(Entry(source, headless, names, fingerprint_shapes, *sketches(shapes, free), free))
     return entries
 
 

@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import nn
 
@@ -21,8 +20,10 @@ from compressor.models.build import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     RESCALES_INPUT,
+    SEED,
     build,
     defaults,
+    fixed_seed,
     split,
     timm_settings,
 )
@@ -31,7 +32,6 @@ from compressor.models.fit import compare, shapes_of, under_prefix
 from compressor.models.folder import PLAN, load_folder
 from compressor.models.identify import Recognised, identify, load_named, mismatch
 
-SEED = 0
 DIGITS = Path(__file__).with_name("resnet8-digits.safetensors")
 _DIGITS_SOURCE = "cifar:resnet8"
 
@@ -75,8 +75,7 @@ def _from_name(source: str, num_classes: int | None, size: Size | None) -> Loade
     spec = ModelSpec(base, size or usual.input, usual.num_classes if num_classes is None else num_classes)
     mean, std = _normalisation(spec)
     if not weights:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
+        with fixed_seed():
             module = build(spec)
         note = f"random weights (seed {SEED}): nothing was trained; add @WEIGHTS for published ones"
         return LoadedModel(module, spec, source, notes=(note,), mean=mean, std=std)
@@ -145,8 +144,7 @@ def _digits(source: str, base: str, weights: str) -> LoadedModel:
 def _from_code(source: str, num_classes: int | None, size: Size | None, trust_pickle: bool) -> LoadedModel:
     path, factory, checkpoint_path = user_code.split_code(source)
     base = f"{path.resolve()}:{factory}"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    with fixed_seed():
         module = user_code.build_module(base, num_classes)
     digest: str | None = None
     notes: tuple[str, ...] = ("weights as the factory returns them",)

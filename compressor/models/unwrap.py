@@ -144,6 +144,8 @@ def _refuse_unusual(name: str, tensor: Tensor, where: str) -> None:
         found = "is quantised"
     elif tensor.layout != torch.strided or tensor.is_nested:
         found = "is sparse or nested"
+    elif not tensor.is_floating_point() and not tensor.is_complex() and name.endswith(("weight", "bias")):
+        found = f"is {tensor.dtype}, not floating point (quantised?)"
     elif tensor.is_complex():
         found = "holds complex numbers"
     elif type(tensor) not in (Tensor, nn.Parameter):

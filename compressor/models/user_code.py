@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
 
@@ -49,8 +50,7 @@ def build_module(source: str, num_classes: int | None) -> nn.Module:
 def find_input(source: str, module: nn.Module) -> tuple[tuple[int, int, int], str]:
     """The input that the file names, or the first usual one that works; and a note saying which."""
     path, factory_name, _ = split_code(source)
-    with _failures_of(path), _importable(path.parent):
-        code = _import(path)
+    code = sys.modules[_module_name(path)]  # imported when the module was built
     for name in _NAMED_INPUTS:
         if hasattr(code, name):
             return _as_input(getattr(code, name), f"{path}:{name}"), f"input taken from {name} in {path.name}"
@@ -88,10 +88,14 @@ def _as_input(value: object, where: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def _module_name(path: Path) -> str:
+    return f"compressor_user_{path.stem}_{blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()}"
+
+
 def _import(path: Path) -> ModuleType:
     if not path.is_file():
         raise ModelError("model code", str(path), "no such file", "give path/to/file.py:factory")
-    name = f"compressor_user_{path.stem}"
+    name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None
     assert spec.loader is not None

@@ -60,7 +60,7 @@ def train(
             records.append(_epoch(forward, data, step, optimizer, epoch, seed, emit))
             if checkpoint:
                 saved.save(checkpoint, identity, module, optimizer, records)
-            emit("epoch", records[-1])
+            emit("epoch", {**records[-1], "epochs": step.epochs})
     module.to(memory_format=torch.contiguous_format)
     module.zero_grad(set_to_none=True)
     module.eval()

@@ -13,7 +13,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from compressor.core import Comparison
 from compressor.deploy import environment, latency, target, worker
 from compressor.deploy.latency import compare, rounds_for
 from compressor.deploy.target import Local, open_target

@@ -114,6 +114,7 @@ def test_tails_need_samples(n: int, has_p90: bool, has_p99: bool) -> None:
         ((1.08, 1.05, 1.10), (1 / 1.05, 0.9, 1.0), "unstable: the same model twice differs by 5.0%; busy", False),
         ((1.05, 0.80, 1.30), (1.00, 0.99, 1.01), "unstable: the ratio is anywhere from 0.80 to 1.30; busy", False),
         (None, (1.01, 0.99, 1.03), "stable", True),
+        (None, (1.01, 0.95, 1.48), "unstable: the same model twice differs by 0.95 to 1.48; busy", False),
         (None, (1.03, 0.99, 1.05), "unstable: the same model twice differs by 3.0%; busy", False),
     ],
 )

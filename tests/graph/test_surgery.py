@@ -27,7 +27,7 @@ from compressor.methods.criteria import l1
 def awake(module: nn.Module) -> nn.Module:
     """Random BatchNorm statistics: those a network is born with would hide a wrong index."""
     random = torch.Generator().manual_seed(0)
-    for name, tensor in (*module.named_buffers(), *module.named_parameters()):
+    for _, tensor in (*module.named_buffers(), *module.named_parameters()):
         if tensor.ndim == 1 and tensor.is_floating_point():
             with torch.no_grad():
                 tensor.uniform_(0.5, 1.5, generator=random)

@@ -82,6 +82,9 @@ def exported() -> bytes:
 WEIGHTS = {"conv.weight": torch.ones(4, 3, 3, 3)}
 HEADER = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
 
+# {"w": torch.FloatTensor(4 * 10 ** 8)}: 1.6 GB that the system hands out and nobody has written
+HUGE = b"\x80\x02}X\x01\x00\x00\x00wctorch\nFloatTensor\nJ" + (4 * 10**8).to_bytes(4, "little") + b"\x85Rs."
+
 CASES: dict[str, tuple[bytes, int, str]] = {
     "empty": (b"", 3, "empty"),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(64), 3, "PNG"),
@@ -102,6 +105,7 @@ CASES: dict[str, tuple[bytes, int, str]] = {
     "complex": (saved({"w": torch.ones(2, dtype=torch.complex64)}), 3, "complex"),
     "meta": (saved({"w": torch.ones(2, device="meta")}), 3, "meta"),
     "expanded": (saved({"w": torch.ones(1).expand(1 << 20, 1 << 20)}), 3, "more numbers"),
+    "integers": (saved({"w.weight": torch.ones(2, dtype=torch.int8)}), 3, "quantised"),
     "damaged pickle": (rezipped(nothing, pickled=b"\x80\x02}q"), 3, "damaged"),
     "safetensors cut": (safetensors(HEADER, bytes(8))[:40], 3, "cut short"),
     "safetensors short": (safetensors(HEADER, bytes(4)), 3, "safetensors"),
@@ -115,6 +119,7 @@ CASES: dict[str, tuple[bytes, int, str]] = {
     "same name": (rezipped(lambda z: z.writestr("archive/DATA.PKL", b"x")), 4, "share a name"),
     "laughs": (rezipped(nothing, pickled=laughs(200, last=b"K\x00s")), 4, "unfold"),
     "deep tuples": (rezipped(nothing, pickled=b"\x80\x02}K\x01" + b"\x85" * 100_000 + b"K\x00s."), 4, "unfold"),
+    "huge tensor": (rezipped(nothing, pickled=HUGE), 4, "unpack to 1,600,000,000 bytes"),
     "many operations": (rezipped(nothing, pickled=b"\x80\x02" + b"N0" * 1_500_000 + b"}."), 4, "operations"),
 }
 

@@ -1,0 +1,5 @@
+"""`python -m compressor`, the same as `compress`."""
+
+from compressor.cli import main
+
+main()

@@ -1,0 +1,72 @@
+"""Every method passes the same checks; a new one inherits them by existing."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compressor.core import Choose, Remove, Selection
+from compressor.graph.analyse import analyse
+from compressor.graph.choose import choose
+from compressor.graph.cost import count
+from compressor.graph.score import scores
+from compressor.methods import Method, methods
+
+SELECTION = Selection(ratio=0.5)
+
+
+@pytest.fixture(params=methods().values(), ids=methods().keys())
+def method(request: pytest.FixtureRequest) -> type[Method]:
+    return request.param
+
+
+def pico() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(6, 4),
+    ).eval()  # fmt: skip
+
+
+def test_steps_choose_before_they_remove(method: type[Method]) -> None:
+    steps = method().steps(SELECTION)
+    kinds = [type(step) for step in steps]
+    assert kinds.index(Choose) < kinds.index(Remove)
+    assert kinds[-1] is Remove
+
+
+def test_settings_survive_a_round_trip_and_refuse_strangers(method: type[Method]) -> None:
+    settings = method()
+    assert method.model_validate(settings.model_dump()) == settings
+    with pytest.raises(ValueError, match="stranger"):
+        method.model_validate({"stranger": 1})
+
+
+def test_the_paper_is_cited_where_the_method_is(method: type[Method]) -> None:
+    assert re.search(r"arXiv:\d{4}\.\d{4,5}", sys.modules[method.__module__].__doc__ or "")
+
+
+def test_the_same_model_gives_the_same_plan_and_every_group_keeps_a_channel(method: type[Method]) -> None:
+    module, inputs = pico(), torch.randn(1, 3, 8, 8)
+    structure = analyse(module, inputs, name="pico")
+    (step,) = (each for each in method().steps(SELECTION) if isinstance(each, Choose))
+    plans = []
+    for _ in range(2):
+        graded = scores(module, structure.groups, step.criterion)
+        plans.append(choose(structure.groups, graded, step.selection, structure.cost, count(module, inputs))[0])
+    assert plans[0].kept.keys() == plans[1].kept.keys() == {"0", "3"}
+    for name, kept in plans[0].kept.items():
+        assert (kept == plans[1].kept[name]).all()
+        assert kept.any()
+
+
+def test_scores_follow_a_permutation_of_the_filters(method: type[Method]) -> None:
+    (step,) = (each for each in method().steps(SELECTION) if isinstance(each, Choose))
+    rows = torch.randn(6, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    assert np.array_equal(step.criterion(rows)[order].numpy(), step.criterion(rows[order]).numpy())

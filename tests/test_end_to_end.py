@@ -1,0 +1,223 @@
+"""The command line as a user runs it: every file of the contract is right, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import compressor
+
+CONTRACT = {
+    "version": int, "model": str, "method": str, "steps": list, "dense": dict, "slim": dict, "ratios": dict,
+    "certificate": dict, "onnx": dict, "accuracy_steps": dict, "groups": dict, "bench": dict, "seconds": dict,
+    "environment": dict, "warnings": list,
+}  # fmt: skip
+FILES = {
+    "model.onnx", "dense.onnx", "slim.safetensors", "plan.json",
+    "recipe.yaml", "report.json", "report.html", "run.jsonl",
+}  # fmt: skip
+QUICK = ("--set", "retrain.epochs=1", "--set", "retrain.schedule.name=constant", "--target", "none")
+
+
+def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "compressor", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The quickstart, measured, as the README runs it but shorter."""
+    cwd = tmp_path_factory.mktemp("quickstart")
+    done = run(
+        "cifar:resnet8@digits", "--recipe", "quickstart", "-o", "out", "--json", "--set", "retrain.epochs=1",
+        "--set", "retrain.schedule.name=constant", "--set", "bench.seconds=0.3", cwd=cwd,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return cwd / "out", json.loads(done.stdout)
+
+
+def test_the_folder_holds_the_contracts_files_and_nothing_is_left_beside(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = finished
+    assert {path.name for path in out.iterdir()} == FILES
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert {path.stat().st_mode & 0o044 for path in out.iterdir()} == {0o044}, "others may read what a container wrote"
+
+
+def test_the_report_is_the_one_on_stdout_and_keeps_the_contract(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, printed = finished
+    report = json.loads((out / "report.json").read_text())
+    assert report == printed
+    assert {key: type(report[key]) for key in CONTRACT} == CONTRACT
+    assert report["slim"]["macs"] <= 0.5 * report["dense"]["macs"]
+    assert report["ratios"]["macs"] == pytest.approx(report["dense"]["macs"] / report["slim"]["macs"])
+    assert report["certificate"]["ok"]
+    assert report["certificate"]["max_rel_error"] < 1e-9
+    assert report["onnx"]["ok"]
+    assert list(report["accuracy_steps"]) == ["dense", "after surgery", "after recalibration", "after retraining"]
+    assert report["accuracy_steps"]["dense"] > 95
+    assert report["slim"]["accuracy"] == report["accuracy_steps"]["after retraining"] > 80
+    assert report["slim"]["latency_ms"]["p50"] > 0
+    assert report["groups"]["frozen"] == [{"name": "linear", "reason": "output of the model"}]
+
+
+def test_the_onnx_file_answers_as_the_reloaded_module_for_any_batch(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, report = finished
+    module = compressor.load(out)
+    assert sum(parameter.numel() for parameter in module.parameters()) == report["slim"]["params"]
+    session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        x = torch.randn(batch, 1, 8, 8)
+        (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        with torch.inference_mode():
+            np.testing.assert_allclose(found, module(x).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_resolved_recipe_runs_again_to_the_same_weights(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = finished
+    cwd = out.parent.parent
+    done = run("cifar:resnet8@digits", "-r", out / "recipe.yaml", "-o", cwd / "again", "--target", "none", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    first, second = load_file(out / "slim.safetensors"), load_file(cwd / "again" / "slim.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_verify_finds_a_changed_byte(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    out, _ = finished
+    assert run("verify", out, cwd=tmp_path).returncode == 0
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", out, copy], check=True)
+    content = bytearray((copy / "slim.safetensors").read_bytes())
+    content[-3] ^= 0x40
+    (copy / "slim.safetensors").write_bytes(content)
+    done = run("verify", copy, cwd=tmp_path)
+    assert done.returncode == 6
+    assert "slim.safetensors" in done.stderr
+
+
+def test_a_finished_folder_is_pruned_further_in_the_originals_numbering(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, report = finished
+    done = run(out, "-r", "quickstart", "-o", "more", "--json", *QUICK, "--set", "prune.target.macs=30%", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    second = json.loads(done.stdout)
+    assert second["slim"]["macs"] <= 0.3 * report["dense"]["macs"]
+    plan = json.loads((tmp_path / "more" / "plan.json").read_text())
+    first_plan = json.loads((out / "plan.json").read_text())
+    kept, kept_before = plan["kept"]["conv1.weight"]["0"], first_plan["kept"]["conv1.weight"]["0"]
+    assert set(kept) <= set(kept_before)
+    assert run("verify", tmp_path / "more", cwd=tmp_path).returncode == 0
+
+
+def test_an_existing_folder_is_never_touched_without_force(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("x")
+    done = run("cifar:resnet8@digits", "-r", "quickstart", "-o", "out", *QUICK, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "already exists" in done.stderr
+    assert (tmp_path / "out" / "precious").read_text() == "x"
+    assert run("cifar:resnet8@digits", "-r", "quickstart", "-o", "out", "--force", *QUICK, cwd=tmp_path).returncode == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+
+
+def test_without_data_the_report_says_what_was_not_done(tmp_path: Path) -> None:
+    done = run(
+        "cifar:resnet20",
+        "-r",
+        "l1",
+        "-o",
+        "out",
+        "--json",
+        "--target",
+        "none",
+        "--set",
+        "prune.round_to=1",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["dense"]["accuracy"] is None
+    assert report["slim"]["latency_ms"] is None
+    words = " ".join(report["warnings"])
+    assert "not retrained" in words
+    assert "accuracy" in words
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "words"),
+    [
+        ("prune.target.macs=0.1%", 5, "target not reachable"),
+        ("gates.accuracy_drop=0.0%", 7, "accuracy gate failed"),
+        ("prune.layers=[{match: nothing, freeze: true}]", 2, "'nothing'"),
+        ("prune.layers=[{match: '*', freeze: true}]", 5, "target not reachable"),
+        ("model.num_classes=7", 3, "linear"),
+    ],
+)
+def test_what_cannot_be_met_ends_with_its_code_in_one_line(
+    tmp_path: Path, override: str, code: int, words: str
+) -> None:
+    done = run(
+        "cifar:resnet8@digits", "-r", "quickstart", "-o", "out", "-q", "--set", "retrain.epochs=0", "--target", "none",
+        "--set", override, "--set", "retrain.recalibrate=false", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    kept = code in (7, 8)
+    assert (tmp_path / "out").exists() == kept
+    assert not (tmp_path / ".out.partial").exists()
+
+
+def test_a_checkpoint_without_its_classifier_is_refused_by_name(tmp_path: Path) -> None:
+    tensors = load_file(Path(compressor.__file__).parent / "models" / "resnet8-digits.safetensors")
+    del tensors["linear.bias"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    done = run("model.safetensors", "-r", "quickstart", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "linear.bias" in done.stderr
+
+
+def test_a_terminated_run_is_finished_by_resume_to_the_same_weights(tmp_path: Path) -> None:
+    settings = ("-r", "quickstart", "--target", "none", "--set", "retrain.epochs=6")
+    assert run("cifar:resnet8@digits", *settings, "-o", "whole", cwd=tmp_path).returncode == 0
+    command = [sys.executable, "-m", "compressor", "cifar:resnet8@digits", *settings, "-o", "cut"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    saved = tmp_path / ".cut.partial" / ".training"
+    deadline = time.monotonic() + 120
+    while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert not (tmp_path / "cut").exists()
+    done = run("cifar:resnet8@digits", *settings, "-o", "cut", "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = (load_file(tmp_path / name / "slim.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_plan_and_inspect_answer_without_writing_anything(tmp_path: Path) -> None:
+    done = run("plan", "cifar:resnet8@digits", "-r", "quickstart", "--target", "none", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["slim"]["macs"] <= 0.5 * plan["dense"]["macs"]
+    assert "not measured" in plan["worth_it"]
+    assert len(plan["schedule"]) == 4
+    done = run("inspect", "cifar:resnet8@digits", "--json", cwd=tmp_path)
+    info = json.loads(done.stdout)
+    assert info["params"] == 75_002
+    assert info["coverage"]["prunable_macs_percent"] > 90
+    assert list(tmp_path.iterdir()) == []

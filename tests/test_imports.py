@@ -1,0 +1,93 @@
+"""Imports run one way, and the modules that answer usage errors load nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import compressor
+
+PACKAGE = Path(compressor.__file__).parent
+
+# Each room and the rooms it may import from; a room may always import from itself.
+BASE = {"errors", "schedules", "core"}
+ALLOWED = {
+    "": set(),
+    "errors": set(),
+    "schedules": {"core"},
+    "core": set(),
+    "methods": BASE,
+    "graph": BASE,
+    "models": BASE,
+    "training": BASE,
+    "deploy": BASE,
+    "recipe": BASE | {"methods"},
+    "report": BASE,
+    "engine": BASE | {"graph", "training"},
+    "journal": BASE,
+    "output": BASE,
+    "gates": BASE | {"recipe", "report"},
+    "stages": BASE | {"deploy", "engine", "gates", "graph", "journal", "models", "recipe", "report", "training"},
+    "pipeline": BASE | {"deploy", "engine", "journal", "output", "recipe", "report", "stages"},
+    "questions": BASE | {"deploy", "engine", "graph", "journal", "models", "recipe", "report", "stages"},
+    "terminal": BASE,
+    "failures": BASE,
+    "__main__": {"cli"},
+    "cli": BASE | {"failures", "pipeline", "questions", "recipe", "report", "terminal"},
+}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "compressor":
+            if node.module == "compressor":
+                found |= {f"compressor.{alias.name}" for alias in node.names if not alias.name.startswith("__")}
+            else:
+                found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("compressor.")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_from_the_rooms_below_it(path: Path) -> None:
+    relative = path.relative_to(PACKAGE)
+    if relative == Path("__init__.py"):
+        return  # names compressor.load, lazily
+    own = relative.parts[0].removesuffix(".py")
+    assert own in ALLOWED, f"{own} is a new room: say here what it may import"
+    strangers = {each for each in imports(path) if room(each) not in ALLOWED[own] | {own}}
+    assert not strangers, f"{relative} imports {sorted(strangers)}"
+
+
+def test_the_package_the_recipe_and_the_methods_load_without_torch_or_numpy() -> None:
+    code = (
+        "import sys, compressor, compressor.cli, compressor.recipe, compressor.schedules\n"
+        "from compressor.methods import methods\n"
+        "methods()\n"
+        "print([name for name in ('torch', 'numpy', 'onnx', 'onnxruntime', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_telemetry_is_off_whatever_the_environment_says() -> None:
+    code = "import os, compressor; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "1"
+
+
+def test_the_public_names() -> None:
+    assert compressor.__all__ == ["__version__", "load"]
+    assert callable(compressor.load)
