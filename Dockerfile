@@ -2,7 +2,8 @@
 # Run:    docker run --rm -v "$PWD:/w" -w /w compress model.pt --recipe l1
 FROM python:3.12-slim
 
-ENV PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1
+# HOME and USER serve whoever `--user` names: PyTorch asks for both, and neither need be in /etc/passwd.
+ENV PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 HOME=/tmp USER=compress
 
 COPY pyproject.toml README.md LICENSE /src/
 COPY compressor /src/compressor

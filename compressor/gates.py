@@ -43,15 +43,14 @@ def judge(
     return verdicts
 
 
-def closing_error(report: Report) -> CompressorError | None:
-    """The error of the first failed target or gate, with the report in it; None when all are met."""
+def close(report: Report) -> Report:
+    """The report; or the error of the first target or gate that failed, raised with the report in it."""
     for gate in report["gates"]:
-        if gate["ok"]:
-            continue
-        error = _error(gate)
-        error.report = report
-        return error
-    return None
+        if not gate["ok"]:
+            error = _error(gate)
+            error.report = report
+            raise error
+    return report
 
 
 def _error(gate: Gate) -> CompressorError:

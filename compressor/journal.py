@@ -19,7 +19,8 @@ class Journal:
         self._start = time.perf_counter()
         self.warnings: list[str] = []
         self.notes: list[str] = []
-        self.events: list[dict[str, object]] = []
+        earlier = path.read_text(encoding="utf-8").splitlines() if path.exists() else []  # of a run that is resumed
+        self.events: list[dict[str, object]] = [json.loads(line) for line in earlier]
         self.seconds: dict[str, float] = {}
 
     def __enter__(self) -> Journal:

@@ -12,12 +12,16 @@ from pathlib import Path
 
 from compressor.errors import CompressorError, RecipeError, Temporary
 
+CHECKPOINT = ".training"
+"""Name of the file in the folder that training leaves its state in, epoch by epoch."""
+
 
 @contextmanager
 def assembled(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
     """A folder to write into; it becomes `out` when the block ends well.
 
-    An interrupted run leaves it (hidden, beside `out`) for `--resume`; an error of the user's removes it.
+    An interrupted run leaves it (hidden, beside `out`) for `--resume`, and so does one that failed after training had
+    begun: hours of work outlive an unreachable device. Any other error removes it.
 
     Raises:
         RecipeError: `out` exists and `force` is not given, or its place can't be written to.
@@ -43,7 +47,7 @@ def assembled(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
         try:
             yield draft
         except CompressorError as error:
-            if error.exit_code != Temporary.exit_code:
+            if error.exit_code != Temporary.exit_code and not (draft / CHECKPOINT).exists():
                 shutil.rmtree(draft, ignore_errors=True)
             raise
         (draft / ".lock").unlink()

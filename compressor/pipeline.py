@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compressor.artefacts import write
 from compressor.core import Emit
 from compressor.deploy.target import open_target
 from compressor.engine import Surroundings, begin, perform
+from compressor.gates import close
 from compressor.journal import Journal
-from compressor.output import assembled
+from compressor.output import CHECKPOINT, assembled
 from compressor.recipe import Recipe
 from compressor.report.schema import Report
-from compressor.stages import close, export_both, identify, load, measure, open_recipe_data, rounding, steps, write
+from compressor.stages import export_both, identify, load, measure, open_recipe_data, rounding, steps
 
 
 def compress(
@@ -34,11 +36,12 @@ def compress(
     with assembled(out, force=force, resume=resume) as folder, Journal(folder / "run.jsonl", emit) as journal:
         dense = load(source, recipe, trust_pickle, journal)
         images = open_recipe_data(recipe, data, dense, journal)
-        around = Surroundings(images, recipe.seed, journal, folder / ".training", identify(recipe, dense))
+        around = Surroundings(images, recipe.seed, journal, folder / CHECKPOINT, identify(recipe, dense))
         start = work = begin(dense, around)
         for step in steps(recipe, rounding(recipe, target, journal), images):
             work = perform(step, work, around)
         exports = export_both(start, work, recipe, images, folder, journal)
         comparisons = measure(exports, recipe, target, images, journal)
+        around.checkpoint.unlink(missing_ok=True)
         report = write(recipe, start, work, exports, comparisons, folder, journal)
     return close(report)

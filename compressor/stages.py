@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from compressor import __version__
@@ -22,17 +21,9 @@ from compressor.deploy.staircase import rewarded_rounding
 from compressor.deploy.target import Local
 from compressor.engine import Work, example
 from compressor.errors import VerificationFailed
-from compressor.gates import closing_error, judge
-from compressor.graph.cost import count
-from compressor.graph.shrink import sizes
 from compressor.journal import Journal
-from compressor.models.folder import plan_json
 from compressor.models.source import load_model
 from compressor.recipe import Recipe
-from compressor.report.files import write_json, write_text
-from compressor.report.page import write_page
-from compressor.report.record import assemble, bench, samples
-from compressor.report.schema import Report
 from compressor.training.data import infer_source, open_data
 
 WITHOUT_TARGET = 8  # channels; what most runtimes reward, when there is no device to ask
@@ -172,76 +163,11 @@ def measure(
     return comparisons
 
 
-def write(
-    recipe: Recipe,
-    start: Work,
-    work: Work,
-    exports: Exports,
-    comparisons: Sequence[Comparison],
-    folder: Path,
-    journal: Journal,
-) -> Report:
-    """Everything the output folder holds beside the two ONNX files."""
-    assert work.plan is not None and work.certificate is not None, "every method chooses and removes"
-    dense_cost, slim_cost = (count(each.model.module, example(each.model)) for each in (start, work))
-    gates = judge(recipe, work.original, slim_cost, work.accuracy, comparisons)
-    report = assemble(
-        name=start.model.name,
-        method=recipe.prune.method,
-        steps=work.log,
-        spec=work.model.spec,
-        tensors=tuple(start.model.module.state_dict()),
-        dense_cost=dense_cost,
-        slim_cost=slim_cost,
-        dense_onnx=exports.dense,
-        slim_onnx=exports.slim,
-        accuracy=work.accuracy,
-        comparison=comparisons[0] if comparisons else None,
-        certificate=work.certificate,
-        groups=work.groups,
-        plan=work.plan,
-        seconds={**journal.seconds, **work.seconds},
-        seed=recipe.seed,
-        gates=gates,
-        warnings=journal.warnings,
-        notes=journal.notes,
-    )
-    (folder / "slim.safetensors").write_bytes(save(_distinct(work.model.module.state_dict(keep_vars=True))))
-    attributes = sizes(work.structure.attributes, work.model.module)
-    write_json(
-        folder / "plan.json", plan_json(work.model, attributes, {each["name"]: each for each in report["layers"]})
-    )
-    write_text(folder / "recipe.yaml", recipe.to_yaml())
-    names = ("model.onnx", "dense.onnx", "slim.safetensors", "plan.json", "recipe.yaml")
-    report["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-    report["batches"] = [bench(each, ("dense.onnx", "model.onnx")) for each in comparisons]
-    write_page(report, journal.events, samples(comparisons[0] if comparisons else None), folder / "report.html")
-    write_json(folder / "report.json", report)
-    (folder / ".training").unlink(missing_ok=True)
-    return report
-
-
-def close(report: Report) -> Report:
-    """The report, or the error of the first gate that failed, which carries it."""
-    error = closing_error(report)
-    if error is not None:
-        raise error
-    return report
-
-
 def _inputs(model: LoadedModel, data: Data | None, images: int) -> Tensor:
     """Real images where there are any, seeded noise otherwise."""
     if data is None:
         return example(model, images)
     return torch.cat(list(data.plain_batches(images, images=images)))
-
-
-def _distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A tensor with several names is stored under its first."""
-    first: dict[int, str] = {}
-    for name, tensor in tensors.items():
-        first.setdefault(id(tensor), name)
-    return {name: tensors[name].detach().contiguous() for name in first.values()}
 
 
 @contextmanager

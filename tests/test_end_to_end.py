@@ -162,7 +162,7 @@ def test_without_data_the_report_says_what_was_not_done(tmp_path: Path) -> None:
         ("gates.accuracy_drop=0.0%", 7, "accuracy gate failed"),
         ("prune.layers=[{match: nothing, freeze: true}]", 2, "'nothing'"),
         ("prune.layers=[{match: '*', freeze: true}]", 5, "target not reachable"),
-        ("model.num_classes=7", 3, "linear"),
+        ("model.num_classes=7", 3, "model.num_classes says 7"),
     ],
 )
 def test_what_cannot_be_met_ends_with_its_code_in_one_line(

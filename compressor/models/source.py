@@ -65,6 +65,10 @@ def load_model(
     if arch not in ("auto", loaded.spec.source):
         found = f"it is {loaded.spec.source}, but model.arch says {arch}"
         raise ModelError("model", source, found, "set model.arch to auto; it is for checkpoints only")
+    for key, asked, has in (("num_classes", num_classes, loaded.spec.num_classes), ("input", input, loaded.spec.input)):
+        if asked not in (None, has):
+            found = f"it has {has}, but model.{key} says {asked}"
+            raise ModelError("model", source, found, f"set model.{key} to auto, or to what the weights are for")
     return loaded
 
 

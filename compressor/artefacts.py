@@ -1,0 +1,87 @@
+"""What the output folder holds beside the two ONNX files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import Tensor
+
+from compressor.core import Comparison
+from compressor.engine import Work, example
+from compressor.gates import judge
+from compressor.graph.cost import count
+from compressor.graph.shrink import sizes
+from compressor.journal import Journal
+from compressor.models.folder import PLAN, WEIGHTS, plan_json
+from compressor.recipe import Recipe
+from compressor.report.files import write_json, write_text
+from compressor.report.page import write_page
+from compressor.report.record import assemble, bench, samples
+from compressor.report.schema import Report
+from compressor.stages import Exports
+
+HASHED = {".onnx", ".data", ".safetensors", ".json", ".yaml"}
+
+
+def write(
+    recipe: Recipe,
+    start: Work,
+    work: Work,
+    exports: Exports,
+    comparisons: Sequence[Comparison],
+    folder: Path,
+    journal: Journal,
+) -> Report:
+    """Write weights, plan, resolved recipe and report; the report names every file's SHA-256."""
+    assert work.plan is not None and work.certificate is not None, "every method chooses and removes"
+    dense_cost, slim_cost = (count(each.model.module, example(each.model)) for each in (start, work))
+    gates = judge(recipe, work.original, slim_cost, work.accuracy, comparisons)
+    report = assemble(
+        name=start.model.name,
+        method=recipe.prune.method,
+        steps=work.log,
+        spec=work.model.spec,
+        tensors=tuple(start.model.module.state_dict()),
+        dense_cost=dense_cost,
+        slim_cost=slim_cost,
+        dense_onnx=exports.dense,
+        slim_onnx=exports.slim,
+        accuracy=work.accuracy,
+        comparison=comparisons[0] if comparisons else None,
+        certificate=work.certificate,
+        groups=work.groups,
+        plan=work.plan,
+        seconds={**journal.seconds, **work.seconds},
+        seed=recipe.seed,
+        gates=gates,
+        warnings=journal.warnings,
+        notes=journal.notes,
+    )
+    weights = save(_distinct(work.model.module.state_dict(keep_vars=True)))
+    (folder / WEIGHTS).write_bytes(weights)
+    layers = {each["name"]: each for each in report["layers"]}
+    attributes = sizes(work.structure.attributes, work.model.module)
+    digest = hashlib.sha256(weights).hexdigest()
+    write_json(folder / PLAN, plan_json(work.model, attributes, layers, weights_sha256=digest))
+    write_text(folder / "recipe.yaml", recipe.to_yaml())
+    report["batches"] = [bench(each, ("dense.onnx", "model.onnx")) for each in comparisons]
+    report["files"] = {path.name: _digest(path) for path in sorted(folder.iterdir()) if path.suffix in HASHED}
+    write_page(report, journal.events, samples(comparisons[0] if comparisons else None), folder / "report.html")
+    write_json(folder / "report.json", report)
+    return report
+
+
+def _distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A tensor with several names is stored under its first."""
+    first: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        first.setdefault(id(tensor), name)
+    return {name: tensors[name].detach().contiguous() for name in first.values()}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
