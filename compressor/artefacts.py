@@ -23,7 +23,7 @@ from compressor.report.record import assemble, bench, samples
 from compressor.report.schema import Report
 from compressor.stages import Exports
 
-HASHED = {".onnx", ".data", ".safetensors", ".json", ".yaml"}
+REPORT = "report.json"
 
 
 def write(
@@ -35,7 +35,7 @@ def write(
     folder: Path,
     journal: Journal,
 ) -> Report:
-    """Write weights, plan, resolved recipe and report; the report names every file's SHA-256."""
+    """Write weights, plan, resolved recipe and report; the report names every other file's SHA-256."""
     assert work.plan is not None and work.certificate is not None, "every method chooses and removes"
     dense_cost, slim_cost = (count(each.model.module, example(each.model)) for each in (start, work))
     gates = judge(recipe, work.original, slim_cost, work.accuracy, comparisons)
@@ -68,9 +68,10 @@ def write(
     write_json(folder / PLAN, plan_json(work.model, attributes, layers, weights_sha256=digest))
     write_text(folder / "recipe.yaml", recipe.to_yaml())
     report["batches"] = [bench(each, ("dense.onnx", "model.onnx")) for each in comparisons]
-    report["files"] = {path.name: _digest(path) for path in sorted(folder.iterdir()) if path.suffix in HASHED}
     write_page(report, journal.events, samples(comparisons[0] if comparisons else None), folder / "report.html")
-    write_json(folder / "report.json", report)
+    others = [path for path in sorted(folder.iterdir()) if path.name != REPORT and not path.name.startswith(".")]
+    report["files"] = {path.name: _digest(path) for path in others}
+    write_json(folder / REPORT, report)
     return report
 
 

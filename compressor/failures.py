@@ -15,8 +15,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
-class Terminated(SystemExit):
-    """SIGTERM arrived; a SystemExit, so that every `with` and `finally` on the way out runs."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; every `with` and `finally` on the way out runs, and who catches exceptions lets it through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ def failure(error: BaseException, out: Path | None = None) -> Failure:
             return Failure(error.lines, error.exit_code)
         case click.UsageError():
             return Failure((_usage(error),), 2)
-        case KeyboardInterrupt() | click.exceptions.Abort():
-            return Failure((f"interrupted: {where}: Ctrl-C; {again}",), 130)
         case Terminated():
             return Failure((f"interrupted: {where}: SIGTERM; {again}",), 143)
+        case KeyboardInterrupt() | click.exceptions.Abort():
+            return Failure((f"interrupted: {where}: Ctrl-C; {again}",), 130)
         case BrokenPipeError():
             return Failure((), 141)  # what a shell reports for a program whose reader has left
         case _ if _is_full(error):

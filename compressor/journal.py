@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +20,7 @@ class Journal:
         self._start = time.perf_counter()
         self.warnings: list[str] = []
         self.notes: list[str] = []
-        earlier = path.read_text(encoding="utf-8").splitlines() if path.exists() else []  # of a run that is resumed
-        self.events: list[dict[str, object]] = [json.loads(line) for line in earlier]
+        self.events: list[dict[str, object]] = _earlier(path)
         self.seconds: dict[str, float] = {}
 
     def __enter__(self) -> Journal:
@@ -42,3 +42,13 @@ class Journal:
             self.events.append(entry)
             self._file.write(json.dumps(entry) + "\n")
         self._emit(event, fields)
+
+
+def _earlier(path: Path) -> list[dict[str, object]]:
+    """Events of the run that is resumed; a last line that a kill or a full disk cut off is removed."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    os.truncate(path, whole)
+    return [json.loads(line) for line in content[:whole].splitlines()]

@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,30 @@ from compressor.errors import CompressorError, RecipeError, Temporary
 
 CHECKPOINT = ".training"
 """Name of the file in the folder that training leaves its state in, epoch by epoch."""
+
+_LOCK = ".lock"
+
+
+def refuse_taken(out: Path, *, force: bool, inputs: Iterable[str] = ()) -> None:
+    """Raises RecipeError where `out` exists and may not be replaced: without `force`, or with more in it than a result.
+
+    `inputs`: what the run reads; paths of files and folders, or anything else.
+    """
+    if not os.path.lexists(out):
+        return
+    if not force:
+        raise RecipeError("output", str(out), "already exists", "choose another --out, or --force to replace it")
+    place = out.resolve()
+    held = [each for each in inputs if place in Path(each).resolve().parents and Path(each).exists()]
+    found = None
+    if place in (Path.cwd(), *Path.cwd().parents):
+        found = "the current folder, or one it is in"
+    elif out.is_mount():
+        found = "a mount point, which can't be replaced"
+    elif held:
+        found = f"holds {held[0]}, which --force would delete"
+    if found:
+        raise RecipeError("output", str(out), found, "choose another --out, such as a new folder in it")
 
 
 @contextmanager
@@ -27,63 +51,80 @@ def assembled(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
         RecipeError: `out` exists and `force` is not given, or its place can't be written to.
         Temporary: another run is writing there.
     """
+    refuse_taken(out, force=force)
     out = out.absolute()
-    if out.exists() and not force:
-        raise RecipeError("output", str(out), "already exists", "choose another --out, or --force to replace it")
     draft = out.with_name(f".{out.name}.partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if draft.exists() and not resume:
-            _locked_remove(draft)
-        draft.mkdir(exist_ok=True)
-        lock = os.open(draft / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-        found = f"can't be written ({os.strerror(error.errno or 0).lower()})"
-        raise RecipeError("output", str(out), found, "choose another place with --out") from error
-    try:
-        _take(lock, draft)
+    with _locked(draft, out):
+        if not resume:
+            _clear(draft)
         try:
             yield draft
         except CompressorError as error:
             if error.exit_code != Temporary.exit_code and not (draft / CHECKPOINT).exists():
                 shutil.rmtree(draft, ignore_errors=True)
             raise
-        (draft / ".lock").unlink()
-        if out.exists():
-            _swap(draft, out)
-        else:
-            draft.rename(out)
+        refuse_taken(out, force=force)  # it may have appeared since
+        (draft / _LOCK).unlink()
+        _publish(draft, out)
+
+
+@contextmanager
+def _locked(draft: Path, out: Path) -> Iterator[None]:
+    """`draft` exists and is this process's alone."""
+    lock = _open_lock(draft)
+    try:
+        if not _take(lock, draft):
+            found = "another run is writing there"
+            raise Temporary("output", str(out), found, "wait for it, or choose another --out")
+        yield
     finally:
         os.close(lock)
 
 
-def _take(lock: int, draft: Path) -> None:
+def _open_lock(draft: Path) -> int:
+    try:
+        draft.mkdir(parents=True, exist_ok=True)
+        if draft.is_symlink():  # of whoever may write here: what it leads to is not ours to clear
+            raise FileExistsError(errno.EEXIST, "a link", str(draft))
+        return os.open(draft / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        found = f"can't be written ({os.strerror(error.errno or 0).lower()})"
+        where = str(error.filename or draft)
+        raise RecipeError("output", where, found, "choose another place with --out") from error
+
+
+def _take(lock: int, draft: Path) -> bool:
+    """Whether the lock is ours, and still that of `draft`: a run that just ended has moved it away."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Temporary(
-            "output", str(draft), "another run is writing there", "wait for it, or choose another --out"
-        ) from None
+        return os.path.samestat(os.fstat(lock), os.stat(draft / _LOCK))
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
-def _locked_remove(draft: Path) -> None:
-    """Remove what an earlier run left, unless that run is still going."""
-    held = draft / ".lock"
-    if held.exists():
-        lock = os.open(held, os.O_RDWR)
-        try:
-            _take(lock, draft)
-        finally:
-            os.close(lock)
-    shutil.rmtree(draft)
+def _clear(draft: Path) -> None:
+    """Remove what an earlier run left."""
+    for each in draft.iterdir():
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each)
+        elif each.name != _LOCK:
+            each.unlink()
 
 
-def _swap(draft: Path, out: Path) -> None:
-    """Replace `out`; the old one is deleted only once the new one is in its place."""
+def _publish(draft: Path, out: Path) -> None:
+    """Give the folder its name; one it replaces is deleted only once the new one is in its place."""
     old = out.with_name(f".{out.name}.replaced")
-    shutil.rmtree(old, ignore_errors=True)
-    out.rename(old)
+    _remove(old)
+    if os.path.lexists(out):
+        out.rename(old)
     draft.rename(out)
-    shutil.rmtree(old) if old.is_dir() else old.unlink()
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)

@@ -36,9 +36,11 @@ def compress(
     with assembled(out, force=force, resume=resume) as folder, Journal(folder / "run.jsonl", emit) as journal:
         dense = load(source, recipe, trust_pickle, journal)
         images = open_recipe_data(recipe, data, dense, journal)
-        around = Surroundings(images, recipe.seed, journal, folder / CHECKPOINT, identify(recipe, dense))
+        round_to = rounding(recipe, target, journal)
+        identity = identify(recipe, round_to, dense, images)
+        around = Surroundings(images, recipe.seed, journal, folder / CHECKPOINT, identity)
         start = work = begin(dense, around)
-        for step in steps(recipe, rounding(recipe, target, journal), images):
+        for step in steps(recipe, round_to, images):
             work = perform(step, work, around)
         exports = export_both(start, work, recipe, images, folder, journal)
         comparisons = measure(exports, recipe, target, images, journal)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
+from pydantic import BaseModel, StringConstraints, ValidationError
+
+from compressor.artefacts import REPORT
 from compressor.core import Comparison, Emit, Train
 from compressor.deploy.latency import compare
-from compressor.deploy.parity import check_parity
+from compressor.deploy.parity import CannotRun, check_parity
 from compressor.deploy.target import open_target
 from compressor.engine import Surroundings, begin, example, perform
 from compressor.errors import ModelError
@@ -19,14 +21,17 @@ from compressor.graph.certificate import equals_scattered
 from compressor.graph.cost import count
 from compressor.journal import Journal
 from compressor.models.build import build
-from compressor.models.folder import load_folder
+from compressor.models.checkpoint import sha256
+from compressor.models.folder import PLAN, WEIGHTS, load_folder
 from compressor.models.source import load_model
 from compressor.recipe import Recipe
-from compressor.report.record import FORMAT
 from compressor.report.record import bench as bench_record
-from compressor.report.schema import Bench, Check, Inspect, Plan, PredictedLatency, Report, Verify
+from compressor.report.schema import Bench, Check, Inspect, Plan, PredictedLatency, Verify
 from compressor.report.widths import coverage
 from compressor.stages import export_both, load, measure, rounding, steps
+
+MODEL = "model.onnx"
+PROVEN = (MODEL, WEIGHTS, PLAN)  # what the proofs are about; report.json must name their hashes
 
 
 def inspect(source: str, *, trust_pickle: bool, emit: Emit) -> Inspect:
@@ -108,46 +113,71 @@ def verify(folder: Path, *, emit: Emit) -> Verify:
     """Check an output folder again: hashes, parity, the masked-dense equality of what is in it, and its gates."""
     emit("stage", {"name": "verify"})
     report = _read_report(folder)
-    checks = [_hash_check(folder / name, digest) for name, digest in report["files"].items()]
+    checks = [_hash_check(folder / name, report.files.get(name)) for name in dict.fromkeys([*PROVEN, *report.files])]
     if all(check["ok"] for check in checks):
         checks += _proofs(folder, report)
-    checks += [_check(gate["name"], gate["ok"], f"{gate['asked']}: {gate['found']}") for gate in report["gates"]]
+    checks += [_check(gate.name, gate.ok, f"{gate.asked}: {gate.found}") for gate in report.gates]
     return {"folder": str(folder), "checks": checks, "ok": all(check["ok"] for check in checks)}
 
 
-def _proofs(folder: Path, report: Report) -> Iterator[Check]:
+def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
     """Parity and certificate, computed anew from the files."""
     slim = load_folder(folder)
     inputs = example(slim, images=2)
-    parity = check_parity(folder / "model.onnx", slim.module, [inputs])
-    yield _check("parity", parity.ok, f"ONNX Runtime and PyTorch differ by {parity.max_abs_error:.1e}")
+    try:
+        parity = check_parity(folder / MODEL, slim.module, [inputs])
+        yield _check("parity", parity.ok, f"ONNX Runtime and PyTorch differ by {parity.max_abs_error:.1e}")
+    except CannotRun as reason:
+        yield _check("parity", False, str(reason))
     proof = equals_scattered(slim.module, build(slim.spec), slim.kept, inputs)
     yield _check("certificate", proof.ok, f"slim and masked dense differ by {proof.max_rel_error:.1e} in float64")
     cost = count(slim.module, example(slim))
-    same = (cost.params, cost.macs) == (report["slim"]["params"], report["slim"]["macs"])
+    same = (cost.params, cost.macs) == (report.slim.params, report.slim.macs)
     yield _check("cost", same, f"{cost.params:,} parameters, {cost.macs:,} MACs")
 
 
-def _read_report(folder: Path) -> Report:
-    path = folder / "report.json"
+class _Gate(BaseModel):
+    name: str
+    ok: bool
+    asked: str
+    found: str
+
+
+class _Cost(BaseModel):
+    params: int
+    macs: int
+
+
+class _Report(BaseModel):
+    """What of report.json is checked."""
+
+    version: Literal[1]
+    files: dict[Annotated[str, StringConstraints(pattern=r"^[^/]+$")], str]
+    slim: _Cost
+    gates: list[_Gate]
+
+
+def _read_report(folder: Path) -> _Report:
+    path = folder / REPORT
     try:
-        report: Report = json.loads(path.read_text(encoding="utf-8"))
-        assert report["version"] == FORMAT and report["files"] and "gates" in report and "slim" in report
+        return _Report.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise ModelError(
-            "output folder", str(folder), "it has no report.json", "give a folder compress wrote"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        found = f"not a report of version {FORMAT} ({type(error).__name__})"
-        raise ModelError("output folder", str(path), found, "compress the model again") from None
-    return report
+        found = f"it has no {REPORT}"
+        raise ModelError("output folder", str(folder), found, "give a folder compress wrote") from None
+    except OSError as error:
+        raise ModelError("output folder", str(path), f"{error.strerror}", "make it readable") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ModelError("output folder", f"{path}: {place}", first["msg"], "compress the model again") from None
 
 
-def _hash_check(path: Path, digest: str) -> Check:
-    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no such file"
-    return _check(
-        f"hash of {path.name}", found == digest, found[:12] if found == digest else f"{found[:12]}, not {digest[:12]}"
-    )
+def _hash_check(path: Path, digest: str | None) -> Check:
+    found = sha256(path) if path.is_file() else "no such file"
+    if digest is None:
+        return _check(f"hash of {path.name}", False, f"{REPORT} has none")
+    detail = found[:12] if found == digest else f"{found[:12]}, not {digest[:12]}"
+    return _check(f"hash of {path.name}", found == digest, detail)
 
 
 def _check(name: str, ok: bool, detail: str) -> Check:

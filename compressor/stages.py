@@ -28,6 +28,7 @@ from compressor.training.data import infer_source, open_data
 
 WITHOUT_TARGET = 8  # channels; what most runtimes reward, when there is no device to ask
 PARITY_IMAGES = 16
+SAMPLED_IMAGES = 64  # that tell one data set from another
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,13 @@ def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journ
         )
 
 
-def identify(recipe: Recipe, dense: LoadedModel) -> str:
-    """What makes a run this run: recipe, weights and version. Only the same run is continued."""
-    digest = hashlib.sha256(f"{__version__}\n{recipe.to_yaml()}\n{dense.spec}\n".encode())
-    for name, tensor in dense.module.state_dict().items():
+def identify(recipe: Recipe, round_to: int, dense: LoadedModel, data: Data | None) -> str:
+    """What training depends on: how to prune and train, weights, images, version. Only the same run is continued."""
+    settings = recipe.model_dump_json(by_alias=True, include={"prune", "retrain", "data", "seed"})
+    images = (data.name, data.train_size, data.num_classes) if data else None
+    digest = hashlib.sha256(f"{__version__}\n{settings}\n{round_to}\n{dense.spec}\n{images}\n".encode())
+    sample = {"sample": _inputs(dense, data, SAMPLED_IMAGES)} if data else {}
+    for name, tensor in {**dense.module.state_dict(), **sample}.items():
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -90,10 +94,15 @@ def rounding(recipe: Recipe, target: Local | None, journal: Journal) -> int:
     asked: int | Literal["auto"] = recipe.prune.round_to
     if asked != "auto":
         return asked
+    threads = recipe.bench.threads
+    for event in journal.events:  # of a run that is resumed: a second answer might be another one
+        if event["event"] == "rounding" and event["threads"] == threads and isinstance(event["round_to"], int):
+            return event["round_to"]
     if target is None:
         return WITHOUT_TARGET
     with _stage("ask the target", journal):
-        found: int = rewarded_rounding(recipe.bench.threads, emit=journal)
+        found: int = rewarded_rounding(threads, emit=journal)
+    journal("rounding", {"threads": threads, "round_to": found})
     journal("note", {"text": f"target {target.name} rewards widths that are multiples of {found}"})
     return found
 

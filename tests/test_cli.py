@@ -261,7 +261,7 @@ def test_a_failed_gate_still_tells_the_result(
 OUT = Path("runs/out").absolute()
 FAILURES = [
     (KeyboardInterrupt(), 130, f"interrupted: {OUT}: Ctrl-C; the same command with --resume goes on from here"),
-    (Terminated(143), 143, f"interrupted: {OUT}: SIGTERM; the same command with --resume goes on"),
+    (Terminated(), 143, f"interrupted: {OUT}: SIGTERM; the same command with --resume goes on"),
     (OSError(errno.ENOSPC, "full", "x"), 75, "disk full: x: no space left; free some, then the same command with --re"),
     (RuntimeError("write failed: No space left on device"), 75, f"disk full: {OUT}: no space left"),
     (MemoryError(), 75, f"out of memory: {OUT}: MemoryError; free some memory or lower retrain.batch_size"),

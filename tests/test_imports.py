@@ -35,11 +35,11 @@ ALLOWED = {
     "stages": BASE | {"deploy", "engine", "journal", "models", "recipe", "training"},
     "artefacts": BASE | {"engine", "gates", "graph", "journal", "models", "recipe", "report", "stages"},
     "pipeline": BASE | {"artefacts", "deploy", "engine", "gates", "journal", "output", "recipe", "report", "stages"},
-    "questions": BASE | {"deploy", "engine", "graph", "journal", "models", "recipe", "report", "stages"},
+    "questions": BASE | {"artefacts", "deploy", "engine", "graph", "journal", "models", "recipe", "report", "stages"},
     "terminal": BASE,
     "failures": BASE,
     "__main__": {"cli"},
-    "cli": BASE | {"failures", "pipeline", "questions", "recipe", "report", "terminal"},
+    "cli": BASE | {"failures", "output", "pipeline", "questions", "recipe", "report", "terminal"},
 }
 
 

@@ -65,4 +65,4 @@ def _verb_meant(args: Sequence[str]) -> str:
 
 
 def _terminate(signum: int, frame: object) -> None:
-    raise Terminated(143)
+    raise Terminated

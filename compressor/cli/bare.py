@@ -75,7 +75,11 @@ def compress(
     if dry_run:
         tell_plan(model, checked, data=data, trust_pickle=trust_pickle, as_json=as_json, quiet=quiet)
         return
-    folder = context.obj = out or default_folder(model, recipe)
+    folder = out or default_folder(model, recipe)
+    from compressor.output import refuse_taken
+
+    refuse_taken(folder, force=force, inputs=(model, *([data] if data else [])))
+    context.obj = folder
     from compressor import pipeline
     from compressor.terminal import narrator
 

@@ -14,6 +14,7 @@ from compressor.core import PrunePlan
 from compressor.errors import ModelError
 from compressor.graph import rules
 from compressor.graph.couple import Structure, couple
+from compressor.graph.provenance import READINGS, Reading
 from compressor.graph.shrink import shrink
 from compressor.graph.trace import Trace, trace
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 def analyse(module: nn.Module, inputs: Tensor, *, name: str) -> Structure:
     """The channel groups of a module, found by running it on `inputs` (1, C, H, W).
 
-    Where a forward pass after a trial cut fails, the reshapes, splits and slices nearby have sizes fixed in code: the
-    channels they touch are frozen, and the rest goes on.
+    Where a forward pass after a trial cut fails, the reshapes, splits and slices nearby have sizes fixed in code: they
+    are read in stricter ways (see Reading) until it runs. What is still fixed then is frozen, and the rest goes on.
 
     Raises:
         ModelError: the module does not run on `inputs`, or what breaks it cannot be found.
@@ -35,25 +36,30 @@ def analyse(module: nn.Module, inputs: Tensor, *, name: str) -> Structure:
     except Exception as error:  # whatever a user's forward may raise
         found = f"fails on an input of shape {tuple(inputs.shape)} at {_place(error)}: {error}"
         raise ModelError("model does not run", name, found, "set model.input to the shape it expects") from error
-    refused: frozenset[str] = frozenset()
+    readings: dict[str, Reading] = {}
     while True:
-        structure = couple(module, seen, refused)
+        structure = couple(module, seen, readings)
+        whole = {where for where in structure.whole if readings.get(where, "plain") == "plain"}
+        if whole:
+            readings |= dict.fromkeys(whole, READINGS[2])
+            structure = couple(module, seen, readings)
         failure = _try(module, inputs, structure)
         if failure is None:
             return structure
-        blamed = _blame(failure, seen) - refused
-        if not blamed:  # every round refuses at least one more line, so this ends
+        blamed = [where for where in _blame(failure, seen) if readings.get(where) != READINGS[-1]]
+        if not blamed:  # every round reads at least one line more strictly, so this ends
             break
-        refused |= blamed
+        for where in blamed:
+            readings[where] = READINGS[READINGS.index(readings.get(where, READINGS[0])) + 1]
     found = f"the forward pass breaks at {_place(failure)} after a trial cut: {failure}"
     raise ModelError("model cannot be cut", name, found, "freeze the layers around that line with prune.layers")
 
 
 def _try(module: nn.Module, inputs: Tensor, structure: Structure) -> Exception | None:
-    """Cut about half of every group, unevenly, and run."""
+    """Cut about half of every group, not the same share of any two, and run."""
     random = np.random.default_rng(0)
     kept: dict[str, BoolArray] = {
-        group.name: random.permutation(group.size) < max(1, group.size // 2)
+        group.name: random.permutation(group.size) < max(1, round(group.size * random.uniform(0.35, 0.65)))
         for group in structure.groups
         if group.frozen is None
     }

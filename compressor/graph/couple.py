@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from compressor.core import ChannelGroup, Slot
 from compressor.graph import rules
 from compressor.graph.cost import CostModel, cost_model
-from compressor.graph.provenance import Provenance
+from compressor.graph.provenance import Provenance, Reading
 from compressor.graph.trace import Trace
 
 if TYPE_CHECKING:
@@ -40,16 +41,18 @@ class Structure:
     groups: tuple[ChannelGroup, ...]
     attributes: tuple[Attribute, ...]
     cost: CostModel
+    whole: frozenset[str]  # source lines that take frozen channels apart place by place: blocks might go whole
 
 
-def couple(module: nn.Module, trace: Trace, refused: frozenset[str] = frozenset()) -> Structure:
+def couple(module: nn.Module, trace: Trace, readings: Mapping[str, Reading] = MappingProxyType({})) -> Structure:
     """Walk the trace and group the channels that must stay or go together.
 
-    Operators called from a `refused` source line have sizes fixed in code: what they touch is frozen.
+    `readings`: source line -> how the sizes of the operators it calls are understood; "plain" where nothing is said.
     """
     provenance = Provenance(module, trace)
     for call in trace.calls:
-        if call.where in refused and rules.has_sizes(call.op):
+        provenance.reading = readings.get(call.where, "plain")
+        if provenance.reading == "fixed" and rules.has_sizes(call.op):
             rules.unknown(provenance, call, "sizes fixed in the code")
         else:
             rules.apply(provenance, call)
@@ -61,7 +64,9 @@ def couple(module: nn.Module, trace: Trace, refused: frozenset[str] = frozenset(
     attributes = tuple(
         Attribute(each.module, each.name, each.index, *channels.split(each.atoms)) for each in provenance.attributes
     )
-    return Structure(channels.groups, attributes, cost_model(module, provenance, channels.groups, channels.group_of))
+    whole = frozenset(where for where, atoms in provenance.taken_apart if channels.frozen(atoms))
+    cost = cost_model(module, provenance, channels.groups, channels.group_of)
+    return Structure(channels.groups, attributes, cost, whole)
 
 
 class _Channels:
@@ -73,9 +78,14 @@ class _Channels:
         for atoms, reason in provenance.frozen:
             for component in np.unique(self._component[atoms]).tolist():
                 reasons.setdefault(component, reason)
+        self._frozen = frozenset(reasons)
         self.group_of = np.full(provenance.atoms, -1, dtype=np.int64)
         self._channel_of = np.full(provenance.atoms, -1, dtype=np.int64)
         self.groups = tuple(self._collect(provenance, reasons))
+
+    def frozen(self, atoms: IntArray) -> bool:
+        """Whether none of the atoms can go."""
+        return all(component in self._frozen for component in self._component[atoms].tolist())
 
     def split(self, atoms: IntArray) -> tuple[int, dict[str, IntArray]]:
         """How many of the atoms are in no group, and the channels of the others by group name."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -34,6 +34,14 @@ class Dim:
 
 
 Dims = tuple[Dim | None, ...]
+
+Reading = Literal["plain", "named", "blocks", "fixed"]
+"""How a source line is understood whose sizes may be fixed in the code, in the order they are tried.
+
+plain: sizes follow the tensor. named: integers the module stores are sizes, and are rewritten. blocks: so too, and a
+dimension taken apart loses whole blocks (attention heads) and not the same places in each. fixed: nothing may change.
+"""
+READINGS: tuple[Reading, ...] = ("plain", "named", "blocks", "fixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,9 @@ class Provenance:
         self.attributes: list[SizeAttribute] = []
         self.parameters: dict[str, Dims] = {}
         self.atoms = 0
+        self.reading: Reading = "plain"  # of the call at hand
+        self.taken_apart: list[tuple[str, IntArray]] = []  # source line, atoms of a dimension read place by place
+        self.blank: set[int] = set()  # uids of tensors of one repeated value
         self._dims: dict[int, Dims] = {}
         self._names = trace.tensors
 
@@ -123,6 +134,16 @@ class Provenance:
         """Say what a parameter's dimension does. A writer that is also read (tied weights) stays a writer."""
         if dim is not None and dim.owner is not None and self.roles.get(dim.owner) != "writer":
             self.roles[dim.owner] = role
+
+    def follow(self, call: Call, dims: Sequence[Dim | None]) -> None:
+        """Every integer the calling module stores that equals one of these sizes follows it, where read so."""
+        if self.reading == "plain":
+            return
+        for dim in dims:
+            if dim is not None:
+                for name, value in vars(self.modules[call.module]).items():
+                    if type(value) is int and value == len(dim):
+                        self.attribute(call, name, dim)
 
     def attribute(self, call: Call, name: str, dim: Dim | None, index: int | None = None) -> bool:
         """Note that an attribute of the calling module is the size of `dim`; False if it isn't."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from compressor.graph import rules_layers, rules_shape
+from compressor.graph import rules_attention, rules_join, rules_layers, rules_shape
 from compressor.graph.provenance import Provenance
 from compressor.graph.trace import Call
 
 Rule = Callable[[Provenance, Call], None]
 
-RULES: dict[str, Rule] = {**rules_layers.RULES, **rules_shape.RULES}
+RULES: dict[str, Rule] = {**rules_layers.RULES, **rules_attention.RULES, **rules_shape.RULES, **rules_join.RULES}
 
 
 def known(op: str) -> bool:
@@ -30,10 +30,12 @@ def has_sizes(op: str) -> bool:
     """Whether an operator takes sizes or positions that code may have fixed."""
     return RULES.get(op) in (
         rules_shape.reshape,
-        rules_shape.split,
-        rules_shape.take,
         rules_shape.expand,
-        rules_shape.pad,
+        rules_join.split,
+        rules_join.take,
+        rules_join.pad,
+        rules_join.put,
+        rules_join.copy,
     )
 
 

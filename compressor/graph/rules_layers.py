@@ -1,9 +1,9 @@
-"""Rules of the operators that carry weights, normalise, pool or attend."""
+"""Rules of the operators that carry weights, normalise or pool."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -35,8 +35,8 @@ def convolution(provenance: Provenance, call: Call, *, transposed: bool = False)
     provenance.attribute(call, "in_channels", x_dim)
     if isinstance(call.args["bias"], Ref) and out_dim is not None:
         provenance.join(out_dim, provenance.dims(call.args["bias"])[0], call, "bias of fixed size")
-    repeats = math.prod((x if transposed else out).shape[lead + 1 :]) * math.prod(x.shape[:lead])
-    provenance.weights.append(WeightUse(w_dims, w.shape, repeats))
+    positions = (x if transposed else out).shape[lead + 1 :]
+    _use(provenance, w_dims, w.shape, (*x_dims[:lead], *(None,) * spatial), (*x.shape[:lead], *positions))
     provenance.set(out, (*x_dims[:lead], out_dim, *(None,) * spatial))
 
 
@@ -78,31 +78,20 @@ def linear(provenance: Provenance, call: Call) -> None:
     provenance.attribute(call, "in_features", x_dims[-1])
     if isinstance(call.args["bias"], Ref) and out_dim is not None:
         provenance.join(out_dim, provenance.dims(call.args["bias"])[0], call, "bias of fixed size")
-    provenance.weights.append(WeightUse((out_dim, in_dim), w.shape, math.prod(x.shape[:-1])))
+    _use(provenance, (out_dim, in_dim), w.shape, x_dims[:-1], x.shape[:-1])
     provenance.set(out, (*x_dims[:-1], out_dim))
 
 
-def matmul(provenance: Provenance, call: Call) -> None:
-    """(..., M, I) @ (..., I, N). Products of two activations are not weights: a channel summed over stays."""
-    a, b = call.args.get("self") or call.args["tensor1"], call.args.get("other") or call.args["tensor2"]
-    (out,) = call.outs
-    a_dims, b_dims = provenance.dims(a), provenance.dims(b)
-    for dim in (a_dims[-1], b_dims[-2] if len(b_dims) > 1 else b_dims[-1]):
-        provenance.freeze(dim, call, "summed over without weights")
-    rows = a_dims[-2:-1] if len(a_dims) > 1 else ()
-    columns = b_dims[-1:] if len(b_dims) > 1 else ()
-    lead: list[Dim | None] = [None] * (len(out.shape) - len(rows) - len(columns))
-    for dims, shape in ((a_dims[:-2], a.shape[:-2]), (b_dims[:-2], b.shape[:-2])):
-        for index in range(-1, -len(dims) - 1, -1):
-            if shape[index] > 1:
-                seen = lead[index]
-                lead[index] = dims[index] if seen is None else provenance.join(seen, dims[index], call, "matmul")
-            provenance.freeze(dims[index], call, "channels used as a batch of matrices")
-    provenance.set(out, (*lead, *rows, *columns))
+def _use(provenance: Provenance, w_dims: Dims, w_shape: Sequence[int], at: Dims, at_shape: Sequence[int]) -> None:
+    """Note a weight at work, applied at every one of these places; places that are channels may become fewer."""
+    places = [(dim, size) for dim, size in zip(at, at_shape, strict=True) if dim is not None]
+    repeats = math.prod(size for dim, size in zip(at, at_shape, strict=True) if dim is None)
+    dims, sizes = (*w_dims, *(dim for dim, _ in places)), (*w_shape, *(size for _, size in places))
+    provenance.weights.append(WeightUse(dims, sizes, repeats))
 
 
 def channelwise(provenance: Provenance, call: Call) -> None:
-    """(B, C, *) with per-channel vectors (C,): batch normalisation, PReLU."""
+    """(B, C, *) with per-channel vectors (C,): batch and instance normalisation, PReLU."""
     x = call.args.get("input") or call.args["self"]
     dims, (out, *rest) = provenance.dims(x), call.outs
     at = min(1, len(dims) - 1)
@@ -120,14 +109,10 @@ def channelwise(provenance: Provenance, call: Call) -> None:
 
 
 def mixing_norm(provenance: Provenance, call: Call) -> None:
-    """Layer, group, instance and RMS norms: statistics over channels change when one goes, so none may."""
+    """Layer and RMS norms: statistics over channels change when one goes, so none may."""
     x, (out, *rest) = call.args["input"], call.outs
     dims = provenance.dims(x)
-    if "normalized_shape" in call.args:
-        mixed = range(len(dims) - len(call.args["normalized_shape"]), len(dims))
-    else:
-        mixed = range(1, 2)
-    for index in mixed:
+    for index in range(len(dims) - len(call.args["normalized_shape"]), len(dims)):
         provenance.freeze(dims[index], call, "normalisation mixes channels")
     for ref in call.refs():
         if ref != x:
@@ -136,6 +121,42 @@ def mixing_norm(provenance: Provenance, call: Call) -> None:
     provenance.set(out, dims)
     for ref in rest:
         provenance.set(ref, (None,) * len(ref.shape))
+
+
+def group_norm(provenance: Provenance, call: Call) -> None:
+    """(B, C, *) in groups with statistics of their own: whole groups may go, and `num_groups` follows."""
+    x, (out, *rest), groups = call.args["input"], call.outs, call.args["num_groups"]
+    dims = provenance.dims(x)
+    for name in ("weight", "bias"):
+        if isinstance(call.args[name], Ref):
+            provenance.join(dims[1], provenance.dims(call.args[name])[0], call, "per-channel parameters of fixed size")
+    if dims[1] is not None:
+        table = dims[1].atoms.reshape(groups, -1)
+        provenance.tie(table, np.broadcast_to(table[:, :1], table.shape))
+        if groups == 1 or not provenance.attribute(call, "num_groups", Dim(table[:, 0])):
+            provenance.freeze(dims[1], call, "normalisation mixes channels")
+        provenance.attribute(call, "num_channels", dims[1])
+    provenance.set(out, dims)
+    for ref in rest:
+        provenance.set(ref, (None,) * len(ref.shape))
+
+
+def recurrent(provenance: Provenance, call: Call) -> None:
+    """LSTM, GRU and RNN: gates are stacked in one matrix that the layer's own sizes describe, so they stay whole."""
+    for ref in call.refs():
+        for dim in provenance.dims(ref):
+            provenance.freeze(dim, call, "recurrent layers stay whole")
+    for ref in call.outs:
+        provenance.set(ref, (None,) * len(ref.shape))
+
+
+def regions(provenance: Provenance, call: Call) -> None:
+    """(B, C, H, W) pooled at boxes (K, 5): (K, C, h, w)."""
+    x, boxes, (out,) = call.args["input"], call.args["rois"], call.outs
+    dims = provenance.dims(x)
+    for dim in (dims[0], *dims[2:], *provenance.dims(boxes)):
+        provenance.freeze(dim, call, "channels used as boxes or positions")
+    provenance.set(out, (None, dims[1], None, None))
 
 
 def spatial(trailing: int) -> Callable[[Provenance, Call], None]:
@@ -151,19 +172,6 @@ def spatial(trailing: int) -> Callable[[Provenance, Call], None]:
             provenance.set(out, (*dims[:lead], *(None,) * (len(out.shape) - lead)))
 
     return rule
-
-
-def attention(provenance: Provenance, call: Call) -> None:
-    """softmax(q k^T / sqrt(E)) v: E, the heads and the positions stay; v's width goes through."""
-    (out, *rest) = call.outs
-    value = call.args["value"]
-    for ref in call.refs():
-        dims = provenance.dims(ref)
-        for dim in dims[:-1] if ref == value else dims:
-            provenance.freeze(dim, call, "attention heads stay whole")
-    provenance.set(out, (*(None,) * (len(out.shape) - 1), provenance.dims(value)[-1]))
-    for ref in rest:
-        provenance.set(ref, (None,) * len(ref.shape))
 
 
 def _transposed(provenance: Provenance, call: Call) -> None:
@@ -185,14 +193,12 @@ RULES: dict[str, Callable[[Provenance, Call], None]] = {
     **{f"aten.{name}": spatial(n) for n, names in _RESAMPLE.items() for name in names},
     **{f"aten.{pad}_pad{n}d": spatial(n) for pad in ("reflection", "replication") for n in (1, 2, 3)},
     "aten.linear": linear,
-    "aten.matmul": matmul,
-    "aten.mm": matmul,
-    "aten.bmm": matmul,
     "aten.batch_norm": channelwise,
     "aten.prelu": channelwise,
     "aten.layer_norm": mixing_norm,
     "aten.rms_norm": mixing_norm,
-    "aten.group_norm": mixing_norm,
-    "aten.instance_norm": mixing_norm,
-    "aten.scaled_dot_product_attention": attention,
+    "aten.group_norm": group_norm,
+    "aten.instance_norm": channelwise,
+    **{f"aten.{name}": recurrent for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
+    "torchvision.roi_align": regions,
 }

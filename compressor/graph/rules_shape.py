@@ -1,4 +1,4 @@
-"""Rules of the operators that move, join, split, reduce or combine tensors without weights."""
+"""Rules of the operators that combine tensors entry by entry, reshape, permute, spread or reduce them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ def pointwise(provenance: Provenance, call: Call) -> None:
         dims: list[Dim | None] = []
         for index in range(-len(out.shape), 0):
             meeting = [provenance.dims(ref)[index] for ref in refs if len(ref.shape) >= -index and ref.shape[index] > 1]
-            dims.append(_meet(provenance, call, meeting) if out.shape[index] > 1 else None)
+            dims.append(meet(provenance, call, meeting) if out.shape[index] > 1 else None)
         provenance.set(out, dims)
 
 
-def _meet(provenance: Provenance, call: Call, meeting: Sequence[Dim | None]) -> Dim | None:
+def meet(provenance: Provenance, call: Call, meeting: Sequence[Dim | None]) -> Dim | None:
+    """Dimensions that meet entry by entry, as one."""
     if not any(meeting):
         return None
     dim = meeting[0]
@@ -31,16 +32,18 @@ def _meet(provenance: Provenance, call: Call, meeting: Sequence[Dim | None]) -> 
 
 
 def same(provenance: Provenance, call: Call) -> None:
-    """The first operand, unchanged in shape."""
-    x = call.refs()[0]
+    """The first operand, or a constant of its shape."""
     for out in call.outs:
-        provenance.set(out, provenance.dims(x) if out.shape == x.shape else (None,) * len(out.shape))
+        provenance.set(out, provenance.dims(call.refs()[0]))
 
 
 def reshape(provenance: Provenance, call: Call) -> None:
     """view, reshape, flatten, unflatten, squeeze, unsqueeze: known from the shapes before and after."""
     x, (out,) = call.refs()[0], call.outs
-    provenance.set(out, _reshaped(provenance, call, provenance.dims(x), x.shape, out.shape))
+    dims = _reshaped(provenance, call, provenance.dims(x), x.shape, out.shape)
+    if x.shape != out.shape:
+        provenance.follow(call, (*provenance.dims(x), *dims))
+    provenance.set(out, dims)
 
 
 def _reshaped(
@@ -63,13 +66,24 @@ def _reshaped(
         spread = [-1 if index == labelled[0] else 1 for index in sources]
         table = np.broadcast_to(dim.atoms.reshape(spread), [before[index] for index in sources])
         table = table.reshape([after[index] for index in targets])
-        axis = _varying_axis(table)
-        if axis is None:
-            axis = table.ndim - 1  # C = groups x channels: the same places go in every group
-            rows = np.moveaxis(table, axis, -1).reshape(-1, table.shape[axis])
-            provenance.tie(rows, np.broadcast_to(rows[:1], rows.shape))
+        axes = _varying_axes(table)
+        axis = axes[0] if len(axes) == 1 else _apart(provenance, call, table, axes)
         result[targets[axis]] = Dim(np.moveaxis(table, axis, -1).reshape(-1, table.shape[axis])[0])
     return result
+
+
+def _apart(provenance: Provenance, call: Call, table: _Table, axes: Sequence[int]) -> int:
+    """C = blocks x places. The same places go in every block, or whole blocks go; the axis along which they do."""
+    axis = axes[-1]
+    if provenance.reading == "blocks":
+        stored = {value for value in vars(provenance.modules[call.module]).values() if type(value) is int}
+        outer = axes[:-1]
+        axis = next((each for each in reversed(outer) if table.shape[each] in stored), outer[-1])
+    rows = np.moveaxis(table, axis, -1).reshape(-1, table.shape[axis])
+    provenance.tie(rows, np.broadcast_to(rows[:1], rows.shape))
+    if provenance.reading != "blocks":
+        provenance.taken_apart.append((call.where, rows[0]))
+    return axis
 
 
 def _blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
@@ -89,10 +103,12 @@ def _blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[
         yield sources, targets
 
 
-def _varying_axis(table: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> int | None:
-    """The one axis along which the table is not constant; None if there are several."""
-    axes = [axis for axis in range(table.ndim) if (table != table.take([0], axis=axis)).any()]
-    return axes[0] if len(axes) == 1 else None
+_Table = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+
+def _varying_axes(table: _Table) -> list[int]:
+    """The axes along which the table is not constant."""
+    return [axis for axis in range(table.ndim) if (table != table.take([0], axis=axis)).any()]
 
 
 def permute(provenance: Provenance, call: Call) -> None:
@@ -113,84 +129,9 @@ def expand(provenance: Provenance, call: Call) -> None:
     x, (out,) = call.args["self"], call.outs
     dims = (None,) * (len(out.shape) - len(x.shape)) + provenance.dims(x)
     spread = zip(dims, out.shape, strict=True)
-    provenance.set(out, [dim if dim is not None and len(dim) == size else None for dim, size in spread])
-
-
-def cat(provenance: Provenance, call: Call) -> None:
-    """Atoms one after the other along `dim`; tied across the operands everywhere else."""
-    refs, (out,) = [ref for ref in call.refs() if ref.shape != (0,)], call.outs
-    at = call.args["dim"] % len(out.shape)
-    dims: list[Dim | None] = []
-    for index, size in enumerate(out.shape):
-        parts = [provenance.dims(ref)[index] for ref in refs]
-        if index != at:
-            dims.append(_meet(provenance, call, parts) if size > 1 else None)
-        elif not any(parts):
-            dims.append(None)
-        else:
-            dims.append(_joined(provenance, call, parts, [ref.shape[index] for ref in refs]))
+    dims = tuple(dim if dim is not None and len(dim) == size else None for dim, size in spread)
+    provenance.follow(call, dims)
     provenance.set(out, dims)
-
-
-def stack(provenance: Provenance, call: Call) -> None:
-    """A new, fixed dimension; everything else is tied across the operands."""
-    refs, (out,) = call.refs(), call.outs
-    at = call.args["dim"] % len(out.shape)
-    columns = zip(*(provenance.dims(ref) for ref in refs), strict=True)
-    dims = [_meet(provenance, call, parts) for parts in columns]
-    provenance.set(out, (*dims[:at], None, *dims[at:]))
-
-
-def roll(provenance: Provenance, call: Call) -> None:
-    """roll and flip move entries along `dims`: free along positions, freezing along channels."""
-    x, (out,) = call.args["self"], call.outs
-    dims = provenance.dims(x)
-    for axis in call.args["dims"] or range(len(dims)):
-        provenance.freeze(dims[axis], call, "channels moved by a fixed amount")
-    provenance.set(out, dims)
-
-
-def _joined(provenance: Provenance, call: Call, parts: Sequence[Dim | None], sizes: Sequence[int]) -> Dim:
-    atoms = []
-    for part, size in zip(parts, sizes, strict=True):
-        if part is None:
-            part = provenance.fresh(size)
-            provenance.freeze(part, call, "concatenated with fixed channels")
-        atoms.append(part.atoms)
-    return Dim(np.concatenate(atoms))
-
-
-def split(provenance: Provenance, call: Call) -> None:
-    """chunk and split into equal parts: the same places go in every part. Unequal parts stay whole."""
-    x, parts = call.args["self"], call.outs
-    at = call.args["dim"] % len(x.shape)
-    dims = provenance.dims(x)
-    whole = dims[at]
-    pieces: list[Dim | None] = [None] * len(parts)
-    if whole is not None:
-        first, *others = atoms = np.split(whole.atoms, np.cumsum([part.shape[at] for part in parts])[:-1])
-        if len(first) == 1 or any(len(each) != len(first) for each in others):
-            provenance.freeze(whole, call, "split into unequal parts or single channels")
-        else:
-            for each in others:
-                provenance.tie(first, each)
-        pieces = [Dim(each) if len(each) > 1 else None for each in atoms]
-    for part, piece in zip(parts, pieces, strict=True):
-        provenance.set(part, (*dims[:at], piece, *dims[at + 1 :]))
-
-
-def take(provenance: Provenance, call: Call) -> None:
-    """slice, narrow, select and unbind: free along fixed dimensions, freezing along channels."""
-    x, rank = call.args["self"], len(call.args["self"].shape)
-    at = call.args.get("dim", 0) % rank
-    dims = provenance.dims(x)
-    for out in call.outs:
-        if out.shape == x.shape:
-            provenance.set(out, dims)
-            continue
-        provenance.freeze(dims[at], call, "a fixed part of the channels is taken")
-        kept = dims[at + 1 :] if len(out.shape) < rank else (None, *dims[at + 1 :])
-        provenance.set(out, (*dims[:at], *kept))
 
 
 def reduce(provenance: Provenance, call: Call) -> None:
@@ -220,41 +161,59 @@ def along(provenance: Provenance, call: Call) -> None:
         provenance.set(out, dims)
 
 
-def pad(provenance: Provenance, call: Call) -> None:
-    """Constant padding. Padded channels are fresh ones; how many of them stay is an attribute of the module."""
-    x, (out,) = call.args["self"], call.outs
-    amounts = call.args["pad"]
+def halve(provenance: Provenance, call: Call) -> None:
+    """Gated linear unit: the first half times a function of the second, so the same places go in both."""
+    x, (out,), at = call.args["self"], call.outs, call.args["dim"] % len(call.args["self"].shape)
     dims = list(provenance.dims(x))
-    for pair in range(len(amounts) // 2):
-        axis, (left, right) = len(dims) - 1 - pair, amounts[2 * pair : 2 * pair + 2]
-        dim = dims[axis]
-        if dim is None or (left == 0 and right == 0):
-            continue
-        if left < 0 or right < 0 or list(getattr(provenance.modules[call.module], "padding", ())) != list(amounts):
-            provenance.freeze(dim, call, "channels padded by a fixed amount")
-            dims[axis] = None
-            continue
-        before, after = provenance.fresh(left), provenance.fresh(right)
-        provenance.attribute(call, "padding", before, 2 * pair)
-        provenance.attribute(call, "padding", after, 2 * pair + 1)
-        dims[axis] = Dim(np.concatenate([before.atoms, dim.atoms, after.atoms]))
+    whole = dims[at]
+    if whole is not None:
+        first, second = np.split(whole.atoms, 2)
+        provenance.tie(first, second)
+        dims[at] = Dim(first) if len(first) > 1 else None
     provenance.set(out, dims)
 
 
-def copy(provenance: Provenance, call: Call) -> None:
-    """Writing into a tensor ties both; a fixed tensor fixes what is written."""
-    into, source, (out,) = call.args["self"], call.args["src"], call.outs
-    dims = list(provenance.dims(into))
-    for index in range(-len(source.shape), 0):
-        if source.shape[index] > 1:
-            provenance.join(dims[index], provenance.dims(source)[index], call, "written into a tensor of fixed size")
-    provenance.set(out, dims)
+def windows(provenance: Provenance, call: Call) -> None:
+    """im2col: (B, C, H, W) -> (B, C x window, L), every channel with all of its window."""
+    x, (out,) = call.args["self"], call.outs
+    dims, rank = provenance.dims(x), len(x.shape)
+    for dim in dims[-2:]:
+        provenance.freeze(dim, call, "channels used as positions")
+    whole = dims[-3]
+    spread = None if whole is None else Dim(np.repeat(whole.atoms, out.shape[-2] // x.shape[-3]))
+    provenance.set(out, (*dims[: rank - 3], spread, None))
+
+
+def unfold(provenance: Provenance, call: Call) -> None:
+    """Sliding windows along one dimension, which must not be channels; they go last."""
+    x, (out,), at = call.args["self"], call.outs, call.args["dimension"] % len(call.args["self"].shape)
+    dims = provenance.dims(x)
+    provenance.freeze(dims[at], call, "channels used as positions")
+    provenance.set(out, (*dims[:at], None, *dims[at + 1 :], None))
+
+
+def shuffle_pixels(provenance: Provenance, call: Call) -> None:
+    """pixel_shuffle (B, C x r x r, H, W) -> (B, C, H x r, W x r), all r x r of a channel together; and back."""
+    x, (out,) = call.args["self"], call.outs
+    dims = provenance.dims(x)
+    for dim in dims[-2:]:
+        provenance.freeze(dim, call, "channels used as positions")
+    whole = dims[-3]
+    if whole is not None and len(whole) > out.shape[-3]:
+        table = whole.atoms.reshape(out.shape[-3], -1)
+        provenance.tie(table, np.broadcast_to(table[:, :1], table.shape))
+        whole = Dim(table[:, 0]) if len(table) > 1 else None
+    elif whole is not None:
+        whole = Dim(np.repeat(whole.atoms, out.shape[-3] // len(whole)))
+    provenance.set(out, (*dims[:-3], whole, None, None))
 
 
 def made(provenance: Provenance, call: Call) -> None:
-    """Tensors made from sizes alone are fixed."""
+    """Tensors made from sizes alone are fixed; those of one value take on whatever is written into them."""
     for out in call.outs:
         provenance.set(out, (None,) * len(out.shape))
+        if call.op.removeprefix("aten.new_").removeprefix("aten.") in ("zeros", "ones", "empty", "full"):
+            provenance.blank.add(out.uid)
 
 
 def _all(rule: Callable[[Provenance, Call], None], names: str) -> dict[str, Callable[[Provenance, Call], None]]:
@@ -267,15 +226,13 @@ RULES: dict[str, Callable[[Provenance, Call], None]] = {
     **_all(same, "alpha_dropout hardswish_ hardswish type_as float"),
     **_all(permute, "permute transpose t mT numpy_T swapaxes"),
     **_all(expand, "expand expand_as"),
-    **_all(cat, "cat concat concatenate"),
-    **_all(stack, "stack"),
-    **_all(roll, "roll flip"),
-    **_all(split, "chunk split split_with_sizes"),
-    **_all(take, "slice narrow select unbind"),
+    **_all(halve, "glu"),
+    **_all(windows, "im2col"),
+    **_all(unfold, "unfold"),
+    **_all(shuffle_pixels, "pixel_shuffle pixel_unshuffle"),
     **_all(reduce, "mean sum amax amin max min var std argmax all any prod logsumexp norm linalg_vector_norm"),
     **_all(along, "softmax log_softmax cumsum"),
-    **_all(pad, "constant_pad_nd pad"),
-    **_all(copy, "copy_"),
-    **_all(made, "zeros ones full arange empty zeros_like ones_like full_like empty_like rand randn linspace"),
-    **_all(made, "new_zeros new_ones new_empty new_full scalar_tensor eye tril triu"),
+    **_all(same, "zeros_like ones_like full_like empty_like rand_like randn_like"),
+    **_all(made, "zeros ones full arange empty rand randn linspace scalar_tensor eye"),
+    **_all(made, "new_zeros new_ones new_empty new_full"),
 }

@@ -157,7 +157,6 @@ class Data(Block):
     mean: tuple[Number, ...] | None = Field(default=None, description="by channel; null = what the model expects")
     std: tuple[Positive, ...] | None = Field(default=None, description="by channel; null = what the model expects")
     augment: Literal["cifar", "none"] = Field(default="none", description="cifar = padded random crop and flip")
-    num_classes: Annotated[Whole, Field(ge=2)] | None = None
 
     @field_validator("source")
     @classmethod

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from compressor.errors import RecipeError
+
 
 def save(
     path: Path,
@@ -42,13 +44,21 @@ def save(
 
 
 def restore(path: Path, identity: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
-    """Put back what `save` wrote and return its records; without a readable file of this identity, nothing and []."""
+    """Put back what `save` wrote and return its records; without a readable file, nothing and [].
+
+    Raises RecipeError for a file of another identity: the hours in it are not for us to throw away.
+    """
     try:
         state = torch.load(path, weights_only=True)
     except Exception:  # no file, or one the unpickler stumbles over in any way: start from the beginning
         return []
-    if not isinstance(state, dict) or state.get("identity") != identity:
+    if not isinstance(state, dict):
         return []
+    if state.get("identity") != identity:
+        found = "what is there was left by a run of another recipe, model, data or version"
+        raise RecipeError(
+            "--resume", str(path.parent), found, "repeat that run's command, or start over without --resume"
+        )
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])

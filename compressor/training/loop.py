@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from compressor.core import Data, Emit, Optimizer, Train
 from compressor.errors import VerificationFailed
 from compressor.training import checkpoint as saved
+from compressor.training.memory import keep_freed_memory
 from compressor.training.precision import uses_bf16
 
 Record = dict[str, float]
@@ -38,6 +39,7 @@ def train(
     there after each epoch, and a file of the same `identity` is continued from, to the same weights bit for bit.
     Raises VerificationFailed when the loss is not finite.
     """
+    keep_freed_memory()
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point())  # checkpoints come with frozen layers
     bf16 = uses_bf16(step.precision)

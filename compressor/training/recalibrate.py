@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compressor.training.memory import keep_freed_memory
+
 
 @torch.no_grad()
 def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> int:
@@ -18,6 +20,7 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> int:
     """
     norms = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.running_mean is not None]
     momenta = [norm.momentum for norm in norms]
+    keep_freed_memory()
     module.eval()
     seen = 0
     try:

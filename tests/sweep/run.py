@@ -1,0 +1,199 @@
+"""Prune many architectures, each in a process of its own with limits, and write one JSON line for each.
+
+    python tests/sweep/run.py --rooms timm detection --out results.jsonl [--onnx] [--names timm:resnet18 ...]
+
+Limits are CPU seconds (of one thread) and address space, so that a busy machine changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from models import ROOMS, names  # beside this file
+from torch import Tensor, nn
+
+from compressor.core import ModelSpec, Selection
+from compressor.deploy.onnx import export_onnx
+from compressor.errors import CompressorError
+from compressor.graph.analyse import analyse
+from compressor.graph.certificate import certify
+from compressor.graph.choose import choose
+from compressor.graph.cost import count
+from compressor.graph.score import scores
+from compressor.graph.shrink import shrink
+from compressor.methods.criteria import l1
+from compressor.models.build import build, defaults
+
+CPU_SECONDS, WALL_SECONDS, BYTES = 120, 1800, 12 * 2**30
+SMALL = 64  # what convolutional networks are run at: channels do not depend on it, and it is quick
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rooms", nargs="*", default=[], choices=ROOMS)
+    parser.add_argument("--names", nargs="*", default=[])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--onnx", action="store_true")
+    parser.add_argument("--native", action="store_true", help="inputs of the published size only")
+    options = parser.parse_args()
+    done = {json.loads(line)["name"] for line in options.out.read_text().splitlines()} if options.out.exists() else {}
+    asked = [*options.names, *(name for room in options.rooms for name in names(room))]
+    for name in dict.fromkeys(asked):
+        if name not in done:
+            line = json.dumps(limited(name, onnx=options.onnx, native=options.native))
+            with options.out.open("a") as file:
+                file.write(line + "\n")
+            print(line[:300], flush=True)
+
+
+def limited(name: str, *, onnx: bool, native: bool) -> dict[str, Any]:
+    """The result of one model, whatever becomes of its process."""
+    context = multiprocessing.get_context("fork")  # torch and timm are imported once
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(sender, name, onnx, native))
+    start = time.perf_counter()
+    process.start()
+    sender.close()
+    result: dict[str, Any] = {"name": name}
+    while receiver.poll(max(0.0, WALL_SECONDS - (time.perf_counter() - start))):
+        try:
+            result |= receiver.recv()
+        except EOFError:
+            break
+    process.join(1)
+    if process.exitcode is None:
+        process.kill()
+    process.join()
+    if "outcome" not in result:
+        result |= {"outcome": "no end", "error": f"exit code {process.exitcode} in {result.get('phase')}"}
+    return result | {"wall": round(time.perf_counter() - start, 1)}
+
+
+def _child(pipe: Connection, name: str, onnx: bool, native: bool) -> None:
+    torch.set_num_threads(1)
+    spent = int(time.process_time()) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (spent + CPU_SECONDS, spent + CPU_SECONDS + 5))
+    resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.simplefilter("ignore")
+    try:
+        pipe.send(prune(name, pipe.send, onnx=onnx, native=native))
+    except CompressorError as error:
+        pipe.send({"outcome": "statement", "error": f"{type(error).__name__}: {error}"})
+    except BaseException as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        kind = f"{type(error).__name__}: {error} at {place.filename}:{place.lineno}"
+        pipe.send({"outcome": "traceback", "error": kind[-1500:], "trace": traceback.format_exc()[-3000:]})
+
+
+def prune(name: str, tell: Callable[[dict[str, Any]], None], *, onnx: bool, native: bool) -> dict[str, Any]:
+    """Half of the multiply-adds go; the certificate and, if asked, the ONNX file are checked."""
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(label: str) -> Iterator[None]:
+        tell({"phase": label})
+        start = time.process_time()
+        yield
+        seconds[label] = round(time.process_time() - start, 2)
+
+    with phase("build"):
+        module, shape = make(name, native)
+    inputs = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    tell({"shape": shape})
+    with phase("analyse"):
+        structure = analyse(module, inputs, name=name)
+    reasons = Counter((group.frozen or "free").split(" (")[0] for group in structure.groups)
+    lines = Counter(group.frozen for group in structure.groups if group.frozen)
+    with phase("count"):
+        dense = count(module, inputs)
+    least = structure.cost.least(structure.groups)
+    tell(
+        {"groups": len(structure.groups), "reasons": dict(reasons), "lines": dict(lines.most_common(12)),
+         "params": dense.params, "macs": dense.macs, "least": round(least.macs / dense.macs, 4), "seconds": seconds}
+    )  # fmt: skip
+    with phase("choose"):
+        graded = scores(module, structure.groups, l1)
+        plan, _ = choose(structure.groups, graded, Selection(macs=0.5), structure.cost, dense)
+    with phase("shrink"):
+        slim = shrink(module, structure, plan)
+    with phase("recount"):
+        cost = count(slim, inputs)
+    result: dict[str, Any] = {"share": round(cost.macs / dense.macs, 4), "params share": cost.params / dense.params}
+    tell(result)
+    with phase("certify"):
+        pair = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
+        certificate = certify(module, slim, structure, plan, pair)
+    tell({"certificate": certificate.max_rel_error, "kind": certificate.kind, "seconds": seconds})
+    if cost != structure.cost.of(plan):
+        return {"outcome": "wrong cost", "error": f"{cost} counted, {structure.cost.of(plan)} predicted"}
+    if not certificate.ok:
+        return {"outcome": "wrong", "error": f"certificate {certificate.max_rel_error:.1e}"}
+    if onnx:
+        with phase("onnx"), tempfile.TemporaryDirectory() as folder:
+            exported = export_onnx(
+                slim, pair, Path(folder) / "slim.onnx", opset=None, dynamic_batch=False, metadata={}
+            )  # fmt: skip
+        if not exported.ok:
+            return {"outcome": "parity", "error": f"{exported.max_abs_error:.1e}", "seconds": seconds}
+        return {"outcome": "ok", "seconds": seconds, "parity": exported.max_abs_error, "notes": exported.notes}
+    return {"outcome": "ok", "seconds": seconds}
+
+
+def make(name: str, native: bool) -> tuple[nn.Module, tuple[int, int, int]]:
+    """The model awake, and the smallest input shape it was seen to run on."""
+    expected = defaults(name).input
+    torch.manual_seed(0)
+    detects = name in names("detection")
+    sizes = [expected] if native or detects else [(3, SMALL, SMALL), (3, 2 * SMALL, 2 * SMALL), expected]
+    module = awake(build(ModelSpec(name, expected)))
+    if detects:  # they resize what they are given
+        module.transform.min_size, module.transform.max_size = (128,), 192
+        module.transform.fixed_size = module.transform.fixed_size and (192, 192)
+        return module, (3, 128, 160)
+    for shape in sizes[:-1]:
+        if not any(word in name for word in ("vit", "swin", "former", "coat", "mixer", "mlp", "nest", "cait", "hiera")):
+            try:
+                with torch.inference_mode():
+                    module(torch.zeros(1, *shape))
+            except Exception:  # too small, in whatever words
+                continue
+            return module, shape
+    return module, expected
+
+
+def awake(module: nn.Module) -> nn.Module:
+    """Nothing that starts at zero or one stays there: it would hide wrong channels."""
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in module.parameters():
+            if tensor.is_floating_point() and float(tensor.std(correction=0)) < 1e-3:
+                tensor.copy_(_around(tensor, random))
+        for label, tensor in module.named_buffers():
+            if label.endswith(("running_mean", "running_var")):
+                tensor.uniform_(0.5, 1.5, generator=random)
+    return module.requires_grad_(requires_grad=False).eval()
+
+
+def _around(tensor: Tensor, random: torch.Generator) -> Tensor:
+    noise = torch.rand(tensor.shape, generator=random)
+    return noise + 0.5 if tensor.ndim == 1 or tensor.numel() < 10_000 else (noise - 0.5) / tensor.shape[-1] ** 0.5
+
+
+if __name__ == "__main__":
+    sys.exit(main())
