@@ -16,7 +16,7 @@ from compressor.graph import rules
 from compressor.graph.couple import Structure, couple
 from compressor.graph.provenance import READINGS, Reading
 from compressor.graph.shrink import shrink
-from compressor.graph.trace import Trace, trace
+from compressor.graph.trace import trace
 
 if TYPE_CHECKING:
     from compressor.core import BoolArray
@@ -36,6 +36,7 @@ def analyse(module: nn.Module, inputs: Tensor, *, name: str) -> Structure:
     except Exception as error:  # whatever a user's forward may raise
         found = f"fails on an input of shape {tuple(inputs.shape)} at {_place(error)}: {error}"
         raise ModelError("model does not run", name, found, "set model.input to the shape it expects") from error
+    lines = {call.where for call in seen.calls if rules.has_sizes(call.op)}
     readings: dict[str, Reading] = {}
     while True:
         structure = couple(module, seen, readings)
@@ -46,7 +47,7 @@ def analyse(module: nn.Module, inputs: Tensor, *, name: str) -> Structure:
         failure = _try(module, inputs, structure)
         if failure is None:
             return structure
-        blamed = [where for where in _blame(failure, seen) if readings.get(where) != READINGS[-1]]
+        blamed = _blame(failure, {line for line in lines if readings.get(line) != READINGS[-1]})
         if not blamed:  # every round reads at least one line more strictly, so this ends
             break
         for where in blamed:
@@ -72,16 +73,15 @@ def _try(module: nn.Module, inputs: Tensor, structure: Structure) -> Exception |
     return None
 
 
-def _blame(failure: Exception, seen: Trace) -> frozenset[str]:
-    """Source lines that may hold fixed sizes: the failing line, else its function's, else its callers'."""
-    lines = {call.where for call in seen.calls if rules.has_sizes(call.op)}
+def _blame(failure: Exception, lines: set[str]) -> set[str]:
+    """Which of these source lines may hold fixed sizes: the failing one, else its function's, its callers', or all."""
     for code, line in _frames(failure):
         if f"{code.co_filename}:{line}" in lines:
-            return frozenset({f"{code.co_filename}:{line}"})
+            return {f"{code.co_filename}:{line}"}
         own = {f"{code.co_filename}:{number}" for *_, number in code.co_lines()} & lines
         if own:
-            return frozenset(own)
-    return frozenset()
+            return own
+    return lines
 
 
 def _place(error: Exception) -> str:

@@ -25,15 +25,19 @@ def certify(dense: nn.Module, slim: nn.Module, structure: Structure, plan: Prune
 
     `max_rel_error` is max|slim - masked| / max|masked| over all outputs; it must stay within 1e-9. A model whose answer
     is zero everywhere (a classifier that starts from zero, say) would agree with anything: its all-zero tensors are
-    filled with noise on both sides before they are compared.
+    filled with noise on both sides before they are compared. A detector that finds nothing in `inputs` is compared in
+    what its layers of unchanged width write.
     """
     expected = _outputs(masked(dense, structure.groups, plan), inputs)
-    if all(bool((each == 0).all()) for each in expected):
+    if _silent(expected):
         dense = _awake(dense)
         slim = shrink(dense, structure, plan)
         expected = _outputs(masked(dense, structure.groups, plan), inputs)
-    found = _outputs(copy.deepcopy(slim), inputs)
-    return _compare(expected, found)
+    if _silent(expected):
+        layers = _unchanged(slim, structure, plan)
+        expected = _inside(masked(dense, structure.groups, plan), inputs, layers)
+        return _compare(expected, _inside(copy.deepcopy(slim), inputs, layers))
+    return _compare(expected, _outputs(copy.deepcopy(slim), inputs))
 
 
 def equals_scattered(slim: nn.Module, dense: nn.Module, kept: Kept, inputs: Tensor) -> Certificate:
@@ -58,6 +62,34 @@ def _compare(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Certificate
     scale = max((float(each.abs().max()) for each in expected if each.numel()), default=0.0)
     relative = error / scale if scale > 0 else infinite
     return Certificate(KIND, error, relative, ok=relative <= TOLERANCE)
+
+
+def _silent(outputs: Sequence[Tensor]) -> bool:
+    return all(bool((each == 0).all()) for each in outputs)
+
+
+def _unchanged(slim: nn.Module, structure: Structure, plan: PrunePlan) -> list[str]:
+    """Layers that write groups of which nothing goes."""
+    cut = {name for (name, _) in removed(structure.groups, plan, role="writer")}
+    writers = {slot.tensor for group in structure.groups for slot in group.writers()} - cut
+    owners = {tensor.rpartition(".")[0] for tensor in writers}
+    return [name for name, _ in slim.named_modules() if name in owners]
+
+
+def _inside(module: nn.Module, inputs: Tensor, layers: Sequence[str]) -> list[Tensor]:
+    """What these layers write, in the order in which they run."""
+    seen: list[Tensor] = []
+
+    def note(_: nn.Module, __: object, result: object) -> None:
+        seen.extend(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+
+    handles = [module.get_submodule(name).register_forward_hook(note) for name in layers]
+    try:
+        _outputs(module, inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
 
 
 def _awake(module: nn.Module) -> nn.Module:

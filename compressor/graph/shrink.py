@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from compressor.core import IntArray, Kept
 
 
+Size = int | tuple[int, ...] | list[int]
+
+
 def shrink(module: nn.Module, structure: Structure, plan: PrunePlan) -> nn.Module:
     """A copy of `module` without the channels the plan drops. `module` is left as it is."""
     slim = copy.deepcopy(module)
@@ -59,9 +62,9 @@ def removed(
 
 def attributes_after(
     attributes: Sequence[Attribute], plan: PrunePlan, module: nn.Module
-) -> dict[tuple[str, str], int | tuple[int, ...]]:
+) -> dict[tuple[str, str], Size]:
     """(module, attribute) -> its value after the plan, for those that change."""
-    after: dict[tuple[str, str], int | tuple[int, ...]] = {}
+    after: dict[tuple[str, str], Size] = {}
     for each in attributes:
         value = each.fixed + sum(
             int(plan.kept[name][channels].sum()) if name in plan.kept else len(channels)
@@ -72,7 +75,7 @@ def attributes_after(
         if each.index is None:
             after[key] = value
         else:
-            after[key] = (*before[: each.index], value, *before[each.index + 1 :])
+            after[key] = type(before)((*before[: each.index], value, *before[each.index + 1 :]))
     return {
         (path, name): value
         for (path, name), value in after.items()

@@ -61,7 +61,7 @@ def trace(module: nn.Module, inputs: Tensor, known: Callable[[str], bool]) -> Tr
     """
     recorder = _Recorder(module, known)
     refs = (recorder.ref(inputs),)
-    with torch.inference_mode(), _running(recorder.stack), recorder:
+    with torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
         result = module(inputs)
     outputs = tuple(recorder.ref(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
     return Trace(tuple(recorder.calls), recorder.names, refs, outputs)
@@ -107,6 +107,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         outs = tuple(self.ref(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
         self.calls.append(Call(op, pointwise, before, outs, module, _caller()))
         return result
+
+
+@contextmanager
+def _attention_in_the_open() -> Iterator[None]:
+    """nn.MultiheadAttention must not hide its matrix products in one fused operator, or they would not be counted."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 _NOT_THE_USER = (torch.__path__[0] + os.sep, __file__)

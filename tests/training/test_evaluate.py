@@ -22,7 +22,7 @@ def data(labels: list[int]) -> ImageData:
 def test_counts_every_image_once(labels: list[int], expected: float, batch_size: int) -> None:
     module = nn.Flatten().train()
     assert accuracy(module, data(labels), batch_size) == pytest.approx(expected)
-    assert not module.training
+    assert module.training, "the module is left as it was"
 
 
 def test_answers_that_are_not_finite_are_an_error() -> None:
