@@ -98,6 +98,7 @@ class PrunePlan:
     """Which channels stay: group name -> bool[C]. Groups that stay whole are absent."""
 
     kept: Mapping[str, BoolArray]
+    round_to: int = 1  # what the widths are multiples of
 
 
 # ---------------------------------------------------------------- what a recipe asks for
@@ -112,6 +113,9 @@ class LayerRule:
     ratio: float | None = None
 
 
+Scope = Literal["local", "global", "isomorphic"]
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """How many channels go, and how scores are compared.
@@ -122,8 +126,9 @@ class Selection:
     ratio: float | None = None
     macs: float | None = None
     params: float | None = None
-    scope: Literal["local", "global"] = "local"
+    scope: Scope = "local"
     round_to: int = 1
+    or_finer: bool = False  # where that is too coarse for the target, halve it as often as it takes
     rules: tuple[LayerRule, ...] = ()
 
 
@@ -227,7 +232,7 @@ class Data(Protocol):
 class Certificate:
     """The proof that surgery changed nothing but the removed channels."""
 
-    kind: str  # "masked-dense-float64"
+    kind: str  # "masked-dense-float64"; "restricted-dense-float64" where norms work on the kept channels only
     max_abs_error: float
     max_rel_error: float
     ok: bool

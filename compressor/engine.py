@@ -25,7 +25,7 @@ from compressor.core import (
     Step,
     Train,
 )
-from compressor.errors import ModelError, VerificationFailed
+from compressor.errors import ModelError, TargetNotReached, VerificationFailed
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import certify
 from compressor.graph.choose import choose
@@ -81,7 +81,7 @@ def perform(step: Step, work: Work, around: Surroundings) -> Work:
     around.emit("stage", {"name": str(step)})
     match step:
         case Choose():
-            done, stage = _choose(step, work), None
+            done, stage = _choose(step, work, around), None
         case Remove():
             done, stage = _remove(work), "after surgery"
         case Recalibrate():
@@ -97,9 +97,24 @@ def example(model: LoadedModel, images: int = 1) -> Tensor:
     return torch.randn(images, *model.spec.input, generator=torch.Generator().manual_seed(0))
 
 
-def _choose(step: Choose, work: Work) -> Work:
+def _choose(step: Choose, work: Work, around: Surroundings) -> Work:
+    """Channels whose removal leaves the rest as it was, if they are enough; if not, those that norms mix as well."""
+    try:
+        return _chosen(step, work, around)
+    except TargetNotReached:
+        module = work.model.module
+        structure = analyse(module, example(work.model), name=work.model.name, mixing=True)
+        if not structure.mixtures:
+            raise
+        return _chosen(step, replace(work, structure=structure, groups=structure.groups), around)
+
+
+def _chosen(step: Choose, work: Work, around: Surroundings) -> Work:
     graded = scores(work.model.module, work.groups, step.criterion)
     plan, groups = choose(work.groups, graded, step.selection, work.structure.cost, work.original)
+    if plan.round_to != step.selection.round_to:
+        coarse = f"multiples of {step.selection.round_to} are too coarse for the target"
+        around.emit("note", {"text": f"{coarse}: widths are multiples of {plan.round_to}"})
     return replace(work, plan=plan, groups=groups)
 
 
@@ -117,8 +132,9 @@ def _remove(work: Work) -> Work:
         reasons = sorted({group.frozen for group in work.groups if group.frozen})
         found = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
         raise ModelError("nothing to prune", dense.name, found, "see what inspect says of each group")
-    if cost != work.structure.cost.of(plan):
-        found = f"{cost} counted on the slim module, {work.structure.cost.of(plan)} planned"
+    planned = work.structure.cost.of(plan)
+    if cost.params != planned.params or (cost.macs != planned.macs and not work.structure.data_dependent):
+        found = f"{cost} counted on the slim module, {planned} planned"
         raise VerificationFailed("cost", dense.name, found, "report this model")
     kept = kept_after(dense.kept, work.groups, plan, slim)
     model = replace(dense, module=slim, kept=kept, original=work.original)

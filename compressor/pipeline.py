@@ -44,6 +44,6 @@ def compress(
             work = perform(step, work, around)
         exports = export_both(start, work, recipe, images, folder, journal)
         comparisons = measure(exports, recipe, target, images, journal)
-        around.checkpoint.unlink(missing_ok=True)
         report = write(recipe, start, work, exports, comparisons, folder, journal)
+        around.checkpoint.unlink(missing_ok=True)
     return close(report)

@@ -525,6 +525,7 @@ def test_to_core(write: Write) -> None:
     assert recipe.selection(8) == core.Selection(
         macs=0.5,
         round_to=8,
+        or_finer=True,
         rules=(core.LayerRule("a*", freeze=True), core.LayerRule("b", ratio=0.3), core.LayerRule("c")),
     )
     assert [str(step) for step in recipe.method.steps(recipe.selection(1))] == ["Choose(l1)", "Remove"]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from compressor.core import ExportedModel
 from compressor.deploy.parity import CannotRun, answers, check_parity
-from compressor.errors import ModelError, RecipeError, Temporary
+from compressor.errors import ModelError, RecipeError
 
 Exporter = Literal["dynamo", "torchscript"]
 
@@ -188,10 +188,10 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A full or read-only disk is the user's to mend: no traceback for it."""
+    """A place that can't be written is the user's to mend; what of a full disk, whoever can resume has to say."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Temporary("disk full", str(path), error.strerror or "", "free some space and run again") from error
+            raise
         raise RecipeError("can't write", str(path), str(error.strerror or error), "choose another --out") from error

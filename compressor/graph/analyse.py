@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from compressor.core import BoolArray
 
 
-def analyse(module: nn.Module, inputs: Tensor, *, name: str) -> Structure:
+def analyse(module: nn.Module, inputs: Tensor, *, name: str, mixing: bool = False) -> Structure:
     """The channel groups of a module, found by running it on `inputs` (1, C, H, W).
 
     Where a forward pass after a trial cut fails, the reshapes, splits and slices nearby have sizes fixed in code: they
     are read in stricter ways (see Reading) until it runs. What is still fixed then is frozen, and the rest goes on.
+    Channels that a normalisation mixes with others are frozen, too, unless `mixing`: without them its statistics are
+    others, so that no channel's removal leaves the rest as it was.
 
     Raises:
         ModelError: the module does not run on `inputs`, or what breaks it cannot be found.
@@ -39,11 +41,11 @@ def analyse(module: nn.Module, inputs: Tensor, *, name: str) -> Structure:
     lines = {call.where for call in seen.calls if rules.has_sizes(call.op)}
     readings: dict[str, Reading] = {}
     while True:
-        structure = couple(module, seen, readings)
+        structure = couple(module, seen, readings, mixing=mixing)
         whole = {where for where in structure.whole if readings.get(where, "plain") == "plain"}
         if whole:
             readings |= dict.fromkeys(whole, READINGS[2])
-            structure = couple(module, seen, readings)
+            structure = couple(module, seen, readings, mixing=mixing)
         failure = _try(module, inputs, structure)
         if failure is None:
             return structure

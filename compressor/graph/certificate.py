@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from compressor.core import Certificate, ChannelGroup, Kept, PrunePlan
+from compressor.core import Certificate, Kept, PrunePlan
 from compressor.graph.couple import Structure
-from compressor.graph.shrink import removed, shrink
+from compressor.graph.restricted import masked, mixes, run_restricted
+from compressor.graph.shrink import plan_of, removed, shrink
 
 TOLERANCE = 1e-9  # relative to the largest output; float64 arithmetic leaves about 1e-13
 
 
 KIND = "masked-dense-float64"
+MIXED = "restricted-dense-float64"  # for a plan that changes what a norm works on
+
+Run = Callable[[nn.Module, Tensor], object]
+
+
+def _plain(module: nn.Module, inputs: Tensor) -> object:
+    return module(inputs)
 
 
 def certify(dense: nn.Module, slim: nn.Module, structure: Structure, plan: PrunePlan, inputs: Tensor) -> Certificate:
@@ -26,24 +36,31 @@ def certify(dense: nn.Module, slim: nn.Module, structure: Structure, plan: Prune
     `max_rel_error` is max|slim - masked| / max|masked| over all outputs; it must stay within 1e-9. A model whose answer
     is zero everywhere (a classifier that starts from zero, say) would agree with anything: its all-zero tensors are
     filled with noise on both sides before they are compared. A detector that finds nothing in `inputs` is compared in
-    what its layers of unchanged width write.
+    what its layers of unchanged width write. Where the plan drops channels that a normalisation mixes, the dense
+    model's norms work on the kept channels only, and the certificate's kind says so.
     """
-    expected = _outputs(masked(dense, structure.groups, plan), inputs)
+    reference = partial(run_restricted, structure=structure, plan=plan)
+    expected = _outputs(masked(dense, structure.groups, plan), inputs, reference)
     if _silent(expected):
         dense = _awake(dense)
         slim = shrink(dense, structure, plan)
-        expected = _outputs(masked(dense, structure.groups, plan), inputs)
+        expected = _outputs(masked(dense, structure.groups, plan), inputs, reference)
     if _silent(expected):
         layers = _unchanged(slim, structure, plan)
-        expected = _inside(masked(dense, structure.groups, plan), inputs, layers)
-        return _compare(expected, _inside(copy.deepcopy(slim), inputs, layers))
-    return _compare(expected, _outputs(copy.deepcopy(slim), inputs))
+        expected = _inside(masked(dense, structure.groups, plan), inputs, layers, reference)
+        found = _inside(copy.deepcopy(slim), inputs, layers)
+    else:
+        found = _outputs(copy.deepcopy(slim), inputs)
+    return replace(_compare(expected, found), kind=MIXED if mixes(structure, plan) else KIND)
 
 
-def equals_scattered(slim: nn.Module, dense: nn.Module, kept: Kept, inputs: Tensor) -> Certificate:
+def equals_scattered(
+    slim: nn.Module, dense: nn.Module, kept: Kept, inputs: Tensor, structure: Structure | None = None
+) -> Certificate:
     """Compare `slim` with the original architecture holding slim's weights at the kept indices and zeros elsewhere.
 
     This needs no weights but slim's own, so it can be checked at any time, after retraining too. `dense` is filled.
+    With the dense model's `structure`, its norms work on the kept channels only, as in `certify`.
     """
     values = dict(slim.named_parameters()) | dict(slim.named_buffers())
     with torch.no_grad():
@@ -51,7 +68,11 @@ def equals_scattered(slim: nn.Module, dense: nn.Module, kept: Kept, inputs: Tens
             places = np.ix_(*(kept.get(name, {}).get(dim) or range(size) for dim, size in enumerate(tensor.shape)))
             tensor.zero_()
             tensor[tuple(torch.from_numpy(place) for place in places)] = values[name]
-    return _compare(_outputs(dense, inputs), _outputs(copy.deepcopy(slim), inputs))
+    found = _outputs(copy.deepcopy(slim), inputs)
+    if structure is None:
+        return _compare(_outputs(dense, inputs), found)
+    reference = partial(run_restricted, structure=structure, plan=plan_of(structure.groups, kept))
+    return replace(_compare(_outputs(dense, inputs, reference), found), kind=MIXED)
 
 
 def _compare(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Certificate:
@@ -76,7 +97,7 @@ def _unchanged(slim: nn.Module, structure: Structure, plan: PrunePlan) -> list[s
     return [name for name, _ in slim.named_modules() if name in owners]
 
 
-def _inside(module: nn.Module, inputs: Tensor, layers: Sequence[str]) -> list[Tensor]:
+def _inside(module: nn.Module, inputs: Tensor, layers: Sequence[str], run: Run = _plain) -> list[Tensor]:
     """What these layers write, in the order in which they run."""
     seen: list[Tensor] = []
 
@@ -85,7 +106,7 @@ def _inside(module: nn.Module, inputs: Tensor, layers: Sequence[str]) -> list[Te
 
     handles = [module.get_submodule(name).register_forward_hook(note) for name in layers]
     try:
-        _outputs(module, inputs)
+        _outputs(module, inputs, run)
     finally:
         for handle in handles:
             handle.remove()
@@ -103,19 +124,9 @@ def _awake(module: nn.Module) -> nn.Module:
     return copied
 
 
-def masked(dense: nn.Module, groups: Sequence[ChannelGroup], plan: PrunePlan) -> nn.Module:
-    """A copy of `dense` in which nothing reads the channels the plan drops."""
-    copied = copy.deepcopy(dense)
-    tensors = dict(copied.named_parameters()) | dict(copied.named_buffers())
-    with torch.no_grad():
-        for (name, dim), gone in removed(groups, plan, role="reader").items():
-            tensors[name].index_fill_(dim, torch.from_numpy(gone), 0.0)
-    return copied
-
-
-def _outputs(module: nn.Module, inputs: Tensor) -> list[Tensor]:
+def _outputs(module: nn.Module, inputs: Tensor, run: Run = _plain) -> list[Tensor]:
     """Floating outputs of the module, which is turned to float64."""
     module.double().eval()
     with torch.inference_mode():
-        result = module(inputs.double())
+        result = run(module, inputs.double())
     return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

@@ -6,12 +6,13 @@ G groups, C channels of one. `removed_G` counts the channels that go from each g
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compressor.core import ChannelGroup, Cost, PrunePlan, Selection
+from compressor.core import ChannelGroup, Cost, PrunePlan, Scope, Selection
 from compressor.errors import TargetNotReached
 from compressor.graph.cost import CostModel
 from compressor.graph.layer_rules import frozen_by, ratio_of
@@ -29,9 +30,12 @@ def choose(
 ) -> tuple[PrunePlan, tuple[ChannelGroup, ...]]:
     """The plan, and the groups with those marked that the recipe froze.
 
-    Channels are put in one order of removal: by rank within the group over its size (scope local), or by score (scope
-    global); ties go by index. The shortest run from the front that meets the target goes; channels at the end of the
-    run come back where the target allows it. Widths are rounded up to multiples of `round_to`.
+    Channels are put in one order of removal: by rank within the group over its size (scope local), by score (scope
+    global), or by rank among the channels of all groups made alike over their number (scope isomorphic: Fang et al.,
+    Isomorphic Pruning for Vision Models, ECCV 2024, arXiv:2407.04616); ties go by index. The shortest run from the
+    front that meets the target goes; channels at its end come back where the target allows it. Widths are rounded
+    up to multiples of `round_to`; where that is too coarse and the selection allows finer steps, of half of it, and so
+    on. Too coarse is what misses the target, or cuts less than half of the channels that a ratio asks for.
 
     Raises:
         RecipeError: a rule's glob matches no layer.
@@ -42,22 +46,41 @@ def choose(
     start_G = np.array([_share(group, ratio) for group, ratio in zip(groups, asked, strict=True)], dtype=np.int64)
     free = [index for index, group in enumerate(groups) if group.frozen is None and asked[index] is None]
     order = _order(groups, free, scores, selection.scope)
-    rounding = _Rounding(groups, selection.round_to)
-    if selection.ratio is None:
-        removed_G = _meet(start_G, order, rounding, selection, cost, original)
-    elif selection.scope == "global":
-        count = math.ceil(selection.ratio * sum(groups[index].size for index in free))
-        removed_G = rounding(_after(start_G, order[:count]))
-    else:
-        for index in free:
-            start_G[index] = _share(groups[index], selection.ratio)
-        removed_G = rounding(start_G)
+    by_ratio = None if selection.ratio is None else _by_ratio(groups, free, start_G, order, selection)
+    removed_G, round_to = np.zeros_like(start_G), selection.round_to
+    while True:
+        rounding = _Rounding(groups, round_to)
+        if by_ratio is None:
+            fits = _fitting(selection, cost, original)
+            removed_G = _meet(start_G, order, rounding, fits)
+            enough = fits(removed_G)
+        else:
+            removed_G = rounding(by_ratio)
+            enough = bool(2 * removed_G.sum() >= by_ratio.sum())
+        if enough or round_to == 1 or not selection.or_finer:
+            break
+        round_to //= 2
+    if by_ratio is None and not enough:
+        raise _out_of_reach(selection, cost.cost(removed_G), original)
     kept = {
         group.name: _keep_best(scores[group.name], gone)
         for group, gone in zip(groups, removed_G.tolist(), strict=True)
         if gone
     }
-    return PrunePlan(kept), groups
+    return PrunePlan(kept, round_to), groups
+
+
+def _by_ratio(
+    groups: Sequence[ChannelGroup], free: Sequence[int], start_G: IntArray, order: IntArray, selection: Selection
+) -> IntArray:
+    """Channels that go for a ratio: of each free group, or of all of them together."""
+    assert selection.ratio is not None
+    if selection.scope != "local":
+        return _after(start_G, order[: math.ceil(selection.ratio * sum(groups[index].size for index in free))])
+    removed_G = start_G.copy()
+    for index in free:
+        removed_G[index] = _share(groups[index], selection.ratio)
+    return removed_G
 
 
 def _share(group: ChannelGroup, ratio: float | None) -> int:
@@ -66,47 +89,56 @@ def _share(group: ChannelGroup, ratio: float | None) -> int:
 
 
 def _order(
-    groups: Sequence[ChannelGroup],
-    free: Sequence[int],
-    scores: Mapping[str, FloatArray],
-    scope: Literal["local", "global"],
+    groups: Sequence[ChannelGroup], free: Sequence[int], scores: Mapping[str, FloatArray], scope: Scope
 ) -> IntArray:
     """The group each next channel is taken from; the best channel of every group is never taken."""
-    keyed: list[tuple[float, int, int]] = []
+    pools: dict[object, list[tuple[float, int, int]]] = defaultdict(list)  # channels that are compared with each other
     for index in free:
-        group = groups[index]
-        for rank, score in enumerate(np.sort(scores[group.name])[:-1].tolist()):
-            keyed.append((score if scope == "global" else (rank + 1) / group.size, index, rank))
+        pool = {"local": index, "global": None, "isomorphic": _make(groups[index])}[scope]
+        ranked = np.sort(scores[groups[index].name]).tolist()
+        pools[pool] += [(score, index, rank) for rank, score in enumerate(ranked)]
+    keyed = [
+        ((place + 1) / len(pool), index, rank)
+        for pool in pools.values()
+        for place, (_, index, rank) in enumerate(sorted(pool))
+        if rank < groups[index].size - 1
+    ]
     return np.array([index for _, index, _ in sorted(keyed)], dtype=np.int64)
+
+
+def _make(group: ChannelGroup) -> tuple[tuple[str, str, int, int], ...]:
+    """What a group is made of, whatever its width: kinds of tensors, their dimensions, entries per channel."""
+    return tuple(
+        sorted((slot.role, slot.tensor.rpartition(".")[2], slot.dim, slot.positions.shape[1]) for slot in group.slots)
+    )
 
 
 def _after(start_G: IntArray, taken: IntArray) -> IntArray:
     return start_G + np.bincount(taken, minlength=len(start_G))
 
 
-def _meet(
-    start_G: IntArray, order: IntArray, rounding: _Rounding, selection: Selection, cost: CostModel, original: Cost
-) -> IntArray:
-    """The fewest channels, in order, for which every target holds."""
-    asked = {"macs": selection.macs, "params": selection.params}
-    shares = {name: share for name, share in asked.items() if share is not None}
+def _fitting(selection: Selection, cost: CostModel, original: Cost) -> Callable[[IntArray], bool]:
+    """Whether every target holds after removing so many channels from each group."""
 
     def fits(removed_G: IntArray) -> bool:
         found = cost.cost(removed_G)
-        return all(getattr(found, name) <= share * getattr(original, name) for name, share in shares.items())
+        return all(getattr(found, name) <= share * getattr(original, name) for name, share in _shares(selection))
+
+    return fits
+
+
+def _shares(selection: Selection) -> list[tuple[str, float]]:
+    asked = {"macs": selection.macs, "params": selection.params}
+    return [(name, share) for name, share in asked.items() if share is not None]
+
+
+def _meet(start_G: IntArray, order: IntArray, rounding: _Rounding, fits: Callable[[IntArray], bool]) -> IntArray:
+    """The fewest channels, in order, that fit; all of them where nothing does."""
 
     def first(count: int) -> IntArray:
         return rounding(_after(start_G, order[:count]))
 
     low, high = 0, len(order)
-    if not fits(first(high)):
-        least = cost.cost(first(high))
-        found = " and ".join(
-            f"{name} {getattr(least, name) / getattr(original, name):.1%} at the least, asked for {share:.1%}"
-            for name, share in shares.items()
-        )
-        todo = "ask for more to remain, or free frozen layers (see inspect)"
-        raise TargetNotReached("target not reachable", "prune.target", found, todo)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(first(middle)) else (middle + 1, high)
@@ -117,6 +149,15 @@ def _meet(
         if back_G[index] >= start_G[index] and fits(back_G):
             removed_G = back_G
     return removed_G
+
+
+def _out_of_reach(selection: Selection, least: Cost, original: Cost) -> TargetNotReached:
+    found = " and ".join(
+        f"{name} {getattr(least, name) / getattr(original, name):.1%} at the least, asked for {share:.1%}"
+        for name, share in _shares(selection)
+    )
+    todo = "ask for more to remain, set prune.round_to: 1, or free frozen layers (see inspect)"
+    return TargetNotReached("target not reachable", "prune.target", found, todo)
 
 
 class _Rounding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from compressor.core import ChannelGroup, Slot
 from compressor.graph import rules
 from compressor.graph.cost import CostModel, cost_model
-from compressor.graph.provenance import Provenance, Reading
+from compressor.graph.provenance import Dims, Mixture, Provenance, Reading
 from compressor.graph.trace import Trace
 
 if TYPE_CHECKING:
@@ -34,6 +34,19 @@ class Attribute:
     channels: Mapping[str, IntArray]  # group name -> channels, with repetition
 
 
+Entries = tuple["IntArray", "IntArray"]
+"""For each entry of a dimension: the index of its group, -1 for none, and its channel in there."""
+
+
+@dataclass(frozen=True, slots=True)
+class MixedCall:
+    """A call that mixes channels, with the entries of every dimension that has channels of some group."""
+
+    number: int  # of the call in the trace
+    args: Mapping[str, Mapping[int, Entries]]  # argument -> dimension
+    outs: tuple[Mapping[int, Entries], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Structure:
     """What can be cut from a module, and what that does to its sizes."""
@@ -42,20 +55,30 @@ class Structure:
     attributes: tuple[Attribute, ...]
     cost: CostModel
     whole: frozenset[str]  # source lines that take frozen channels apart place by place: blocks might go whole
+    mixtures: tuple[MixedCall, ...]  # calls whose result depends on which channels of a group are there
+    data_dependent: bool  # some sizes depend on the values of the input, and with them the multiply-adds
 
 
-def couple(module: nn.Module, trace: Trace, readings: Mapping[str, Reading] = MappingProxyType({})) -> Structure:
+def couple(
+    module: nn.Module,
+    trace: Trace,
+    readings: Mapping[str, Reading] = MappingProxyType({}),
+    *,
+    mixing: bool = False,
+) -> Structure:
     """Walk the trace and group the channels that must stay or go together.
 
     `readings`: source line -> how the sizes of the operators it calls are understood; "plain" where nothing is said.
+    `mixing`: channels that a normalisation mixes may go, too.
     """
-    provenance = Provenance(module, trace)
-    for call in trace.calls:
+    provenance = Provenance(module, trace, mixing=mixing)
+    for number, call in enumerate(trace.calls):
         provenance.reading = readings.get(call.where, "plain")
         if provenance.reading == "fixed" and rules.has_sizes(call.op):
             rules.unknown(provenance, call, "sizes fixed in the code")
         else:
             rules.apply(provenance, call)
+        provenance.finish(number, call)
     for ref in trace.outputs:
         for dim in provenance.dims(ref):
             if dim is not None:
@@ -66,7 +89,8 @@ def couple(module: nn.Module, trace: Trace, readings: Mapping[str, Reading] = Ma
     )
     whole = frozenset(where for where, atoms in provenance.taken_apart if channels.frozen(atoms))
     cost = cost_model(module, provenance, channels.groups, channels.group_of)
-    return Structure(channels.groups, attributes, cost, whole)
+    mixtures = tuple(channels.mixed(each) for each in provenance.mixtures if channels.any(each.over))
+    return Structure(channels.groups, attributes, cost, whole, mixtures, trace.data_dependent)
 
 
 class _Channels:
@@ -86,6 +110,23 @@ class _Channels:
     def frozen(self, atoms: IntArray) -> bool:
         """Whether none of the atoms can go."""
         return all(component in self._frozen for component in self._component[atoms].tolist())
+
+    def any(self, parts: Iterable[IntArray]) -> bool:
+        """Whether some of the atoms are channels of a group that can be cut."""
+        found = np.concatenate([self.group_of[atoms] for atoms in parts])
+        return any(self.groups[index].frozen is None for index in np.unique(found[found >= 0]).tolist())
+
+    def mixed(self, mixture: Mixture) -> MixedCall:
+        def entries(dims: Dims) -> dict[int, Entries]:
+            found = {
+                at: (self.group_of[dim.atoms], self._channel_of[dim.atoms])
+                for at, dim in enumerate(dims)
+                if dim is not None
+            }
+            return {at: each for at, each in found.items() if (each[0] >= 0).any()}
+
+        args = {name: entries(dims) for name, dims in mixture.args.items()}
+        return MixedCall(mixture.number, args, tuple(entries(dims) for dims in mixture.outs))
 
     def split(self, atoms: IntArray) -> tuple[int, dict[str, IntArray]]:
         """How many of the atoms are in no group, and the channels of the others by group name."""

@@ -8,7 +8,7 @@ whole analysis is linear in the number of operators and needs no recursion.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,10 +63,20 @@ class SizeAttribute:
     atoms: IntArray
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Mixture:
+    """A call whose result depends on which channels there are: a norm, a mean over channels."""
+
+    number: int  # of the call in the trace
+    args: Mapping[str, Dims]
+    outs: tuple[Dims, ...]
+    over: tuple[IntArray, ...]  # the atoms that are mixed
+
+
 class Provenance:
     """What is known while the trace is walked; rules (see rules.py) read and extend it."""
 
-    def __init__(self, module: nn.Module, trace: Trace) -> None:
+    def __init__(self, module: nn.Module, trace: Trace, *, mixing: bool = False) -> None:
         self.modules = dict(module.named_modules())
         self.edges: list[tuple[IntArray, IntArray]] = []
         self.frozen: list[tuple[IntArray, str]] = []
@@ -77,6 +87,9 @@ class Provenance:
         self.atoms = 0
         self.reading: Reading = "plain"  # of the call at hand
         self.taken_apart: list[tuple[str, IntArray]] = []  # source line, atoms of a dimension read place by place
+        self.mixing = mixing  # whether channels may go that a normalisation mixes with others
+        self.mixed: list[IntArray] = []  # by the call at hand
+        self.mixtures: list[Mixture] = []
         self.blank: set[int] = set()  # uids of tensors of one repeated value
         self._dims: dict[int, Dims] = {}
         self._names = trace.tensors
@@ -129,6 +142,21 @@ class Provenance:
         if dim is not None:
             at = f" in {call.module}" if call.module else ""
             self.frozen.append((dim.atoms, f"{why} ({call.op}{at}, {call.where})"))
+
+    def mix(self, dim: Dim | None, call: Call, why: str) -> None:
+        """The result depends on how many of these entries there are."""
+        if not self.mixing:
+            self.freeze(dim, call, why)
+        elif dim is not None:
+            self.mixed.append(dim.atoms)
+
+    def finish(self, number: int, call: Call) -> None:
+        """Note what the call just walked has mixed."""
+        if self.mixed:
+            args = {name: self.dims(ref) for name, ref in call.args.items() if isinstance(ref, Ref)}
+            outs = tuple(self.dims(ref) for ref in call.outs)
+            self.mixtures.append(Mixture(number, args, outs, tuple(self.mixed)))
+            self.mixed = []
 
     def role(self, dim: Dim | None, role: Role) -> None:
         """Say what a parameter's dimension does. A writer that is also read (tied weights) stays a writer."""

@@ -100,7 +100,7 @@ def channelwise(provenance: Provenance, call: Call) -> None:
             provenance.join(dims[at], provenance.dims(ref)[0], call, "per-channel parameters of fixed channels")
     if call.args.get("training"):  # batch statistics, as standardised convolutions take of their weights
         for dim in (*dims[:at], *dims[at + 1 :]):
-            provenance.freeze(dim, call, "normalisation mixes channels")
+            provenance.mix(dim, call, "normalisation mixes channels")
     provenance.attribute(call, "num_features", dims[at])
     provenance.attribute(call, "num_parameters", dims[at])
     provenance.set(out, dims)
@@ -109,15 +109,16 @@ def channelwise(provenance: Provenance, call: Call) -> None:
 
 
 def mixing_norm(provenance: Provenance, call: Call) -> None:
-    """Layer and RMS norms: statistics over channels change when one goes, so none may."""
+    """Layer and RMS norms: statistics over channels change when one goes."""
     x, (out, *rest) = call.args["input"], call.outs
-    dims = provenance.dims(x)
-    for index in range(len(dims) - len(call.args["normalized_shape"]), len(dims)):
-        provenance.freeze(dims[index], call, "normalisation mixes channels")
-    for ref in call.refs():
-        if ref != x:
-            for dim in provenance.dims(ref):
-                provenance.freeze(dim, call, "normalisation mixes channels")
+    dims, lead = provenance.dims(x), len(x.shape) - len(call.args["normalized_shape"])
+    for at, dim in enumerate(dims[lead:]):
+        provenance.mix(dim, call, "normalisation mixes channels")
+        for name in ("weight", "bias"):
+            if isinstance(call.args.get(name), Ref):
+                provenance.join(dim, provenance.dims(call.args[name])[at], call, "normalises fixed channels")
+        if dim is not None and not provenance.attribute(call, "normalized_shape", dim, at):
+            provenance.freeze(dim, call, "normalisation whose sizes are not an attribute of the module")
     provenance.set(out, dims)
     for ref in rest:
         provenance.set(ref, (None,) * len(ref.shape))
@@ -132,9 +133,12 @@ def group_norm(provenance: Provenance, call: Call) -> None:
             provenance.join(dims[1], provenance.dims(call.args[name])[0], call, "per-channel parameters of fixed size")
     if dims[1] is not None:
         table = dims[1].atoms.reshape(groups, -1)
-        provenance.tie(table, np.broadcast_to(table[:, :1], table.shape))
-        if groups == 1 or not provenance.attribute(call, "num_groups", Dim(table[:, 0])):
-            provenance.freeze(dims[1], call, "normalisation mixes channels")
+        if groups == 1:
+            provenance.mix(dims[1], call, "normalisation mixes channels")
+        else:
+            provenance.tie(table, np.broadcast_to(table[:, :1], table.shape))
+        if groups > 1 and not provenance.attribute(call, "num_groups", Dim(table[:, 0])):
+            provenance.freeze(dims[1], call, "group normalisation whose groups are not an attribute of the module")
         provenance.attribute(call, "num_channels", dims[1])
     provenance.set(out, dims)
     for ref in rest:

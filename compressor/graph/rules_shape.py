@@ -57,16 +57,16 @@ def _reshaped(
         if len(sources) == len(targets) == 1:
             result[targets[0]] = dims[sources[0]]
             continue
-        if len(labelled) > 1:
-            for index in labelled:
-                provenance.freeze(dims[index], call, "two dimensions of channels merged")
-            continue
-        dim = dims[labelled[0]]
+        kept = max(labelled, key=lambda index: before[index])
+        for index in labelled:
+            if index != kept:
+                provenance.freeze(dims[index], call, "merged with a larger dimension of channels")
+        dim = dims[kept]
         assert dim is not None
-        spread = [-1 if index == labelled[0] else 1 for index in sources]
+        spread = [-1 if index == kept else 1 for index in sources]
         table = np.broadcast_to(dim.atoms.reshape(spread), [before[index] for index in sources])
         table = table.reshape([after[index] for index in targets])
-        axes = _varying_axes(table)
+        axes = _varying_axes(table) or [table.ndim - 1]
         axis = axes[0] if len(axes) == 1 else _apart(provenance, call, table, axes)
         result[targets[axis]] = Dim(np.moveaxis(table, axis, -1).reshape(-1, table.shape[axis])[0])
     return result
@@ -144,7 +144,7 @@ def reduce(provenance: Provenance, call: Call) -> None:
     axes = {asked % rank} if isinstance(asked, int) else {axis % rank for axis in asked or range(rank)}
     dims = provenance.dims(x)
     for axis in axes:
-        provenance.freeze(dims[axis], call, "reduced over channels")
+        provenance.mix(dims[axis], call, "reduced over channels")
     for out in call.outs:
         if len(out.shape) == rank:
             provenance.set(out, [None if axis in axes else dim for axis, dim in enumerate(dims)])

@@ -15,7 +15,7 @@ from compressor.core import ChannelGroup, PrunePlan, Role
 from compressor.graph.couple import Attribute, Structure
 
 if TYPE_CHECKING:
-    from compressor.core import IntArray, Kept
+    from compressor.core import BoolArray, IntArray, Kept
 
 
 Size = int | tuple[int, ...] | list[int]
@@ -102,3 +102,14 @@ def kept_after(before: Kept, groups: Sequence[ChannelGroup], plan: PrunePlan, sl
         stays = np.setdiff1d(np.arange(len(now)), gone)
         result.setdefault(name, {})[dim] = tuple(now[index] for index in stays.tolist())
     return result
+
+
+def plan_of(groups: Sequence[ChannelGroup], kept: Kept) -> PrunePlan:
+    """The plan that leaves these indices, in the numbering of the module the groups are of."""
+    plan: dict[str, BoolArray] = {}
+    for group in groups:
+        for slot in group.slots:
+            stays = kept.get(slot.tensor, {}).get(slot.dim)
+            if stays is not None:
+                plan[group.name] = np.isin(slot.positions[:, 0], stays)
+    return PrunePlan(plan)

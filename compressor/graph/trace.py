@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -52,6 +53,18 @@ class Trace:
     tensors: Mapping[int, str]  # uid -> name in the state dict
     inputs: tuple[Ref, ...]
     outputs: tuple[Ref, ...]
+    data_dependent: bool  # some operator's result has a shape that depends on values
+
+
+Handler = Callable[[int, Any, Mapping[str, Any]], Any]
+"""(number of the call, operator, arguments by name) -> result"""
+
+
+def replay(module: nn.Module, inputs: Tensor, known: Callable[[str], bool], handlers: Mapping[int, Handler]) -> Any:
+    """Run `module(inputs)` as `trace` does, with some calls, named by their numbers in a trace, done by handlers."""
+    recorder = _Recorder(module, known, handlers)
+    with torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
+        return module(inputs)
 
 
 def trace(module: nn.Module, inputs: Tensor, known: Callable[[str], bool]) -> Trace:
@@ -64,16 +77,20 @@ def trace(module: nn.Module, inputs: Tensor, known: Callable[[str], bool]) -> Tr
     with torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
         result = module(inputs)
     outputs = tuple(recorder.ref(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
-    return Trace(tuple(recorder.calls), recorder.names, refs, outputs)
+    return Trace(tuple(recorder.calls), recorder.names, refs, outputs, recorder.data_dependent)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves it unannotated
-    def __init__(self, module: nn.Module, known: Callable[[str], bool]) -> None:
+    def __init__(
+        self, module: nn.Module, known: Callable[[str], bool], handlers: Mapping[int, Handler] = MappingProxyType({})
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
         self.stack: list[nn.Module] = []
         self.names: dict[int, str] = {}
+        self.data_dependent = False
         self._known = known
+        self._handlers = handlers
         self._uids = WeakIdKeyDictionary()
         self._count = itertools.count()
         self._module_names = {id(each): name for name, each in module.named_modules()}
@@ -103,7 +120,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         named = {each.name: each.default_value for each in schema if each.has_default_value()}
         named |= {each.name: value for each, value in zip(schema, args, strict=False)} | kwargs
         before = tree_map_only(Tensor, self.ref, named)
-        result = func(*args, **kwargs)
+        handler = self._handlers.get(len(self.calls))
+        result = func(*args, **kwargs) if handler is None else handler(len(self.calls), func, named)
+        self.data_dependent |= torch.Tag.dynamic_output_shape in func.tags
         outs = tuple(self.ref(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
         self.calls.append(Call(op, pointwise, before, outs, module, _caller()))
         return result

@@ -133,9 +133,10 @@ def _read_torch(path: Path, *, trust_pickle: bool) -> object:
 def _torch_load(path: Path, *, trust_pickle: bool) -> object:
     """`trust_pickle` only where the user said so and the restricted reader can't do."""
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
+        # Opened here, because torch would go by the name of a file that is called .safetensors.
+        with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
             warnings.simplefilter("ignore")  # advice to programmers, such as which pickle protocol to write
-            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+            return torch.load(file, map_location="cpu", weights_only=not trust_pickle)
     except MemoryError:
         raise ModelError("model file", str(path), "it does not fit in memory", "use a larger machine") from None
     except Exception as error:  # a reader fed with arbitrary bytes can raise anything

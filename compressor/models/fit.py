@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -141,3 +142,13 @@ def counts(found: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int] | None:
         if rest or count < 1 or implied.setdefault(each.follows, count) != count:
             return None
     return implied
+
+
+def likely_counts(found: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int]:
+    """What most of the tensors that are there imply, for saying how far the rest are from fitting."""
+    votes = [
+        (each.follows, implied[each.follows])
+        for each in free
+        if each.tensor in found and (implied := counts(found, (each,)))
+    ]
+    return dict(reversed(Counter(votes).most_common()))

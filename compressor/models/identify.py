@@ -14,7 +14,7 @@ from compressor.core import ModelSpec
 from compressor.errors import ModelError
 from compressor.models import cifar, index
 from compressor.models.build import build, defaults, weights_to_come
-from compressor.models.fit import COUNTER, Fit, Shapes, compare, counts, expected_shapes, shapes_of
+from compressor.models.fit import COUNTER, Fit, Shapes, compare, counts, expected_shapes, likely_counts, shapes_of
 from compressor.models.index import Entry
 
 MAX_CANDIDATES = 12
@@ -87,7 +87,8 @@ def load_named(
 
 
 def mismatch(where: str, what: str, fit: Fit) -> ModelError:
-    return ModelError("checkpoint", where, f"not the tensors of {what}: {fit}", "name the architecture they belong to")
+    found = f"not the tensors of {what}: {fit}"
+    return ModelError("checkpoint", where, found, "give its whole state dict, or the architecture they belong to")
 
 
 def load_weights(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:
@@ -151,7 +152,7 @@ def _cifar_specs(found: Shapes, size: Size | None) -> list[ModelSpec]:
 
 
 def _spec_of(entry: Entry, found: Shapes, size: Size | None) -> ModelSpec:
-    implied = counts(found, entry.free) or {}
+    implied = counts(found, entry.free) or likely_counts(found, entry.free)
     usual = defaults(entry.source)
     channels = implied.get("channels", usual.input[0])
     classes = 0 if entry.headless else implied.get("classes")
@@ -227,7 +228,8 @@ def _same(output: object, image: Tensor, spec: ModelSpec, tensors: Mapping[str, 
 
 
 def _unknown(count: int, where: str, near: list[tuple[ModelSpec, Fit]]) -> ModelError:
-    said = "; ".join(f"{spec.source} ({fit})" for spec, fit in near[:3])
+    close = [(spec, fit) for spec, fit in near[:3] if fit.distance <= 2 * near[0][1].distance]
+    said = "; ".join(f"{spec.source} ({fit})" for spec, fit in close)
     made = index.versions()
     stale = [f"{name} {version(name)}, not {made[name]}" for name in index.LIBRARIES if version(name) != made[name]]
     aside = f" (with {' and '.join(stale)})" if stale else ""
@@ -235,7 +237,8 @@ def _unknown(count: int, where: str, near: list[tuple[ModelSpec, Fit]]) -> Model
         "checkpoint",
         where,
         f"its {count} tensors fit no known architecture{aside}" + (f", nearest: {said}" if said else ""),
-        "name it with --set model.arch=..., or give your code: path/to/net.py:factory@checkpoint",
+        "give the whole state dict of one, or name it with --set model.arch=..., "
+        "or give your code: path/to/net.py:factory@checkpoint",
     )
 
 

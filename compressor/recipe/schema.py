@@ -97,8 +97,10 @@ class PruneBase(Block):
 
     method: str
     target: Target
-    scope: Literal["local", "global"] = Field(
-        default="local", description="local = the same share everywhere; global = all channels compared at once"
+    scope: core.Scope = Field(
+        default="local",
+        description="local = the same share everywhere; global = all channels compared at once; "
+        "isomorphic = channels of groups of the same make compared, and the same share of each make",
     )
     round_to: RoundTo = Field(
         default="auto", description="widths left are multiples of this; auto = what the target device rewards"
@@ -252,6 +254,7 @@ class Recipe(Block):
             params=prune.target.params,
             scope=prune.scope,
             round_to=round_to,
+            or_finer=prune.round_to == "auto",
             rules=tuple(core.LayerRule(rule.match, rule.freeze, rule.ratio) for rule in prune.layers),
         )
 

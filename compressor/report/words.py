@@ -8,7 +8,9 @@ from compressor.report.schema import Bench, BenchRecord
 
 NOTHING = "-"
 PROOFS: Mapping[str, str] = {
-    "masked-dense-float64": "slim equals dense with the removed channels' readers zeroed, in float64"
+    "masked-dense-float64": "slim equals dense with the removed channels' readers zeroed, in float64",
+    "restricted-dense-float64": "slim equals dense with norms over the kept channels only and the removed channels' "
+    "readers zeroed, in float64",
 }
 
 

@@ -131,7 +131,7 @@ def _check(train: Split, val: Split, num_classes: int | None) -> int:
             train.where,
             f"found {count} classes (largest label {int(train.labels[largest])}, {train.names[largest]}), "
             f"the model has {num_classes}",
-            "give data and model of the same classes, or set model.num_classes",
+            "give data of the model's classes, or a model of the data's",
         )
     return count
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compressor.core import ChannelGroup, Cost, LayerRule, PrunePlan, Selection, Slot
+from compressor.core import ChannelGroup, Cost, LayerRule, PrunePlan, Scope, Selection, Slot
 from compressor.errors import RecipeError, TargetNotReached
 from compressor.graph.choose import choose
 from compressor.graph.cost import CostModel
@@ -76,6 +76,14 @@ def test_global_scope_never_empties_a_layer() -> None:
     assert len(removed(plan, "a")) == 3
 
 
+def test_isomorphic_scope_takes_the_same_share_of_groups_made_alike() -> None:
+    """a and b are alike and compared with each other; c spreads over two entries a channel and is on its own."""
+    groups = [group("a", 4), group("b", 4), group("c", 4, entries=2)]
+    values = {"a": [1.0, 2, 3, 4], "b": [5.0, 6, 7, 8], "c": [100.0, 200, 300, 400]}
+    plan = pick(groups, values, Selection(ratio=0.5, scope="isomorphic"))
+    assert [removed(plan, name) for name in "abc"] == [[0, 1, 2], [0], [0, 1]]
+
+
 def test_ties_go_by_index() -> None:
     plan = pick([group("a", 6)], {"a": [1.0] * 6}, Selection(ratio=0.5))
     assert removed(plan, "a") == [0, 1, 2]
@@ -98,17 +106,17 @@ def test_the_criterion_is_the_mean_absolute_weight_and_coupled_writers_are_avera
     sizes=st.lists(st.integers(2, 40), min_size=1, max_size=6),
     share=st.floats(0.2, 0.95),
     round_to=st.sampled_from([1, 4, 8]),
-    scope=st.sampled_from(["local", "global"]),
+    scope=st.sampled_from(["local", "global", "isomorphic"]),
 )
 def test_targets_hold_from_the_safe_side_and_widths_are_rounded(
-    sizes: list[int], share: float, round_to: int, scope: str
+    sizes: list[int], share: float, round_to: int, scope: Scope
 ) -> None:
     groups = [group(f"g{index}", size) for index, size in enumerate(sizes)]
     cost = cost_of(groups)
     original = cost.cost(np.zeros(len(groups), dtype=np.int64))
     random = np.random.default_rng(0)
     values = {each.name: random.random(each.size) for each in groups}
-    selection = Selection(macs=share, round_to=round_to, scope="local" if scope == "local" else "global")
+    selection = Selection(macs=share, round_to=round_to, scope=scope)
     try:
         plan, _ = choose(groups, values, selection, cost, original)
     except TargetNotReached:
@@ -140,6 +148,22 @@ def test_rounding_counts_the_entries_of_the_layer() -> None:
     assert len(removed(plan, "a")) == 0
     plan = pick([group("a", 8, entries=4)], {"a": list(range(8))}, Selection(ratio=0.5, round_to=16))
     assert len(removed(plan, "a")) == 4
+
+
+@pytest.mark.parametrize(
+    ("selection", "round_to", "kept"),
+    [
+        (Selection(macs=0.3, round_to=16, or_finer=True), 8, [8, 16]),  # 16s leave all of a and half of b: 50 %
+        (Selection(macs=0.6, round_to=16, or_finer=True), 16, [16, 16]),
+        (Selection(ratio=0.5, round_to=16, or_finer=True), 16, [16, 16]),  # a loses nothing, b 16 of the 24 asked for
+        (Selection(ratio=0.2, round_to=16, or_finer=True), 4, [12, 28]),  # 16s and 8s lose none of the 11 asked for
+    ],
+)
+def test_steps_too_coarse_for_the_target_are_halved(selection: Selection, round_to: int, kept: list[int]) -> None:
+    groups = [group("a", 16), group("b", 32)]
+    plan = pick(groups, {"a": list(range(16)), "b": list(range(32))}, selection)
+    assert plan.round_to == round_to
+    assert [each.size - len(removed(plan, each.name)) for each in groups] == kept
 
 
 def test_rules_freeze_fix_and_leave_to_the_target() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.core import ChannelGroup
+from compressor.core import ChannelGroup, PrunePlan
 from compressor.graph import rules
+from compressor.graph.analyse import analyse
 from compressor.graph.couple import Structure, couple
+from compressor.graph.shrink import shrink
 from compressor.graph.trace import trace
 
 
@@ -224,3 +227,68 @@ def test_frozen_parameters_make_no_difference() -> None:
     frozen.requires_grad_(requires_grad=False)
     names = [(group.name, group.size, group.frozen) for group in structure_of(free, 3, 8, 8).groups]
     assert names == [(group.name, group.size, group.frozen) for group in structure_of(frozen, 3, 8, 8).groups]
+
+
+class Attention(nn.Module):
+    """Two blocks of multi-head self-attention over rows, as most code writes it."""
+
+    def __init__(self, width: int, heads: int, each: int) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = heads, each
+        self.embed = nn.Conv2d(3, width, 1)
+        self.qkv = nn.Linear(width, 3 * heads * each)
+        self.proj = nn.Linear(heads * each, width)
+        self.head = nn.Linear(width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(x).reshape(1, x.shape[1], 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.head((x + self.proj(y)).mean(1))
+
+
+def test_whole_heads_go_from_q_k_and_v_alike_and_the_stored_number_of_heads_follows() -> None:
+    module = Attention(width=12, heads=4, each=6).eval()
+    structure = analyse(module, torch.randn(1, 3, 3, 3), name="attention")
+    heads = by_name(structure)["qkv"]
+    assert heads.size == 4
+    assert heads.frozen is None
+    rows = {slot.tensor: slot.positions for slot in heads.slots}
+    assert rows["qkv.weight"][1].tolist() == [24 * part + 6 + place for part in range(3) for place in range(6)]
+    assert rows["proj.weight"][1].tolist() == list(range(6, 12))
+    slim = shrink(module, structure, PrunePlan({"qkv": np.array([True, False, True, True])}))
+    assert slim.num_heads == 3
+    assert slim.head_dim == 6
+
+
+class Halves(nn.Module):
+    """An unequal split whose sizes the module stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = [6, 10]
+        self.a = nn.Conv2d(3, 16, 1)
+        self.b = nn.Conv2d(6, 4, 1)
+        self.head = nn.Linear(14, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = torch.split(self.a(x), self.parts, dim=1)
+        return self.head(torch.cat([torch.relu(self.b(left)), right], 1).mean((2, 3)))
+
+
+def test_sizes_of_an_unequal_split_follow_the_channels_that_stay() -> None:
+    module = Halves().eval()
+    structure = analyse(module, torch.randn(1, 3, 4, 4), name="halves")
+    sizes = {name: group.size for name, group in by_name(structure).items() if group.frozen is None}
+    assert sizes == {"a": 6, "a#2": 10, "b": 4}
+    keep = {"a": np.arange(6) < 2, "a#2": np.arange(10) != 3}
+    assert shrink(module, structure, PrunePlan(keep)).parts == [2, 9]
+
+
+def test_whole_groups_of_a_group_normalisation_go() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 12, 1), nn.GroupNorm(4, 12), nn.Conv2d(12, 5, 1)).eval()
+    structure = analyse(module, torch.randn(1, 3, 4, 4), name="groups")
+    group = by_name(structure)["0"]
+    assert (group.size, group.frozen) == (4, None)
+    slim = shrink(module, structure, PrunePlan({"0": np.array([True, False, False, True])}))
+    assert (slim[1].num_groups, slim[1].num_channels) == (2, 6)

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from compressor.core import Cost, PrunePlan, Selection
 from compressor.graph.analyse import analyse
-from compressor.graph.certificate import certify, equals_scattered, masked
+from compressor.graph.certificate import certify, equals_scattered
 from compressor.graph.choose import choose
 from compressor.graph.cost import count
 from compressor.graph.couple import Structure
+from compressor.graph.restricted import masked
 from compressor.graph.score import scores
 from compressor.graph.shrink import kept_after, shrink, sizes
 from compressor.methods.criteria import l1

@@ -27,15 +27,11 @@ import torch
 from models import ROOMS, names  # beside this file
 from torch import Tensor, nn
 
-from compressor.core import ModelSpec, Selection
+from compressor.core import Choose, LoadedModel, ModelSpec, Remove, Selection
 from compressor.deploy.onnx import export_onnx
+from compressor.engine import Surroundings, Work, begin, example, perform
 from compressor.errors import CompressorError
-from compressor.graph.analyse import analyse
-from compressor.graph.certificate import certify
-from compressor.graph.choose import choose
 from compressor.graph.cost import count
-from compressor.graph.score import scores
-from compressor.graph.shrink import shrink
 from compressor.methods.criteria import l1
 from compressor.models.build import build, defaults
 
@@ -114,45 +110,39 @@ def prune(name: str, tell: Callable[[dict[str, Any]], None], *, onnx: bool, nati
 
     with phase("build"):
         module, shape = make(name, native)
-    inputs = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
-    tell({"shape": shape})
+    around = Surroundings(None, 0, lambda *_: None, Path("unused"), name)
     with phase("analyse"):
-        structure = analyse(module, inputs, name=name)
-    reasons = Counter((group.frozen or "free").split(" (")[0] for group in structure.groups)
-    lines = Counter(group.frozen for group in structure.groups if group.frozen)
-    with phase("count"):
-        dense = count(module, inputs)
-    least = structure.cost.least(structure.groups)
-    tell(
-        {"groups": len(structure.groups), "reasons": dict(reasons), "lines": dict(lines.most_common(12)),
-         "params": dense.params, "macs": dense.macs, "least": round(least.macs / dense.macs, 4), "seconds": seconds}
-    )  # fmt: skip
+        work = begin(LoadedModel(module, ModelSpec(name, shape), name), around)
+    tell({"input": shape, "seconds": seconds, **describe(work)})
     with phase("choose"):
-        graded = scores(module, structure.groups, l1)
-        plan, _ = choose(structure.groups, graded, Selection(macs=0.5), structure.cost, dense)
-    with phase("shrink"):
-        slim = shrink(module, structure, plan)
-    with phase("recount"):
-        cost = count(slim, inputs)
-    result: dict[str, Any] = {"share": round(cost.macs / dense.macs, 4), "params share": cost.params / dense.params}
-    tell(result)
-    with phase("certify"):
-        pair = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
-        certificate = certify(module, slim, structure, plan, pair)
-    tell({"certificate": certificate.max_rel_error, "kind": certificate.kind, "seconds": seconds})
-    if cost != structure.cost.of(plan):
-        return {"outcome": "wrong cost", "error": f"{cost} counted, {structure.cost.of(plan)} predicted"}
-    if not certificate.ok:
-        return {"outcome": "wrong", "error": f"certificate {certificate.max_rel_error:.1e}"}
+        work = perform(Choose(l1, Selection(macs=0.5)), work, around)
+    tell({"seconds": seconds, **describe(work)})
+    with phase("remove"):
+        work = perform(Remove(), work, around)
+    assert work.certificate is not None
+    slim = work.model.module
+    cost = count(slim, example(work.model))
+    tell(
+        {"share": cost.macs / work.original.macs, "params share": cost.params / work.original.params,
+         "certificate": work.certificate.max_rel_error, "kind": work.certificate.kind, "seconds": seconds}
+    )  # fmt: skip
     if onnx:
         with phase("onnx"), tempfile.TemporaryDirectory() as folder:
             exported = export_onnx(
-                slim, pair, Path(folder) / "slim.onnx", opset=None, dynamic_batch=False, metadata={}
-            )  # fmt: skip
+                slim, example(work.model, 2), Path(folder) / "slim.onnx", opset=None, dynamic_batch=False, metadata={}
+            )
         if not exported.ok:
             return {"outcome": "parity", "error": f"{exported.max_abs_error:.1e}", "seconds": seconds}
         return {"outcome": "ok", "seconds": seconds, "parity": exported.max_abs_error, "notes": exported.notes}
     return {"outcome": "ok", "seconds": seconds}
+
+
+def describe(work: Work) -> dict[str, Any]:
+    """Groups by what they are: free, or frozen and why."""
+    reasons = Counter((group.frozen or "free").split(" (")[0] for group in work.groups)
+    lines = Counter(group.frozen for group in work.groups if group.frozen)
+    least = work.structure.cost.least(work.groups).macs / work.original.macs
+    return {"groups": len(work.groups), "reasons": dict(reasons), "lines": dict(lines.most_common(12)), "least": least}
 
 
 def make(name: str, native: bool) -> tuple[nn.Module, tuple[int, int, int]]:
