@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from compressor.errors import CompressorError, RecipeError, Temporary
 CHECKPOINT = ".training"
 """Name of the file in the folder that training leaves its state in, epoch by epoch."""
 
+JOURNAL = "run.jsonl"
 _LOCK = ".lock"
 
 
@@ -55,8 +56,7 @@ def assembled(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
     out = out.absolute()
     draft = out.with_name(f".{out.name}.partial")
     with _locked(draft, out):
-        if not resume:
-            _clear(draft)
+        _clear(draft, spare={_LOCK, CHECKPOINT, JOURNAL} if resume else {_LOCK})
         try:
             yield draft
         except CompressorError as error:
@@ -104,12 +104,12 @@ def _take(lock: int, draft: Path) -> bool:
         return False
 
 
-def _clear(draft: Path) -> None:
-    """Remove what an earlier run left."""
+def _clear(draft: Path, spare: Set[str]) -> None:
+    """Remove what an earlier run left, but for what this one goes on from."""
     for each in draft.iterdir():
         if each.is_dir() and not each.is_symlink():
             shutil.rmtree(each)
-        elif each.name != _LOCK:
+        elif each.name not in spare:
             each.unlink()
 
 

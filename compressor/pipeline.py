@@ -11,7 +11,7 @@ from compressor.deploy.target import open_target
 from compressor.engine import Surroundings, begin, perform
 from compressor.gates import close
 from compressor.journal import Journal
-from compressor.output import CHECKPOINT, assembled
+from compressor.output import CHECKPOINT, JOURNAL, assembled
 from compressor.recipe import Recipe
 from compressor.report.schema import Report
 from compressor.stages import export_both, identify, load, measure, open_recipe_data, rounding, steps
@@ -33,7 +33,7 @@ def compress(
     Raises every class of errors.py; `error.report` holds the report where the artefacts were kept all the same.
     """
     target = open_target(recipe.bench.target)  # a device that is missing must fail now, not after training
-    with assembled(out, force=force, resume=resume) as folder, Journal(folder / "run.jsonl", emit) as journal:
+    with assembled(out, force=force, resume=resume) as folder, Journal(folder / JOURNAL, emit) as journal:
         dense = load(source, recipe, trust_pickle, journal)
         images = open_recipe_data(recipe, data, dense, journal)
         round_to = rounding(recipe, target, journal)

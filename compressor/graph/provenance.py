@@ -175,8 +175,9 @@ class Provenance:
 
     def attribute(self, call: Call, name: str, dim: Dim | None, index: int | None = None) -> bool:
         """Note that an attribute of the calling module is the size of `dim`; False if it isn't."""
-        found: Any = getattr(self.modules[call.module], name, None)
-        if dim is None or found is None:
+        module = self.modules[call.module]
+        found: Any = getattr(module, name, None)
+        if dim is None or found is None or isinstance(getattr(type(module), name, None), property):
             return False
         if index is not None:
             found = found[index] if isinstance(found, tuple | list) and -len(found) <= index < len(found) else None

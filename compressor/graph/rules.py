@@ -42,7 +42,10 @@ def has_sizes(op: str) -> bool:
 def apply(provenance: Provenance, call: Call) -> None:
     """Carry the dimensions of one call's operands over to its results."""
     rule = RULES.get(call.op) or (rules_shape.pointwise if call.pointwise else unknown)
-    rule(provenance, call)
+    try:
+        rule(provenance, call)
+    except (AssertionError, LookupError, TypeError, ValueError):  # arguments in a form the rule was not written for
+        unknown(provenance, call, "operator used in a way that has no rule")
 
 
 def unknown(provenance: Provenance, call: Call, why: str = "operator without a rule") -> None:

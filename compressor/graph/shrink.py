@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.core import ChannelGroup, PrunePlan, Role
 from compressor.graph.couple import Attribute, Structure
@@ -23,23 +23,17 @@ Size = int | tuple[int, ...] | list[int]
 
 def shrink(module: nn.Module, structure: Structure, plan: PrunePlan) -> nn.Module:
     """A copy of `module` without the channels the plan drops. `module` is left as it is."""
-    slim = copy.deepcopy(module)
-    tensors = dict(slim.named_parameters()) | dict(slim.named_buffers())
     lost = removed(structure.groups, plan)
-    smaller: dict[int, Tensor] = {}
-    for name in {name for name, _ in lost}:
-        tensor = tensors[name]
+    smaller: dict[int, object] = {}
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         data = tensor.detach()
         for dim, size in enumerate(tensor.shape):
             if (name, dim) in lost:
                 kept = np.setdiff1d(np.arange(size), lost[name, dim])
-                data = data.index_select(dim, torch.from_numpy(kept))
-        is_parameter = isinstance(tensor, nn.Parameter)
-        smaller[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if is_parameter else data
-    for owner in slim.modules():  # by identity, so that a tensor with several names stays one tensor
-        for key, held in (*owner._parameters.items(), *owner._buffers.items()):
-            if id(held) in smaller:
-                setattr(owner, key, smaller[id(held)])
+                data = data.index_select(dim, torch.from_numpy(kept).to(data.device))
+        if data.shape != tensor.shape:
+            smaller[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
+    slim = copy.deepcopy(module, smaller)  # by identity, so that a tensor with several names stays one tensor
     for (path, name), after in attributes_after(structure.attributes, plan, module).items():
         setattr(slim.get_submodule(path), name, after)
     return slim

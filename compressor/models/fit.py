@@ -146,7 +146,7 @@ def counts(found: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int] | None:
 
 def likely_counts(found: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int]:
     """What most of the tensors that are there imply, for saying how far the rest are from fitting."""
-    votes = [
+    votes: list[tuple[str, int]] = [
         (each.follows, implied[each.follows])
         for each in free
         if each.tensor in found and (implied := counts(found, (each,)))

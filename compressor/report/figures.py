@@ -53,7 +53,7 @@ def widths(layers: Sequence[Layer]) -> Figure | None:
             )
         )
     keys = [("slim", "left"), ("gone", "removed")]
-    keys += [("frozen", "not prunable")] if any(layer["frozen"] for layer in layers) else []
+    keys += [("frozen", "frozen")] if any(layer["frozen"] for layer in layers) else []
     scale = "square-root scale" if squash else "linear scale"
     heights = [most / 2**power for power in range(5)] if squash else ticks(0, most)
     return figure(

@@ -68,7 +68,7 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
     for gate in report["gates"]:
         found = f"{gate['found']}, asked: {gate['asked']}"
         yield gate["name"], mark(gate["ok"], "met: ", "NOT MET: ").append(words.plain(found), "default")
-    yield "Groups", f"{groups['pruned']} of {groups['total']} cut, {len(groups['frozen'])} not prunable"
+    yield "Groups", f"{groups['pruned']} of {groups['total']} cut, {len(groups['frozen'])} frozen"
     spent = report["seconds"]
     if spent:
         stages = ", ".join(f"{stage} {words.duration(value)}" for stage, value in spent.items())

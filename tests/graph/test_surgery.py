@@ -56,6 +56,9 @@ MODELS = [
     "timm:resnest14d",
     "timm:skresnet18",
     "timm:vit_tiny_patch16_224",
+    "timm:rexnet_100",  # slices up to a stored width
+    "timm:mixnet_s",  # unequal splits by a stored list
+    "timm:res2next50",
 ]
 
 
@@ -136,8 +139,43 @@ def test_indices_stay_in_the_original_numbering_through_two_cuts_and_a_concatena
     assert sizes(second.attributes, twice)["features.conv0"]["out_channels"] == twice.features.conv0.out_channels
 
 
+class Attention(nn.Module):
+    """Two heads over positions, added to what came in."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = 2, 3
+        self.qkv, self.proj = nn.Linear(width, 18), nn.Linear(6, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(rows).reshape(*rows.shape[:2], 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.proj(y).transpose(1, 2).reshape(x.shape)
+
+
+class Shuffle(nn.Module):
+    """Channels of two halves in turn."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, width, *size = x.shape
+        return x.view(batch, 2, width // 2, *size).transpose(1, 2).reshape(batch, width, *size)
+
+
+class Halves(nn.Module):
+    """One half gates the other; a convolution brings the width back."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.back = nn.Conv2d(width // 2, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, dim=1)
+        return self.back(a * torch.sigmoid(b))
+
+
 class Mixture(nn.Module):
-    """A random network of plain, grouped, depthwise, dense, residual and gated blocks."""
+    """A random network of plain, grouped, depthwise, dense, residual, gated, split, shuffled and attending blocks."""
 
     def __init__(self, blocks: list[str], width: int) -> None:
         super().__init__()
@@ -162,6 +200,14 @@ class Mixture(nn.Module):
             return nn.Sequential(nn.Conv2d(width, 4, 3, padding=1), nn.BatchNorm2d(4))
         if kind == "gated":
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, 2, 1), nn.ReLU(), nn.Conv2d(2, width, 1))
+        if kind == "attention":
+            return Attention(width)
+        if kind == "shuffle":
+            return nn.Sequential(Shuffle(), nn.Conv2d(width, width, 1))
+        if kind == "halves":
+            return Halves(width)
+        if kind == "groupnorm":
+            return nn.Sequential(nn.Conv2d(width, width, 1), nn.GroupNorm(2, width), nn.ReLU())
         return nn.Sequential(nn.Conv2d(width, 6, 1), nn.ReLU(), nn.Conv2d(6, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,9 +224,12 @@ class Mixture(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-@settings(max_examples=25, deadline=None)
+KINDS = ["plain", "depthwise", "grouped", "dense", "gated", "residual", "attention", "shuffle", "halves", "groupnorm"]
+
+
+@settings(max_examples=40, deadline=None)
 @given(
-    blocks=st.lists(st.sampled_from(["plain", "depthwise", "grouped", "dense", "gated", "residual"]), max_size=5),
+    blocks=st.lists(st.sampled_from(KINDS), max_size=5),
     width=st.sampled_from([4, 6, 8]),
     ratio=st.floats(0.05, 0.95),
 )

@@ -92,7 +92,7 @@ def test_report_has_the_numbers(trained) -> None:
         "proven: slim equals dense",
         "3.1e-13",
         "agrees with PyTorch; largest error 2.4e-06; opset 20",
-        "27 of 31 cut, 1 not prunable",
+        "27 of 31 cut, 1 frozen",
         "retrain 7 min 11 s",
         "Files out: model.onnx",
     ):

@@ -18,7 +18,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,9 @@ from compressor.methods.criteria import l1
 from compressor.models.build import build, defaults
 
 CPU_SECONDS, WALL_SECONDS, BYTES = 120, 1800, 12 * 2**30
-SMALL = 64  # what convolutional networks are run at: channels do not depend on it, and it is quick
+LARGE = (224, 240)  # what architectures for larger images are tried at
+SMALL = (64, 128)  # what convolutional networks are tried at: channels do not depend on it, and it is quick
+FIXED = ("vit", "swin", "former", "coat", "mixer", "mlp", "nest", "cait", "hiera")  # sizes are part of the weights
 
 
 def main() -> None:
@@ -149,22 +151,30 @@ def make(name: str, native: bool) -> tuple[nn.Module, tuple[int, int, int]]:
     """The model awake, and the smallest input shape it was seen to run on."""
     expected = defaults(name).input
     torch.manual_seed(0)
-    detects = name in names("detection")
-    sizes = [expected] if native or detects else [(3, SMALL, SMALL), (3, 2 * SMALL, 2 * SMALL), expected]
-    module = awake(build(ModelSpec(name, expected)))
-    if detects:  # they resize what they are given
+    if name in names("detection"):  # they resize what they are given
+        module = awake(build(ModelSpec(name, expected)))
         module.transform.min_size, module.transform.max_size = (128,), 192
         module.transform.fixed_size = module.transform.fixed_size and (192, 192)
         return module, (3, 128, 160)
-    for shape in sizes[:-1]:
-        if not any(word in name for word in ("vit", "swin", "former", "coat", "mixer", "mlp", "nest", "cait", "hiera")):
-            try:
-                with torch.inference_mode():
-                    module(torch.zeros(1, *shape))
-            except Exception:  # too small, in whatever words
-                continue
-            return module, shape
-    return module, expected
+    for size in LARGE if expected[1] > 256 and not native else ():
+        smaller = (3, size, size)
+        with suppress(CompressorError):
+            module = awake(build(ModelSpec(name, smaller)))
+            if runs(module, smaller):
+                return module, smaller
+    module = awake(build(ModelSpec(name, expected)))
+    shapes = [] if native or any(word in name for word in FIXED) else [(3, size, size) for size in SMALL]
+    return module, next((shape for shape in shapes if runs(module, shape)), expected)
+
+
+def runs(module: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether the module takes this shape; what is too small is said in many ways."""
+    try:
+        with torch.inference_mode():
+            module(torch.zeros(1, *shape))
+    except Exception:
+        return False
+    return True
 
 
 def awake(module: nn.Module) -> nn.Module:

@@ -1,0 +1,147 @@
+"""Networks as people write them: every one is cut where it can be, exactly, and the rest says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compressor.core import PrunePlan, Selection
+from compressor.graph.analyse import analyse
+from compressor.graph.certificate import certify
+from compressor.graph.choose import choose
+from compressor.graph.cost import count
+from compressor.graph.couple import Structure
+from compressor.graph.score import scores
+from compressor.graph.shrink import shrink
+from compressor.methods.criteria import l1
+
+
+class PaddedShortcut(nn.Module):
+    """Channels that a shortcut lacks are zeros, by a number fixed in the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.a, self.b = nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        x = self.b(torch.relu(self.a(x))) + functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        return self.head(x.mean((2, 3)))
+
+
+class ConcatenatedZeros(PaddedShortcut):
+    """The same, with zeros made on the spot."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        y = self.b(torch.relu(self.a(x)))
+        short = x[:, :, ::2, ::2]
+        return self.head((y + torch.cat([short, short.new_zeros(short.shape[0], 8, 4, 4)], 1)).mean((2, 3)))
+
+
+class Heads(nn.Module):
+    """One trunk, outputs in a dict, one of them written into a tensor made beforehand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1), nn.ReLU())
+        self.boxes, self.classes = nn.Conv2d(12, 4, 1), nn.Conv2d(12, 6, 1)
+
+    def forward(self, x: Tensor) -> dict[str, object]:
+        x = self.trunk(x)
+        pooled = torch.zeros(x.shape[0], x.shape[1])
+        pooled[torch.arange(x.shape[0])] = x.mean((2, 3))
+        return {"boxes": self.boxes(x), "classes": [self.classes(pooled[:, :, None, None])]}
+
+
+class Recurrent(nn.Module):
+    """A convolution in front of an LSTM, and a layer behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 6, 1))
+        self.lstm = nn.LSTM(6, 5, batch_first=True)
+        self.hidden, self.head = nn.Linear(5, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.features(x).mean(2).transpose(1, 2)
+        return self.head(torch.relu(self.hidden(self.lstm(rows)[0][:, -1])))
+
+
+class Volume(nn.Module):
+    """Images as volumes and as signals: 3-D and 1-D convolutions, and one module used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm = nn.Conv3d(1, 8, 3, padding=1), nn.BatchNorm3d(8)
+        self.twice = nn.Conv1d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.a(x.unsqueeze(1)))).flatten(2)
+        return self.head(self.twice(torch.relu(self.twice(x))).mean(2))
+
+
+class DecidedByValues(nn.Module):
+    """Python control flow and shapes that depend on the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(x))
+        if x.sum() > -1:
+            x = self.b(x)
+        x = x.mean((2, 3))
+        return self.head(x[x.norm(dim=1) > -1])
+
+
+class Tied(nn.Module):
+    """One weight that writes in one place and reads in another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.mid, self.b = nn.Linear(48, 10), nn.Linear(10, 10), nn.Linear(10, 48)
+        self.b.weight = nn.Parameter(torch.randn(48, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(x.flatten(1)))
+        return functional.linear(torch.relu(self.mid(x)), self.b.weight) + functional.linear(x, self.a.weight.t())
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "padded shortcut": (PaddedShortcut, 1),
+    "concatenated zeros": (ConcatenatedZeros, 1),
+    "dict of heads": (Heads, 2),
+    "lstm": (Recurrent, 2),
+    "volume": (Volume, 2),
+    "decided by values": (DecidedByValues, 1),
+    "tied weights": (Tied, 1),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_cut_exactly_where_it_can_be(case: str) -> None:
+    make, free = CASES[case]
+    torch.manual_seed(0)
+    module, inputs = make().eval(), torch.randn(1, 3, 4, 4) if case == "tied weights" else torch.randn(1, 3, 8, 8)
+    structure = analyse(module, inputs, name=case)
+    assert sum(group.frozen is None for group in structure.groups) >= free, [each.frozen for each in structure.groups]
+    plan = third_less(module, structure, inputs)
+    slim = shrink(module, structure, plan)
+    assert certify(module, slim, structure, plan, inputs).ok
+    found, predicted = count(slim, inputs), structure.cost.of(plan)
+    assert found == predicted
+
+
+def third_less(module: nn.Module, structure: Structure, inputs: Tensor) -> PrunePlan:
+    graded = scores(module, structure.groups, l1)
+    chosen = choose(structure.groups, graded, Selection(ratio=0.34), structure.cost, count(module, inputs))
+    return chosen[0]
