@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
-from compressor.errors import CompressorError, RecipeError, Temporary
+from compressor.errors import RecipeError, Temporary
 
 CHECKPOINT = ".training"
 """Name of the file in the folder that training leaves its state in, epoch by epoch."""
@@ -45,8 +45,8 @@ def refuse_taken(out: Path, *, force: bool, inputs: Iterable[str] = ()) -> None:
 def assembled(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
     """A folder to write into; it becomes `out` when the block ends well.
 
-    An interrupted run leaves it (hidden, beside `out`) for `--resume`, and so does one that failed after training had
-    begun: hours of work outlive an unreachable device. Any other error removes it.
+    Whatever ends a run after training has begun leaves it (hidden, beside `out`) for `--resume`: hours of work outlive
+    a full disk and an unreachable device. Before, there is nothing to go on from, and nothing is left.
 
     Raises:
         RecipeError: `out` exists and `force` is not given, or its place can't be written to.
@@ -59,8 +59,8 @@ def assembled(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
         _clear(draft, spare={_LOCK, CHECKPOINT, JOURNAL} if resume else {_LOCK})
         try:
             yield draft
-        except CompressorError as error:
-            if error.exit_code != Temporary.exit_code and not (draft / CHECKPOINT).exists():
+        except BaseException:
+            if not (draft / CHECKPOINT).exists():
                 shutil.rmtree(draft, ignore_errors=True)
             raise
         refuse_taken(out, force=force)  # it may have appeared since

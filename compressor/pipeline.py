@@ -40,7 +40,7 @@ def compress(
         identity = identify(recipe, round_to, dense, images)
         around = Surroundings(images, recipe.seed, journal, folder / CHECKPOINT, identity)
         start = work = begin(dense, around)
-        for step in steps(recipe, round_to, images):
+        for step in steps(recipe, round_to, retrain=images is not None):
             work = perform(step, work, around)
         exports = export_both(start, work, recipe, images, folder, journal)
         comparisons = measure(exports, recipe, target, images, journal)

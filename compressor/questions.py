@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, StringConstraints, ValidationError
 
 from compressor.artefacts import REPORT
-from compressor.core import Comparison, Emit, Train
+from compressor.core import Comparison, Emit, Step, Train
 from compressor.deploy.latency import compare
 from compressor.deploy.parity import CannotRun, check_parity
 from compressor.deploy.target import open_target
@@ -72,7 +72,7 @@ def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, e
             dense = load(source, recipe, trust_pickle, journal)
             start = work = begin(dense, Surroundings(None, recipe.seed, journal, folder / "unused", ""))
             round_to = rounding(recipe, target, journal)
-            for step in steps(recipe, round_to, None):
+            for step in steps(recipe, round_to, retrain=False):
                 work = perform(step, work, Surroundings(None, recipe.seed, journal, folder / "unused", ""))
             comparisons: tuple[Comparison, ...] = ()
             if target is not None:
@@ -81,11 +81,12 @@ def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, e
     assert work.plan is not None
     before, after = count(dense.module, example(dense)), count(work.model.module, example(dense))
     kept = work.plan.kept
-    retraining = recipe.train_step() if data is not None or recipe.data is not None else None
+    retrain = data is not None or recipe.data is not None
+    planned = steps(recipe, round_to, retrain=retrain)
     return {
         "model": dense.name,
         "method": recipe.prune.method,
-        "steps": [*work.log, *([str(retraining)] if retraining else [])],
+        "steps": [str(step) for step in planned],
         "target": ", ".join(f"{key}: {value}" for key, value in recipe.prune.target.model_dump().items()),
         "round_to": work.plan.round_to,
         "dense": {"params": before.params, "macs": before.macs},
@@ -99,7 +100,7 @@ def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, e
         "frozen": [{"name": each.name, "reason": each.frozen} for each in work.groups if each.frozen],
         "latency": _predicted(comparisons),
         "worth_it": _worth_it(comparisons, before.macs / after.macs),
-        "schedule": _rates(retraining),
+        "schedule": _rates(planned),
     }
 
 
@@ -202,8 +203,7 @@ def _worth_it(comparisons: Sequence[Comparison], macs_ratio: float) -> str:
     return f"{comparisons[0].verdict} on {comparisons[0].target}, at {macs_ratio:.2f}x fewer MACs"
 
 
-def _rates(retraining: Train | None) -> list[tuple[int, float]]:
-    """Learning rate at the start of each epoch."""
-    if retraining is None:
-        return []
-    return [(epoch, retraining.optimizer.lr * retraining.schedule(epoch)) for epoch in range(retraining.epochs)]
+def _rates(planned: Sequence[Step]) -> list[tuple[int, float]]:
+    """Learning rate at the start of each epoch of the retraining."""
+    trainings = [step for step in planned if isinstance(step, Train)]
+    return [(epoch, step.optimizer.lr * step.schedule(epoch)) for step in trainings for epoch in range(step.epochs)]

@@ -107,10 +107,10 @@ def rounding(recipe: Recipe, target: Local | None, journal: Journal) -> int:
     return found
 
 
-def steps(recipe: Recipe, round_to: int, data: Data | None) -> tuple[Step, ...]:
+def steps(recipe: Recipe, round_to: int, *, retrain: bool) -> tuple[Step, ...]:
     """The method's steps, then the recipe's retraining where there is data for it."""
     pruning = recipe.method.steps(recipe.selection(round_to))
-    if data is None:
+    if not retrain:
         return pruning
     retraining = recipe.train_step()
     recalibration = (Recalibrate(),) if recipe.retrain.recalibrate else ()

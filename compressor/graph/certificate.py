@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from compressor.core import Certificate, Kept, PrunePlan
+from compressor.graph import rules
 from compressor.graph.couple import Structure
 from compressor.graph.restricted import masked, mixes, run_restricted
-from compressor.graph.shrink import plan_of, removed, shrink
+from compressor.graph.shrink import plan_of, shrink
+from compressor.graph.trace import trace
 
 TOLERANCE = 1e-9  # relative to the largest output; float64 arithmetic leaves about 1e-13
 
@@ -35,23 +37,17 @@ def certify(dense: nn.Module, slim: nn.Module, structure: Structure, plan: Prune
 
     `max_rel_error` is max|slim - masked| / max|masked| over all outputs; it must stay within 1e-9. A model whose answer
     is zero everywhere (a classifier that starts from zero, say) would agree with anything: its all-zero tensors are
-    filled with noise on both sides before they are compared. A detector that finds nothing in `inputs` is compared in
-    what its layers of unchanged width write. Where the plan drops channels that a normalisation mixes, the dense
-    model's norms work on the kept channels only, and the certificate's kind says so.
+    filled with noise on both sides before they are compared. A detector that finds nothing in `inputs`, or sorts what
+    it finds by scores that rounding decides, is compared in what its layers of unchanged width write. Where the plan
+    drops channels that a normalisation mixes, the dense model's norms work on the kept channels only, and the
+    certificate's kind says so.
     """
     reference = partial(run_restricted, structure=structure, plan=plan)
-    expected = _outputs(masked(dense, structure.groups, plan), inputs, reference)
-    if _silent(expected):
+    proof = _agreement(masked(dense, structure.groups, plan), reference, slim, inputs)
+    if not proof.ok and proof.max_abs_error == 0.0:  # zeros everywhere
         dense = _awake(dense)
-        slim = shrink(dense, structure, plan)
-        expected = _outputs(masked(dense, structure.groups, plan), inputs, reference)
-    if _silent(expected):
-        layers = _unchanged(slim, structure, plan)
-        expected = _inside(masked(dense, structure.groups, plan), inputs, layers, reference)
-        found = _inside(copy.deepcopy(slim), inputs, layers)
-    else:
-        found = _outputs(copy.deepcopy(slim), inputs)
-    return replace(_compare(expected, found), kind=MIXED if mixes(structure, plan) else KIND)
+        proof = _agreement(masked(dense, structure.groups, plan), reference, shrink(dense, structure, plan), inputs)
+    return replace(proof, kind=MIXED if mixes(structure, plan) else KIND)
 
 
 def equals_scattered(
@@ -68,11 +64,20 @@ def equals_scattered(
             places = np.ix_(*(kept.get(name, {}).get(dim) or range(size) for dim, size in enumerate(tensor.shape)))
             tensor.zero_()
             tensor[tuple(torch.from_numpy(place) for place in places)] = values[name]
-    found = _outputs(copy.deepcopy(slim), inputs)
     if structure is None:
-        return _compare(_outputs(dense, inputs), found)
+        return _agreement(dense, _plain, slim, inputs)
     reference = partial(run_restricted, structure=structure, plan=plan_of(structure.groups, kept))
-    return replace(_compare(_outputs(dense, inputs, reference), found), kind=MIXED)
+    return replace(_agreement(dense, reference, slim, inputs), kind=MIXED)
+
+
+def _agreement(dense: nn.Module, reference: Run, slim: nn.Module, inputs: Tensor) -> Certificate:
+    """Outputs compared, or what lies before them where a choice by value comes between."""
+    slim = copy.deepcopy(slim)
+    proof = _compare(_outputs(dense, inputs, reference), _outputs(slim, inputs))
+    if not proof.ok and trace(slim, inputs[:1].double(), rules.known).data_dependent:
+        layers = _unchanged(dense, slim)
+        return _compare(_inside(dense, inputs, layers, reference), _inside(slim, inputs, layers))
+    return proof
 
 
 def _compare(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Certificate:
@@ -85,16 +90,15 @@ def _compare(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Certificate
     return Certificate(KIND, error, relative, ok=relative <= TOLERANCE)
 
 
-def _silent(outputs: Sequence[Tensor]) -> bool:
-    return all(bool((each == 0).all()) for each in outputs)
+def _unchanged(dense: nn.Module, slim: nn.Module) -> list[str]:
+    """Convolutions and linear layers of which no filter went."""
+    rows = {name: module.weight.shape for name, module in dense.named_modules() if _has_filters(module)}
+    return [name for name, module in slim.named_modules() if name in rows and module.weight.shape[:1] == rows[name][:1]]
 
 
-def _unchanged(slim: nn.Module, structure: Structure, plan: PrunePlan) -> list[str]:
-    """Layers that write groups of which nothing goes."""
-    cut = {name for (name, _) in removed(structure.groups, plan, role="writer")}
-    writers = {slot.tensor for group in structure.groups for slot in group.writers()} - cut
-    owners = {tensor.rpartition(".")[0] for tensor in writers}
-    return [name for name, _ in slim.named_modules() if name in owners]
+def _has_filters(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim > 1
 
 
 def _inside(module: nn.Module, inputs: Tensor, layers: Sequence[str], run: Run = _plain) -> list[Tensor]:
@@ -127,6 +131,11 @@ def _awake(module: nn.Module) -> nn.Module:
 def _outputs(module: nn.Module, inputs: Tensor, run: Run = _plain) -> list[Tensor]:
     """Floating outputs of the module, which is turned to float64."""
     module.double().eval()
-    with torch.inference_mode():
-        result = run(module, inputs.double())
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # for tensors that the module's code makes on the way
+    try:
+        with torch.inference_mode():
+            result = run(module, inputs.double())
+    finally:
+        torch.set_default_dtype(before)
     return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

@@ -159,9 +159,13 @@ class Provenance:
             self.mixed = []
 
     def role(self, dim: Dim | None, role: Role) -> None:
-        """Say what a parameter's dimension does. A writer that is also read (tied weights) stays a writer."""
-        if dim is not None and dim.owner is not None and self.roles.get(dim.owner) != "writer":
-            self.roles[dim.owner] = role
+        """Say what a parameter's dimension does. One that writes here and reads there stays: no mask parts the two."""
+        if dim is None or dim.owner is None:
+            return
+        known = self.roles.setdefault(dim.owner, role)
+        if known != role:
+            self.roles[dim.owner] = "writer"
+            self.frozen.append((dim.atoms, f"one weight both writes and reads these channels ({dim.owner[0]})"))
 
     def follow(self, call: Call, dims: Sequence[Dim | None]) -> None:
         """Every integer the calling module stores that equals one of these sizes follows it, where read so."""

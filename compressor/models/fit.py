@@ -151,4 +151,4 @@ def likely_counts(found: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int]:
         for each in free
         if each.tensor in found and (implied := counts(found, (each,)))
     ]
-    return dict(reversed(Counter(votes).most_common()))
+    return dict(Counter(votes).most_common()[::-1])  # the last of a name counts

@@ -82,7 +82,7 @@ def frozen(console: Console, groups: Sequence[Frozen]) -> None:
     for group in groups:
         by_reason.setdefault(group["reason"], []).append(group["name"])
     console.print()
-    console.print(Text(f"Not prunable ({len(groups)} of the groups)", STRONG))
+    console.print(Text(f"Frozen ({len(groups)} of the groups)", STRONG))
     for reason, names in list(by_reason.items())[:REASONS]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         console.print(Text(words.plain(f"{names[0]}{more}")).append(f": {words.plain(reason)}", FAINT))

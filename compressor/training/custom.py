@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import traceback
 from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ def factory_splits(base: Path, source: str, input: Shape) -> tuple[Split, Split]
     path = locate(base, file, "data.source")
     try:
         train, val = _load(path, name)()
-    except Exception as fault:  # the user's code may raise anything
-        raise _wrong(source, fault) from fault
+    except (Exception, SystemExit) as fault:  # the user's code may raise anything, and call sys.exit
+        raise _wrong(_line(path, fault) or source, fault) from fault
     return _split(train, f"{source} train", input), _split(val, f"{source} val", input)
 
 
@@ -57,7 +58,15 @@ def _load(path: Path, name: str) -> Callable[[], Any]:
     return factory
 
 
-def _wrong(where: str, fault: Exception) -> DataError:
+def _line(path: Path, fault: BaseException) -> str | None:
+    """The line of the user's file that failed, where it was one of it."""
+    lines = [frame.lineno for frame in traceback.extract_tb(fault.__traceback__) if Path(frame.filename) == path]
+    if isinstance(fault, SyntaxError) and fault.lineno:
+        lines.append(fault.lineno)
+    return f"{path}:{lines[-1]}" if lines else None
+
+
+def _wrong(where: str, fault: BaseException) -> DataError:
     return DataError("data", where, f"{type(fault).__name__}: {fault}", "correct the data source")
 
 

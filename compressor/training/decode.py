@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from compressor.errors import DataError
 from compressor.training.splits import Encoded, Shape, Split, check_memory
@@ -32,6 +32,8 @@ def decode(encoded: Encoded, input: Shape) -> Split:
         for index in range(start, min(start + CHUNK, count)):
             try:
                 pixels[index] = read(encoded.pictures[index], input)
+            except UnidentifiedImageError:  # its words are about our buffer
+                bad.append((index, "no known picture format"))
             except Exception as fault:  # a decoder given damaged bytes may raise anything
                 bad.append((index, str(fault) or type(fault).__name__))
         return bad

@@ -96,11 +96,11 @@ class DecidedByValues(nn.Module):
         self.a, self.b, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
 
     def forward(self, x: Tensor) -> Tensor:
+        bright = x.mean((1, 2, 3)) > -1
         x = torch.relu(self.a(x))
-        if x.sum() > -1:
+        if bright.any():
             x = self.b(x)
-        x = x.mean((2, 3))
-        return self.head(x[x.norm(dim=1) > -1])
+        return self.head(x.mean((2, 3))[bright])
 
 
 class Tied(nn.Module):
@@ -121,8 +121,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "concatenated zeros": (ConcatenatedZeros, 1),
     "dict of heads": (Heads, 2),
     "lstm": (Recurrent, 2),
-    "volume": (Volume, 2),
-    "decided by values": (DecidedByValues, 1),
+    "volume": (Volume, 1),
+    "decided by values": (DecidedByValues, 2),
     "tied weights": (Tied, 1),
 }
 

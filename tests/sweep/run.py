@@ -38,7 +38,18 @@ from compressor.models.build import build, defaults
 CPU_SECONDS, WALL_SECONDS, BYTES = 120, 1800, 12 * 2**30
 LARGE = (224, 240)  # what architectures for larger images are tried at
 SMALL = (64, 128)  # what convolutional networks are tried at: channels do not depend on it, and it is quick
-FIXED = ("vit", "swin", "former", "coat", "mixer", "mlp", "nest", "cait", "hiera")  # sizes are part of the weights
+FIXED = (
+    "vit",
+    "swin",
+    "former",
+    "coat",
+    "mixer",
+    "mlp",
+    "nest",
+    "cait",
+    "hiera",
+    "twins",
+)  # attention: its size matters
 
 
 def main() -> None:
@@ -153,8 +164,8 @@ def make(name: str, native: bool) -> tuple[nn.Module, tuple[int, int, int]]:
     torch.manual_seed(0)
     if name in names("detection"):  # they resize what they are given
         module = awake(build(ModelSpec(name, expected)))
-        module.transform.min_size, module.transform.max_size = (128,), 192
-        module.transform.fixed_size = module.transform.fixed_size and (192, 192)
+        if not module.transform.fixed_size:
+            module.transform.min_size, module.transform.max_size = (128,), 192
         return module, (3, 128, 160)
     for size in LARGE if expected[1] > 256 and not native else ():
         smaller = (3, size, size)
