@@ -5,6 +5,7 @@ stdout carries the result and nothing else; whatever goes wrong becomes a line o
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ __all__ = ["main", "run"]
 def main() -> None:
     """What the installed `compress` runs."""
     signal.signal(signal.SIGTERM, _terminate)
+    _open_standard_streams()
     # Pydantic would read the metadata of every installed package in search of plugins: time, and others' code.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if "--debug" not in sys.argv and not sys.warnoptions:
@@ -62,6 +64,16 @@ def _verb_meant(args: Sequence[str]) -> str:
     """For `compress inspcet model.pt` and `compress -q plan model.pt`, whose first word is no verb."""
     late = next((word for word in args if word in verbs.commands), None)
     return f"the verb comes first, compress {late}; " if late else did_you_mean(args[0] if args else "", verbs.commands)
+
+
+def _open_standard_streams() -> None:
+    """Where the caller closed one, the next file opened would take its number, and get what libraries print."""
+    number = 0
+    while number <= 2:
+        number = os.open(os.devnull, os.O_RDWR)
+    os.close(number)
+    sys.stdout = sys.stdout or io.TextIOWrapper(io.FileIO(1, "w"))
+    sys.stderr = sys.stderr or io.TextIOWrapper(io.FileIO(2, "w"))
 
 
 def _terminate(signum: int, frame: object) -> None:

@@ -89,7 +89,11 @@ def tell(result: object, show: str, *, as_json: bool, **how: object) -> None:
 
     from compressor.report import terminal
 
-    getattr(terminal, show)(result, Console(), **how)
+    class Out(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # the error rich has just caught; its own answer is to exit
+
+    getattr(terminal, show)(result, Out(), **how)
 
 
 @contextmanager

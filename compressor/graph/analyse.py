@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import CodeType
 from typing import TYPE_CHECKING
 
@@ -49,23 +49,25 @@ def analyse(module: nn.Module, inputs: Tensor, *, name: str, mixing: bool = Fals
         failure = _try(module, inputs, structure)
         if failure is None:
             return structure
-        blamed = _blame(failure, {line for line in lines if readings.get(line) != READINGS[-1]})
+        blamed = _blame(failure, lines, {call.where for call in seen.calls}, readings)
         if not blamed:  # every round reads at least one line more strictly, so this ends
             break
         for where in blamed:
-            readings[where] = READINGS[READINGS.index(readings.get(where, READINGS[0])) + 1]
+            known = READINGS.index(readings.get(where, READINGS[0]))
+            readings[where] = READINGS[known + 1] if where in lines else READINGS[-1]
     found = f"the forward pass breaks at {_place(failure)} after a trial cut: {failure}"
     raise ModelError("model cannot be cut", name, found, "freeze the layers around that line with prune.layers")
 
 
 def _try(module: nn.Module, inputs: Tensor, structure: Structure) -> Exception | None:
-    """Cut about half of every group, not the same share of any two, and run."""
+    """Cut between a quarter and three quarters of every group, each another number than the one before, and run."""
     random = np.random.default_rng(0)
-    kept: dict[str, BoolArray] = {
-        group.name: random.permutation(group.size) < max(1, round(group.size * random.uniform(0.35, 0.65)))
-        for group in structure.groups
-        if group.frozen is None
-    }
+    kept: dict[str, BoolArray] = {}
+    for index, group in enumerate(structure.groups):
+        if group.frozen is None:
+            least = max(1, group.size // 4)
+            count = least + index % max(1, 3 * group.size // 4 - least + 1)
+            kept[group.name] = random.permutation(group.size) < count
     slim = shrink(module, structure, PrunePlan(kept))
     try:
         with torch.inference_mode():
@@ -75,15 +77,18 @@ def _try(module: nn.Module, inputs: Tensor, structure: Structure) -> Exception |
     return None
 
 
-def _blame(failure: Exception, lines: set[str]) -> set[str]:
-    """Which of these source lines may hold fixed sizes: the failing one, else its function's, its callers', or all."""
+def _blame(failure: Exception, lines: set[str], called: set[str], readings: Mapping[str, Reading]) -> set[str]:
+    """Which source lines may hold fixed sizes: of `lines` the failing one, else its function's, else all that are
+    `called` in that function, else its callers'; none that can't be read more strictly."""
+    sized = {line for line in lines if readings.get(line) not in READINGS[3:]}
+    called = {line for line in called if readings.get(line) != READINGS[-1]}
     for code, line in _frames(failure):
-        if f"{code.co_filename}:{line}" in lines:
+        if f"{code.co_filename}:{line}" in sized:
             return {f"{code.co_filename}:{line}"}
-        own = {f"{code.co_filename}:{number}" for *_, number in code.co_lines()} & lines
-        if own:
-            return own
-    return lines
+        own = {f"{code.co_filename}:{number}" for *_, number in code.co_lines()}
+        if own & lines and (own & sized or own & called):
+            return own & sized or own & called
+    return sized
 
 
 def _place(error: Exception) -> str:

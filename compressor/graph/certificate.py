@@ -43,10 +43,11 @@ def certify(dense: nn.Module, slim: nn.Module, structure: Structure, plan: Prune
     certificate's kind says so.
     """
     reference = partial(run_restricted, structure=structure, plan=plan)
-    proof = _agreement(masked(dense, structure.groups, plan), reference, slim, inputs)
+    proof = _agreement(lambda: masked(dense, structure.groups, plan), reference, slim, inputs)
     if not proof.ok and proof.max_abs_error == 0.0:  # zeros everywhere
-        dense = _awake(dense)
-        proof = _agreement(masked(dense, structure.groups, plan), reference, shrink(dense, structure, plan), inputs)
+        awake = _awake(dense)
+        slim = shrink(awake, structure, plan)
+        proof = _agreement(lambda: masked(awake, structure.groups, plan), reference, slim, inputs)
     return replace(proof, kind=MIXED if mixes(structure, plan) else KIND)
 
 
@@ -65,16 +66,21 @@ def equals_scattered(
             tensor.zero_()
             tensor[tuple(torch.from_numpy(place) for place in places)] = values[name]
     if structure is None:
-        return _agreement(dense, _plain, slim, inputs)
+        return _agreement(lambda: dense, _plain, slim, inputs)
     reference = partial(run_restricted, structure=structure, plan=plan_of(structure.groups, kept))
-    return replace(_agreement(dense, reference, slim, inputs), kind=MIXED)
+    return replace(_agreement(lambda: dense, reference, slim, inputs), kind=MIXED)
 
 
-def _agreement(dense: nn.Module, reference: Run, slim: nn.Module, inputs: Tensor) -> Certificate:
-    """Outputs compared, or what lies before them where a choice by value comes between."""
+def _agreement(make_dense: Callable[[], nn.Module], reference: Run, slim: nn.Module, inputs: Tensor) -> Certificate:
+    """Outputs compared, or what lies before them where a choice by value comes between.
+
+    The dense model is made when it is needed, so that only one copy in float64 is held at a time.
+    """
+    expected = _outputs(make_dense(), inputs, reference)
     slim = copy.deepcopy(slim)
-    proof = _compare(_outputs(dense, inputs, reference), _outputs(slim, inputs))
+    proof = _compare(expected, _outputs(slim, inputs))
     if not proof.ok and trace(slim, inputs[:1].double(), rules.known).data_dependent:
+        dense = make_dense()
         layers = _unchanged(dense, slim)
         return _compare(_inside(dense, inputs, layers, reference), _inside(slim, inputs, layers))
     return proof

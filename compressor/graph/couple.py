@@ -78,6 +78,10 @@ def couple(
             rules.unknown(provenance, call, "sizes fixed in the code")
         else:
             rules.apply(provenance, call)
+            if provenance.reading == "shut":
+                for ref in (*call.refs(), *call.outs):
+                    for dim in provenance.dims(ref):
+                        provenance.freeze(dim, call, "sizes fixed in the code")
         provenance.finish(number, call)
     for ref in trace.outputs:
         for dim in provenance.dims(ref):

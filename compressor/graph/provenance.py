@@ -35,13 +35,14 @@ class Dim:
 
 Dims = tuple[Dim | None, ...]
 
-Reading = Literal["plain", "named", "blocks", "fixed"]
+Reading = Literal["plain", "named", "blocks", "fixed", "shut"]
 """How a source line is understood whose sizes may be fixed in the code, in the order they are tried.
 
 plain: sizes follow the tensor. named: integers the module stores are sizes, and are rewritten. blocks: so too, and a
-dimension taken apart loses whole blocks (attention heads) and not the same places in each. fixed: nothing may change.
+dimension taken apart loses whole blocks (attention heads) and not the same places in each. fixed: what operators with
+sizes touch stays whole. shut: what any operator touches does.
 """
-READINGS: tuple[Reading, ...] = ("plain", "named", "blocks", "fixed")
+READINGS: tuple[Reading, ...] = ("plain", "named", "blocks", "fixed", "shut")
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ def look(path: Path) -> Kind:
     for magic, meaning in _KNOWN:
         if head.startswith(magic):
             raise ModelError("model file", str(path), f"{meaning}", _ASK)
+    if path.suffix == ".py":
+        raise ModelError("model file", str(path), "Python code", f"name the function that makes it: {path}:factory")
     if head[257:262] == b"ustar":
         raise ModelError("model file", str(path), "a tar archive", f"unpack it, or {_ASK}")
     if head.startswith(b"PK"):

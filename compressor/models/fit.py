@@ -146,9 +146,5 @@ def counts(found: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int] | None:
 
 def likely_counts(found: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int]:
     """What most of the tensors that are there imply, for saying how far the rest are from fitting."""
-    votes: list[tuple[str, int]] = [
-        (each.follows, implied[each.follows])
-        for each in free
-        if each.tensor in found and (implied := counts(found, (each,)))
-    ]
-    return dict(Counter(votes).most_common()[::-1])  # the last of a name counts
+    votes = Counter(vote for each in free for vote in (counts(found, (each,)) or {}).items())
+    return dict(vote for vote, _ in reversed(votes.most_common()))  # the last of a name counts

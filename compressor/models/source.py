@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
@@ -118,11 +121,16 @@ def _torchvision_weights(source: str, spec: ModelSpec, name: str, wanted: str, s
 
 
 def _downloaded(source: str, fetch: Callable[[], Any]) -> Any:
+    silence = io.StringIO()
+    logging.disable(logging.ERROR)  # the clients announce themselves and every retry, on stdout too
     try:
-        return fetch()
+        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+            return fetch()
     except Exception as error:  # no network, no space, a wrong hash, no such file: each client has its own errors
         found = f"the weights could not be downloaded ({type(error).__name__}: {str(error)[:200]})"
         raise ModelError("weights", source, found, "check the network, or give a checkpoint file") from None
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _digits(source: str, base: str, weights: str) -> LoadedModel:

@@ -145,3 +145,24 @@ def third_less(module: nn.Module, structure: Structure, inputs: Tensor) -> Prune
     graded = scores(module, structure.groups, l1)
     chosen = choose(structure.groups, graded, Selection(ratio=0.34), structure.cost, count(module, inputs))
     return chosen[0]
+
+
+class ShapedAsItCame(nn.Module):
+    """Gives back the shape it was given, whatever became of its own width: both have to stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x).flatten(1).reshape(x.shape)
+
+
+def test_code_that_insists_on_the_width_it_was_given_is_left_whole_and_the_rest_goes_on() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 8, 1), ShapedAsItCame(), nn.Conv2d(8, 2, 1))
+    structure = analyse(module.eval(), torch.randn(1, 3, 4, 4), name="insists")
+    frozen = {group.name: group.frozen for group in structure.groups}
+    assert frozen["0"] is None
+    assert frozen["2"] is not None
+    assert "sizes fixed in the code" in frozen["2"]
+    assert "test_user_code.py:" in frozen["2"]

@@ -97,7 +97,8 @@ def _child(pipe: Connection, name: str, onnx: bool, native: bool) -> None:
     torch.set_num_threads(1)
     spent = int(time.process_time()) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (spent + CPU_SECONDS, spent + CPU_SECONDS + 5))
-    resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()  # libraries, most of it
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + BYTES, mapped + BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
     try:

@@ -1,6 +1,8 @@
 """Results of a sweep as the table in coverage.md.
 
-python tests/sweep/table.py results.jsonl > tests/sweep/coverage.md
+python tests/sweep/table.py results.jsonl [again.jsonl ...] > tests/sweep/coverage.md
+
+Where a model is in several files, the last one counts.
 """
 
 from __future__ import annotations
@@ -19,15 +21,11 @@ from models import ROOMS, names  # beside this file
 LIBRARY = {"classification": "56 of 70", "segmentation": "6 of 6", "detection": "6 of 12", "timm": "35 of 95"}
 """What torch-pruning 1.6.1 prunes without hints, of the models it was tried on."""
 NORMS = "restricted-dense-float64"
-MEANING = {
-    "ok": "half of the multiply-adds gone, proven",
-    "statement": "ends in a clear statement",
-    "no end": "over the limits",
-}
 
 
 def main() -> None:
-    rows = {row["name"]: row for line in Path(sys.argv[1]).read_text().splitlines() for row in [json.loads(line)]}
+    lines = (line for path in sys.argv[1:] for line in Path(path).read_text().splitlines())
+    rows = {row["name"]: row for row in map(json.loads, lines)}
     print("\n".join(page(rows)))
 
 
@@ -42,6 +40,7 @@ def page(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "architecture takes them. Each model in a process of its own: 120 s of CPU, 12 GB. Passed: MACs at 50 %, slim"
     yield "equal to dense without the removed channels in float64 (1e-9), predicted cost exact. Of these, `norms`: the"
     yield "target needed channels that normalisations mix, and the dense model's norms saw the kept channels only."
+    yield "`ONNX equal`: exported to ONNX, run and compared as well, which a run without `--onnx` leaves out."
     yield ""
     yield "| room | models | tried | passed | of these norms | ONNX equal | statement | rest | torch-pruning 1.6.1 |"
     yield "|---|---|---|---|---|---|---|---|---|"
