@@ -72,7 +72,13 @@ def begin(model: LoadedModel, around: Surroundings) -> Work:
     structure = analyse(model.module, inputs, name=model.name)
     original = model.original or count(model.module, inputs)
     work = Work(model, original, structure, groups=structure.groups)
-    return _measured(_timed(work, "analyse", start), "dense", around)
+    work = _measured(_timed(work, "analyse", start), "dense", around)
+    if around.data is not None and work.accuracy["dense"] < 130 / around.data.num_classes:
+        doubt = f"the dense model is near chance ({work.accuracy['dense']:.2f} %) on {around.data.name}"
+        around.emit(
+            "warning", {"text": f"{doubt}: check model.input, data.mean and data.std, and the order of classes"}
+        )
+    return work
 
 
 def perform(step: Step, work: Work, around: Surroundings) -> Work:

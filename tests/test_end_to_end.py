@@ -132,6 +132,15 @@ def test_an_existing_folder_is_never_touched_without_force(tmp_path: Path) -> No
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
 
 
+def test_a_dense_model_near_chance_is_doubted_aloud(tmp_path: Path) -> None:
+    done = run(
+        "cifar:resnet8", "-r", "quickstart", "-o", "out", "--json", "--target", "none", "--set", "model.input=[1,8,8]",
+        "--set", "retrain.epochs=0", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert any("near chance" in each for each in json.loads(done.stdout)["warnings"])
+
+
 def test_without_data_the_report_says_what_was_not_done(tmp_path: Path) -> None:
     done = run(
         "cifar:resnet20",
