@@ -70,7 +70,7 @@ def begin(model: LoadedModel, around: Surroundings) -> Work:
     start = time.perf_counter()
     inputs = example(model)
     structure = analyse(model.module, inputs, name=model.name)
-    original = model.original or count(model.module, inputs)
+    original = model.original or structure.cost.of(PrunePlan({}))
     work = Work(model, original, structure, groups=structure.groups)
     work = _measured(_timed(work, "analyse", start), "dense", around)
     if around.data is not None and work.accuracy["dense"] < 130 / around.data.num_classes:

@@ -28,10 +28,9 @@ LIMIT = 240  # seconds for one tool on one model
 def ours(name: str) -> None:
     import torch
 
-    from compressor.core import Selection
+    from compressor.core import PrunePlan, Selection
     from compressor.graph.analyse import analyse
     from compressor.graph.choose import choose
-    from compressor.graph.cost import count
     from compressor.graph.score import scores
     from compressor.graph.shrink import shrink
     from compressor.methods.criteria import l1
@@ -39,7 +38,7 @@ def ours(name: str) -> None:
     module, inputs = _model(name), torch.randn(1, 3, 224, 224)
     start = time.perf_counter()
     structure = analyse(module, inputs, name=name)
-    original = count(module, inputs)
+    original = structure.cost.of(PrunePlan({}))
     graded = scores(module, structure.groups, l1)
     plan, _ = choose(structure.groups, graded, Selection(ratio=0.5), structure.cost, original)
     _report(start, shrink(module, structure, plan), original.params)
