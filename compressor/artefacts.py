@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from compressor.gates import judge
 from compressor.graph.cost import count
 from compressor.graph.shrink import sizes
 from compressor.journal import Journal
+from compressor.models.checkpoint import sha256
 from compressor.models.folder import PLAN, WEIGHTS, plan_json
 from compressor.recipe import Recipe
 from compressor.report.files import write_json, write_text
@@ -60,17 +60,15 @@ def write(
         warnings=journal.warnings,
         notes=journal.notes,
     )
-    weights = save(_distinct(work.model.module.state_dict(keep_vars=True)))
-    (folder / WEIGHTS).write_bytes(weights)
+    (folder / WEIGHTS).write_bytes(save(_distinct(work.model.module.state_dict(keep_vars=True))))
     layers = {each["name"]: each for each in report["layers"]}
     attributes = sizes(work.structure.attributes, work.model.module)
-    digest = hashlib.sha256(weights).hexdigest()
-    write_json(folder / PLAN, plan_json(work.model, attributes, layers, weights_sha256=digest))
+    write_json(folder / PLAN, plan_json(work.model, attributes, layers, weights_sha256=sha256(folder / WEIGHTS)))
     write_text(folder / "recipe.yaml", recipe.to_yaml())
     report["batches"] = [bench(each, ("dense.onnx", "model.onnx")) for each in comparisons]
     write_page(report, journal.events, samples(comparisons[0] if comparisons else None), folder / "report.html")
     others = [path for path in sorted(folder.iterdir()) if path.name != REPORT and not path.name.startswith(".")]
-    report["files"] = {path.name: _digest(path) for path in others}
+    report["files"] = {path.name: sha256(path) for path in others}
     write_json(folder / REPORT, report)
     return report
 
@@ -81,8 +79,3 @@ def _distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         first.setdefault(id(tensor), name)
     return {name: tensors[name].detach().contiguous() for name in first.values()}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, StringConstraints, ValidationError
+from pydantic import BaseModel, StringConstraints
 
 from compressor.artefacts import REPORT
 from compressor.core import Comparison, Emit, Step, Train
@@ -15,14 +15,13 @@ from compressor.deploy.latency import compare
 from compressor.deploy.parity import CannotRun, check_parity
 from compressor.deploy.target import open_target
 from compressor.engine import Surroundings, begin, example, perform
-from compressor.errors import ModelError
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import equals_scattered
 from compressor.graph.cost import count
 from compressor.journal import Journal
 from compressor.models.build import build
 from compressor.models.checkpoint import sha256
-from compressor.models.folder import PLAN, WEIGHTS, load_folder
+from compressor.models.folder import PLAN, WEIGHTS, load_folder, read_record
 from compressor.models.source import load_model
 from compressor.recipe import Recipe
 from compressor.report.record import bench as bench_record
@@ -70,10 +69,11 @@ def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, e
         folder = Path(name)
         with Journal(folder / "run.jsonl", emit) as journal:
             dense = load(source, recipe, trust_pickle, journal)
-            start = work = begin(dense, Surroundings(None, recipe.seed, journal, folder / "unused", ""))
+            around = Surroundings(None, recipe.seed, journal, folder / "unused", "")
+            start = work = begin(dense, around)
             round_to = rounding(recipe, target, journal)
             for step in steps(recipe, round_to, retrain=False):
-                work = perform(step, work, Surroundings(None, recipe.seed, journal, folder / "unused", ""))
+                work = perform(step, work, around)
             comparisons: tuple[Comparison, ...] = ()
             if target is not None:
                 exports = export_both(start, work, recipe, None, folder, journal)
@@ -113,7 +113,7 @@ def bench(a: Path, b: Path | None, *, threads: int, batch: int, seconds: float, 
 def verify(folder: Path, *, emit: Emit) -> Verify:
     """Check an output folder again: hashes, parity, the masked-dense equality of what is in it, and its gates."""
     emit("stage", {"name": "verify"})
-    report = _read_report(folder)
+    report = read_record(folder / REPORT, _Report)
     checks = [_hash_check(folder / name, report.files.get(name)) for name in dict.fromkeys([*PROVEN, *report.files])]
     if all(check["ok"] for check in checks):
         checks += _proofs(folder, report)
@@ -162,21 +162,6 @@ class _Report(BaseModel):
     gates: list[_Gate]
 
 
-def _read_report(folder: Path) -> _Report:
-    path = folder / REPORT
-    try:
-        return _Report.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        found = f"it has no {REPORT}"
-        raise ModelError("output folder", str(folder), found, "give a folder compress wrote") from None
-    except OSError as error:
-        raise ModelError("output folder", str(path), f"{error.strerror}", "make it readable") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ModelError("output folder", f"{path}: {place}", first["msg"], "compress the model again") from None
-
-
 def _hash_check(path: Path, digest: str | None) -> Check:
     found = sha256(path) if path.is_file() else "no such file"
     if digest is None:
@@ -190,11 +175,10 @@ def _check(name: str, ok: bool, detail: str) -> Check:
 
 
 def _predicted(comparisons: Sequence[Comparison]) -> PredictedLatency | None:
-    if not comparisons or comparisons[0].b is None or comparisons[0].ratio is None:
-        return None
-    first = comparisons[0]
-    assert first.b is not None and first.ratio is not None
-    return {"dense_ms": first.a.p50, "slim_ms": first.b.p50, "ratio": first.ratio}
+    for first in comparisons[:1]:
+        if first.b is not None and first.ratio is not None:
+            return {"dense_ms": first.a.p50, "slim_ms": first.b.p50, "ratio": first.ratio}
+    return None
 
 
 def _worth_it(comparisons: Sequence[Comparison], macs_ratio: float) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,6 +24,8 @@ from compressor.models.user_code import is_code, split_code
 
 PLAN = "plan.json"
 WEIGHTS = "slim.safetensors"
+
+Record = TypeVar("Record", bound=BaseModel)
 
 Attributes = Mapping[str, Mapping[str, int | Sequence[int]]]
 """module name -> attribute -> value; sequences are tuples in the module."""
@@ -91,7 +93,7 @@ def load(folder: str | Path) -> nn.Module:
 def load_folder(folder: str | Path) -> LoadedModel:
     """Rebuild the slim model. Raises ModelError, naming the tensor, where the folder contradicts itself."""
     folder = Path(folder)
-    plan = _read_plan(folder / PLAN)
+    plan = read_record(folder / PLAN, _Plan)
     digest, tensors = _read_weights(folder / WEIGHTS, plan.weights_sha256)
     if is_code(plan.model.source):
         _refuse_enclosed_code(folder, plan.model.source)
@@ -114,11 +116,12 @@ def load_folder(folder: str | Path) -> LoadedModel:
     )
 
 
-def _read_plan(path: Path) -> _Plan:
+def read_record(path: Path, schema: type[Record]) -> Record:
+    """A JSON file of an output folder, checked. Raises ModelError, naming the first key that is wrong."""
     try:
-        return _Plan.model_validate_json(path.read_bytes())
+        return schema.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        found = "it has no plan.json" if path.parent.is_dir() else "no such folder"
+        found = f"it has no {path.name}" if path.parent.is_dir() else "no such folder"
         raise ModelError("output folder", str(path.parent), found, "give a folder that compress wrote") from None
     except OSError as error:
         raise ModelError("output folder", str(path), f"{error.strerror}", "make it readable") from None
