@@ -214,8 +214,15 @@ class Data(Protocol):
     @property
     def train_size(self) -> int: ...
 
-    def train_batches(self, batch_size: int, *, epoch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled and augmented; the same (epoch, seed) gives the same batches. A last odd batch is dropped."""
+    def train_batches(
+        self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled and augmented, from batch `start` on; the same (epoch, seed) gives the same batches, whatever else
+        drew numbers. A last odd batch is dropped.
+
+        `part` = (rank, world): only this process's share of every batch of `batch_size`. The shares are contiguous,
+        and together they are the batch of one process; their sizes differ by one where `world` does not divide it.
+        """
         ...
 
     def plain_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:

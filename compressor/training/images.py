@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from compressor.training.augment import crop_and_flip
+from compressor.training.order import Part, keys, share, shuffled
 from compressor.training.splits import Split
 
 SAMPLE_SEED = 0
@@ -35,20 +35,17 @@ class ImageData:
     def val_size(self) -> int:
         return len(self.val.labels)
 
-    def train_batches(self, batch_size: int, *, epoch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled and augmented; the same (epoch, seed) gives the same batches, whatever else drew numbers.
-
-        A last odd batch is dropped; a set smaller than a batch is one batch.
-        """
-        mixed = int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
-        generator = Generator().manual_seed(mixed)
-        order = torch.randperm(self.train_size, generator=generator)
+    def train_batches(
+        self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: Part = (0, 1)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled and augmented; a set smaller than a batch is one batch."""
+        order = shuffled(torch.arange(self.train_size), seed, epoch)
         size = min(batch_size, self.train_size)
-        for start in range(0, self.train_size - size + 1, size):
-            chosen = order[start : start + size]
+        for first in range(start * size, self.train_size - size + 1, size):
+            chosen = share(order[first : first + size], part)
             images = self.train.images[chosen]
             if self.augmented:
-                images = crop_and_flip(images, generator)
+                images = crop_and_flip(images, keys(chosen, seed, epoch))
             yield self._normalised(images), self.train.labels[chosen]
 
     def plain_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:

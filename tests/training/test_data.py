@@ -111,6 +111,24 @@ def test_a_last_odd_batch_is_dropped(tmp_path: Path, batch_size: int, sizes: lis
     assert [len(labels) for _, labels in data.train_batches(batch_size, epoch=0, seed=0)] == sizes
 
 
+@pytest.mark.parametrize(("world", "batch_size"), [(1, 4), (2, 4), (3, 4), (2, 3), (4, 3), (2, 64)])
+def test_parts_are_the_batches_and_any_batch_can_be_the_first(tmp_path: Path, world: int, batch_size: int) -> None:
+    data = open_("parquet", parquet(tmp_path), augment="cifar")
+
+    def batches(start: int, part: tuple[int, int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return list(data.train_batches(batch_size, epoch=3, seed=7, start=start, part=part))
+
+    whole = batches(0, (0, 1))
+    for start in range(len(whole) + 2):
+        parts = [batches(start, (rank, world)) for rank in range(world)]
+        assert all(len(each) == max(len(whole) - start, 0) for each in parts)
+        for expected, *shares in zip(whole[start:], *parts, strict=True):
+            for whole_one, of_ranks in zip(expected, zip(*shares, strict=True), strict=True):
+                assert torch.equal(torch.cat(of_ranks), whole_one)
+            sizes = [len(labels) for _, labels in shares]
+            assert max(sizes) - min(sizes) <= 1
+
+
 def test_plain_batches_are_one_fixed_sample_without_order(tmp_path: Path) -> None:
     labels = [0] * 50 + [1] * 50
     write(tmp_path / "train.parquet", [picture(label) for label in labels], labels)

@@ -205,7 +205,9 @@ def test_progress_is_told_a_few_times_a_second() -> None:
     class Slow:
         name, num_classes, train_size = "slow", 4, 6
 
-        def train_batches(self, batch_size: int, *, epoch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        def train_batches(
+            self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: tuple[int, int] = (0, 1)
+        ) -> Iterator[tuple[Tensor, Tensor]]:
             for _ in range(6):
                 time.sleep(0.12)
                 yield torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64)

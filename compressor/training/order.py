@@ -1,0 +1,52 @@
+"""Which images, in which order, with which random numbers: pure functions of (seed, epoch, image).
+
+Nothing here remembers what was drawn before, so a run can go on from the middle of an epoch, and several processes
+can each take their part of the same batches.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Words = NDArray[np.uint64]
+Part = tuple[int, int]  # (rank, world)
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def shuffled(rows: Tensor, seed: int, epoch: int) -> Tensor:
+    """`rows` in the order of one epoch."""
+    generator = torch.Generator().manual_seed(int(_state(seed, epoch)[0]))
+    return rows[torch.randperm(len(rows), generator=generator)]
+
+
+def share(batch: Tensor, part: Part) -> Tensor:
+    """The contiguous part of a batch that one of `world` processes takes; together they are the batch, in order."""
+    rank, world = part
+    return batch[rank * len(batch) // world : (rank + 1) * len(batch) // world]
+
+
+def keys(rows: Tensor, seed: int, epoch: int) -> Words:
+    """One random word for each image (B,), whatever batch it is in."""
+    images: Words = rows.numpy().astype(np.uint64)
+    return _mixed(_state(seed, epoch) + _GOLDEN * (images + np.uint64(1)))
+
+
+def uniform(keys: Words, count: int) -> Tensor:
+    """`count` independent numbers of [0, 1) for each key, (count, B), float64."""
+    steps = np.arange(1, count + 1, dtype=np.uint64)[:, None]
+    return torch.from_numpy((_mixed(keys + _GOLDEN * steps) >> np.uint64(11)) * 2.0**-53)
+
+
+def _state(seed: int, epoch: int) -> Words:
+    return np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64).astype(np.uint64)
+
+
+def _mixed(words: Words) -> Words:
+    """The output function of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014, https://doi.org/10.1145/2660193.2660195)."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
