@@ -94,6 +94,16 @@ class ChannelGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """The entries of one tensor dimension whose channels a plan drops."""
+
+    tensor: str
+    dim: int
+    role: Role
+    entries: BoolArray  # (size of the dimension,) True = leaves
+
+
+@dataclass(frozen=True, slots=True)
 class PrunePlan:
     """Which channels stay: group name -> bool[C]. Groups that stay whole are absent."""
 
@@ -141,6 +151,8 @@ class Optimizer:
     nesterov: bool = False
 
 
+Precision = Literal["auto", "fp32", "bf16"]
+
 Schedule = Callable[[float], float]
 """epochs done so far (fractional) -> factor on the optimizer's learning rate"""
 
@@ -182,21 +194,57 @@ class Recalibrate:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Retrain. The learning rate at any moment is `optimizer.lr * schedule(epochs done)`."""
+    """Train, for so many `epochs` or so many `iterations`.
 
-    epochs: int
+    The learning rate at any moment is `optimizer.lr * schedule(epochs done)`. What the optimizer remembers of an
+    earlier training (momentum) goes on, sliced with the weights where channels were removed in between.
+    """
+
     batch_size: int
     optimizer: Optimizer
     schedule: Schedule
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    epochs: int = 0
+    iterations: int | None = None  # instead of epochs
+    stage: str = "retraining"  # what it is for
+    precision: Precision = "auto"
     label_smoothing: float = 0.0
 
     def __str__(self) -> str:
-        return f"Train({self.epochs} epochs, {self.optimizer.name})"
+        length = f"{self.epochs} epochs" if self.iterations is None else f"{self.iterations} iterations"
+        return f"Train({length}, {self.optimizer.name})"
 
 
 Step = Choose | Remove | Recalibrate | Train
 
+
+class Constraint(Protocol):
+    """What acts on weights while they are trained, in this order once an iteration (counted from 0 in each training).
+
+    It is bound to the module's own parameters and has no state: all it does follows from the weights and `iteration`,
+    so that a run that was interrupted goes on as if it had not been.
+    """
+
+    def loss(self, iteration: int) -> Tensor | None:
+        """A scalar added to the loss of the task; None for nothing."""
+        ...
+
+    def on_gradients(self, iteration: int) -> None:
+        """After the backward pass: may change `.grad` in place."""
+        ...
+
+    def on_weights(self, iteration: int) -> None:
+        """After the optimizer's step: may change weights in place."""
+        ...
+
+
+Momentum = Mapping[str, Mapping[str, "Tensor"]]
+"""parameter -> what an optimizer remembers of it: name -> tensor, of the parameter's shape or a single number"""
+
+Bind = Callable[["nn.Module", int], Constraint]
+"""A module and the number of iterations it is trained for -> a constraint on its parameters.
+
+Picklable (a `functools.partial` of a module's function): every process of a training binds its own.
+"""
 
 # ---------------------------------------------------------------- data
 

@@ -19,6 +19,7 @@ from compressor.core import (
     Data,
     Emit,
     LoadedModel,
+    Momentum,
     PrunePlan,
     Recalibrate,
     Remove,
@@ -32,7 +33,8 @@ from compressor.graph.choose import choose
 from compressor.graph.cost import count
 from compressor.graph.couple import Structure
 from compressor.graph.score import scores
-from compressor.graph.shrink import kept_after, shrink
+from compressor.graph.shrink import kept_after, shrink, sliced
+from compressor.training.checkpoint import Checkpoint
 from compressor.training.evaluate import accuracy
 from compressor.training.loop import train
 from compressor.training.recalibrate import recalibrate
@@ -45,8 +47,8 @@ class Surroundings:
     data: Data | None
     seed: int
     emit: Emit
-    checkpoint: Path  # where training leaves its state, epoch by epoch
-    identity: str  # of this run; a checkpoint of another one is not continued
+    checkpoints: Path  # a folder for the state of each training
+    identity: str  # of this run; checkpoints of another one are not continued
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Work:
     plan: PrunePlan | None = None
     groups: tuple[ChannelGroup, ...] = ()  # of the model before removal, with what the recipe froze
     certificate: Certificate | None = None
+    momentum: Momentum = field(default_factory=dict)  # what the last training's optimizer remembers
     accuracy: Mapping[str, float] = field(default_factory=dict)  # stage -> % on the test set
     seconds: Mapping[str, float] = field(default_factory=dict)
     log: tuple[str, ...] = ()
@@ -93,7 +96,7 @@ def perform(step: Step, work: Work, around: Surroundings) -> Work:
         case Recalibrate():
             done, stage = _recalibrate(step, work, around), "after recalibration"
         case Train():
-            done, stage = _train(step, work, around), "after retraining"
+            done, stage = _train(step, work, around), f"after {step.stage}"
     done = _timed(replace(done, log=(*done.log, str(step))), str(step), start)
     return _measured(done, stage, around) if stage else done
 
@@ -144,7 +147,8 @@ def _remove(work: Work) -> Work:
         raise VerificationFailed("cost", dense.name, found, "report this model")
     kept = kept_after(dense.kept, work.groups, plan, slim)
     model = replace(dense, module=slim, kept=kept, original=work.original)
-    return replace(work, model=model, certificate=certificate)
+    momentum = sliced(work.momentum, work.groups, plan)
+    return replace(work, model=model, certificate=certificate, momentum=momentum)
 
 
 def _recalibrate(step: Recalibrate, work: Work, around: Surroundings) -> Work:
@@ -157,11 +161,18 @@ def _recalibrate(step: Recalibrate, work: Work, around: Surroundings) -> Work:
 def _train(step: Train, work: Work, around: Surroundings) -> Work:
     assert around.data is not None, "Train needs data"
     module = copy.deepcopy(work.model.module)
-    train(
-        module, around.data, step,
-        seed=around.seed, emit=around.emit, checkpoint=around.checkpoint, identity=around.identity,
-    )  # fmt: skip
-    return replace(work, model=replace(work.model, module=module))
+    number = len(work.log)  # of the step: each training has a checkpoint of its own, kept to the end of the run
+    checkpoint = Checkpoint(around.checkpoints / str(number), f"{around.identity} {number}")
+    trained = train(
+        module,
+        around.data,
+        step,
+        seed=around.seed,
+        emit=around.emit,
+        checkpoint=checkpoint,
+        momentum=work.momentum,
+    )
+    return replace(work, model=replace(work.model, module=module), momentum=trained.momentum)
 
 
 def _measured(work: Work, stage: str, around: Surroundings) -> Work:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from compressor.errors import RecipeError, Temporary
 
-CHECKPOINT = ".training"
-"""Name of the file in the folder that training leaves its state in, epoch by epoch."""
+CHECKPOINTS = ".training"
+"""Name of the folder in the folder that trainings leave their state in."""
 
 JOURNAL = "run.jsonl"
 _LOCK = ".lock"
@@ -56,11 +56,11 @@ def assembled(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
     out = out.absolute()
     draft = out.with_name(f".{out.name}.partial")
     with _locked(draft, out):
-        _clear(draft, spare={_LOCK, CHECKPOINT, JOURNAL} if resume else {_LOCK})
+        _clear(draft, spare={_LOCK, CHECKPOINTS, JOURNAL} if resume else {_LOCK})
         try:
             yield draft
         except BaseException:
-            if not (draft / CHECKPOINT).exists():
+            if not (draft / CHECKPOINTS).exists():
                 shutil.rmtree(draft, ignore_errors=True)
             raise
         refuse_taken(out, force=force)  # it may have appeared since
@@ -107,10 +107,8 @@ def _take(lock: int, draft: Path) -> bool:
 def _clear(draft: Path, spare: Set[str]) -> None:
     """Remove what an earlier run left, but for what this one goes on from."""
     for each in draft.iterdir():
-        if each.is_dir() and not each.is_symlink():
-            shutil.rmtree(each)
-        elif each.name not in spare:
-            each.unlink()
+        if each.name not in spare:
+            _remove(each)
 
 
 def _publish(draft: Path, out: Path) -> None:

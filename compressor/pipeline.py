@@ -3,6 +3,7 @@ dense one, export it, measure both on the target device, report."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from compressor.artefacts import write
@@ -11,7 +12,7 @@ from compressor.deploy.target import open_target
 from compressor.engine import Surroundings, begin, perform
 from compressor.gates import close
 from compressor.journal import Journal
-from compressor.output import CHECKPOINT, JOURNAL, assembled
+from compressor.output import CHECKPOINTS, JOURNAL, assembled
 from compressor.recipe import Recipe
 from compressor.report.schema import Report
 from compressor.stages import export_both, identify, load, measure, open_recipe_data, rounding, steps
@@ -38,12 +39,12 @@ def compress(
         images = open_recipe_data(recipe, data, dense, journal)
         round_to = rounding(recipe, target, journal)
         identity = identify(recipe, round_to, dense, images)
-        around = Surroundings(images, recipe.seed, journal, folder / CHECKPOINT, identity)
+        around = Surroundings(images, recipe.seed, journal, folder / CHECKPOINTS, identity)
         start = work = begin(dense, around)
         for step in steps(recipe, round_to, retrain=images is not None):
             work = perform(step, work, around)
         exports = export_both(start, work, recipe, images, folder, journal)
         comparisons = measure(exports, recipe, target, images, journal)
         report = write(recipe, start, work, exports, comparisons, folder, journal)
-        around.checkpoint.unlink(missing_ok=True)
+        shutil.rmtree(around.checkpoints, ignore_errors=True)
     return close(report)

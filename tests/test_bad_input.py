@@ -19,7 +19,7 @@ from compressor import cli
 from compressor.errors import CompressorError, RecipeError, Temporary
 from compressor.journal import Journal
 from compressor.models.source import load_model
-from compressor.output import CHECKPOINT, assembled, refuse_taken
+from compressor.output import CHECKPOINTS, assembled, refuse_taken
 
 WEIGHTS = Path(compressor.__file__).parent / "models" / "resnet8-digits.safetensors"
 QUICK = ("-r", "quickstart", "--target", "none", "--set", "retrain.epochs=0", "-q")
@@ -105,7 +105,7 @@ def test_only_what_can_be_resumed_is_left(here: Path, error: BaseException, trai
     def run() -> None:
         with assembled(Path("out"), force=False, resume=False) as folder:
             if trained:
-                (folder / CHECKPOINT).touch()
+                (folder / CHECKPOINTS).mkdir()
             raise error
 
     with pytest.raises(type(error)):
@@ -116,10 +116,11 @@ def test_only_what_can_be_resumed_is_left(here: Path, error: BaseException, trai
 def test_resuming_goes_on_from_the_journal_and_the_checkpoint_alone(here: Path) -> None:
     draft = here / ".out.partial"
     (draft / ".model.onnx.x7").mkdir(parents=True)
-    for name in (CHECKPOINT, "run.jsonl", "report.json"):
+    (draft / CHECKPOINTS).mkdir()
+    for name in ("run.jsonl", "report.json"):
         (draft / name).touch()
     with assembled(Path("out"), force=False, resume=True) as folder:
-        assert {each.name for each in folder.iterdir()} == {".lock", CHECKPOINT, "run.jsonl"}
+        assert {each.name for each in folder.iterdir()} == {".lock", CHECKPOINTS, "run.jsonl"}
 
 
 def test_a_line_that_a_kill_cut_off_is_no_line(tmp_path: Path) -> None:

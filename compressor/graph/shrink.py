@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from compressor.core import ChannelGroup, PrunePlan, Role
+from compressor.core import ChannelGroup, Leaving, Momentum, PrunePlan, Role
 from compressor.graph.couple import Attribute, Structure
 
 if TYPE_CHECKING:
@@ -26,17 +26,41 @@ def shrink(module: nn.Module, structure: Structure, plan: PrunePlan) -> nn.Modul
     lost = removed(structure.groups, plan)
     smaller: dict[int, object] = {}
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        data = tensor.detach()
-        for dim, size in enumerate(tensor.shape):
-            if (name, dim) in lost:
-                kept = np.setdiff1d(np.arange(size), lost[name, dim])
-                data = data.index_select(dim, torch.from_numpy(kept).to(data.device))
+        data = _without(lost, name, tensor.detach())
         if data.shape != tensor.shape:
             smaller[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
     slim = copy.deepcopy(module, smaller)  # by identity, so that a tensor with several names stays one tensor
     for (path, name), after in attributes_after(structure.attributes, plan, module).items():
         setattr(slim.get_submodule(path), name, after)
     return slim
+
+
+def sliced(momentum: Momentum, groups: Sequence[ChannelGroup], plan: PrunePlan) -> Momentum:
+    """What an optimizer remembers of the channels that stay; single numbers, such as Adam's step, as they are."""
+    lost = removed(groups, plan)
+    return {
+        name: {key: _without(lost, name, value) if value.ndim else value for key, value in remembered.items()}
+        for name, remembered in momentum.items()
+    }
+
+
+def _without(lost: Mapping[tuple[str, int], IntArray], name: str, tensor: Tensor) -> Tensor:
+    """The entries of a tensor of this name that are not lost."""
+    for dim, size in enumerate(tensor.shape):
+        if (name, dim) in lost:
+            kept = np.setdiff1d(np.arange(size), lost[name, dim])
+            tensor = tensor.index_select(dim, torch.from_numpy(kept).to(tensor.device))
+    return tensor
+
+
+def leaving(groups: Sequence[ChannelGroup], plan: PrunePlan, module: nn.Module) -> tuple[Leaving, ...]:
+    """What a plan would take out of the weights that write its channels, and out of those that scale or shift them."""
+    shapes = {name: tensor.shape for name, tensor in module.state_dict(keep_vars=True).items()}
+    return tuple(
+        Leaving(name, dim, role, np.isin(np.arange(shapes[name][dim]), gone))
+        for role in ("writer", "affine")
+        for (name, dim), gone in removed(groups, plan, role).items()
+    )
 
 
 def removed(

@@ -1,66 +1,67 @@
-"""The state of a training run between two epochs, on disk."""
+"""The state of a training on disk: written often enough to lose little, and seldom enough to cost little."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from compressor.errors import RecipeError
 
-
-def save(
-    path: Path,
-    identity: str,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    records: Sequence[Mapping[str, float]],
-) -> None:
-    """Write everything a continuation needs; the old file stays whole until the new one is. Raises OSError."""
-    state = {
-        "identity": identity,
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "rng": torch.get_rng_state(),
-        "records": [dict(record) for record in records],
-    }
-    # Through memory, because torch reports a full disk as a RuntimeError of its own.
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+SHARE = 0.01  # of the time that writing may take
+AT_LEAST = 10.0  # seconds between two, however cheap
 
 
-def restore(path: Path, identity: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, float]]:
-    """Put back what `save` wrote and return its records; without a readable file, nothing and [].
+class Checkpoint:
+    """One file, which belongs to the run of this `identity`."""
 
-    Raises RecipeError for a file of another identity: the hours in it are not for us to throw away.
-    """
-    try:
-        state = torch.load(path, weights_only=True)
-    except Exception:  # no file, or one the unpickler stumbles over in any way: start from the beginning
-        return []
-    if not isinstance(state, dict):
-        return []
-    if state.get("identity") != identity:
-        found = "what is there was left by a run of another recipe, model, data or version"
-        raise RecipeError(
-            "--resume", str(path.parent), found, "repeat that run's command, or start over without --resume"
-        )
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["rng"])
-    records: list[dict[str, float]] = state["records"]
-    return records
+    def __init__(self, path: Path, identity: str) -> None:
+        self._path, self._identity = path, identity
+        self._saved, self._cost = time.perf_counter(), 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to write: what is lost by a kill is weighed against what writing costs."""
+        return time.perf_counter() - self._saved > max(AT_LEAST, self._cost / SHARE)
+
+    def save(self, state: Callable[[], Mapping[str, object]]) -> None:
+        """Write what `state()` gives; the old file stays whole until the new one is. Raises OSError."""
+        start = time.perf_counter()
+        # Through memory, because torch reports a full disk as a RuntimeError of its own.
+        buffer = io.BytesIO()
+        torch.save({"identity": self._identity, **state()}, buffer)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._path.with_name(self._path.name + ".tmp")
+        try:
+            with beside.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._path)
+        finally:
+            beside.unlink(missing_ok=True)
+        self._saved = time.perf_counter()
+        self._cost = self._saved - start
+
+    def restore(self) -> dict[str, Any] | None:
+        """What was saved; None without a readable file.
+
+        Raises RecipeError for a file of another identity: the hours in it are not for us to throw away.
+        """
+        try:
+            state = torch.load(self._path, weights_only=True)
+        except Exception:  # no file, or one the unpickler stumbles over in any way: start from the beginning
+            return None
+        if not isinstance(state, dict):
+            return None
+        if state.get("identity") != self._identity:
+            found = "what is there was left by a run of another recipe, model, data or version"
+            raise RecipeError(
+                "--resume", str(self._path.parent), found, "repeat that run's command, or start over without --resume"
+            )
+        return state

@@ -1,26 +1,36 @@
-"""The training loop."""
+"""The training loop: the same iterations one after another, whether or not it was interrupted in between."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressor.core import Data, Emit, Optimizer, Train
+from compressor.core import Bind, Data, Emit, Momentum, Train
 from compressor.errors import VerificationFailed
-from compressor.training import checkpoint as saved
+from compressor.training.checkpoint import Checkpoint
+from compressor.training.iteration import Iterate, Objective, everything_trains, iteration
 from compressor.training.memory import keep_freed_memory
-from compressor.training.precision import uses_bf16
-
-Record = dict[str, float]
-"""One epoch: epoch (from 1), loss (mean), lr (its first), seconds, images_per_second."""
+from compressor.training.optimizers import make_optimizer, momentum_of, recall
+from compressor.training.precision import layout, uses_bf16
+from compressor.training.progress import Progress, Record
+from compressor.training.runtime import Runtime, alone
 
 EMIT_EVERY = 0.2  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training leaves beside the weights."""
+
+    records: tuple[Record, ...]
+    momentum: Momentum
 
 
 def train(
@@ -30,108 +40,126 @@ def train(
     *,
     seed: int,
     emit: Emit,
-    checkpoint: Path | None = None,
-    identity: str = "",
-) -> list[Record]:
-    """Train `module` in place as `step` says and leave it in eval mode, float32; one record for each epoch.
+    checkpoint: Checkpoint | None = None,
+    constraints: Sequence[Bind] = (),
+    momentum: Momentum | None = None,
+    runtime: Runtime | None = None,
+) -> Trained:
+    """Train `module` in place as `step` says and leave it in eval mode, float32.
 
-    The same seed on the same machine and threads gives the same weights. With `checkpoint`, the state is written
-    there after each epoch, and a file of the same `identity` is continued from, to the same weights bit for bit.
-    Raises VerificationFailed when the loss is not finite.
+    The same seed on the same machine and threads gives the same weights; a run that finds its `checkpoint` goes on
+    from there, to the same weights bit for bit. `momentum`: what the optimizer remembers of an earlier training.
+    Raises VerificationFailed when the loss is not finite; the checkpoint then holds a state from before.
     """
     keep_freed_memory()
-    for parameter in module.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())  # checkpoints come with frozen layers
-    bf16 = uses_bf16(step.precision)
-    layout = torch.contiguous_format if bf16 else torch.channels_last
-    module.to(memory_format=layout)
+    runtime = runtime or alone()
+    everything_trains(module)
+    module.to(memory_format=layout(uses_bf16(step.precision)))
     optimizer = make_optimizer(module, step.optimizer)
-
-    def forward(images: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            output = module(images.contiguous(memory_format=layout))
-        # Inception and GoogLeNet return auxiliary logits after the main ones while they train.
-        logits: Tensor = output if isinstance(output, Tensor) else output[0]
-        return logits.float()
-
+    recall(module, optimizer, momentum or {})
+    per_epoch = max(1, data.train_size // step.batch_size)
+    total = step.epochs * per_epoch if step.iterations is None else step.iterations
+    bound = [bind(module, total) for bind in constraints]
+    forward, stepper = runtime.prepare(module, optimizer)
+    iterate = iteration(objective(forward, step), stepper, bound, runtime)
+    session = Session(module, optimizer, iterate, per_epoch, total)
     with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)  # dropout; the data have a generator of their own
-        records = saved.restore(checkpoint, identity, module, optimizer) if checkpoint else []
-        for epoch in range(len(records), step.epochs):
-            module.train()
-            records.append(_epoch(forward, data, step, optimizer, epoch, seed, emit))
-            if checkpoint:
-                saved.save(checkpoint, identity, module, optimizer, records)
-            emit("epoch", {**records[-1], "epochs": step.epochs})
+        torch.manual_seed(seed)  # dropout; the data have generators of their own
+        if checkpoint and (found := checkpoint.restore()):
+            session.load(found)
+        module.train()
+        while session.progress.iterations < total:
+            session.epoch(data, step, seed, emit, checkpoint, runtime.part)
     module.to(memory_format=torch.contiguous_format)
     module.zero_grad(set_to_none=True)
     module.eval()
-    return records
+    return Trained(tuple(session.progress.records), momentum_of(module, optimizer))
 
 
-def make_optimizer(module: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """SGD decays every parameter, as the literature does; AdamW (arXiv:1711.05101) no bias and no normalisation."""
-    parameters = list(module.parameters())
-    if settings.name == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.nesterov,
-            foreach=True,
-        )
-    groups = [
-        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr, foreach=True)
+def objective(forward: nn.Module, step: Train) -> Objective:
+    """The loss on the targets."""
+    bf16 = uses_bf16(step.precision)
+
+    def loss(images: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            output = forward(images.contiguous(memory_format=layout(bf16)))
+        # Inception and GoogLeNet return auxiliary logits after the main ones while they train.
+        logits: Tensor = output if isinstance(output, Tensor) else output[0]
+        return F.cross_entropy(logits.float(), targets, label_smoothing=step.label_smoothing)
+
+    return loss
 
 
-def _epoch(
-    forward: Callable[[Tensor], Tensor],
-    data: Data,
-    step: Train,
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    seed: int,
-    emit: Emit,
-) -> Record:
-    iterations = max(1, data.train_size // step.batch_size)
-    first_lr = step.optimizer.lr * step.schedule(epoch)
-    total, images_seen, last_loss = 0.0, 0, math.nan
-    started = told = time.perf_counter()
-    for iteration, (images, labels) in enumerate(data.train_batches(step.batch_size, epoch=epoch, seed=seed)):
-        for group in optimizer.param_groups:
-            group["lr"] = step.optimizer.lr * step.schedule(epoch + iteration / iterations)
-        loss_tensor = F.cross_entropy(forward(images), labels, label_smoothing=step.label_smoothing)
-        loss = loss_tensor.item()
-        if not math.isfinite(loss):
-            raise _diverged(epoch, iteration, loss, last_loss, step.optimizer.lr)
-        optimizer.zero_grad(set_to_none=True)
-        loss_tensor.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        last_loss = loss
-        total += loss * len(labels)
-        images_seen += len(labels)
-        if (now := time.perf_counter()) - told > EMIT_EVERY:
-            told = now
-            emit("progress", {"done": iteration + 1, "total": iterations, "what": f"epoch {epoch + 1}/{step.epochs}"})
-    seconds = time.perf_counter() - started
-    return {
-        "epoch": epoch + 1,
-        "loss": total / images_seen,
-        "lr": first_lr,
-        "seconds": seconds,
-        "images_per_second": images_seen / seconds,
-    }
+@dataclass(slots=True)
+class Session:
+    """A training under way: all that changes from one iteration to the next."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    iterate: Iterate
+    per_epoch: int  # iterations
+    total: int  # iterations
+    progress: Progress = field(default_factory=Progress)
+
+    def epoch(
+        self, data: Data, step: Train, seed: int, emit: Emit, checkpoint: Checkpoint | None, part: tuple[int, int]
+    ) -> None:
+        """What is left of the epoch at hand."""
+        now, before = self.progress, self.progress.epoch
+        started = told = time.perf_counter()
+        batches = data.train_batches(step.batch_size, epoch=before, seed=seed, start=now.batches, part=part)
+        for images, targets in batches:
+            lr = step.optimizer.lr * step.schedule(before + now.batches / self.per_epoch)
+            loss = self.iterate(images, targets, now.iterations, lr)
+            if not math.isfinite(loss):
+                raise _diverged(now, loss, step.optimizer.lr)
+            ended = time.perf_counter()
+            now.add(loss, len(targets) * part[1], ended - started)
+            started = ended
+            if ended - told > EMIT_EVERY:
+                told = ended
+                emit("progress", self._told(step))
+            if now.iterations == self.total:
+                break
+            if checkpoint and checkpoint.is_due:
+                checkpoint.save(self.state)
+        record = now.close_epoch(step.optimizer.lr * step.schedule(before))
+        if checkpoint:
+            checkpoint.save(self.state)
+        emit("epoch", {**record, "epochs": math.ceil(self.total / self.per_epoch), "stage": step.stage})
+
+    def state(self) -> Mapping[str, object]:
+        return {
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "progress": asdict(self.progress),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        self.progress = Progress(**state["progress"])
+
+    def _told(self, step: Train) -> dict[str, object]:
+        now = self.progress
+        epochs = math.ceil(self.total / self.per_epoch)
+        return {
+            "done": now.batches,
+            "total": self.per_epoch,
+            "what": f"epoch {now.epoch + 1}/{epochs}",
+            "loss": now.loss / now.images,
+            "images_per_second": now.images / now.seconds,
+        }
 
 
-def _diverged(epoch: int, iteration: int, loss: float, last: float, lr: float) -> VerificationFailed:
-    before = f"the last finite one was {last:.4g}" if math.isfinite(last) else "from the first one of the epoch on"
+def _diverged(now: Progress, loss: float, lr: float) -> VerificationFailed:
+    before = f"the last finite one was {now.last:.4g}" if math.isfinite(now.last) else "from the first one on"
     return VerificationFailed(
         "training",
-        f"epoch {epoch + 1}, iteration {iteration + 1}",
+        f"epoch {now.epoch + 1}, iteration {now.batches + 1}",
         f"the loss is {loss}, {before}",
         f"use a smaller learning rate, for example retrain.optimizer.lr={lr / 10:g}",
     )

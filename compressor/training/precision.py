@@ -13,14 +13,19 @@ the processor multiplies it, else float32 with channels last.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
+from compressor.core import Precision
 
-def uses_bf16(precision: Literal["auto", "fp32", "bf16"]) -> bool:
+
+def uses_bf16(precision: Precision) -> bool:
     """True when autocast to bfloat16 is to be used."""
     if precision == "auto":
         # Private names, because torch.cpu.get_capabilities is younger than the oldest torch we accept.
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return precision == "bf16"
+
+
+def layout(bf16: bool) -> torch.memory_format:
+    """The order of images in memory that goes with the arithmetic."""
+    return torch.contiguous_format if bf16 else torch.channels_last

@@ -21,8 +21,9 @@ from compressor.graph.cost import count
 from compressor.graph.couple import Structure
 from compressor.graph.restricted import masked
 from compressor.graph.score import scores
-from compressor.graph.shrink import kept_after, shrink, sizes
+from compressor.graph.shrink import kept_after, shrink, sizes, sliced
 from compressor.methods.criteria import l1
+from compressor.models.cifar import cifar_resnet
 
 
 def awake(module: nn.Module) -> nn.Module:
@@ -271,3 +272,21 @@ def test_sizes_fixed_in_code_are_frozen_with_their_line_and_the_rest_goes_on() -
     assert groups["b"] is not None
     assert "sizes fixed in the code" in groups["b"]
     assert "test_surgery.py:" in groups["b"]
+
+
+def test_momentum_is_sliced_as_its_weights_are() -> None:
+    module = cifar_resnet("resnet20")
+    structure = analyse(module, torch.randn(1, 3, 32, 32), name="resnet20")
+    graded = scores(module, structure.groups, l1)
+    plan, groups = choose(
+        structure.groups, graded, Selection(ratio=0.5), structure.cost, structure.cost.of(PrunePlan({}))
+    )
+    slim = shrink(module, structure, plan)
+    momentum = {
+        name: {"momentum_buffer": each.detach() * 2, "step": torch.tensor(7.0)}
+        for name, each in module.named_parameters()
+    }
+    after = sliced(momentum, groups, plan)
+    for name, parameter in slim.named_parameters():
+        assert torch.equal(after[name]["momentum_buffer"], parameter.detach() * 2)
+        assert after[name]["step"] == 7

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +19,10 @@ from torch import Tensor, nn
 from compressor.core import Optimizer, Train
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.schedules import constant, cosine
+from compressor.training.checkpoint import Checkpoint
 from compressor.training.images import ImageData
-from compressor.training.loop import make_optimizer, train
+from compressor.training.loop import train
+from compressor.training.optimizers import make_optimizer
 from compressor.training.splits import Split
 
 SGD = Optimizer("sgd", lr=0.05, momentum=0.9, weight_decay=1e-2, nesterov=True)
@@ -58,7 +63,7 @@ def test_equals_sgd_written_out(nesterov: bool) -> None:
     """v <- m v + (g + wd w); w <- w - lr (g + wd w + m v), or lr v without Nesterov; lr of each iteration."""
     data, step = toy_data(), replace(STEP, optimizer=replace(SGD, nesterov=nesterov), label_smoothing=0.1)
     module, expected = toy_net(0), toy_net(0).train()
-    records = train(module, data, step, seed=3, emit=quiet)
+    records = train(module, data, step, seed=3, emit=quiet).records
 
     velocity = [torch.zeros_like(each) for each in expected.parameters()]
     losses, iterations = [], 5
@@ -118,7 +123,7 @@ def test_leaves_the_random_numbers_of_the_caller_alone() -> None:
 
 def test_learns_what_can_be_learned() -> None:
     module, data = toy_net(0), toy_data(augmented=False)
-    records = train(module, data, replace(STEP, epochs=20, schedule=constant()), seed=0, emit=quiet)
+    records = train(module, data, replace(STEP, epochs=20, schedule=constant()), seed=0, emit=quiet).records
     assert records[-1]["loss"] < 0.1 < 1 < records[0]["loss"]
 
 
@@ -143,7 +148,7 @@ def test_resumes_bit_for_bit(
 ) -> None:
     step, data = replace(STEP, optimizer=optimizer, precision=precision), toy_data()
     undisturbed = toy_net()
-    expected = train(undisturbed, data, step, seed=2, emit=quiet)
+    expected = train(undisturbed, data, step, seed=2, emit=quiet).records
 
     def stop(event: str, fields: Mapping[str, object]) -> None:
         if event == "epoch" and fields["epoch"] == epochs_done:
@@ -151,7 +156,7 @@ def test_resumes_bit_for_bit(
 
     file = tmp_path / "run" / "state.pt"
     with pytest.raises(Interrupted):
-        train(toy_net(), data, step, seed=2, emit=stop, checkpoint=file, identity="a")
+        train(toy_net(), data, step, seed=2, emit=stop, checkpoint=Checkpoint(file, "a"))
     assert [each.name for each in file.parent.iterdir()] == ["state.pt"]
     told: list[object] = []
 
@@ -162,30 +167,104 @@ def test_resumes_bit_for_bit(
     resumed = toy_net()
     with torch.no_grad():
         resumed[5].weight.zero_()  # it all comes from the file
-    records = train(resumed, data, step, seed=2, emit=listen, checkpoint=file, identity="a")
+    records = train(resumed, data, step, seed=2, emit=listen, checkpoint=Checkpoint(file, "a")).records
     assert told == list(range(epochs_done + 1, 4))
     assert [each["loss"] for each in records] == [each["loss"] for each in expected]
     assert same(resumed, undisturbed)
 
 
+class Halt:
+    """A constraint that does nothing until it ends the run."""
+
+    def __init__(self, module: nn.Module, total: int, at: int) -> None:
+        self.at = at
+
+    def loss(self, iteration: int) -> None:
+        return None
+
+    def on_gradients(self, iteration: int) -> None:
+        pass
+
+    def on_weights(self, iteration: int) -> None:
+        if iteration == self.at:
+            raise Interrupted
+
+
+@pytest.mark.parametrize("at", [1, 4, 5, 7, 14])
+def test_resumes_in_the_middle_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    monkeypatch.setattr("compressor.training.checkpoint.AT_LEAST", -math.inf)
+    monkeypatch.setattr("compressor.training.checkpoint.SHARE", math.inf)
+    undisturbed, resumed = toy_net(), toy_net()
+    train(undisturbed, toy_data(), STEP, seed=2, emit=quiet)
+    halt = partial(Halt, at=at)
+    with pytest.raises(Interrupted):
+        train(
+            toy_net(),
+            toy_data(),
+            STEP,
+            seed=2,
+            emit=quiet,
+            checkpoint=Checkpoint(tmp_path / "state", "a"),
+            constraints=[halt],
+        )
+    done = torch.load(tmp_path / "state", weights_only=True)["progress"]
+    assert done["iterations"] == at
+    assert (done["batches"], len(done["records"])) == (at % 5, at // 5)
+    train(resumed, toy_data(), STEP, seed=2, emit=quiet, checkpoint=Checkpoint(tmp_path / "state", "a"))
+    assert same(resumed, undisturbed)
+
+
+def test_a_length_in_iterations() -> None:
+    module, epochs = toy_net(), toy_net()
+    trained = train(module, toy_data(), replace(STEP, epochs=0, iterations=7), seed=0, emit=quiet)
+    assert [record["epoch"] for record in trained.records] == [1, 2]
+    train(epochs, toy_data(), replace(STEP, epochs=0, iterations=15), seed=0, emit=quiet)
+    whole = toy_net()
+    train(whole, toy_data(), STEP, seed=0, emit=quiet)
+    assert same(epochs, whole)
+    assert not same(module, whole)
+
+
+@pytest.mark.parametrize("optimizer", [SGD, Optimizer("adamw", lr=1e-3, weight_decay=0.1)])
+def test_what_an_optimizer_remembers_goes_on_in_the_next_training(optimizer: Optimizer) -> None:
+    """Two trainings of the same batches, one after the other: the second starts with the first one's momentum."""
+    step = replace(STEP, epochs=1, optimizer=optimizer, schedule=constant())
+    module = toy_net(0)
+    first = train(module, toy_data(), step, seed=0, emit=quiet)
+    again = copy.deepcopy(module)
+    train(module, toy_data(), step, seed=0, emit=quiet, momentum=first.momentum)
+    twice, forgetful = toy_net(0), again
+    bound = make_optimizer(twice, optimizer)
+    twice.train()
+    for _ in range(2):
+        for images, labels in toy_data().train_batches(8, epoch=0, seed=0):
+            bound.zero_grad()
+            nn.functional.cross_entropy(twice(images), labels).backward()
+            bound.step()
+    for ours, theirs in zip(module.parameters(), twice.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    train(forgetful, toy_data(), step, seed=0, emit=quiet)
+    assert not same(forgetful, module)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "junk"])
 def test_a_damaged_checkpoint_is_not_continued(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "state.pt"
-    train(toy_net(), toy_data(), replace(STEP, epochs=1), seed=0, emit=quiet, checkpoint=file, identity="a")
+    train(toy_net(), toy_data(), replace(STEP, epochs=1), seed=0, emit=quiet, checkpoint=Checkpoint(file, "a"))
     whole = file.read_bytes()
     file.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "junk": b"hello"}[damage])
     fresh, module = toy_net(), toy_net()
     train(fresh, toy_data(), STEP, seed=0, emit=quiet)
-    train(module, toy_data(), STEP, seed=0, emit=quiet, checkpoint=file, identity="a")
+    train(module, toy_data(), STEP, seed=0, emit=quiet, checkpoint=Checkpoint(file, "a"))
     assert same(module, fresh)
 
 
 def test_the_checkpoint_of_another_run_is_neither_continued_nor_lost(tmp_path: Path) -> None:
     file = tmp_path / "state.pt"
-    train(toy_net(), toy_data(), replace(STEP, epochs=1), seed=0, emit=quiet, checkpoint=file, identity="a")
+    train(toy_net(), toy_data(), replace(STEP, epochs=1), seed=0, emit=quiet, checkpoint=Checkpoint(file, "a"))
     whole = file.read_bytes()
     with pytest.raises(RecipeError, match="another recipe"):
-        train(toy_net(), toy_data(), STEP, seed=0, emit=quiet, checkpoint=file, identity="b")
+        train(toy_net(), toy_data(), STEP, seed=0, emit=quiet, checkpoint=Checkpoint(file, "b"))
     assert file.read_bytes() == whole
 
 
@@ -234,7 +313,7 @@ def test_progress_is_told_a_few_times_a_second() -> None:
 
 def test_no_epochs_change_nothing() -> None:
     module, before = toy_net(), toy_net()
-    assert train(module, toy_data(), replace(STEP, epochs=0), seed=0, emit=quiet) == []
+    assert train(module, toy_data(), replace(STEP, epochs=0), seed=0, emit=quiet).records == ()
     assert same(module, before)
     assert not module.training
 

@@ -1,0 +1,54 @@
+"""One step of training: loss, gradients, constraints, optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compressor.core import Constraint
+from compressor.training.runtime import Runtime
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""images and targets of a batch -> the loss that is trained on and told, a scalar"""
+
+Iterate = Callable[[Tensor, Tensor, int, float], float]
+"""images, targets, number of the iteration, learning rate -> the objective before the step"""
+
+
+def iteration(
+    objective: Objective, optimizer: torch.optim.Optimizer, constraints: Sequence[Constraint], runtime: Runtime
+) -> Iterate:
+    """The step of `optimizer` on `objective` plus the terms of `constraints`, mean over all processes.
+
+    Where the objective is not finite, its value is returned and nothing has been changed.
+    """
+
+    def iterate(images: Tensor, targets: Tensor, number: int, lr: float) -> float:
+        loss = objective(images, targets)
+        value = runtime.mean(loss.detach())
+        if not math.isfinite(value):
+            return value
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        for constraint in constraints:
+            if (term := constraint.loss(number)) is not None:
+                loss = loss + term
+        optimizer.zero_grad(set_to_none=True)
+        runtime.backward(loss)
+        for constraint in constraints:
+            constraint.on_gradients(number)
+        optimizer.step()
+        for constraint in constraints:
+            constraint.on_weights(number)
+        return value
+
+    return iterate
+
+
+def everything_trains(module: nn.Module) -> None:
+    """Checkpoints come with frozen layers; a pruned network has to adapt all of them."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
