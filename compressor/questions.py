@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, StringConstraints
 
 from compressor.artefacts import REPORT
-from compressor.core import Comparison, Emit, Step, Train
+from compressor.core import Comparison, Emit, Train
 from compressor.deploy.latency import compare
 from compressor.deploy.parity import CannotRun, check_parity
 from compressor.deploy.target import open_target
@@ -25,11 +26,12 @@ from compressor.models.folder import PLAN, WEIGHTS, load_folder, read_record
 from compressor.models.source import load_model
 from compressor.recipe import Recipe
 from compressor.report.record import bench as bench_record
-from compressor.report.schema import Bench, Check, Inspect, Plan, PredictedLatency, Verify
+from compressor.report.schema import Bench, Check, Inspect, Plan, PredictedLatency, Rates, Verify
 from compressor.report.widths import coverage
 from compressor.stages import export_both, load, measure, rounding, steps
 
 MODEL = "model.onnx"
+RATES = 200  # places a learning-rate schedule is asked at, so that a short training has a smooth curve too
 PROVEN = (MODEL, WEIGHTS, PLAN)  # what the proofs are about; report.json must name their hashes
 
 
@@ -100,7 +102,7 @@ def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, e
         "frozen": [{"name": each.name, "reason": each.frozen} for each in work.groups if each.frozen],
         "latency": _predicted(comparisons),
         "worth_it": _worth_it(comparisons, before.macs / after.macs),
-        "schedule": _rates(planned),
+        "schedules": [_rates(step) for step in planned if isinstance(step, Train)],
     }
 
 
@@ -187,7 +189,9 @@ def _worth_it(comparisons: Sequence[Comparison], macs_ratio: float) -> str:
     return f"{comparisons[0].verdict} on {comparisons[0].target}, at {macs_ratio:.2f}x fewer MACs"
 
 
-def _rates(planned: Sequence[Step]) -> list[tuple[int, float]]:
-    """Learning rate at the start of each epoch of the retraining."""
-    trainings = [step for step in planned if isinstance(step, Train)]
-    return [(epoch, step.optimizer.lr * step.schedule(epoch)) for step in trainings for epoch in range(step.epochs)]
+def _rates(step: Train) -> Rates:
+    """At whole epochs and round parts of them; what holds at the end is what held right before it."""
+    each = next(parts for parts in (1, 2, 5, 10, 20, 50, 100, RATES) if parts * step.epochs >= RATES)
+    places = [index / each for index in range(step.epochs * each)] + [math.nextafter(step.epochs, 0)]
+    rates = [(place, step.optimizer.lr * step.schedule(place)) for place in places]
+    return {"step": str(step), "epochs": step.epochs, "rates": [*rates[:-1], (float(step.epochs), rates[-1][1])]}

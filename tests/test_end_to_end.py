@@ -228,7 +228,10 @@ def test_plan_and_inspect_answer_without_writing_anything(tmp_path: Path) -> Non
     plan = json.loads(done.stdout)
     assert plan["slim"]["macs"] <= 0.5 * plan["dense"]["macs"]
     assert "not measured" in plan["worth_it"]
-    assert len(plan["schedule"]) == 4
+    (training,) = plan["schedules"]
+    assert training["epochs"] == 4
+    assert training["rates"][0] == [0, pytest.approx(0.04 * 0.02)]  # one-cycle: from 0.04 of the peak
+    assert max(rate for _, rate in training["rates"]) == pytest.approx(0.02)
     done = run("inspect", "cifar:resnet8@digits", "--json", cwd=tmp_path)
     info = json.loads(done.stdout)
     assert info["params"] == 75_002

@@ -269,7 +269,64 @@ FAULTS = [
     ("warmup: 1", "warmup: 10", "r.yaml:8:71: retrain.schedule.warmup is 10; allowed: less than retrain.epochs, 10"),
     ("multistep, milestones: [3, 6]", "step, size: 11", "r.yaml:8:32: retrain.schedule.size is 11; allowed: at most "),
     ("multistep, milestones: [3, 6]", "step", "r.yaml:8:13: retrain.schedule.size is missing; add it"),
-    ("multistep", "cosin", "r.yaml:8:20: retrain.schedule.name is 'cosin'; did you mean cosine? allowed: step, "),
+    ("multistep", "cosin", "r.yaml:8:20: retrain.schedule.name is 'cosin'; did you mean cosine? allowed: cosine, "),
+    (
+        "multistep, milestones: [3, 6], gamma: 0.1",
+        "havling",
+        "r.yaml:8:20: retrain.schedule.name is 'havling'; did you ",
+    ),
+    (
+        "multistep, milestones: [3, 6], gamma: 0.1",
+        "halving, longest: 0",
+        "r.yaml:8:38: retrain.schedule.longest is 0; allowed: a number at least 1",
+    ),
+    (
+        "multistep, milestones: [3, 6], gamma: 0.1",
+        "halving, end: 1e-6",
+        "r.yaml:8:20: retrain.schedule.name is 'halving'; allowed: halving from 0.01 to 1e-06 in retrain.epochs of at "
+        "least 16, not 10",
+    ),
+    (
+        "multistep, milestones: [3, 6], gamma: 0.1",
+        "halving, end: 0.01",
+        "r.yaml:8:34: retrain.schedule.end is 0.01; allowed: below retrain.optimizer.lr, 0.01",
+    ),
+    (
+        "multistep, milestones: [3, 6], gamma: 0.1",
+        "lrw, original: {epochs: 9, milestones: [5]}",
+        "r.yaml:8:20: retrain.schedule.name is 'lrw'; allowed: lrw in retrain.epochs of at most "
+        "schedule.original.epochs, 9, not 10",
+    ),
+    (
+        "multistep, milestones: [3, 6], gamma: 0.1",
+        "slr, original: {epochs: 160, milestones: [5, 120]}",
+        "r.yaml:8:20: retrain.schedule.name is 'slr'; allowed: slr in more retrain.epochs than 10: the original's ",
+    ),
+    (
+        "multistep, milestones: [3, 6], gamma: 0.1",
+        "ft, original: {epochs: 200}",
+        "r.yaml:8:34: retrain.schedule.original.milestones is missing; add it",
+    ),
+    (
+        "multistep, milestones: [3, 6], gamma: 0.1",
+        "ft, original: {epochs: 200, milestones: [100, 200]}",
+        "r.yaml:8:60: retrain.schedule.original.milestones is [100, 200]; allowed: all below the original's epochs",
+    ),
+    (
+        "multistep, milestones: [3, 6], gamma: 0.1",
+        "ft, original: {name: cosin, epochs: 200}",
+        "r.yaml:8:41: retrain.schedule.original.name is 'cosin'; did you mean cosine? allowed: multistep, cosine",
+    ),
+    (
+        "multistep, milestones: [3, 6], gamma: 0.1",
+        "ft, original: {name: cosine, epochs: 200, milestone: [3]}",
+        "r.yaml:8:62: retrain.schedule.original.milestone is not a key; allowed: name, epochs, end",
+    ),
+    (
+        "multistep, milestones: [3, 6], gamma: 0.1",
+        "clr, original: {epochs: 200}",
+        "r.yaml:8:25: retrain.schedule.original is not a key; allowed: name, warmup, rise",
+    ),
     (
         "version: 1",
         "version: 1\ndata: {source: parket}",
@@ -368,6 +425,9 @@ def test_without_retraining_a_schedule_outlives_nothing(write: Write) -> None:
 # ---------------------------------------------------------------- --set
 
 
+SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}
+
+
 @pytest.mark.parametrize(
     ("overrides", "path", "value"),
     [
@@ -384,6 +444,13 @@ def test_without_retraining_a_schedule_outlives_nothing(write: Write) -> None:
         (["data="], "data", None),
         (["retrain.optimizer={lr: 0.5}"], "retrain.optimizer.name", "sgd"),
         (["retrain.schedule.name=cosine"], "retrain.schedule", {"name": "cosine", "warmup": 1.0, "end": 0.0}),
+        (["retrain.schedule.name=lrw"], "retrain.optimizer", {**SGD, "lr": 0.1}),
+        (["retrain.schedule={name: ft}"], "retrain.optimizer", {**SGD, "lr": 0.1}),
+        (["retrain.schedule.name=halving"], "retrain.optimizer", SGD),
+        (["retrain.schedule.name=slr", "retrain.schedule.name=cosine"], "retrain.optimizer", SGD),
+        (["retrain.optimizer.lr=0.05", "retrain.schedule.name=lrw"], "retrain.optimizer", {**SGD, "lr": 0.05}),
+        (["retrain.schedule.name=lrw", "retrain.optimizer.lr=0.05"], "retrain.optimizer", {**SGD, "lr": 0.05}),
+        (["retrain.optimizer={lr: 0.05}", "retrain.schedule.name=lrw"], "retrain.optimizer", {**SGD, "lr": 0.05}),
         (["retrain.optimizer.name=adamw"], "retrain.optimizer", {"name": "adamw", "lr": 0.01, "weight_decay": 0.01}),
         (["prune.layers=[{match: a}, {match: b}]", "prune.layers.1.ratio=30%"], "prune.layers.1.ratio", "30%"),
         (["model.input=[1, 8, 8]"], "model.input", [1, 8, 8]),
@@ -418,7 +485,7 @@ def test_a_macs_target_drops_the_ratio_of_the_file(write: Write) -> None:
         ("retrain.schedule.milestones.2=9", "retrain.schedule.milestones is a list of 2; count its places from 0"),
         ("retrain.schedule.milestones.1=20", "retrain.schedule.milestones is [3, 20]; allowed: all below "),
         ("retrain.schedule.name=step", "retrain.schedule.size is missing; add it"),
-        ("retrain.schedule.name=foo", "retrain.schedule.name is 'foo'; allowed: step, "),
+        ("retrain.schedule.name=foo", "retrain.schedule.name is 'foo'; allowed: cosine, "),
     ],
 )
 def test_faults_of_overrides_name_the_override(write: Write, override: str, line: str) -> None:
@@ -444,6 +511,10 @@ def test_overrides_that_contradict_each_other_are_refused(write: Write) -> None:
 shares = st.floats(0.001, 0.999)
 positive = st.floats(1e-6, 100)
 epochs = st.integers(10, 50)
+originals = st.one_of(
+    st.fixed_dictionaries({"epochs": st.just(90), "milestones": st.just([30, 60.5])}, optional={"gamma": shares}),
+    st.fixed_dictionaries({"name": st.just("cosine"), "epochs": st.just(90)}, optional={"end": shares}),
+)
 optional = {
     "model": st.fixed_dictionaries(
         {},
@@ -494,6 +565,11 @@ recipes = st.fixed_dictionaries(
                 "schedule": st.one_of(
                     st.fixed_dictionaries({"name": st.sampled_from(["cosine", "constant", "onecycle"])}),
                     st.fixed_dictionaries({"name": st.just("multistep"), "milestones": st.just([0.5, 9])}),
+                    st.fixed_dictionaries({"name": st.sampled_from(["ft", "lrw", "slr", "clr", "polynomial"])}),
+                    st.fixed_dictionaries(
+                        {"name": st.sampled_from(["ft", "lrw", "slr"]), "original": originals},
+                        optional={"warmup": shares},
+                    ),
                     st.fixed_dictionaries({"name": st.just("step"), "size": st.integers(1, 10), "gamma": shares}),
                 ),
             },
@@ -544,12 +620,40 @@ def test_to_core(write: Write) -> None:
         ("{name: cosine, end: 0.5}", (1, 0.75, 0.5)),
         ("{name: step, size: 5, gamma: 0.2}", (1, 0.2, 0.04)),
         ("{name: onecycle, rise: 0.5, start: 0.1, end: 0.0}", (0.1, 1, 0)),
+        ("{name: polynomial, power: 2.0, end: 0.2}", (1, 0.4, 0.2)),
+        ("{name: halving, end: 1e-3, longest: 4}", (1, 0.1, 0.1)),
+        ("{name: constant, warmup: 5}", (0, 1, 1)),
+        ("{name: clr, rise: 0.5}", (0.01, 1, 1e-4)),
+        ("{name: ft}", (0.01, 0.01, 0.01)),
+        ("{name: ft, original: {epochs: 30, milestones: [20], gamma: 0.5}}", (0.5, 0.5, 0.5)),
+        ("{name: lrw, original: {epochs: 20, milestones: [12, 16], gamma: 0.5}}", (1, 0.5, 0.25)),
+        ("{name: lrw, original: {name: cosine, epochs: 20, end: 0.5}}", (0.75, 0.5 + (1 - 0.5**0.5) / 4, 0.5)),
+        ("{name: slr}", (0.01, 0.1, 0.01)),  # one epoch of rise, drops at 1 + 4 and 1 + 6
+        ("{name: slr, rise: 0.0}", (1, 0.1, 0.01)),
+        ("{name: slr, rise: 0.0, original: {name: cosine, epochs: 90}}", (1, 0.5, 0)),
     ],
 )
 def test_schedules_get_their_settings(write: Write, schedule: str, factors: tuple[float, ...]) -> None:
     train = read_recipe(write(GOOD), [f"retrain.schedule={schedule}"]).train_step()
     assert train is not None
     assert [train.schedule(t) for t in (0, 5, 10)] == pytest.approx(factors)
+
+
+def test_a_name_alone_repeats_the_cifar_training(write: Write) -> None:
+    """Le and Hua's: 160 epochs from 0.1, a tenth from 80 on, a hundredth from 120 on."""
+    text = GOOD.replace("lr: 1e-2, ", "").replace("multistep, milestones: [3, 6], gamma: 0.1, warmup: 1", "NAME")
+
+    def rates(name: str) -> list[float]:
+        train = read_recipe(write(text.replace("NAME", name)), ["retrain.epochs=56"]).train_step()
+        assert train is not None
+        return [train.optimizer.lr * train.schedule(t) for t in range(56)]
+
+    assert rates("ft") == pytest.approx([0.001] * 56)
+    assert rates("lrw") == pytest.approx([0.01] * 16 + [0.001] * 40)
+    assert rates("slr")[5:] == pytest.approx([0.1] * 25 + [0.01] * 12 + [0.001] * 14)
+    assert rates("slr")[0] == pytest.approx(0.001)
+    assert rates("clr")[0] == pytest.approx(0.001)
+    assert rates("cosine")[0] == pytest.approx(0.01)
 
 
 def test_json_schema_says_what_an_editor_needs() -> None:
@@ -564,7 +668,8 @@ def test_json_schema_says_what_an_editor_needs() -> None:
     assert percent["pattern"].startswith("^(")
     assert number == {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
     kinds = blocks["Retrain"]["properties"]["schedule"]["discriminator"]["mapping"]
-    assert set(kinds) == {"step", "multistep", "cosine", "onecycle", "constant"}
+    names = "constant step multistep cosine onecycle polynomial halving ft lrw slr clr"
+    assert set(kinds) == set(names.split())
 
 
 # ---------------------------------------------------------------- shipped

@@ -1,6 +1,7 @@
 """Recipes: what to do with a model, as a closed YAML schema, and how one is read, overridden and written out.
 
-values -> retrain -> schema   what may be said          located -> overrides, faults -> read   where it was said
+what may be said    values -> schedules -> original -> retrain -> schema
+where it was said   located -> overrides, faults -> read
 """
 
 from compressor.recipe.read import read_recipe, shipped_recipes

@@ -10,6 +10,7 @@ from compressor.errors import RecipeError
 from compressor.methods import methods
 from compressor.recipe.located import Located, Path, Place, dotted, has, parse
 from compressor.recipe.retrain import OPTIMIZERS, SCHEDULES
+from compressor.recipe.values import given
 
 _KEY = re.compile(r"[\w-]+(?:\.[\w-]+)*")
 
@@ -34,13 +35,7 @@ def override(tree: Located, text: str) -> Located:
     if value.faults:
         raise _fault(place, "a key stands in its value twice", "keep one")
     path = _path(tree.data, key.strip())
-    parent = path[:-1]
-    beside = tree.value(parent)
-    gone = {
-        (*parent, each)
-        for each in _displaced(path, value.data, beside if isinstance(beside, dict) else {})
-        if tree.place((*parent, each)).line
-    }
+    gone = {each for each in _displaced(path, value.data, tree) if tree.place(each).line}
     data = _put(tree.data, path, value.data, place)
     for each in gone:
         data = _without(data, each)
@@ -51,19 +46,32 @@ def override(tree: Located, text: str) -> Located:
     return replace(tree, data=data, keys=keys | made, values=stays | made)
 
 
-def _displaced(path: Path, value: object, beside: dict[str, Any]) -> set[str]:
-    """The keys next to `path` that the new value rules out: another kind of target, another kind's settings."""
+def _displaced(path: Path, value: object, tree: Located) -> set[Path]:
+    """What the new value at `path` rules out: another kind of target, another kind's settings, a rate that meant
+    something else."""
+    above = path[:-1]
     match path:
         case ("prune", "target", "ratio") if value is not None:
-            return {"macs", "params"}
+            return {(*above, "macs"), (*above, "params")}
         case ("prune", "target", "macs" | "params") if value is not None:
-            return {"ratio"}
+            return {(*above, "ratio")}
         case ("prune", "method"):
-            return set(methods()) - {str(value)}
-        case ("retrain", "optimizer" | "schedule", "name"):
+            return {(*above, method) for method in methods() if method != value}
+        case ("retrain", "optimizer" | "schedule" as block, "name"):
             kind = (OPTIMIZERS | SCHEDULES).get(str(value))
-            return beside.keys() - kind.model_fields.keys() if kind else set()
+            strangers = given(tree.value(above)).keys() - kind.model_fields.keys() if kind else set()
+            return {(*above, key) for key in strangers} | (_rate(value, tree) if block == "schedule" else set())
+        case ("retrain", "schedule"):
+            return _rate(given(value).get("name"), tree)
     return set()
+
+
+def _rate(name: object, tree: Located) -> set[Path]:
+    """The optimizer's rate, where one of the schedule before and the new one called `name` takes it for the original
+    training's and the other does not."""
+    before, after = (SCHEDULES.get(str(each)) for each in (tree.value(("retrain", "schedule", "name")), name))
+    changes = (before is not None and before.of_original) != (after is not None and after.of_original)
+    return {("retrain", "optimizer", "lr")} if changes else set()
 
 
 def _path(data: object, key: str) -> Path:

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from compressor import core, schedules
+from compressor import core
+from compressor.recipe.original import CLR, FT, LRW, SLR
+from compressor.recipe.schedules import (
+    Constant,
+    Cosine,
+    Halving,
+    Multistep,
+    OneCycle,
+    Polynomial,
+    Schedule,
+    Step,
+    named,
+)
 from compressor.recipe.values import (
     Block,
     Count,
-    Factor,
     NotNegative,
     Number,
     Positive,
     Truth,
     Whole,
+    given,
     refused_keys,
 )
+
+ORIGINAL_LR = 0.1  # of SGD where the dense model was trained, in nearly all of the literature
 
 # ---------------------------------------------------------------- optimizers
 
 
 class SGD(Block):
     name: Literal["sgd"] = "sgd"
-    lr: Positive = Field(default=0.01, description="base learning rate, what the schedule's factor multiplies")
+    lr: Positive = Field(
+        default=0.01,
+        description="base learning rate, what the schedule's factor multiplies; beside ft, lrw, slr and clr it is "
+        f"the base rate of the ORIGINAL training, and {ORIGINAL_LR} where it is not written",
+    )
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
     weight_decay: NotNegative = 5e-4
     nesterov: Truth = Field(default=False, description="needs a momentum above 0")
@@ -51,102 +67,11 @@ class AdamW(Block):
         return core.Optimizer("adamw", self.lr, weight_decay=self.weight_decay)
 
 
-# ---------------------------------------------------------------- schedules
-
-
-class Schedule(Block):
-    """Lengths are in epochs. `warmup`: a line from 0 to the schedule's own value over the first epochs."""
-
-    name: str
-    warmup: NotNegative = Field(default=0.0, description="epochs of linear warm-up from 0, less than retrain.epochs")
-
-    def factor(self, epochs: int) -> core.Schedule:
-        """epochs done -> factor on the learning rate, for a training of `epochs`."""
-        raise NotImplementedError
-
-    def outlives(self, epochs: int) -> Iterator[tuple[str, str]]:
-        """The keys that do not fit into `epochs`, and what would."""
-        if self.warmup >= epochs:
-            yield "warmup", f"less than retrain.epochs, {epochs}"
-
-
-class Constant(Schedule):
-    name: Literal["constant"] = "constant"
-
-    def factor(self, epochs: int) -> core.Schedule:
-        return schedules.constant()
-
-
-class Step(Schedule):
-    name: Literal["step"] = "step"
-    size: Positive = Field(description="epochs between two drops")
-    gamma: Factor = Field(default=0.1, description="factor of each drop")
-
-    def factor(self, epochs: int) -> core.Schedule:
-        return schedules.step(self.size, self.gamma)
-
-    def outlives(self, epochs: int) -> Iterator[tuple[str, str]]:
-        yield from super().outlives(epochs)
-        if self.size > epochs:
-            yield "size", f"at most retrain.epochs, {epochs}: the schedule outlives its epochs"
-
-
-class Multistep(Schedule):
-    name: Literal["multistep"] = "multistep"
-    milestones: Annotated[tuple[Positive, ...], Field(min_length=1)] = Field(description="epochs of the drops")
-    gamma: Factor = Field(default=0.1, description="factor of each drop")
-
-    @field_validator("milestones")
-    @classmethod
-    def _increase(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
-        if any(later <= earlier for earlier, later in pairwise(milestones)):
-            raise refused_keys("milestones", [("", "epochs in increasing order")])
-        return milestones
-
-    def factor(self, epochs: int) -> core.Schedule:
-        return schedules.multistep(self.milestones, self.gamma)
-
-    def outlives(self, epochs: int) -> Iterator[tuple[str, str]]:
-        yield from super().outlives(epochs)
-        if self.milestones[-1] >= epochs:
-            yield "milestones", f"all below retrain.epochs, {epochs}: the schedule outlives its epochs"
-
-
-class Cosine(Schedule):
-    name: Literal["cosine"] = "cosine"
-    end: Annotated[Number, Field(ge=0, le=1)] = Field(default=0.0, description="share of the rate left at the end")
-
-    def factor(self, epochs: int) -> core.Schedule:
-        return schedules.cosine(epochs, self.end)
-
-
-class OneCycle(Schedule):
-    name: Literal["onecycle"] = "onecycle"
-    rise: Annotated[Number, Field(gt=0, lt=1)] = Field(default=0.3, description="share of the epochs spent rising")
-    start: Factor = Field(default=0.04, description="share of the rate at the start")
-    end: Annotated[Number, Field(ge=0, le=1)] = Field(default=1e-4, description="share of the rate left at the end")
-
-    def factor(self, epochs: int) -> core.Schedule:
-        return schedules.onecycle(epochs, self.rise, self.start, self.end)
-
-
 OPTIMIZERS: dict[str, type[Block]] = {"sgd": SGD, "adamw": AdamW}
-SCHEDULES: dict[str, type[Block]] = {
-    "step": Step,
-    "multistep": Multistep,
-    "cosine": Cosine,
-    "onecycle": OneCycle,
-    "constant": Constant,
-}
 
-
-def _named(default: str) -> BeforeValidator:
-    """A block without a name is the default kind, so that `--set retrain.optimizer.lr=0.1` alone means something."""
-
-    def fill(value: Any) -> Any:
-        return {"name": default, **value} if isinstance(value, dict) else value
-
-    return BeforeValidator(fill)
+# An unnamed one is a cosine.
+AnySchedule = Cosine | OneCycle | Polynomial | Step | Multistep | Halving | Constant | FT | LRW | SLR | CLR
+SCHEDULES: dict[str, type[Schedule]] = {kind.model_fields["name"].default: kind for kind in get_args(AnySchedule)}
 
 
 class Retrain(Block):
@@ -154,21 +79,31 @@ class Retrain(Block):
 
     epochs: Annotated[Whole, Field(ge=0)] = Field(default=0, description="0 = do not retrain")
     batch_size: Count = 128
-    optimizer: Annotated[SGD | AdamW, Field(discriminator="name"), _named("sgd")] = SGD()
-    schedule: Annotated[
-        Step | Multistep | Cosine | OneCycle | Constant, Field(discriminator="name"), _named("cosine")
-    ] = Cosine()
+    optimizer: Annotated[SGD | AdamW, Field(discriminator="name"), named("sgd")] = SGD()
+    schedule: Annotated[AnySchedule, Field(discriminator="name"), named("cosine")] = Cosine()
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto = bf16 where this machine gains by it"
     )
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     recalibrate: Truth = Field(default=True, description="estimate BatchNorm statistics anew after surgery")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _base_rate(cls, data: Any) -> Any:
+        """Beside a schedule that repeats a part of the original training, a rate not written is that training's."""
+        kind = SCHEDULES.get(str(given(given(data).get("schedule")).get("name")))
+        if kind is None or not kind.of_original:
+            return data
+        optimizer = data.get("optimizer", {})
+        if not isinstance(optimizer, dict) or "lr" in optimizer or optimizer.get("name", "sgd") != "sgd":
+            return data
+        return {**data, "optimizer": {**optimizer, "lr": ORIGINAL_LR}}
+
     @field_validator("schedule")
     @classmethod
     def _ends_in_time(cls, schedule: Schedule, info: ValidationInfo) -> Schedule:
-        epochs = info.data.get("epochs", 0)  # absent where it is itself at fault
-        faults = list(schedule.outlives(epochs)) if epochs else []
+        epochs, optimizer = info.data.get("epochs", 0), info.data.get("optimizer")  # absent where themselves at fault
+        faults = list(schedule.unfit(epochs, optimizer.lr if optimizer else None)) if epochs else []
         if faults:
             raise refused_keys("schedule", faults)
         return schedule
@@ -177,12 +112,11 @@ class Retrain(Block):
         """The training step, or None where none is asked for."""
         if self.epochs == 0:
             return None
-        factor = self.schedule.factor(self.epochs)
         return core.Train(
             epochs=self.epochs,
             batch_size=self.batch_size,
             optimizer=self.optimizer.to_core(),
-            schedule=schedules.warmup(factor, self.schedule.warmup) if self.schedule.warmup else factor,
+            schedule=self.schedule.to_core(self.epochs, self.optimizer.lr),
             precision=self.precision,
             label_smoothing=self.label_smoothing,
         )

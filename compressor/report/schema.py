@@ -185,8 +185,16 @@ class PredictedLatency(TypedDict):
     ratio: float
 
 
+class Rates(TypedDict):
+    """Learning rates of one training. `rates`: (epochs done, learning rate), evenly from the start to the end."""
+
+    step: str
+    epochs: int
+    rates: list[tuple[float, float]]
+
+
 class Plan(TypedDict):
-    """`compress plan`. `target` in words; `schedule`: (epoch, learning rate at its start)."""
+    """`compress plan`. `target` in words; `schedules`: of each training, in order."""
 
     model: str
     method: str
@@ -200,7 +208,7 @@ class Plan(TypedDict):
     frozen: list[Frozen]
     latency: PredictedLatency | None
     worth_it: str
-    schedule: list[tuple[int, float]]
+    schedules: list[Rates]
 
 
 class Bench(TypedDict):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from compressor.report import words
-from compressor.report.schema import Bench, Inspect, LatencyRecord, Plan, Report, Verify
-from compressor.report.tables import STRONG, facts, frozen, mark, runs, span, table, title, warnings
+from compressor.report import plot, words
+from compressor.report.schema import Bench, Inspect, LatencyRecord, Plan, Rates, Report, Verify
+from compressor.report.tables import FAINT, STRONG, facts, frozen, mark, runs, span, table, title, warnings
 
 
 def show_report(report: Report, console: Console, folder: Path | None = None) -> None:
@@ -139,30 +139,37 @@ def show_plan(plan: Plan, console: Console) -> None:
         cuts.add_row(span(first["name"], last["name"]), str(same), str(before), str(after), share)
     console.print(cuts)
     frozen(console, plan["frozen"])
+    for training in plan["schedules"]:
+        _drawn(console, training)
     console.print()
     facts(
         console,
         [
             ("Target", plan["target"]),
             ("Widths", "free" if plan["round_to"] == 1 else f"multiples of {plan['round_to']}"),
-            ("Retraining", _schedule(plan["schedule"])),
+            *(("Training", _rates(each)) for each in plan["schedules"]),
+            *([] if plan["schedules"] else [("Training", "none")]),
             ("Worth it", Text(words.plain(plan["worth_it"]), STRONG)),
         ],
     )
 
 
-def _schedule(epochs: Sequence[tuple[int, float]]) -> str:
-    """'30 epochs, learning rate 0.01, 0.001 from epoch 20', or only its ends when it changes all the time."""
-    if not epochs:
-        return "none"
-    length = f"{len(epochs)} epoch{'s' if len(epochs) != 1 else ''}, learning rate "
-    changes = [first for first, _, _ in runs(epochs, lambda each: each[1])]
-    if len(changes) <= 4:
-        return length + ", ".join(
-            f"{rate:g}" + (f" from epoch {epoch}" if i else "") for i, (epoch, rate) in enumerate(changes)
-        )
-    rates = [rate for _, rate in epochs]
-    return f"{length}{rates[0]:.2g} at first, {max(rates):.2g} at most, {rates[-1]:.2g} at last"
+def _drawn(console: Console, training: Rates) -> None:
+    """The schedule as a figure; its numbers are among the facts."""
+    console.print()
+    heading = Text("learning rate by epoch", STRONG).append(f", {words.plain(training['step'])}", FAINT)
+    console.print(heading.append(f", {plot.scale(training['rates'])}", FAINT))
+    for line in plot.draw(training, console.width, ascii_only=console.options.ascii_only):
+        console.print(Text(line), no_wrap=True)
+
+
+def _rates(training: Rates) -> str:
+    """'30 epochs, learning rate from epoch 0: 0.01, 20: 0.001'."""
+    length = f"{training['epochs']} epoch{'s' if training['epochs'] != 1 else ''}"
+    places = ", ".join(
+        f"{done:.4g}: {rate if rate > 1e-15 else 0:.3g}" for done, rate in plot.turning_points(training["rates"])
+    )
+    return f"{length}, learning rate at epoch {places}"
 
 
 def show_bench(bench: Bench, console: Console) -> None:

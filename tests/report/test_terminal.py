@@ -11,7 +11,7 @@ from rich.console import Console
 
 from compressor.core import Comparison
 from compressor.report.record import bench
-from compressor.report.schema import Inspect, Plan, Report, Verify
+from compressor.report.schema import Inspect, Plan, Rates, Report, Verify
 from compressor.report.terminal import show_bench, show_inspect, show_plan, show_report, show_verify
 
 HOSTILE = "[bold red]net[/] \x1b[2J\u202e.pt"
@@ -23,6 +23,10 @@ def printed(show, value: object, *more: object, width: int = 80) -> str:
     text = console.file.getvalue()
     assert max(map(len, text.splitlines())) <= width
     return text
+
+
+def training(rates: list[tuple[float, float]]) -> Rates:
+    return {"step": "Train(some epochs)", "epochs": int(rates[-1][0]), "rates": rates}
 
 
 def joined(text: str) -> str:
@@ -74,7 +78,7 @@ def planned() -> Plan:
         "frozen": [{"name": "linear", "reason": "outputs"}, {"name": "aux", "reason": "outputs"}],
         "latency": {"dense_ms": 5.81, "slim_ms": 3.7, "ratio": 1.57},
         "worth_it": "yes: 1.57x faster is predicted",
-        "schedule": [(epoch, 0.01 if epoch < 20 else 0.001) for epoch in range(30)],
+        "schedules": [training([(epoch, 0.01 if epoch < 20 else 0.001) for epoch in range(31)])],
     }
 
 
@@ -163,17 +167,31 @@ def test_plan_has_the_numbers(planned: Plan) -> None:
     assert "Latency, predicted 5.81 ms 3.70 ms 1.57x" in text
     assert "linear and 1 more: outputs" in text
     assert "multiples of 8" in text
-    assert "30 epochs, learning rate 0.01, 0.001 from epoch 20" in text
+    assert "30 epochs, learning rate at epoch 0: 0.01, 20: 0.001" in text
+    assert "learning rate by epoch, Train(some epochs), log scale 0.01 ┤───" in text
     assert "Worth it yes: 1.57x faster is predicted" in text
 
 
 def test_plan_of_a_smooth_schedule_and_of_none(planned: Plan) -> None:
-    smooth = [(epoch, 0.1 * (10 - epoch)) for epoch in range(10)]
-    text = joined(printed(show_plan, {**planned, "schedule": smooth, "latency": None, "round_to": 1}))
-    assert "10 epochs, learning rate 1 at first, 1 at most, 0.1 at last" in text
+    smooth = [training([(epoch, 0.1 * (10 - epoch)) for epoch in range(11)])]
+    text = joined(printed(show_plan, {**planned, "schedules": smooth, "latency": None, "round_to": 1}))
+    assert "10 epochs, learning rate at epoch 0: 1, 10: 0" in text
     assert "predicted 5.81" not in text
     assert "Widths free" in text
-    assert "Retraining none" in joined(printed(show_plan, {**planned, "schedule": []}))
+    assert "Training none" in joined(printed(show_plan, {**planned, "schedules": []}))
+
+
+def test_plan_of_a_method_that_trains_draws_each_training(planned: Plan) -> None:
+    both = [training([(epoch, 1e-3) for epoch in range(5)]), *planned["schedules"]]
+    text = joined(printed(show_plan, {**planned, "schedules": both}))
+    assert text.count("learning rate by epoch") == 2
+    assert "4 epochs, learning rate at epoch 0: 0.001 Training 30 epochs" in text
+
+
+def test_plan_of_an_old_terminal_is_drawn_in_ascii(planned: Plan) -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    show_plan(planned, Console(file=file, width=80))
+    assert " 0.01 |----" in file.buffer.getvalue().decode("ascii")
 
 
 def test_bench_of_two_files(comparison: Comparison) -> None:
