@@ -60,8 +60,8 @@ recipe_options = together(
         metavar="KEY.PATH=VALUE",
         help="Set one value of the recipe, or a whole block: 'prune.target={macs: 40%}'. VALUE is YAML. Setting "
         "prune.target.macs or .params drops a ratio the recipe has, and the other way round; setting the name of a "
-        "schedule or an optimizer drops the settings the new one does not have; from ft, lrw, slr or clr, whose rate is "
-        "the original training's, to another schedule or back, the learning rate goes too.",
+        "schedule or an optimizer drops the settings the new one does not have; from ft, lrw, slr or clr, whose rate "
+        "is the original training's, to another schedule or back, the learning rate goes too.",
     ),
     click.option("--target", metavar="NAME", help="Where to measure: sets bench.target (local or none)."),
     click.option("--seed", type=int, metavar="N", help="Sets seed."),

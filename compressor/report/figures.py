@@ -175,6 +175,33 @@ def stages(accuracy: Mapping[str, float | None]) -> Figure | None:
     )
 
 
+def steps(name: str, label: str, points: Sequence[tuple[int, float]]) -> Figure:
+    """A quantity that falls by powers, held for each epoch, on a log scale; 0 stands where the least else does."""
+    frame = Frame(top=14)
+    logs = [(epoch, math.log10(value)) for epoch, value in points if value > 0]
+    least, first, last = min(log for _, log in logs), points[0][0], points[-1][0]
+    powers = range(math.floor(least + 1e-9), math.ceil(max(log for _, log in logs) - 1e-9) + 1)
+    x = linear(first, last + 1, frame.left, frame.x1)
+    y = linear(powers[0], powers[-1], frame.y0, frame.top)
+    heights = {epoch: y(least) for epoch, _ in points} | {epoch: y(log) for epoch, log in logs}
+    places = [(x(at), up) for epoch, up in heights.items() for at in (epoch, epoch + 1)]
+    return figure(
+        name,
+        label,
+        f"{len(points)} epochs, from {points[0][1]:.4g} to {points[-1][1]:.4g}",
+        frame,
+        axes(
+            frame,
+            x,
+            [(epoch, str(epoch)) for epoch in whole_ticks(first, last)],
+            "epoch; log scale",
+            y,
+            [(power, f"{10.0**power:g}") for power in powers],
+        ),
+        tag("path", class_="line slim", d=path(places)),
+    )
+
+
 def curve(
     name: str, label: str, points: Sequence[tuple[int, float]], *, reference: float | None = None
 ) -> Figure | None:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from compressor.report import figures, words
 from compressor.report.files import write_text
 from compressor.report.history import curves
+from compressor.report.plot import falls_in_powers
 from compressor.report.schema import Report, Samples
 
 
@@ -33,7 +34,7 @@ def render_page(report: Report, events: Iterable[Mapping[str, object]], samples:
         figures.stages(report["accuracy_steps"]),
         figures.curve("accuracy", "Accuracy by epoch, %", history["accuracy"], reference=report["dense"]["accuracy"]),
         figures.curve("loss", "Training loss", history["loss"]),
-        figures.curve("lr", "Learning rate", history["lr"]),
+        (figures.steps if falls_in_powers(history["lr"]) else figures.curve)("lr", "Learning rate", history["lr"]),
     )
     return template.render(
         report=report,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from compressor.report.schema import Rates
 from compressor.report.svg import whole_ticks
-from compressor.report.tables import runs
 
 WIDEST = 100  # columns
 HEIGHT = 9  # rows; a fall from 0.1 to 1e-5 in four equal steps has its stages two apart
@@ -29,7 +28,7 @@ def turning_points(rates: Points) -> list[tuple[float, float]]:
 
 
 def draw(training: Rates, width: int, *, ascii_only: bool = False) -> list[str]:
-    """Lines of at most `width` columns, or about 20: rates upwards as `scale` says, epochs across."""
+    """Lines of at most `width` columns, or about 20: rates upwards, epochs across."""
     rates, epochs = training["rates"], training["epochs"]
     height, labels = _axis(rates)
     margin = max(map(len, labels.values()))
@@ -42,9 +41,10 @@ def draw(training: Rates, width: int, *, ascii_only: bool = False) -> list[str]:
     return [line.rstrip().translate(ASCII) if ascii_only else line.rstrip() for line in lines]
 
 
-def scale(rates: Points) -> str:
-    """'linear scale' or 'log scale'."""
-    return "log scale" if _powers(rates) else "linear scale"
+def falls_in_powers(rates: Points) -> bool:
+    """Whether it holds rates that lie so far apart that only a log scale tells them from each other."""
+    held = [rate for _, rate in _plateaus(rates)]
+    return _stepped(rates) and min(held) > 0 and max(held) / min(held) >= 8
 
 
 def _stepped(rates: Points) -> bool:
@@ -53,12 +53,9 @@ def _stepped(rates: Points) -> bool:
 
 
 def _plateaus(rates: Points) -> list[tuple[float, float]]:
-    return [first for first, _, count in runs(rates, lambda each: each[1]) if count > 1]
-
-
-def _powers(rates: Points) -> bool:
-    held = [rate for _, rate in _plateaus(rates)]
-    return _stepped(rates) and min(held) > 0 and max(held) / min(held) >= 8
+    """Where each rate that is held begins."""
+    alike = [list(same) for _, same in groupby(rates, lambda each: each[1])]
+    return [same[0] for same in alike if len(same) > 1]
 
 
 def _axis(rates: Points) -> tuple[Callable[[float], int], Mapping[int, str]]:
@@ -68,7 +65,7 @@ def _axis(rates: Points) -> tuple[Callable[[float], int], Mapping[int, str]]:
     if min(values) == top:
         return lambda rate: 0, {0: f"{top:.3g}"}
     bottom = HEIGHT - 1
-    if not _powers(rates):
+    if not falls_in_powers(rates):
         return lambda rate: round((1 - rate / top) * bottom), {
             row: f"{top * (1 - row / bottom):.3g}" for row in (0, bottom // 2, bottom)
         }

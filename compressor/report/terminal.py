@@ -158,7 +158,8 @@ def _drawn(console: Console, training: Rates) -> None:
     """The schedule as a figure; its numbers are among the facts."""
     console.print()
     heading = Text("learning rate by epoch", STRONG).append(f", {words.plain(training['step'])}", FAINT)
-    console.print(heading.append(f", {plot.scale(training['rates'])}", FAINT))
+    scale = "log scale" if plot.falls_in_powers(training["rates"]) else "linear scale"
+    console.print(heading.append(f", {scale}", FAINT))
     for line in plot.draw(training, console.width, ascii_only=console.options.ascii_only):
         console.print(Text(line), no_wrap=True)
 

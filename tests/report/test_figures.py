@@ -92,6 +92,19 @@ def test_a_curve_stays_in_its_frame(points: list[tuple[int, float]]) -> None:
     assert all(0 <= x <= 360 and 0 <= y <= 230 for x, y in places)
 
 
+def test_steps_fall_by_the_same_height_for_the_same_factor() -> None:
+    rates = [0.0, *[0.1] * 3, *[0.01] * 3, *[0.001] * 3]
+    root = drawn(figures.steps("lr", "Learning rate", list(enumerate(rates, 1))))
+    places = [tuple(map(float, each.split())) for each in re.split("[ML]", root.find("path").get("d"))[1:]]
+    heights = [y for _, y in places[::2]]
+    assert heights == [y for _, y in places[1::2]]
+    assert heights[0] == heights[-1]  # a warm-up's 0 has no place of its own on a log scale
+    assert heights[4] - heights[3] == pytest.approx(heights[7] - heights[6], abs=0.02)
+    assert heights[4] > heights[3] == heights[1]
+    ticks = [each.text for each in root.findall("text[@class='tick']")]
+    assert {"0.1", "0.01", "0.001"} <= set(ticks)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [(0, 1, [0, 0.5, 1]), (0, 64, [0, 20, 40, 60, 80]), (88.3, 91.4, [88, 89, 90, 91, 92])],
