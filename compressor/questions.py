@@ -190,8 +190,8 @@ def _worth_it(comparisons: Sequence[Comparison], macs_ratio: float) -> str:
 
 
 def _rates(step: Train) -> Rates:
-    """At whole epochs and round parts of them; what holds at the end is what held right before it."""
-    each = next(parts for parts in (1, 2, 5, 10, 20, 50, 100, RATES) if parts * step.epochs >= RATES)
+    """At whole epochs and, of shorter trainings, tenths or less; what holds at the end is what held right before it."""
+    each = next(parts for parts in (1, 10, 20, 50, 100, RATES) if parts * step.epochs >= RATES)
     places = [index / each for index in range(step.epochs * each)] + [math.nextafter(step.epochs, 0)]
     rates = [(place, step.optimizer.lr * step.schedule(place)) for place in places]
     return {"step": str(step), "epochs": step.epochs, "rates": [*rates[:-1], (float(step.epochs), rates[-1][1])]}
