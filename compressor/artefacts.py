@@ -38,7 +38,7 @@ def write(
     """Write weights, plan, resolved recipe and report; the report names every other file's SHA-256."""
     assert work.plan is not None and work.certificate is not None, "every method chooses and removes"
     dense_cost, slim_cost = (count(each.model.module, example(each.model)) for each in (start, work))
-    gates = judge(recipe, work.original, slim_cost, work.accuracy, comparisons)
+    gates = judge(recipe, work.original, slim_cost, work.quality, comparisons, work.metric)
     report = assemble(
         name=start.model.name,
         method=recipe.prune.method,
@@ -49,7 +49,8 @@ def write(
         slim_cost=slim_cost,
         dense_onnx=exports.dense,
         slim_onnx=exports.slim,
-        accuracy=work.accuracy,
+        metric=work.metric,
+        quality=work.quality,
         comparison=comparisons[0] if comparisons else None,
         certificate=work.certificate,
         groups=work.groups,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -246,25 +246,56 @@ Bind = Callable[["nn.Module", int], Constraint]
 Picklable (a `functools.partial` of a module's function): every process of a training binds its own.
 """
 
-# ---------------------------------------------------------------- data
+# ---------------------------------------------------------------- tasks and data
+
+Augment = Literal["none", "flip", "cifar", "imagenet", "trivialaugment", "randaugment"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number told of a model: `total` of the mean over the test images of what `each` says of one.
+
+    `each`: output and targets of a batch -> (B,) or (B, ...) statistics of every image by itself, such as counts of
+    true and false positives; `total`: their mean, (...,), -> the number. Output is what the model returns in eval
+    mode, in float32. A metric in % is compared by percentage points, any other by relative change.
+    """
+
+    name: str  # accuracy | rmse | ...
+    each: Callable[[Any, Any], Tensor]
+    total: Callable[[Tensor], Tensor | float] = float
+    unit: str = ""
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a model is asked to do. `loss`: output and targets of a batch, label smoothing -> scalar."""
+
+    name: str
+    loss: Callable[[Any, Any, float], Tensor]
+    metric: Metric
 
 
 class Data(Protocol):
-    """Labelled images, normalised float32 batches (B, C, H, W) with int64 labels (B,).
+    """Images as normalised float32 batches (B, C, H, W), each with its targets: labels (B,), int64, for
+    classification; floats (B, ...) for regression; else what the task's loss takes.
 
-    The test set (`val`) is read for reporting only; nothing is ever chosen by it.
+    The test set (`val`) is read for reporting only; what has to be chosen is chosen by the held-out split, images of
+    the training set that are never trained on.
     """
 
     @property
     def name(self) -> str: ...
     @property
-    def num_classes(self) -> int: ...
+    def task(self) -> Task: ...
+    @property
+    def num_classes(self) -> int | None: ...  # None = the targets are no classes
     @property
     def train_size(self) -> int: ...
 
     def train_batches(
         self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: tuple[int, int] = (0, 1)
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, Any]]:
         """Shuffled and augmented, from batch `start` on; the same (epoch, seed) gives the same batches, whatever else
         drew numbers. A last odd batch is dropped.
 
@@ -277,7 +308,11 @@ class Data(Protocol):
         """A fixed sample of `images` training images, not augmented (calibration, parity, timing)."""
         ...
 
-    def val_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def held_out_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
+        """The held-out split, not augmented, in its order; empty where the recipe holds nothing out."""
+        ...
+
+    def val_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]: ...
 
 
 # ---------------------------------------------------------------- results

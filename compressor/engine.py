@@ -19,6 +19,7 @@ from compressor.core import (
     Data,
     Emit,
     LoadedModel,
+    Metric,
     Momentum,
     PrunePlan,
     Recalibrate,
@@ -35,7 +36,7 @@ from compressor.graph.couple import Structure
 from compressor.graph.score import scores
 from compressor.graph.shrink import kept_after, shrink, sliced
 from compressor.training.checkpoint import Checkpoint
-from compressor.training.evaluate import accuracy
+from compressor.training.evaluate import BATCH_SIZE, measure
 from compressor.training.loop import train
 from compressor.training.recalibrate import recalibrate
 
@@ -62,13 +63,14 @@ class Work:
     groups: tuple[ChannelGroup, ...] = ()  # of the model before removal, with what the recipe froze
     certificate: Certificate | None = None
     momentum: Momentum = field(default_factory=dict)  # what the last training's optimizer remembers
-    accuracy: Mapping[str, float] = field(default_factory=dict)  # stage -> % on the test set
+    metric: Metric | None = None  # of the data's task
+    quality: Mapping[str, float] = field(default_factory=dict)  # stage -> that metric on the test set
     seconds: Mapping[str, float] = field(default_factory=dict)
     log: tuple[str, ...] = ()
 
 
 def begin(model: LoadedModel, around: Surroundings) -> Work:
-    """Find what can be cut, and measure the dense model's accuracy where there is data."""
+    """Find what can be cut, and measure the dense model where there is data."""
     around.emit("stage", {"name": "analyse"})
     start = time.perf_counter()
     inputs = example(model)
@@ -76,8 +78,8 @@ def begin(model: LoadedModel, around: Surroundings) -> Work:
     original = model.original or structure.cost.of(PrunePlan({}))
     work = Work(model, original, structure, groups=structure.groups)
     work = _measured(_timed(work, "analyse", start), "dense", around)
-    if around.data is not None and work.accuracy["dense"] < 130 / around.data.num_classes:
-        doubt = f"the dense model is near chance ({work.accuracy['dense']:.2f} %) on {around.data.name}"
+    if around.data is not None and around.data.num_classes and work.quality["dense"] < 130 / around.data.num_classes:
+        doubt = f"the dense model is near chance ({work.quality['dense']:.2f} %) on {around.data.name}"
         around.emit(
             "warning", {"text": f"{doubt}: check model.input, data.mean and data.std, and the order of classes"}
         )
@@ -176,13 +178,13 @@ def _train(step: Train, work: Work, around: Surroundings) -> Work:
 
 
 def _measured(work: Work, stage: str, around: Surroundings) -> Work:
-    """With the accuracy at this stage, which is reported and decides nothing."""
+    """With the task's metric at this stage, which is reported and decides nothing."""
     if around.data is None:
         return work
-    start = time.perf_counter()
-    value = accuracy(work.model.module, around.data)
-    around.emit("accuracy", {"stage": stage, "accuracy": value})
-    return _timed(replace(work, accuracy={**work.accuracy, stage: value}), "evaluate", start)
+    start, metric = time.perf_counter(), around.data.task.metric
+    value = measure(work.model.module, around.data.val_batches(BATCH_SIZE), metric)
+    around.emit("metric", {"stage": stage, "metric": metric.name, "unit": metric.unit, metric.name: value})
+    return _timed(replace(work, metric=metric, quality={**work.quality, stage: value}), "evaluate", start)
 
 
 def _timed(work: Work, stage: str, start: float) -> Work:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
-from compressor.core import Comparison, Cost
+from compressor.core import Comparison, Cost, Metric
 from compressor.errors import (
     AccuracyGateFailed,
     CompressorError,
@@ -17,9 +18,17 @@ from compressor.report.schema import Gate, Report
 
 
 def judge(
-    recipe: Recipe, original: Cost, slim: Cost, accuracy: Mapping[str, float], comparisons: Sequence[Comparison]
+    recipe: Recipe,
+    original: Cost,
+    slim: Cost,
+    quality: Mapping[str, float],
+    comparisons: Sequence[Comparison],
+    metric: Metric | None,
 ) -> list[Gate]:
-    """One entry for each target and gate of the recipe. A speed-up counts by the worse end of its interval."""
+    """One entry for each target and gate of the recipe. A speed-up counts by the worse end of its interval.
+
+    `quality`: stage -> `metric` on the test set, in order; None where there was no data to measure it on.
+    """
     target, gates = recipe.prune.target, recipe.gates
     verdicts: list[Gate] = []
     for name, share in (("macs", target.macs), ("params", target.params)):
@@ -29,18 +38,29 @@ def judge(
                 _gate(f"target {name}", f"at most {share:.1%} of the original", f"{found:.1%}", found <= share)
             )
     if gates.accuracy_drop is not None:
-        if "dense" in accuracy:
-            drop = accuracy["dense"] - list(accuracy.values())[-1]
-            found_words, ok = f"{drop:.2f} points", drop <= gates.accuracy_drop
+        unit = "points" if metric is None or metric.unit == "%" else f"% of {metric.name}"
+        if metric is not None and "dense" in quality:
+            lost = worsening(metric, quality["dense"], list(quality.values())[-1])
+            found_words, ok = f"{lost:.2f} {unit}", lost <= gates.accuracy_drop
         else:
             found_words, ok = "accuracy was not measured", False
-        verdicts.append(_gate("accuracy_drop", f"at most {gates.accuracy_drop:.2f} points", found_words, ok))
+        verdicts.append(_gate("accuracy_drop", f"at most {gates.accuracy_drop:.2f} {unit}", found_words, ok))
     if gates.speedup is not None and comparisons:
         first = comparisons[0]
         asked = f"at least {gates.speedup:.2f}x"
         low = first.ratio_ci95[0] if first.ratio_ci95 and first.stable else None
         verdicts.append(_gate("speedup", asked, first.verdict, low is not None and low >= gates.speedup))
     return verdicts
+
+
+def worsening(metric: Metric, dense: float, slim: float) -> float:
+    """How much worse slim is: percentage points of a metric in %, else in % of the dense model's value."""
+    lost = dense - slim if metric.higher_is_better else slim - dense
+    if metric.unit == "%":
+        return lost
+    if dense == 0:
+        return math.copysign(math.inf, lost) if lost else 0.0
+    return 100 * lost / abs(dense)
 
 
 def close(report: Report) -> Report:

@@ -28,7 +28,7 @@ from compressor.recipe import Recipe
 from compressor.report.record import bench as bench_record
 from compressor.report.schema import Bench, Check, Inspect, Plan, PredictedLatency, Rates, Verify
 from compressor.report.widths import coverage
-from compressor.stages import export_both, load, measure, rounding, steps
+from compressor.stages import export_both, find_recipe_data, load, measure, rounding, steps
 
 MODEL = "model.onnx"
 RATES = 200  # places a learning-rate schedule is asked at, so that a short training has a smooth curve too
@@ -67,6 +67,7 @@ def inspect(source: str, *, trust_pickle: bool, emit: Emit) -> Inspect:
 def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, emit: Emit) -> Plan:
     """What a run would do and bring, without training: the cut is made on a copy and measured on the target."""
     target = open_target(recipe.bench.target)
+    retrain = find_recipe_data(recipe, data) is not None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with Journal(folder / "run.jsonl", emit) as journal:
@@ -83,7 +84,6 @@ def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, e
     assert work.plan is not None
     before, after = count(dense.module, example(dense)), count(work.model.module, example(dense))
     kept = work.plan.kept
-    retrain = data is not None or recipe.data is not None
     planned = steps(recipe, round_to, retrain=retrain)
     return {
         "model": dense.name,

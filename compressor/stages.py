@@ -24,7 +24,9 @@ from compressor.errors import VerificationFailed
 from compressor.journal import Journal
 from compressor.models.source import load_model
 from compressor.recipe import Recipe
-from compressor.training.data import infer_source, open_data
+from compressor.training.data import open_data
+from compressor.training.find import check_paths, infer_source, is_source
+from compressor.training.tasks import open_task
 
 WITHOUT_TARGET = 8  # channels; what most runtimes reward, when there is no device to ask
 PARITY_IMAGES = 16
@@ -35,6 +37,16 @@ SAMPLED_IMAGES = 64  # that tell one data set from another
 class Exports:
     dense: ExportedModel
     slim: ExportedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where data lies: `train` and `val` are looked up in `base`, or in the current folder."""
+
+    source: str
+    train: str | None = None
+    val: str | None = None
+    base: Path | None = None
 
 
 def load(source: str, recipe: Recipe, trust_pickle: bool, journal: Journal) -> LoadedModel:
@@ -53,27 +65,44 @@ def load(source: str, recipe: Recipe, trust_pickle: bool, journal: Journal) -> L
     return dense
 
 
-def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journal: Journal) -> Data | None:
-    """The images to retrain and measure with: what `--data` points to, or the recipe's own; None for neither."""
+def find_recipe_data(recipe: Recipe, path: str | None) -> Place | None:
+    """Where the data of a run lies, if any is named. Raises DataError where nothing is there; reads none of it.
+
+    The recipe's own source, with `--data` as the folder it lies in; or what `--data` stands for by itself.
+    """
     settings = recipe.data
-    if settings is not None and (path is None or settings.train or settings.val):
-        source, train, val, base = settings.source, settings.train, settings.val, path
+    inside = settings is not None and (settings.train or settings.val or ":" in settings.source)
+    if settings is not None and (path is None or (inside and not is_source(path))):
+        place = Place(settings.source, settings.train, settings.val, Path(path) if path else None)
     elif path is not None:
         found = infer_source(path)
-        source, train, val, base = found["source"], found.get("train"), found.get("val"), None
+        place = Place(found["source"], found.get("train"), found.get("val"))
     else:
         return None
+    check_paths(place.source, train=place.train, val=place.val, base=place.base)
+    return place
+
+
+def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journal: Journal) -> Data | None:
+    """The images to retrain and measure with: what `--data` points to, or the recipe's own; None for neither."""
+    settings, place = recipe.data, find_recipe_data(recipe, path)
+    if place is None:
+        return None
+    base = Path(path) if path and not is_source(path) else Path()
     with _stage("read data", journal):
         return open_data(
-            source,
-            train=train,
-            val=val,
-            base=Path(base) if base else None,
+            place.source,
+            train=place.train,
+            val=place.val,
+            base=place.base,
             input=dense.spec.input,
             num_classes=dense.spec.num_classes,
             mean=settings.mean if settings and settings.mean else dense.mean,
             std=settings.std if settings and settings.std else dense.std,
             augment=settings.augment if settings else "none",
+            task=open_task(settings.task, base, loss=settings.loss, metric=settings.metric) if settings else None,
+            holdout=(settings.holdout or 0.0) if settings else 0.0,
+            workers=settings.workers if settings and settings.workers != "auto" else None,
         )
 
 

@@ -18,7 +18,8 @@ def narrator(*, quiet: bool = False, stream: TextIO | None = None) -> Iterator[E
     """Something that turns events into what a person reads; the bar is gone when the block ends.
 
     Events: stage {name}, epoch {epoch, and any of epochs, loss, lr, accuracy, images_per_second, seconds},
-    accuracy {stage, accuracy}, progress {done, total, what}, note {text}, warning {text}; others are for the log only.
+    metric {stage, metric, unit, and the value under the metric's name}, progress {done, total, what}, note {text},
+    warning {text}; others are for the log only.
     """
     stream = sys.stderr if stream is None else stream
     if quiet:
@@ -92,8 +93,10 @@ def _line(event: str, fields: Fields) -> str | None:
             return str(fields["name"])
         case "epoch":
             return _epoch(fields)
-        case "accuracy":
-            return f"  accuracy {_number(fields['accuracy']):.2f} % ({fields['stage']})"
+        case "metric":
+            value = _number(fields[str(fields["metric"])])
+            told = f"{value:.2f} %" if fields["unit"] == "%" else f"{value:.4g} {fields['unit']}".strip()
+            return f"  {fields['metric']} {told} ({fields['stage']})"
         case "note":
             return f"  {fields['text']}"
         case "warning":

@@ -415,7 +415,7 @@ EVENTS: tuple[tuple[str, dict[str, object]], ...] = (
     ("epoch", {"epoch": 1, "epochs": 3, "loss": 0.41234, "lr": 0.01, "accuracy": 83.2, "seconds": 12.0}),
     ("epoch", {"epoch": 2, "epochs": 3, "loss": 0.4, "lr": 1e-4, "accuracy": None, "images_per_second": 10321.4}),
     ("epoch", {"epoch": 3}),
-    ("accuracy", {"stage": "retrained", "accuracy": 84.0}),
+    ("metric", {"stage": "retrained", "metric": "accuracy", "unit": "%", "accuracy": 84.0}),
     ("note", {"text": "prefix module. [peeled]"}),
     ("warning", {"text": "not retrained"}),
     ("sample", {"ms": 1.0}),

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from compressor.core import Comparison, Cost, Latency
+from compressor.core import Comparison, Cost, Latency, Metric
 from compressor.errors import AccuracyGateFailed, LatencyGateFailed, MeasurementUnstable, TargetNotReached
-from compressor.gates import close, judge
+from compressor.gates import close, judge, worsening
 from compressor.recipe import read_recipe
 from compressor.report.schema import Report
 
@@ -21,9 +21,16 @@ def comparison(low: float, high: float, *, stable: bool = True) -> Comparison:
     )
 
 
+def metric(unit: str, *, higher_is_better: bool) -> Metric:
+    return Metric("it", lambda output, target: target, unit=unit, higher_is_better=higher_is_better)
+
+
+PERCENT = metric("%", higher_is_better=True)
+
+
 def report(*overrides: str, slim: Cost, accuracy: dict[str, float], measured: list[Comparison]) -> Report:
     recipe = read_recipe("quickstart", overrides)
-    gates = judge(recipe, Cost(params=100, macs=1000), slim, accuracy, measured)
+    gates = judge(recipe, Cost(params=100, macs=1000), slim, accuracy, measured, PERCENT if accuracy else None)
     return cast(Report, {"gates": gates})
 
 
@@ -56,3 +63,31 @@ def test_the_first_failed_gate_ends_the_run(
     with pytest.raises(error) as caught:
         close(made)
     assert caught.value.report is made, "the artefacts are kept, and the report says which gate failed"
+
+
+@pytest.mark.parametrize(
+    ("judged", "dense", "slim", "expected"),
+    [
+        (PERCENT, 90.0, 89.5, 0.5),
+        (PERCENT, 90.0, 91.0, -1.0),
+        (metric("%", higher_is_better=False), 10.0, 12.0, 2.0),  # an error rate: points all the same
+        (metric("m", higher_is_better=False), 0.5, 0.6, 20.0),
+        (metric("", higher_is_better=False), 0.5, 0.4, -20.0),
+        (metric("", higher_is_better=True), 0.8, 0.6, 25.0),
+        (metric("", higher_is_better=True), -2.0, -2.5, 25.0),
+        (metric("", higher_is_better=False), 0.0, 0.0, 0.0),
+        (metric("", higher_is_better=False), 0.0, 0.1, float("inf")),
+        (metric("", higher_is_better=True), 0.0, 0.1, -float("inf")),
+    ],
+)
+def test_worse_is_points_of_a_percentage_and_a_share_of_anything_else(
+    judged: Metric, dense: float, slim: float, expected: float
+) -> None:
+    assert worsening(judged, dense, slim) == pytest.approx(expected)
+
+
+def test_the_gate_of_another_metric_is_told_in_its_own_words() -> None:
+    recipe = read_recipe("quickstart", ["gates.accuracy_drop=10%"])
+    error = metric("m", higher_is_better=False)
+    (*_, gate) = judge(recipe, Cost(100, 1000), HALF, {"dense": 0.5, "after retraining": 0.6}, [], error)
+    assert (gate["asked"], gate["found"], gate["ok"]) == ("at most 10.00 % of it", "20.00 % of it", False)

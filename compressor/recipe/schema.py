@@ -43,6 +43,7 @@ from compressor.recipe.values import (
 
 AutoClasses = Annotated[int | Literal["auto"], *auto_or_whole(1, None, "a whole number from 1")]
 # 18 is what the exporter writes natively, 23 the newest it knows.
+AutoWorkers = Annotated[int | Literal["auto"], *auto_or_whole(0, 256, "a whole number, 0 to 256")]
 AutoOpset = Annotated[int | Literal["auto"], *auto_or_whole(18, 23, "a whole number, 18 to 23")]
 
 
@@ -147,25 +148,53 @@ else:
     )
 
 
+_FACTORY = re.compile(r".+\.py:[^\W\d]\w*")
+
+
 class Data(Block):
     """Labelled images. Relative paths are looked up in `--data`, or in the current folder without it."""
 
     source: Word = Field(
-        description="parquet | folder | digits (embedded) | path/to/file.py:factory",
-        examples=["parquet", "folder", "digits"],
+        description="parquet | folder | digits (embedded) | torchvision:CIFAR10 | path/to/file.py:factory",
+        examples=["parquet", "folder", "digits", "torchvision:CIFAR10"],
     )
     train: Word | None = None
     val: Word | None = None
     mean: tuple[Number, ...] | None = Field(default=None, description="by channel; null = what the model expects")
     std: tuple[Positive, ...] | None = Field(default=None, description="by channel; null = what the model expects")
-    augment: Literal["cifar", "none"] = Field(default="none", description="cifar = padded random crop and flip")
+    augment: core.Augment = Field(
+        default="none",
+        description="flip; cifar = padded random crop and flip; trivialaugment or randaugment = cifar, then theirs; "
+        "imagenet = random resized crop and flip, tested on the centre at 256/224",
+    )
+    task: Word = Field(
+        default="classification",
+        description="classification | regression (floats of any shape) | path/to/file.py:factory of a core.Task",
+        examples=["classification", "regression"],
+    )
+    loss: Literal["mse", "l1", "smooth_l1"] | None = Field(default=None, description="of regression; null = mse")
+    metric: Literal["rmse", "mae"] | None = Field(default=None, description="of regression; null = rmse")
+    holdout: Share | None = Field(
+        default=None, description="share of each class's training images never trained on, to choose by; null = none"
+    )
+    workers: AutoWorkers = Field(
+        default="auto", description="processes that decode what stays on disk; 0 = none; auto = one for each processor"
+    )
 
     @field_validator("source")
     @classmethod
     def _known(cls, source: str) -> str:
         kinds = ["parquet", "folder", "digits"]
-        if source in kinds or re.fullmatch(r".+\.py:[^\W\d]\w*", source):
+        if source in kinds or _FACTORY.fullmatch(source) or re.fullmatch(r"torchvision:\w+", source):
             return source
+        raise refused(f"{', '.join(kinds)}, torchvision:NAME or path/to/file.py:factory", kinds)
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, task: str) -> str:
+        kinds = ["classification", "regression"]
+        if task in kinds or _FACTORY.fullmatch(task):
+            return task
         raise refused(f"{', '.join(kinds)} or path/to/file.py:factory", kinds)
 
     @model_validator(mode="wrap")
@@ -183,6 +212,9 @@ class Data(Block):
             yield "std", f"as many numbers as mean has, {len(mean)}"
         if keys.get("source") == "digits":
             yield from ((key, "no path, digits are embedded") for key in ("train", "val") if key in keys)
+        if keys.get("task") != "regression":
+            others = f"nothing while data.task is {keys.get('task', 'classification')}"
+            yield from ((key, others) for key in ("loss", "metric") if key in keys)
 
 
 class Export(Block):
@@ -228,10 +260,13 @@ class Recipe(Block):
 
     @field_validator("data")
     @classmethod
-    def _channels_agree(cls, data: Data | None, info: ValidationInfo) -> Data | None:
+    def _agrees_with_the_rest(cls, data: Data | None, info: ValidationInfo) -> Data | None:
         size = info.data["model"].input if "model" in info.data else "auto"
         if data is not None and data.mean is not None and size != "auto" and len(data.mean) != size[0]:
             raise refused_keys("data", [("mean", f"as many numbers as model.input has channels, {size[0]}")])
+        smoothed = "retrain" in info.data and info.data["retrain"].label_smoothing
+        if data is not None and data.task == "regression" and smoothed:
+            raise refused_keys("data", [("task", "classification while retrain.label_smoothing is not 0")])
         return data
 
     @field_validator("gates")

@@ -1,4 +1,4 @@
-"""The page's figures as inline SVG: layer widths, latency distribution, accuracy by stage, curves over epochs."""
+"""The page's figures as inline SVG: layer widths, latency distribution, the metric by stage, curves over epochs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import groupby
 from markupsafe import Markup
 
 from compressor.report import words
-from compressor.report.schema import Layer, Samples
+from compressor.report.schema import Layer, MetricRecord, Samples
 from compressor.report.svg import GLYPH, Figure, Frame, axes, figure, legend, linear, path, tag, ticks, whole_ticks
 
 WIDE = Frame(width=1040, height=290, left=46, right=8, top=34, bottom=40)
@@ -139,38 +139,44 @@ def _at(ordered: Sequence[float], share: float) -> float:
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
-def stages(accuracy: Mapping[str, float | None]) -> Figure | None:
-    """Accuracy in % after each stage, as bars on one scale from 0 to 100."""
-    rows = [(stage, value) for stage, value in accuracy.items() if value is not None]
+def _bare(value: float, metric: MetricRecord) -> str:
+    return f"{value:.2f}" if metric["unit"] == "%" else words.significant(value)
+
+
+def stages(values: Mapping[str, float | None], metric: MetricRecord) -> Figure | None:
+    """The metric after each stage, as bars on one scale from 0: to 100 where it is in %, else to the largest."""
+    rows = [(stage, value) for stage, value in values.items() if value is not None]
     if not rows:
         return None
     frame = Frame(left=122, right=52, top=22)
-    x = linear(0, 100, frame.left, frame.x1)
+    most = 100 if metric["unit"] == "%" else max(abs(value) for _, value in rows) or 1
+    x = linear(0, most, frame.left, frame.x1)
     step = (frame.y0 - frame.top) / max(len(rows), 4)
+    scale = f"{metric['name']}, {metric['unit']}".rstrip(", ") + " on the test set"
     bars = []
     for index, (stage, value) in enumerate(rows):
         top = frame.top + step * index + step * 0.2
         middle = top + step * 0.3 + 4
         bars += [
             tag("text", stage, class_="key", x=frame.left - 8, y=middle, text_anchor="end"),
-            tag("rect", class_="gone", x=frame.left, y=top, width=x(100) - frame.left, height=step * 0.6, rx=2),
+            tag("rect", class_="gone", x=frame.left, y=top, width=x(most) - frame.left, height=step * 0.6, rx=2),
             tag(
                 "rect",
                 class_="dense" if stage == "dense" else "slim",
                 x=frame.left,
                 y=top,
-                width=x(value) - frame.left,
+                width=x(abs(value)) - frame.left,
                 height=step * 0.6,
                 rx=2,
             ),
-            tag("text", f"{value:.2f}", class_="key strong", x=frame.x1 + 7, y=middle),
+            tag("text", _bare(value, metric), class_="key strong", x=frame.x1 + 7, y=middle),
         ]
     return figure(
         "stages",
-        "Accuracy at each stage",
-        ", ".join(f"{stage} {value:.2f} %" for stage, value in rows),
+        f"{words.name_of(metric)} at each stage",
+        ", ".join(f"{stage} {words.quality(value, metric)}" for stage, value in rows),
         frame,
-        tag("text", "% of test images", class_="label", x=frame.left, y=frame.y0 + 14),
+        tag("text", scale, class_="label", x=frame.left, y=frame.y0 + 14),
         *bars,
     )
 

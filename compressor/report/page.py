@@ -31,7 +31,7 @@ def render_page(report: Report, events: Iterable[Mapping[str, object]], samples:
     history = curves(events)
     panels = (
         figures.latency(samples),
-        figures.stages(report["accuracy_steps"]),
+        figures.stages(report["metric_steps"], report["metric"]),
         figures.curve("accuracy", "Accuracy by epoch, %", history["accuracy"], reference=report["dense"]["accuracy"]),
         figures.curve("loss", "Training loss", history["loss"]),
         (figures.steps if falls_in_powers(history["lr"]) else figures.curve)("lr", "Learning rate", history["lr"]),

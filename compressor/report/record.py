@@ -12,6 +12,7 @@ from compressor.core import (
     Cost,
     ExportedModel,
     Latency,
+    Metric,
     ModelSpec,
     PrunePlan,
 )
@@ -22,6 +23,7 @@ from compressor.report.schema import (
     CertificateRecord,
     Gate,
     LatencyRecord,
+    MetricRecord,
     ModelRecord,
     Ratios,
     Report,
@@ -110,7 +112,8 @@ def assemble(
     slim_cost: Cost,
     dense_onnx: ExportedModel,
     slim_onnx: ExportedModel,
-    accuracy: Mapping[str, float],
+    metric: Metric | None,
+    quality: Mapping[str, float],
     comparison: Comparison | None,
     certificate: Certificate,
     groups: Sequence[ChannelGroup],
@@ -121,13 +124,15 @@ def assemble(
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Report:
-    """All of report.json. `tensors`: the dense state dict's names, in its order. `accuracy`: stage -> %.
+    """All of report.json. `tensors`: the dense state dict's names, in its order. `quality`: stage -> `metric`, which is
+    None where there was no data to measure it on.
 
     Says by itself, as a warning, that the model was not retrained or that accuracy was not measured.
     """
-    stages = {stage: finite(accuracy.get(stage)) for stage in (*STAGES, *accuracy)}
+    judged = _metric(metric)
+    stages = {stage: finite(quality.get(stage)) for stage in (*STAGES, *quality)}
     after = [value for stage, value in stages.items() if stage != "dense" and value is not None]
-    retrained = "after retraining" in accuracy
+    retrained = "after retraining" in quality
     return {
         "version": FORMAT,
         "model": name,
@@ -135,10 +140,14 @@ def assemble(
         "method": method,
         "steps": list(steps),
         "retrained": retrained,
-        "dense": _model(dense_cost, dense_onnx, stages["dense"], comparison.a if comparison else None),
-        "slim": _model(slim_cost, slim_onnx, after[-1] if after else None, comparison.b if comparison else None),
+        "dense": _model(dense_cost, dense_onnx, judged, stages["dense"], comparison.a if comparison else None),
+        "slim": _model(
+            slim_cost, slim_onnx, judged, after[-1] if after else None, comparison.b if comparison else None
+        ),
         "ratios": ratios(dense_cost, slim_cost, comparison),
-        "accuracy_steps": stages,
+        "metric": judged,
+        "metric_steps": stages,
+        "accuracy_steps": {stage: _accuracy(judged, value) for stage, value in stages.items()},
         "certificate": _certificate(certificate),
         "onnx": {
             "opset": slim_onnx.opset,
@@ -162,13 +171,27 @@ def assemble(
     }
 
 
-def _model(cost: Cost, onnx: ExportedModel, accuracy: float | None, latency: Latency | None) -> ModelRecord:
+def _metric(metric: Metric | None) -> MetricRecord:
+    """Accuracy where nothing was measured: most models are judged by it."""
+    if metric is None:
+        return {"name": "accuracy", "unit": "%", "higher_is_better": True}
+    return {"name": metric.name, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
+
+
+def _accuracy(metric: MetricRecord, value: float | None) -> float | None:
+    return value if (metric["name"], metric["unit"]) == ("accuracy", "%") else None
+
+
+def _model(
+    cost: Cost, onnx: ExportedModel, metric: MetricRecord, value: float | None, latency: Latency | None
+) -> ModelRecord:
     return {
         "params": cost.params,
         "macs": cost.macs,
         "onnx_bytes": onnx.bytes,
         "onnx_sha256": onnx.sha256,
-        "accuracy": accuracy,
+        "accuracy": _accuracy(metric, value),
+        "metric": value,
         "latency_ms": latency_record(latency),
     }
 

@@ -24,10 +24,21 @@ class CostRecord(TypedDict):
     macs: int
 
 
+class MetricRecord(TypedDict):
+    """What the task is judged by; `accuracy`, in %, for classification."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
+
+
 class ModelRecord(CostRecord):
+    """`accuracy`: in %, None unless it is what the task is judged by; `metric`: the value, whatever it is judged by."""
+
     onnx_bytes: int
     onnx_sha256: str
     accuracy: float | None
+    metric: float | None
     latency_ms: LatencyRecord | None
 
 
@@ -125,6 +136,8 @@ class Report(TypedDict):
     dense: ModelRecord
     slim: ModelRecord
     ratios: Ratios
+    metric: MetricRecord
+    metric_steps: dict[str, float | None]
     accuracy_steps: dict[str, float | None]
     certificate: CertificateRecord
     onnx: OnnxRecord

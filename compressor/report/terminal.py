@@ -24,8 +24,13 @@ def show_report(report: Report, console: Console, folder: Path | None = None) ->
     numbers.add_row("MACs", words.count(dense["macs"]), words.count(slim["macs"]), words.ratio(gain["macs"]))
     smaller = dense["onnx_bytes"] / slim["onnx_bytes"] if slim["onnx_bytes"] else None
     numbers.add_row("ONNX file", words.size(dense["onnx_bytes"]), words.size(slim["onnx_bytes"]), words.ratio(smaller))
-    before, after = dense["accuracy"], slim["accuracy"]
-    numbers.add_row("Accuracy", words.percent(before), words.percent(after), words.points(before, after))
+    before, after, metric = dense["metric"], slim["metric"], report["metric"]
+    numbers.add_row(
+        Text(words.plain(words.name_of(metric))),
+        Text(words.plain(words.quality(before, metric))),
+        Text(words.plain(words.quality(after, metric))),
+        words.change(before, after, metric),
+    )
     faster = words.ratio(gain["latency"], gain["latency_ci95"])
     # Cells of numbers hold brackets, which are console markup unless said otherwise.
     numbers.add_row("Latency p50", _p50(dense["latency_ms"]), _p50(slim["latency_ms"]), Text(faster))
@@ -43,13 +48,14 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
     yield "Latency", Text(words.plain(bench["verdict"]), STRONG)
     if bench["runtime"] is not None:
         yield "", words.conditions(bench)
-    accuracy = [
-        f"{stage.removeprefix('after ')} {value:.2f}"
-        for stage, value in report["accuracy_steps"].items()
+    metric = report["metric"]
+    reached = [
+        f"{stage.removeprefix('after ')} {words.quality(value, metric).removesuffix(' ' + metric['unit'])}"
+        for stage, value in report["metric_steps"].items()
         if value is not None
     ]
-    if accuracy:
-        yield "Accuracy %", " -> ".join(accuracy)
+    if reached:
+        yield words.plain(f"{words.name_of(metric)} {metric['unit']}"), words.plain(" -> ".join(reached))
     yield (
         "Surgery",
         mark(surgery["ok"], "proven: ", "NOT PROVEN: ").append(

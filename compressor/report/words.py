@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from compressor.report.schema import Bench, BenchRecord
+from compressor.report.schema import Bench, BenchRecord, MetricRecord
 
 NOTHING = "-"
 PROOFS: Mapping[str, str] = {
@@ -51,9 +51,26 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f} %"
 
 
-def points(before: float | None, after: float | None) -> str:
-    """Change of a percentage, in points: '-0.70 points'."""
-    return NOTHING if before is None or after is None else f"{after - before:+.2f} points"
+def name_of(metric: MetricRecord) -> str:
+    """'Accuracy', and 'RMSE' as it is written."""
+    name = metric["name"]
+    return name.upper() if name in ("rmse", "mae") else name[:1].upper() + name[1:]
+
+
+def quality(value: float | None, metric: MetricRecord) -> str:
+    """A metric's value with its unit: '91.42 %', '0.0412 m'."""
+    if value is None or metric["unit"] == "%":
+        return percent(value)
+    return f"{significant(value)} {metric['unit']}".strip()
+
+
+def change(before: float | None, after: float | None, metric: MetricRecord) -> str:
+    """Of a percentage in points: '-0.70 points'; of anything else in % of what it was: '+3.20 %'."""
+    if before is None or after is None:
+        return NOTHING
+    if metric["unit"] == "%":
+        return f"{after - before:+.2f} points"
+    return f"{100 * (after - before) / abs(before):+.2f} %" if before else NOTHING
 
 
 def ratio(value: float | None, bounds: Sequence[float] | None = None) -> str:

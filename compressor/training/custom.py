@@ -2,112 +2,145 @@
 
 from __future__ import annotations
 
-import importlib.util
-import traceback
-from collections.abc import Callable, Iterable, Sized
+import sys
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from compressor.errors import DataError
 from compressor.training.decode import fit
-from compressor.training.splits import Shape, Split, check_memory, locate
+from compressor.training.nested import in_float32
+from compressor.training.splits import Encoded, Picture, Shape, Split, as_targets
+from compressor.training.user_file import call_factory, failures_of
 
-TORCHVISION = ("CIFAR10", "CIFAR100", "FashionMNIST", "KMNIST", "MNIST")
+_BY_TRAIN: tuple[dict[str, object], ...] = ({"train": True}, {"train": False})
+_BY_SPLIT: tuple[dict[str, object], ...] = ({"split": "train"}, {"split": "test"})
+
+TORCHVISION: Mapping[str, tuple[dict[str, object], ...]] = {
+    "CIFAR10": _BY_TRAIN,
+    "CIFAR100": _BY_TRAIN,
+    "DTD": _BY_SPLIT,
+    "FGVCAircraft": ({"split": "trainval"}, {"split": "test"}),
+    "FashionMNIST": _BY_TRAIN,
+    "Flowers102": _BY_SPLIT,
+    "Food101": _BY_SPLIT,
+    "GTSRB": _BY_SPLIT,
+    "Imagenette": ({"split": "train"}, {"split": "val"}),
+    "KMNIST": _BY_TRAIN,
+    "MNIST": _BY_TRAIN,
+    "OxfordIIITPet": ({"split": "trainval"}, {"split": "test"}),
+    "QMNIST": _BY_TRAIN,
+    "STL10": _BY_SPLIT,
+    "SVHN": _BY_SPLIT,
+    "StanfordCars": _BY_SPLIT,
+}
+"""Data set -> what its class is called with for the training and the test split."""
 
 
-def factory_splits(base: Path, source: str, input: Shape) -> tuple[Split, Split]:
-    """`file.py:factory`, whose `factory()` returns (train, val): each a Dataset of (image, label), or (images, labels).
+Splits = tuple[tuple[str, "Items"], tuple[str, "Items"]]  # the training and the test split, named
+
+
+def factory_splits(base: Path, source: str) -> Splits:
+    """`file.py:factory`: `factory()` returns (train, val), each a Dataset of (image, target), or (images, targets).
 
     Images are Pillow's, or uint8 tensors (C, H, W) to be normalised here, or float tensors that already are.
     Raises DataError for whatever the user's code does wrong.
     """
-    file, _, name = source.rpartition(":")
-    path = locate(base, file, "data.source")
-    try:
-        train, val = _load(path, name)()
-    except (Exception, SystemExit) as fault:  # the user's code may raise anything, and call sys.exit
-        raise _wrong(_line(path, fault) or source, fault) from fault
-    return _split(train, f"{source} train", input), _split(val, f"{source} val", input)
+    given = call_factory(base, source, "data.source")
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        found = f"it returned a {type(given).__name__}"
+        raise DataError("data", source, found, "return two data sets, (train, val)")
+    with failures_of(None, source):
+        return ("train", Items(given[0])), ("val", Items(given[1]))
 
 
-def torchvision_splits(base: Path, name: str, input: Shape) -> tuple[Split, Split]:
-    """`torchvision:NAME`, read from the folder `base` and downloaded there if it is not in it yet."""
+def torchvision_splits(base: Path, name: str) -> Splits:
+    """`torchvision:NAME`, read from the folder `base`, and downloaded there where it is not in it yet."""
     if name not in TORCHVISION:
         raise DataError("data", "data.source", f"torchvision:{name}", f"use one of {', '.join(TORCHVISION)}")
     from torchvision import datasets
 
+    def make(download: bool) -> Splits:
+        train, val = (
+            getattr(datasets, name)(str(base), **arguments, download=download) for arguments in TORCHVISION[name]
+        )
+        return ("train", Items(train)), ("val", Items(val))
+
     try:
-        train, val = (getattr(datasets, name)(str(base), train=train, download=True) for train in (True, False))
-    except (OSError, RuntimeError) as fault:
-        raise _wrong(f"torchvision:{name} in {base}", fault) from fault
-    return _split(train, f"{name} train", input), _split(val, f"{name} test", input)
-
-
-def _load(path: Path, name: str) -> Callable[[], Any]:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ImportError("not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    factory: Callable[[], Any] = getattr(module, name)
-    return factory
-
-
-def _line(path: Path, fault: BaseException) -> str | None:
-    """The line of the user's file that failed, where it was one of it."""
-    lines = [frame.lineno for frame in traceback.extract_tb(fault.__traceback__) if Path(frame.filename) == path]
-    if isinstance(fault, SyntaxError) and fault.lineno:
-        lines.append(fault.lineno)
-    return f"{path}:{lines[-1]}" if lines else None
-
-
-def _wrong(where: str, fault: BaseException) -> DataError:
-    return DataError("data", where, f"{type(fault).__name__}: {fault}", "correct the data source")
-
-
-def _split(given: Any, where: str, input: Shape) -> Split:
-    """Tensors of a split, from a pair of tensors or a Dataset."""
+        return make(download=False)
+    except RuntimeError:  # not there, or not whole
+        pass
     try:
-        if isinstance(given, tuple) and len(given) == 2 and all(isinstance(each, Tensor) for each in given):
-            pairs: Iterable[tuple[Any, Any]] = zip(*given, strict=True)
-            count = len(given[0])
-        elif isinstance(given, Sized):
-            count = len(given)
-            pairs = (given[index] for index in range(count))  # type: ignore[index]  # a map-style Dataset
-        else:
-            raise TypeError(f"{type(given).__name__} is neither a Dataset with a length nor (images, labels)")
-        check_memory(count, input, where)
-        images, labels = [], []
-        for image, label in pairs:
-            images.append(_tensor(image, input))
-            labels.append(_label(label))
-        stacked = torch.stack(images) if images else torch.empty((0, *input), dtype=torch.uint8)
-    except DataError:
-        raise
-    except Exception as fault:  # the user's Dataset may raise anything
-        raise _wrong(where, fault) from fault
-    names = [f"item {index}" for index in range(count)]
-    return Split(where, stacked, torch.tensor(labels, dtype=torch.int64), names)
+        with redirect_stdout(sys.stderr):  # stdout carries the result only
+            return make(download=True)
+    except Exception as fault:  # what a server, a proxy or an archive has to say
+        found = f"not in {base.resolve()}, and the download failed ({type(fault).__name__}: {fault})"
+        todo = "say with --data where it lies, or run once where there is a network"
+        raise DataError("data", f"torchvision:{name}", found, todo) from fault
 
 
-def _tensor(image: Any, input: Shape) -> Tensor:
-    if isinstance(image, Tensor) and image.is_floating_point():
-        if tuple(image.shape) != input:
-            raise ValueError(f"a float image of shape {tuple(image.shape)}, the model takes {input}")
-        return image.detach().to("cpu", torch.float32)
-    if isinstance(image, Tensor):
-        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3):
-            raise ValueError(f"an image of {image.dtype} and shape {tuple(image.shape)}; give uint8 (1 or 3, H, W)")
-        pixels = image.permute(1, 2, 0).cpu().numpy()
-        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
-    if not isinstance(image, Image.Image):
-        raise TypeError(f"an image is a {type(image).__name__}; give a Pillow image or a tensor")
-    return torch.from_numpy(fit(image, input).copy())
+class Items(Sequence["Picture"]):
+    """The pictures of a data set, or of (images, targets)."""
+
+    def __init__(self, given: Any) -> None:
+        self.pair = isinstance(given, tuple) and len(given) == 2 and all(isinstance(each, Tensor) for each in given)
+        if not self.pair and not isinstance(given, Sized):
+            raise TypeError(f"{type(given).__name__} is neither a Dataset with a length nor (images, targets)")
+        self.given = given
+
+    @property
+    def names(self) -> list[str]:
+        return [f"item {index}" for index in range(len(self))]
+
+    def __len__(self) -> int:
+        return len(self.given[0] if self.pair else self.given)
+
+    def pairs(self) -> Iterator[tuple[Any, Any]]:
+        if self.pair:
+            return zip(*self.given, strict=True)
+        return (self.given[index] for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Picture: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Picture]: ...
+    def __getitem__(self, index: int | slice) -> Picture | Sequence[Picture]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        picture: Picture = self.given[0][index] if self.pair else self.given[index][0]
+        return picture
+
+
+def kept(given: Items, where: str, input: Shape, zoom: float, *, labels: bool) -> Split:
+    """All images in memory, read once. `labels`: the targets are classes.
+
+    Raises DataError for whatever is no image or no label, and for what the user's code raises.
+    """
+    with failures_of(None, where):
+        images, targets = [], []
+        for image, target in given.pairs():
+            images.append(fit(image, input, zoom))
+            targets.append(target)
+        stacked = torch.stack(images) if images else torch.empty((0, *input))
+        return Split(where, stacked, _targets(targets, labels), given.names)
+
+
+def left(given: Items, where: str, *, labels: bool) -> Encoded:
+    """Targets read once, images to be read again batch by batch."""
+    with failures_of(None, where):
+        return Encoded(where, given, given.names, _targets([target for _, target in given.pairs()], labels))
+
+
+def _targets(found: list[Any], labels: bool) -> Any:
+    if labels:
+        return as_targets([_label(each) for each in found])
+    return in_float32(default_collate(found)) if found else torch.empty(0)
 
 
 def _label(label: Any) -> int:

@@ -1,47 +1,44 @@
-"""Encoded pictures -> one uint8 tensor of the shape the model takes."""
+"""Pictures of any kind -> uint8 tensors of the shape the model takes."""
 
 from __future__ import annotations
 
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from compressor.errors import DataError
-from compressor.training.splits import Encoded, Shape, Split, check_memory
+from compressor.training.splits import Encoded, Picture, Shape, Split
 
 CHUNK = 256
 SMALL = 16 * 2**10  # bytes
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's name
+BILINEAR = Image.Resampling.BILINEAR  # antialiased
 
 
-def decode(encoded: Encoded, input: Shape) -> Split:
+def decode(encoded: Encoded, input: Shape, zoom: float = 1.0) -> Split:
     """Decode every picture to `input` (see `fit`). Raises DataError naming the pictures that cannot be read."""
     count = len(encoded.pictures)
-    check_memory(count, input, encoded.where)
-    pixels = np.empty((count, *input), np.uint8)
+    pixels = torch.empty((count, *input), dtype=torch.uint8)
 
     def fill(start: int) -> list[tuple[int, str]]:
         bad = []
         for index in range(start, min(start + CHUNK, count)):
             try:
-                pixels[index] = read(encoded.pictures[index], input)
-            except UnidentifiedImageError:  # its words are about our buffer
-                bad.append((index, "no known picture format"))
+                pixels[index] = fit(encoded.pictures[index], input, zoom)
             except Exception as fault:  # a decoder given damaged bytes may raise anything
-                bad.append((index, str(fault) or type(fault).__name__))
+                bad.append((index, reason(fault)))
         return bad
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(_workers(encoded)) as pool:
-        # A picture big enough for the decoder's own warning is counted with the unreadable ones.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)  # it is dropped on purpose
+    with quiet_decoder(), ThreadPoolExecutor(_threads(encoded)) as pool:
         bad = [fault for faults in pool.map(fill, range(0, count, CHUNK)) for fault in faults]
     if bad:
         others = ", ".join(encoded.names[index] for index, _ in bad[1:4]) + (", ..." if len(bad) > 4 else "")
@@ -52,31 +49,51 @@ def decode(encoded: Encoded, input: Shape) -> Split:
             + (f", also {others}" if others else ""),
             "repair or remove them",
         )
-    return Split(
-        encoded.where, torch.from_numpy(pixels), torch.from_numpy(encoded.labels), encoded.names, encoded.classes
-    )
+    return Split(encoded.where, pixels, encoded.targets, encoded.names, encoded.classes)
 
 
-def read(picture: bytes | Path | None, input: Shape) -> NDArray[np.uint8]:
-    """One encoded picture -> (C, H, W)."""
-    if picture is None:
-        raise ValueError("no bytes")
-    with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-        return fit(image, input)
+def fit(picture: Picture | None, input: Shape, zoom: float = 1.0) -> Tensor:
+    """(C, H, W) pixels: scaled (bilinear, antialiased) so that its short side is `zoom` times what covers H x W, and
+    its centre. Floats must have that shape already, and stay as they are.
 
-
-def fit(image: Image.Image, input: Shape) -> NDArray[np.uint8]:
-    """(C, H, W) pixels: colour to grey or back, then scaled (bilinear, antialiased) to cover H x W, and its centre.
-
-    Raises ValueError for more than 8 bits a channel, which Pillow would clip without a word.
+    Raises ValueError for what cannot be shown as 8 bits a channel.
     """
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{image.mode} pixels have more than 8 bits a channel")
     channels, height, width = input
-    image = image.convert(MODES[channels])
-    if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
+    if isinstance(picture, Tensor) and picture.is_floating_point():
+        if tuple(picture.shape) != input:
+            raise ValueError(f"a float image of shape {tuple(picture.shape)}, the model takes {input}")
+        return picture.detach().to("cpu", torch.float32)
+    with _opened(picture) as opened:
+        image = _converted(opened, channels)
+        if zoom != 1.0:
+            image = _centre(_scaled(image, round(zoom * height), round(zoom * width)), height, width)
+        elif image.size != (width, height):
+            image = ImageOps.fit(image, (width, height), BILINEAR)
+        return _pixels(image)
+
+
+def whole(picture: Picture | None, channels: int) -> Tensor:
+    """(C, h, w) pixels of all of the picture. Raises ValueError as `fit` does."""
+    if isinstance(picture, Tensor) and picture.is_floating_point():
+        return picture.detach().to("cpu", torch.float32)
+    with _opened(picture) as opened:
+        return _pixels(_converted(opened, channels))
+
+
+def reason(fault: Exception) -> str:
+    """Why a picture could not be read, in words."""
+    if isinstance(fault, UnidentifiedImageError):  # its words are about our buffer
+        return "no known picture format"
+    return str(fault) or type(fault).__name__
+
+
+@contextmanager
+def quiet_decoder() -> Iterator[None]:
+    """Pillow's warnings: a picture big enough for one is unreadable, a dropped transparency is meant."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)
+        yield
 
 
 def check_channels(input: Shape) -> None:
@@ -87,11 +104,54 @@ def check_channels(input: Shape) -> None:
         )
 
 
-def _workers(encoded: Encoded) -> int:
+def _opened(picture: Picture | None) -> Image.Image:
+    match picture:
+        case None:
+            raise ValueError("no bytes")
+        case bytes():
+            return Image.open(io.BytesIO(picture))
+        case Path():
+            return Image.open(picture)
+        case Image.Image():
+            return picture.copy()  # closed by us, and not ours
+        case Tensor():
+            if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] not in MODES:
+                found = f"an image of {picture.dtype} and shape {tuple(picture.shape)}"
+                raise ValueError(f"{found}; give uint8 (1 or 3, H, W)")
+            pixels = picture.permute(1, 2, 0).cpu().numpy()
+            return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
+    raise TypeError(f"an image is a {type(picture).__name__}; give a Pillow image or a tensor")
+
+
+def _converted(image: Image.Image, channels: int) -> Image.Image:
+    """Colour to grey or back. Pillow would clip more than 8 bits a channel without a word."""
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{image.mode} pixels have more than 8 bits a channel")
+    return image.convert(MODES[channels])
+
+
+def _scaled(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Both sides in proportion, until the picture covers height x width."""
+    w, h = image.size
+    if height * w >= width * h:
+        return image.resize((max(width, int(height * w / h)), height), BILINEAR)
+    return image.resize((width, max(height, int(width * h / w))), BILINEAR)
+
+
+def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    pixels = np.array(image)
+    return torch.from_numpy(pixels.reshape(image.height, image.width, -1)).permute(2, 0, 1)
+
+
+def _threads(encoded: Encoded) -> int:
     # Threads pay where the decoder runs a while without the GIL; on small pictures they only fight for it
-    # (50,000 JPEGs of 32 x 32 from memory, 2 cores: 3.1 s with one thread, 5.1 s with two).
-    return 1 if all(_is_small(picture) for picture in encoded.pictures) else os.cpu_count() or 1
-
-
-def _is_small(picture: bytes | Path | None) -> bool:
-    return not isinstance(picture, Path) and len(picture or b"") < SMALL
+    # (50,000 JPEGs of 32 x 32 from memory, 2 cores: 3.1 s with one thread, 5.1 s with two). A user's own data set
+    # may not bear them.
+    first = encoded.pictures[0] if len(encoded.pictures) else None
+    large = isinstance(first, Path) or (isinstance(first, bytes) and len(first) >= SMALL)
+    return (os.cpu_count() or 1) if large else 1

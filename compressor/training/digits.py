@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from compressor.training.decode import fit
-from compressor.training.splits import Shape, Split
+from compressor.training.splits import Shape, Split, as_targets
 
 CLASSES = tuple("0123456789")
 TRAIN_SIZE = 1500
@@ -28,11 +28,11 @@ def digits_split(split: str, input: Shape) -> Split:
     order = np.random.RandomState(SPLIT_SEED).permutation(len(labels))  # this generator's stream is fixed for good
     rows = order[:TRAIN_SIZE] if split == "train" else order[TRAIN_SIZE:]
     pixels = np.round(values[rows] * (255 / 16)).astype(np.uint8)
-    images = np.stack([fit(Image.fromarray(picture), input) for picture in pixels])
+    images = torch.stack([fit(Image.fromarray(picture), input) for picture in pixels])
     return Split(
         where="digits",
-        images=torch.from_numpy(images),
-        labels=torch.from_numpy(labels[rows].astype(np.int64)),
+        images=images,
+        targets=as_targets(labels[rows]),
         names=[f"{split} row {row}" for row in range(len(rows))],
         classes=CLASSES,
     )

@@ -1,36 +1,50 @@
-"""Accuracy on the test set."""
+"""The task's metric on the test set."""
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from compressor.core import Data
+from compressor.core import Metric
 from compressor.errors import VerificationFailed
 from compressor.training.memory import keep_freed_memory
+from compressor.training.nested import in_float32, tensors
+
+BATCH_SIZE = 64
+"""Small batches with channels last stay in the cache: four times the images per second of 512 contiguous ones on a
+ResNet-56."""
 
 
 @torch.inference_mode()
-def accuracy(module: nn.Module, data: Data, batch_size: int = 64) -> float:
-    """Top-1 accuracy in %, in float32, of a copy. Raises VerificationFailed when an answer is not finite.
+def measure(module: nn.Module, batches: Iterable[tuple[Tensor, Any]], metric: Metric) -> float:
+    """`metric` of a copy of `module`, in float32, over all `batches` of (images, targets).
 
-    Small batches with channels last stay in the cache: four times the images per second of 512 contiguous ones on a
-    ResNet-56.
+    Raises VerificationFailed when an answer is not finite.
     """
     keep_freed_memory()
     module = copy.deepcopy(module).to(memory_format=torch.channels_last).eval()
-    right = total = 0
-    for images, labels in data.val_batches(batch_size):
-        logits = module(images.contiguous(memory_format=torch.channels_last))
-        if not bool(torch.isfinite(logits).all()):
-            raise VerificationFailed(
-                "evaluation",
-                f"test images {total} to {total + len(labels) - 1}",
-                "the network's answers are not finite numbers",
-                "check the checkpoint, or retrain with a smaller learning rate",
-            )
-        right += int((logits.argmax(dim=1) == labels).sum())
-        total += len(labels)
-    return 100 * right / total
+    seen, total = 0, torch.zeros((), dtype=torch.float64)
+    for images, targets in batches:
+        output = in_float32(module(images.contiguous(memory_format=torch.channels_last)))
+        if not all(bool(torch.isfinite(each).all()) for each in tensors(output)):
+            raise _not_finite(f"test images {seen} to {seen + len(images) - 1}", "answers are not finite numbers")
+        total = total + metric.each(output, targets).double().sum(dim=0)
+        seen += len(images)
+    value = float(metric.total(total / seen))
+    if not math.isfinite(value):
+        raise _not_finite("test set", f"{metric.name} is {value}")
+    return value
+
+
+def _not_finite(where: str, found: str) -> VerificationFailed:
+    return VerificationFailed(
+        "evaluation",
+        where,
+        f"the network's {found}",
+        "check the checkpoint, or retrain with a smaller learning rate",
+    )

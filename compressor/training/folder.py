@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from compressor.errors import DataError
-from compressor.training.splits import NAMES, Encoded, locate
+from compressor.training.splits import NAMES, Encoded, as_targets, locate
 
 
 def folder_split(base: Path, split: str, given: str | None) -> Encoded:
@@ -30,7 +29,7 @@ def folder_split(base: Path, split: str, given: str | None) -> Encoded:
         pictures += found
         labels += [label] * len(found)
     names = [str(picture.relative_to(top)) for picture in pictures]
-    return Encoded(str(top), pictures, names, np.array(labels, np.int64), classes)
+    return Encoded(str(top), pictures, names, as_targets(labels), classes)
 
 
 def split_folder(base: Path, split: str, given: str | None) -> Path:

@@ -1,69 +1,95 @@
-"""A data set in memory: uint8 images, augmented and normalised by the batch."""
+"""The data set the engine sees: two splits, in memory or on disk, augmented and normalised by the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from compressor.training.augment import crop_and_flip
+from compressor.core import Augment, Task
+from compressor.training.augment import Augmentation, augmentation
 from compressor.training.order import Part, keys, share, shuffled
-from compressor.training.splits import Split
+from compressor.training.splits import Pictures
+from compressor.training.tasks import classification
 
 SAMPLE_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
-class ImageData:
-    """Both splits in memory; implements `core.Data`. `mean` and `std` are per channel, for pixels in 0..1."""
+class Normalise:
+    """(pixel / 255 - mean) / std by channel, float32; images that came as floats stay as they are."""
 
-    name: str
-    num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    train: Split
-    val: Split
-    augmented: bool
 
-    @property
-    def train_size(self) -> int:
-        return len(self.train.labels)
-
-    @property
-    def val_size(self) -> int:
-        return len(self.val.labels)
-
-    def train_batches(
-        self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: Part = (0, 1)
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled and augmented; a set smaller than a batch is one batch."""
-        order = shuffled(torch.arange(self.train_size), seed, epoch)
-        size = min(batch_size, self.train_size)
-        for first in range(start * size, self.train_size - size + 1, size):
-            chosen = share(order[first : first + size], part)
-            images = self.train.images[chosen]
-            if self.augmented:
-                images = crop_and_flip(images, keys(chosen, seed, epoch))
-            yield self._normalised(images), self.train.labels[chosen]
-
-    def plain_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
-        """A fixed sample of `images` training images, not augmented: files are often sorted by class."""
-        sample = torch.randperm(self.train_size, generator=Generator().manual_seed(SAMPLE_SEED))[:images]
-        for start in range(0, len(sample), batch_size):
-            yield self._normalised(self.train.images[sample[start : start + batch_size]])
-
-    def val_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image of the test set, in its order; the last batch may be smaller."""
-        for start in range(0, self.val_size, batch_size):
-            batch = slice(start, start + batch_size)
-            yield self._normalised(self.val.images[batch]), self.val.labels[batch]
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        """(pixel / 255 - mean) / std; images that came as floats stay as they are."""
+    def __call__(self, images: Tensor) -> Tensor:
         if images.is_floating_point():
             return images
         scale = torch.tensor([1 / (255 * std) for std in self.std])[:, None, None]
         shift = torch.tensor([-mean / std for mean, std in zip(self.mean, self.std, strict=True)])[:, None, None]
         return images.to(torch.float32).mul_(scale).add_(shift)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageData:
+    """Implements `core.Data`. `mean` and `std` are per channel, for pixels in 0..1."""
+
+    name: str
+    num_classes: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: Pictures
+    val: Pictures
+    augment: Augment = "none"
+    task: Task = field(default_factory=classification)
+    held_out: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # rows of `train`
+
+    @property
+    def train_size(self) -> int:
+        return len(self.train.names) - len(self.held_out)
+
+    @property
+    def val_size(self) -> int:
+        return len(self.val.names)
+
+    def train_batches(
+        self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: Part = (0, 1)
+    ) -> Iterator[tuple[Tensor, Any]]:
+        """Shuffled and augmented; a set smaller than a batch is one batch."""
+        order = shuffled(self._rows(), seed, epoch, self.train.blocks)
+        size = min(batch_size, self.train_size)
+        firsts = range(start * size, self.train_size - size + 1, size)
+        chosen = (share(order[first : first + size], part) for first in firsts)
+        return self.train.batches(
+            ((rows, keys(rows, seed, epoch)) for rows in chosen), augmentation(self.augment), self._normalise
+        )
+
+    def plain_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
+        """A fixed sample of `images` training images, not augmented: files are often sorted by class."""
+        sample = shuffled(self._rows(), SAMPLE_SEED, 0, self.train.blocks)[:images]
+        return (batch for batch, _ in self._plain(self.train, sample, batch_size))
+
+    def held_out_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
+        """Every held-out training image, not augmented, in its order; the last batch may be smaller."""
+        return self._plain(self.train, self.held_out, batch_size)
+
+    def val_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
+        """Every image of the test set, in its order; the last batch may be smaller."""
+        return self._plain(self.val, torch.arange(self.val_size), batch_size)
+
+    def _plain(self, split: Pictures, rows: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
+        batches = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
+        return split.batches(((batch, None) for batch in batches), Augmentation(), self._normalise)
+
+    def _rows(self) -> Tensor:
+        """Of the training split, what is trained on."""
+        kept = torch.ones(len(self.train.names), dtype=torch.bool)
+        kept[self.held_out] = False
+        return kept.nonzero().flatten()
+
+    @property
+    def _normalise(self) -> Normalise:
+        return Normalise(self.mean, self.std)

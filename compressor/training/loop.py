@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressor.core import Bind, Data, Emit, Momentum, Train
+from compressor.core import Bind, Data, Emit, Momentum, Task, Train
 from compressor.errors import VerificationFailed
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.iteration import Iterate, Objective, everything_trains, iteration
 from compressor.training.memory import keep_freed_memory
+from compressor.training.nested import in_float32
 from compressor.training.optimizers import make_optimizer, momentum_of, recall
 from compressor.training.precision import layout, uses_bf16
 from compressor.training.progress import Progress, Record
@@ -61,7 +61,7 @@ def train(
     total = step.epochs * per_epoch if step.iterations is None else step.iterations
     bound = [bind(module, total) for bind in constraints]
     forward, stepper = runtime.prepare(module, optimizer)
-    iterate = iteration(objective(forward, step), stepper, bound, runtime)
+    iterate = iteration(objective(forward, data.task, step), stepper, bound, runtime)
     session = Session(module, optimizer, iterate, per_epoch, total)
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)  # dropout; the data have generators of their own
@@ -76,16 +76,14 @@ def train(
     return Trained(tuple(session.progress.records), momentum_of(module, optimizer))
 
 
-def objective(forward: nn.Module, step: Train) -> Objective:
-    """The loss on the targets."""
+def objective(forward: nn.Module, task: Task, step: Train) -> Objective:
+    """The task's loss, in float32."""
     bf16 = uses_bf16(step.precision)
 
-    def loss(images: Tensor, targets: Tensor) -> Tensor:
+    def loss(images: Tensor, targets: Any) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
             output = forward(images.contiguous(memory_format=layout(bf16)))
-        # Inception and GoogLeNet return auxiliary logits after the main ones while they train.
-        logits: Tensor = output if isinstance(output, Tensor) else output[0]
-        return F.cross_entropy(logits.float(), targets, label_smoothing=step.label_smoothing)
+        return task.loss(in_float32(output), targets, step.label_smoothing)
 
     return loss
 
@@ -114,7 +112,7 @@ class Session:
             if not math.isfinite(loss):
                 raise _diverged(now, loss, step.optimizer.lr)
             ended = time.perf_counter()
-            now.add(loss, len(targets) * part[1], ended - started)
+            now.add(loss, len(images) * part[1], ended - started)
             started = ended
             if ended - told > EMIT_EVERY:
                 told = ended

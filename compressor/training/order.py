@@ -6,6 +6,8 @@ can each take their part of the same batches.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,13 +16,45 @@ from torch import Tensor
 Words = NDArray[np.uint64]
 Part = tuple[int, int]  # (rank, world)
 
+HOLDOUT_SEED = 0  # not the recipe's: runs that differ in their seed choose by the same images
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def shuffled(rows: Tensor, seed: int, epoch: int) -> Tensor:
-    """`rows` in the order of one epoch."""
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Rows that are read from disk together: `starts` (sorted) of the blocks, `window` blocks held at once."""
+
+    starts: NDArray[np.int64]
+    window: int
+
+
+def shuffled(rows: Tensor, seed: int, epoch: int, blocks: Blocks | None = None) -> Tensor:
+    """`rows` in the order of one epoch.
+
+    With `blocks`, the blocks are shuffled and then the rows of every `window` of them: as random as the disk allows.
+    """
     generator = torch.Generator().manual_seed(int(_state(seed, epoch)[0]))
-    return rows[torch.randperm(len(rows), generator=generator)]
+    places = torch.randperm(len(rows), generator=generator)
+    if blocks is None:
+        return rows[places]
+    block_N = np.searchsorted(blocks.starts, rows.numpy(), side="right") - 1
+    window_N = torch.randperm(len(blocks.starts), generator=generator).numpy()[block_N] // blocks.window
+    return rows[torch.from_numpy(np.lexsort((places.numpy(), window_N)))]
+
+
+def hold_out(classes: Tensor, share: float) -> Tensor:
+    """Rows to hold out, in order: `share` of each class, rounded; a class never gives all of its rows.
+
+    `classes`: (N,); what has no classes is all of one.
+    """
+    generator = torch.Generator().manual_seed(HOLDOUT_SEED)
+    chosen = []
+    for each in torch.unique(classes):
+        rows = (classes == each).nonzero().flatten()
+        count = min(round(share * len(rows)), len(rows) - 1)
+        chosen.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
+    return torch.cat(chosen).sort().values
 
 
 def share(batch: Tensor, part: Part) -> Tensor:

@@ -3,36 +3,83 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
+from torch import Tensor
 
 from compressor.errors import DataError
-from compressor.training.splits import NAMES, Encoded, locate
+from compressor.training.order import Blocks
+from compressor.training.splits import NAMES, Encoded, as_targets, locate
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label")
+WINDOW = 256 * 2**20  # bytes of row groups that a reader keeps
 
 
 def parquet_split(base: Path, split: str, given: str | None) -> Encoded:
     """The split `train` or `val`: the file or glob `given`, else the one of that name in the folder `base`.
 
-    Columns: `image` or `img` (a struct with `bytes`, or binary), `label` or `fine_label` (integers).
+    Columns: `image` or `img` (a struct with `bytes`, or binary), `label` or `fine_label` (integers). Labels are read
+    at once, pictures when they are asked for.
     """
     files = parquet_files(base, split, given)
-    parts = [_read(path) for path in files]
+    labels: list[Tensor] = []
+    names: list[str] = []
+    for path in files:
+        found, label = _labels(path)
+        labels.append(found)
+        names += [f"{path.name} row {row}" for row in range(len(found))]
+    pictures = RowGroups(files)
     return Encoded(
         where=str(files[0].with_name(shards(files))),
-        pictures=[picture for part in parts for picture in part.pictures],
-        names=[name for part in parts for name in part.names],
-        labels=np.concatenate([part.labels for part in parts]),
-        classes=parts[0].classes,
+        pictures=pictures,
+        names=names,
+        targets=as_targets(np.concatenate(labels)),
+        classes=_class_names(files[0], label),
+        blocks=pictures.blocks,
     )
+
+
+class RowGroups(Sequence["bytes | None"]):
+    """The pictures of Parquet files in order. Rows are read by row group, and the last few groups are kept."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        metadata = [_opened(path).metadata for path in files]
+        self.groups = [(file, group) for file, each in enumerate(metadata) for group in range(each.num_row_groups)]
+        found = [metadata[file].row_group(group) for file, group in self.groups]
+        ends = np.cumsum([0, *(each.num_rows for each in found)], dtype=np.int64)
+        self.size, largest = int(ends[-1]), max((each.total_byte_size for each in found), default=0)
+        self.blocks = Blocks(ends[:-1], window=max(WINDOW // max(largest, 1), 1))
+        self._read = lru_cache(self.blocks.window)(self._read_group)
+
+    def __len__(self) -> int:
+        return self.size
+
+    @overload
+    def __getitem__(self, row: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[bytes | None]: ...
+    def __getitem__(self, row: int | slice) -> bytes | Sequence[bytes | None] | None:
+        if isinstance(row, slice):
+            return [self[each] for each in range(*row.indices(self.size))]
+        block = int(np.searchsorted(self.blocks.starts, row, side="right")) - 1
+        picture: bytes | None = self._read(block)[row - int(self.blocks.starts[block])].as_py()
+        return picture
+
+    def _read_group(self, block: int) -> Any:
+        file, group = self.groups[block]
+        opened = _opened(self.files[file])
+        name = _column(opened, self.files[file], IMAGE_COLUMNS)
+        # Threads of its own would not survive a fork.
+        return _pictures(opened.read_row_group(group, columns=[name], use_threads=False).column(name))
 
 
 def parquet_files(base: Path, split: str, given: str | None) -> list[Path]:
@@ -53,24 +100,40 @@ def shards(files: list[Path]) -> str:
     return files[0].name if len(files) == 1 else files[0].name.split("-")[0] + "-*.parquet"
 
 
-def _read(path: Path) -> Encoded:
+def _opened(path: Path) -> Any:
     try:
-        file = pq.ParquetFile(path)
-        image = _column(file, path, IMAGE_COLUMNS)
-        label = _column(file, path, LABEL_COLUMNS)
-        table = file.read(columns=[image, label])
+        return pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as fault:
-        raise DataError(
-            "data", str(path), f"not a readable Parquet file ({fault})", "give a Parquet file of images and labels"
-        ) from fault
-    names = [f"{path.name} row {row}" for row in range(table.num_rows)]
-    return Encoded(
-        where=str(path),
-        pictures=_pictures(table.column(image), path, image),
-        names=names,
-        labels=_labels(table.column(label), names, path, label),
-        classes=_class_names(file, label),
+        raise _unreadable(path, fault) from fault
+
+
+def _unreadable(path: Path, fault: Exception) -> DataError:
+    return DataError(
+        "data", str(path), f"not a readable Parquet file ({fault})", "give a Parquet file of images and labels"
     )
+
+
+def _labels(path: Path) -> tuple[Tensor, str]:
+    """The labels of one file, and the column's name. Raises DataError for columns of another kind than we read."""
+    file = _opened(path)
+    image = _column(file, path, IMAGE_COLUMNS)
+    name = _column(file, path, LABEL_COLUMNS)
+    kind = _bytes_type(file.schema_arrow.field(image).type)
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise DataError(
+            "data", f"{path}: column {image}", f"type {kind}", "give encoded images: binary, or a struct with bytes"
+        )
+    try:
+        column = file.read(columns=[name]).column(name)
+    except (pa.ArrowInvalid, OSError) as fault:
+        raise _unreadable(path, fault) from fault
+    if not pa.types.is_integer(column.type):
+        raise DataError("data", f"{path}: column {name}", f"type {column.type}", "give integers from 0")
+    if column.null_count:
+        first = pc.index(column.is_null(), value=True).as_py()
+        found = f"no label ({column.null_count} are missing)"
+        raise DataError("data", f"{path}: {path.name} row {first}", found, "give every image a label")
+    return as_targets(column.to_numpy()), name
 
 
 def _column(file: Any, path: Path, wanted: tuple[str, ...]) -> str:
@@ -86,36 +149,19 @@ def _column(file: Any, path: Path, wanted: tuple[str, ...]) -> str:
     )
 
 
-def _pictures(column: Any, path: Path, name: str) -> list[bytes | None]:
-    if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
-        column = pc.struct_field(column, "bytes")
-    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
-        raise DataError(
-            "data",
-            f"{path}: column {name}",
-            f"type {column.type}",
-            "give encoded images: binary, or a struct with bytes",
-        )
-    pictures: list[bytes | None] = column.to_pylist()
-    return pictures
+def _bytes_type(kind: Any) -> Any:
+    inner = kind.get_field_index("bytes") if pa.types.is_struct(kind) else -1
+    return kind.field(inner).type if inner >= 0 else kind
 
 
-def _labels(column: Any, names: list[str], path: Path, name: str) -> NDArray[np.int64]:
-    if not pa.types.is_integer(column.type):
-        raise DataError("data", f"{path}: column {name}", f"type {column.type}", "give integers from 0")
-    if column.null_count:
-        first = pc.index(column.is_null(), value=True).as_py()
-        raise DataError(
-            "data", f"{path}: {names[first]}", f"no label ({column.null_count} are missing)", "give every image a label"
-        )
-    labels: NDArray[np.int64] = column.to_numpy().astype(np.int64)
-    return labels
+def _pictures(column: Any) -> Any:
+    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
 
-def _class_names(file: Any, label: str) -> tuple[str, ...] | None:
+def _class_names(path: Path, label: str) -> tuple[str, ...] | None:
     """Class names from the metadata the datasets library writes; None without them."""
     try:
-        feature = json.loads((file.schema_arrow.metadata or {})[b"huggingface"])["info"]["features"][label]
-        return tuple(feature["names"])
+        metadata = _opened(path).schema_arrow.metadata or {}
+        return tuple(json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"])
     except (KeyError, TypeError, ValueError):
         return None

@@ -3,23 +3,52 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from PIL import Image
 from torch import Tensor
 
 from compressor.errors import DataError
+from compressor.training.augment import Augmentation
+from compressor.training.nested import mapped
+from compressor.training.order import Blocks, Words
 
 Shape = tuple[int, int, int]  # channels, height, width
+Picture = bytes | Path | Image.Image | Tensor
+Chosen = tuple[Tensor, Words | None]
+"""Rows of one batch (B,), and their keys; None = not augmented."""
 
 # What the field calls the split that is only reported on, the likeliest first: where both a validation and a
 # test split are published, the test split's labels often are not.
 NAMES = {"train": ("train",), "val": ("validation", "val", "valid", "test")}
 
-MEMORY_LIMIT = 4 * 2**30  # bytes of decoded pixels
+MEMORY_LIMIT = 4 * 2**30  # bytes of decoded pixels; a larger split is streamed from disk
+
+
+class Pictures(Protocol):
+    """A split, wherever it lies. `targets`: a tensor (N, ...), or tuples and dictionaries of such."""
+
+    @property
+    def where(self) -> str: ...
+    @property
+    def targets(self) -> Any: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...  # None = the source does not say
+    @property
+    def blocks(self) -> Blocks | None: ...
+
+    def batches(
+        self, chosen: Iterable[Chosen], augmentation: Augmentation, finish: Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[Tensor, Any]]:
+        """Images, augmented where there are keys, through `finish`; and their targets."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +56,37 @@ class Encoded:
     """Pictures as they lie on disk. `names` say where each comes from, for messages."""
 
     where: str
-    pictures: Sequence[bytes | Path | None]
+    pictures: Sequence[Picture | None]
     names: Sequence[str]
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...] | None = None  # None = the source does not say
+    targets: Any
+    classes: tuple[str, ...] | None = None
+    blocks: Blocks | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Images (N, C, H, W), uint8, or float32 if the source normalised them itself; labels (N,), int64."""
+    """In memory: images (N, C, H, W), uint8, or float32 if the source normalised them itself."""
 
     where: str
     images: Tensor
-    labels: Tensor
+    targets: Any
     names: Sequence[str]
     classes: tuple[str, ...] | None = None
+    blocks: Blocks | None = None
+
+    def batches(
+        self, chosen: Iterable[Chosen], augmentation: Augmentation, finish: Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[Tensor, Any]]:
+        height, width = self.images.shape[2:]
+        for rows, keys in chosen:
+            images = self.images[rows]
+            if keys is not None and augmentation.change is not None:
+                images = augmentation.change(images, keys, (height, width))
+            yield finish(images), rows_of(self.targets, rows)
+
+
+def rows_of(targets: Any, rows: Tensor) -> Any:
+    return mapped(lambda each: each[rows], targets)
 
 
 def locate(base: Path, given: str, key: str) -> Path:
@@ -55,14 +100,10 @@ def locate(base: Path, given: str, key: str) -> Path:
     raise DataError("data", f"{key}: {path}", "no such file or folder", todo)
 
 
-def check_memory(count: int, input: Shape, where: str) -> None:
-    """Raises DataError when `count` decoded images would not fit in MEMORY_LIMIT."""
-    need = count * int(np.prod(input))
-    if need > MEMORY_LIMIT:
-        raise DataError(
-            "data",
-            where,
-            f"{count} images of {'x'.join(map(str, input))} take {need / 2**30:.1f} GiB in memory, "
-            f"the limit is {MEMORY_LIMIT / 2**30:.0f} GiB",
-            "streaming from disk is not supported yet: give a subset or a smaller model.input",
-        )
+def fits_in_memory(count: int, input: Shape) -> bool:
+    """Whether `count` decoded images stay within MEMORY_LIMIT."""
+    return count * int(np.prod(input)) <= MEMORY_LIMIT
+
+
+def as_targets(labels: Iterable[int]) -> Tensor:
+    return torch.from_numpy(np.array(labels, np.int64))  # a copy: Arrow's are read-only

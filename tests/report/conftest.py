@@ -16,12 +16,15 @@ from compressor.core import (
     Cost,
     ExportedModel,
     Latency,
+    Metric,
     ModelSpec,
     PrunePlan,
     Slot,
 )
 from compressor.report.record import assemble, samples
 from compressor.report.schema import Report, Samples
+
+ACCURACY = Metric("accuracy", lambda output, target: target, unit="%")
 
 
 class Run(NamedTuple):
@@ -109,7 +112,8 @@ def trained(comparison: Comparison) -> Run:
         slim_cost=Cost(428_074, 62_924_426),
         dense_onnx=exported("dense.onnx", 3_521_004),
         slim_onnx=exported("model.onnx", 1_834_220),
-        accuracy={
+        metric=ACCURACY,
+        quality={
             "dense": 91.42,
             "after surgery": 24.61,
             "after recalibration": 71.93,
@@ -174,7 +178,8 @@ def untrained() -> Run:
         slim_cost=Cost(31_000_112, 5_712_004_000),
         dense_onnx=exported("dense.onnx", 240_912_000),
         slim_onnx=exported("model.onnx", 124_201_000),
-        accuracy={},
+        metric=None,
+        quality={},
         comparison=None,
         certificate=Certificate("masked-dense-float64", 0.0, 0.0, ok=True),
         groups=groups,

@@ -10,6 +10,7 @@ import pytest
 
 from compressor.report import figures
 from compressor.report.history import curves
+from compressor.report.schema import MetricRecord
 from compressor.report.svg import ticks, whole_ticks
 
 
@@ -69,18 +70,32 @@ def test_no_samples_no_figure(samples: dict) -> None:
     assert figures.latency(samples) is None
 
 
+PERCENT: MetricRecord = {"name": "accuracy", "unit": "%", "higher_is_better": True}
+
+
 @pytest.mark.parametrize("values", [[3.0], [3.0, 3.0], [0.0, 0.0]])
 def test_runs_without_spread(values: list[float]) -> None:
     drawn(figures.latency({"dense": values, "slim": []}))
 
 
 def test_stages_are_drawn_on_one_scale() -> None:
-    root = drawn(figures.stages({"dense": 80.0, "after surgery": 20.0, "after retraining": None}))
+    root = drawn(figures.stages({"dense": 80.0, "after surgery": 20.0, "after retraining": None}, PERCENT))
     full = [float(each.get("width")) for each in root.findall("./rect[@class='gone']")]
     dense = float(root.find("./rect[@class='dense']").get("width"))
     slim = float(root.find("./rect[@class='slim']").get("width"))
     assert [dense / full[0], slim / full[1]] == pytest.approx([0.8, 0.2], abs=1e-3)
-    assert figures.stages({"dense": None}) is None
+    assert figures.stages({"dense": None}, PERCENT) is None
+
+
+def test_stages_of_an_error_reach_to_the_largest() -> None:
+    rmse: MetricRecord = {"name": "rmse", "unit": "m", "higher_is_better": False}
+    root = drawn(figures.stages({"dense": 0.02, "after surgery": 0.08}, rmse))
+    full = [float(each.get("width")) for each in root.findall("./rect[@class='gone']")]
+    dense = float(root.find("./rect[@class='dense']").get("width"))
+    slim = float(root.find("./rect[@class='slim']").get("width"))
+    assert [dense / full[0], slim / full[1]] == pytest.approx([0.25, 1], abs=1e-3)
+    assert "rmse, m on the test set" in [each.text for each in root.findall("text")]
+    drawn(figures.stages({"dense": 0.0}, rmse))
 
 
 @pytest.mark.parametrize("points", [[(1, 0.5)], [(0, 0.0), (1, 0.0)], [(e, 0.1**e) for e in range(200)]])

@@ -22,8 +22,9 @@ CONTRACT = {
     "model": str,
     "method": str,
     "steps": list,
-    "dense": {"params": int, "macs": int, "onnx_bytes": int, "accuracy": MAYBE},
-    "slim": {"params": int, "macs": int, "onnx_bytes": int, "accuracy": MAYBE},
+    "dense": {"params": int, "macs": int, "onnx_bytes": int, "accuracy": MAYBE, "metric": MAYBE},
+    "slim": {"params": int, "macs": int, "onnx_bytes": int, "accuracy": MAYBE, "metric": MAYBE},
+    "metric": {"name": str, "unit": str, "higher_is_better": bool},
     "ratios": {"params": NUMBER, "macs": NUMBER, "latency": MAYBE, "latency_ci95": (list, type(None))},
     "certificate": {"kind": str, "max_abs_error": NUMBER, "ok": bool},
     "onnx": {"opset": int, "max_abs_error": NUMBER, "ok": bool},
@@ -76,7 +77,9 @@ def test_numbers_of_a_measured_run(trained) -> None:
     assert report["ratios"]["latency"] == 1.604
     assert report["ratios"]["latency_ci95"] == [1.571, 1.633]
     assert report["dense"]["accuracy"] == 91.42
-    assert report["slim"]["accuracy"] == 90.88  # the last stage's
+    assert report["slim"]["accuracy"] == report["slim"]["metric"] == 90.88  # the last stage's
+    assert report["accuracy_steps"] == report["metric_steps"]
+    assert report["metric"] == {"name": "accuracy", "unit": "%", "higher_is_better": True}
     assert (report["groups"]["total"], report["groups"]["pruned"]) == (31, 27)
     assert report["groups"]["frozen"] == [{"name": "linear", "reason": "these are the model's outputs"}]
     assert report["retrained"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from compressor.report import words
+from compressor.report.schema import MetricRecord
 
 
 @pytest.mark.parametrize(
@@ -43,8 +44,22 @@ def test_a_number_in_words(form: Callable[[object], str], value: object, expecte
 def test_ratio_and_points() -> None:
     assert words.ratio(1.6049, [1.571, 1.633]) == "1.60x [1.57, 1.63]"
     assert words.ratio(None) == "-"
-    assert words.points(91.42, 90.88) == "-0.54 points"
-    assert words.points(None, 90.88) == "-"
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "expected"),
+    [
+        ("accuracy", "%", ("Accuracy", "80.00 %", "64.00 %", "-16.00 points")),
+        ("rmse", "m", ("RMSE", "80.0 m", "64.0 m", "-20.00 %")),
+        ("mean IoU", "", ("Mean IoU", "80.0", "64.0", "-20.00 %")),
+    ],
+)
+def test_a_metric_in_its_own_words(name: str, unit: str, expected: tuple[str, ...]) -> None:
+    metric: MetricRecord = {"name": name, "unit": unit, "higher_is_better": unit == "%"}
+    told = (words.name_of(metric), words.quality(80.0, metric), words.quality(64.0, metric))
+    assert (*told, words.change(80.0, 64.0, metric)) == expected
+    assert words.quality(None, metric) == words.change(None, 64.0, metric) == words.change(80.0, None, metric) == "-"
+    assert words.change(0.0, 1.0, metric) == ("+1.00 points" if unit == "%" else "-")
 
 
 @pytest.mark.parametrize(

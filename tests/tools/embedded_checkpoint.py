@@ -20,7 +20,7 @@ from compressor.core import Optimizer, Train
 from compressor.models.cifar import cifar_resnet
 from compressor.schedules import onecycle
 from compressor.training.data import open_data
-from compressor.training.evaluate import accuracy
+from compressor.training.evaluate import measure
 from compressor.training.loop import train
 
 INPUT = (1, 8, 8)
@@ -43,7 +43,9 @@ def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else default
     header = {"input": json.dumps(INPUT), "mean": json.dumps(MEAN), "std": json.dumps(STD)}
     path.write_bytes(save(module.state_dict(), metadata=header))
-    print(f"{path}: {path.stat().st_size} bytes, test accuracy {accuracy(module, data):.2f} %")
+    print(
+        f"{path}: {path.stat().st_size} bytes, test accuracy {measure(module, data.val_batches(64), data.task.metric):.2f} %"
+    )
 
 
 if __name__ == "__main__":

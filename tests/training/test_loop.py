@@ -24,6 +24,7 @@ from compressor.training.images import ImageData
 from compressor.training.loop import train
 from compressor.training.optimizers import make_optimizer
 from compressor.training.splits import Split
+from compressor.training.tasks import classification
 
 SGD = Optimizer("sgd", lr=0.05, momentum=0.9, weight_decay=1e-2, nesterov=True)
 STEP = Train(epochs=3, batch_size=8, optimizer=SGD, schedule=cosine(3), precision="fp32")
@@ -34,7 +35,7 @@ def toy_data(count: int = 44, *, augmented: bool = True) -> ImageData:
     images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 4, (count,), generator=generator)
     split = Split("toy", images, labels, [f"item {index}" for index in range(count)])
-    return ImageData("toy", 4, (0.5,) * 3, (0.25,) * 3, split, split, augmented=augmented)
+    return ImageData("toy", 4, (0.5,) * 3, (0.25,) * 3, split, split, augment="cifar" if augmented else "none")
 
 
 def toy_net(dropout: float = 0.3) -> nn.Sequential:
@@ -282,7 +283,7 @@ def test_a_loss_that_is_not_finite_names_the_place_and_a_way_out() -> None:
 
 def test_progress_is_told_a_few_times_a_second() -> None:
     class Slow:
-        name, num_classes, train_size = "slow", 4, 6
+        name, num_classes, train_size, task = "slow", 4, 6, classification()
 
         def train_batches(
             self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: tuple[int, int] = (0, 1)
@@ -293,6 +294,9 @@ def test_progress_is_told_a_few_times_a_second() -> None:
 
         def plain_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
             raise AssertionError
+
+        def held_out_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+            raise AssertionError("nothing is chosen here")
 
         def val_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
             raise AssertionError("the test set is not read while training")
