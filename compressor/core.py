@@ -144,11 +144,21 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Optimizer:
-    name: Literal["sgd", "adamw"]
+    name: Literal["sgd", "adam", "adamw"]
     lr: float
     momentum: float = 0.9
     weight_decay: float = 0.0
     nesterov: bool = False
+    decay_all: bool = True  # False = no decay of biases and normalisations
+
+
+@dataclass(frozen=True, slots=True)
+class Distill:
+    """Learn from the dense model as well: `(1 - weight) * task + weight * answers + features * maps`."""
+
+    temperature: float = 4.0
+    weight: float = 0.5
+    features: float = 0.0
 
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -208,10 +218,17 @@ class Train:
     stage: str = "retraining"  # what it is for
     precision: Precision = "auto"
     label_smoothing: float = 0.0
+    mixup: float = 0.0  # alpha of its Beta distribution; 0 = no
+    cutmix: float = 0.0  # likewise
+    distill: Distill | None = None
+    clip: float | None = None  # largest norm of all gradients together
+    ema: float | None = None  # decay of the average of the weights that is kept in the end
+    keep: Literal["last", "best"] = "last"  # which epoch's weights: best = on the held-out split
 
     def __str__(self) -> str:
         length = f"{self.epochs} epochs" if self.iterations is None else f"{self.iterations} iterations"
-        return f"Train({length}, {self.optimizer.name})"
+        more = {"distilled": self.distill, "mixup": self.mixup, "cutmix": self.cutmix, "EMA": self.ema}
+        return f"Train({', '.join([length, self.optimizer.name, *(name for name, on in more.items() if on)])})"
 
 
 Step = Choose | Remove | Recalibrate | Train

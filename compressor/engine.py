@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressor.core import (
     Certificate,
@@ -57,6 +57,7 @@ class Work:
     """What flows through the steps: the model as it is now, and what is known of how it got there."""
 
     model: LoadedModel
+    dense: nn.Module  # the model the run began with
     original: Cost  # what targets are shares of
     structure: Structure
     plan: PrunePlan | None = None
@@ -76,7 +77,7 @@ def begin(model: LoadedModel, around: Surroundings) -> Work:
     inputs = example(model)
     structure = analyse(model.module, inputs, name=model.name)
     original = model.original or structure.cost.of(PrunePlan({}))
-    work = Work(model, original, structure, groups=structure.groups)
+    work = Work(model, model.module, original, structure, groups=structure.groups)
     work = _measured(_timed(work, "analyse", start), "dense", around)
     if around.data is not None and around.data.num_classes and work.quality["dense"] < 130 / around.data.num_classes:
         doubt = f"the dense model is near chance ({work.quality['dense']:.2f} %) on {around.data.name}"
@@ -172,6 +173,7 @@ def _train(step: Train, work: Work, around: Surroundings) -> Work:
         seed=around.seed,
         emit=around.emit,
         checkpoint=checkpoint,
+        teacher=work.dense if step.distill else None,
         momentum=work.momentum,
     )
     return replace(work, model=replace(work.model, module=module), momentum=trained.momentum)

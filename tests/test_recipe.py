@@ -251,7 +251,7 @@ FAULTS = [
         "epochs: 10\n  precision: fp16",
         "r.yaml:7:14: retrain.precision is 'fp16'; did you mean bf16? allowed: auto, fp32 or bf16",
     ),
-    ("name: sgd", "name: sdg", "r.yaml:7:21: retrain.optimizer.name is 'sdg'; did you mean sgd? allowed: sgd, adamw"),
+    ("name: sgd", "name: sdg", "r.yaml:7:21: retrain.optimizer.name is 'sdg'; did you mean sgd? allowed: sgd, adam"),
     ("name: sgd", "name: adamw", "r.yaml:7:38: retrain.optimizer.momentum is not a key; allowed: name, lr, weight_d"),
     ("lr: 1e-2", "lr: fast", "r.yaml:7:30: retrain.optimizer.lr is 'fast'; allowed: a number"),
     ("lr: 1e-2", "lr: 0", "r.yaml:7:30: retrain.optimizer.lr is 0; allowed: a number above 0"),
@@ -425,7 +425,8 @@ def test_without_retraining_a_schedule_outlives_nothing(write: Write) -> None:
 # ---------------------------------------------------------------- --set
 
 
-SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}
+SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False, "decay_all": True}
+ADAMW = {"name": "adamw", "lr": 0.01, "weight_decay": 0.01, "decay_all": False}
 
 
 @pytest.mark.parametrize(
@@ -451,7 +452,7 @@ SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "nester
         (["retrain.optimizer.lr=0.05", "retrain.schedule.name=lrw"], "retrain.optimizer", {**SGD, "lr": 0.05}),
         (["retrain.schedule.name=lrw", "retrain.optimizer.lr=0.05"], "retrain.optimizer", {**SGD, "lr": 0.05}),
         (["retrain.optimizer={lr: 0.05}", "retrain.schedule.name=lrw"], "retrain.optimizer", {**SGD, "lr": 0.05}),
-        (["retrain.optimizer.name=adamw"], "retrain.optimizer", {"name": "adamw", "lr": 0.01, "weight_decay": 0.01}),
+        (["retrain.optimizer.name=adamw"], "retrain.optimizer", ADAMW),
         (["prune.layers=[{match: a}, {match: b}]", "prune.layers.1.ratio=30%"], "prune.layers.1.ratio", "30%"),
         (["model.input=[1, 8, 8]"], "model.input", [1, 8, 8]),
     ],

@@ -9,7 +9,8 @@ from typing import Any
 from compressor.errors import RecipeError
 from compressor.methods import methods
 from compressor.recipe.located import Located, Path, Place, dotted, has, parse
-from compressor.recipe.retrain import OPTIMIZERS, SCHEDULES
+from compressor.recipe.optimizers import OPTIMIZERS
+from compressor.recipe.retrain import SCHEDULES
 from compressor.recipe.values import given
 
 _KEY = re.compile(r"[\w-]+(?:\.[\w-]+)*")

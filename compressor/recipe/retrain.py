@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from compressor import core
+from compressor.recipe.optimizers import ORIGINAL_LR, SGD, AnyOptimizer
 from compressor.recipe.original import CLR, FT, LRW, SLR
 from compressor.recipe.schedules import (
     Constant,
@@ -31,47 +32,23 @@ from compressor.recipe.values import (
     refused_keys,
 )
 
-ORIGINAL_LR = 0.1  # of SGD where the dense model was trained, in nearly all of the literature
-
-# ---------------------------------------------------------------- optimizers
-
-
-class SGD(Block):
-    name: Literal["sgd"] = "sgd"
-    lr: Positive = Field(
-        default=0.01,
-        description="base learning rate, what the schedule's factor multiplies; beside ft, lrw, slr and clr it is "
-        f"the base rate of the ORIGINAL training, and {ORIGINAL_LR} where it is not written",
-    )
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
-    weight_decay: NotNegative = 5e-4
-    nesterov: Truth = Field(default=False, description="needs a momentum above 0")
-
-    @field_validator("nesterov")
-    @classmethod
-    def _has_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
-        if nesterov and info.data.get("momentum") == 0:
-            raise refused_keys("sgd", [("", "false while momentum is 0")])
-        return nesterov
-
-    def to_core(self) -> core.Optimizer:
-        return core.Optimizer("sgd", self.lr, self.momentum, self.weight_decay, self.nesterov)
-
-
-class AdamW(Block):
-    name: Literal["adamw"] = "adamw"
-    lr: Positive = Field(default=1e-3, description="base learning rate, what the schedule's factor multiplies")
-    weight_decay: NotNegative = 0.01
-
-    def to_core(self) -> core.Optimizer:
-        return core.Optimizer("adamw", self.lr, weight_decay=self.weight_decay)
-
-
-OPTIMIZERS: dict[str, type[Block]] = {"sgd": SGD, "adamw": AdamW}
-
 # An unnamed one is a cosine.
 AnySchedule = Cosine | OneCycle | Polynomial | Step | Multistep | Halving | Constant | FT | LRW | SLR | CLR
 SCHEDULES: dict[str, type[Schedule]] = {kind.model_fields["name"].default: kind for kind in get_args(AnySchedule)}
+
+
+class Distill(Block):
+    """Distillation costs a forward pass of the dense model each iteration, and no file."""
+
+    teacher: Literal["dense"] = "dense"
+    temperature: Positive = Field(default=4.0, description="softens the answers of both")
+    weight: Annotated[Number, Field(ge=0, le=1)] = Field(
+        default=0.5, description="share of the dense model's answers; the rest is the labels'"
+    )
+    features: NotNegative = Field(default=0.0, description="weight of feature maps, where shapes match")
+
+    def to_core(self) -> core.Distill:
+        return core.Distill(self.temperature, self.weight, self.features)
 
 
 class Retrain(Block):
@@ -79,12 +56,23 @@ class Retrain(Block):
 
     epochs: Annotated[Whole, Field(ge=0)] = Field(default=0, description="0 = do not retrain")
     batch_size: Count = 128
-    optimizer: Annotated[SGD | AdamW, Field(discriminator="name"), named("sgd")] = SGD()
+    optimizer: Annotated[AnyOptimizer, Field(discriminator="name"), named("sgd")] = SGD()
     schedule: Annotated[AnySchedule, Field(discriminator="name"), named("cosine")] = Cosine()
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto = bf16 where this machine gains by it"
     )
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    mixup: NotNegative = Field(default=0.0, description="alpha of the Beta distribution images are mixed by; 0 = no")
+    cutmix: NotNegative = Field(default=0.0, description="alpha of the Beta distribution of areas; 0 = no")
+    distill: Distill | None = Field(default=None, description="learn from the dense model as well; null = no")
+    clip: Positive | None = Field(default=None, description="largest norm of all gradients together; null = any")
+    ema: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="decay of the average of the weights kept in the end, such as 0.999; null = none",
+    )
+    keep: Literal["last", "best"] = Field(
+        default="last", description="best = the epoch that does best on the held-out split; needs data.holdout"
+    )
     recalibrate: Truth = Field(default=True, description="estimate BatchNorm statistics anew after surgery")
 
     @model_validator(mode="before")
@@ -119,4 +107,10 @@ class Retrain(Block):
             schedule=self.schedule.to_core(self.epochs, self.optimizer.lr),
             precision=self.precision,
             label_smoothing=self.label_smoothing,
+            mixup=self.mixup,
+            cutmix=self.cutmix,
+            distill=self.distill.to_core() if self.distill else None,
+            clip=self.clip,
+            ema=self.ema,
+            keep=self.keep,
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from compressor.core import Constraint
 from compressor.training.runtime import Runtime
@@ -19,9 +20,16 @@ Iterate = Callable[[Tensor, Tensor, int, float], float]
 
 
 def iteration(
-    objective: Objective, optimizer: torch.optim.Optimizer, constraints: Sequence[Constraint], runtime: Runtime
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    constraints: Sequence[Constraint],
+    clip: float | None,
+    runtime: Runtime,
 ) -> Iterate:
     """The step of `optimizer` on `objective` plus the terms of `constraints`, mean over all processes.
+
+    Gradients whose norm, over all weights together, is above `clip` are scaled down to it (Pascanu et al., ICML 2013,
+    arXiv:1211.5063).
 
     Where the objective is not finite, its value is returned and nothing has been changed.
     """
@@ -40,6 +48,8 @@ def iteration(
         runtime.backward(loss)
         for constraint in constraints:
             constraint.on_gradients(number)
+        if clip is not None:
+            clip_grad_norm_((each for group in optimizer.param_groups for each in group["params"]), clip)
         optimizer.step()
         for constraint in constraints:
             constraint.on_weights(number)

@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from compressor.core import Bind, Data, Emit, Momentum, Task, Train
+from compressor.core import Bind, Data, Emit, Momentum, Train
 from compressor.errors import VerificationFailed
+from compressor.training.average import averaged
+from compressor.training.best import Best
 from compressor.training.checkpoint import Checkpoint
-from compressor.training.iteration import Iterate, Objective, everything_trains, iteration
+from compressor.training.iteration import Iterate, everything_trains, iteration
 from compressor.training.memory import keep_freed_memory
-from compressor.training.nested import in_float32
+from compressor.training.objective import objective
 from compressor.training.optimizers import make_optimizer, momentum_of, recall
 from compressor.training.precision import layout, uses_bf16
 from compressor.training.progress import Progress, Record
@@ -41,6 +44,7 @@ def train(
     seed: int,
     emit: Emit,
     checkpoint: Checkpoint | None = None,
+    teacher: nn.Module | None = None,
     constraints: Sequence[Bind] = (),
     momentum: Momentum | None = None,
     runtime: Runtime | None = None,
@@ -49,6 +53,7 @@ def train(
 
     The same seed on the same machine and threads gives the same weights; a run that finds its `checkpoint` goes on
     from there, to the same weights bit for bit. `momentum`: what the optimizer remembers of an earlier training.
+    `teacher`: the dense model, where `step` distils from it.
     Raises VerificationFailed when the loss is not finite; the checkpoint then holds a state from before.
     """
     keep_freed_memory()
@@ -61,31 +66,21 @@ def train(
     total = step.epochs * per_epoch if step.iterations is None else step.iterations
     bound = [bind(module, total) for bind in constraints]
     forward, stepper = runtime.prepare(module, optimizer)
-    iterate = iteration(objective(forward, data.task, step), stepper, bound, runtime)
-    session = Session(module, optimizer, iterate, per_epoch, total)
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)  # dropout; the data have generators of their own
+    with objective(module, forward, data, step, teacher) as loss, torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)  # dropout and mixing; the data have generators of their own
+        iterate = iteration(loss, stepper, bound, step.clip, runtime)
+        best = Best() if step.keep == "best" else None
+        session = Session(module, optimizer, iterate, per_epoch, total, averaged(module, step.ema), best)
         if checkpoint and (found := checkpoint.restore()):
             session.load(found)
         module.train()
         while session.progress.iterations < total:
             session.epoch(data, step, seed, emit, checkpoint, runtime.part)
+    module.load_state_dict(session.result())
     module.to(memory_format=torch.contiguous_format)
     module.zero_grad(set_to_none=True)
     module.eval()
     return Trained(tuple(session.progress.records), momentum_of(module, optimizer))
-
-
-def objective(forward: nn.Module, task: Task, step: Train) -> Objective:
-    """The task's loss, in float32."""
-    bf16 = uses_bf16(step.precision)
-
-    def loss(images: Tensor, targets: Any) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            output = forward(images.contiguous(memory_format=layout(bf16)))
-        return task.loss(in_float32(output), targets, step.label_smoothing)
-
-    return loss
 
 
 @dataclass(slots=True)
@@ -97,6 +92,8 @@ class Session:
     iterate: Iterate
     per_epoch: int  # iterations
     total: int  # iterations
+    average: AveragedModel | None
+    best: Best | None
     progress: Progress = field(default_factory=Progress)
 
     def epoch(
@@ -111,6 +108,8 @@ class Session:
             loss = self.iterate(images, targets, now.iterations, lr)
             if not math.isfinite(loss):
                 raise _diverged(now, loss, step.optimizer.lr)
+            if self.average is not None:
+                self.average.update_parameters(self.module)
             ended = time.perf_counter()
             now.add(loss, len(images) * part[1], ended - started)
             started = ended
@@ -122,6 +121,8 @@ class Session:
             if checkpoint and checkpoint.is_due:
                 checkpoint.save(self.state)
         record = now.close_epoch(step.optimizer.lr * step.schedule(before))
+        if self.best is not None:
+            record["held_out"] = self.best.offer(self.candidate, data)
         if checkpoint:
             checkpoint.save(self.state)
         emit("epoch", {**record, "epochs": math.ceil(self.total / self.per_epoch), "stage": step.stage})
@@ -132,6 +133,8 @@ class Session:
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
             "progress": asdict(self.progress),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "best": self.best.state() if self.best is not None else None,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -140,6 +143,20 @@ class Session:
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         self.progress = Progress(**state["progress"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if self.best is not None:
+            self.best.load(state["best"])
+
+    @property
+    def candidate(self) -> nn.Module:
+        """What the weights would be if training ended here."""
+        return self.module if self.average is None else self.average.module
+
+    def result(self) -> Mapping[str, Tensor]:
+        """The weights to keep, at the end."""
+        best = self.best.weights if self.best is not None else None
+        return best or self.candidate.state_dict()
 
     def _told(self, step: Train) -> dict[str, object]:
         now = self.progress

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-import torch
+from itertools import compress
+
 from torch import nn
+from torch.optim import SGD, Adam, AdamW
+from torch.optim import Optimizer as TorchOptimizer
 
 from compressor.core import Momentum, Optimizer
 
 
-def make_optimizer(module: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """SGD decays every parameter, as the literature does; AdamW (arXiv:1711.05101) no bias and no normalisation."""
-    parameters = list(module.parameters())
-    if settings.name == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.nesterov,
-            foreach=True,
-        )
+def make_optimizer(module: nn.Module, settings: Optimizer) -> TorchOptimizer:
+    """SGD (with Nesterov's momentum), Adam (Kingma and Ba, arXiv:1412.6980) or AdamW (arXiv:1711.05101).
+
+    Without `decay_all`, biases, normalisations and what the model itself lists (`no_weight_decay`: tokens, positions)
+    are not decayed.
+    """
+    spared = set(getattr(module, "no_weight_decay", tuple)())
+    decayed = [settings.decay_all or (each.ndim > 1 and name not in spared) for name, each in module.named_parameters()]
     groups = [
-        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
+        {"params": list(compress(module.parameters(), chosen)), "weight_decay": decay}
+        for chosen, decay in ((decayed, settings.weight_decay), ([not each for each in decayed], 0.0))
+        if any(chosen)
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr, foreach=True)
+    match settings.name:
+        case "sgd":
+            return SGD(groups, settings.lr, settings.momentum, nesterov=settings.nesterov, foreach=True)
+        case "adam":
+            return Adam(groups, settings.lr, foreach=True)
+        case "adamw":
+            return AdamW(groups, settings.lr, foreach=True)
 
 
-def momentum_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> Momentum:
+def momentum_of(module: nn.Module, optimizer: TorchOptimizer) -> Momentum:
     """What the optimizer remembers of each parameter, by its name: (momentum_buffer) of SGD, (exp_avg, ...) of Adam."""
     return {
         name: {key: value.detach().cpu() for key, value in optimizer.state[parameter].items() if value is not None}
@@ -36,9 +42,9 @@ def momentum_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> Momentum
     }
 
 
-def recall(module: nn.Module, optimizer: torch.optim.Optimizer, momentum: Momentum) -> None:
+def recall(module: nn.Module, optimizer: TorchOptimizer, momentum: Momentum) -> None:
     """Give a new optimizer what `momentum_of` took from one of its kind; of another kind, nothing."""
-    keys = {"momentum_buffer"} if isinstance(optimizer, torch.optim.SGD) else {"step", "exp_avg", "exp_avg_sq"}
+    keys = {"momentum_buffer"} if isinstance(optimizer, SGD) else {"step", "exp_avg", "exp_avg_sq"}
     for name, parameter in module.named_parameters():
         remembered = momentum.get(name, {})
         if remembered.keys() == keys:

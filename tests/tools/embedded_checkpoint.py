@@ -43,9 +43,8 @@ def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else default
     header = {"input": json.dumps(INPUT), "mean": json.dumps(MEAN), "std": json.dumps(STD)}
     path.write_bytes(save(module.state_dict(), metadata=header))
-    print(
-        f"{path}: {path.stat().st_size} bytes, test accuracy {measure(module, data.val_batches(64), data.task.metric):.2f} %"
-    )
+    accuracy = measure(module, data.val_batches(64), data.task.metric)
+    print(f"{path}: {path.stat().st_size} bytes, test accuracy {accuracy:.2f} %")
 
 
 if __name__ == "__main__":

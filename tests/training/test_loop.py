@@ -15,48 +15,15 @@ from typing import Literal
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import SGD, STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
-from compressor.core import Optimizer, Train
+from compressor.core import Optimizer
 from compressor.errors import RecipeError, VerificationFailed
-from compressor.schedules import constant, cosine
+from compressor.schedules import constant
 from compressor.training.checkpoint import Checkpoint
-from compressor.training.images import ImageData
 from compressor.training.loop import train
 from compressor.training.optimizers import make_optimizer
-from compressor.training.splits import Split
 from compressor.training.tasks import classification
-
-SGD = Optimizer("sgd", lr=0.05, momentum=0.9, weight_decay=1e-2, nesterov=True)
-STEP = Train(epochs=3, batch_size=8, optimizer=SGD, schedule=cosine(3), precision="fp32")
-
-
-def toy_data(count: int = 44, *, augmented: bool = True) -> ImageData:
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 4, (count,), generator=generator)
-    split = Split("toy", images, labels, [f"item {index}" for index in range(count)])
-    return ImageData("toy", 4, (0.5,) * 3, (0.25,) * 3, split, split, augment="cifar" if augmented else "none")
-
-
-def toy_net(dropout: float = 0.3) -> nn.Sequential:
-    torch.manual_seed(7)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3, bias=False),
-        nn.BatchNorm2d(6),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.Flatten(),
-        nn.Linear(216, 4),
-    )
-
-
-def quiet(event: str, fields: Mapping[str, object]) -> None:
-    del event, fields
-
-
-def same(a: nn.Module, b: nn.Module) -> bool:
-    theirs = b.state_dict()
-    return all(torch.equal(each, theirs[name]) for name, each in a.state_dict().items())
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -91,7 +58,7 @@ def test_equals_sgd_written_out(nesterov: bool) -> None:
 
 def test_adamw_decays_matrices_only_and_sgd_everything() -> None:
     module = toy_net()
-    groups = make_optimizer(module, Optimizer("adamw", lr=1e-3, weight_decay=0.1)).param_groups
+    groups = make_optimizer(module, Optimizer("adamw", lr=1e-3, weight_decay=0.1, decay_all=False)).param_groups
     decay = {id(each): group["weight_decay"] for group in groups for each in group["params"]}
     assert {name: decay[id(each)] for name, each in module.named_parameters()} == {
         "0.weight": 0.1, "1.weight": 0.0, "1.bias": 0.0, "5.weight": 0.1, "5.bias": 0.0,
@@ -137,10 +104,6 @@ def test_frozen_parameters_are_trained() -> None:
     assert not any(torch.equal(each, old) for each, old in zip(module.parameters(), before, strict=True))
 
 
-class Interrupted(Exception):
-    pass
-
-
 @pytest.mark.parametrize("optimizer", [SGD, Optimizer("adamw", lr=1e-3, weight_decay=0.1)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("epochs_done", [1, 2, 3])
@@ -172,23 +135,6 @@ def test_resumes_bit_for_bit(
     assert told == list(range(epochs_done + 1, 4))
     assert [each["loss"] for each in records] == [each["loss"] for each in expected]
     assert same(resumed, undisturbed)
-
-
-class Halt:
-    """A constraint that does nothing until it ends the run."""
-
-    def __init__(self, module: nn.Module, total: int, at: int) -> None:
-        self.at = at
-
-    def loss(self, iteration: int) -> None:
-        return None
-
-    def on_gradients(self, iteration: int) -> None:
-        pass
-
-    def on_weights(self, iteration: int) -> None:
-        if iteration == self.at:
-            raise Interrupted
 
 
 @pytest.mark.parametrize("at", [1, 4, 5, 7, 14])

@@ -1,0 +1,66 @@
+"""A network and a data set that train in an instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from compressor.core import Optimizer, Train
+from compressor.schedules import cosine
+from compressor.training.images import ImageData
+from compressor.training.splits import Split
+
+SGD = Optimizer("sgd", lr=0.05, momentum=0.9, weight_decay=1e-2, nesterov=True)
+STEP = Train(epochs=3, batch_size=8, optimizer=SGD, schedule=cosine(3), precision="fp32")
+
+
+def toy_data(count: int = 44, *, augmented: bool = True) -> ImageData:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 4, (count,), generator=generator)
+    split = Split("toy", images, labels, [f"item {index}" for index in range(count)])
+    return ImageData("toy", 4, (0.5,) * 3, (0.25,) * 3, split, split, augment="cifar" if augmented else "none")
+
+
+def toy_net(dropout: float = 0.3) -> nn.Sequential:
+    torch.manual_seed(7)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+        nn.Linear(216, 4),
+    )
+
+
+def quiet(event: str, fields: Mapping[str, object]) -> None:
+    del event, fields
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    theirs = b.state_dict()
+    return all(torch.equal(each, theirs[name]) for name, each in a.state_dict().items())
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Halt:
+    """A constraint that does nothing until it ends the run."""
+
+    def __init__(self, module: nn.Module, total: int, at: int) -> None:
+        self.at = at
+
+    def loss(self, iteration: int) -> None:
+        return None
+
+    def on_gradients(self, iteration: int) -> None:
+        pass
+
+    def on_weights(self, iteration: int) -> None:
+        if iteration == self.at:
+            raise Interrupted
