@@ -309,6 +309,8 @@ class Data(Protocol):
     def num_classes(self) -> int | None: ...  # None = the targets are no classes
     @property
     def train_size(self) -> int: ...
+    @property
+    def holds_out(self) -> bool: ...  # whether there is a held-out split
 
     def train_batches(
         self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: tuple[int, int] = (0, 1)

@@ -1,4 +1,4 @@
-"""The epoch that does best on the held-out split."""
+"""How a network does on the held-out split, and the epoch that does best there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compressor.core import Data
-from compressor.errors import RecipeError
+from compressor.core import Data, Metric
 from compressor.training.evaluate import BATCH_SIZE, measure
+
+
+def on_held_out(module: nn.Module, data: Data) -> float | None:
+    """The task's metric on the held-out split; None where nothing is held out."""
+    if not data.holds_out:
+        return None
+    return measure(module, data.held_out_batches(BATCH_SIZE), data.task.metric)
 
 
 @dataclass(slots=True)
@@ -20,21 +26,11 @@ class Best:
     value: float | None = None
     weights: Mapping[str, Tensor] | None = None
 
-    def offer(self, module: nn.Module, data: Data) -> float:
-        """Measure `module` on the held-out split, and keep its weights if it is better than all before.
-
-        Raises RecipeError where the data hold nothing out: the test set is not there to choose by.
-        """
-        batches = list(data.held_out_batches(BATCH_SIZE))
-        if not batches:
-            found = "best, with nothing held out of the training images to tell by"
-            raise RecipeError("retrain", "keep", found, "set data.holdout=10%, or retrain.keep=last")
-        metric = data.task.metric
-        value = measure(module, batches, metric)
+    def offer(self, value: float, module: nn.Module, metric: Metric) -> None:
+        """Keep the weights of `module` if its value is better than all before."""
         if self.value is None or (value > self.value if metric.higher_is_better else value < self.value):
             self.value = value
             self.weights = {name: each.detach().clone() for name, each in module.state_dict().items()}
-        return value
 
     def state(self) -> dict[str, Any]:
         return {"value": self.value, "weights": self.weights}

@@ -52,6 +52,10 @@ class ImageData:
         return len(self.train.names) - len(self.held_out)
 
     @property
+    def holds_out(self) -> bool:
+        return len(self.held_out) > 0
+
+    @property
     def val_size(self) -> int:
         return len(self.val.names)
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from compressor.core import Bind, Data, Emit, Momentum, Train
-from compressor.errors import VerificationFailed
+from compressor.errors import RecipeError, VerificationFailed
 from compressor.training.average import averaged
-from compressor.training.best import Best
+from compressor.training.best import Best, on_held_out
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.iteration import Iterate, everything_trains, iteration
 from compressor.training.memory import keep_freed_memory
@@ -54,8 +54,12 @@ def train(
     The same seed on the same machine and threads gives the same weights; a run that finds its `checkpoint` goes on
     from there, to the same weights bit for bit. `momentum`: what the optimizer remembers of an earlier training.
     `teacher`: the dense model, where `step` distils from it.
-    Raises VerificationFailed when the loss is not finite; the checkpoint then holds a state from before.
+    Raises VerificationFailed when the loss is not finite; the checkpoint then holds a state from before. Raises
+    RecipeError where the best epoch is to be kept and nothing is held out: the test set is not there to choose by.
     """
+    if step.keep == "best" and not data.holds_out:
+        found = "best, with nothing held out of the training images to tell by"
+        raise RecipeError("retrain", "keep", found, "set data.holdout=10%, or retrain.keep=last")
     keep_freed_memory()
     runtime = runtime or alone()
     everything_trains(module)
@@ -71,8 +75,8 @@ def train(
         iterate = iteration(loss, stepper, bound, step.clip, runtime)
         best = Best() if step.keep == "best" else None
         session = Session(module, optimizer, iterate, per_epoch, total, averaged(module, step.ema), best)
-        if checkpoint and (found := checkpoint.restore()):
-            session.load(found)
+        if checkpoint and (state := checkpoint.restore()):
+            session.load(state)
         module.train()
         while session.progress.iterations < total:
             session.epoch(data, step, seed, emit, checkpoint, runtime.part)
@@ -121,8 +125,10 @@ class Session:
             if checkpoint and checkpoint.is_due:
                 checkpoint.save(self.state)
         record = now.close_epoch(step.optimizer.lr * step.schedule(before))
-        if self.best is not None:
-            record["held_out"] = self.best.offer(self.candidate, data)
+        if (held_out := on_held_out(self.candidate, data)) is not None:
+            record["held_out"] = held_out
+            if self.best is not None:
+                self.best.offer(held_out, self.candidate, data.task.metric)
         if checkpoint:
             checkpoint.save(self.state)
         emit("epoch", {**record, "epochs": math.ceil(self.total / self.per_epoch), "stage": step.stage})

@@ -229,7 +229,7 @@ def test_a_loss_that_is_not_finite_names_the_place_and_a_way_out() -> None:
 
 def test_progress_is_told_a_few_times_a_second() -> None:
     class Slow:
-        name, num_classes, train_size, task = "slow", 4, 6, classification()
+        name, num_classes, train_size, holds_out, task = "slow", 4, 6, False, classification()
 
         def train_batches(
             self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: tuple[int, int] = (0, 1)

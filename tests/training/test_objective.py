@@ -136,7 +136,7 @@ class HeldOut:
     simply the last."""
 
     def __init__(self) -> None:
-        self.data, self.read = toy_data(), 0
+        self.data, self.read, self.holds_out = toy_data(), 0, True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.data, name)
