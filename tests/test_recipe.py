@@ -333,6 +333,42 @@ FAULTS = [
         "r.yaml:2:16: data.source is 'parket'; did you mean parquet? ",
     ),
     ("version: 1", "version: 1\ndata: {source: net.py}", "r.yaml:2:16: data.source is 'net.py'; allowed: parquet, "),
+    ("version: 1", "version: 1\ndata: {source: torchvision}", "r.yaml:2:16: data.source is 'torchvision'; allowed: p"),
+    (
+        "version: 1",
+        "version: 1\ndata: {source: digits, augment: cifra}",
+        "r.yaml:2:33: data.augment is 'cifra'; did you mean cifar? ",
+    ),
+    (
+        "version: 1",
+        "version: 1\ndata: {source: digits, task: regresion}",
+        "r.yaml:2:30: data.task is 'regresion'; did you mean regression? allowed: classification, regression or ",
+    ),
+    (
+        "version: 1",
+        "version: 1\nretrain: {label_smoothing: 0.1}\ndata: {source: a.py:b, task: regression}",
+        "r.yaml:3:30: data.task is 'regression'; allowed: classification while retrain.label_smoothing is not 0",
+    ),
+    (
+        "version: 1",
+        "version: 1\ndata: {source: digits, loss: l1}",
+        "r.yaml:2:30: data.loss is 'l1'; allowed: nothing while data.task is classification",
+    ),
+    (
+        "version: 1",
+        "version: 1\ndata: {source: digits, task: a.py:b, metric: mae}",
+        "r.yaml:2:46: data.metric is 'mae'; allowed: nothing while data.task is a.py:b",
+    ),
+    (
+        "version: 1",
+        "version: 1\ndata: {source: digits, holdout: 0}",
+        "r.yaml:2:33: data.holdout is 0; allowed: a share",
+    ),
+    (
+        "version: 1",
+        "version: 1\ndata: {source: digits, workers: -1}",
+        "r.yaml:2:33: data.workers is -1; allowed: auto or a whole number, 0 to 256",
+    ),
     ("version: 1", "version: 1\ndata: {source: digits, train: x}", "r.yaml:2:31: data.train is 'x'; allowed: no path"),
     (
         "version: 1",
@@ -529,7 +565,13 @@ optional = {
         st.none(),
         st.fixed_dictionaries(
             {"source": st.sampled_from(["folder", "parquet", "a b/net.py:make"])},
-            optional={"train": words.filter(bool), "augment": st.sampled_from(["cifar", "none"])},
+            optional={
+                "train": words.filter(bool),
+                "augment": st.sampled_from(["cifar", "none", "imagenet"]),
+                "task": st.sampled_from(["classification", "regression", "a b/net.py:task"]),
+                "holdout": shares,
+                "workers": st.one_of(st.just("auto"), st.integers(0, 8)),
+            },
         ),
     ),
     "export": st.fixed_dictionaries({}, optional={"opset": st.integers(18, 23), "dynamic_batch": st.booleans()}),

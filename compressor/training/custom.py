@@ -35,7 +35,6 @@ TORCHVISION: Mapping[str, tuple[dict[str, object], ...]] = {
     "KMNIST": _BY_TRAIN,
     "MNIST": _BY_TRAIN,
     "OxfordIIITPet": ({"split": "trainval"}, {"split": "test"}),
-    "QMNIST": _BY_TRAIN,
     "STL10": _BY_SPLIT,
     "SVHN": _BY_SPLIT,
     "StanfordCars": _BY_SPLIT,
@@ -144,7 +143,9 @@ def _targets(found: list[Any], labels: bool) -> Any:
 
 
 def _label(label: Any) -> int:
-    value = label.item() if isinstance(label, Tensor | np.generic) else label
+    single = isinstance(label, np.generic) or (isinstance(label, Tensor) and label.numel() == 1)
+    value = label.item() if single else label
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"label {value!r} is not an integer")
+        found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise TypeError(f"label {found} is not an integer; say what it is with data.task")
     return value

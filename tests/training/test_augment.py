@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor.training.augment import crop_and_flip
+from compressor.core import Augment
+from compressor.training.augment import Augmentation, augmentation, crop_and_flip
 from compressor.training.order import Words, keys
 
 
@@ -63,3 +65,53 @@ def test_what_happens_to_an_image_depends_on_its_key_alone() -> None:
     assert torch.equal(crop_and_flip(images, words(8, 5)), first)
     assert torch.equal(torch.cat([crop_and_flip(images[i : i + 1], words(8, 5)[i : i + 1]) for i in range(8)]), first)
     assert not torch.equal(crop_and_flip(images, words(8, 6)), first)
+
+
+@pytest.mark.parametrize("name", ["flip", "cifar", "imagenet", "trivialaugment", "randaugment"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_by_name_each_image_is_changed_by_its_own_key(name: Augment, channels: int) -> None:
+    images = torch.randint(0, 256, (6, channels, 12, 10), dtype=torch.uint8, generator=generator())
+    change = augmentation(name).change
+    assert change is not None
+    state = torch.get_rng_state()
+    first = change(images, words(6), (12, 10))
+    assert (first.shape, first.dtype) == (images.shape, torch.uint8)
+    assert torch.equal(torch.get_rng_state(), state), "nobody else's random numbers are touched"
+    torch.manual_seed(3)
+    for index in range(6):
+        assert torch.equal(change([images[index]], words(6)[index : index + 1], (12, 10))[0], first[index])
+    assert not torch.equal(change(images, words(6, 1), (12, 10)), first)
+
+
+def test_none_changes_nothing() -> None:
+    assert augmentation("none") == Augmentation()
+
+
+def test_flip_mirrors_every_second_time_and_does_no_more() -> None:
+    image = torch.arange(12, dtype=torch.uint8).reshape(1, 1, 3, 4)
+    change = augmentation("flip").change
+    assert change is not None
+    results = change(image.expand(2000, 1, 3, 4), words(2000), (3, 4))
+    same = (results == image).flatten(1).all(1)
+    assert (same | (results == image.flip(3)).flatten(1).all(1)).all()
+    assert abs(int(same.sum()) - 1000) < 5 * 500**0.5
+
+
+def test_imagenet_cuts_of_the_stated_size_and_shape() -> None:
+    """Of a picture of its own coordinates: 8 to 100 % of its area, 3/4 to 4/3 wide for its height."""
+    side = 240
+    picture = torch.arange(side, dtype=torch.uint8)
+    rows, columns = picture[:, None].expand(side, side), picture[None, :].expand(side, side)
+    change = augmentation("imagenet").change
+    assert change is not None
+    cuts = change([torch.stack([rows, columns, rows])] * 200, words(200), (64, 64)).float()
+    # Scaling h pixels to 64 makes each step h / 64: between the first and the last it is 63 h / 64, about.
+    height = (cuts[:, 0, -1].mean(1) - cuts[:, 0, 0].mean(1)).abs() * 64 / 63
+    width = (cuts[:, 1, :, -1].mean(1) - cuts[:, 1, :, 0].mean(1)).abs() * 64 / 63
+    area, shape = height * width / side**2, width / height
+    assert 0.07 < float(area.min()) < 0.15
+    assert 0.8 < float(area.max()) < 1.02
+    assert 0.7 < float(shape.min()) < 0.85
+    assert 1.2 < float(shape.max()) < 1.42
+    mirrored = (cuts[:, 1, :, -1].mean(1) < cuts[:, 1, :, 0].mean(1)).sum()
+    assert abs(int(mirrored) - 100) < 5 * 50**0.5

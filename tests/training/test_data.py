@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import shutil
+import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
 
+from compressor.core import Task
 from compressor.errors import DataError
+from compressor.recipe.schema import Recipe
+from compressor.stages import find_recipe_data
+from compressor.training.custom import TORCHVISION
 from compressor.training.data import open_data
 from compressor.training.find import infer_source
 from compressor.training.images import ImageData
+from compressor.training.tasks import classification, regression
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10-jpeg"
 
@@ -409,3 +418,214 @@ def test_cifar10() -> None:
     data = open_(base=SHARED, num_classes=10, input=(3, 32, 32), **infer_source(str(SHARED)))
     assert (data.train_size, data.val_size, data.num_classes) == (50_000, 10_000, 10)
     assert data.train.targets.bincount().tolist() == [5000] * 10
+
+
+# ---------------------------------------------------------------- held out, targets, tasks
+
+
+def labelled(folder: Path, labels: list[int]) -> Path:
+    write(folder / "train.parquet", [picture(index) for index in range(len(labels))], labels)
+    write(folder / "test.parquet", [picture(100 + label) for label in sorted(set(labels))], sorted(set(labels)))
+    return folder
+
+
+def test_the_held_out_split_is_never_trained_on(tmp_path: Path) -> None:
+    labels = [0] * 40 + [1] * 20 + [2] * 5
+    data = open_("parquet", labelled(tmp_path, labels), augment="none", holdout=0.2)
+    whole = {tuple(image.flatten().tolist()): index for index, image in enumerate(data.train.images)}
+
+    def rows(batches: Any) -> list[int]:
+        back = [((images * 0.25 + 0.5) * 255).round().to(torch.uint8) for images in batches]
+        return [whole[tuple(image.flatten().tolist())] for image in torch.cat(back)]
+
+    held = rows(images for images, _ in data.held_out_batches(4))
+    assert torch.tensor([labels[row] for row in held]).bincount().tolist() == [8, 4, 1]
+    assert held == sorted(held)
+    assert torch.equal(torch.cat([y for _, y in data.held_out_batches(4)]), torch.tensor([labels[row] for row in held]))
+    assert data.train_size == 65 - 13
+    for epoch in range(3):
+        trained = rows(images for images, _ in data.train_batches(52, epoch=epoch, seed=0))
+        assert sorted([*trained, *held]) == list(range(65))
+    assert not set(rows(data.plain_batches(10, images=1000))) & set(held)
+    augmented = open_("parquet", tmp_path, augment="cifar", holdout=0.2)
+    for ours, theirs in zip(augmented.held_out_batches(4), data.held_out_batches(4), strict=True):
+        assert torch.equal(ours[0], theirs[0]), "never augmented"
+    assert list(open_("parquet", tmp_path).held_out_batches(4)) == []
+
+
+def test_a_share_that_comes_to_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data.holdout: 10% of 3 training images is none; hold out a larger share"):
+        open_("parquet", labelled(tmp_path, [0, 1, 2]), holdout=0.1)
+
+
+TARGETS = """
+import torch
+from helper import images
+def ages(): return (images(6), torch.arange(6.0)), (images(3), torch.arange(3.0))
+class Both:
+    def __init__(self, count): self.count = count
+    def __len__(self): return self.count
+    def __getitem__(self, index):
+        return images(1)[0], {"depth": torch.full((4, 4), float(index)), "class": index}
+def depths():
+    return tuple((images(n), torch.arange(n * 16.0).reshape(n, 4, 4)) for n in (6, 3))
+def both(): return Both(6), Both(3)
+def whole(): return (images(6), torch.arange(6)), (images(3), torch.arange(3))
+def holes(): return (images(2), torch.tensor([1.0, float("nan")])), (images(1), torch.ones(1))
+class Ragged(Both):
+    def __getitem__(self, index): return images(1)[0], torch.zeros(index + 1)
+def ragged(): return Ragged(3), Ragged(3)
+"""
+HELPER = "import torch\ndef images(n): return torch.zeros(n, 3, 4, 4, dtype=torch.uint8)"
+
+
+@pytest.fixture
+def targets(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(TARGETS)
+    (tmp_path / "helper.py").write_text(HELPER)  # found, as when python runs mine.py itself
+    return tmp_path
+
+
+def test_targets_of_any_shape(targets: Path) -> None:
+    ages = open_("mine.py:ages", targets, task=regression(), num_classes=1, augment="cifar", holdout=0.3)
+    assert (ages.num_classes, ages.train_size, ages.task.name) == (None, 4, "regression")
+    assert [each.tolist() for _, each in ages.val_batches(2)] == [[0.0, 1.0], [2.0]]
+    depths = open_("mine.py:depths", targets, task=regression(), num_classes=None)
+    assert [each.shape for _, each in depths.train_batches(3, epoch=0, seed=0)] == [(3, 4, 4)] * 2
+    own = Task("own", lambda output, target, smoothing: torch.zeros(()), classification().metric)
+    both = open_("mine.py:both", targets, task=own, num_classes=None)
+    parts = [list(both.train_batches(5, epoch=0, seed=0, part=(rank, 2))) for rank in range(2)]
+    assert [len(target["class"]) for part in parts for _, target in part] == [2, 3]
+    for part in parts:
+        for _, target in part:
+            assert target["depth"].dtype == torch.float32
+            assert torch.equal(target["depth"][:, 0, 0], target["class"].float())
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        ("ages", {}, r"mine.py:ages train: .*label 0.0 is not an integer"),
+        ("depths", {}, r"depths train: .*label of shape \(4, 4\) is not an integer; say what it is with data.task"),
+        ("holes", {"task": regression()}, r"holes train: item 1: a target that is not finite \(1 such\)"),
+        ("both", {"task": regression()}, "both train: targets that are classes, or several a picture; give one tensor"),
+        ("whole", {"task": regression()}, "whole train: targets that are classes"),
+        ("ragged", {"task": regression()}, "ragged train: RuntimeError"),
+        ("depths", {"task": regression(), "augment": "flip"}, r"data.augment: flip: targets of shape \(4, 4\) would "),
+    ],
+)
+def test_bad_targets(targets: Path, name: str, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        open_(f"mine.py:{name}", targets, **changed)
+    assert "\n" not in str(caught.value)
+
+
+def test_parquet_files_hold_classes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"targets that are classes, or several a picture; .*file.py"):
+        open_("parquet", parquet(tmp_path), task=regression())
+
+
+def test_colours_of_floats_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FACTORY)
+    with pytest.raises(DataError, match=r"data.augment: randaugment: it changes colours, and these images are floats"):
+        open_("mine.py:floats", tmp_path, augment="randaugment")
+
+
+# ---------------------------------------------------------------- torchvision
+
+
+def idx(path: Path, values: np.ndarray) -> None:
+    """The format of MNIST's files: a magic number, the sizes, the bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    path.write_bytes(header + values.astype(np.uint8).tobytes())
+
+
+def test_torchvision_sets_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    images = {"train": rng.integers(0, 256, (20, 28, 28)), "t10k": rng.integers(0, 256, (10, 28, 28))}
+    for split, each in images.items():
+        idx(tmp_path / "MNIST/raw" / f"{split}-images-idx3-ubyte", each)
+        idx(tmp_path / "MNIST/raw" / f"{split}-labels-idx1-ubyte", np.arange(len(each)) % 10)
+    monkeypatch.setattr(socket, "socket", None)  # no network is asked for
+    data = open_("torchvision:MNIST", tmp_path, input=(1, 28, 28), num_classes=10, mean=None, std=None)
+    assert (data.name, data.train_size, data.val_size) == ("torchvision:MNIST", 20, 10)
+    assert torch.equal(data.train.images[:, 0], torch.from_numpy(images["train"]).to(torch.uint8))
+    assert data.val.targets.tolist() == list(range(10))
+
+
+def test_a_torchvision_set_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
+    with pytest.raises(
+        DataError, match=r"torchvision:MNIST: not in /.*, and the download failed \(.*; say with --data"
+    ):
+        open_("torchvision:MNIST", tmp_path, input=(1, 28, 28))
+    assert capsys.readouterr().out == "", "stdout carries results only"
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_has_each_set_by_these_arguments(name: str) -> None:
+    parameters = inspect.signature(getattr(datasets, name)).parameters
+    assert "download" in parameters
+    for arguments in TORCHVISION[name]:
+        assert set(arguments) <= set(parameters)
+
+
+# ---------------------------------------------------------------- where it lies
+
+
+@pytest.mark.parametrize(
+    ("recipe", "path", "expected"),
+    [
+        (None, None, None),
+        (None, "digits", ("digits", None, None, None)),
+        ({"source": "digits"}, None, ("digits", None, None, None)),
+        ({"source": "digits"}, "set", ("parquet", "{}/set/train.parquet", "{}/set/test.parquet", None)),
+        ({"source": "parquet", "train": "train.parquet"}, "set", ("parquet", "train.parquet", None, "set")),
+        ({"source": "parquet", "train": "train.parquet"}, "digits", ("digits", None, None, None)),
+        ({"source": "torchvision:MNIST"}, "set", ("torchvision:MNIST", None, None, "set")),
+        ({"source": "torchvision:MNIST"}, "new", ("torchvision:MNIST", None, None, "new")),
+        ({"source": "mine.py:make"}, "set", ("mine.py:make", None, None, "set")),
+        ({"source": "mine.py:make"}, "digits", ("digits", None, None, None)),
+    ],
+)
+def test_where_the_data_of_a_run_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: dict[str, Any] | None, path: str | None, expected: Any
+) -> None:
+    parquet(tmp_path / "set")
+    (tmp_path / "set" / "mine.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    place = find_recipe_data(recipe_of(recipe), path)
+    if expected is None:
+        assert place is None
+        return
+    assert place is not None
+    wanted = [each and each.format(tmp_path) for each in expected]
+    assert [place.source, place.train, place.val, place.base and str(place.base)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("recipe", "path", "message"),
+    [
+        (None, "nope", r"--data: nope: no such file or folder"),
+        ({"source": "parquet", "train": "train.parquet"}, "nope", r"--data: nope: no such file or folder"),
+        ({"source": "parquet", "train": "trian.parquet"}, "set", "data.train: .*did you mean train.parquet"),
+        ({"source": "parquet"}, None, "no train.parquet or"),
+        ({"source": "folder"}, None, "no folder train"),
+        ({"source": "mine.py:make"}, "set", "data.source: .*mine.py: no such"),
+    ],
+)
+def test_data_that_is_not_there_is_noticed_without_reading_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: dict[str, Any] | None, path: str, message: str
+) -> None:
+    parquet(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=message):
+        find_recipe_data(recipe_of(recipe), path)
+
+
+def recipe_of(data: dict[str, Any] | None) -> Recipe:
+    prune = {"method": "l1", "target": {"macs": "50%"}}
+    return Recipe.model_validate({"version": 1, "prune": prune, "data": data})

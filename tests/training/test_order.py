@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressor.training.order import _mixed, keys, share, shuffled, uniform
+from compressor.training.order import _mixed, hold_out, keys, share, shuffled, uniform
 
 
 def test_the_mixing_function_is_splitmix64() -> None:
@@ -50,3 +50,25 @@ def test_an_order_has_every_row_once_and_is_its_epochs_own(rows: torch.Tensor) -
     assert all(torch.equal(each.sort().values, rows) for each in orders)
     assert torch.equal(orders[0], orders[3])
     assert len({tuple(each.tolist()) for each in orders}) == 3
+
+
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any),
+    share=st.floats(0.01, 0.99),
+)
+def test_every_class_gives_its_share_and_keeps_one(counts: list[int], share: float) -> None:
+    classes = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
+    classes = classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(1))]
+    rows = hold_out(classes, share)
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    given_up = classes[rows].bincount(minlength=len(counts)).tolist()
+    assert given_up == [min(round(share * count), max(count - 1, 0)) for count in counts]
+    torch.manual_seed(0)
+    assert torch.equal(hold_out(classes, share), rows)
+
+
+def test_held_out_rows_are_drawn_at_random() -> None:
+    """Of 1000 images of one class, the held-out ones lie anywhere: their mean place is 500 +- 5 standard errors."""
+    rows = hold_out(torch.zeros(1000), 0.2)
+    assert len(rows) == 200
+    assert abs(float(rows.double().mean()) - 499.5) < 5 * 1000 / 12**0.5 / 200**0.5
