@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +84,7 @@ def torchvision_splits(base: Path, name: str) -> Splits:
         raise DataError("data", f"torchvision:{name}", found, todo) from fault
 
 
-class Items(Sequence["Picture"]):
+class Items:
     """The pictures of a data set, or of (images, targets)."""
 
     def __init__(self, given: Any) -> None:
@@ -105,13 +105,7 @@ class Items(Sequence["Picture"]):
             return zip(*self.given, strict=True)
         return (self.given[index] for index in range(len(self)))
 
-    @overload
-    def __getitem__(self, index: int) -> Picture: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Picture]: ...
-    def __getitem__(self, index: int | slice) -> Picture | Sequence[Picture]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> Picture:
         picture: Picture = self.given[0][index] if self.pair else self.given[index][0]
         return picture
 

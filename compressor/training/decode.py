@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -27,13 +28,13 @@ BILINEAR = Image.Resampling.BILINEAR  # antialiased
 def decode(encoded: Encoded, input: Shape, zoom: float = 1.0) -> Split:
     """Decode every picture to `input` (see `fit`). Raises DataError naming the pictures that cannot be read."""
     count = len(encoded.pictures)
-    pixels = torch.empty((count, *input), dtype=torch.uint8)
+    pixels = np.empty((count, *input), np.uint8)
 
     def fill(start: int) -> list[tuple[int, str]]:
         bad = []
         for index in range(start, min(start + CHUNK, count)):
             try:
-                pixels[index] = fit(encoded.pictures[index], input, zoom)
+                pixels[index] = _fitted(encoded.pictures[index], input, zoom)
             except Exception as fault:  # a decoder given damaged bytes may raise anything
                 bad.append((index, reason(fault)))
         return bad
@@ -49,7 +50,7 @@ def decode(encoded: Encoded, input: Shape, zoom: float = 1.0) -> Split:
             + (f", also {others}" if others else ""),
             "repair or remove them",
         )
-    return Split(encoded.where, pixels, encoded.targets, encoded.names, encoded.classes)
+    return Split(encoded.where, torch.from_numpy(pixels), encoded.targets, encoded.names, encoded.classes)
 
 
 def fit(picture: Picture | None, input: Shape, zoom: float = 1.0) -> Tensor:
@@ -58,18 +59,11 @@ def fit(picture: Picture | None, input: Shape, zoom: float = 1.0) -> Tensor:
 
     Raises ValueError for what cannot be shown as 8 bits a channel.
     """
-    channels, height, width = input
     if isinstance(picture, Tensor) and picture.is_floating_point():
         if tuple(picture.shape) != input:
             raise ValueError(f"a float image of shape {tuple(picture.shape)}, the model takes {input}")
         return picture.detach().to("cpu", torch.float32)
-    with _opened(picture) as opened:
-        image = _converted(opened, channels)
-        if zoom != 1.0:
-            image = _centre(_scaled(image, round(zoom * height), round(zoom * width)), height, width)
-        elif image.size != (width, height):
-            image = ImageOps.fit(image, (width, height), BILINEAR)
-        return _pixels(image)
+    return torch.from_numpy(_fitted(picture, input, zoom).copy())
 
 
 def whole(picture: Picture | None, channels: int) -> Tensor:
@@ -77,7 +71,7 @@ def whole(picture: Picture | None, channels: int) -> Tensor:
     if isinstance(picture, Tensor) and picture.is_floating_point():
         return picture.detach().to("cpu", torch.float32)
     with _opened(picture) as opened:
-        return _pixels(_converted(opened, channels))
+        return torch.from_numpy(_pixels(_converted(opened, channels)).copy())
 
 
 def reason(fault: Exception) -> str:
@@ -102,6 +96,17 @@ def check_channels(input: Shape) -> None:
         raise DataError(
             "data", "model.input", f"{input[0]} channels", "pictures have 1 (grey) or 3 (colour): use a factory"
         )
+
+
+def _fitted(picture: Picture | None, input: Shape, zoom: float) -> NDArray[np.uint8]:
+    channels, height, width = input
+    with _opened(picture) as opened:
+        image = _converted(opened, channels)
+        if zoom != 1.0:
+            image = _centre(_scaled(image, round(zoom * height), round(zoom * width)), height, width)
+        elif image.size != (width, height):
+            image = ImageOps.fit(image, (width, height), BILINEAR)
+        return _pixels(image)
 
 
 def _opened(picture: Picture | None) -> Image.Image:
@@ -143,9 +148,9 @@ def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _pixels(image: Image.Image) -> Tensor:
-    pixels = np.array(image)
-    return torch.from_numpy(pixels.reshape(image.height, image.width, -1)).permute(2, 0, 1)
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """(C, H, W), a view that can't be written to."""
+    return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
 
 
 def _threads(encoded: Encoded) -> int:

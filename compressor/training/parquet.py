@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +47,7 @@ def parquet_split(base: Path, split: str, given: str | None) -> Encoded:
     )
 
 
-class RowGroups(Sequence["bytes | None"]):
+class RowGroups:
     """The pictures of Parquet files in order. Rows are read by row group, and the last few groups are kept."""
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -63,23 +63,19 @@ class RowGroups(Sequence["bytes | None"]):
     def __len__(self) -> int:
         return self.size
 
-    @overload
-    def __getitem__(self, row: int) -> bytes | None: ...
-    @overload
-    def __getitem__(self, row: slice) -> Sequence[bytes | None]: ...
-    def __getitem__(self, row: int | slice) -> bytes | Sequence[bytes | None] | None:
-        if isinstance(row, slice):
-            return [self[each] for each in range(*row.indices(self.size))]
+    def __getitem__(self, row: int) -> bytes | None:
         block = int(np.searchsorted(self.blocks.starts, row, side="right")) - 1
-        picture: bytes | None = self._read(block)[row - int(self.blocks.starts[block])].as_py()
-        return picture
+        return self._read(block)[row - int(self.blocks.starts[block])]
 
-    def _read_group(self, block: int) -> Any:
+    def _read_group(self, block: int) -> list[bytes | None]:
         file, group = self.groups[block]
         opened = _opened(self.files[file])
         name = _column(opened, self.files[file], IMAGE_COLUMNS)
         # Threads of its own would not survive a fork.
-        return _pictures(opened.read_row_group(group, columns=[name], use_threads=False).column(name))
+        pictures: list[bytes | None] = _bytes_of(
+            opened.read_row_group(group, columns=[name], use_threads=False).column(name)
+        ).to_pylist()
+        return pictures
 
 
 def parquet_files(base: Path, split: str, given: str | None) -> list[Path]:
@@ -154,7 +150,7 @@ def _bytes_type(kind: Any) -> Any:
     return kind.field(inner).type if inner >= 0 else kind
 
 
-def _pictures(column: Any) -> Any:
+def _bytes_of(column: Any) -> Any:
     return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
 

@@ -30,6 +30,13 @@ NAMES = {"train": ("train",), "val": ("validation", "val", "valid", "test")}
 MEMORY_LIMIT = 4 * 2**30  # bytes of decoded pixels; a larger split is streamed from disk
 
 
+class Indexed(Protocol):
+    """Pictures by number, decoded or not, however they are come by."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Picture | None: ...
+
+
 class Pictures(Protocol):
     """A split, wherever it lies. `targets`: a tensor (N, ...), or tuples and dictionaries of such."""
 
@@ -56,7 +63,7 @@ class Encoded:
     """Pictures as they lie on disk. `names` say where each comes from, for messages."""
 
     where: str
-    pictures: Sequence[Picture | None]
+    pictures: Indexed
     names: Sequence[str]
     targets: Any
     classes: tuple[str, ...] | None = None

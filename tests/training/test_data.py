@@ -22,6 +22,7 @@ from torchvision import datasets
 
 from compressor.core import Task
 from compressor.errors import DataError
+from compressor.questions import plan
 from compressor.recipe.schema import Recipe
 from compressor.stages import find_recipe_data
 from compressor.training.custom import TORCHVISION
@@ -624,6 +625,11 @@ def test_data_that_is_not_there_is_noticed_without_reading_any(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message):
         find_recipe_data(recipe_of(recipe), path)
+
+
+def test_plan_looks_for_the_data_before_anything_else() -> None:
+    with pytest.raises(DataError, match="--data: /nope: no such file or folder"):
+        plan("cifar:resnet8", recipe_of(None), data="/nope", trust_pickle=False, emit=lambda event, fields: None)
 
 
 def recipe_of(data: dict[str, Any] | None) -> Recipe:
