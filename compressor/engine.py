@@ -240,7 +240,8 @@ def _evaluating(module: nn.Module, around: Surroundings) -> Emit:
 
     def emit(event: str, fields: Mapping[str, object]) -> None:
         if event == "epoch":
-            found = fields.get("held_out") or measure(module, data.val_batches(BATCH_SIZE), metric)
+            known = "held_out" in fields
+            found = fields["held_out"] if known else measure(module, data.val_batches(BATCH_SIZE), metric)
             fields = {**fields, metric.name: found}
         around.emit(event, fields)
 

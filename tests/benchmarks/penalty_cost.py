@@ -53,7 +53,7 @@ def ratio(rules: tuple[LayerRule, ...], pairs: int) -> None:
 
     def timed(constraints: list[Constraint]) -> float:
         start = time.perf_counter()
-        iteration(objective, optimizer, constraints, alone())(images, targets, NOW, 1e-3)
+        iteration(objective, optimizer, constraints, None, alone())(images, targets, NOW, 1e-3)
         return time.perf_counter() - start
 
     penalised = [partial(Penalised, penalty=TPP().penalty(), leaving=lost)(module, WHOLE)]
