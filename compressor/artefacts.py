@@ -18,6 +18,7 @@ from compressor.models.checkpoint import sha256
 from compressor.models.folder import PLAN, WEIGHTS, plan_json
 from compressor.recipe import Recipe
 from compressor.report.files import write_json, write_text
+from compressor.report.history import trainability
 from compressor.report.page import write_page
 from compressor.report.record import assemble, bench, samples
 from compressor.report.schema import Report
@@ -57,6 +58,8 @@ def write(
         plan=work.plan,
         seconds={**journal.seconds, **work.seconds},
         seed=recipe.seed,
+        isometry=work.isometry,
+        trainability=trainability(journal.events),
         gates=gates,
         warnings=journal.warnings,
         notes=journal.notes,

@@ -10,7 +10,7 @@ C channels of a group   r entries per channel   N filters (output channels)   K 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -170,6 +170,39 @@ Criterion = Callable[["Tensor"], "Tensor"]
 """rows (N, K) of the weights that write N channels -> score (N,), the lowest is removed first"""
 
 
+# ---------------------------------------------------------------- what pulls on weights while they are trained
+
+Pull = Callable[["Tensor", "Tensor"], "Tensor"]
+"""weights (N, ...), filters first, and which of them leave, bool (N,) -> its gradient at strength 1"""
+
+Strength = Callable[[int, int], float]
+"""iteration, from 0, and how many there are in all -> factor on a pull"""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One pull, on the weights that write the groups the plan cuts (`filters`), on what scales and shifts their
+    channels (`affines`), or on every convolution and linear layer but the first `spare` (`layers`)."""
+
+    pull: Pull
+    strength: Strength
+    on: Literal["filters", "affines", "layers"] = "filters"
+    spare: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Penalty:
+    """What is added to the gradient of the task's loss.
+
+    `zero_at`: (group, of so many that are cut, iterations in all) -> iteration from which the group's leaving channels
+    are held at exactly zero, so that taking them out changes nothing; None = never.
+    """
+
+    name: str
+    terms: tuple[Term, ...]
+    zero_at: Callable[[int, int, int], int] | None = None
+
+
 # ---------------------------------------------------------------- steps
 
 
@@ -203,6 +236,31 @@ class Recalibrate:
 
 
 @dataclass(frozen=True, slots=True)
+class Orthogonalise:
+    """Make the filters of every convolution and linear layer orthogonal, times `gain`."""
+
+    gain: float
+
+    def __str__(self) -> str:
+        return f"Orthogonalise(gain {self.gain:.3g})"
+
+
+@dataclass(frozen=True, slots=True)
+class Reinitialise:
+    """Random weights again, so that training has to make up for what the dense model was given."""
+
+    dense_epochs: int  # that the dense model was trained for
+    flops: bool  # what is equal: multiply-adds spent, or epochs
+
+    def longer(self, macs_ratio: float) -> int:
+        """Epochs to train beyond the retraining's; `macs_ratio` is dense / slim."""
+        return round(self.dense_epochs * (macs_ratio if self.flops else 1.0))
+
+    def __str__(self) -> str:
+        return f"Reinitialise(equal {'FLOPs' if self.flops else 'epochs'})"
+
+
+@dataclass(frozen=True, slots=True)
 class Train:
     """Train, for so many `epochs` or so many `iterations`.
 
@@ -221,17 +279,24 @@ class Train:
     mixup: float = 0.0  # alpha of its Beta distribution; 0 = no
     cutmix: float = 0.0  # likewise
     distill: Distill | None = None
+    penalty: Penalty | None = None
     clip: float | None = None  # largest norm of all gradients together
     ema: float | None = None  # decay of the average of the weights that is kept in the end
     keep: Literal["last", "best"] = "last"  # which epoch's weights: best = on the held-out split
 
+    def extended(self, epochs: int) -> Train:
+        """The same course of learning rates over so many more epochs."""
+        whole, schedule = self.epochs + epochs, self.schedule
+        return replace(self, epochs=whole, schedule=lambda done: schedule(done * self.epochs / whole))
+
     def __str__(self) -> str:
         length = f"{self.epochs} epochs" if self.iterations is None else f"{self.iterations} iterations"
         more = {"distilled": self.distill, "mixup": self.mixup, "cutmix": self.cutmix, "EMA": self.ema}
-        return f"Train({', '.join([length, self.optimizer.name, *(name for name, on in more.items() if on)])})"
+        names = [*(name for name, on in more.items() if on), *((self.penalty.name,) if self.penalty else ())]
+        return f"Train({', '.join([length, self.optimizer.name, *names])})"
 
 
-Step = Choose | Remove | Recalibrate | Train
+Step = Choose | Remove | Recalibrate | Orthogonalise | Reinitialise | Train
 
 
 class Constraint(Protocol):
@@ -345,6 +410,18 @@ class Certificate:
     max_abs_error: float
     max_rel_error: float
     ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Isometry:
+    """Mean singular value of the Jacobian d logits / d input over `images` inputs: 1 where lengths are kept on the way.
+
+    `error`: half the 95 % interval of the estimate for these images, 0 where all singular values were computed.
+    """
+
+    mean: float
+    error: float
+    images: int
 
 
 @dataclass(frozen=True, slots=True)

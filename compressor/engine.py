@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,27 +19,36 @@ from compressor.core import (
     Cost,
     Data,
     Emit,
+    Isometry,
+    Leaving,
     LoadedModel,
     Metric,
     Momentum,
+    Orthogonalise,
     PrunePlan,
     Recalibrate,
+    Reinitialise,
     Remove,
     Step,
     Train,
 )
 from compressor.errors import ModelError, TargetNotReached, VerificationFailed
 from compressor.graph.analyse import analyse
-from compressor.graph.certificate import certify
+from compressor.graph.certificate import TOLERANCE, certify, change, falls_silent
 from compressor.graph.choose import choose
 from compressor.graph.cost import count
 from compressor.graph.couple import Structure
 from compressor.graph.score import scores
-from compressor.graph.shrink import kept_after, shrink, sliced
+from compressor.graph.shrink import kept_after, leaving, shrink, sliced
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.evaluate import BATCH_SIZE, measure
+from compressor.training.gauges import IMAGES, isometry
+from compressor.training.initialise import orthogonalise, reinitialise
 from compressor.training.loop import train
+from compressor.training.penalise import Penalised
 from compressor.training.recalibrate import recalibrate
+
+RETRAINING = "retraining"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +74,11 @@ class Work:
     groups: tuple[ChannelGroup, ...] = ()  # of the model before removal, with what the recipe froze
     certificate: Certificate | None = None
     momentum: Momentum = field(default_factory=dict)  # what the last training's optimizer remembers
+    silent: bool = False  # what leaves was held at zero, and where that is so its removal changes nothing
+    longer: int = 0  # epochs that retraining lasts beyond the recipe's
     metric: Metric | None = None  # of the data's task
     quality: Mapping[str, float] = field(default_factory=dict)  # stage -> that metric on the test set
+    isometry: Mapping[str, Isometry] = field(default_factory=dict)  # stage -> on training images
     seconds: Mapping[str, float] = field(default_factory=dict)
     log: tuple[str, ...] = ()
 
@@ -90,12 +103,18 @@ def begin(model: LoadedModel, around: Surroundings) -> Work:
 def perform(step: Step, work: Work, around: Surroundings) -> Work:
     """The work after one step."""
     start = time.perf_counter()
+    if isinstance(step, Train) and step.stage == RETRAINING and work.longer:
+        step = step.extended(work.longer)
     around.emit("stage", {"name": str(step)})
     match step:
         case Choose():
             done, stage = _choose(step, work, around), None
         case Remove():
             done, stage = _remove(work), "after surgery"
+        case Orthogonalise():
+            done, stage = _orthogonalise(step, work), "after orthogonalisation"
+        case Reinitialise():
+            done, stage = _reinitialise(step, work, around), None
         case Recalibrate():
             done, stage = _recalibrate(step, work, around), "after recalibration"
         case Train():
@@ -148,6 +167,9 @@ def _remove(work: Work) -> Work:
     if cost.params != planned.params or (cost.macs != planned.macs and not work.structure.data_dependent):
         found = f"{cost} counted on the slim module, {planned} planned"
         raise VerificationFailed("cost", dense.name, found, "report this model")
+    if work.silent and (changed := change(dense.module, slim, example(dense, images=2))) > TOLERANCE:
+        found = f"taking out channels that are zero changed outputs by {changed:.1e} of the largest"
+        raise VerificationFailed("lossless removal", dense.name, found, "report this model")
     kept = kept_after(dense.kept, work.groups, plan, slim)
     model = replace(dense, module=slim, kept=kept, original=work.original)
     momentum = sliced(work.momentum, work.groups, plan)
@@ -161,22 +183,69 @@ def _recalibrate(step: Recalibrate, work: Work, around: Surroundings) -> Work:
     return replace(work, model=replace(work.model, module=module))
 
 
+def _orthogonalise(step: Orthogonalise, work: Work) -> Work:
+    module = copy.deepcopy(work.model.module)
+    orthogonalise(module, step.gain)
+    return replace(work, model=replace(work.model, module=module), momentum={})
+
+
+def _reinitialise(step: Reinitialise, work: Work, around: Surroundings) -> Work:
+    module = copy.deepcopy(work.model.module)
+    reinitialise(module, around.seed)
+    ratio = work.structure.cost.of(PrunePlan({})).macs / count(module, example(work.model)).macs
+    return replace(work, model=replace(work.model, module=module), momentum={}, longer=step.longer(ratio))
+
+
 def _train(step: Train, work: Work, around: Surroundings) -> Work:
     assert around.data is not None, "Train needs data"
     module = copy.deepcopy(work.model.module)
     number = len(work.log)  # of the step: each training has a checkpoint of its own, kept to the end of the run
     checkpoint = Checkpoint(around.checkpoints / str(number), f"{around.identity} {number}")
+    silent = step.penalty is not None and step.penalty.zero_at is not None and _falls_silent(work, around)
     trained = train(
         module,
         around.data,
         step,
         seed=around.seed,
-        emit=around.emit,
+        emit=_evaluating(module, around) if step.stage == RETRAINING else around.emit,
         checkpoint=checkpoint,
         teacher=work.dense if step.distill else None,
+        constraints=[partial(Penalised, penalty=step.penalty, leaving=_leaving(work))] if step.penalty else (),
         momentum=work.momentum,
     )
-    return replace(work, model=replace(work.model, module=module), momentum=trained.momentum)
+    return replace(work, model=replace(work.model, module=module), momentum=trained.momentum, silent=silent)
+
+
+def _leaving(work: Work) -> tuple[tuple[Leaving, ...], ...]:
+    """What the plan drops, group by group; nothing before there is a plan, and once it is done."""
+    plan, module = work.plan, work.model.module
+    if plan is None or work.certificate is not None:
+        return ()
+    return tuple(leaving((group,), plan, module) for group in work.groups if group.name in plan.kept)
+
+
+def _falls_silent(work: Work, around: Surroundings) -> bool:
+    assert work.plan is not None, "what leaves is chosen before it is held at zero"
+    silent = falls_silent(work.model.module, work.structure, work.plan, example(work.model, images=2))
+    if not silent:
+        found = "zero channels still matter, behind a sigmoid or in a norm that mixes channels"
+        around.emit("warning", {"text": f"removal will not be lossless: {found}"})
+    return silent
+
+
+def _evaluating(module: nn.Module, around: Surroundings) -> Emit:
+    """Tells each epoch together with the metric after it, on the test set unless images are held out."""
+    assert around.data is not None
+    data, metric = around.data, around.data.task.metric
+
+    def emit(event: str, fields: Mapping[str, object]) -> None:
+        if event == "epoch":
+            known = "held_out" in fields
+            found = fields["held_out"] if known else measure(module, data.val_batches(BATCH_SIZE), metric)
+            fields = {**fields, metric.name: found}
+        around.emit(event, fields)
+
+    return emit
 
 
 def _measured(work: Work, stage: str, around: Surroundings) -> Work:
@@ -186,7 +255,16 @@ def _measured(work: Work, stage: str, around: Surroundings) -> Work:
     start, metric = time.perf_counter(), around.data.task.metric
     value = measure(work.model.module, around.data.val_batches(BATCH_SIZE), metric)
     around.emit("metric", {"stage": stage, "metric": metric.name, "unit": metric.unit, metric.name: value})
-    return _timed(replace(work, metric=metric, quality={**work.quality, stage: value}), "evaluate", start)
+    gauges = {**work.isometry, **_gauged(stage, work, around.data)}
+    done = replace(work, metric=metric, quality={**work.quality, stage: value}, isometry=gauges)
+    return _timed(done, "evaluate", start)
+
+
+def _gauged(stage: str, work: Work, data: Data) -> Mapping[str, Isometry]:
+    """How well the network keeps lengths, for one whose answers are rows of numbers."""
+    images = torch.cat(list(data.plain_batches(IMAGES, images=IMAGES)))
+    found = isometry(work.model.module, images, work.original.macs)
+    return {stage: found} if found else {}
 
 
 def _timed(work: Work, stage: str, start: float) -> Work:

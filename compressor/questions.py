@@ -76,7 +76,8 @@ def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, e
             start = work = begin(dense, around)
             round_to = rounding(recipe, target, journal)
             for step in steps(recipe, round_to, retrain=False):
-                work = perform(step, work, around)
+                if not isinstance(step, Train):
+                    work = perform(step, work, around)
             comparisons: tuple[Comparison, ...] = ()
             if target is not None:
                 exports = export_both(start, work, recipe, None, folder, journal)
@@ -102,7 +103,7 @@ def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, e
         "frozen": [{"name": each.name, "reason": each.frozen} for each in work.groups if each.frozen],
         "latency": _predicted(comparisons),
         "worth_it": _worth_it(comparisons, before.macs / after.macs),
-        "schedules": [_rates(step) for step in planned if isinstance(step, Train)],
+        "schedules": [_rates(step) for step in planned if isinstance(step, Train) and step.epochs],
     }
 
 

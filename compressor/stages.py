@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ from compressor.deploy.onnx import export_onnx
 from compressor.deploy.staircase import rewarded_rounding
 from compressor.deploy.target import Local
 from compressor.engine import Work, example
-from compressor.errors import VerificationFailed
+from compressor.errors import RecipeError, VerificationFailed
 from compressor.journal import Journal
 from compressor.models.source import load_model
 from compressor.recipe import Recipe
@@ -84,8 +84,14 @@ def find_recipe_data(recipe: Recipe, path: str | None) -> Place | None:
 
 
 def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journal: Journal) -> Data | None:
-    """The images to retrain and measure with: what `--data` points to, or the recipe's own; None for neither."""
+    """The images to retrain and measure with: what `--data` points to, or the recipe's own; None for neither.
+
+    Raises RecipeError where the method trains before it removes, and DataError where the data are wrong.
+    """
     settings, place = recipe.data, find_recipe_data(recipe, path)
+    if place is None and recipe.method.needs_data:
+        found = f"none, and {recipe.method.name} trains before it removes"
+        raise RecipeError("recipe", "data", found, "give --data PATH, or a data block")
     if place is None:
         return None
     base = Path(path) if path and not is_source(path) else Path()
@@ -142,6 +148,8 @@ def steps(recipe: Recipe, round_to: int, *, retrain: bool) -> tuple[Step, ...]:
     if not retrain:
         return pruning
     retraining = recipe.train_step()
+    if retraining is not None:
+        retraining = replace(retraining, penalty=recipe.method.retraining())
     recalibration = (Recalibrate(),) if recipe.retrain.recalibrate else ()
     return (*pruning, *recalibration, *((retraining,) if retraining else ()))
 

@@ -16,7 +16,7 @@ from compressor.core import Certificate, Kept, PrunePlan
 from compressor.graph import rules
 from compressor.graph.couple import Structure
 from compressor.graph.restricted import masked, mixes, run_restricted
-from compressor.graph.shrink import plan_of, shrink
+from compressor.graph.shrink import plan_of, removed, shrink
 from compressor.graph.trace import trace
 
 TOLERANCE = 1e-9  # relative to the largest output; float64 arithmetic leaves about 1e-13
@@ -49,6 +49,27 @@ def certify(dense: nn.Module, slim: nn.Module, structure: Structure, plan: Prune
         slim = shrink(awake, structure, plan)
         proof = _agreement(lambda: masked(awake, structure.groups, plan), reference, slim, inputs)
     return replace(proof, kind=MIXED if mixes(structure, plan) else KIND)
+
+
+def change(dense: nn.Module, slim: nn.Module, inputs: Tensor) -> float:
+    """`max|slim - dense| / max|dense|` over all outputs, in float64: 0 where what was removed did nothing."""
+    proof = _compare(_outputs(copy.deepcopy(dense), inputs), _outputs(copy.deepcopy(slim), inputs))
+    return proof.max_rel_error if proof.max_abs_error else 0.0
+
+
+def falls_silent(dense: nn.Module, structure: Structure, plan: PrunePlan, inputs: Tensor) -> bool:
+    """Whether channels do nothing once all parameters that write, scale or shift them are zero.
+
+    Not so behind an activation that makes something of zero, such as a sigmoid, or in a norm that mixes channels.
+    """
+    copied = copy.deepcopy(dense)
+    parameters = dict(copied.named_parameters())
+    with torch.no_grad():
+        for role in ("writer", "affine"):
+            for (name, dim), gone in removed(structure.groups, plan, role).items():
+                if name in parameters:
+                    parameters[name].index_fill_(dim, torch.from_numpy(gone), 0.0)
+    return change(copied, shrink(copied, structure, plan), inputs) <= TOLERANCE
 
 
 def equals_scattered(

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from compressor.core import Selection, Step
+from compressor.core import Penalty, Selection, Step
 
 
 class Method(BaseModel):
@@ -20,3 +20,7 @@ class Method(BaseModel):
     def steps(self, selection: Selection) -> tuple[Step, ...]:
         """The steps up to the slim model; retraining is the recipe's own step and comes after."""
         raise NotImplementedError
+
+    def retraining(self) -> Penalty | None:
+        """What works on the weights while the recipe retrains the slim model; None = nothing."""
+        return None

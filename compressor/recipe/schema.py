@@ -120,6 +120,8 @@ class PruneBase(Block):
         known = isinstance(method, str) and method in methods()
         strangers = sorted((methods().keys() & given(data).keys()) - {method}) if known else []
         faults = [(each, f"no settings of {each} while prune.method is {method}") for each in strangers]
+        if known and isinstance(data, dict) and method not in given(data):
+            data = {**data, str(method): {}}  # so that a recipe equals the one it is written out to
         return checked_beside(data, handler, "prune", faults)
 
     @model_serializer(mode="wrap")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from compressor.report.schema import Trainability
 
 QUANTITIES = ("loss", "lr", "accuracy")
+DEFINITION = (
+    "mean of the top-1 accuracy on the {} after each epoch of the retraining's first stage, which lasts until the "
+    "learning rate is first down to half of its highest; comparable under the same learning rates only"
+)
 
 
 def curves(events: Iterable[Mapping[str, object]]) -> dict[str, list[tuple[int, float]]]:
@@ -30,6 +36,33 @@ def curves(events: Iterable[Mapping[str, object]]) -> dict[str, list[tuple[int, 
         for name, value in values.items():
             found[name][offset + epoch] = value
     return {name: sorted(points.items()) for name, points in found.items()}
+
+
+def trainability(events: Iterable[Mapping[str, object]]) -> Trainability | None:
+    """Trainability accuracy `T = 1/N sum_(i <= N) accuracy_i` of the last training whose epochs were evaluated.
+
+    Wang et al., Why is the State of Neural Network Pruning so Confusing?, arXiv:2301.05219, who do not say which
+    accuracy; DEFINITION says which one this is.
+    """
+    epochs: dict[int, tuple[float, float]] = {}
+    images = "test set"
+    for event in events:
+        epoch, rate, accuracy = event.get("epoch"), _number(event.get("lr")), _number(event.get("accuracy"))
+        if isinstance(epoch, int) and rate is not None and accuracy is not None:
+            epochs = {**({} if epoch == 1 else epochs), epoch: (rate, accuracy)}
+            images = "held-out split" if "held_out" in event else "test set"
+    if not epochs:
+        return None
+    stage = first_stage([rate for _, (rate, _) in sorted(epochs.items())])
+    accuracies = [accuracy for _, (_, accuracy) in sorted(epochs.items())][:stage]
+    return {"accuracy": sum(accuracies) / stage, "epochs": stage, "definition": DEFINITION.format(images)}
+
+
+def first_stage(rates: Sequence[float]) -> int:
+    """How many epochs pass until the learning rate is first down to half of its highest, or all."""
+    highest = max(rates)
+    peak = rates.index(highest)
+    return next((epoch for epoch in range(peak, len(rates)) if rates[epoch] <= highest / 2), len(rates))
 
 
 def _number(value: object) -> float | None:

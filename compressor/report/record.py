@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from compressor.core import (
     Certificate,
@@ -11,6 +12,7 @@ from compressor.core import (
     Comparison,
     Cost,
     ExportedModel,
+    Isometry,
     Latency,
     Metric,
     ModelSpec,
@@ -22,12 +24,14 @@ from compressor.report.schema import (
     BenchRecord,
     CertificateRecord,
     Gate,
+    IsometryRecord,
     LatencyRecord,
     MetricRecord,
     ModelRecord,
     Ratios,
     Report,
     Samples,
+    Trainability,
 )
 from compressor.report.widths import coverage, layers
 
@@ -120,6 +124,8 @@ def assemble(
     plan: PrunePlan,
     seconds: Mapping[str, float],
     seed: int,
+    isometry: Mapping[str, Isometry] = MappingProxyType({}),
+    trainability: Trainability | None = None,
     gates: Sequence[Gate] = (),
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
@@ -130,7 +136,7 @@ def assemble(
     Says by itself, as a warning, that the model was not retrained or that accuracy was not measured.
     """
     judged = _metric(metric)
-    stages = {stage: finite(quality.get(stage)) for stage in (*STAGES, *quality)}
+    stages = {stage: finite(quality.get(stage)) for stage in _in_order(quality)}
     after = [value for stage, value in stages.items() if stage != "dense" and value is not None]
     retrained = "after retraining" in quality
     return {
@@ -148,6 +154,8 @@ def assemble(
         "metric": judged,
         "metric_steps": stages,
         "accuracy_steps": {stage: _accuracy(judged, value) for stage, value in stages.items()},
+        "isometry": {stage: _isometry(each) for stage, each in isometry.items()},
+        "trainability": trainability,
         "certificate": _certificate(certificate),
         "onnx": {
             "opset": slim_onnx.opset,
@@ -194,6 +202,20 @@ def _model(
         "metric": value,
         "latency_ms": latency_record(latency),
     }
+
+
+def _in_order(measured: Iterable[str]) -> list[str]:
+    """The usual stages and those that were measured beside them, in the order in which they came."""
+    order, place = list(STAGES), 0
+    for stage in measured:
+        if stage not in order:
+            order.insert(place, stage)
+        place = order.index(stage) + 1
+    return order
+
+
+def _isometry(found: Isometry) -> IsometryRecord:
+    return {"mean": found.mean, "error": found.error, "images": found.images}
 
 
 def _certificate(certificate: Certificate) -> CertificateRecord:

@@ -67,6 +67,23 @@ class OnnxRecord(TypedDict):
     ok: bool
 
 
+class IsometryRecord(TypedDict):
+    """Mean singular value of d logits / d input over so many training images. `error`: half its 95 % interval as an
+    estimate for these images, 0 where it was computed."""
+
+    mean: float
+    error: float
+    images: int
+
+
+class Trainability(TypedDict):
+    """`accuracy` in %, over so many epochs; the definition in words."""
+
+    accuracy: float
+    epochs: int
+    definition: str
+
+
 class Frozen(TypedDict):
     name: str
     reason: str
@@ -139,6 +156,8 @@ class Report(TypedDict):
     metric: MetricRecord
     metric_steps: dict[str, float | None]
     accuracy_steps: dict[str, float | None]
+    isometry: dict[str, IsometryRecord]
+    trainability: Trainability | None
     certificate: CertificateRecord
     onnx: OnnxRecord
     bench: BenchRecord

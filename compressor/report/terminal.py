@@ -56,6 +56,10 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
     ]
     if reached:
         yield words.plain(f"{words.name_of(metric)} {metric['unit']}"), words.plain(" -> ".join(reached))
+    if report["isometry"]:
+        yield "Isometry", words.isometry(report["isometry"])
+    if report["trainability"] is not None:
+        yield "Trainability", words.trainability(report["trainability"])
     yield (
         "Surgery",
         mark(surgery["ok"], "proven: ", "NOT PROVEN: ").append(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.core import Choose, Remove, Selection
+from compressor.core import Choose, Remove, Selection, Train
 from compressor.graph.analyse import analyse
 from compressor.graph.choose import choose
 from compressor.graph.cost import count
@@ -37,7 +37,7 @@ def test_steps_choose_before_they_remove(method: type[Method]) -> None:
     steps = method().steps(SELECTION)
     kinds = [type(step) for step in steps]
     assert kinds.index(Choose) < kinds.index(Remove)
-    assert kinds[-1] is Remove
+    assert Train not in kinds[kinds.index(Remove) :], "retraining is the recipe's"
 
 
 def test_settings_survive_a_round_trip_and_refuse_strangers(method: type[Method]) -> None:
@@ -54,7 +54,7 @@ def test_the_paper_is_cited_where_the_method_is(method: type[Method]) -> None:
 def test_the_same_model_gives_the_same_plan_and_every_group_keeps_a_channel(method: type[Method]) -> None:
     module, inputs = pico(), torch.randn(1, 3, 8, 8)
     structure = analyse(module, inputs, name="pico")
-    (step,) = (each for each in method().steps(SELECTION) if isinstance(each, Choose))
+    step = [each for each in method().steps(SELECTION) if isinstance(each, Choose)][-1]
     plans = []
     for _ in range(2):
         graded = scores(module, structure.groups, step.criterion)
@@ -66,7 +66,7 @@ def test_the_same_model_gives_the_same_plan_and_every_group_keeps_a_channel(meth
 
 
 def test_scores_follow_a_permutation_of_the_filters(method: type[Method]) -> None:
-    (step,) = (each for each in method().steps(SELECTION) if isinstance(each, Choose))
+    step = [each for each in method().steps(SELECTION) if isinstance(each, Choose)][-1]
     rows = torch.randn(6, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     order = torch.tensor([3, 1, 5, 0, 2, 4])
     assert np.array_equal(step.criterion(rows)[order].numpy(), step.criterion(rows[order]).numpy())

@@ -1,0 +1,44 @@
+"""Trainability from events: the first stage of learning rates, and the last training."""
+
+from __future__ import annotations
+
+import pytest
+
+from compressor.core import Schedule
+from compressor.report.history import first_stage, trainability
+from compressor.schedules import constant, cosine, multistep, onecycle
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "stage"),
+    [
+        (multistep((60, 90), 0.1), 120, 60),
+        (constant(), 7, 7),
+        (cosine(10), 10, 5),
+        (onecycle(10, rise=0.3), 10, 7),  # the peak after 3, half of it half-way down
+    ],
+)
+def test_the_first_stage_of_learning_rates(schedule: Schedule, epochs: int, stage: int) -> None:
+    assert first_stage([0.01 * schedule(epoch) for epoch in range(epochs)]) == stage
+
+
+def epoch(number: int, lr: float, accuracy: float | None = None) -> dict[str, object]:
+    fields: dict[str, object] = {"event": "epoch", "epoch": number, "lr": lr, "loss": 1.0}
+    return fields if accuracy is None else {**fields, "accuracy": accuracy}
+
+
+def test_the_mean_over_the_first_stage_of_the_last_training_that_was_evaluated() -> None:
+    events = [
+        epoch(1, 0.001), epoch(2, 0.001),  # regularisation, not evaluated
+        epoch(1, 0.1, 10.0), epoch(2, 0.1, 20.0),
+        {"event": "accuracy", "stage": "after retraining", "accuracy": 99.0},
+        epoch(1, 0.1, 50.0), epoch(2, 0.1, 58.0), epoch(2, 0.1, 60.0), epoch(3, 0.01, 90.0),
+    ]  # fmt: skip
+    found = trainability(events)
+    assert found is not None
+    assert (found["accuracy"], found["epochs"]) == (55.0, 2)
+    assert "top-1 accuracy on the test set" in found["definition"]
+    held_out = trainability([{**event, "held_out": 1.0} for event in events])
+    assert held_out is not None
+    assert "accuracy on the held-out split" in held_out["definition"]
+    assert trainability(events[:2]) is None
