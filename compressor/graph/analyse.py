@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from types import CodeType
 from typing import TYPE_CHECKING
@@ -40,13 +41,14 @@ def analyse(module: nn.Module, inputs: Tensor, *, name: str, mixing: bool = Fals
         raise ModelError("model does not run", name, found, "set model.input to the shape it expects") from error
     lines = {call.where for call in seen.calls if rules.has_sizes(call.op)}
     readings: dict[str, Reading] = {}
+    trial = _without_values(module, inputs)
     while True:
         structure = couple(module, seen, readings, mixing=mixing)
         whole = {where for where in structure.whole if readings.get(where, "plain") == "plain"}
         if whole:
             readings |= dict.fromkeys(whole, READINGS[2])
             structure = couple(module, seen, readings, mixing=mixing)
-        failure = _try(module, inputs, structure)
+        failure = _try(*trial, structure)
         if failure is None:
             return structure
         blamed = _blame(failure, lines, {call.where for call in seen.calls}, readings)
@@ -69,12 +71,28 @@ def _try(module: nn.Module, inputs: Tensor, structure: Structure) -> Exception |
             count = least + index % max(1, 3 * group.size // 4 - least + 1)
             kept[group.name] = random.permutation(group.size) < count
     slim = shrink(module, structure, PrunePlan(kept))
+    return _failure(slim, inputs)
+
+
+def _failure(module: nn.Module, inputs: Tensor) -> Exception | None:
+    """What a forward pass raises; tensors made on the way are on the inputs' device."""
     try:
-        with torch.inference_mode():
-            slim(inputs)
+        with torch.inference_mode(), inputs.device:
+            module(inputs)
     except Exception as error:  # whatever a user's forward may raise
         return error
     return None
+
+
+def _without_values(module: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor]:
+    """Copies on the meta device, where a forward pass is about shapes alone, if the module runs there."""
+    bare: dict[int, object] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        data = tensor.detach().to("meta")
+        bare[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
+    shapes = copy.deepcopy(module, bare)
+    on_meta = inputs.to("meta")
+    return (module, inputs) if _failure(shapes, on_meta) else (shapes, on_meta)
 
 
 def _blame(failure: Exception, lines: set[str], called: set[str], readings: Mapping[str, Reading]) -> set[str]:
