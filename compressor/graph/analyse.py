@@ -17,7 +17,7 @@ from compressor.graph import rules
 from compressor.graph.couple import Structure, couple
 from compressor.graph.provenance import READINGS, Reading
 from compressor.graph.shrink import shrink
-from compressor.graph.trace import trace
+from compressor.graph.trace import Trace, trace
 
 if TYPE_CHECKING:
     from compressor.core import BoolArray
@@ -35,20 +35,18 @@ def analyse(module: nn.Module, inputs: Tensor, *, name: str, mixing: bool = Fals
         ModelError: the module does not run on `inputs`, or what breaks it cannot be found.
     """
     try:
-        seen = trace(module, inputs, rules.known)
-    except Exception as error:  # whatever a user's forward may raise
-        found = f"fails on an input of shape {tuple(inputs.shape)} at {_place(error)}: {error}"
-        raise ModelError("model does not run", name, found, "set model.input to the shape it expects") from error
+        module, inputs, seen = _without_values(module, inputs)
+    except Exception:  # something on the way asks for values
+        seen = _traced(module, inputs, name)
     lines = {call.where for call in seen.calls if rules.has_sizes(call.op)}
     readings: dict[str, Reading] = {}
-    trial = _without_values(module, inputs)
     while True:
         structure = couple(module, seen, readings, mixing=mixing)
         whole = {where for where in structure.whole if readings.get(where, "plain") == "plain"}
         if whole:
             readings |= dict.fromkeys(whole, READINGS[2])
             structure = couple(module, seen, readings, mixing=mixing)
-        failure = _try(*trial, structure)
+        failure = _try(module, inputs, structure)
         if failure is None:
             return structure
         blamed = _blame(failure, lines, {call.where for call in seen.calls}, readings)
@@ -71,28 +69,33 @@ def _try(module: nn.Module, inputs: Tensor, structure: Structure) -> Exception |
             count = least + index % max(1, 3 * group.size // 4 - least + 1)
             kept[group.name] = random.permutation(group.size) < count
     slim = shrink(module, structure, PrunePlan(kept))
-    return _failure(slim, inputs)
-
-
-def _failure(module: nn.Module, inputs: Tensor) -> Exception | None:
-    """What a forward pass raises; tensors made on the way are on the inputs' device."""
     try:
         with torch.inference_mode(), inputs.device:
-            module(inputs)
+            slim(inputs)
     except Exception as error:  # whatever a user's forward may raise
         return error
     return None
 
 
-def _without_values(module: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor]:
-    """Copies on the meta device, where a forward pass is about shapes alone, if the module runs there."""
+def _traced(module: nn.Module, inputs: Tensor, name: str) -> Trace:
+    try:
+        return trace(module, inputs, rules.known)
+    except Exception as error:  # whatever a user's forward may raise
+        found = f"fails on an input of shape {tuple(inputs.shape)} at {_place(error)}: {error}"
+        raise ModelError("model does not run", name, found, "set model.input to the shape it expects") from error
+
+
+def _without_values(module: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, Trace]:
+    """Copies on the meta device, where a forward pass is about shapes alone, and their trace.
+
+    Raises whatever the forward raises there, which it does where a value is asked for.
+    """
     bare: dict[int, object] = {}
     for tensor in (*module.parameters(), *module.buffers()):
         data = tensor.detach().to("meta")
         bare[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
-    shapes = copy.deepcopy(module, bare)
-    on_meta = inputs.to("meta")
-    return (module, inputs) if _failure(shapes, on_meta) else (shapes, on_meta)
+    shapes, on_meta = copy.deepcopy(module, bare), inputs.to("meta")
+    return shapes, on_meta, trace(shapes, on_meta, rules.known)
 
 
 def _blame(failure: Exception, lines: set[str], called: set[str], readings: Mapping[str, Reading]) -> set[str]:

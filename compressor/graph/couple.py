@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -102,18 +102,18 @@ class _Channels:
 
     def __init__(self, provenance: Provenance) -> None:
         self._component = _components(provenance)
-        reasons: dict[int, str] = {}
-        for atoms, reason in provenance.frozen:
-            for component in np.unique(self._component[atoms]).tolist():
-                reasons.setdefault(component, reason)
-        self._frozen = frozenset(reasons)
+        reasons = list(dict.fromkeys(reason for _, reason in provenance.frozen))
+        number = {reason: index for index, reason in enumerate(reasons)}
+        self._why = np.full(self._component.max(initial=0) + 1, -1, dtype=np.int64)  # of components; -1: not frozen
+        for atoms, reason in reversed(provenance.frozen):  # the first reason stands
+            self._why[self._component[atoms]] = number[reason]
         self.group_of = np.full(provenance.atoms, -1, dtype=np.int64)
         self._channel_of = np.full(provenance.atoms, -1, dtype=np.int64)
         self.groups = tuple(self._collect(provenance, reasons))
 
     def frozen(self, atoms: IntArray) -> bool:
         """Whether none of the atoms can go."""
-        return all(component in self._frozen for component in self._component[atoms].tolist())
+        return bool((self._why[self._component[atoms]] >= 0).all())
 
     def any(self, parts: Iterable[IntArray]) -> bool:
         """Whether some of the atoms are channels of a group that can be cut."""
@@ -140,7 +140,7 @@ class _Channels:
         }
         return int((of < 0).sum()), found
 
-    def _collect(self, provenance: Provenance, reasons: Mapping[int, str]) -> Iterator[ChannelGroup]:
+    def _collect(self, provenance: Provenance, reasons: Sequence[str]) -> Iterator[ChannelGroup]:
         """Components written by some layer, put together by the slots they occupy."""
         owners = [
             (name, index, dim.atoms)
@@ -154,45 +154,59 @@ class _Channels:
         slot = np.repeat(np.arange(len(owners)), [len(atoms) for _, _, atoms in owners])
         position = np.concatenate([np.arange(len(atoms)) for _, _, atoms in owners])
         writes = np.array([provenance.roles.get((name, index)) == "writer" for name, index, _ in owners])
-        order = np.lexsort((position, slot, component))
-        component, slot, position = component[order], slot[order], position[order]
-        bounds = np.flatnonzero(np.diff(component, prepend=-1))
-        found: dict[tuple[bytes, str | None], list[tuple[int, IntArray]]] = {}
-        for begin, end in zip(bounds, (*bounds[1:], len(component)), strict=True):
-            if writes[slot[begin:end]].any():
-                reason = reasons.get(int(component[begin]))
-                key = (slot[begin:end].tobytes(), reason)
-                found.setdefault(key, []).append((int(component[begin]), position[begin:end]))
+        alike = [each for each in _alike(component, slot, position, self._why) if writes[each.slots].any()]
         names: dict[str, int] = {}
-        channel_of = np.full(self._component.max() + 1, -1, dtype=np.int64)
-        group_of = np.full(self._component.max() + 1, -1, dtype=np.int64)
-        by_first_writer = sorted(found.items(), key=lambda item: _first_writer(item[0][0], writes))
-        for index, ((signature, reason), members) in enumerate(by_first_writer):
-            slots = np.frombuffer(signature, dtype=np.int64)
-            first = int(np.flatnonzero(writes[slots])[0])
-            members.sort(key=lambda member: int(member[1][first]))
-            components = [component for component, _ in members]
-            channel_of[components], group_of[components] = np.arange(len(members)), index
-            table = np.stack([positions for _, positions in members])
-            tensor = owners[slots[first]][0]
+        channel_of = np.full(len(self._why), -1, dtype=np.int64)
+        group_of = np.full(len(self._why), -1, dtype=np.int64)
+
+        def place(each: _Alike) -> tuple[int, bytes, int]:
+            return int(each.slots[writes[each.slots]][0]), each.slots.tobytes(), int(each.components[0])
+
+        for index, each in enumerate(sorted(alike, key=place)):
+            first = int(np.flatnonzero(writes[each.slots])[0])
+            order = np.argsort(each.positions[:, first], kind="stable")
+            channel_of[each.components[order]], group_of[each.components] = np.arange(len(order)), index
+            table = each.positions[order]
+            tensor = owners[each.slots[first]][0]
             base = tensor.rpartition(".")[0] or tensor
             names[base] = names.get(base, 0) + 1
+            why = int(self._why[each.components[0]])
             yield ChannelGroup(
                 name=base if names[base] == 1 else f"{base}#{names[base]}",
-                size=len(members),
+                size=len(order),
                 slots=tuple(
-                    Slot(name, dim, table[:, slots == each], provenance.roles.get((name, dim), "affine"))
-                    for each in np.unique(slots).tolist()
-                    for name, dim, _ in (owners[each],)
+                    Slot(name, dim, table[:, each.slots == number], provenance.roles.get((name, dim), "affine"))
+                    for number in np.unique(each.slots).tolist()
+                    for name, dim, _ in (owners[number],)
                 ),
-                frozen=reason if reason or len(members) > 1 else "only one channel",
+                frozen=reasons[why] if why >= 0 else "only one channel" if len(order) == 1 else None,
             )
         self._channel_of, self.group_of = channel_of[self._component], group_of[self._component]
 
 
-def _first_writer(signature: bytes, writes: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[int, bytes]:
-    slots = np.frombuffer(signature, dtype=np.int64)
-    return int(slots[writes[slots]][0]), signature
+@dataclass(frozen=True, slots=True, eq=False)
+class _Alike:
+    """Components that occupy the same slots, and are frozen for the same reason or not at all."""
+
+    components: IntArray  # (C,)
+    slots: IntArray  # (n,), one that holds several entries of a channel several times
+    positions: IntArray  # (C, n)
+
+
+def _alike(component: IntArray, slot: IntArray, position: IntArray, why: IntArray) -> Iterator[_Alike]:
+    """Entries (component, slot, position) as tables, one for all components that differ in positions only."""
+    order = np.lexsort((position, slot, component))
+    component, slot, position = component[order], slot[order], position[order]
+    begins = np.flatnonzero(np.diff(component, prepend=-1))
+    lengths = np.diff(begins, append=len(component))
+    for length in np.unique(lengths).tolist():
+        begin = begins[lengths == length]
+        entries = begin[:, None] + np.arange(length)
+        rows = np.column_stack([slot[entries], why[component[begin]]])
+        _, kind_of = np.unique(rows, axis=0, return_inverse=True)
+        by_kind = np.argsort(kind_of, kind="stable")
+        for members in np.split(by_kind, np.cumsum(np.bincount(kind_of))[:-1]):
+            yield _Alike(component[begin[members]], rows[members[0], :-1], position[entries[members]])
 
 
 def _components(provenance: Provenance) -> IntArray:

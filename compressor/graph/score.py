@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 def scores(module: nn.Module, groups: Sequence[ChannelGroup], criterion: Criterion) -> Mapping[str, FloatArray]:
     """Group name -> score (C,): the mean of the criterion over the filters that write the channel.
 
-    For a group that one layer writes, this is the criterion itself.
+    For a group that one layer writes, this is the criterion itself. Frozen groups have none: nobody asks.
     """
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
     result: dict[str, FloatArray] = {}
     with torch.no_grad():
-        for group in groups:
+        for group in (each for each in groups if each.frozen is None):
             per_writer = []
             for slot in group.writers():
                 rows_NK = tensors[slot.tensor].detach().double().movedim(slot.dim, 0).flatten(1)

@@ -75,7 +75,7 @@ def removed(
         for slot in group.slots:
             if role is None or slot.role == role:
                 lost[slot.tensor, slot.dim].append(slot.positions[~kept].reshape(-1))
-    return {key: np.unique(np.concatenate(parts)) for key, parts in lost.items()}
+    return {key: np.concatenate(parts) for key, parts in lost.items()}
 
 
 def attributes_after(
@@ -117,7 +117,7 @@ def kept_after(before: Kept, groups: Sequence[ChannelGroup], plan: PrunePlan, sl
     result = {name: dict(dims) for name, dims in before.items()}
     for (name, dim), gone in lost.items():
         now = before.get(name, {}).get(dim) or range(sizes[name][dim] + len(gone))
-        stays = np.setdiff1d(np.arange(len(now)), gone)
+        stays = np.delete(np.arange(len(now)), gone)
         result.setdefault(name, {})[dim] = tuple(now[index] for index in stays.tolist())
     return result
 

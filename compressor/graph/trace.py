@@ -74,7 +74,7 @@ def trace(module: nn.Module, inputs: Tensor, known: Callable[[str], bool]) -> Tr
     """
     recorder = _Recorder(module, known)
     refs = (recorder.ref(inputs),)
-    with torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
+    with inputs.device, torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
         result = module(inputs)
     outputs = tuple(recorder.ref(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
     return Trace(tuple(recorder.calls), recorder.names, refs, outputs, recorder.data_dependent)
