@@ -38,7 +38,7 @@ def write(
 ) -> Report:
     """Write weights, plan, resolved recipe and report; the report names every other file's SHA-256."""
     assert work.plan is not None and work.certificate is not None, "every method chooses and removes"
-    dense_cost, slim_cost = (count(each.model.module, example(each.model)) for each in (start, work))
+    dense_cost, slim_cost = (count(each.model.module, *example(each.model)) for each in (start, work))
     gates = judge(recipe, work.original, slim_cost, work.quality, comparisons, work.metric)
     report = assemble(
         name=start.model.name,

@@ -37,13 +37,46 @@ class Cost:
     macs: int
 
 
+ImageSize = tuple[int, int, int]
+"""channels, height, width"""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One tensor that a model takes, without its batch dimension, which comes first."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"  # as PyTorch names it
+    whole: tuple[int, int] | None = None  # least and largest of whole numbers such as token ids; None for others
+    name: str = "input"
+
+
+def one_image(size: ImageSize) -> tuple[Input, ...]:
+    """What a model of pictures takes."""
+    return (Input(size),)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """All it takes to build the original architecture again, without its weights."""
 
     source: str  # torchvision:resnet50 | timm:resnet26d | cifar:resnet56 | /path/net.py:factory
-    input: tuple[int, int, int]  # channels, height, width; without the batch
+    inputs: tuple[Input, ...]
     num_classes: int | None = None  # None = the architecture's own
+
+    @property
+    def image(self) -> ImageSize | None:
+        """The size of the one picture the model takes; None for a model that takes anything else."""
+        match self.inputs:
+            case (Input(shape=(channels, height, width), dtype="float32"),):
+                return channels, height, width
+        return None
+
+    @property
+    def input(self) -> ImageSize:
+        """The same, for architectures known to take pictures."""
+        assert self.image is not None, self.source
+        return self.image
 
 
 @dataclass(frozen=True, slots=True)

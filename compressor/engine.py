@@ -19,6 +19,7 @@ from compressor.core import (
     Cost,
     Data,
     Emit,
+    Input,
     Isometry,
     Leaving,
     LoadedModel,
@@ -87,8 +88,7 @@ def begin(model: LoadedModel, around: Surroundings) -> Work:
     """Find what can be cut, and measure the dense model where there is data."""
     around.emit("stage", {"name": "analyse"})
     start = time.perf_counter()
-    inputs = example(model)
-    structure = analyse(model.module, inputs, name=model.name)
+    structure = analyse(model.module, *example(model), name=model.name)
     original = model.original or structure.cost.of(PrunePlan({}))
     work = Work(model, model.module, original, structure, groups=structure.groups)
     work = _measured(_timed(work, "analyse", start), "dense", around)
@@ -123,9 +123,18 @@ def perform(step: Step, work: Work, around: Surroundings) -> Work:
     return _measured(done, stage, around) if stage else done
 
 
-def example(model: LoadedModel, images: int = 1) -> Tensor:
-    """Seeded normal inputs of the shape the model takes, (images, C, H, W)."""
-    return torch.randn(images, *model.spec.input, generator=torch.Generator().manual_seed(0))
+def example(model: LoadedModel, images: int = 1) -> tuple[Tensor, ...]:
+    """Seeded inputs as the model takes them, a batch of `images`: normal numbers, or whole ones within their bounds."""
+    random = torch.Generator().manual_seed(0)
+    return tuple(_noise(each, images, random) for each in model.spec.inputs)
+
+
+def _noise(like: Input, batch: int, random: torch.Generator) -> Tensor:
+    shape = (batch, *like.shape)
+    if like.whole is None:
+        return torch.randn(shape, generator=random)
+    least, largest = like.whole
+    return torch.randint(least, largest + 1, shape, generator=random).to(getattr(torch, like.dtype))
 
 
 def _choose(step: Choose, work: Work, around: Surroundings) -> Work:
@@ -134,7 +143,7 @@ def _choose(step: Choose, work: Work, around: Surroundings) -> Work:
         return _chosen(step, work, around)
     except TargetNotReached:
         module = work.model.module
-        structure = analyse(module, example(work.model), name=work.model.name, mixing=True)
+        structure = analyse(module, *example(work.model), name=work.model.name, mixing=True)
         if not structure.mixtures:
             raise
         return _chosen(step, replace(work, structure=structure, groups=structure.groups), around)
@@ -154,11 +163,11 @@ def _remove(work: Work) -> Work:
     assert work.plan is not None, "Remove comes after Choose"
     dense, plan = work.model, work.plan
     slim = shrink(dense.module, work.structure, plan)
-    certificate = certify(dense.module, slim, work.structure, plan, example(dense, images=2))
+    certificate = certify(dense.module, slim, work.structure, plan, *example(dense, images=2))
     if not certificate.ok:
         found = f"slim differs from masked dense by {certificate.max_rel_error:.1e} of the largest output"
         raise VerificationFailed("certificate", dense.name, found, "report this model; freeze layers with prune.layers")
-    cost = count(slim, example(dense))
+    cost = count(slim, *example(dense))
     if cost.params >= sum(parameter.numel() for parameter in dense.module.parameters()):
         reasons = sorted({group.frozen for group in work.groups if group.frozen})
         found = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"

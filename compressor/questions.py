@@ -26,6 +26,7 @@ from compressor.models.folder import PLAN, WEIGHTS, load_folder, read_record
 from compressor.models.source import load_model
 from compressor.recipe import Recipe
 from compressor.report.record import bench as bench_record
+from compressor.report.record import sizes
 from compressor.report.schema import Bench, Check, Inspect, Plan, PredictedLatency, Rates, Verify
 from compressor.report.widths import coverage
 from compressor.stages import export_both, find_recipe_data, load, measure, rounding, steps
@@ -41,8 +42,8 @@ def inspect(source: str, *, trust_pickle: bool, emit: Emit) -> Inspect:
     model = load_model(source, trust_pickle=trust_pickle)
     emit("stage", {"name": "analyse"})
     inputs = example(model)
-    structure = analyse(model.module, inputs, name=model.name)
-    cost = count(model.module, inputs)
+    structure = analyse(model.module, *inputs, name=model.name)
+    cost = count(model.module, *inputs)
     least = structure.cost.least(structure.groups)
     return {
         "model": model.name,
@@ -51,7 +52,7 @@ def inspect(source: str, *, trust_pickle: bool, emit: Emit) -> Inspect:
         "notes": list(model.notes),
         "params": cost.params,
         "macs": cost.macs,
-        "input": list(model.spec.input),
+        "input": sizes(model.spec.inputs),
         "num_classes": model.spec.num_classes,
         "groups": [
             {"name": group.name, "channels": group.size, "layers": len(group.writers()), "frozen": group.frozen}
@@ -83,7 +84,7 @@ def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, e
                 exports = export_both(start, work, recipe, None, folder, journal)
                 comparisons = measure(exports, recipe, target, None, journal)
     assert work.plan is not None
-    before, after = count(dense.module, example(dense)), count(work.model.module, example(dense))
+    before, after = count(dense.module, *example(dense)), count(work.model.module, *example(dense))
     kept = work.plan.kept
     planned = steps(recipe, round_to, retrain=retrain)
     return {
@@ -133,13 +134,13 @@ def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
         yield _check("parity", parity.ok, f"ONNX Runtime and PyTorch differ by {parity.max_abs_error:.1e}")
     except CannotRun as reason:
         yield _check("parity", False, str(reason))
-    proof = equals_scattered(slim.module, build(slim.spec), slim.kept, inputs)
+    proof = equals_scattered(slim.module, build(slim.spec), slim.kept, *inputs)
     if not proof.ok:  # unless the plan changed what norms work on
         dense = build(slim.spec)
-        structure = analyse(dense, inputs[:1], name=slim.name, mixing=True)
-        proof = equals_scattered(slim.module, dense, slim.kept, inputs, structure)
+        structure = analyse(dense, *example(slim), name=slim.name, mixing=True)
+        proof = equals_scattered(slim.module, dense, slim.kept, *inputs, structure=structure)
     yield _check("certificate", proof.ok, f"slim and masked dense differ by {proof.max_rel_error:.1e} in float64")
-    cost = count(slim.module, example(slim))
+    cost = count(slim.module, *example(slim))
     same = (cost.params, cost.macs) == (report.slim.params, report.slim.macs)
     yield _check("cost", same, f"{cost.params:,} parameters, {cost.macs:,} MACs")
 

@@ -20,7 +20,7 @@ from compressor.deploy.onnx import export_onnx
 from compressor.deploy.staircase import rewarded_rounding
 from compressor.deploy.target import Local
 from compressor.engine import Work, example
-from compressor.errors import RecipeError, VerificationFailed
+from compressor.errors import ModelError, RecipeError, VerificationFailed
 from compressor.journal import Journal
 from compressor.models.source import load_model
 from compressor.recipe import Recipe
@@ -94,6 +94,10 @@ def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journ
         raise RecipeError("recipe", "data", found, "give --data PATH, or a data block")
     if place is None:
         return None
+    if dense.spec.image is None:
+        shapes = " and ".join("x".join(map(str, each.shape)) for each in dense.spec.inputs)
+        takes = f"it takes {shapes}, not one image"
+        raise ModelError("data", dense.name, takes, "compress it without data, and retrain it in your own code")
     base = Path(path) if path and not is_source(path) else Path()
     with _stage("read data", journal):
         return open_data(
@@ -101,7 +105,7 @@ def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journ
             train=place.train,
             val=place.val,
             base=place.base,
-            input=dense.spec.input,
+            input=dense.spec.image,
             num_classes=dense.spec.num_classes,
             mean=settings.mean if settings and settings.mean else dense.mean,
             std=settings.std if settings and settings.std else dense.std,
@@ -117,7 +121,7 @@ def identify(recipe: Recipe, round_to: int, dense: LoadedModel, data: Data | Non
     settings = recipe.model_dump_json(by_alias=True, include={"prune", "retrain", "data", "seed"})
     images = (data.name, data.train_size, data.num_classes) if data else None
     digest = hashlib.sha256(f"{__version__}\n{settings}\n{round_to}\n{dense.spec}\n{images}\n".encode())
-    sample = {"sample": _inputs(dense, data, SAMPLED_IMAGES)} if data else {}
+    sample = {"sample": _inputs(dense, data, SAMPLED_IMAGES)[0]} if data else {}
     for name, tensor in {**dense.module.state_dict(), **sample}.items():
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())
@@ -173,6 +177,7 @@ def export_both(start: Work, work: Work, recipe: Recipe, data: Data | None, fold
             opset=opset,
             dynamic_batch=recipe.export.dynamic_batch,
             metadata=metadata,
+            names=[each.name for each in work.model.spec.inputs],
         )
         if not done.ok:
             found = f"ONNX Runtime and PyTorch differ by {done.max_abs_error:.2e}"
@@ -209,11 +214,11 @@ def measure(
     return comparisons
 
 
-def _inputs(model: LoadedModel, data: Data | None, images: int) -> Tensor:
+def _inputs(model: LoadedModel, data: Data | None, images: int) -> tuple[Tensor, ...]:
     """Real images where there are any, seeded noise otherwise."""
     if data is None:
         return example(model, images)
-    return torch.cat(list(data.plain_batches(images, images=images)))
+    return (torch.cat(list(data.plain_batches(images, images=images))),)
 
 
 @contextmanager

@@ -15,12 +15,13 @@ import compressor
 PACKAGE = Path(compressor.__file__).parent
 
 # Each room and the rooms it may import from; a room may always import from itself.
-BASE = {"errors", "schedules", "core"}
+BASE = {"errors", "schedules", "core", "outputs"}
 ALLOWED = {
     "": set(),
     "errors": set(),
     "schedules": {"core"},
     "core": set(),
+    "outputs": set(),
     "methods": BASE,
     "graph": BASE,
     "models": BASE,

@@ -386,8 +386,8 @@ FAULTS = [
     ),
     (
         "version: 1",
-        "version: 1\nmodel: {input: [3, 32]}",
-        "r.yaml:2:16: model.input is [3, 32]; allowed: auto or [chan",
+        "version: 1\nmodel: {input: [3, 0]}",
+        "r.yaml:2:16: model.input is [3, 0]; allowed: auto, a shape ",
     ),
     ("version: 1", "version: 1\nmodel: {num_classes: 0}", "r.yaml:2:22: model.num_classes is 0; allowed: auto or a "),
     (

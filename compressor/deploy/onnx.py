@@ -10,7 +10,8 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +20,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from compressor import outputs
 from compressor.core import ExportedModel
-from compressor.deploy.parity import CannotRun, answers, check_parity
+from compressor.deploy.parity import CannotRun, check_parity
 from compressor.errors import ModelError, RecipeError
 
 Exporter = Literal["dynamo", "torchscript"]
@@ -37,15 +39,17 @@ class Refused(Exception):
 
 def export_onnx(
     module: nn.Module,
-    inputs: Tensor,
+    inputs: Sequence[Tensor],
     path: Path,
     *,
     opset: int | None,
     dynamic_batch: bool,
     metadata: Mapping[str, str],
+    names: Sequence[str] = ("input",),
 ) -> ExportedModel:
-    """Write `module` to `path` and compare the file with PyTorch on `inputs` (n, C, H, W).
+    """Write `module` to `path` and compare the file with PyTorch on `inputs`, a batch of each.
 
+    Inputs are called as `names` says, outputs by their keys, fields or places (see outputs.py).
     torch's dynamo exporter with a free batch dimension where asked; a model it refuses is exported with batch 1, or
     by the TorchScript exporter, and the result's `notes` say so. `opset` None is the exporter's own choice. A free
     batch is claimed only after batches of several sizes ran. The module is left as it is: a copy is exported.
@@ -56,8 +60,8 @@ def export_onnx(
             "opset", "export.opset", str(opset), f"choose {OPSETS[0]} to {OPSETS[-1]}, or auto for the exporter's own"
         )
     copied = copy.deepcopy(module).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
-    inputs = inputs.detach().to("cpu", torch.float32).contiguous()
-    outputs = len(answers(copied, inputs[:1]))
+    inputs = tuple(_plain(each) for each in inputs)
+    taken = Names(tuple(names), *_outputs(copied, [each[:1] for each in inputs], names))
     notes: list[str] = []
     attempts: list[tuple[Exporter, bool]] = [("dynamo", False), ("torchscript", False)]
     if dynamic_batch:
@@ -67,7 +71,7 @@ def export_onnx(
         for exporter, dynamic in attempts:
             batches = split(inputs, dynamic)
             try:
-                model = trace(copy.deepcopy(copied), batches[dynamic], exporter, dynamic, opset, outputs, draft)
+                model = trace(copy.deepcopy(copied), batches[dynamic], exporter, dynamic, opset, taken, draft)
                 describe(model, {**metadata, "exporter": exporter})
                 save(model, draft)
                 parity = check_parity(draft, copied, batches)
@@ -89,22 +93,66 @@ def export_onnx(
     return ExportedModel(path, version, size, digest, parity.max_abs_error, parity.ok, tuple(notes))
 
 
-def split(inputs: Tensor, dynamic: bool) -> list[Tensor]:
+def split(inputs: Sequence[Tensor], dynamic: bool) -> list[tuple[Tensor, ...]]:
     """Batches of one image, or, with a free batch, of 1, 2 and up to 16; tracing takes the 2, since a 1 would stay."""
+    count = len(inputs[0])
     if not dynamic:
-        return list(torch.split(inputs, 1))
-    enough = inputs if len(inputs) >= 3 else inputs.repeat(3, 1, 1, 1)
-    return [enough[:1], enough[1:3], *(torch.split(enough[3:], CHUNK) if len(enough) > 3 else ())]
+        return list(zip(*(torch.split(each, 1) for each in inputs), strict=True))
+    if count < 3:
+        inputs, count = [torch.cat([each] * 3) for each in inputs], 3 * count
+    sizes = [1, 2, *[CHUNK] * ((count - 3) // CHUNK)]
+    sizes += [count - sum(sizes)] * (sum(sizes) < count)
+    return list(zip(*(torch.split(each, sizes) for each in inputs), strict=True))
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """On the CPU, in one piece, and float32 unless it holds whole numbers."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    flat: bool  # whether exporters take the output as it is
+
+
+def _outputs(module: nn.Module, inputs: Sequence[Tensor], taken: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    with torch.no_grad():
+        answer = module(*inputs)
+    found = outputs.names(answer)
+    return tuple(f"output_{name}" if name in taken else name for name in found), outputs.is_plain(answer)
+
+
+class Flat(nn.Module):
+    """The module with its dicts, dataclasses and nested sequences of tensors as one tuple."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(outputs.tensors(self.module(*inputs)))
 
 
 def trace(
-    module: nn.Module, example: Tensor, exporter: Exporter, dynamic: bool, opset: int | None, outputs: int, draft: Path
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    exporter: Exporter,
+    dynamic: bool,
+    opset: int | None,
+    names: Names,
+    draft: Path,
 ) -> ir.Model:
     """Run one exporter without its chatter: it prints whole graphs and warns about its own deprecations.
 
     Raises Refused with the root cause. Which exceptions an exporter may raise is nowhere stated, so all are taken.
     """
-    names = ["output"] if outputs == 1 else [f"output_{place}" for place in range(outputs)]
+    if not names.flat:
+        module = Flat(module)
+    batch = torch.export.Dim("batch")
+    shapes = tuple({0: batch} for _ in example)
     silence = io.StringIO()
     with (
         warnings.catch_warnings(action="ignore"),
@@ -115,11 +163,11 @@ def trace(
             if exporter == "dynamo":
                 program = torch.onnx.export(
                     module,
-                    (example,),
+                    example,
                     dynamo=True,
-                    dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic else None,
-                    input_names=["input"],
-                    output_names=names,
+                    dynamic_shapes=(shapes if names.flat else (shapes,)) if dynamic else None,
+                    input_names=list(names.inputs),
+                    output_names=list(names.outputs),
                     opset_version=opset,
                     verbose=False,
                 )
@@ -127,12 +175,12 @@ def trace(
                 return program.model
             torch.onnx.export(
                 module,
-                (example,),
+                example,
                 str(draft),
                 dynamo=False,
-                dynamic_axes={name: {0: "batch"} for name in ("input", *names)} if dynamic else None,
-                input_names=["input"],
-                output_names=names,
+                dynamic_axes={name: {0: "batch"} for name in (*names.inputs, *names.outputs)} if dynamic else None,
+                input_names=list(names.inputs),
+                output_names=list(names.outputs),
                 opset_version=opset,
                 verbose=False,
             )

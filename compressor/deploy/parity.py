@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compressor.errors import VerificationFailed
+from compressor.outputs import tensors
 
 Array = NDArray[Any]
 
@@ -34,24 +35,16 @@ class Parity:
     ok: bool
 
 
-def flatten(output: object) -> Iterator[Tensor]:
-    """The tensors of a module's output in the order the exporters write them; None is left out."""
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from flatten(value)
-    elif isinstance(output, list | tuple):
-        for value in output:
-            yield from flatten(value)
+Inputs = Sequence[Tensor]
+"""One batch, for each input of the module."""
 
 
-def answers(module: nn.Module, inputs: Tensor) -> list[Array]:
+def answers(module: nn.Module, inputs: Inputs) -> list[Array]:
     with torch.no_grad():
-        return [tensor.detach().cpu().numpy() for tensor in flatten(module(inputs))]
+        return [tensor.detach().cpu().numpy() for tensor in tensors(module(*inputs))]
 
 
-def check_parity(path: Path, module: nn.Module, batches: list[Tensor]) -> Parity:
+def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Parity:
     """Compare ONNX Runtime (CPU, default options) with the module in float32 on every batch and every output.
 
     An output agrees when `max|onnx - torch| <= 1e-4 max|torch|`: relative to its own scale, since untrained networks
@@ -67,17 +60,19 @@ def check_parity(path: Path, module: nn.Module, batches: list[Tensor]) -> Parity
     except Exception as error:
         raise CannotRun(str(error)) from error
     names = [node.name for node in session.get_outputs()]
+    taken = [node.name for node in session.get_inputs()]
     largest, ok = 0.0, True
     exact: nn.Module | None = None
     for batch in batches:
         reference = answers(module, batch)
         try:
-            found: list[Array] = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
+            feed = {name: each.numpy() for name, each in zip(taken, batch, strict=True)}
+            found: list[Array] = session.run(None, feed)
         except Exception as error:
-            raise CannotRun(f"batch {len(batch)}: {error}") from error
+            raise CannotRun(f"batch {len(batch[0])}: {error}") from error
         shapes = [array.shape for array in reference]
         if [array.shape for array in found] != shapes:
-            raise CannotRun(f"batch {len(batch)}: shapes {[array.shape for array in found]} instead of {shapes}")
+            raise CannotRun(f"batch {len(batch[0])}: shapes {[array.shape for array in found]} instead of {shapes}")
         for place, (ours, theirs) in enumerate(zip(found, reference, strict=True)):
             difference = max_difference(ours, theirs, f"{path.name}, output {names[place]}")
             largest = max(largest, difference)
@@ -106,10 +101,10 @@ def max_difference(found: Array, reference: Array, where: str) -> float:
     return peak(found.astype(np.float64) - reference.astype(np.float64))
 
 
-def rounding(exact: nn.Module, batch: Tensor, reference: Array, place: int) -> float:
+def rounding(exact: nn.Module, batch: Inputs, reference: Array, place: int) -> float:
     """How far the module's float32 output lies from its float64 output; 0 where it can't run in float64."""
     try:
-        truth = answers(exact, batch.double())[place]
+        truth = answers(exact, [each.double() if each.is_floating_point() else each for each in batch])[place]
     except RuntimeError:
         return 0.0
     error = peak(reference - truth) if truth.shape == reference.shape else 0.0

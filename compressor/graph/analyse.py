@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from compressor.core import BoolArray
 
 
-def analyse(module: nn.Module, inputs: Tensor, *, name: str, mixing: bool = False) -> Structure:
-    """The channel groups of a module, found by running it on `inputs` (1, C, H, W).
+def analyse(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False) -> Structure:
+    """The channel groups of a module, found by running it on `inputs`, a batch of one.
 
     Where a forward pass after a trial cut fails, the reshapes, splits and slices nearby have sizes fixed in code: they
     are read in stricter ways (see Reading) until it runs. What is still fixed then is frozen, and the rest goes on.
@@ -35,9 +35,9 @@ def analyse(module: nn.Module, inputs: Tensor, *, name: str, mixing: bool = Fals
         ModelError: the module does not run on `inputs`, or what breaks it cannot be found.
     """
     try:
-        module, inputs, seen = _without_values(module, inputs)
+        module, inputs, seen = _without_values(module, *inputs)
     except Exception:  # something on the way asks for values
-        seen = _traced(module, inputs, name)
+        seen = _traced(module, *inputs, name=name)
     lines = {call.where for call in seen.calls if rules.has_sizes(call.op)}
     readings: dict[str, Reading] = {}
     while True:
@@ -46,7 +46,7 @@ def analyse(module: nn.Module, inputs: Tensor, *, name: str, mixing: bool = Fals
         if whole:
             readings |= dict.fromkeys(whole, READINGS[2])
             structure = couple(module, seen, readings, mixing=mixing)
-        failure = _try(module, inputs, structure)
+        failure = _try(module, *inputs, structure=structure)
         if failure is None:
             return structure
         blamed = _blame(failure, lines, {call.where for call in seen.calls}, readings)
@@ -59,7 +59,7 @@ def analyse(module: nn.Module, inputs: Tensor, *, name: str, mixing: bool = Fals
     raise ModelError("model cannot be cut", name, found, "freeze the layers around that line with prune.layers")
 
 
-def _try(module: nn.Module, inputs: Tensor, structure: Structure) -> Exception | None:
+def _try(module: nn.Module, *inputs: Tensor, structure: Structure) -> Exception | None:
     """Cut between a quarter and three quarters of every group, each another number than the one before, and run."""
     random = np.random.default_rng(0)
     kept: dict[str, BoolArray] = {}
@@ -70,22 +70,23 @@ def _try(module: nn.Module, inputs: Tensor, structure: Structure) -> Exception |
             kept[group.name] = random.permutation(group.size) < count
     slim = shrink(module, structure, PrunePlan(kept))
     try:
-        with torch.inference_mode(), inputs.device:
-            slim(inputs)
+        with torch.inference_mode(), inputs[0].device:
+            slim(*inputs)
     except Exception as error:  # whatever a user's forward may raise
         return error
     return None
 
 
-def _traced(module: nn.Module, inputs: Tensor, name: str) -> Trace:
+def _traced(module: nn.Module, *inputs: Tensor, name: str) -> Trace:
     try:
-        return trace(module, inputs, rules.known)
+        return trace(module, *inputs, known=rules.known)
     except Exception as error:  # whatever a user's forward may raise
-        found = f"fails on an input of shape {tuple(inputs.shape)} at {_place(error)}: {error}"
+        shapes = " and ".join(str(tuple(each.shape)) for each in inputs)
+        found = f"fails on an input of shape {shapes} at {_place(error)}: {error}"
         raise ModelError("model does not run", name, found, "set model.input to the shape it expects") from error
 
 
-def _without_values(module: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, Trace]:
+def _without_values(module: nn.Module, *inputs: Tensor) -> tuple[nn.Module, tuple[Tensor, ...], Trace]:
     """Copies on the meta device, where a forward pass is about shapes alone, and their trace.
 
     Raises whatever the forward raises there, which it does where a value is asked for.
@@ -94,8 +95,8 @@ def _without_values(module: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tenso
     for tensor in (*module.parameters(), *module.buffers()):
         data = tensor.detach().to("meta")
         bare[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
-    shapes, on_meta = copy.deepcopy(module, bare), inputs.to("meta")
-    return shapes, on_meta, trace(shapes, on_meta, rules.known)
+    shapes, on_meta = copy.deepcopy(module, bare), tuple(each.to("meta") for each in inputs)
+    return shapes, on_meta, trace(shapes, *on_meta, known=rules.known)
 
 
 def _blame(failure: Exception, lines: set[str], called: set[str], readings: Mapping[str, Reading]) -> set[str]:

@@ -10,7 +10,6 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from compressor.core import Certificate, Kept, PrunePlan
 from compressor.graph import rules
@@ -18,6 +17,7 @@ from compressor.graph.couple import Structure
 from compressor.graph.restricted import masked, mixes, run_restricted
 from compressor.graph.shrink import plan_of, removed, shrink
 from compressor.graph.trace import trace
+from compressor.outputs import tensors
 
 TOLERANCE = 1e-9  # relative to the largest output; float64 arithmetic leaves about 1e-13
 
@@ -25,15 +25,16 @@ TOLERANCE = 1e-9  # relative to the largest output; float64 arithmetic leaves ab
 KIND = "masked-dense-float64"
 MIXED = "restricted-dense-float64"  # for a plan that changes what a norm works on
 
-Run = Callable[[nn.Module, Tensor], object]
+Run = Callable[..., object]
+"""(module, *inputs) -> output"""
 
 
-def _plain(module: nn.Module, inputs: Tensor) -> object:
-    return module(inputs)
+def _plain(module: nn.Module, *inputs: Tensor) -> object:
+    return module(*inputs)
 
 
-def certify(dense: nn.Module, slim: nn.Module, structure: Structure, plan: PrunePlan, inputs: Tensor) -> Certificate:
-    """Compare `slim(inputs)` in float64 with the dense model whose readers of removed channels are zero.
+def certify(dense: nn.Module, slim: nn.Module, structure: Structure, plan: PrunePlan, *inputs: Tensor) -> Certificate:
+    """Compare `slim(*inputs)` in float64 with the dense model whose readers of removed channels are zero.
 
     `max_rel_error` is max|slim - masked| / max|masked| over all outputs; it must stay within 1e-9. A model whose answer
     is zero everywhere (a classifier that starts from zero, say) would agree with anything: its all-zero tensors are
@@ -73,7 +74,7 @@ def falls_silent(dense: nn.Module, structure: Structure, plan: PrunePlan, inputs
 
 
 def equals_scattered(
-    slim: nn.Module, dense: nn.Module, kept: Kept, inputs: Tensor, structure: Structure | None = None
+    slim: nn.Module, dense: nn.Module, kept: Kept, *inputs: Tensor, structure: Structure | None = None
 ) -> Certificate:
     """Compare `slim` with the original architecture holding slim's weights at the kept indices and zeros elsewhere.
 
@@ -92,7 +93,9 @@ def equals_scattered(
     return replace(_agreement(lambda: dense, reference, slim, inputs), kind=MIXED)
 
 
-def _agreement(make_dense: Callable[[], nn.Module], reference: Run, slim: nn.Module, inputs: Tensor) -> Certificate:
+def _agreement(
+    make_dense: Callable[[], nn.Module], reference: Run, slim: nn.Module, inputs: Sequence[Tensor]
+) -> Certificate:
     """Outputs compared, or what lies before them where a choice by value comes between.
 
     The dense model is made when it is needed, so that only one copy in float64 is held at a time.
@@ -100,7 +103,7 @@ def _agreement(make_dense: Callable[[], nn.Module], reference: Run, slim: nn.Mod
     expected = _outputs(make_dense(), inputs, reference)
     slim = copy.deepcopy(slim)
     proof = _compare(expected, _outputs(slim, inputs))
-    if not proof.ok and trace(slim, inputs[:1].double(), rules.known).data_dependent:
+    if not proof.ok and trace(slim, *_double(inputs), known=rules.known).data_dependent:
         dense = make_dense()
         layers = _unchanged(dense, slim)
         return _compare(_inside(dense, inputs, layers, reference), _inside(slim, inputs, layers))
@@ -128,12 +131,12 @@ def _has_filters(module: nn.Module) -> bool:
     return isinstance(weight, Tensor) and weight.ndim > 1
 
 
-def _inside(module: nn.Module, inputs: Tensor, layers: Sequence[str], run: Run = _plain) -> list[Tensor]:
+def _inside(module: nn.Module, inputs: Sequence[Tensor], layers: Sequence[str], run: Run = _plain) -> list[Tensor]:
     """What these layers write, in the order in which they run."""
     seen: list[Tensor] = []
 
     def note(_: nn.Module, __: object, result: object) -> None:
-        seen.extend(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        seen.extend(tensors(result))
 
     handles = [module.get_submodule(name).register_forward_hook(note) for name in layers]
     try:
@@ -155,14 +158,18 @@ def _awake(module: nn.Module) -> nn.Module:
     return copied
 
 
-def _outputs(module: nn.Module, inputs: Tensor, run: Run = _plain) -> list[Tensor]:
+def _outputs(module: nn.Module, inputs: Sequence[Tensor], run: Run = _plain) -> list[Tensor]:
     """Floating outputs of the module, which is turned to float64."""
     module.double().eval()
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # for tensors that the module's code makes on the way
     try:
         with torch.inference_mode():
-            result = run(module, inputs.double())
+            result = run(module, *_double(inputs))
     finally:
         torch.set_default_dtype(before)
-    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return [leaf for leaf in tensors(result) if leaf.is_floating_point()]
+
+
+def _double(inputs: Sequence[Tensor]) -> list[Tensor]:
+    return [each.double() if each.is_floating_point() else each for each in inputs]

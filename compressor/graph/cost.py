@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from compressor.core import FloatArray, IntArray
 
 
-def count(module: nn.Module, inputs: Tensor) -> Cost:
+def count(module: nn.Module, *inputs: Tensor) -> Cost:
     """Parameters of the module, and multiply-adds of the convolutions and linear layers it runs on `inputs`.
 
     Convolution: product of the weight's sizes times output positions (input positions when transposed). Linear:
-    product of the weight's sizes times rows. `inputs` is one input, (1, C, H, W).
+    product of the weight's sizes times rows. `inputs` are a batch of one.
     """
     macs = 0
-    for call in trace(module, inputs, rules.known).calls:
+    for call in trace(module, *inputs, known=rules.known).calls:
         if not rules.carries_weights(call.op):
             continue
         x, weight, out = call.args["input"], call.args["weight"], call.outs[0]

@@ -34,11 +34,11 @@ def masked(dense: nn.Module, groups: Sequence[ChannelGroup], plan: PrunePlan) ->
     return copied
 
 
-def run_restricted(module: nn.Module, inputs: Tensor, structure: Structure, plan: PrunePlan) -> Any:
-    """`module(inputs)`, where every call that mixes channels works on the kept ones; zeros take the others' places."""
+def run_restricted(module: nn.Module, *inputs: Tensor, structure: Structure, plan: PrunePlan) -> Any:
+    """`module(*inputs)`, where every call that mixes channels works on the kept ones; zeros take the others' places."""
     touched = [each for each in structure.mixtures if _touched(each, structure, plan)]
     handlers = {each.number: partial(_on_kept, each, structure, plan) for each in touched}
-    return replay(module, inputs, rules.known, handlers) if handlers else module(inputs)
+    return replay(module, *inputs, known=rules.known, handlers=handlers) if handlers else module(*inputs)
 
 
 def mixes(structure: Structure, plan: PrunePlan) -> bool:

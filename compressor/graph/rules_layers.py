@@ -145,6 +145,16 @@ def group_norm(provenance: Provenance, call: Call) -> None:
         provenance.set(ref, (None,) * len(ref.shape))
 
 
+def embedding(provenance: Provenance, call: Call) -> None:
+    """Rows of weight (V, D) looked up by whole numbers: (..., D). Any row may be asked for, so all of them stay."""
+    rows, width = provenance.dims(call.args["weight"])
+    (out,) = call.outs
+    provenance.freeze(rows, call, "rows looked up by value")
+    provenance.role(width, "writer")
+    provenance.attribute(call, "embedding_dim", width)
+    provenance.set(out, (*(None,) * (len(out.shape) - 1), width))
+
+
 def recurrent(provenance: Provenance, call: Call) -> None:
     """LSTM, GRU and RNN: gates are stacked in one matrix that the layer's own sizes describe, so they stay whole."""
     for ref in call.refs():
@@ -197,6 +207,7 @@ RULES: dict[str, Callable[[Provenance, Call], None]] = {
     **{f"aten.{name}": spatial(n) for n, names in _RESAMPLE.items() for name in names},
     **{f"aten.{pad}_pad{n}d": spatial(n) for pad in ("reflection", "replication") for n in (1, 2, 3)},
     "aten.linear": linear,
+    "aten.embedding": embedding,
     "aten.batch_norm": channelwise,
     "aten.prelu": channelwise,
     "aten.layer_norm": mixing_norm,

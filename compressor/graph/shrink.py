@@ -48,7 +48,7 @@ def _without(lost: Mapping[tuple[str, int], IntArray], name: str, tensor: Tensor
     """The entries of a tensor of this name that are not lost."""
     for dim, size in enumerate(tensor.shape):
         if (name, dim) in lost:
-            kept = np.setdiff1d(np.arange(size), lost[name, dim])
+            kept = np.delete(np.arange(size), lost[name, dim])
             tensor = tensor.index_select(dim, torch.from_numpy(kept).to(tensor.device))
     return tensor
 

@@ -22,6 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
+from compressor.outputs import tensors
+
 
 @dataclass(frozen=True, slots=True)
 class Ref:
@@ -60,23 +62,23 @@ Handler = Callable[[int, Any, Mapping[str, Any]], Any]
 """(number of the call, operator, arguments by name) -> result"""
 
 
-def replay(module: nn.Module, inputs: Tensor, known: Callable[[str], bool], handlers: Mapping[int, Handler]) -> Any:
-    """Run `module(inputs)` as `trace` does, with some calls, named by their numbers in a trace, done by handlers."""
+def replay(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool], handlers: Mapping[int, Handler]) -> Any:
+    """Run `module(*inputs)` as `trace` does, with some calls, named by their numbers in a trace, done by handlers."""
     recorder = _Recorder(module, known, handlers)
     with torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
-        return module(inputs)
+        return module(*inputs)
 
 
-def trace(module: nn.Module, inputs: Tensor, known: Callable[[str], bool]) -> Trace:
-    """Run `module(inputs)` without gradients. An operator that is not `known` is taken apart where PyTorch can.
+def trace(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool]) -> Trace:
+    """Run `module(*inputs)` without gradients. An operator that is not `known` is taken apart where PyTorch can.
 
     Raises whatever the module's own forward raises.
     """
     recorder = _Recorder(module, known)
-    refs = (recorder.ref(inputs),)
-    with inputs.device, torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
-        result = module(inputs)
-    outputs = tuple(recorder.ref(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+    refs = tuple(recorder.ref(each) for each in inputs)
+    with inputs[0].device, torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
+        result = module(*inputs)
+    outputs = tuple(recorder.ref(leaf) for leaf in tensors(result))
     return Trace(tuple(recorder.calls), recorder.names, refs, outputs, recorder.data_dependent)
 
 

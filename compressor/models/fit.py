@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from compressor.core import ModelSpec
+from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models.build import build
 
@@ -123,11 +123,11 @@ def probe(source: str, size: tuple[int, int], *, headless: bool = False) -> tupl
     """Shapes with 1000 classes and 3 channels, and which dimensions are free. `headless`: without a classifier."""
     first, second = (0, 0) if headless else _PROBE_CLASSES
     three, five = _PROBE_CHANNELS
-    default = expected_shapes(ModelSpec(source, (three, *size), first))
+    default = expected_shapes(ModelSpec(source, one_image((three, *size)), first))
     try:
-        other = expected_shapes(ModelSpec(source, (five, *size), second))
+        other = expected_shapes(ModelSpec(source, one_image((five, *size)), second))
     except ModelError:  # an architecture that takes colour images only
-        other = expected_shapes(ModelSpec(source, (three, *size), second))
+        other = expected_shapes(ModelSpec(source, one_image((three, *size)), second))
     return default, free_dims(default, other)
 
 

@@ -6,16 +6,17 @@ Both ends of plan.json live here: `plan_json` makes it, `load_folder` reads it. 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from compressor.core import Cost, LoadedModel, ModelSpec
+from compressor.core import Cost, Input, LoadedModel, ModelSpec
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
 from compressor.models.build import build, weights_to_come
 from compressor.models.checkpoint import sha256
@@ -31,9 +32,16 @@ Attributes = Mapping[str, Mapping[str, int | Sequence[int]]]
 """module name -> attribute -> value; sequences are tuples in the module."""
 
 
+class _Input(BaseModel):
+    shape: tuple[int, ...]
+    dtype: str
+    whole: tuple[int, int] | None
+    name: str
+
+
 class _Model(BaseModel):
     source: str
-    input: tuple[int, int, int]
+    inputs: tuple[_Input, ...] = Field(min_length=1)
     num_classes: int | None
 
 
@@ -64,7 +72,7 @@ def plan_json(
         "version": 1,
         "model": {
             "source": loaded.spec.source,
-            "input": list(loaded.spec.input),
+            "inputs": [_input_json(each) for each in loaded.spec.inputs],
             "num_classes": loaded.spec.num_classes,
         },
         "name": loaded.name,
@@ -85,6 +93,10 @@ def plan_json(
     }
 
 
+def _input_json(one: Input) -> dict[str, object]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(one).items()}
+
+
 def load(folder: str | Path) -> nn.Module:
     """The slim module of an output folder: float32, eval mode, CPU. Reads no pickle."""
     return load_folder(folder).module
@@ -97,7 +109,8 @@ def load_folder(folder: str | Path) -> LoadedModel:
     digest, tensors = _read_weights(folder / WEIGHTS, plan.weights_sha256)
     if is_code(plan.model.source):
         _refuse_enclosed_code(folder, plan.model.source)
-    spec = ModelSpec(plan.model.source, plan.model.input, plan.model.num_classes)
+    inputs = tuple(Input(**each.model_dump()) for each in plan.model.inputs)
+    spec = ModelSpec(plan.model.source, inputs, plan.model.num_classes)
     with weights_to_come(spec.source):
         module = build(spec)
     _cut(module, plan.kept, tensors, folder)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor, nn
 
-from compressor.core import ModelSpec
+from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models import cifar, index
 from compressor.models.build import build, defaults, weights_to_come
@@ -148,7 +148,7 @@ def _cifar_specs(found: Shapes, size: Size | None) -> list[ModelSpec]:
     channels, classes = found["conv1.weight"][1:2], found["linear.weight"][0]
     if not channels or cifar.blocks_per_stage(name) is None:
         return []
-    return [ModelSpec(f"cifar:{name}", size or (channels[0], *cifar.INPUT[1:]), classes)]
+    return [ModelSpec(f"cifar:{name}", one_image(size or (channels[0], *cifar.INPUT[1:])), classes)]
 
 
 def _spec_of(entry: Entry, found: Shapes, size: Size | None) -> ModelSpec:
@@ -156,7 +156,7 @@ def _spec_of(entry: Entry, found: Shapes, size: Size | None) -> ModelSpec:
     usual = defaults(entry.source)
     channels = implied.get("channels", usual.input[0])
     classes = 0 if entry.headless else implied.get("classes")
-    return ModelSpec(entry.source, size or (channels, *usual.input[1:]), classes)
+    return ModelSpec(entry.source, one_image(size or (channels, *usual.input[1:])), classes)
 
 
 def _spec_for(arch: str, found: Shapes, num_classes: int | None, size: Size | None) -> ModelSpec:
@@ -170,7 +170,7 @@ def _spec_for(arch: str, found: Shapes, num_classes: int | None, size: Size | No
     for entry in entries:
         implied = implied or counts(found, entry.free) or {}
     classes = num_classes if num_classes is not None else implied.get("classes")
-    return ModelSpec(arch, size or (implied.get("channels", usual.input[0]), *usual.input[1:]), classes)
+    return ModelSpec(arch, one_image(size or (implied.get("channels", usual.input[0]), *usual.input[1:])), classes)
 
 
 def _choose(
@@ -217,7 +217,9 @@ def _sources(specs: list[ModelSpec]) -> str:
 def _same(output: object, image: Tensor, spec: ModelSpec, tensors: Mapping[str, Tensor]) -> bool:
     """Whether another architecture answers the image with the same output, given the same weights."""
     try:
-        other, _ = load_weights(replace(spec, input=(image.shape[1], image.shape[2], image.shape[3])), tensors)
+        other, _ = load_weights(
+            replace(spec, inputs=one_image((image.shape[1], image.shape[2], image.shape[3]))), tensors
+        )
         with torch.no_grad():
             theirs = other(image)
     except Exception:  # an architecture that can't take this image is another one

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import nn
 
-from compressor.core import LoadedModel, ModelSpec
+from compressor.core import ImageSize, Input, LoadedModel, ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models import user_code
 from compressor.models.build import (
@@ -38,7 +38,8 @@ from compressor.models.identify import Recognised, identify, load_named, mismatc
 DIGITS = Path(__file__).with_name("resnet8-digits.safetensors")
 _DIGITS_SOURCE = "cifar:resnet8"
 
-Size = tuple[int, int, int]
+Shapes = tuple[tuple[int, ...], ...]
+"""Of each input, without the batch."""
 
 
 def load_model(
@@ -46,40 +47,43 @@ def load_model(
     *,
     arch: str = "auto",
     num_classes: int | None = None,
-    input: Size | None = None,
+    input: Sequence[int] | Sequence[Sequence[int]] | None = None,
     trust_pickle: bool = False,
 ) -> LoadedModel:
     """Load `torchvision:`, `timm:` or `cifar:` names, a file.py:factory, a checkpoint, or a folder made by us.
 
-    `arch` names the architecture of a checkpoint; `input` is (channels, height, width).
+    `arch` names the architecture of a checkpoint; `input` is the shape of one input without the batch,
+    (channels, height, width) for a model of pictures, or one shape for each of several.
     Raises ModelError, UntrustedFile or VerificationFailed, each with what was found and what to do.
     """
+    shapes = None if input is None else user_code.shapes_in(input)
     if user_code.is_code(source):
-        loaded = _from_code(source, num_classes, input, trust_pickle)
+        loaded = _from_code(source, num_classes, shapes, trust_pickle)
     elif source.partition(":")[0] in ("torchvision", "timm", "cifar"):
-        loaded = _from_name(source, num_classes, input)
+        loaded = _from_name(source, num_classes, _picture(shapes, source))
     elif (Path(source) / PLAN).is_file():
         loaded = load_folder(source)
     elif not Path(source).exists() and Path(source).suffix == "" and "/" not in source:
         split(source)  # a bare word is taken for an architecture without its family, and the error says so
         raise AssertionError("split knows no bare words")
     else:
-        return _from_checkpoint(source, arch, num_classes, input, trust_pickle)
+        return _from_checkpoint(source, arch, num_classes, shapes, trust_pickle)
     if arch not in ("auto", loaded.spec.source):
         found = f"it is {loaded.spec.source}, but model.arch says {arch}"
         raise ModelError("model", source, found, "set model.arch to auto; it is for checkpoints only")
-    for key, asked, has in (("num_classes", num_classes, loaded.spec.num_classes), ("input", input, loaded.spec.input)):
+    own = tuple(each.shape for each in loaded.spec.inputs)
+    for key, asked, has in (("num_classes", num_classes, loaded.spec.num_classes), ("input", shapes, own)):
         if asked not in (None, has):
             found = f"it has {has}, but model.{key} says {asked}"
             raise ModelError("model", source, found, f"set model.{key} to auto, or to what the weights are for")
     return loaded
 
 
-def _from_name(source: str, num_classes: int | None, size: Size | None) -> LoadedModel:
+def _from_name(source: str, num_classes: int | None, size: ImageSize | None) -> LoadedModel:
     base, _, weights = source.partition("@")
     family, name = split(base)
     usual = defaults(base)
-    spec = ModelSpec(base, size or usual.input, usual.num_classes if num_classes is None else num_classes)
+    spec = ModelSpec(base, one_image(size or usual.input), usual.num_classes if num_classes is None else num_classes)
     mean, std = _normalisation(spec)
     if not weights:
         with fixed_seed():
@@ -101,7 +105,7 @@ def _from_name(source: str, num_classes: int | None, size: Size | None) -> Loade
     return LoadedModel(module.float().eval(), spec, source, mean=mean, std=std)
 
 
-def _torchvision_weights(source: str, spec: ModelSpec, name: str, wanted: str, size: Size | None) -> LoadedModel:
+def _torchvision_weights(source: str, spec: ModelSpec, name: str, wanted: str, size: ImageSize | None) -> LoadedModel:
     from torchvision import models
 
     known = models.get_model_weights(name)
@@ -153,7 +157,17 @@ def _digits(source: str, base: str, weights: str) -> LoadedModel:
     )
 
 
-def _from_code(source: str, num_classes: int | None, size: Size | None, trust_pickle: bool) -> LoadedModel:
+def _picture(shapes: Shapes | None, source: str) -> ImageSize | None:
+    """The one shape asked for, of a model that takes a picture."""
+    match shapes:
+        case None:
+            return None
+        case ((channels, height, width),):
+            return channels, height, width
+    raise ModelError("model input", source, f"{shapes} asked for", "set model.input to [channels, height, width]")
+
+
+def _from_code(source: str, num_classes: int | None, shapes: Shapes | None, trust_pickle: bool) -> LoadedModel:
     path, factory, checkpoint_path = user_code.split_code(source)
     base = f"{path.resolve()}:{factory}"
     with fixed_seed():
@@ -169,19 +183,20 @@ def _from_code(source: str, num_classes: int | None, size: Size | None, trust_pi
             raise mismatch(checkpoint_path, f"{path.name}:{factory}", fit)
         module.load_state_dict({**module.state_dict(), **tensors})
         digest, notes = checkpoint.sha256, checkpoint.notes
-    if size is None:
-        size, note = user_code.find_input(base, module)
-        notes = (*notes, note)
-    return LoadedModel(module, ModelSpec(base, size, num_classes), source, sha256=digest, notes=notes)
+    with fixed_seed():
+        inputs, note = user_code.find_inputs(base, module, shapes)
+    spec = ModelSpec(base, inputs, num_classes)
+    return LoadedModel(module, spec, source, sha256=digest, notes=(*notes, *([note] if note else [])))
 
 
 def _from_checkpoint(
-    source: str, arch: str, num_classes: int | None, size: Size | None, trust_pickle: bool
+    source: str, arch: str, num_classes: int | None, shapes: Shapes | None, trust_pickle: bool
 ) -> LoadedModel:
     if arch != "auto" and user_code.is_code(arch):
-        return replace(_from_code(f"{arch}@{source}", num_classes, size, trust_pickle), name=source)
+        return replace(_from_code(f"{arch}@{source}", num_classes, shapes, trust_pickle), name=source)
     checkpoint = read_checkpoint(source, trust_pickle=trust_pickle)
     try:
+        size = _picture(shapes, source)
         if arch == "auto":
             found = identify(checkpoint.tensors, source, num_classes=num_classes, size=size, hint=checkpoint.arch)
         else:
@@ -189,7 +204,7 @@ def _from_checkpoint(
     except ModelError:
         if checkpoint.module is None or arch != "auto":
             raise
-        found = _saved_whole(checkpoint.module, source, num_classes, size)
+        found = _saved_whole(checkpoint.module, source, num_classes, shapes)
     mean, std = _normalisation(found.spec)
     return LoadedModel(
         found.module,
@@ -202,10 +217,15 @@ def _from_checkpoint(
     )
 
 
-def _saved_whole(module: nn.Module, source: str, num_classes: int | None, size: Size | None) -> Recognised:
+def _saved_whole(module: nn.Module, source: str, num_classes: int | None, shapes: Shapes | None) -> Recognised:
     """A trusted pickle is its own architecture when no known one fits; only that pickle can build it again."""
     module = module.float().eval()
-    spec = ModelSpec(f"pickle:{source}", size or user_code.input_that_runs(module, source), num_classes)
+    inputs: tuple[Input, ...]
+    if shapes is None:
+        inputs = one_image(user_code.input_that_runs(module, source))
+    else:
+        inputs = user_code.named([Input(shape) for shape in shapes], module)
+    spec = ModelSpec(f"pickle:{source}", inputs, num_classes)
     return Recognised(module, spec, ("architecture taken from the trusted pickle itself",))
 
 

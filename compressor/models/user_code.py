@@ -7,8 +7,9 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
@@ -16,11 +17,13 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from compressor.core import ImageSize, Input, one_image
 from compressor.errors import CompressorError, ModelError
 
 _CODE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:/\\]*)(?:@(?P<checkpoint>.+))?")
 TRIED_INPUTS = ((3, 224, 224), (3, 32, 32), (1, 28, 28))
-_NAMED_INPUTS = ("input_size", "example_input")
+_NAMED_INPUTS = ("example_inputs", "example_input", "input_size")
+_POSITIONAL_KINDS = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def is_code(source: str) -> bool:
@@ -47,27 +50,54 @@ def build_module(source: str, num_classes: int | None) -> nn.Module:
     return module.float().eval()
 
 
-def find_input(source: str, module: nn.Module) -> tuple[tuple[int, int, int], str]:
-    """The input that the file names, or the first usual one that works; and a note saying which."""
+def find_inputs(
+    source: str, module: nn.Module, shapes: Sequence[tuple[int, ...]] | None
+) -> tuple[tuple[Input, ...], str | None]:
+    """What the module takes: as the recipe says, as the file says, or the first usual picture that works; and a note.
+
+    Where both say it, the recipe's shapes count, with the types of the file's example.
+    """
     path, factory_name, _ = split_code(source)
     code = sys.modules[_module_name(path)]  # imported when the module was built
-    for name in _NAMED_INPUTS:
-        if hasattr(code, name):
-            return _as_input(getattr(code, name), f"{path}:{name}"), f"input taken from {name} in {path.name}"
+    name = next((each for each in _NAMED_INPUTS if hasattr(code, each)), None)
+    said: list[Input] = []
+    if name is not None:
+        with _failures_of(path), _importable(path.parent):
+            value = getattr(code, name)
+            said = _as_inputs(value() if callable(value) else value, f"{path}:{name}")
+    if shapes is not None:
+        alike = len(said) == len(shapes)
+        asked = [replace(said[at], shape=shape) if alike else Input(shape) for at, shape in enumerate(shapes)]
+        return named(asked, module), None
+    if name is not None:
+        return named(said, module), f"inputs taken from {name} in {path.name}"
     size = input_that_runs(module, f"{path}:{factory_name}")
-    return size, f"input {'x'.join(map(str, size))} found by trying; say otherwise with model.input"
+    return one_image(size), f"input {'x'.join(map(str, size))} found by trying; say otherwise with model.input"
 
 
-def input_that_runs(module: nn.Module, where: str) -> tuple[int, int, int]:
+def named(inputs: Sequence[Input], module: nn.Module) -> tuple[Input, ...]:
+    """Several inputs called as the parameters of the module's forward are; a single one is just `input`."""
+    if len(inputs) == 1:
+        return tuple(inputs)
+    own = [
+        each.name for each in inspect.signature(module.forward).parameters.values() if each.kind in _POSITIONAL_KINDS
+    ]
+    names = own if len(own) >= len(inputs) else [f"input_{place}" for place in range(len(inputs))]
+    return tuple(replace(each, name=name) for each, name in zip(inputs, names, strict=False))
+
+
+def input_that_runs(module: nn.Module, where: str) -> ImageSize:
     """The first of the usual input sizes that the module takes."""
     for size in TRIED_INPUTS:
         if _runs(module, size):
             return size
     tried = ", ".join("x".join(map(str, size)) for size in TRIED_INPUTS)
-    raise ModelError("model input", where, f"none of {tried} runs", "set model.input or input_size")
+    raise ModelError(
+        "model input", where, f"none of {tried} runs", "set model.input, or define example_inputs() in the file"
+    )
 
 
-def _runs(module: nn.Module, size: tuple[int, int, int]) -> bool:
+def _runs(module: nn.Module, size: ImageSize) -> bool:
     try:
         with torch.no_grad():
             module(torch.zeros(2, *size))
@@ -76,16 +106,34 @@ def _runs(module: nn.Module, size: tuple[int, int, int]) -> bool:
     return True
 
 
-def _as_input(value: object, where: str) -> tuple[int, int, int]:
-    if callable(value):
-        value = value()
-    sizes = tuple(value.shape[1:] if value.ndim == 4 else value.shape) if isinstance(value, Tensor) else value
-    if isinstance(sizes, tuple | list) and len(sizes) == 4:
-        sizes = sizes[1:]
-    if not (isinstance(sizes, tuple | list) and len(sizes) == 3 and all(isinstance(n, int) and n > 0 for n in sizes)):
-        raise ModelError("model input", where, repr(value)[:80], "give (channels, height, width) or a tensor of images")
-    channels, height, width = sizes
-    return channels, height, width
+def _as_inputs(value: object, where: str) -> list[Input]:
+    """A tensor, or a tuple of them, with the batch dimension; or shapes without it."""
+    parts = [value] if isinstance(value, Tensor) else value
+    if isinstance(parts, list | tuple) and parts and all(isinstance(each, Tensor) for each in parts):
+        if all(each.ndim > 0 for each in parts):
+            return [_like(each) for each in parts]
+    elif shapes := shapes_in(parts):
+        return [Input(shape) for shape in shapes]
+    todo = "give a tensor or a tuple of tensors with a batch dimension, or a shape without it"
+    raise ModelError("model input", where, repr(value)[:80], todo)
+
+
+def shapes_in(value: object) -> tuple[tuple[int, ...], ...]:
+    """`[3, 32, 32]` or `[[3, 32, 32], [5]]` as shapes; none for anything else."""
+    if not isinstance(value, list | tuple) or not value:
+        return ()
+    several = value if all(isinstance(each, list | tuple) for each in value) else [value]
+    if all(several) and all(isinstance(size, int) and size > 0 for shape in several for size in shape):
+        return tuple(tuple(shape) for shape in several)
+    return ()
+
+
+def _like(tensor: Tensor) -> Input:
+    """Its shape and type; of whole numbers the least and the largest, too, which others are drawn between."""
+    if tensor.is_floating_point():
+        return Input(tuple(tensor.shape[1:]))
+    bounds = (int(tensor.min()), int(tensor.max()))
+    return Input(tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."), bounds)
 
 
 def _module_name(path: Path) -> str:

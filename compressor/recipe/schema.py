@@ -24,7 +24,7 @@ from compressor.recipe.retrain import Retrain
 from compressor.recipe.values import (
     Block,
     Count,
-    InputSize,
+    InputSizes,
     Number,
     Points,
     Positive,
@@ -50,7 +50,7 @@ AutoOpset = Annotated[int | Literal["auto"], *auto_or_whole(18, 23, "a whole num
 class Model(Block):
     arch: Word = Field(default="auto", description="auto = recognised from names and shapes; or torchvision:resnet50")
     num_classes: AutoClasses = "auto"
-    input: InputSize = Field(default="auto", description="channels, height and width of one input")
+    input: InputSizes = Field(default="auto", description="shape of the input without its batch; of several, a list")
 
 
 class Target(Block):
@@ -264,7 +264,7 @@ class Recipe(Block):
     @classmethod
     def _agrees_with_the_rest(cls, data: Data | None, info: ValidationInfo) -> Data | None:
         size = info.data["model"].input if "model" in info.data else "auto"
-        if data is not None and data.mean is not None and size != "auto" and len(data.mean) != size[0]:
+        if data is not None and data.mean is not None and isinstance(size[0], int) and len(data.mean) != size[0]:
             raise refused_keys("data", [("mean", f"as many numbers as model.input has channels, {size[0]}")])
         smoothed = "retrain" in info.data and info.data["retrain"].label_smoothing
         if data is not None and data.task == "regression" and smoothed:

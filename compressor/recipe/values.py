@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import (
     AllowInfNan,
@@ -153,26 +153,36 @@ def auto_or_whole(low: int, high: int | None, meaning: str) -> tuple[PlainValida
     return PlainValidator(parse), WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", **bounds}]})
 
 
+_SHAPE: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+
+
 def _parse_input(value: object) -> object:
     if value == "auto":
         return value
-    if (
-        isinstance(value, (list, tuple))
-        and len(value) == 3
-        and all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in value)
-    ):
+    if _is_shape(value):
         return tuple(value)
-    raise refused("auto or [channels, height, width], such as [3, 32, 32]", ["auto"])
+    if isinstance(value, list | tuple) and value and all(map(_is_shape, value)):
+        return tuple(tuple(each) for each in value)
+    raise refused("auto, a shape without the batch such as [3, 32, 32], or a list of shapes", ["auto"])
 
 
-InputSize = Annotated[
-    tuple[int, int, int] | Literal["auto"],
+def _is_shape(value: object) -> TypeGuard[Sequence[int]]:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) > 0
+        and all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in value)
+    )
+
+
+InputSizes = Annotated[
+    tuple[int, ...] | tuple[tuple[int, ...], ...] | Literal["auto"],
     PlainValidator(_parse_input),
     WithJsonSchema(
         {
             "anyOf": [
                 {"const": "auto"},
-                {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 3, "maxItems": 3},
+                _SHAPE,
+                {"type": "array", "items": _SHAPE, "minItems": 1},
             ]
         }
     ),

@@ -12,6 +12,7 @@ from compressor.core import (
     Comparison,
     Cost,
     ExportedModel,
+    Input,
     Isometry,
     Latency,
     Metric,
@@ -37,6 +38,12 @@ from compressor.report.widths import coverage, layers
 
 FORMAT = 1
 STAGES = ("dense", "after surgery", "after recalibration", "after retraining")
+
+
+def sizes(inputs: Sequence[Input]) -> list[int] | list[list[int]]:
+    """The shape of a model's one input, or of each, without the batch."""
+    shapes = [list(each.shape) for each in inputs]
+    return shapes[0] if len(shapes) == 1 else shapes
 
 
 def finite(value: float | None) -> float | None:
@@ -142,7 +149,7 @@ def assemble(
     return {
         "version": FORMAT,
         "model": name,
-        "architecture": {"source": spec.source, "input": list(spec.input), "num_classes": spec.num_classes},
+        "architecture": {"source": spec.source, "input": sizes(spec.inputs), "num_classes": spec.num_classes},
         "method": method,
         "steps": list(steps),
         "retrained": retrained,

@@ -137,7 +137,7 @@ class Gate(TypedDict):
 
 class Spec(TypedDict):
     source: str
-    input: list[int]
+    input: list[int] | list[list[int]]  # of several, one each
     num_classes: int | None
 
 
@@ -194,7 +194,7 @@ class Inspect(TypedDict):
     notes: list[str]
     params: int
     macs: int
-    input: list[int]
+    input: list[int] | list[list[int]]  # of several, one each
     num_classes: int | None
     groups: list[InspectGroup]
     coverage: Coverage

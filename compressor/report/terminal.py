@@ -100,7 +100,7 @@ def show_inspect(info: Inspect, console: Console) -> None:
         [
             ("Architecture", info["architecture"]),
             ("Source", info["source"]),
-            ("Input", " x ".join(map(str, info["input"]))),
+            ("Input", words.shapes(info["input"])),
             ("Classes", classes),
             ("Parameters", words.count(info["params"])),
             ("MACs", words.count(info["macs"])),

@@ -26,6 +26,14 @@ def count(value: int) -> str:
     return f"{value / 1e6:.1f} M" if value < 1_000_000_000 else f"{value / 1e9:,.2f} G"
 
 
+def shapes(sizes: Sequence[int] | Sequence[Sequence[int]], sign: str = "x") -> str:
+    """3 x 32 x 32, or the shapes of several inputs."""
+    several = [each if isinstance(each, Sequence) else [each] for each in sizes]
+    if all(len(each) == 1 for each in several) and not isinstance(next(iter(sizes), 0), Sequence):
+        return f" {sign} ".join(str(each[0]) for each in several)
+    return " and ".join(f" {sign} ".join(map(str, each)) for each in several)
+
+
 def size(octets: int) -> str:
     """Bytes in decimal units: 3412345 -> '3.41 MB'."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

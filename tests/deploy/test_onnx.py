@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from compressor.deploy import onnx as export
 from compressor.deploy.onnx import export_onnx, split
-from compressor.deploy.parity import check_parity, flatten
+from compressor.deploy.parity import check_parity
 from compressor.errors import ModelError, RecipeError, VerificationFailed
+from compressor.outputs import tensors
 
 
 def net(scale: float = 1.0) -> nn.Sequential:
@@ -44,7 +45,7 @@ def test_file_says_what_it_is(tmp_path: Path, images: Tensor, capfd: pytest.Capt
     module = net().train()  # left as it is, exported in eval mode
     before = copy.deepcopy(module.state_dict())
     path = tmp_path / "model.onnx"
-    found = export_onnx(module, images, path, opset=None, dynamic_batch=True, metadata={"recipe": "abc"})
+    found = export_onnx(module, (images,), path, opset=None, dynamic_batch=True, metadata={"recipe": "abc"})
     assert capfd.readouterr() == ("", "")
     assert module.training
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
@@ -64,12 +65,14 @@ def test_file_says_what_it_is(tmp_path: Path, images: Tensor, capfd: pytest.Capt
     assert found.bytes == path.stat().st_size
     assert list(tmp_path.iterdir()) == [path]
 
-    again = export_onnx(module, images, tmp_path / "b.onnx", opset=None, dynamic_batch=True, metadata={"recipe": "abc"})
+    again = export_onnx(
+        module, (images,), tmp_path / "b.onnx", opset=None, dynamic_batch=True, metadata={"recipe": "abc"}
+    )
     assert again.sha256 == found.sha256
 
 
 def test_fixed_batch_and_opset(tmp_path: Path, images: Tensor) -> None:
-    found = export_onnx(net(), images, tmp_path / "m.onnx", opset=18, dynamic_batch=False, metadata={})
+    found = export_onnx(net(), (images,), tmp_path / "m.onnx", opset=18, dynamic_batch=False, metadata={})
     assert (found.opset, found.ok) == (18, True)
     assert onnx.load(found.path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
 
@@ -78,7 +81,7 @@ def test_fixed_batch_and_opset(tmp_path: Path, images: Tensor) -> None:
 def test_a_tampered_weight_is_found_at_any_scale(tmp_path: Path, images: Tensor, scale: float) -> None:
     module = net(scale)
     path = tmp_path / "m.onnx"
-    assert export_onnx(module, images, path, opset=None, dynamic_batch=True, metadata={}).ok
+    assert export_onnx(module, (images,), path, opset=None, dynamic_batch=True, metadata={}).ok
     for name in ("0.weight", "5.weight", "5.bias"):
         model = onnx.load(path)
         tensor = next(each for each in model.graph.initializer if each.name == name)
@@ -87,7 +90,7 @@ def test_a_tampered_weight_is_found_at_any_scale(tmp_path: Path, images: Tensor,
         tensor.CopyFrom(numpy_helper.from_array(values, name))
         tampered = tmp_path / "tampered.onnx"
         onnx.save(model, tampered)
-        assert not check_parity(tampered, module, split(images, True)).ok, name
+        assert not check_parity(tampered, module, split((images,), True)).ok, name
 
 
 def test_ill_conditioned_is_judged_by_its_own_rounding(tmp_path: Path, images: Tensor) -> None:
@@ -102,7 +105,7 @@ def test_ill_conditioned_is_judged_by_its_own_rounding(tmp_path: Path, images: T
 
     torch.manual_seed(0)
     module = Cancel().eval()
-    found = export_onnx(module, images, tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
+    found = export_onnx(module, (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert found.ok
 
 
@@ -116,12 +119,12 @@ class Several(nn.Module):
         return {"scores": y, "more": (y * 2, [y.argmax(1)])}
 
 
-def test_outputs_of_dicts_and_tuples_are_flattened(tmp_path: Path, images: Tensor) -> None:
-    found = export_onnx(Several(), images, tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
+def test_outputs_of_dicts_and_tuples_are_flattened_under_their_keys(tmp_path: Path, images: Tensor) -> None:
+    found = export_onnx(Several(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert found.ok
-    assert [entry.name for entry in onnx.load(found.path).graph.output] == ["output_0", "output_1", "output_2"]
+    assert [entry.name for entry in onnx.load(found.path).graph.output] == ["scores", "more_0", "more_1_0"]
     one = torch.ones(1)
-    assert list(flatten({"a": one, "b": [None, (one, {"c": one})]})) == [one, one, one]
+    assert list(tensors({"a": one, "b": [None, (one, {"c": one})]})) == [one, one, one]
 
 
 def test_non_finite_is_refused_and_leaves_nothing(tmp_path: Path, images: Tensor) -> None:
@@ -129,7 +132,7 @@ def test_non_finite_is_refused_and_leaves_nothing(tmp_path: Path, images: Tensor
     with torch.no_grad():
         module[5].bias[0] = float("nan")  # type: ignore[index, union-attr]
     with pytest.raises(VerificationFailed, match="from PyTorch are NaN or infinite"):
-        export_onnx(module, images, tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
+        export_onnx(module, (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,7 +147,7 @@ def test_free_batch_the_exporter_refuses_becomes_batch_1(
         return real(module, example, exporter, dynamic, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(export, "trace", refuse)
-    found = export_onnx(net(), images, tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
+    found = export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert found.ok
     assert found.notes[0] == "dynamo exporter, free batch: no free batch"
     assert "with batch 1" in found.notes[-1]
@@ -161,7 +164,7 @@ class Untraceable(nn.Module):
 def test_torchscript_takes_what_dynamo_refuses(
     tmp_path: Path, images: Tensor, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    found = export_onnx(Untraceable(), images, tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
+    found = export_onnx(Untraceable(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert capfd.readouterr() == ("", "")
     assert found.ok
     assert any("torchscript exporter with a free batch" in note for note in found.notes)
@@ -175,21 +178,21 @@ def test_what_no_exporter_takes_is_one_line(tmp_path: Path, images: Tensor, monk
 
     monkeypatch.setattr(export, "trace", refuse)
     with pytest.raises(ModelError, match="can't export") as caught:
-        export_onnx(net(), images, tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
+        export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert "\n" not in str(caught.value)
 
 
 def test_bad_opset_and_bad_folder(tmp_path: Path, images: Tensor) -> None:
     with pytest.raises(RecipeError, match=r"export\.opset: 7; choose 18 to"):
-        export_onnx(net(), images, tmp_path / "m.onnx", opset=7, dynamic_batch=True, metadata={})
+        export_onnx(net(), (images,), tmp_path / "m.onnx", opset=7, dynamic_batch=True, metadata={})
     with pytest.raises(RecipeError, match="can't write"):
-        export_onnx(net(), images, tmp_path / "none" / "m.onnx", opset=18, dynamic_batch=True, metadata={})
+        export_onnx(net(), (images,), tmp_path / "none" / "m.onnx", opset=18, dynamic_batch=True, metadata={})
 
 
 def test_weights_over_the_limit_go_beside(tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "SINGLE_FILE", 100)
     monkeypatch.chdir(tmp_path)
-    found = export_onnx(net(), images, tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
+    found = export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert found.ok
     assert sorted(each.name for each in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
     assert found.bytes == sum(each.stat().st_size for each in tmp_path.iterdir())
@@ -199,7 +202,7 @@ def test_weights_over_the_limit_go_beside(tmp_path: Path, images: Tensor, monkey
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 40])
 def test_batches_hold_every_image_and_several_sizes(n: int) -> None:
     images = torch.arange(n, dtype=torch.float32).reshape(n, 1, 1, 1)
-    batches = split(images, True)
-    assert {1, 2} <= {len(batch) for batch in batches}
-    assert set(torch.cat(batches).flatten().tolist()) == set(range(n))
-    assert [len(batch) for batch in split(images, False)] == [1] * n
+    batches = split((images,), True)
+    assert {1, 2} <= {len(batch) for (batch,) in batches}
+    assert set(torch.cat([batch for (batch,) in batches]).flatten().tolist()) == set(range(n))
+    assert [len(batch) for (batch,) in split((images,), False)] == [1] * n

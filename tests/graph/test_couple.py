@@ -16,7 +16,7 @@ from compressor.graph.trace import trace
 
 def structure_of(module: nn.Module, *shape: int) -> Structure:
     module.eval()
-    return couple(module, trace(module, torch.randn(1, *shape), rules.known))
+    return couple(module, trace(module, torch.randn(1, *shape), known=rules.known))
 
 
 def by_name(structure: Structure) -> dict[str, ChannelGroup]:

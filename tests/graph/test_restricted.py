@@ -101,4 +101,4 @@ def test_a_slim_model_is_checked_again_from_its_own_weights() -> None:
     slim = shrink(module, structure, plan)
     kept = kept_after({}, structure.groups, plan, slim)
     assert not equals_scattered(slim, copy.deepcopy(module), kept, inputs).ok
-    assert equals_scattered(slim, copy.deepcopy(module), kept, inputs, structure).ok
+    assert equals_scattered(slim, copy.deepcopy(module), kept, inputs, structure=structure).ok

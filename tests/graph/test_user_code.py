@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -166,3 +168,35 @@ def test_code_that_insists_on_the_width_it_was_given_is_left_whole_and_the_rest_
     assert frozen["2"] is not None
     assert "sizes fixed in the code" in frozen["2"]
     assert "test_user_code.py:" in frozen["2"]
+
+
+class Words(nn.Module):
+    """Two inputs, token ids and numbers, and an answer in a dataclass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.numbers = nn.Embedding(20, 12), nn.Linear(5, 12)
+        self.hidden, self.head = nn.Linear(12, 16), nn.Linear(16, 3)
+
+    def forward(self, ids: Tensor, numbers: Tensor) -> Answer:
+        x = self.words(ids).mean(1) + self.numbers(numbers)
+        return Answer(self.head(torch.relu(self.hidden(torch.relu(x)))))
+
+
+@dataclass
+class Answer:
+    logits: Tensor
+
+
+def test_the_width_of_an_embedding_is_cut_with_what_is_added_to_it_and_the_answer_stays() -> None:
+    torch.manual_seed(0)
+    module, inputs = Words().eval(), (torch.randint(0, 20, (2, 4)), torch.randn(2, 5))
+    structure = analyse(module, *inputs, name="words")
+    groups = {group.name: group for group in structure.groups}
+    assert groups["head"].frozen == "output of the model"
+    assert {slot.tensor for slot in groups["words"].writers()} == {"words.weight", "numbers.weight"}
+    plan = PrunePlan({"words": np.arange(12) % 3 > 0, "hidden": np.arange(16) % 2 > 0})
+    slim = shrink(module, structure, plan)
+    assert slim.get_submodule("words").embedding_dim == 8
+    assert certify(module, slim, structure, plan, *inputs).ok
+    assert count(slim, *inputs) == structure.cost.of(plan)

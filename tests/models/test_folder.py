@@ -9,14 +9,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import compressor
-from compressor.core import Cost, LoadedModel, ModelSpec
+from compressor.core import Cost, LoadedModel, ModelSpec, one_image
 from compressor.errors import CompressorError
 from compressor.models.build import build
 from compressor.models.folder import load_folder, plan_json
 from compressor.models.source import load_model
 
 KEPT = (0, 2, 3, 7, 11)
-SPEC = ModelSpec("cifar:resnet8", (3, 32, 32), 10)
+SPEC = ModelSpec("cifar:resnet8", one_image((3, 32, 32)), 10)
 
 
 def slim_by_hand() -> tuple[nn.Module, LoadedModel, dict[str, dict[str, int | list[int]]]]:
@@ -166,7 +166,7 @@ def test_shared_weights_stay_shared(stored: tuple[str, ...], listed: tuple[str, 
     folder.mkdir()
     weight: Tensor = torch.arange(8.0).reshape(2, 4)
     save_file({name: weight.clone() for name in stored}, folder / "slim.safetensors")
-    spec = ModelSpec(f"{tmp_path / 'net.py'}:Tied", (3, 8, 8))
+    spec = ModelSpec(f"{tmp_path / 'net.py'}:Tied", one_image((3, 8, 8)))
     loaded = LoadedModel(nn.Identity(), spec, "tied", kept={name: {0: (1, 4)} for name in listed})
     (folder / "plan.json").write_text(json.dumps(plan_json(loaded, {"a": {"out_features": 2}}, {})))
     module = compressor.load(folder)

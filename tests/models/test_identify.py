@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.core import ModelSpec
+from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models import index
 from compressor.models.build import build
@@ -21,7 +21,7 @@ def weights_of(
 ) -> dict[str, Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return dict(build(ModelSpec(source, size, classes)).state_dict())
+        return dict(build(ModelSpec(source, one_image(size), classes)).state_dict())
 
 
 def recognise(tensors: dict[str, Tensor], **settings: object) -> Recognised:
@@ -199,7 +199,7 @@ def test_real_checkpoints(file: str) -> None:
     from compressor.models.source import load_model
 
     loaded = load_model(str(SHARED / file))
-    assert loaded.spec == ModelSpec(f"cifar:{file.partition('-')[0]}", (3, 32, 32), 10)
+    assert loaded.spec == ModelSpec(f"cifar:{file.partition('-')[0]}", one_image((3, 32, 32)), 10)
     assert loaded.mean == (0.485, 0.456, 0.406)
     assert loaded.std == (0.229, 0.224, 0.225)
     assert loaded.sha256

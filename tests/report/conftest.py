@@ -20,6 +20,7 @@ from compressor.core import (
     ModelSpec,
     PrunePlan,
     Slot,
+    one_image,
 )
 from compressor.report.record import assemble, samples
 from compressor.report.schema import Report, Samples
@@ -106,7 +107,7 @@ def trained(comparison: Comparison) -> Run:
         name="../checkpoints/resnet56-cifar10jpeg.pt",
         method="l1",
         steps=["Choose(l1)", "Remove", "Recalibrate(4096 images)", "Train(6 epochs, sgd)"],
-        spec=ModelSpec("cifar:resnet56", (3, 32, 32), 10),
+        spec=ModelSpec("cifar:resnet56", one_image((3, 32, 32)), 10),
         tensors=order,
         dense_cost=Cost(853_018, 125_485_706),
         slim_cost=Cost(428_074, 62_924_426),
@@ -172,7 +173,7 @@ def untrained() -> Run:
         name="torchvision:deepnet150",
         method="l1",
         steps=["Choose(l1)", "Remove"],
-        spec=ModelSpec("torchvision:deepnet150", (3, 224, 224)),
+        spec=ModelSpec("torchvision:deepnet150", one_image((3, 224, 224))),
         tensors=[f"{name}.weight" for name in names],
         dense_cost=Cost(60_192_808, 11_513_624_576),
         slim_cost=Cost(31_000_112, 5_712_004_000),

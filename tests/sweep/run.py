@@ -27,7 +27,7 @@ import torch
 from models import ROOMS, names  # beside this file
 from torch import Tensor, nn
 
-from compressor.core import Choose, LoadedModel, ModelSpec, Remove, Selection
+from compressor.core import Choose, LoadedModel, ModelSpec, Remove, Selection, one_image
 from compressor.deploy.onnx import export_onnx
 from compressor.engine import Surroundings, Work, begin, example, perform
 from compressor.errors import CompressorError
@@ -126,7 +126,7 @@ def prune(name: str, tell: Callable[[dict[str, Any]], None], *, onnx: bool, nati
         module, shape = make(name, native)
     around = Surroundings(None, 0, lambda *_: None, Path("unused"), name)
     with phase("analyse"):
-        work = begin(LoadedModel(module, ModelSpec(name, shape), name), around)
+        work = begin(LoadedModel(module, ModelSpec(name, one_image(shape)), name), around)
     tell({"input": shape, "seconds": seconds, **describe(work)})
     with phase("choose"):
         work = perform(Choose(l1, Selection(macs=0.5)), work, around)
@@ -135,7 +135,7 @@ def prune(name: str, tell: Callable[[dict[str, Any]], None], *, onnx: bool, nati
         work = perform(Remove(), work, around)
     assert work.certificate is not None
     slim = work.model.module
-    cost = count(slim, example(work.model))
+    cost = count(slim, *example(work.model))
     tell(
         {"share": cost.macs / work.original.macs, "params share": cost.params / work.original.params,
          "certificate": work.certificate.max_rel_error, "kind": work.certificate.kind, "seconds": seconds}
@@ -164,17 +164,17 @@ def make(name: str, native: bool) -> tuple[nn.Module, tuple[int, int, int]]:
     expected = defaults(name).input
     torch.manual_seed(0)
     if name in names("detection"):  # they resize what they are given
-        module = awake(build(ModelSpec(name, expected)))
+        module = awake(build(ModelSpec(name, one_image(expected))))
         if not module.transform.fixed_size:
             module.transform.min_size, module.transform.max_size = (128,), 192
         return module, (3, 128, 160)
     for size in LARGE if expected[1] > 256 and not native else ():
         smaller = (3, size, size)
         with suppress(CompressorError):
-            module = awake(build(ModelSpec(name, smaller)))
+            module = awake(build(ModelSpec(name, one_image(smaller))))
             if runs(module, smaller):
                 return module, smaller
-    module = awake(build(ModelSpec(name, expected)))
+    module = awake(build(ModelSpec(name, one_image(expected))))
     shapes = [] if native or any(word in name for word in FIXED) else [(3, size, size) for size in SMALL]
     return module, next((shape for shape in shapes if runs(module, shape)), expected)
 
