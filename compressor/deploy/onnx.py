@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from compressor import outputs
 from compressor.core import ExportedModel
+from compressor.deploy.padding import keep_zeros
 from compressor.deploy.parity import CannotRun, check_parity
 from compressor.errors import ModelError, RecipeError
 
@@ -72,6 +73,7 @@ def export_onnx(
             batches = split(inputs, dynamic)
             try:
                 model = trace(copy.deepcopy(copied), batches[dynamic], exporter, dynamic, opset, taken, draft)
+                keep_zeros(model)
                 describe(model, {**metadata, "exporter": exporter})
                 save(model, draft)
                 parity = check_parity(draft, copied, batches)

@@ -206,3 +206,13 @@ def test_batches_hold_every_image_and_several_sizes(n: int) -> None:
     assert {1, 2} <= {len(batch) for (batch,) in batches}
     assert set(torch.cat([batch for (batch,) in batches]).flatten().tolist()) == set(range(n))
     assert [len(batch) for (batch,) in split((images,), False)] == [1] * n
+
+
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_zeros_around_a_maximum_stay_zeros(tmp_path: Path, images: Tensor, dynamic: bool) -> None:
+    """The maximum of negative numbers and padded zeros is 0; ONNX Runtime pools with minus infinity around."""
+    module = nn.Sequential(nn.ConstantPad2d(1, 0.0), nn.MaxPool2d(3, 2)).eval()
+    negative = -1 - images.abs()
+    found = export_onnx(module, (negative,), tmp_path / "m.onnx", opset=None, dynamic_batch=dynamic, metadata={})
+    assert found.ok
+    assert found.max_abs_error < 1e-30
