@@ -12,6 +12,7 @@ from compressor.core import Comparison
 from compressor.engine import Work, example
 from compressor.gates import judge
 from compressor.graph.cost import count
+from compressor.graph.coverage import held
 from compressor.graph.shrink import sizes
 from compressor.journal import Journal
 from compressor.models.checkpoint import sha256
@@ -56,6 +57,7 @@ def write(
         certificate=work.certificate,
         groups=work.groups,
         plan=work.plan,
+        held=held(work.groups, work.structure.cost),
         seconds={**journal.seconds, **work.seconds},
         seed=recipe.seed,
         isometry=work.isometry,

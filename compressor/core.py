@@ -137,6 +137,16 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """The share of a model's multiply-adds that go with the channels of some groups."""
+
+    frozen: str | None  # why these groups can't be cut; None: those that can
+    groups: int
+    channels: int
+    macs: float  # 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
 class PrunePlan:
     """Which channels stay: group name -> bool[C]. Groups that stay whole are absent."""
 

@@ -19,6 +19,7 @@ from compressor.engine import Surroundings, begin, example, perform
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import equals_scattered
 from compressor.graph.cost import count
+from compressor.graph.coverage import held
 from compressor.journal import Journal
 from compressor.models.build import build
 from compressor.models.checkpoint import sha256
@@ -44,7 +45,6 @@ def inspect(source: str, *, trust_pickle: bool, emit: Emit) -> Inspect:
     inputs = example(model)
     structure = analyse(model.module, *inputs, name=model.name)
     cost = count(model.module, *inputs)
-    least = structure.cost.least(structure.groups)
     return {
         "model": model.name,
         "source": source,
@@ -58,10 +58,7 @@ def inspect(source: str, *, trust_pickle: bool, emit: Emit) -> Inspect:
             {"name": group.name, "channels": group.size, "layers": len(group.writers()), "frozen": group.frozen}
             for group in structure.groups
         ],
-        "coverage": {
-            **coverage(structure.groups),
-            "prunable_macs_percent": 100 * (1 - least.macs / cost.macs) if cost.macs else 0.0,
-        },
+        "coverage": coverage(structure.groups, held(structure.groups, structure.cost)),
     }
 
 
@@ -102,6 +99,7 @@ def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, e
             if each.name in kept
         ],
         "frozen": [{"name": each.name, "reason": each.frozen} for each in work.groups if each.frozen],
+        "coverage": coverage(work.groups, held(work.groups, work.structure.cost)),
         "latency": _predicted(comparisons),
         "worth_it": _worth_it(comparisons, before.macs / after.macs),
         "schedules": [_rates(step) for step in planned if isinstance(step, Train) and step.epochs],

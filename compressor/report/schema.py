@@ -104,6 +104,15 @@ class Layer(TypedDict):
     frozen: bool
 
 
+class FrozenMacs(TypedDict):
+    """What the groups that are frozen for one reason hold."""
+
+    reason: str
+    groups: int
+    channels: int
+    macs_percent: float
+
+
 class Coverage(TypedDict):
     """How much of the model can be pruned at all; layers are the writers of groups."""
 
@@ -111,7 +120,8 @@ class Coverage(TypedDict):
     prunable_layers: int
     channels: int
     prunable_channels: int
-    prunable_macs_percent: NotRequired[float]
+    prunable_macs_percent: float  # that go with the channels of prunable groups
+    frozen_macs: list[FrozenMacs]  # the most first: what would unlock more
 
 
 class BenchRecord(TypedDict):
@@ -238,6 +248,7 @@ class Plan(TypedDict):
     ratios: PlanRatios
     groups: list[PlanGroup]
     frozen: list[Frozen]
+    coverage: Coverage
     latency: PredictedLatency | None
     worth_it: str
     schedules: list[Rates]

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.report import words
-from compressor.report.schema import Frozen
+from compressor.report.schema import Frozen, FrozenMacs
 
 GOOD, BAD, WARN, FAINT, STRONG = "green", "bold red", "yellow", "bright_black", "bold"
 LABEL = (11, 18)  # fewest and most columns of a fact's label
@@ -74,17 +74,20 @@ def span(first: str, last: str) -> Text:
     return Text(words.plain(first if first == last else f"{first} .. {last}"))
 
 
-def frozen(console: Console, groups: Sequence[Frozen]) -> None:
-    """Why groups stay whole: each reason once, with how many it holds for and the first of them."""
+def frozen(console: Console, groups: Sequence[Frozen], held: Sequence[FrozenMacs]) -> None:
+    """Why groups stay whole: each reason once, with what it holds; the first would unlock most."""
     if not groups:
         return
     by_reason: dict[str, list[str]] = {}
     for group in groups:
         by_reason.setdefault(group["reason"], []).append(group["name"])
     console.print()
-    console.print(Text(f"Frozen ({len(groups)} of the groups)", STRONG))
-    for reason, names in list(by_reason.items())[:REASONS]:
+    console.print(Text(f"Frozen ({len(groups)} of the groups), what would unlock most first", STRONG))
+    shares = {each["reason"]: each["macs_percent"] for each in held}
+    ordered = sorted(by_reason.items(), key=lambda item: -shares.get(item[0], 0.0))
+    for reason, names in ordered[:REASONS]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        more += f", {shares[reason]:.1f} % of the MACs" if reason in shares else ""
         console.print(Text(words.plain(f"{names[0]}{more}")).append(f": {words.plain(reason)}", FAINT))
     if len(by_reason) > REASONS:
         console.print(Text(f"and {len(by_reason) - REASONS} more reasons; --json lists all", FAINT))

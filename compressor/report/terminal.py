@@ -78,7 +78,11 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
     for gate in report["gates"]:
         found = f"{gate['found']}, asked: {gate['asked']}"
         yield gate["name"], mark(gate["ok"], "met: ", "NOT MET: ").append(words.plain(found), "default")
-    yield "Groups", f"{groups['pruned']} of {groups['total']} cut, {len(groups['frozen'])} frozen"
+    reach = report["coverage"]
+    share = f"prunable groups hold {reach['prunable_macs_percent']:.1f} % of the MACs"
+    yield "Groups", f"{groups['pruned']} of {groups['total']} cut, {len(groups['frozen'])} frozen; {share}"
+    for kept in reach["frozen_macs"][:1]:
+        yield "Frozen most", words.plain(f"{kept['macs_percent']:.1f} % of the MACs: {kept['reason']}")
     spent = report["seconds"]
     if spent:
         stages = ", ".join(f"{stage} {words.duration(value)}" for stage, value in spent.items())
@@ -93,7 +97,6 @@ def show_inspect(info: Inspect, console: Console) -> None:
     """What a model is, what of it can be pruned, and why the rest can't."""
     title(console, info["model"])
     reach = info["coverage"]
-    macs = reach.get("prunable_macs_percent")
     classes = "unknown" if info["num_classes"] is None else str(info["num_classes"])
     facts(
         console,
@@ -107,8 +110,8 @@ def show_inspect(info: Inspect, console: Console) -> None:
             (
                 "Prunable",
                 f"{reach['prunable_layers']} of {reach['layers']} layers, "
-                f"{reach['prunable_channels']:,} of {reach['channels']:,} channels"
-                + (f", {macs:.1f} % of the MACs" if macs is not None else ""),
+                f"{reach['prunable_channels']:,} of {reach['channels']:,} channels, "
+                f"{reach['prunable_macs_percent']:.1f} % of the MACs",
             ),
             *(("Note", note) for note in info["notes"]),
         ],
@@ -124,6 +127,7 @@ def show_inspect(info: Inspect, console: Console) -> None:
     frozen(
         console,
         [{"name": each["name"], "reason": each["frozen"]} for each in info["groups"] if each["frozen"]],
+        reach["frozen_macs"],
     )
 
 
@@ -148,7 +152,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         share = f"{100 * after / before:.0f} %"
         cuts.add_row(span(first["name"], last["name"]), str(same), str(before), str(after), share)
     console.print(cuts)
-    frozen(console, plan["frozen"])
+    frozen(console, plan["frozen"], plan["coverage"]["frozen_macs"])
     for training in plan["schedules"]:
         _drawn(console, training)
     console.print()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compressor.core import ChannelGroup, PrunePlan
+from compressor.core import ChannelGroup, Held, PrunePlan
 from compressor.report.schema import Coverage, Layer
 
 
@@ -36,8 +36,8 @@ def layers(groups: Sequence[ChannelGroup], plan: PrunePlan, order: Sequence[str]
     ]
 
 
-def coverage(groups: Sequence[ChannelGroup]) -> Coverage:
-    """How many of the layers and channels that groups hold can be cut."""
+def coverage(groups: Sequence[ChannelGroup], held: Sequence[Held]) -> Coverage:
+    """How much of the layers, channels and multiply-adds that groups hold can be cut, and what keeps the rest."""
     free = [group for group in groups if group.frozen is None]
     tensors = {slot.tensor for group in groups for slot in group.writers()}
     return {
@@ -45,4 +45,15 @@ def coverage(groups: Sequence[ChannelGroup]) -> Coverage:
         "prunable_layers": len({slot.tensor for group in free for slot in group.writers()}),
         "channels": sum(group.size for group in groups),
         "prunable_channels": sum(group.size for group in free),
+        "prunable_macs_percent": sum(100 * each.macs for each in held if each.frozen is None),
+        "frozen_macs": [
+            {
+                "reason": each.frozen,
+                "groups": each.groups,
+                "channels": each.channels,
+                "macs_percent": 100 * each.macs,
+            }
+            for each in held
+            if each.frozen
+        ],
     }

@@ -15,6 +15,7 @@ from compressor.core import (
     Comparison,
     Cost,
     ExportedModel,
+    Held,
     Latency,
     Metric,
     ModelSpec,
@@ -124,6 +125,7 @@ def trained(comparison: Comparison) -> Run:
         certificate=Certificate("masked-dense-float64", 3.1e-13, 8.8e-14, ok=True),
         groups=groups,
         plan=plan,
+        held=[Held(None, 30, 1_160, 0.997), Held("these are the model's outputs", 1, 10, 0.0001)],
         seconds={
             "load": 0.4,
             "groups": 2.1,
@@ -185,6 +187,7 @@ def untrained() -> Run:
         certificate=Certificate("masked-dense-float64", 0.0, 0.0, ok=True),
         groups=groups,
         plan=plan,
+        held=[Held(None, 30, 1_160, 0.997), Held("these are the model's outputs", 1, 10, 0.0001)],
         seconds={"load": 3.2, "prune": 12.0, "export": 61.3},
         seed=3,
     )

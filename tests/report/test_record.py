@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.core import ChannelGroup, Comparison, Cost, PrunePlan, Slot
+from compressor.core import ChannelGroup, Comparison, Cost, Held, PrunePlan, Slot
 from compressor.report.files import write_json
 from compressor.report.record import bench, finite, interval, latency_record, ratios, samples
 from compressor.report.widths import coverage, layers
@@ -166,7 +166,15 @@ def test_a_layer_shared_by_groups_is_the_sum_and_frozen_only_if_all_are() -> Non
         {"name": "qkv", "before": 5, "after": 4, "frozen": False},
         {"name": "head", "before": 1, "after": 1, "frozen": True},
     ]
-    assert coverage(groups) == {"layers": 2, "prunable_layers": 1, "channels": 6, "prunable_channels": 2}
+    held = [Held(None, 2, 2, 0.75), Held("outputs", 1, 1, 0.5)]
+    assert coverage(groups, held) == {
+        "layers": 2,
+        "prunable_layers": 1,
+        "channels": 6,
+        "prunable_channels": 2,
+        "prunable_macs_percent": 75.0,
+        "frozen_macs": [{"reason": "outputs", "groups": 1, "channels": 1, "macs_percent": 50.0}],
+    }
 
 
 # ---------------------------------------------------------------- files

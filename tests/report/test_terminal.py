@@ -56,6 +56,7 @@ def inspected() -> Inspect:
             "channels": 1_170,
             "prunable_channels": 1_160,
             "prunable_macs_percent": 99.7,
+            "frozen_macs": [{"reason": "[the model's outputs]", "groups": 1, "channels": 10, "macs_percent": 0.25}],
         },
     }
 
@@ -76,6 +77,14 @@ def planned() -> Plan:
             {"name": "whole", "before": 64, "after": 64},
         ],
         "frozen": [{"name": "linear", "reason": "outputs"}, {"name": "aux", "reason": "outputs"}],
+        "coverage": {
+            "layers": 20,
+            "prunable_layers": 19,
+            "channels": 1_170,
+            "prunable_channels": 1_160,
+            "prunable_macs_percent": 99.7,
+            "frozen_macs": [{"reason": "outputs", "groups": 2, "channels": 10, "macs_percent": 12.3}],
+        },
         "latency": {"dense_ms": 5.81, "slim_ms": 3.7, "ratio": 1.57},
         "worth_it": "yes: 1.57x faster is predicted",
         "schedules": [training([(epoch, 0.01 if epoch < 20 else 0.001) for epoch in range(31)])],
@@ -96,7 +105,8 @@ def test_report_has_the_numbers(trained) -> None:
         "proven: slim equals dense",
         "3.1e-13",
         "agrees with PyTorch; largest error 2.4e-06; opset 20",
-        "27 of 31 cut, 1 frozen",
+        "27 of 31 cut, 1 frozen; prunable groups hold 99.7 % of the MACs",
+        "Frozen most 0.0 % of the MACs: these are the model's outputs",
         "retrain 7 min 11 s",
         "Files out: model.onnx",
     ):
@@ -156,7 +166,7 @@ def test_inspect_folds_like_groups_and_keeps_brackets(inspected: Inspect) -> Non
     text = joined(printed(show_inspect, inspected))
     assert "layer1.0.conv1 .. layer1.8.conv1 9 16 1" in text
     assert "19 of 20 layers, 1,160 of 1,170 channels, 99.7 % of the MACs" in text
-    assert "linear: [the model's outputs]" in text
+    assert "linear, 0.2 % of the MACs: [the model's outputs]" in text
     assert "3 x 32 x 32" in text
 
 
@@ -165,7 +175,7 @@ def test_plan_has_the_numbers(planned: Plan) -> None:
     assert "layer1.0.conv1 .. layer1.8.conv1 9 16 8 50 %" in text
     assert "whole" not in text
     assert "Latency, predicted 5.81 ms 3.70 ms 1.57x" in text
-    assert "linear and 1 more: outputs" in text
+    assert "linear and 1 more, 12.3 % of the MACs: outputs" in text
     assert "multiples of 8" in text
     assert "30 epochs, learning rate at epoch 0: 0.01, 20: 0.001" in text
     assert "learning rate by epoch, Train(some epochs), log scale 0.01 ┤───" in text
