@@ -52,13 +52,13 @@ def certify(dense: nn.Module, slim: nn.Module, structure: Structure, plan: Prune
     return replace(proof, kind=MIXED if mixes(structure, plan) else KIND)
 
 
-def change(dense: nn.Module, slim: nn.Module, inputs: Tensor) -> float:
+def change(dense: nn.Module, slim: nn.Module, *inputs: Tensor) -> float:
     """`max|slim - dense| / max|dense|` over all outputs, in float64: 0 where what was removed did nothing."""
     proof = _compare(_outputs(copy.deepcopy(dense), inputs), _outputs(copy.deepcopy(slim), inputs))
     return proof.max_rel_error if proof.max_abs_error else 0.0
 
 
-def falls_silent(dense: nn.Module, structure: Structure, plan: PrunePlan, inputs: Tensor) -> bool:
+def falls_silent(dense: nn.Module, structure: Structure, plan: PrunePlan, *inputs: Tensor) -> bool:
     """Whether channels do nothing once all parameters that write, scale or shift them are zero.
 
     Not so behind an activation that makes something of zero, such as a sigmoid, or in a norm that mixes channels.
@@ -70,7 +70,7 @@ def falls_silent(dense: nn.Module, structure: Structure, plan: PrunePlan, inputs
             for (name, dim), gone in removed(structure.groups, plan, role).items():
                 if name in parameters:
                     parameters[name].index_fill_(dim, torch.from_numpy(gone), 0.0)
-    return change(copied, shrink(copied, structure, plan), inputs) <= TOLERANCE
+    return change(copied, shrink(copied, structure, plan), *inputs) <= TOLERANCE
 
 
 def equals_scattered(
