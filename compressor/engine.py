@@ -176,7 +176,7 @@ def _remove(work: Work) -> Work:
     if cost.params != planned.params or (cost.macs != planned.macs and not work.structure.data_dependent):
         found = f"{cost} counted on the slim module, {planned} planned"
         raise VerificationFailed("cost", dense.name, found, "report this model")
-    if work.silent and (changed := change(dense.module, slim, example(dense, images=2))) > TOLERANCE:
+    if work.silent and (changed := change(dense.module, slim, *example(dense, images=2))) > TOLERANCE:
         found = f"taking out channels that are zero changed outputs by {changed:.1e} of the largest"
         raise VerificationFailed("lossless removal", dense.name, found, "report this model")
     kept = kept_after(dense.kept, work.groups, plan, slim)
@@ -201,7 +201,7 @@ def _orthogonalise(step: Orthogonalise, work: Work) -> Work:
 def _reinitialise(step: Reinitialise, work: Work, around: Surroundings) -> Work:
     module = copy.deepcopy(work.model.module)
     reinitialise(module, around.seed)
-    ratio = work.structure.cost.of(PrunePlan({})).macs / count(module, example(work.model)).macs
+    ratio = work.structure.cost.of(PrunePlan({})).macs / count(module, *example(work.model)).macs
     return replace(work, model=replace(work.model, module=module), momentum={}, longer=step.longer(ratio))
 
 
@@ -235,7 +235,7 @@ def _leaving(work: Work) -> tuple[tuple[Leaving, ...], ...]:
 
 def _falls_silent(work: Work, around: Surroundings) -> bool:
     assert work.plan is not None, "what leaves is chosen before it is held at zero"
-    silent = falls_silent(work.model.module, work.structure, work.plan, example(work.model, images=2))
+    silent = falls_silent(work.model.module, work.structure, work.plan, *example(work.model, images=2))
     if not silent:
         found = "zero channels still matter, behind a sigmoid or in a norm that mixes channels"
         around.emit("warning", {"text": f"removal will not be lossless: {found}"})
