@@ -344,9 +344,9 @@ FAULTS = [
         "r.yaml:2:30: data.task is 'regresion'; did you mean regression? allowed: classification, regression or ",
     ),
     (
-        "version: 1",
-        "version: 1\nretrain: {label_smoothing: 0.1}\ndata: {source: a.py:b, task: regression}",
-        "r.yaml:3:30: data.task is 'regression'; allowed: classification while retrain.label_smoothing is not 0",
+        "retrain:",
+        "data: {source: a.py:b, task: regression}\nretrain:\n  label_smoothing: 0.1",
+        "r.yaml:5:30: data.task is 'regression'; allowed: classification while retrain.label_smoothing is not 0",
     ),
     (
         "version: 1",
