@@ -11,7 +11,7 @@ import math
 import pytest
 import torch
 
-from compressor.core import Choose
+from compressor.core import Choose, PrunePlan
 from compressor.graph.analyse import analyse
 from compressor.graph.choose import choose
 from compressor.graph.cost import count
@@ -71,3 +71,31 @@ def test_option_a_streams_can_be_cut_too() -> None:
     assert free["conv1"] == 16
     assert free["layer2.0.conv2"] == 16
     assert free["layer3.0.conv2"] == 32
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("speedup", "overrides"),
+    [
+        (2.31, []),
+        (1.49, ["prune.target.ratio=30%", "prune.layers.0.ratio=14%"]),
+        (3.06, ["prune.target.ratio=68%", "prune.layers.0.ratio=50%"]),
+        (
+            2.56,
+            [
+                "prune.target.ratio=74%",
+                "prune.layers=[{match: 'layer4.*.conv[12]', ratio: 21%}, {match: 'layer3.*.conv[12]', ratio: 60%}, "
+                "{match: 'layer*.conv[12]', freeze: false}, {match: '*', freeze: true}]",
+            ],
+        ),
+    ],
+)
+def test_tpp_imagenet_gives_the_published_speedups_of_resnet50(speedup: float, overrides: list[str]) -> None:
+    recipe = read_recipe("tpp-imagenet", overrides)
+    module = load_model("torchvision:resnet50").module
+    structure = analyse(module, torch.randn(1, 3, 224, 224), name="resnet50")
+    whole = structure.cost.of(PrunePlan({}))
+    step = next(each for each in recipe.method.steps(recipe.selection(1)) if isinstance(each, Choose))
+    graded = scores(module, structure.groups, step.criterion)
+    plan, _ = choose(structure.groups, graded, step.selection, structure.cost, whole)
+    assert round(whole.macs / structure.cost.of(plan).macs, 2) == speedup
