@@ -10,13 +10,15 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from compressor.core import Choose
+from compressor.core import Choose, LayerRule, PrunePlan, Selection
 from compressor.graph.analyse import analyse
 from compressor.graph.choose import choose
 from compressor.graph.cost import count
 from compressor.graph.score import scores
 from compressor.graph.shrink import shrink
+from compressor.methods.criteria import l1
 from compressor.models.source import load_model
 from compressor.recipe import read_recipe
 
@@ -71,3 +73,60 @@ def test_option_a_streams_can_be_cut_too() -> None:
     assert free["conv1"] == 16
     assert free["layer2.0.conv2"] == 16
     assert free["layer3.0.conv2"] == 32
+
+
+def vgg19() -> nn.Module:
+    """VGG-19 for CIFAR-100: sixteen 3x3 convolutions with BatchNorm, one linear layer; 20,081,188 parameters."""
+    layers: list[nn.Module] = []
+    before = 3
+    for width, repeats in ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)):
+        for _ in range(repeats):
+            layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            before = width
+        layers.append(nn.MaxPool2d(2) if len(layers) < 50 else nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, 100)).eval()
+
+
+def test_vgg19_has_the_literatures_sparsities_one_column_to_the_left() -> None:
+    """The published row for ratios .3 .5 .7 .9 is that of .1 .3 .5 .7."""
+    module, inputs = vgg19(), torch.randn(1, 3, 32, 32)
+    structure = analyse(module, inputs, name="vgg19")
+    whole = structure.cost.of(PrunePlan({}))
+    assert whole.params == 20_081_188
+    graded = scores(module, structure.groups, l1)
+    found = []
+    for ratio in (0.1, 0.3, 0.5, 0.7, 0.9):
+        selection = Selection(ratio=ratio, rules=(LayerRule("0", freeze=True),))
+        plan, _ = choose(structure.groups, graded, selection, structure.cost, whole)
+        cost = structure.cost.of(plan)
+        found.append((100 * (1 - cost.params / whole.params), whole.macs / cost.macs))
+    assert [sparsity for sparsity, _ in found] == pytest.approx([19.24, 51.01, 74.87, 90.98, 98.96], abs=0.005)
+    assert [speedup for _, speedup in found] == pytest.approx([1.23, 1.97, 3.61, 8.89, 45.53], abs=0.005)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("speedup", "overrides"),
+    [
+        (2.31, []),
+        (1.49, ["prune.target.ratio=30%", "prune.layers.0.ratio=14%"]),
+        (3.06, ["prune.target.ratio=68%", "prune.layers.0.ratio=50%"]),
+        (
+            2.56,
+            [
+                "prune.target.ratio=74%",
+                "prune.layers=[{match: 'layer4.*.conv[12]', ratio: 21%}, {match: 'layer3.*.conv[12]', ratio: 60%}, "
+                "{match: 'layer*.conv[12]', freeze: false}, {match: '*', freeze: true}]",
+            ],
+        ),
+    ],
+)
+def test_tpp_imagenet_gives_the_published_speedups_of_resnet50(speedup: float, overrides: list[str]) -> None:
+    recipe = read_recipe("tpp-imagenet", overrides)
+    module = load_model("torchvision:resnet50").module
+    structure = analyse(module, torch.randn(1, 3, 224, 224), name="resnet50")
+    whole = structure.cost.of(PrunePlan({}))
+    step = next(each for each in recipe.method.steps(recipe.selection(1)) if isinstance(each, Choose))
+    graded = scores(module, structure.groups, step.criterion)
+    plan, _ = choose(structure.groups, graded, step.selection, structure.cost, whole)
+    assert round(whole.macs / structure.cost.of(plan).macs, 2) == speedup

@@ -55,7 +55,7 @@ class Penalised:
             strength = term.strength(iteration, self._iterations)
             if strength == 0:
                 continue
-            pulled = term.pull(parameter.movedim(dim, 0), leaving).movedim(0, dim)
+            pulled = term.pull(parameter.movedim(dim, 0), leaving.to(parameter.device)).movedim(0, dim)
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad.add_(pulled, alpha=strength)
@@ -65,7 +65,7 @@ class Penalised:
         """Hold at zero what is due."""
         for start, parameter, dim, gone in self._zeroed:
             if iteration >= start:
-                parameter.index_fill_(dim, gone, 0.0)
+                parameter.index_fill_(dim, gone.to(parameter.device), 0.0)
 
 
 def _entries(term: Term, module: nn.Module, leaving: Sequence[Sequence[Leaving]]) -> dict[tuple[str, int], BoolArray]:
