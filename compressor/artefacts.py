@@ -8,7 +8,8 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from compressor.core import Comparison
+from compressor import zeros
+from compressor.core import Comparison, PrunePlan
 from compressor.engine import Work, example
 from compressor.gates import judge
 from compressor.graph.cost import count
@@ -23,6 +24,7 @@ from compressor.report.history import trainability
 from compressor.report.page import write_page
 from compressor.report.record import assemble, bench, samples
 from compressor.report.schema import Report
+from compressor.sparsity.pack import pack
 from compressor.stages import Exports
 
 REPORT = "report.json"
@@ -38,7 +40,7 @@ def write(
     journal: Journal,
 ) -> Report:
     """Write weights, plan, resolved recipe and report; the report names every other file's SHA-256."""
-    assert work.plan is not None and work.certificate is not None, "every method chooses and removes"
+    assert work.certificate is not None, "every method proves what it did"
     dense_cost, slim_cost = (count(each.model.module, *example(each.model)) for each in (start, work))
     gates = judge(recipe, work.original, slim_cost, work.quality, comparisons, work.metric)
     report = assemble(
@@ -56,7 +58,7 @@ def write(
         comparison=comparisons[0] if comparisons else None,
         certificate=work.certificate,
         groups=work.groups,
-        plan=work.plan,
+        plan=work.plan or PrunePlan({}),
         held=held(work.groups, work.structure.cost),
         seconds={**journal.seconds, **work.seconds},
         seed=recipe.seed,
@@ -66,11 +68,15 @@ def write(
         warnings=journal.warnings,
         notes=journal.notes,
     )
-    (folder / WEIGHTS).write_bytes(save(_distinct(work.model.module.state_dict(keep_vars=True))))
+    tensors = _distinct(work.model.module.state_dict(keep_vars=True))
+    packed = zeros.packed(work, tensors)
+    (folder / WEIGHTS).write_bytes(save(pack(tensors, packed)))
     layers = {each["name"]: each for each in report["layers"]}
     attributes = sizes(work.structure.attributes, work.model.module)
-    write_json(folder / PLAN, plan_json(work.model, attributes, layers, weights_sha256=sha256(folder / WEIGHTS)))
+    digest = sha256(folder / WEIGHTS)
+    write_json(folder / PLAN, plan_json(work.model, attributes, layers, weights_sha256=digest, packed=packed))
     write_text(folder / "recipe.yaml", recipe.to_yaml())
+    report["sparsity"] = zeros.record(work, recipe, exports.slim.path, comparisons)
     report["batches"] = [bench(each, ("dense.onnx", "model.onnx")) for each in comparisons]
     write_page(report, journal.events, samples(comparisons[0] if comparisons else None), folder / "report.html")
     others = [path for path in sorted(folder.iterdir()) if path.name != REPORT and not path.name.startswith(".")]

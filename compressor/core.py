@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,7 +154,27 @@ class PrunePlan:
     round_to: int = 1  # what the widths are multiples of
 
 
+class Pattern(NamedTuple):
+    """N:M: of every M consecutive weights along the reduction dimension at most N are not zero."""
+
+    n: int
+    m: int
+
+    def __str__(self) -> str:
+        return f"{self.n}:{self.m}"
+
+
 # ---------------------------------------------------------------- what a recipe asks for
+
+
+@dataclass(frozen=True, slots=True)
+class Sparsity:
+    """Which zeros, and in which layers: those that `runtime` can use, but for the globs of `dense`."""
+
+    pattern: Pattern
+    runtime: str  # a row of the table of runtimes and device generations
+    dense: tuple[str, ...] = ()
+    packed: bool = False  # stored as values and places
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +203,11 @@ class Selection:
     round_to: int = 1
     or_finer: bool = False  # where that is too coarse for the target, halve it as often as it takes
     rules: tuple[LayerRule, ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether channels are to go at all: anything but how is said."""
+        return self != Selection(scope=self.scope, round_to=self.round_to, or_finer=self.or_finer, rules=self.rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +364,32 @@ class Train:
         return f"Train({', '.join([length, self.optimizer.name, *names])})"
 
 
-Step = Choose | Remove | Recalibrate | Orthogonalise | Reinitialise | Train
+@dataclass(frozen=True, slots=True)
+class Permute:
+    """Put the channels into the order in which a mask keeps most, and prove that the function is the same."""
+
+    sparsity: Sparsity
+    rounds: int  # of the search, for each group of channels
+
+    def __str__(self) -> str:
+        return f"Permute({self.sparsity.pattern})"
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Zero all but the largest N of every M weights. Training leaves zeros zero, or lets others take their place.
+
+    `regrow`: the strength with which SR-STE pulls masked weights towards zero while it goes on training them.
+    """
+
+    sparsity: Sparsity
+    regrow: float | None = None
+
+    def __str__(self) -> str:
+        return f"Mask({self.sparsity.pattern}{'' if self.regrow is None else ', SR-STE'})"
+
+
+Step = Choose | Remove | Permute | Mask | Recalibrate | Orthogonalise | Reinitialise | Train
 
 
 class Constraint(Protocol):
@@ -453,6 +503,17 @@ class Certificate:
     max_abs_error: float
     max_rel_error: float
     ok: bool
+
+    def also(self, other: Certificate | None) -> Certificate:
+        """This proof after another one, if there was any; both must hold."""
+        if other is None:
+            return self
+        return Certificate(
+            f"{other.kind}+{self.kind}",
+            max(self.max_abs_error, other.max_abs_error),
+            max(self.max_rel_error, other.max_rel_error),
+            self.ok and other.ok,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import (
+    Bind,
     Certificate,
     ChannelGroup,
     Choose,
@@ -23,9 +25,11 @@ from compressor.core import (
     Isometry,
     Leaving,
     LoadedModel,
+    Mask,
     Metric,
     Momentum,
     Orthogonalise,
+    Permute,
     PrunePlan,
     Recalibrate,
     Reinitialise,
@@ -39,8 +43,13 @@ from compressor.graph.certificate import TOLERANCE, certify, change, falls_silen
 from compressor.graph.choose import choose
 from compressor.graph.cost import count
 from compressor.graph.couple import Structure
+from compressor.graph.reorder import momentum_reordered
 from compressor.graph.score import scores
 from compressor.graph.shrink import kept_after, leaving, shrink, sliced
+from compressor.sparsify import mask, permute, still_masked
+from compressor.sparsity.held import held
+from compressor.sparsity.outcome import Outcome
+from compressor.sparsity.straight_through import Regrow, refined
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.evaluate import BATCH_SIZE, measure
 from compressor.training.gauges import IMAGES, isometry
@@ -77,6 +86,9 @@ class Work:
     momentum: Momentum = field(default_factory=dict)  # what the last training's optimizer remembers
     silent: bool = False  # what leaves was held at zero, and where that is so its removal changes nothing
     longer: int = 0  # epochs that retraining lasts beyond the recipe's
+    masks: Mapping[str, Tensor] = field(default_factory=dict)  # weight -> True where it may be other than zero
+    sparse: Outcome | None = None  # what N:M masks keep of each layer
+    regrow: Regrow | None = None  # what training lets come back
     metric: Metric | None = None  # of the data's task
     quality: Mapping[str, float] = field(default_factory=dict)  # stage -> that metric on the test set
     isometry: Mapping[str, Isometry] = field(default_factory=dict)  # stage -> on training images
@@ -111,6 +123,10 @@ def perform(step: Step, work: Work, around: Surroundings) -> Work:
             done, stage = _choose(step, work, around), None
         case Remove():
             done, stage = _remove(work), "after surgery"
+        case Permute():
+            done, stage = _permute(step, work, around), None
+        case Mask():
+            done, stage = _mask(step, work), "after masking"
         case Orthogonalise():
             done, stage = _orthogonalise(step, work), "after orthogonalisation"
         case Reinitialise():
@@ -185,6 +201,30 @@ def _remove(work: Work) -> Work:
     return replace(work, model=model, certificate=certificate, momentum=momentum)
 
 
+def _permute(step: Permute, work: Work, around: Surroundings) -> Work:
+    assert not work.masks, "Permute comes before Mask"
+    done = permute(work.model, step, *example(work.model, images=2), seed=around.seed, emit=around.emit)
+    return replace(
+        work,
+        model=replace(work.model, module=done.module, kept=done.kept, original=work.original),
+        certificate=done.certificate.also(work.certificate),
+        momentum=momentum_reordered(work.momentum, done.groups, done.orders, work.model.module),
+        sparse=done.outcome,
+    )
+
+
+def _mask(step: Mask, work: Work) -> Work:
+    done = mask(work.model, step, work.sparse)
+    return replace(
+        work,
+        model=replace(work.model, module=done.module, original=work.original),
+        certificate=done.certificate.also(work.certificate),
+        masks=done.masks,
+        sparse=done.outcome,
+        regrow=done.regrow,
+    )
+
+
 def _recalibrate(step: Recalibrate, work: Work, around: Surroundings) -> Work:
     assert around.data is not None, "Recalibrate needs data"
     module = copy.deepcopy(work.model.module)
@@ -211,18 +251,26 @@ def _train(step: Train, work: Work, around: Surroundings) -> Work:
     number = len(work.log)  # of the step: each training has a checkpoint of its own, kept to the end of the run
     checkpoint = Checkpoint(around.checkpoints / str(number), f"{around.identity} {number}")
     silent = step.penalty is not None and step.penalty.zero_at is not None and _falls_silent(work, around)
-    trained = train(
-        module,
-        around.data,
-        step,
-        seed=around.seed,
-        emit=_evaluating(module, around) if step.stage == RETRAINING else around.emit,
-        checkpoint=checkpoint,
-        teacher=work.dense if step.distill else None,
-        constraints=[partial(Penalised, penalty=step.penalty, leaving=_leaving(work))] if step.penalty else (),
-        momentum=work.momentum,
-    )
-    return replace(work, model=replace(work.model, module=module), momentum=trained.momentum, silent=silent)
+    constraints: list[Bind] = []
+    if step.penalty:
+        constraints.append(partial(Penalised, penalty=step.penalty, leaving=_leaving(work)))
+    if work.masks and not work.regrow:
+        constraints.append(partial(held, masks=work.masks))
+    with refined(module, work.regrow) if work.regrow else nullcontext():
+        trained = train(
+            module,
+            around.data,
+            step,
+            seed=around.seed,
+            emit=_evaluating(module, around) if step.stage == RETRAINING else around.emit,
+            checkpoint=checkpoint,
+            teacher=work.dense if step.distill else None,
+            constraints=constraints,
+            momentum=work.momentum,
+        )
+    model = replace(work.model, module=module)
+    masks = still_masked(module, work.masks, work.regrow)
+    return replace(work, model=model, momentum=trained.momentum, silent=silent, masks=masks, regrow=None)
 
 
 def _leaving(work: Work) -> tuple[tuple[Leaving, ...], ...]:

@@ -31,7 +31,7 @@ def judge(
     """
     target, gates = recipe.prune.target, recipe.gates
     verdicts: list[Gate] = []
-    for name, share in (("macs", target.macs), ("params", target.params)):
+    for name, share in (("macs", target.macs), ("params", target.params)) if target else ():
         if share is not None:
             found = getattr(slim, name) / getattr(original, name)
             verdicts.append(

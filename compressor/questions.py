@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, StringConstraints
+from torch import nn
 
+from compressor import zeros
 from compressor.artefacts import REPORT
-from compressor.core import Comparison, Emit, Train
+from compressor.core import Comparison, Emit, Pattern, PrunePlan, Train
 from compressor.deploy.latency import compare
 from compressor.deploy.parity import CannotRun, check_parity
 from compressor.deploy.target import open_target
@@ -28,8 +30,9 @@ from compressor.models.source import load_model
 from compressor.recipe import Recipe
 from compressor.report.record import bench as bench_record
 from compressor.report.record import sizes
-from compressor.report.schema import Bench, Check, Inspect, Plan, PredictedLatency, Rates, Verify
+from compressor.report.schema import Bench, Check, Inspect, OnnxWeights, Plan, PredictedLatency, Rates, Verify
 from compressor.report.widths import coverage
+from compressor.sparsity.pattern import holds
 from compressor.stages import export_both, find_recipe_data, load, measure, rounding, steps
 
 MODEL = "model.onnx"
@@ -62,6 +65,11 @@ def inspect(source: str, *, trust_pickle: bool, emit: Emit) -> Inspect:
     }
 
 
+def inspect_onnx(path: Path) -> OnnxWeights:
+    """Which weights of any ONNX file keep the 2:4 rule, and which a runtime could use."""
+    return zeros.inspect_onnx(path, Pattern(2, 4), "tensorrt-ampere")
+
+
 def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, emit: Emit) -> Plan:
     """What a run would do and bring, without training: the cut is made on a copy and measured on the target."""
     target = open_target(recipe.bench.target)
@@ -80,28 +88,28 @@ def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, e
             if target is not None:
                 exports = export_both(start, work, recipe, None, folder, journal)
                 comparisons = measure(exports, recipe, target, None, journal)
-    assert work.plan is not None
     before, after = count(dense.module, *example(dense)), count(work.model.module, *example(dense))
-    kept = work.plan.kept
+    cut = work.plan or PrunePlan({})
     planned = steps(recipe, round_to, retrain=retrain)
     return {
         "model": dense.name,
         "method": recipe.prune.method,
         "steps": [str(step) for step in planned],
-        "target": ", ".join(f"{key}: {value}" for key, value in recipe.prune.target.model_dump().items()),
-        "round_to": work.plan.round_to,
+        "target": _asked(recipe),
+        "round_to": cut.round_to,
         "dense": {"params": before.params, "macs": before.macs},
         "slim": {"params": after.params, "macs": after.macs},
         "ratios": {"params": before.params / after.params, "macs": before.macs / after.macs},
         "groups": [
-            {"name": each.name, "before": each.size, "after": int(kept[each.name].sum())}
+            {"name": each.name, "before": each.size, "after": int(cut.kept[each.name].sum())}
             for each in work.groups
-            if each.name in kept
+            if each.name in cut.kept
         ],
         "frozen": [{"name": each.name, "reason": each.frozen} for each in work.groups if each.frozen],
         "coverage": coverage(work.groups, held(work.groups, work.structure.cost)),
         "latency": _predicted(comparisons),
-        "worth_it": _worth_it(comparisons, before.macs / after.macs),
+        "worth_it": _worth_it(comparisons, before.macs / after.macs, work.plan is not None),
+        "sparsity": zeros.predicted(work, recipe),
         "schedules": [_rates(step) for step in planned if isinstance(step, Train) and step.epochs],
     }
 
@@ -138,9 +146,33 @@ def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
         structure = analyse(dense, *example(slim), name=slim.name, mixing=True)
         proof = equals_scattered(slim.module, dense, slim.kept, *inputs, structure=structure)
     yield _check("certificate", proof.ok, f"slim and masked dense differ by {proof.max_rel_error:.1e} in float64")
+    if report.sparsity is not None:
+        yield from _still_sparse(folder, slim.module, report.sparsity)
     cost = count(slim.module, *example(slim))
     same = (cost.params, cost.macs) == (report.slim.params, report.slim.macs)
     yield _check("cost", same, f"{cost.params:,} parameters, {cost.macs:,} MACs")
+
+
+def _still_sparse(folder: Path, slim: nn.Module, sparsity: _Sparsity) -> Iterator[Check]:
+    """The rule, in the module and in the ONNX file, for each weight that was masked."""
+    pattern, layers = Pattern(*sparsity.pattern), [each for each in sparsity.layers if each.reason is None]
+    broken = [each.name for each in layers if not holds(slim.get_submodule(each.name).get_parameter("weight"), pattern)]
+    said = f"{len(layers) - len(broken)} of {len(layers)} masked layers"
+    yield _check(f"{pattern} in {WEIGHTS}", not broken, f"{said}{f', not {broken[0]}' if broken else ''}")
+    held, missing = zeros.shown(folder / MODEL, sparsity.runtime, pattern, [each.shape for each in layers])
+    yield _check(f"{pattern} in {MODEL}", not missing, f"{held} weights, {len(missing)} of the masked ones missing")
+
+
+class _SparseLayer(BaseModel):
+    name: str
+    shape: tuple[int, ...]
+    reason: str | None
+
+
+class _Sparsity(BaseModel):
+    pattern: tuple[int, int]
+    runtime: str
+    layers: list[_SparseLayer]
 
 
 class _Gate(BaseModel):
@@ -162,6 +194,7 @@ class _Report(BaseModel):
     files: dict[Annotated[str, StringConstraints(pattern=r"^[^/]+$")], str]
     slim: _Cost
     gates: list[_Gate]
+    sparsity: _Sparsity | None = None
 
 
 def _hash_check(path: Path, digest: str | None) -> Check:
@@ -183,10 +216,18 @@ def _predicted(comparisons: Sequence[Comparison]) -> PredictedLatency | None:
     return None
 
 
-def _worth_it(comparisons: Sequence[Comparison], macs_ratio: float) -> str:
+def _worth_it(comparisons: Sequence[Comparison], macs_ratio: float, cut: bool) -> str:
+    if not cut:
+        measured = f"{comparisons[0].verdict} on {comparisons[0].target}" if comparisons else "not measured"
+        return f"{measured}: no channel goes, so that only a runtime which skips zeros can gain"
     if not comparisons:
         return f"not measured: MACs fall {macs_ratio:.2f}x, which need not show on a device"
     return f"{comparisons[0].verdict} on {comparisons[0].target}, at {macs_ratio:.2f}x fewer MACs"
+
+
+def _asked(recipe: Recipe) -> str:
+    target = recipe.prune.target
+    return ", ".join(f"{key}: {value}" for key, value in target.model_dump().items()) if target else "no channels go"
 
 
 def _rates(step: Train) -> Rates:

@@ -166,6 +166,9 @@ def export_both(start: Work, work: Work, recipe: Recipe, data: Data | None, fold
         "recipe_sha256": hashlib.sha256(recipe.to_yaml().encode()).hexdigest(),
         "parent_sha256": start.model.sha256 or "",
     }
+    if work.sparse is not None:
+        metadata["sparsity"] = str(work.sparse.sparsity.pattern)
+        metadata["sparsity_layers"] = " ".join(name.removesuffix(".weight") for name in work.masks)
 
     def export(module: nn.Module, name: str) -> ExportedModel:
         journal("stage", {"name": f"export {name}"})

@@ -447,6 +447,35 @@ def test_a_block_of_another_method_is_refused(write: Write) -> None:
     assert "allowed: no settings of tpp while prune.method is l1" in only
 
 
+def test_a_recipe_without_channels_to_remove(write: Write) -> None:
+    """2of4 alone sets masks: no target, and nothing may be said of how channels go."""
+    recipe = read_recipe("2of4")
+    assert recipe.prune.target is None
+    assert not recipe.selection(8).asks
+    assert Recipe.model_validate(parse(recipe.to_yaml(), "t").data) == recipe
+    (only,) = faults(write(GOOD.replace("method: l1", "method: 2of4").replace("  target: {macs: 50%}\n", "")),
+                     "prune.scope=global")  # fmt: skip
+    assert only.endswith("prune.scope is 'global'; allowed: nothing while no prune.target says that channels go")
+    with_channels = read_recipe("2of4", ["prune.target={macs: 50%}", "prune.scope=global"])
+    assert with_channels.selection(8).asks
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("prune.2of4.pattern=[2, 3]", "prune.2of4.pattern is [2, 3]; allowed: [N, M] with M one of 2, 4, 8, 16 and N "),
+        ("prune.2of4.pattern=[4, 4]", "prune.2of4.pattern is [4, 4]; allowed: [N, M] with M one of 2, 4, 8, 16 and N "),
+        ("prune.2of4.runtime=tensort-ampere", "prune.2of4.runtime is 'tensort-ampere'; did you mean tensorrt-ampere? "),
+        ("prune.2of4.training=srste", "prune.2of4.training is 'srste'; did you mean sr-ste? allowed: fixed or sr-ste"),
+        ("prune.2of4.rounds=0", "prune.2of4.rounds is 0; allowed: a number at least 1"),
+    ],
+)
+def test_faults_in_the_settings_of_2of4(override: str, line: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe("2of4", [override])
+    assert str(caught.value).startswith(f"recipe: --set {override}: {line}")
+
+
 def test_without_retraining_a_schedule_outlives_nothing(write: Write) -> None:
     recipe = read_recipe(write(GOOD.replace("epochs: 10", "epochs: 0")))
     assert recipe.train_step() is None
@@ -699,7 +728,7 @@ def test_json_schema_says_what_an_editor_needs() -> None:
     blocks = schema["$defs"]
     assert schema["additionalProperties"] is False
     assert schema["required"] == ["version", "prune"]
-    assert blocks["Prune"]["required"] == ["method", "target"]
+    assert blocks["Prune"]["required"] == ["method"]
     assert blocks["Prune"]["properties"]["l1"]
     percent, number, _ = blocks["Target"]["properties"]["macs"]["anyOf"]
     assert percent["pattern"].startswith("^(")

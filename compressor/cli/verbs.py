@@ -34,9 +34,13 @@ def verbs() -> None:
 @trust_option
 @result_options
 def inspect(model: str, trust_pickle: bool, as_json: bool, quiet: bool, debug: bool) -> None:
-    """What MODEL is, what of it can be pruned, and what not and why."""
+    """What MODEL is, what of it can be pruned, and what not and why; of an ONNX file, where it is 2:4 sparse."""
     from compressor import questions
     from compressor.terminal import narrator
+
+    if model.endswith(".onnx"):
+        tell(questions.inspect_onnx(Path(model)), "show_onnx_weights", as_json=as_json)
+        return
 
     with narrator(quiet=quiet) as emit:
         result = questions.inspect(model, trust_pickle=trust_pickle, emit=emit)

@@ -24,6 +24,7 @@ TOLERANCE = 1e-9  # relative to the largest output; float64 arithmetic leaves ab
 
 KIND = "masked-dense-float64"
 MIXED = "restricted-dense-float64"  # for a plan that changes what a norm works on
+REORDERED = "reordered-float64"
 
 Run = Callable[..., object]
 """(module, *inputs) -> output"""
@@ -46,9 +47,9 @@ def certify(dense: nn.Module, slim: nn.Module, structure: Structure, plan: Prune
     reference = partial(run_restricted, structure=structure, plan=plan)
     proof = _agreement(lambda: masked(dense, structure.groups, plan), reference, slim, inputs)
     if not proof.ok and proof.max_abs_error == 0.0:  # zeros everywhere
-        awake = _awake(dense)
-        slim = shrink(awake, structure, plan)
-        proof = _agreement(lambda: masked(awake, structure.groups, plan), reference, slim, inputs)
+        alive = awake(dense)
+        slim = shrink(alive, structure, plan)
+        proof = _agreement(lambda: masked(alive, structure.groups, plan), reference, slim, inputs)
     return replace(proof, kind=MIXED if mixes(structure, plan) else KIND)
 
 
@@ -91,6 +92,11 @@ def equals_scattered(
         return _agreement(lambda: dense, _plain, slim, inputs)
     reference = partial(run_restricted, structure=structure, plan=plan_of(structure.groups, kept))
     return replace(_agreement(lambda: dense, reference, slim, inputs), kind=MIXED)
+
+
+def same_function(before: nn.Module, after: nn.Module, *inputs: Tensor) -> Certificate:
+    """Compare two modules in float64, as `certify` does; neither is changed."""
+    return replace(_agreement(lambda: copy.deepcopy(before), _plain, after, inputs), kind=REORDERED)
 
 
 def _agreement(
@@ -147,7 +153,7 @@ def _inside(module: nn.Module, inputs: Sequence[Tensor], layers: Sequence[str], 
     return seen
 
 
-def _awake(module: nn.Module) -> nn.Module:
+def awake(module: nn.Module) -> nn.Module:
     """A copy whose all-zero parameters hold seeded noise."""
     copied = copy.deepcopy(module)
     random = torch.Generator().manual_seed(0)

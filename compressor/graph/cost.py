@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,15 @@ def count(module: nn.Module, *inputs: Tensor) -> Cost:
     Convolution: product of the weight's sizes times output positions (input positions when transposed). Linear:
     product of the weight's sizes times rows. `inputs` are a batch of one.
     """
-    macs = 0
-    for call in trace(module, *inputs, known=rules.known).calls:
+    macs = sum(macs_by_weight(module, *inputs).values())
+    return Cost(sum(parameter.numel() for parameter in module.parameters()), macs)
+
+
+def macs_by_weight(module: nn.Module, *inputs: Tensor) -> dict[str, int]:
+    """The multiply-adds of `count` by the name of the weight; those of weights that are no parameter under ""."""
+    macs: dict[str, int] = defaultdict(int)
+    seen = trace(module, *inputs, known=rules.known)
+    for call in seen.calls:
         if not rules.carries_weights(call.op):
             continue
         x, weight, out = call.args["input"], call.args["weight"], call.outs[0]
@@ -37,8 +45,8 @@ def count(module: nn.Module, *inputs: Tensor) -> Cost:
         else:
             moved = x if "transpose" in call.op else out
             positions = math.prod(moved.shape) // moved.shape[1 - len(weight.shape)]
-        macs += math.prod(weight.shape) * positions
-    return Cost(sum(parameter.numel() for parameter in module.parameters()), macs)
+        macs[seen.tensors.get(weight.uid, "")] += math.prod(weight.shape) * positions
+    return dict(macs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ class Method(BaseModel):
 
     name: ClassVar[str]
     needs_data: ClassVar[bool] = False
+    needs_target: ClassVar[bool] = True  # False: without prune.target no channel goes, and that is a recipe as well
 
     def steps(self, selection: Selection) -> tuple[Step, ...]:
         """The steps up to the slim model; retraining is the recipe's own step and comes after."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeVar
 
 import torch
@@ -16,12 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from compressor.core import Cost, Input, LoadedModel, ModelSpec
+from compressor.core import Cost, Input, LoadedModel, ModelSpec, Pattern
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
 from compressor.models.build import build, weights_to_come
 from compressor.models.checkpoint import sha256
 from compressor.models.fit import compare, shapes_of
 from compressor.models.user_code import is_code, split_code
+from compressor.sparsity.pack import unpack
 
 PLAN = "plan.json"
 WEIGHTS = "slim.safetensors"
@@ -62,12 +64,21 @@ class _Plan(BaseModel):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     weights_sha256: str | None = None
+    packed: dict[str, tuple[int, int]] = {}
 
 
 def plan_json(
-    loaded: LoadedModel, attributes: Attributes, layers: Mapping[str, object], *, weights_sha256: str | None = None
+    loaded: LoadedModel,
+    attributes: Attributes,
+    layers: Mapping[str, object],
+    *,
+    weights_sha256: str | None = None,
+    packed: Mapping[str, Pattern] = MappingProxyType({}),
 ) -> dict[str, object]:
-    """What plan.json holds for a slim model whose `kept` and `original` are filled in."""
+    """What plan.json holds for a slim model whose `kept` and `original` are filled in.
+
+    `packed`: the weights that are stored as values and places.
+    """
     return {
         "version": 1,
         "model": {
@@ -77,6 +88,7 @@ def plan_json(
         },
         "name": loaded.name,
         "weights_sha256": weights_sha256,
+        "packed": {name: list(pattern) for name, pattern in packed.items()},
         "kept": {
             tensor: {str(dim): list(indices) for dim, indices in dims.items()} for tensor, dims in loaded.kept.items()
         },
@@ -107,6 +119,10 @@ def load_folder(folder: str | Path) -> LoadedModel:
     folder = Path(folder)
     plan = read_record(folder / PLAN, _Plan)
     digest, tensors = _read_weights(folder / WEIGHTS, plan.weights_sha256)
+    try:
+        tensors = unpack(tensors, {name: Pattern(*sizes) for name, sizes in plan.packed.items()})
+    except ValueError as error:
+        raise ModelError("output folder", str(folder / WEIGHTS), str(error), "compress the model again") from None
     if is_code(plan.model.source):
         _refuse_enclosed_code(folder, plan.model.source)
     inputs = tuple(Input(**each.model_dump()) for each in plan.model.inputs)

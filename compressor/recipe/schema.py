@@ -93,11 +93,15 @@ class Rule(Block):
         return checked_beside(data, handler, "layers", faults)
 
 
+HOW = ("scope", "round_to", "layers")
+"""The keys of `prune` that say how channels go, and mean nothing where none do."""
+
+
 class PruneBase(Block):
     """How to prune; each method's own settings stand under its own name."""
 
     method: str
-    target: Target
+    target: Target | None = Field(default=None, description="how many channels go; every method but 2of4 asks for it")
     scope: core.Scope = Field(
         default="local",
         description="local = the same share everywhere; global = all channels compared at once; "
@@ -119,14 +123,23 @@ class PruneBase(Block):
         method = given(data).get("method")
         known = isinstance(method, str) and method in methods()
         strangers = sorted((methods().keys() & given(data).keys()) - {method}) if known else []
-        faults = [(each, f"no settings of {each} while prune.method is {method}") for each in strangers]
+        faults: list[tuple[str, str | None]] = [
+            (each, f"no settings of {each} while prune.method is {method}") for each in strangers
+        ]
+        if known and "target" not in given(data):
+            if methods()[str(method)].needs_target:
+                faults.append(("target", None))
+            else:
+                idle = [key for key in HOW if key in given(data)]
+                faults += [(key, "nothing while no prune.target says that channels go") for key in idle]
         if known and isinstance(data, dict) and method not in given(data):
             data = {**data, str(method): {}}  # so that a recipe equals the one it is written out to
         return checked_beside(data, handler, "prune", faults)
 
     @model_serializer(mode="wrap")
     def _own_settings_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written = {key: value for key, value in handler(self).items() if key not in methods()}
+        idle = HOW if self.target is None else ()
+        written = {key: value for key, value in handler(self).items() if key not in methods() and key not in idle}
         own = self.settings.model_dump(mode="json")
         return written | ({self.method: own} if own else {})
 
@@ -285,10 +298,11 @@ class Recipe(Block):
     def selection(self, round_to: int) -> core.Selection:
         """How many channels go; `round_to` is what `auto` came to on the target device."""
         prune = self.prune
+        target = prune.target or Target.model_construct()
         return core.Selection(
-            ratio=prune.target.ratio,
-            macs=prune.target.macs,
-            params=prune.target.params,
+            ratio=target.ratio,
+            macs=target.macs,
+            params=target.params,
             scope=prune.scope,
             round_to=round_to,
             or_finer=prune.round_to == "auto",

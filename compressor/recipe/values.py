@@ -36,14 +36,20 @@ def refused(allowed: str, options: Iterable[str] = ()) -> PydanticCustomError:
     return PydanticCustomError("refused", "{allowed}", {"allowed": allowed, "options": list(options)})
 
 
-def refused_keys(block: str, faults: Iterable[tuple[str, str]]) -> ValidationError:
-    """Several faults of one block at once, each a key of it (or "" for the block itself) and what is allowed."""
-    lines = [InitErrorDetails(type=refused(allowed), loc=(key,) if key else (), input=None) for key, allowed in faults]
+def refused_keys(block: str, faults: Iterable[tuple[str, str | None]]) -> ValidationError:
+    """Several faults of one block at once, each a key of it (or "" for the block itself) and what is allowed.
+
+    None instead of what is allowed: the key is missing.
+    """
+    lines = [
+        InitErrorDetails(type="missing" if allowed is None else refused(allowed), loc=(key,) if key else (), input=None)
+        for key, allowed in faults
+    ]
     return ValidationError.from_exception_data(block, lines)
 
 
 def checked_beside(
-    data: object, handler: ValidatorFunctionWrapHandler, block: str, faults: Iterable[tuple[str, str]]
+    data: object, handler: ValidatorFunctionWrapHandler, block: str, faults: Iterable[tuple[str, str | None]]
 ) -> Any:
     """Validate the fields of `data`, reporting `faults` between its keys together with theirs.
 

@@ -151,6 +151,38 @@ class Spec(TypedDict):
     num_classes: int | None
 
 
+class KeptShares(TypedDict):
+    """% of the sum of |w|: kept by masks in the order of channels at first and now, and by the best of any pattern."""
+
+    first: float
+    now: float
+    bound: float
+
+
+class SparseLayer(TypedDict):
+    """`reason`: why the layer stays dense; then nothing is `kept`."""
+
+    name: str
+    shape: list[int]
+    reason: str | None
+    kept: KeptShares | None
+
+
+class SparsityRecord(TypedDict):
+    """N:M masks. `eligible`: layers that have them; `onnx_initializers`: weights of model.onnx that keep the rule."""
+
+    pattern: list[int]
+    runtime: str
+    eligible: int
+    zeros: int
+    masked_weights: int
+    kept_percent: KeptShares
+    onnx_initializers: int
+    predicted: str
+    measured: str | None
+    layers: list[SparseLayer]
+
+
 class Report(TypedDict):
     """report.json. `version` is that of this format."""
 
@@ -174,6 +206,7 @@ class Report(TypedDict):
     gates: list[Gate]
     batches: NotRequired[list[Bench]]
     files: NotRequired[dict[str, str]]
+    sparsity: NotRequired[SparsityRecord | None]
     groups: GroupsRecord
     coverage: Coverage
     layers: list[Layer]
@@ -210,6 +243,28 @@ class Inspect(TypedDict):
     coverage: Coverage
 
 
+class OnnxWeight(TypedDict):
+    """A constant weight as its operator reads it, (K, C, ...). `reason`: why a runtime can't use zeros in it."""
+
+    name: str
+    operator: str
+    shape: list[int]
+    zeros_percent: float
+    holds: bool
+    reason: str | None
+
+
+class OnnxWeights(TypedDict):
+    """`compress inspect model.onnx`. `hold`: how many of the eligible weights keep the rule."""
+
+    file: str
+    pattern: list[int]
+    runtime: str
+    eligible: int
+    hold: int
+    weights: list[OnnxWeight]
+
+
 class PlanGroup(TypedDict):
     name: str
     before: int
@@ -236,7 +291,10 @@ class Rates(TypedDict):
 
 
 class Plan(TypedDict):
-    """`compress plan`. `target` in words; `schedules`: of each training, in order."""
+    """`compress plan`. `target` in words; `schedules`: of each training, in order.
+
+    `sparsity`: what zeros will bring, in words; None for a recipe that sets none.
+    """
 
     model: str
     method: str
@@ -251,6 +309,7 @@ class Plan(TypedDict):
     coverage: Coverage
     latency: PredictedLatency | None
     worth_it: str
+    sparsity: NotRequired[str | None]
     schedules: list[Rates]
 
 

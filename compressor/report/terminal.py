@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from compressor.report import plot, words
-from compressor.report.schema import Bench, Inspect, LatencyRecord, Plan, Rates, Report, Verify
+from compressor.report.schema import Bench, Inspect, LatencyRecord, OnnxWeights, Plan, Rates, Report, Verify
 from compressor.report.tables import FAINT, STRONG, facts, frozen, mark, runs, span, table, title, warnings
 
 
@@ -75,6 +75,12 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
             "default",
         ),
     )
+    sparsity = report.get("sparsity")
+    if sparsity is not None:
+        yield "Sparsity", words.sparsity(sparsity)
+        yield "", Text(words.plain(sparsity["predicted"]))
+        if sparsity["measured"] is not None:
+            yield "", Text(words.plain(f"measured: {sparsity['measured']}"))
     for gate in report["gates"]:
         found = f"{gate['found']}, asked: {gate['asked']}"
         yield gate["name"], mark(gate["ok"], "met: ", "NOT MET: ").append(words.plain(found), "default")
@@ -131,6 +137,29 @@ def show_inspect(info: Inspect, console: Console) -> None:
     )
 
 
+def show_onnx_weights(found: OnnxWeights, console: Console) -> None:
+    """Which weights of an ONNX file keep an N:M rule."""
+    title(console, found["file"])
+    pattern = ":".join(map(str, found["pattern"]))
+    rows = table("weight", "operator", "shape", "zeros", pattern)
+    for first, last, same in runs(
+        found["weights"], lambda each: (each["operator"], each["shape"], each["holds"], each["reason"])
+    ):
+        name = span(first["name"], last["name"])
+        zeros = "" if same > 1 else f"{first['zeros_percent']:.1f} %"
+        rows.add_row(
+            name,
+            f"{same} x {first['operator']}" if same > 1 else first["operator"],
+            " x ".join(map(str, first["shape"])),
+            zeros,
+            first["reason"] or ("yes" if first["holds"] else "no"),
+        )
+    console.print(rows)
+    console.print()
+    held, eligible = found["hold"], found["eligible"]
+    facts(console, [(f"{pattern} rule", f"kept by {held} of the {eligible} weights that {found['runtime']} could use")])
+
+
 def show_plan(plan: Plan, console: Console) -> None:
     """What a recipe would do, without doing it."""
     dense, slim, gain, latency = plan["dense"], plan["slim"], plan["ratios"], plan["latency"]
@@ -164,6 +193,7 @@ def show_plan(plan: Plan, console: Console) -> None:
             *(("Training", _rates(each)) for each in plan["schedules"]),
             *([] if plan["schedules"] else [("Training", "none")]),
             ("Worth it", Text(words.plain(plan["worth_it"]), STRONG)),
+            *(("Sparsity", Text(words.plain(said), STRONG)) for said in (plan.get("sparsity"),) if said),
         ],
     )
 

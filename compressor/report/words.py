@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from compressor.report.schema import Bench, BenchRecord, IsometryRecord, MetricRecord, Trainability
+from compressor.report.schema import Bench, BenchRecord, IsometryRecord, MetricRecord, SparsityRecord, Trainability
 
 NOTHING = "-"
 PROOFS: Mapping[str, str] = {
     "masked-dense-float64": "slim equals dense with the removed channels' readers zeroed, in float64",
     "restricted-dense-float64": "slim equals dense with norms over the kept channels only and the removed channels' "
     "readers zeroed, in float64",
+    "reordered-float64": "the function is the same with the channels in another order, in float64",
+    "masked-weights": "every masked weight is as before or zero, and every group keeps the pattern",
 }
 
 
@@ -124,7 +126,7 @@ def trainability(found: Trainability) -> str:
 
 def proof(kind: str) -> str:
     """What a certificate of this kind says."""
-    return PROOFS.get(kind, plain(kind))
+    return "; then ".join(PROOFS.get(each, plain(each)) for each in kind.split("+"))
 
 
 def conditions(bench: BenchRecord | Bench) -> str:
@@ -137,3 +139,14 @@ def conditions(bench: BenchRecord | Bench) -> str:
         f"on {bench['target']}",
     )
     return plain(", ".join(filter(None, parts)))
+
+
+def sparsity(record: SparsityRecord) -> str:
+    """'2:4 in 19 of 22 layers; masks keep 76.4 % of the weights' magnitude, ...'."""
+    pattern, kept = ":".join(map(str, record["pattern"])), record["kept_percent"]
+    ordered = f" ({kept['first']:.1f} % before the channels were put in order)"
+    return (
+        f"{pattern} in {record['eligible']} of {len(record['layers'])} layers; masks keep {kept['now']:.1f} % of the "
+        f"sum of |w|{ordered if kept['first'] != kept['now'] else ''}, {kept['now'] / kept['bound']:.1%} of what any "
+        f"pattern with as many zeros could; {record['onnx_initializers']} weights of model.onnx keep the rule"
+    )

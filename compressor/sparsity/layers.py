@@ -1,0 +1,56 @@
+"""The layers of a model that can be masked, and the masked model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from compressor.core import Sparsity
+from compressor.sparsity.support import RUNTIMES, obstacle
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A convolution or linear layer. `reason`: why its weight stays dense, None where it can be masked."""
+
+    tensor: str  # name of its weight
+    shape: tuple[int, ...]
+    reason: str | None
+
+
+def candidates(module: nn.Module, sparsity: Sparsity) -> tuple[Candidate, ...]:
+    """Every Linear, Conv1d, Conv2d and Conv3d in the model's order, a weight that several of them share once.
+
+    Input projections of attention, embeddings and normalisations are never masked.
+    """
+    support = RUNTIMES[sparsity.runtime]
+    found: dict[int, Candidate] = {}
+    for name, each in module.named_modules():
+        if isinstance(each, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and id(each.weight) not in found:
+            kept = next((glob for glob in sparsity.dense if fnmatchcase(name, glob)), None)
+            shape = tuple(each.weight.shape)
+            reason = f"left dense by the recipe ({kept})" if kept else obstacle(shape, support, sparsity.pattern)
+            found[id(each.weight)] = Candidate(f"{name}.weight" if name else "weight", shape, reason)
+    return tuple(found.values())
+
+
+def weights(module: nn.Module, found: tuple[Candidate, ...]) -> dict[str, Tensor]:
+    """The weights that can be masked, by name."""
+    return {each.tensor: module.get_parameter(each.tensor).detach() for each in found if each.reason is None}
+
+
+def masked(module: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of `module` with zeros where a mask is False. `module` is left as it is."""
+    copied = copy.deepcopy(module)
+    hold(copied, masks)
+    return copied
+
+
+def hold(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Put zeros where a mask is False, in place."""
+    for name, mask in masks.items():
+        module.get_parameter(name).data.masked_fill_(~mask, 0)

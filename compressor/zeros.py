@@ -1,0 +1,134 @@
+"""N:M sparsity on its way out: what a runtime will make of it, what was kept, and what files show of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
+
+from compressor.core import Comparison, Pattern
+from compressor.deploy.onnx_file import examine
+from compressor.engine import Work, example
+from compressor.errors import ModelError, VerificationFailed
+from compressor.graph.cost import macs_by_weight
+from compressor.recipe import Recipe
+from compressor.report.schema import OnnxWeights, SparseLayer, SparsityRecord
+from compressor.sparsity.onnx_rule import initializers
+from compressor.sparsity.outcome import Outcome
+from compressor.sparsity.support import RUNTIMES
+from compressor.sparsity.verdict import verdict
+
+MEASURED_WITH = {"local": "onnxruntime-cpu", "none": None}  # bench.target -> row of the table of runtimes
+
+
+def predicted(work: Work, recipe: Recipe) -> str | None:
+    """What the zeros will bring, in words; None for a model without."""
+    if work.sparse is None:
+        return None
+    macs = macs_by_weight(work.model.module, *example(work.model))
+    layers = [layer for layer, _ in work.sparse.layers]
+    return verdict(work.sparse.sparsity, MEASURED_WITH[recipe.bench.target], layers, macs)
+
+
+def record(work: Work, recipe: Recipe, onnx: Path, comparisons: Sequence[Comparison]) -> SparsityRecord | None:
+    """For the report. Raises VerificationFailed where the ONNX file does not show what the module holds."""
+    words = predicted(work, recipe)
+    if work.sparse is None or words is None:
+        return None
+    sparsity = work.sparse.sparsity
+    layers = _layers(work.sparse)
+    held, missing = shown(onnx, sparsity.runtime, sparsity.pattern, [each["shape"] for each in layers if each["kept"]])
+    if missing:
+        found = f"{len(missing)} masked weights are not {sparsity.pattern} in it, the first of shape {missing[0]}"
+        raise VerificationFailed("sparsity", onnx.name, found, "report this model")
+    total = work.sparse.total
+    zeros = sum(int((~mask).sum()) for mask in work.masks.values())
+    weights = sum(mask.numel() for mask in work.masks.values())
+    return {
+        "pattern": list(sparsity.pattern),
+        "runtime": sparsity.runtime,
+        "eligible": len(work.masks),
+        "zeros": zeros,
+        "masked_weights": weights,
+        "kept_percent": {"first": 100 * total.first, "now": 100 * total.now, "bound": 100 * total.bound},
+        "onnx_initializers": held,
+        "predicted": words,
+        "measured": _measured(work, comparisons),
+        "layers": layers,
+    }
+
+
+def packed(work: Work, names: Container[str]) -> dict[str, Pattern]:
+    """Which of the tensors of these names are stored as values and places."""
+    if work.sparse is None or not work.sparse.sparsity.packed:
+        return {}
+    return {name: work.sparse.sparsity.pattern for name in work.masks if name in names}
+
+
+def shown(
+    onnx: Path, runtime: str, pattern: Pattern, shapes: Iterable[Sequence[int]]
+) -> tuple[int, list[tuple[int, ...]]]:
+    """How many initializers keep the rule, and of the masked weights' shapes those that no such initializer has.
+
+    Exporters rename what they transpose, so weights are found again by what they are, not by name.
+    """
+    found = Counter(each.shape for each in initializers(onnx, RUNTIMES[runtime], pattern) if each.holds)
+    missing = Counter(map(tuple, shapes)) - found
+    return sum(found.values()), sorted(missing.elements())
+
+
+def inspect_onnx(path: Path, pattern: Pattern, runtime: str) -> OnnxWeights:
+    """`compress inspect model.onnx`: the rule, weight by weight."""
+    examine(path)
+    try:
+        found = initializers(path, RUNTIMES[runtime], pattern)
+    except (ValueError, TypeError, LookupError, RecursionError) as error:  # parses, and contradicts itself
+        raise ModelError(
+            "not an ONNX model", str(path), str(error), "export it again, or check the download"
+        ) from error
+    eligible = [each for each in found if each.reason is None]
+    return {
+        "file": str(path),
+        "pattern": list(pattern),
+        "runtime": runtime,
+        "eligible": len(eligible),
+        "hold": sum(each.holds for each in eligible),
+        "weights": [
+            {
+                "name": each.name,
+                "operator": each.operator,
+                "shape": list(each.shape),
+                "zeros_percent": 100 * each.zeros,
+                "holds": each.holds,
+                "reason": each.reason,
+            }
+            for each in found
+        ],
+    }
+
+
+def _layers(sparse: Outcome) -> list[SparseLayer]:
+    return [
+        {
+            "name": layer.tensor.removesuffix(".weight"),
+            "shape": list(layer.shape),
+            "reason": layer.reason,
+            "kept": None
+            if shares is None
+            else {"first": 100 * shares.first, "now": 100 * shares.now, "bound": 100 * shares.bound},
+        }
+        for layer, shares in sparse.layers
+    ]
+
+
+def _measured(work: Work, comparisons: Sequence[Comparison]) -> str | None:
+    """What was measured, and what of it comes from the zeros."""
+    if not comparisons:
+        return None
+    first = comparisons[0]
+    found = f"{first.verdict} on {first.target}, {first.runtime} {first.provider}"
+    if not first.stable or first.ratio_ci95 is None:
+        return found
+    if first.ratio_ci95[0] <= 1:
+        return f"{found}: no speed-up"
+    return f"{found}: by the channels that went, not by the zeros" if work.plan is not None else found

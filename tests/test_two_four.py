@@ -1,0 +1,206 @@
+"""2of4 through the engine and the pipeline: channels, order, masks, training, proofs, files and words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import compressor
+from compressor import questions, zeros
+from compressor.core import LoadedModel, Optimizer, Pattern, Sparsity, Train
+from compressor.engine import Surroundings, Work, begin, perform
+from compressor.errors import ModelError
+from compressor.methods import methods
+from compressor.models.source import load_model
+from compressor.pipeline import compress
+from compressor.recipe import read_recipe
+from compressor.schedules import constant
+from compressor.sparsity.pattern import holds
+from compressor.training.data import open_data
+
+TWO_FOUR = Pattern(2, 4)
+TRAIN = Train(batch_size=64, optimizer=Optimizer("sgd", 0.02, 0.9, 5e-4), schedule=constant(), iterations=12)
+
+
+def silent(event: str, fields: Mapping[str, object]) -> None:
+    """Events that nobody hears."""
+
+
+@pytest.fixture(scope="module")
+def dense() -> LoadedModel:
+    return load_model("cifar:resnet8@digits")
+
+
+@pytest.fixture
+def around(dense: LoadedModel, tmp_path: Path) -> Surroundings:
+    data = open_data(
+        "digits", train=None, val=None, base=None, input=dense.spec.input, num_classes=10, mean=None, std=None,
+        augment="none",
+    )  # fmt: skip
+    return Surroundings(data, 0, silent, tmp_path, "test")
+
+
+def worked(dense: LoadedModel, around: Surroundings, *overrides: str) -> Work:
+    recipe = read_recipe("2of4", ["prune.2of4.rounds=1", *overrides])
+    work = begin(dense, around)
+    for step in (*recipe.method.steps(recipe.selection(8)), TRAIN):
+        work = perform(step, work, around)
+    return work
+
+
+def rule_holds(work: Work) -> bool:
+    return all(holds(work.model.module.get_parameter(name), TWO_FOUR) for name in work.masks)
+
+
+def test_fixed_masks_hold_through_training(dense: LoadedModel, around: Surroundings) -> None:
+    work = worked(dense, around)
+    assert work.log == ("Permute(2:4)", "Mask(2:4)", "Train(12 iterations, sgd)")
+    assert len(work.masks) == 6, "the stem has one input channel, the classifier ten outputs"
+    assert rule_holds(work)
+    assert work.certificate is not None
+    assert work.certificate.kind == "reordered-float64+masked-weights"
+    assert work.certificate.ok
+    assert work.sparse is not None
+    total = work.sparse.total
+    assert total.first < total.now < total.bound < 1
+    before = {name: tensor.sum() for name, tensor in dense.module.state_dict().items()}
+    changed = [name for name in work.masks if work.model.module.get_parameter(name).sum() != before[name]]
+    assert len(changed) == len(work.masks), "what is kept trains"
+
+
+def test_sr_ste_moves_masks_and_ends_with_the_rule(dense: LoadedModel, around: Surroundings) -> None:
+    fixed = worked(dense, around)
+    around = replace(around, checkpoints=around.checkpoints / "another")
+    free = worked(dense, around, "prune.2of4.training=sr-ste")
+    assert free.log[1] == "Mask(2:4, SR-STE)"
+    assert rule_holds(free)
+    assert free.masks.keys() == fixed.masks.keys()
+    assert any(not torch.equal(free.masks[name], fixed.masks[name]) for name in fixed.masks)
+    assert free.regrow is None, "a later training would hold the masks that were found"
+    later = perform(TRAIN, free, around)
+    assert all(torch.equal(later.masks[name], free.masks[name]) for name in free.masks)
+    assert rule_holds(later)
+
+
+def test_channels_first_leave_widths_that_stay_eligible(dense: LoadedModel, around: Surroundings) -> None:
+    work = worked(dense, around, "prune.target={macs: 70%}")
+    assert work.log[:2] == ("Choose(l1)", "Remove")
+    shapes = [tuple(weight.shape) for name, weight in work.model.module.named_parameters() if name in work.masks]
+    assert len(shapes) == 6
+    assert all(k % 8 == 0 and c % 16 == 0 for k, c, *_ in shapes)
+    assert min(k for k, *_ in shapes) < 64
+    assert sum(weight.numel() for weight in work.model.module.parameters()) < 0.9 * work.original.params
+    assert rule_holds(work)
+
+
+def test_a_model_without_a_layer_to_mask_is_refused(dense: LoadedModel, around: Surroundings) -> None:
+    recipe = read_recipe("2of4", ["prune.2of4.dense=['*']", "prune.2of4.permute=false"])
+    (step,) = recipe.method.steps(recipe.selection(8))
+    with pytest.raises(ModelError, match=r"no layer can be masked 2:4 \(left dense by the recipe"):
+        perform(step, begin(dense, around), around)
+
+
+def test_widths_of_its_own_only_where_the_recipe_leaves_them_to_the_target() -> None:
+    steps = methods()["2of4"]().steps
+    auto = read_recipe("2of4", ["prune.target={macs: 50%}"]).selection(8)
+    named = read_recipe("2of4", ["prune.target={macs: 50%}", "prune.round_to=4"]).selection(4)
+    assert [steps(each)[0].selection.round_to for each in (auto, named)] == [16, 4]  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Everything at once: channels, order, masks, packed weights; not retrained, since no data is given."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    recipe = read_recipe(
+        "2of4-channels",
+        ["prune.target={macs: 70%}", "prune.2of4.packed=true", "prune.2of4.rounds=1", "bench.target=none"],
+    )
+    compress("cifar:resnet8@digits", recipe, out, data=None, resume=False, force=False, trust_pickle=False, emit=silent)
+    return out, json.loads((out / "report.json").read_text())
+
+
+def test_verify_checks_the_rule_in_both_files(finished: tuple[Path, dict[str, Any]]) -> None:
+    checks = {check["name"]: check for check in questions.verify(finished[0], emit=silent)["checks"]}
+    assert all(check["ok"] for check in checks.values()), checks
+    assert checks["2:4 in slim.safetensors"]["detail"] == "6 of 6 masked layers"
+    assert {"certificate", "parity", "2:4 in model.onnx"} <= checks.keys()
+
+
+def test_the_report_says_what_was_kept_and_what_to_expect(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, report = finished
+    sparsity = report["sparsity"]
+    assert report["steps"] == ["Choose(l1)", "Remove", "Permute(2:4)", "Mask(2:4)"]
+    assert report["certificate"]["kind"] == "masked-dense-float64+reordered-float64+masked-weights"
+    assert (sparsity["pattern"], sparsity["eligible"], sparsity["onnx_initializers"]) == ([2, 4], 6, 6)
+    assert 2 * sparsity["zeros"] == sparsity["masked_weights"]
+    kept = sparsity["kept_percent"]
+    assert kept["first"] < kept["now"] < kept["bound"]
+    assert {each["name"]: each["reason"] for each in sparsity["layers"] if each["reason"]} == {
+        "conv1": "depthwise: a single input channel a filter",
+        "linear": "10 outputs, not a multiple of 8",
+    }
+    assert "expected at most" in sparsity["predicted"]
+    page = (out / "report.html").read_text()
+    assert "expected at most" in page
+    assert "another order" in page
+
+
+def test_the_onnx_file_names_its_layers_and_shows_their_zeros(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = finished
+    metadata = {each.key: each.value for each in onnx.load(out / "model.onnx").metadata_props}
+    assert metadata["sparsity"] == "2:4"
+    assert len(metadata["sparsity_layers"].split()) == 6
+    slim, dense = (questions.inspect_onnx(out / name) for name in ("model.onnx", "dense.onnx"))
+    assert (slim["hold"], slim["eligible"]) == (6, 6)
+    assert (dense["hold"], dense["eligible"]) == (0, 6)
+    _, missing = zeros.shown(out / "dense.onnx", "tensorrt-ampere", TWO_FOUR, [(16, 16, 3, 3)])
+    assert missing == [(16, 16, 3, 3)]
+
+
+def test_packed_weights_are_smaller_and_load_to_what_was_exported(finished: tuple[Path, dict[str, Any]]) -> None:
+    """Exporting folds normalisation into the weights, filter by filter: the zeros are where they were."""
+    out, report = finished
+    module = compressor.load(out)
+    assert (out / "slim.safetensors").stat().st_size < 0.65 * 4 * report["slim"]["params"]
+    exported = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(out / "model.onnx").graph.initializer}
+    masked = [f"{each['name']}.weight" for each in report["sparsity"]["layers"] if each["kept"]]
+    assert len(masked) == 6
+    for name in masked:
+        assert np.array_equal(exported[name] == 0, (module.get_parameter(name) == 0).numpy()), name
+
+
+def test_plan_says_it_before_any_training(dense: LoadedModel, around: Surroundings) -> None:
+    settings = ["prune.2of4.rounds=1", "prune.2of4.permute=false"]
+    recipe = read_recipe("2of4", [*settings, "bench.target=none"])
+    plan = questions.plan("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=silent)
+    assert plan["target"] == "no channels go"
+    assert plan["sparsity"] is not None
+    assert plan["sparsity"].startswith("tensorrt-ampere: eligible: 6 of 8 layers with 99% of the MACs, expected at ")
+    measured_here = read_recipe("2of4", settings)
+    (mask,) = measured_here.method.steps(measured_here.selection(8))
+    said = zeros.predicted(perform(mask, begin(dense, replace(around, data=None)), around), measured_here)
+    assert said is not None
+    assert said.startswith("size only: no speed-up on this runtime (onnxruntime-cpu: ")
+    assert said.endswith(plan["sparsity"])
+
+
+def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Conv", ["x"], ["y"])], "g", [], [])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        questions.inspect_onnx(tmp_path / "m.onnx")
+
+
+def test_settings_of_the_steps_are_the_recipes() -> None:
+    recipe = read_recipe("2of4", ["prune.2of4.dense=[fc]", "prune.2of4.pattern=[1, 4]"])
+    permute, mask = recipe.method.steps(recipe.selection(8))
+    assert permute.sparsity == mask.sparsity == Sparsity(Pattern(1, 4), "tensorrt-ampere", ("fc",))  # type: ignore[union-attr]
+    assert str(mask) == "Mask(1:4)"
