@@ -63,7 +63,7 @@ def write(
         seconds={**journal.seconds, **work.seconds},
         seed=recipe.seed,
         isometry=work.isometry,
-        trainability=trainability(journal.events),
+        trainability=trainability(journal.events) if work.metric and work.metric.name == "accuracy" else None,
         gates=gates,
         warnings=journal.warnings,
         notes=journal.notes,

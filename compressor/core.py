@@ -485,6 +485,10 @@ class Data(Protocol):
         """A fixed sample of `images` training images, not augmented (calibration, parity, timing)."""
         ...
 
+    def sample_batches(self, batch_size: int, *, images: int) -> Iterator[tuple[Tensor, Any]]:
+        """The same sample with its targets."""
+        ...
+
     def held_out_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
         """The held-out split, not augmented, in its order; empty where the recipe holds nothing out."""
         ...

@@ -262,7 +262,7 @@ def _train(step: Train, work: Work, around: Surroundings) -> Work:
             around.data,
             step,
             seed=around.seed,
-            emit=_evaluating(module, around) if step.stage == RETRAINING else around.emit,
+            emit=around.emit,
             checkpoint=checkpoint,
             teacher=work.dense if step.distill else None,
             constraints=constraints,
@@ -288,21 +288,6 @@ def _falls_silent(work: Work, around: Surroundings) -> bool:
         found = "zero channels still matter, behind a sigmoid or in a norm that mixes channels"
         around.emit("warning", {"text": f"removal will not be lossless: {found}"})
     return silent
-
-
-def _evaluating(module: nn.Module, around: Surroundings) -> Emit:
-    """Tells each epoch together with the metric after it, on the test set unless images are held out."""
-    assert around.data is not None
-    data, metric = around.data, around.data.task.metric
-
-    def emit(event: str, fields: Mapping[str, object]) -> None:
-        if event == "epoch":
-            known = "held_out" in fields
-            found = fields["held_out"] if known else measure(module, data.val_batches(BATCH_SIZE), metric)
-            fields = {**fields, metric.name: found}
-        around.emit(event, fields)
-
-    return emit
 
 
 def _measured(work: Work, stage: str, around: Surroundings) -> Work:

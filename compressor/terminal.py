@@ -17,7 +17,7 @@ Fields = Mapping[str, object]
 def narrator(*, quiet: bool = False, stream: TextIO | None = None) -> Iterator[Emit]:
     """Something that turns events into what a person reads; the bar is gone when the block ends.
 
-    Events: stage {name}, epoch {epoch, and any of epochs, loss, lr, accuracy, images_per_second, seconds},
+    Events: stage {name}, epoch {epoch, and any of those in _EPOCH},
     metric {stage, metric, unit, and the value under the metric's name}, progress {done, total, what}, note {text},
     warning {text}; others are for the log only.
     """
@@ -107,7 +107,8 @@ def _line(event: str, fields: Fields) -> str | None:
 _EPOCH: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("loss", lambda value: f"loss {value:.4f}"),
     ("lr", lambda value: f"lr {value:.3g}"),
-    ("accuracy", lambda value: f"accuracy {value:.2f} %"),
+    ("held_out", lambda value: f"held out {value:.4g}"),
+    ("train_sample", lambda value: f"training sample {value:.4g}"),
     ("images_per_second", lambda value: f"{value:,.0f} images/s"),
     ("seconds", lambda value: f"{value:.1f} s"),
 )

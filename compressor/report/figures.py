@@ -208,14 +208,12 @@ def steps(name: str, label: str, points: Sequence[tuple[int, float]]) -> Figure:
     )
 
 
-def curve(
-    name: str, label: str, points: Sequence[tuple[int, float]], *, reference: float | None = None
-) -> Figure | None:
-    """A quantity over epochs. `reference`: the dense model's value, as a dashed line."""
+def curve(name: str, label: str, points: Sequence[tuple[int, float]]) -> Figure | None:
+    """A quantity over epochs."""
     if not points:
         return None
-    frame = PANEL if reference is not None else Frame(top=14)
-    values = [value for _, value in points] + ([reference] if reference is not None else [])
+    frame = Frame(top=14)
+    values = [value for _, value in points]
     low, high = min(values), max(values)
     if low >= 0 and low < 0.6 * high:
         low = 0.0
@@ -229,13 +227,6 @@ def curve(
     parts = [tag("path", class_="line slim", d=path(places))]
     if len(points) <= 30:
         parts += [tag("circle", class_="dot slim", cx=across, cy=up, r=3) for across, up in places]
-    keys = []
-    if reference is not None:
-        parts.insert(
-            0,
-            tag("line", class_="line dense dashed", x1=frame.left, x2=frame.x1, y1=y(reference), y2=y(reference)),
-        )
-        keys = [("slim", "slim"), ("dense", f"dense {reference:.2f}")]
     return figure(
         name,
         label,
@@ -250,5 +241,4 @@ def curve(
             [(height, f"{height:.10g}") for height in heights],
         ),
         *parts,
-        legend(frame, keys),
     )

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from compressor.report.schema import Trainability
 
-QUANTITIES = ("loss", "lr", "accuracy")
+IMAGES = {"held_out": "held-out split", "train_sample": "sample of the training images"}
+"""What an epoch is judged on -> in words."""
+
+QUANTITIES = ("loss", "lr", *IMAGES)
 DEFINITION = (
     "mean of the top-1 accuracy on the {} after each epoch of the retraining's first stage, which lasts until the "
     "learning rate is first down to half of its highest; comparable under the same learning rates only"
@@ -39,18 +42,20 @@ def curves(events: Iterable[Mapping[str, object]]) -> dict[str, list[tuple[int, 
 
 
 def trainability(events: Iterable[Mapping[str, object]]) -> Trainability | None:
-    """Trainability accuracy `T = 1/N sum_(i <= N) accuracy_i` of the last training whose epochs were evaluated.
+    """Trainability accuracy `T = 1/N sum_(i <= N) accuracy_i` of the last training; None without one.
 
     Wang et al., Why is the State of Neural Network Pruning so Confusing?, arXiv:2301.05219, who do not say which
     accuracy; DEFINITION says which one this is.
     """
     epochs: dict[int, tuple[float, float]] = {}
-    images = "test set"
+    images = ""
     for event in events:
-        epoch, rate, accuracy = event.get("epoch"), _number(event.get("lr")), _number(event.get("accuracy"))
-        if isinstance(epoch, int) and rate is not None and accuracy is not None:
-            epochs = {**({} if epoch == 1 else epochs), epoch: (rate, accuracy)}
-            images = "held-out split" if "held_out" in event else "test set"
+        epoch, rate = event.get("epoch"), _number(event.get("lr"))
+        for key, words in IMAGES.items():
+            accuracy = _number(event.get(key))
+            if isinstance(epoch, int) and rate is not None and accuracy is not None:
+                epochs = {**({} if epoch == 1 else epochs), epoch: (rate, accuracy)}
+                images = words
     if not epochs:
         return None
     stage = first_stage([rate for _, (rate, _) in sorted(epochs.items())])

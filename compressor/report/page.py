@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from compressor.report import figures, words
 from compressor.report.files import write_text
-from compressor.report.history import curves
+from compressor.report.history import IMAGES, curves
 from compressor.report.plot import falls_in_powers
 from compressor.report.schema import Report, Samples
 
@@ -32,7 +32,7 @@ def render_page(report: Report, events: Iterable[Mapping[str, object]], samples:
     panels = (
         figures.latency(samples),
         figures.stages(report["metric_steps"], report["metric"]),
-        figures.curve("accuracy", "Accuracy by epoch, %", history["accuracy"], reference=report["dense"]["accuracy"]),
+        *(figures.curve(key, f"Each epoch, on the {images}", history[key]) for key, images in IMAGES.items()),
         figures.curve("loss", "Training loss", history["loss"]),
         (figures.steps if falls_in_powers(history["lr"]) else figures.curve)("lr", "Learning rate", history["lr"]),
     )

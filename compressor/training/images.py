@@ -73,8 +73,12 @@ class ImageData:
 
     def plain_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
         """A fixed sample of `images` training images, not augmented: files are often sorted by class."""
+        return (batch for batch, _ in self.sample_batches(batch_size, images=images))
+
+    def sample_batches(self, batch_size: int, *, images: int) -> Iterator[tuple[Tensor, Any]]:
+        """The same sample with its targets."""
         sample = shuffled(self._rows(), SAMPLE_SEED, 0, self.train.blocks)[:images]
-        return (batch for batch, _ in self._plain(self.train, sample, batch_size))
+        return self._plain(self.train, sample, batch_size)
 
     def held_out_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
         """Every held-out training image, not augmented, in its order; the last batch may be smaller."""

@@ -15,9 +15,9 @@ from torch.optim.swa_utils import AveragedModel
 from compressor.core import Bind, Data, Emit, Momentum, Train
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.training.average import averaged
-from compressor.training.best import Best, on_held_out
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.iteration import Iterate, everything_trains, iteration
+from compressor.training.judge import Best, judged
 from compressor.training.memory import keep_freed_memory
 from compressor.training.objective import objective
 from compressor.training.optimizers import make_optimizer, momentum_of, recall
@@ -125,10 +125,9 @@ class Session:
             if checkpoint and checkpoint.is_due:
                 checkpoint.save(self.state)
         record = now.close_epoch(step.optimizer.lr * step.schedule(before))
-        if (held_out := on_held_out(self.candidate, data)) is not None:
-            record["held_out"] = held_out
-            if self.best is not None:
-                self.best.offer(held_out, self.candidate, data.task.metric)
+        record |= judged(self.candidate, data)
+        if self.best is not None:
+            self.best.offer(record["held_out"], self.candidate, data.task.metric)
         if checkpoint:
             checkpoint.save(self.state)
         emit("epoch", {**record, "epochs": math.ceil(self.total / self.per_epoch), "stage": step.stage})

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 
 Record = dict[str, float]
-"""One epoch: epoch (from 1), loss (mean), lr (its first), seconds, images_per_second; held_out, the task's metric on
-the held-out split, where there is one."""
+"""One epoch: epoch (from 1), loss (mean), lr (its first), seconds, images_per_second, and the task's metric
+(`held_out` or `train_sample`, see judge.py)."""
 
 
 @dataclass(slots=True)

@@ -48,13 +48,26 @@ def _imported(path: Path) -> Any:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """The file's own folder first on the search path, as when python runs the file itself."""
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
+    """The file's own folder first on the search path, as when python runs the file itself.
+
+    A `utils.py` beside it is the one it means, not another that the model's file has imported from its own folder.
+    """
+    entry = folder.resolve()
+    strangers = {name: module for name, module in sys.modules.items() if _hides(module, entry / f"{name}.py")}
+    for name in strangers:
+        del sys.modules[name]
+    sys.path.insert(0, str(entry))
     try:
         yield
     finally:
-        sys.path.remove(entry)
+        sys.path.remove(str(entry))
+        sys.modules.update(strangers)
+
+
+def _hides(module: object, own: Path) -> bool:
+    """Whether a module, which is not an installed one, was imported under the name of another file."""
+    file = Path(getattr(module, "__file__", None) or own)
+    return file != own and own.is_file() and not file.is_relative_to(sys.prefix)
 
 
 def _line(path: Path, fault: BaseException) -> str | None:

@@ -147,7 +147,7 @@ def trained(comparison: Comparison) -> Run:
         fields: dict[str, object] = {
             "loss": 0.9 * math.exp(-epoch / 2) + 0.21,
             "lr": 0.01 if epoch < 5 else 0.001,
-            "accuracy": 90.88 - 7 * math.exp(-epoch) + 0.01,
+            "held_out": 90.88 - 7 * math.exp(-epoch) + 0.01,
         }
         events.append({"event": "epoch", "stage": "retrain", "epoch": epoch, "seconds": 70.1, **fields})
     return Run(report, events, samples(comparison))

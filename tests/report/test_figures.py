@@ -100,7 +100,7 @@ def test_stages_of_an_error_reach_to_the_largest() -> None:
 
 @pytest.mark.parametrize("points", [[(1, 0.5)], [(0, 0.0), (1, 0.0)], [(e, 0.1**e) for e in range(200)]])
 def test_a_curve_stays_in_its_frame(points: list[tuple[int, float]]) -> None:
-    root = drawn(figures.curve("lr", "Learning rate", points, reference=0.3))
+    root = drawn(figures.curve("lr", "Learning rate", points))
     line = next(each for each in root.findall("path") if each.get("class") == "line slim")
     places = [tuple(map(float, each.split())) for each in re.split("[ML]", line.get("d"))[1:]]
     assert len(places) == len(points)
@@ -144,12 +144,13 @@ def test_history_takes_epochs_only_and_the_last_word_on_each() -> None:
         {"event": "batch", "epoch": 1.5, "loss": 1.9},
         {"event": "epoch", "epoch": 2, "loss": float("nan"), "lr": 0.1},
         {"event": "epoch", "epoch": 2, "loss": 1.0, "lr": 0.1},
-        {"event": "evaluated", "epoch": 2, "accuracy": 50},
+        {"event": "epoch", "epoch": 2, "held_out": 50},
     ]
     assert curves(events) == {
         "loss": [(1, 2.0), (2, 1.0)],
         "lr": [(1, 0.1), (2, 0.1)],
-        "accuracy": [(2, 50.0)],
+        "held_out": [(2, 50.0)],
+        "train_sample": [],
     }
 
 

@@ -24,7 +24,7 @@ def test_the_first_stage_of_learning_rates(schedule: Schedule, epochs: int, stag
 
 def epoch(number: int, lr: float, accuracy: float | None = None) -> dict[str, object]:
     fields: dict[str, object] = {"event": "epoch", "epoch": number, "lr": lr, "loss": 1.0}
-    return fields if accuracy is None else {**fields, "accuracy": accuracy}
+    return fields if accuracy is None else {**fields, "train_sample": accuracy}
 
 
 def test_the_mean_over_the_first_stage_of_the_last_training_that_was_evaluated() -> None:
@@ -37,8 +37,8 @@ def test_the_mean_over_the_first_stage_of_the_last_training_that_was_evaluated()
     found = trainability(events)
     assert found is not None
     assert (found["accuracy"], found["epochs"]) == (55.0, 2)
-    assert "top-1 accuracy on the test set" in found["definition"]
-    held_out = trainability([{**event, "held_out": 1.0} for event in events])
+    assert "top-1 accuracy on the sample of the training images" in found["definition"]
+    held_out = trainability([{**epoch(1, 0.1), "held_out": 1.0}])
     assert held_out is not None
     assert "accuracy on the held-out split" in held_out["definition"]
     assert trainability(events[:2]) is None

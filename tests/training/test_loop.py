@@ -241,6 +241,9 @@ def test_progress_is_told_a_few_times_a_second() -> None:
         def plain_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
             raise AssertionError
 
+        def sample_batches(self, batch_size: int, *, images: int) -> Iterator[tuple[Tensor, Tensor]]:
+            yield torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64)
+
         def held_out_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
             raise AssertionError("nothing is chosen here")
 

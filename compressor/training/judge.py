@@ -1,4 +1,4 @@
-"""How a network does on the held-out split, and the epoch that does best there."""
+"""How a network does after an epoch, without a look at the test set; and the epoch that does best."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from torch import Tensor, nn
 from compressor.core import Data, Metric
 from compressor.training.evaluate import BATCH_SIZE, measure
 
+SAMPLE = 2048  # images
 
-def on_held_out(module: nn.Module, data: Data) -> float | None:
-    """The task's metric on the held-out split; None where nothing is held out."""
-    if not data.holds_out:
-        return None
-    return measure(module, data.held_out_batches(BATCH_SIZE), data.task.metric)
+
+def judged(module: nn.Module, data: Data) -> dict[str, float]:
+    """The task's metric on the held-out split (`held_out`), or where there is none on a sample of the training images
+    as they are (`train_sample`)."""
+    metric = data.task.metric
+    if data.holds_out:
+        return {"held_out": measure(module, data.held_out_batches(BATCH_SIZE), metric)}
+    return {"train_sample": measure(module, data.sample_batches(BATCH_SIZE, images=SAMPLE), metric)}
 
 
 @dataclass(slots=True)
