@@ -56,13 +56,95 @@ class Block(nn.Module):
         return x + y if self.kind in ("residual", "mlp") else y
 
 
+class Attention(nn.Module):
+    # Tokens with learnt positions and one learnt token more, which is dropped again.
+    def __init__(self, width):
+        super().__init__()
+        self.heads, self.head_dim = 2, width // 2
+        self.places, self.token = nn.Parameter(torch.randn(1, 65, width)), nn.Parameter(torch.randn(1, 1, width))
+        self.norm, self.qkv, self.proj = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        t = torch.cat([self.token.expand(x.shape[0], -1, -1), x.flatten(2).transpose(1, 2)], 1) + self.places
+        b, n, _ = t.shape
+        q, k, v = self.qkv(self.norm(t)).reshape(b, n, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, self.heads * self.head_dim)
+        t = t + self.proj(y)
+        return t[:, 1:].transpose(1, 2).unflatten(2, (8, 8))
+
+
+class Normed(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(width, 8, 3, padding=1), nn.GroupNorm(4, 8)
+        self.second = nn.Conv2d(8, width, 1)
+
+    def forward(self, x):
+        return x + self.second(F.gelu(self.norm(self.first(x))))
+
+
+class Twice(nn.Module):
+    # One layer at two places, and its weight at a third.
+    def __init__(self, width):
+        super().__init__()
+        self.wide, self.same, self.back = nn.Conv2d(width, 6, 1), nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, width, 1)
+
+    def forward(self, x):
+        y = self.same(F.relu(self.same(F.relu(self.wide(x)))))
+        return self.back(F.relu(F.conv2d(y, self.same.weight, padding=1)))
+
+
+class Multiplied(nn.Module):
+    # A depthwise convolution with two filters for each channel.
+    def __init__(self, width):
+        super().__init__()
+        self.first = nn.Conv2d(width, 2 * width, 3, padding=1, groups=width)
+        self.norm, self.second = nn.BatchNorm2d(2 * width), nn.Conv2d(2 * width, width, 1)
+
+    def forward(self, x):
+        return self.second(F.silu(self.norm(self.first(x))))
+
+
+class Signal(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.first, self.second = nn.Conv1d(width, 6, 3, padding=1), nn.Conv1d(6, width, 1)
+
+    def forward(self, x):
+        return self.second(F.relu(self.first(x.flatten(2)))).unflatten(2, (8, 8)) + x
+
+
+class Volume(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.first, self.second = nn.Conv3d(width, 6, 3, padding=1), nn.Conv3d(6, width, 1)
+
+    def forward(self, x):
+        return self.second(F.relu(self.first(x.unsqueeze(2)))).squeeze(2)
+
+
+class Recurrent(nn.Module):
+    # An LSTM over columns, which stays whole, and a perceptron behind it.
+    def __init__(self, width):
+        super().__init__()
+        self.lstm = nn.LSTM(width, 5, batch_first=True)
+        self.first, self.second = nn.Linear(5, 6), nn.Linear(6, width)
+
+    def forward(self, x):
+        last = self.lstm(x.mean(2).transpose(1, 2))[0][:, -1]
+        return x * torch.sigmoid(self.second(F.relu(self.first(last))))[:, :, None, None]
+
+
+OTHERS = {{each.__name__.lower(): each for each in (Attention, Normed, Twice, Multiplied, Signal, Volume, Recurrent)}}
+
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
         width, self.blocks = WIDTH, nn.ModuleList()
         self.stem = nn.Conv2d(3, width, 3, padding=1)
         for kind in BLOCKS:
-            self.blocks.append(Block(kind, width))
+            self.blocks.append(OTHERS[kind](width) if kind in OTHERS else Block(kind, width))
             width += 4 if kind == "dense" else 0
         self.head = nn.Linear(4 * width, 3)
 
@@ -82,7 +164,10 @@ def make():
     return net
 """
 
-KINDS = ("plain", "depthwise", "grouped", "dense", "gated", "residual", "split", "shuffled", "mlp")
+KINDS = (
+    *("plain", "depthwise", "grouped", "dense", "gated", "residual", "split", "shuffled", "mlp"),
+    *("attention", "normed", "twice", "multiplied", "signal", "volume", "recurrent"),
+)
 NETWORKS = given(
     blocks=st.lists(st.sampled_from(KINDS), min_size=1, max_size=5),
     width=st.sampled_from([4, 6, 8]),

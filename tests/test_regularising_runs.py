@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.core import Emit, LoadedModel, ModelSpec, Selection, Train
+from compressor.core import Emit, LoadedModel, ModelSpec, Selection, Train, one_image
 from compressor.engine import Surroundings, Work, begin, perform
 from compressor.errors import RecipeError
 from compressor.methods.tpp import TPP
@@ -116,7 +116,7 @@ def unnormed(activation: Callable[[], nn.Module]) -> LoadedModel:
         nn.Conv2d(1, 8, 3), activation(), nn.Conv2d(8, 8, 3, groups=8), activation(), nn.Flatten(),
         nn.Linear(8 * 16, 24), activation(), nn.Linear(24, 10),
     )  # fmt: skip
-    return LoadedModel(module.eval(), ModelSpec("net.py:net", (1, 8, 8), 10), "net")
+    return LoadedModel(module.eval(), ModelSpec("net.py:net", one_image((1, 8, 8)), 10), "net")
 
 
 def test_networks_without_normalisation_are_left_without_a_trace_too(digits: ImageData, tmp_path: Path) -> None:
