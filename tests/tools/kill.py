@@ -25,6 +25,7 @@ from pathlib import Path
 
 HEAVY = ("torch", "torchvision", "timm", "onnxscript", "torch.onnx._internal.exporter._core", "lightning_fabric",
          "compressor.pipeline", "compressor.terminal", "compressor.report.terminal")  # fmt: skip
+MOST = 6  # kills of one run
 
 
 def main() -> None:
@@ -45,30 +46,64 @@ def main() -> None:
 
 
 def killed_and_resumed(args: Sequence[str], kills: int, chance: random.Random) -> dict[str, object]:
-    """How many kills fell in which stage, and in how many runs. Raises AssertionError where weights differ."""
-    start = time.monotonic()
+    """How many kills fell in which stage, and in how many runs. Raises AssertionError where weights differ.
+
+    Each kill is at a random moment of a stage that is drawn first: short ones are not spared.
+    """
     assert os.waitpid(begin([*args, "-o", "whole"]), 0)[1] == 0, "the undisturbed run fails"
-    length = time.monotonic() - start
     expected = Path("whole/slim.safetensors").read_bytes()
-    stages: Counter[str] = Counter()
+    lengths = stages(Path("whole"))
+    fell: Counter[str] = Counter()
     runs = 0
-    while stages.total() < kills:
-        while not Path("cut").exists():
-            child = begin([*args, "-o", "cut", "--resume"])
-            time.sleep(chance.uniform(0, length))
-            os.kill(child, signal.SIGKILL)
-            status = os.waitpid(child, 0)[1]
-            assert status in (0, signal.SIGKILL), f"a resumed run ends with {os.waitstatus_to_exitcode(status)}"
-            if status:
-                stages[stage()] += 1
-                print(dict(stages), runs, file=sys.stderr)
+    while fell.total() < kills:
+        for _ in range(chance.randint(1, min(MOST, kills - fell.total()))):
+            stage = chance.choice(list(lengths))
+            if killed([*args, "-o", "cut", "--resume"], stage, chance.uniform(0, lengths[stage])):
+                fell[stage] += 1
+                print(f"{fell.total()} kills, {runs} runs: {stage}", file=sys.stderr)
+            if Path("cut").exists():  # killed after all was done, or too late
+                break
+        else:
+            status = os.waitpid(begin([*args, "-o", "cut", "--resume"]), 0)[1]
+            assert status == 0, f"a resumed run ends with {os.waitstatus_to_exitcode(status)}"
         assert Path("cut/slim.safetensors").read_bytes() == expected, "other weights than the undisturbed run's"
         assert json.loads(Path("cut/report.json").read_text())["certificate"]["ok"]
         assert all(json.loads(line) for line in Path("cut/run.jsonl").read_text().splitlines())
         shutil.rmtree("cut")
         runs += 1
     assert not list(Path().glob(".cut*")), "something is left"
-    return {"kills": stages.total(), "runs": runs, "seconds of a run": round(length, 1), "stages": stages}
+    return {"kills": fell.total(), "runs": runs, "stages": fell}
+
+
+def killed(args: Sequence[str], stage: str, after: float) -> bool:
+    """Whether a run was killed so many seconds into a stage; it may have been quicker."""
+    before = journal().count(begun(stage))
+    child = begin(args)
+    while journal().count(begun(stage)) <= before and os.waitpid(child, os.WNOHANG) == (0, 0):
+        time.sleep(0.002)
+    time.sleep(after)
+    try:
+        os.kill(child, signal.SIGKILL)
+    except ProcessLookupError:  # it has ended, and has been waited for
+        return False
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def journal() -> str:
+    places = (Path("cut/run.jsonl"), Path(".cut.partial/run.jsonl"))
+    return next((place.read_text() for place in places if place.exists()), "")
+
+
+def begun(stage: str) -> str:
+    return json.dumps({"name": stage})[1:]
+
+
+def stages(folder: Path) -> dict[str, float]:
+    """Seconds of each stage of a run."""
+    events = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
+    begins = [(each["name"], each["at"]) for each in events if each["event"] == "stage"]
+    ends = [*(at for _, at in begins[1:]), events[-1]["at"]]
+    return {name: end - at for (name, at), end in zip(begins, ends, strict=True)}
 
 
 def begin(args: Sequence[str]) -> int:
@@ -82,17 +117,6 @@ def begin(args: Sequence[str]) -> int:
     os.dup2(nothing, 1)
     code = cli.run(["-q", *args])
     os._exit(code)
-
-
-def stage() -> str:
-    """Where a run was that has been killed."""
-    for place in (Path("cut/run.jsonl"), Path(".cut.partial/run.jsonl")):
-        if place.exists():
-            lines = place.read_bytes().rpartition(b"\n")[0].splitlines()  # without what the kill cut off
-            named = [each["name"] for each in map(json.loads, lines) if each["event"] == "stage"]
-            if named:
-                return named[-1]
-    return "before the first stage"
 
 
 if __name__ == "__main__":
