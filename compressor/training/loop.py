@@ -176,7 +176,10 @@ class Session:
             "done": now.batches,
             "total": self.per_epoch,
             "what": f"epoch {now.epoch + 1}/{epochs}",
+            "epoch": now.epoch + 1,
+            "epochs": epochs,
             "loss": now.loss / now.images,
+            "lr": self.optimizer.param_groups[0]["lr"],
             "images_per_second": now.images / now.seconds,
         }
 
