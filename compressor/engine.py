@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -54,7 +54,7 @@ from compressor.training.checkpoint import Checkpoint
 from compressor.training.evaluate import BATCH_SIZE, measure
 from compressor.training.gauges import IMAGES, isometry
 from compressor.training.initialise import orthogonalise, reinitialise
-from compressor.training.loop import train
+from compressor.training.loop import Trained, train
 from compressor.training.penalise import Penalised
 from compressor.training.recalibrate import recalibrate
 
@@ -70,6 +70,7 @@ class Surroundings:
     emit: Emit
     checkpoints: Path  # a folder for the state of each training
     identity: str  # of this run; checkpoints of another one are not continued
+    train: Callable[..., Trained] = train  # or what does the same with several processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +258,7 @@ def _train(step: Train, work: Work, around: Surroundings) -> Work:
     if work.masks and not work.regrow:
         constraints.append(partial(held, masks=work.masks))
     with refined(module, work.regrow) if work.regrow else nullcontext():
-        trained = train(
+        trained = around.train(
             module,
             around.data,
             step,

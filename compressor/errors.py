@@ -38,6 +38,10 @@ class CompressorError(Exception):
         self.what, self.where, self.found, self.todo = what, where, found, todo
         super().__init__(" ".join(f"{what}: {where}: {found}; {todo}".split()))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """So that it can be sent from the process that raised it."""
+        return type(self), (self.what, self.where, self.found, self.todo), vars(self)
+
     @property
     def lines(self) -> tuple[str, ...]:
         """What to print, one line for each fault."""

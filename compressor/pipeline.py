@@ -4,6 +4,7 @@ dense one, export it, measure both on the target device, report."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from compressor.artefacts import write
@@ -16,6 +17,7 @@ from compressor.output import CHECKPOINTS, JOURNAL, assembled
 from compressor.recipe import Recipe
 from compressor.report.schema import Report
 from compressor.stages import export_both, identify, load, measure, open_recipe_data, rounding, steps
+from compressor.training.loop import Trained, train
 
 
 def compress(
@@ -28,9 +30,11 @@ def compress(
     force: bool,
     trust_pickle: bool,
     emit: Emit,
+    trainer: Callable[..., Trained] | None = None,
 ) -> Report:
     """Compress the model `source` names as `recipe` says; leave model.onnx, its proofs and the report in `out`.
 
+    `trainer` does what `training.loop.train` does, with several processes.
     Raises every class of errors.py; `error.report` holds the report where the artefacts were kept all the same.
     """
     target = open_target(recipe.bench.target)  # a device that is missing must fail now, not after training
@@ -39,7 +43,7 @@ def compress(
         images = open_recipe_data(recipe, data, dense, journal)
         round_to = rounding(recipe, target, journal)
         identity = identify(recipe, round_to, dense, images)
-        around = Surroundings(images, recipe.seed, journal, folder / CHECKPOINTS, identity)
+        around = Surroundings(images, recipe.seed, journal, folder / CHECKPOINTS, identity, trainer or train)
         start = work = begin(dense, around)
         for step in steps(recipe, round_to, retrain=images is not None):
             work = perform(step, work, around)

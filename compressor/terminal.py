@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
@@ -17,7 +17,7 @@ Fields = Mapping[str, object]
 def narrator(*, quiet: bool = False, stream: TextIO | None = None) -> Iterator[Emit]:
     """Something that turns events into what a person reads; the bar is gone when the block ends.
 
-    Events: stage {name}, epoch {epoch, and any of those in _EPOCH},
+    Events: stage {name}, epoch {epoch, and any of those in _SAY},
     metric {stage, metric, unit, and the value under the metric's name}, progress {done, total, what}, note {text},
     warning {text}; others are for the log only.
     """
@@ -51,35 +51,38 @@ def _lines(stream: TextIO) -> Emit:
 @contextmanager
 def _bars(stream: TextIO) -> Iterator[Emit]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        BarColumn(bar_width=None),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[told]}", markup=False),
     )
-    with Progress(*columns, console=Console(file=stream), transient=True) as progress:
-        bars = {}
+    with Progress(*columns, console=Console(file=stream), transient=True, expand=True) as progress:
+        bar, last = None, ""  # what was measured after the last epoch
 
-        def advance(what: str, done: float, total: float) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what)
-            progress.update(bars[what], completed=done, total=total)
-            if done >= total:
-                progress.remove_task(bars.pop(what))
+        def advance(what: str, done: float, total: float, told: str = "") -> None:
+            nonlocal bar
+            bar = progress.add_task(what, told=told) if bar is None else bar
+            progress.update(bar, description=what, completed=done, total=total, told=told)
 
         def emit(event: str, fields: Fields) -> None:
+            nonlocal bar, last
             line = _line(event, fields)
             if line is not None:
                 progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
             match event:
                 case "stage":
-                    for bar in bars.values():
+                    if bar is not None:
                         progress.remove_task(bar)
-                    bars.clear()
-                case "epoch" if "epochs" in fields:
-                    advance("epochs", _number(fields["epoch"]), _number(fields["epochs"]))
+                    bar, last = None, ""
+                case "epoch":
+                    last = _told(fields, _MEASURED)
+                case "progress" if "epoch" in fields:  # one bar for the whole training, so that its end can be told
+                    done = _number(fields["epoch"]) - 1 + _number(fields["done"]) / _number(fields["total"])
+                    now = _told(fields, _NOW, " ")
+                    advance(str(fields["what"]), done, _number(fields["epochs"]), f"{now} {last}".rstrip())
                 case "progress":
                     advance(str(fields["what"]), _number(fields["done"]), _number(fields["total"]))
 
@@ -104,20 +107,25 @@ def _line(event: str, fields: Fields) -> str | None:
     return None
 
 
-_EPOCH: tuple[tuple[str, Callable[[float], str]], ...] = (
-    ("loss", lambda value: f"loss {value:.4f}"),
-    ("lr", lambda value: f"lr {value:.3g}"),
-    ("held_out", lambda value: f"held out {value:.4g}"),
-    ("train_sample", lambda value: f"training sample {value:.4g}"),
-    ("images_per_second", lambda value: f"{value:,.0f} images/s"),
-    ("seconds", lambda value: f"{value:.1f} s"),
-)
+_SAY: Mapping[str, Callable[[float], str]] = {
+    "loss": lambda value: f"loss {value:.4f}",
+    "lr": lambda value: f"lr {value:.3g}",
+    "held_out": lambda value: f"held out {value:.4g}",
+    "train_sample": lambda value: f"training sample {value:.4g}",
+    "images_per_second": lambda value: f"{value:,.0f} images/s",
+    "seconds": lambda value: f"{value:.1f} s",
+}
+_MEASURED = ("held_out", "train_sample")
+_NOW = ("loss", "lr", "images_per_second")
 
 
 def _epoch(fields: Fields) -> str:
-    told = [say(_number(fields[key])) for key, say in _EPOCH if fields.get(key) is not None]
     of = f"/{fields['epochs']}" if "epochs" in fields else ""
-    return "  ".join([f"  epoch {fields['epoch']}{of}", *told])
+    return f"  epoch {fields['epoch']}{of}  {_told(fields, tuple(_SAY))}".rstrip()
+
+
+def _told(fields: Fields, keys: Sequence[str], between: str = "  ") -> str:
+    return between.join(_SAY[key](_number(fields[key])) for key in keys if fields.get(key) is not None)
 
 
 def _number(value: object) -> float:

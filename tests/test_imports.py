@@ -39,7 +39,8 @@ ALLOWED = {
     "zeros": BASE | {"deploy", "engine", "graph", "recipe", "report", "sparsity"},
     "artefacts": BASE
     | {"engine", "gates", "graph", "journal", "models", "recipe", "report", "sparsity", "stages", "zeros"},
-    "pipeline": BASE | {"artefacts", "deploy", "engine", "gates", "journal", "output", "recipe", "report", "stages"},
+    "pipeline": BASE
+    | {"artefacts", "deploy", "engine", "gates", "journal", "output", "recipe", "report", "stages", "training"},
     "questions": BASE
     | {
         "artefacts",
@@ -57,7 +58,7 @@ ALLOWED = {
     "terminal": BASE,
     "failures": BASE,
     "__main__": {"cli"},
-    "cli": BASE | {"failures", "output", "pipeline", "questions", "recipe", "report", "terminal"},
+    "cli": BASE | {"failures", "output", "pipeline", "questions", "recipe", "report", "terminal", "training"},
 }
 
 

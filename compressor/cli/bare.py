@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from compressor import __version__
+from compressor.cli import processes
 from compressor.cli.options import (
     SETTINGS,
     read,
@@ -18,7 +19,6 @@ from compressor.cli.options import (
     trust_option,
 )
 from compressor.cli.verbs import tell_plan, verbs
-from compressor.errors import RecipeError
 
 
 class Bare(click.Command):
@@ -34,8 +34,8 @@ class Bare(click.Command):
 @click.argument("model")
 @recipe_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: MODEL-RECIPE, here.")
-@click.option("--devices", type=int, default=1, metavar="N", help="Devices to train on; only 1 so far.")
-@click.option("--nodes", type=int, default=1, metavar="N", help="Machines to train on; only 1 so far.")
+@click.option("--devices", type=int, default=1, metavar="N", help="Devices of this machine to train on.")
+@click.option("--nodes", type=int, default=1, metavar="N", help="Machines to train on; started by torchrun.")
 @click.option("--resume", is_flag=True, help="Finish a run that was interrupted.")
 @click.option("--force", is_flag=True, help="Replace DIR if it exists.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, as `compress plan` does.")
@@ -68,9 +68,10 @@ def compress(
     torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], cifar:NAME, or path/to/file.py:factory[@checkpoint]. A verb
     wins over a file of that name: ./plan is the file.
     """
-    for option, value in (("--devices", devices), ("--nodes", nodes)):
-        if value != 1:
-            raise RecipeError("usage", option, str(value), "more than one is not supported yet, leave it out")
+    processes.check(devices, nodes)
+    if processes.is_helper():
+        processes.help_training()
+        return
     checked = read(recipe, overrides, target, seed)
     if dry_run:
         tell_plan(model, checked, data=data, trust_pickle=trust_pickle, as_json=as_json, quiet=quiet)
@@ -83,7 +84,11 @@ def compress(
     from compressor import pipeline
     from compressor.terminal import narrator
 
-    with told_even_if_failed("show_report", as_json=as_json, folder=folder), narrator(quiet=quiet) as emit:
+    with (
+        told_even_if_failed("show_report", as_json=as_json, folder=folder),
+        narrator(quiet=quiet) as emit,
+        processes.trainer(devices) as trainer,
+    ):
         report = pipeline.compress(
             model,
             checked,
@@ -93,6 +98,7 @@ def compress(
             force=force,
             trust_pickle=trust_pickle,
             emit=emit,
+            trainer=trainer,
         )
     tell(report, "show_report", as_json=as_json, folder=folder)
 

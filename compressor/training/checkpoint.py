@@ -54,7 +54,7 @@ class Checkpoint:
         Raises RecipeError for a file of another identity: the hours in it are not for us to throw away.
         """
         try:
-            state = torch.load(self._path, weights_only=True)
+            state = torch.load(self._path, map_location="cpu", weights_only=True)
         except Exception:  # no file, or one the unpickler stumbles over in any way: start from the beginning
             return None
         if not isinstance(state, dict):

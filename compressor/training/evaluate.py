@@ -27,7 +27,7 @@ def measure(module: nn.Module, batches: Iterable[tuple[Tensor, Any]], metric: Me
     Raises VerificationFailed when an answer is not finite.
     """
     keep_freed_memory()
-    module = copy.deepcopy(module).to(memory_format=torch.channels_last).eval()
+    module = copy.deepcopy(module).cpu().to(memory_format=torch.channels_last).eval()
     seen, total = 0, torch.zeros((), dtype=torch.float64)
     for images, targets in batches:
         output = in_float32(module(images.contiguous(memory_format=torch.channels_last)))

@@ -33,10 +33,11 @@ def iteration(
 
     Where the objective is not finite, its value is returned and nothing has been changed.
     """
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
 
     def iterate(images: Tensor, targets: Tensor, number: int, lr: float) -> float:
-        loss = objective(images, targets)
-        value = runtime.mean(loss.detach())
+        loss = objective(*runtime.place((images, targets)))
+        value = runtime.average(loss.detach().clone()).item()
         if not math.isfinite(value):
             return value
         for group in optimizer.param_groups:
@@ -45,11 +46,12 @@ def iteration(
             if (term := constraint.loss(number)) is not None:
                 loss = loss + term
         optimizer.zero_grad(set_to_none=True)
-        runtime.backward(loss)
+        torch.autograd.backward(loss)
+        runtime.average_gradients(parameters)
         for constraint in constraints:
             constraint.on_gradients(number)
         if clip is not None:
-            clip_grad_norm_((each for group in optimizer.param_groups for each in group["params"]), clip)
+            clip_grad_norm_(parameters, clip)
         optimizer.step()
         for constraint in constraints:
             constraint.on_weights(number)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ from compressor.training.checkpoint import Checkpoint
 from compressor.training.iteration import Iterate, everything_trains, iteration
 from compressor.training.judge import Best, judged
 from compressor.training.memory import keep_freed_memory
-from compressor.training.objective import objective
+from compressor.training.objective import in_precision, objective
 from compressor.training.optimizers import make_optimizer, momentum_of, recall
+from compressor.training.order import draw
 from compressor.training.precision import layout, uses_bf16
 from compressor.training.progress import Progress, Record
+from compressor.training.room import forward_and_backward, largest_batch_told
 from compressor.training.runtime import Runtime, alone
 
 EMIT_EVERY = 0.2  # seconds
@@ -55,7 +58,8 @@ def train(
     from there, to the same weights bit for bit. `momentum`: what the optimizer remembers of an earlier training.
     `teacher`: the dense model, where `step` distils from it.
     Raises VerificationFailed when the loss is not finite; the checkpoint then holds a state from before. Raises
-    RecipeError where the best epoch is to be kept and nothing is held out: the test set is not there to choose by.
+    Temporary, with a batch size that fits, when memory runs out. Raises RecipeError where the best epoch is to be kept
+    and nothing is held out: the test set is not there to choose by.
     """
     if step.keep == "best" and not data.holds_out:
         found = "best, with nothing held out of the training images to tell by"
@@ -63,24 +67,26 @@ def train(
     keep_freed_memory()
     runtime = runtime or alone()
     everything_trains(module)
+    module.to(runtime.device)
     module.to(memory_format=layout(uses_bf16(step.precision)))
     optimizer = make_optimizer(module, step.optimizer)
     recall(module, optimizer, momentum or {})
     per_epoch = max(1, data.train_size // step.batch_size)
     total = step.epochs * per_epoch if step.iterations is None else step.iterations
     bound = [bind(module, total) for bind in constraints]
-    forward, stepper = runtime.prepare(module, optimizer)
-    with objective(module, forward, data, step, teacher) as loss, torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)  # dropout and mixing; the data have generators of their own
-        iterate = iteration(loss, stepper, bound, step.clip, runtime)
+    with objective(module, runtime.forward(module), data, step, teacher) as loss, torch.random.fork_rng(devices=()):
+        iterate = iteration(loss, optimizer, bound, step.clip, runtime)
         best = Best() if step.keep == "best" else None
         session = Session(module, optimizer, iterate, per_epoch, total, averaged(module, step.ema), best)
-        if checkpoint and (state := checkpoint.restore()):
+        if state := runtime.from_leader(checkpoint.restore() if checkpoint else None):
             session.load(state)
         module.train()
-        while session.progress.iterations < total:
-            session.epoch(data, step, seed, emit, checkpoint, runtime.part)
+        attempt = partial(forward_and_backward, in_precision(module, step), data, runtime.device)
+        with largest_batch_told(attempt, step.batch_size, runtime.part[1]):
+            while session.progress.iterations < total:
+                session.epoch(data, step, seed, emit, checkpoint, runtime.part)
     module.load_state_dict(session.result())
+    module.to("cpu")
     module.to(memory_format=torch.contiguous_format)
     module.zero_grad(set_to_none=True)
     module.eval()
@@ -109,6 +115,7 @@ class Session:
         batches = data.train_batches(step.batch_size, epoch=before, seed=seed, start=now.batches, part=part)
         for images, targets in batches:
             lr = step.optimizer.lr * step.schedule(before + now.batches / self.per_epoch)
+            torch.manual_seed(draw(seed, now.iterations, part))  # dropout; the data have numbers of their own
             loss = self.iterate(images, targets, now.iterations, lr)
             if not math.isfinite(loss):
                 raise _diverged(now, loss, step.optimizer.lr)
@@ -136,7 +143,6 @@ class Session:
         return {
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
             "progress": asdict(self.progress),
             "average": self.average.state_dict() if self.average is not None else None,
             "best": self.best.state() if self.best is not None else None,
@@ -146,7 +152,6 @@ class Session:
         """Go on from what `state` gave."""
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
         self.progress = Progress(**state["progress"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -170,7 +175,10 @@ class Session:
             "done": now.batches,
             "total": self.per_epoch,
             "what": f"epoch {now.epoch + 1}/{epochs}",
+            "epoch": now.epoch + 1,
+            "epochs": epochs,
             "loss": now.loss / now.images,
+            "lr": self.optimizer.param_groups[0]["lr"],
             "images_per_second": now.images / now.seconds,
         }
 

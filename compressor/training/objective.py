@@ -67,9 +67,12 @@ def in_precision(forward: Answer, step: Train) -> Answer:
 @contextmanager
 def _lesson(module: nn.Module, teacher: nn.Module, data: Data, step: Train, settings: Distill) -> Iterator[Lesson]:
     """`weight * divergence of the answers + features * distance of the maps`; mean squares without classes."""
-    teacher = copy.deepcopy(teacher).to(memory_format=layout(uses_bf16(step.precision))).eval()
+    device = next(module.parameters()).device
+    teacher = copy.deepcopy(teacher).to(device).to(memory_format=layout(uses_bf16(step.precision))).eval()
     answer = in_precision(teacher, step)
-    names = matching(module, teacher, next(iter(data.plain_batches(2, images=2)))) if settings.features else ()
+    names = (
+        matching(module, teacher, next(iter(data.plain_batches(2, images=2))).to(device)) if settings.features else ()
+    )
     with watching(module, names) as maps, watching(teacher, names) as theirs:
 
         def lesson(images: Tensor, output: Any) -> Tensor:

@@ -75,6 +75,11 @@ def uniform(keys: Words, count: int) -> Tensor:
     return torch.from_numpy((_mixed(keys + _GOLDEN * steps) >> np.uint64(11)) * 2.0**-53)
 
 
+def draw(seed: int, iteration: int, part: Part) -> int:
+    """What one process seeds torch's own random numbers with in one iteration."""
+    return int(np.random.SeedSequence((seed, iteration, part[0])).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def _state(seed: int, epoch: int) -> Words:
     return np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64).astype(np.uint64)
 
