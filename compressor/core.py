@@ -556,6 +556,8 @@ class Latency:
     ci95: tuple[float, float]  # of p50
     cold_start_ms: float
     samples: tuple[float, ...]  # every sample, in ms, for the figure
+    energy_j: float | None = None  # of one run, by the meters of the whole package or board
+    peak_bytes: int | None = None  # memory of the process that ran it, above that of an empty one
 
 
 @dataclass(frozen=True, slots=True)

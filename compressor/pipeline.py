@@ -9,14 +9,14 @@ from pathlib import Path
 
 from compressor.artefacts import write
 from compressor.core import Emit
-from compressor.deploy.target import open_target
 from compressor.engine import Surroundings, begin, perform
 from compressor.gates import close
 from compressor.journal import Journal
 from compressor.output import CHECKPOINTS, JOURNAL, assembled
 from compressor.recipe import Recipe
 from compressor.report.schema import Report
-from compressor.stages import export_both, identify, load, measure, open_recipe_data, rounding, steps
+from compressor.stages import export_both, find, identify, load, measure, open_recipe_data, rounding, steps
+from compressor.targets import open_target
 from compressor.training.loop import Trained, train
 
 
@@ -31,15 +31,17 @@ def compress(
     trust_pickle: bool,
     emit: Emit,
     trainer: Callable[..., Trained] | None = None,
+    targets: Path | None = None,
 ) -> Report:
     """Compress the model `source` names as `recipe` says; leave model.onnx, its proofs and the report in `out`.
 
     `trainer` does what `training.loop.train` does, with several processes.
     Raises every class of errors.py; `error.report` holds the report where the artefacts were kept all the same.
     """
-    target = open_target(recipe.bench.target)  # a device that is missing must fail now, not after training
+    target = open_target(recipe.bench.target, recipe.bench.threads, file=targets)
     with assembled(out, force=force, resume=resume) as folder, Journal(folder / JOURNAL, emit) as journal:
         dense = load(source, recipe, trust_pickle, journal)
+        find(target, journal)
         images = open_recipe_data(recipe, data, dense, journal)
         round_to = rounding(recipe, target, journal)
         identity = identify(recipe, round_to, dense, images)

@@ -16,7 +16,7 @@ from compressor.artefacts import REPORT
 from compressor.core import Comparison, Emit, Pattern, PrunePlan, Train
 from compressor.deploy.latency import compare
 from compressor.deploy.parity import CannotRun, check_parity
-from compressor.deploy.target import open_target
+from compressor.deploy.target import Target
 from compressor.engine import Surroundings, begin, example, perform
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import equals_scattered
@@ -34,6 +34,7 @@ from compressor.report.schema import Bench, Check, Inspect, OnnxWeights, Plan, P
 from compressor.report.widths import coverage
 from compressor.sparsity.pattern import holds
 from compressor.stages import export_both, find_recipe_data, load, measure, rounding, steps
+from compressor.targets import open_target
 
 MODEL = "model.onnx"
 RATES = 200  # places a learning-rate schedule is asked at, so that a short training has a smooth curve too
@@ -70,9 +71,11 @@ def inspect_onnx(path: Path) -> OnnxWeights:
     return zeros.inspect_onnx(path, Pattern(2, 4), "tensorrt-ampere")
 
 
-def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, emit: Emit) -> Plan:
+def plan(
+    source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, emit: Emit, targets: Path | None = None
+) -> Plan:
     """What a run would do and bring, without training: the cut is made on a copy and measured on the target."""
-    target = open_target(recipe.bench.target)
+    target = open_target(recipe.bench.target, recipe.bench.threads, file=targets)
     retrain = find_recipe_data(recipe, data) is not None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -114,9 +117,10 @@ def plan(source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, e
     }
 
 
-def bench(a: Path, b: Path | None, *, threads: int, batch: int, seconds: float, emit: Emit) -> Bench:
+def bench(a: Path, b: Path | None, target: Target, *, batch: int, seconds: float, emit: Emit) -> Bench:
     """Measured latency of one ONNX file, or of two in turn."""
-    found = compare(a, b, threads=threads, batch=batch, seconds=seconds, emit=emit)
+    with target.opened() as device:
+        found = compare(device, a, b, batch=batch, seconds=seconds, emit=emit)
     return bench_record(found, [each.name for each in (a, b) if each is not None])
 
 

@@ -18,7 +18,7 @@ from compressor.core import Comparison, Data, ExportedModel, LoadedModel, Recali
 from compressor.deploy.latency import compare
 from compressor.deploy.onnx import export_onnx
 from compressor.deploy.staircase import rewarded_rounding
-from compressor.deploy.target import Local
+from compressor.deploy.target import Target
 from compressor.engine import Work, example
 from compressor.errors import ModelError, RecipeError, VerificationFailed
 from compressor.journal import Journal
@@ -128,20 +128,33 @@ def identify(recipe: Recipe, round_to: int, dense: LoadedModel, data: Data | Non
     return digest.hexdigest()
 
 
-def rounding(recipe: Recipe, target: Local | None, journal: Journal) -> int:
+def find(target: Target | None, journal: Journal) -> None:
+    """A device that can't be reached must fail now, not after hours of training; nor may it be a surprise which one
+    the models go to."""
+    if target is None or target.reach.shares_files:
+        return
+    with _stage("find the target", journal), target.opened() as device:
+        about = f"{device.facts.get('cpu', 'unknown processor')}, {device.runtime}, {device.provider}"
+        journal(
+            "note", {"text": f"target {target.name} is a {about}; both models will be sent there and removed again"}
+        )
+
+
+def rounding(recipe: Recipe, target: Target | None, journal: Journal) -> int:
     """Widths are multiples of this: the recipe's number, or what the target device rewards."""
     asked: int | Literal["auto"] = recipe.prune.round_to
     if asked != "auto":
         return asked
-    threads = recipe.bench.threads
-    for event in journal.events:  # of a run that is resumed: a second answer might be another one
-        if event["event"] == "rounding" and event["threads"] == threads and isinstance(event["round_to"], int):
-            return event["round_to"]
     if target is None:
         return WITHOUT_TARGET
-    with _stage("ask the target", journal):
-        found: int = rewarded_rounding(threads, emit=journal)
-    journal("rounding", {"threads": threads, "round_to": found})
+    about: dict[str, object] = {"target": target.name, "provider": target.provider, "threads": target.threads}
+    for event in journal.events:  # of a run that is resumed: a second answer might be another one
+        same = event["event"] == "rounding" and about.items() <= event.items()
+        if same and isinstance(event["round_to"], int):
+            return event["round_to"]
+    with _stage("ask the target", journal), target.opened() as device:
+        found: int = rewarded_rounding(device, emit=journal)
+    journal("rounding", {**about, "round_to": found})
     journal("note", {"text": f"target {target.name} rewards widths that are multiples of {found}"})
     return found
 
@@ -192,19 +205,18 @@ def export_both(start: Work, work: Work, recipe: Recipe, data: Data | None, fold
 
 
 def measure(
-    exports: Exports, recipe: Recipe, target: Local | None, data: Data | None, journal: Journal
+    exports: Exports, recipe: Recipe, target: Target | None, data: Data | None, journal: Journal
 ) -> tuple[Comparison, ...]:
     """Dense against slim on the target, once for each batch size of the recipe."""
     if target is None:
         return ()
     settings = recipe.bench
-    with _stage("measure", journal):
+    with _stage("measure", journal), target.opened() as device:
         comparisons = tuple(
             compare(
+                device,
                 exports.dense.path,
                 exports.slim.path,
-                target=target.name,
-                threads=settings.threads,
                 batch=batch,
                 seconds=settings.seconds,
                 inputs=None,

@@ -39,8 +39,9 @@ ALLOWED = {
     "zeros": BASE | {"deploy", "engine", "graph", "recipe", "report", "sparsity"},
     "artefacts": BASE
     | {"engine", "gates", "graph", "journal", "models", "recipe", "report", "sparsity", "stages", "zeros"},
+    "targets": BASE | {"deploy", "recipe"},
     "pipeline": BASE
-    | {"artefacts", "deploy", "engine", "gates", "journal", "output", "recipe", "report", "stages", "training"},
+    | {"artefacts", "engine", "gates", "journal", "output", "recipe", "report", "stages", "targets", "training"},
     "questions": BASE
     | {
         "artefacts",
@@ -53,12 +54,14 @@ ALLOWED = {
         "report",
         "sparsity",
         "stages",
+        "targets",
         "zeros",
     },
     "terminal": BASE,
     "failures": BASE,
     "__main__": {"cli"},
-    "cli": BASE | {"failures", "output", "pipeline", "questions", "recipe", "report", "terminal", "training"},
+    "cli": BASE
+    | {"failures", "output", "pipeline", "questions", "recipe", "report", "targets", "terminal", "training"},
 }
 
 

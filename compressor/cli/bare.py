@@ -50,6 +50,7 @@ def compress(
     data: str | None,
     overrides: tuple[str, ...],
     target: str | None,
+    target_file: Path | None,
     seed: int | None,
     out: Path | None,
     devices: int,
@@ -74,7 +75,8 @@ def compress(
         return
     checked = read(recipe, overrides, target, seed)
     if dry_run:
-        tell_plan(model, checked, data=data, trust_pickle=trust_pickle, as_json=as_json, quiet=quiet)
+        how = {"data": data, "trust_pickle": trust_pickle, "targets": target_file}
+        tell_plan(model, checked, as_json=as_json, quiet=quiet, **how)
         return
     folder = out or default_folder(model, recipe)
     from compressor.output import refuse_taken
@@ -99,6 +101,7 @@ def compress(
             trust_pickle=trust_pickle,
             emit=emit,
             trainer=trainer,
+            targets=target_file,
         )
     tell(report, "show_report", as_json=as_json, folder=folder)
 

@@ -6,6 +6,7 @@ import gc
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -50,6 +51,12 @@ result_options = together(
 trust_option = click.option(
     "--trust-pickle", is_flag=True, help="Load MODEL even if that runs code in it. Only for files you made yourself."
 )
+target_file_option = click.option(
+    "--target-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Devices by name. Default: targets.yaml here, or in ~/.config/compress.",
+)
 recipe_options = together(
     click.option("-r", "--recipe", required=True, metavar="RECIPE", help="A file, or a name of `compress recipes ls`."),
     click.option("--data", metavar="PATH", help="Labelled images to retrain and to measure accuracy on."),
@@ -63,7 +70,8 @@ recipe_options = together(
         "schedule or an optimizer drops the settings the new one does not have; from ft, lrw, slr or clr, whose rate "
         "is the original training's, to another schedule or back, the learning rate goes too.",
     ),
-    click.option("--target", metavar="NAME", help="Where to measure: sets bench.target (local or none)."),
+    click.option("--target", metavar="NAME", help="Where to measure: sets bench.target (local, none or a device)."),
+    target_file_option,
     click.option("--seed", type=int, metavar="N", help="Sets seed."),
 )
 

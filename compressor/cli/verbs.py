@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,12 +13,13 @@ from compressor.cli.options import (
     read,
     recipe_options,
     result_options,
+    target_file_option,
     tell,
     told_even_if_failed,
     trust_option,
 )
 from compressor.cli.recipes import recipes
-from compressor.errors import MeasurementUnstable, VerificationFailed
+from compressor.errors import MeasurementUnstable, RecipeError, VerificationFailed
 
 if TYPE_CHECKING:
     from compressor.recipe import Recipe
@@ -58,6 +59,7 @@ def plan(
     data: str | None,
     overrides: tuple[str, ...],
     target: str | None,
+    target_file: Path | None,
     seed: int | None,
     trust_pickle: bool,
     as_json: bool,
@@ -66,16 +68,17 @@ def plan(
 ) -> None:
     """What RECIPE would do to MODEL, and is it worth it; trains nothing."""
     checked = read(recipe, overrides, target, seed)
-    tell_plan(model, checked, data=data, trust_pickle=trust_pickle, as_json=as_json, quiet=quiet)
+    how = {"data": data, "trust_pickle": trust_pickle, "targets": target_file}
+    tell_plan(model, checked, as_json=as_json, quiet=quiet, **how)
 
 
-def tell_plan(model: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, as_json: bool, quiet: bool) -> None:
+def tell_plan(model: str, recipe: Recipe, *, as_json: bool, quiet: bool, **how: Any) -> None:
     """`compress plan`, and `compress --dry-run`."""
     from compressor import questions
     from compressor.terminal import narrator
 
     with told_even_if_failed("show_plan", as_json=as_json), narrator(quiet=quiet) as emit:
-        result = questions.plan(model, recipe, data=data, trust_pickle=trust_pickle, emit=emit)
+        result = questions.plan(model, recipe, emit=emit, **how)
     tell(result, "show_plan", as_json=as_json)
 
 
@@ -85,7 +88,7 @@ _onnx_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @verbs.command()
 @click.argument("a", metavar="A.onnx", type=_onnx_file)
 @click.argument("b", metavar="[B.onnx]", type=_onnx_file, required=False)
-@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--threads", type=click.IntRange(1, 1024), help="Default: what targets.yaml says, or 1.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
 @click.option(
     "--seconds",
@@ -94,25 +97,31 @@ _onnx_file = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="Measuring time of each file.",
 )
-@click.option("--target", type=click.Choice(["local"]), default="local", help="Where to measure.")
+@click.option("--target", metavar="NAME", default="local", show_default=True, help="Where to measure.")
+@target_file_option
 @result_options
 def bench(
     a: Path,
     b: Path | None,
-    threads: int,
+    threads: int | None,
     batch: int,
     seconds: float,
     target: str,
+    target_file: Path | None,
     as_json: bool,
     quiet: bool,
     debug: bool,
 ) -> None:
     """Measured latency of A.onnx; with B.onnx, of both in turn, compared."""
     from compressor import questions
+    from compressor.targets import open_target
     from compressor.terminal import narrator
 
+    device = open_target(target, threads or "auto", file=target_file)
+    if device is None:
+        raise RecipeError("target", "--target", target, "nothing is measured there, choose local or a device")
     with told_even_if_failed("show_bench", as_json=as_json), narrator(quiet=quiet) as emit:
-        result = questions.bench(a, b, threads=threads, batch=batch, seconds=seconds, emit=emit)
+        result = questions.bench(a, b, device, batch=batch, seconds=seconds, emit=emit)
     tell(result, "show_bench", as_json=as_json)
     if not result["stable"]:
         todo = "quieten the machine or give it more --seconds"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,107 +12,89 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.core import Comparison, Emit, Latency
-from compressor.deploy import environment
+from compressor.deploy.circumstances import describe
+from compressor.deploy.device import Device
+from compressor.deploy.job import Job, Timing
 from compressor.deploy.onnx_file import examine
+from compressor.deploy.reference import write_reference
 from compressor.deploy.statistics import Ratio, centre_of, ratio_of, schedule, tail_quantiles, verdict_of
-from compressor.deploy.target import open_target
-from compressor.deploy.worker import PROVIDER, Reply, Request
 from compressor.errors import RecipeError
 
-WARM_SECONDS = 0.3  # at least, before the worker looks for stability
-TIMEOUT = 300.0  # s for one block, whatever the model
+WARM_SECONDS = 0.3  # at least, before the runner looks for stability
 UNDISTURBED = 0.97  # share of its CPU a block must have had for the wall clock to be the model's
 A, B, CONTROL = "a", "b", "control"
 
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """What one process measured: milliseconds of each run by both clocks."""
-
-    wall: tuple[float, ...]
-    cpu: tuple[float, ...]
-    cold_start: float
-    warm: bool
-    runtime: str
-
-    @property
-    def cpu_share(self) -> float:
-        """Share of its CPU that the typical run had; a few disturbed runs leave the medians as they are."""
-        return median(self.cpu) / median(self.wall)
-
-
-Arms = Mapping[str, Sequence[Block]]
+Arms = Mapping[str, Sequence[Timing]]
 
 
 def compare(
+    device: Device,
     a: Path,
     b: Path | None,
     *,
-    target: str = "local",
-    threads: int = 1,
     batch: int = 1,
     seconds: float = 6.0,
     inputs: NDArray[Any] | None = None,
     emit: Emit,
 ) -> Comparison:
-    """Latency of `a`, and of `b` against it, on `target`, from `seconds` of measuring per model.
+    """Latency of `a`, and of `b` against it, on the device, from `seconds` of measuring per model.
 
-    Each block is a process of its own, pinned to the `threads` CPUs idlest at the start; rounds of one block per arm
-    run in mirrored order (ABBA BAAB for two); a byte copy of `a` is the control. The clock is the wall; where other
-    processes took the CPU from a single-threaded model it is the CPU time, and `environment["clock"]` says so. Real
-    `inputs` (n, ...) are cycled through in batches; without them they are seeded.
-    Raises ModelError, VerificationFailed for NaN or infinity, DeviceUnavailable, RecipeError.
+    Each block is a process of its own, pinned to the CPUs that were idlest when the device was opened; rounds of one
+    block per arm run in mirrored order (ABBA BAAB for two); a byte copy of `a` is the control. Every block's first
+    outputs must be those of this machine's CPU. The clock is the wall; where other processes took the CPU from a
+    single-threaded model it is the CPU time, and `environment["clock"]` says so. Real `inputs` (n, ...) are cycled
+    through in batches; without them they are seeded.
+    Raises what `Device.run` does, and RecipeError for arguments out of range.
     """
-    for name, value in (("threads", threads), ("batch", batch), ("seconds", seconds)):
+    for name, value in (("batch", batch), ("seconds", seconds)):
         if not value > 0:
             raise RecipeError(name, f"bench.{name}", str(value), "must be above 0")
-    device = open_target(target)
-    if device is None:
-        raise RecipeError("nothing to measure on", "bench.target", target, "choose local")
     files = {arm: examine(path) for arm, path in ((A, a), (B, b)) if path is not None}
-    cpus = environment.quietest_cpus(threads)
-    with tempfile.TemporaryDirectory(prefix="compress-bench-") as folder:
-        real = None
-        if inputs is not None:
-            real = str(Path(folder) / "inputs.npy")
-            np.save(real, inputs, allow_pickle=False)
-        (Path(folder) / CONTROL).mkdir()
+    with tempfile.TemporaryDirectory(prefix="compress-bench-") as name:
+        folder = Path(name)
+        real = folder / "inputs.npy" if inputs is not None else None
+        if real is not None:
+            np.save(real, inputs, allow_pickle=False)  # type: ignore[arg-type]  # not None here
+        (folder / CONTROL).mkdir()
         paths = {arm: file.path for arm, file in files.items()}
-        paths[CONTROL] = files[A].copy_to(Path(folder) / CONTROL)
+        paths[CONTROL] = files[A].copy_to(folder / CONTROL)
+        known = {arm: folder / f"{arm}.npz" for arm in files}
+        known = {arm: file for arm, file in known.items() if write_reference(paths[arm], batch, real, file)}
         rounds = rounds_for(seconds)
 
-        def measure(arm: str) -> Block:
-            request = Request(
-                models=[str(paths[arm].resolve())],
-                threads=threads,
-                batch=batch,
-                cpus=cpus,
-                inputs=real,
-                warm_s=WARM_SECONDS,
-                window_s=seconds / rounds,
-                windows=1,
-            )
-            return block_of(device.ask(request, [str(files.get(arm, files[A]).path)], TIMEOUT))
+        def measure(arm: str) -> Timing:
+            reference = known.get(A if arm == CONTROL else arm)
+            return device.run(
+                Job(
+                    models=(paths[arm],),
+                    window_s=seconds / rounds,
+                    warm_s=WARM_SECONDS,
+                    batch=batch,
+                    inputs=real,
+                    references=(reference,) if reference else (),
+                )
+            )[0]
 
-        before = environment.snapshot(cpus)
+        before = device.state()
         arms = run_rounds(schedule(list(paths), rounds), measure, emit)
-        after = environment.snapshot(cpus)
+        after = device.state()
 
     everything = [block for blocks in arms.values() for block in blocks]
-    lowest = min(block.cpu_share for block in everything)
-    clock = wall_times if lowest >= UNDISTURBED or threads > 1 else cpu_times
-    disturbance = f"other processes took up to {1 - lowest:.0%} of the CPU" if lowest < UNDISTURBED else ""
-    times = {arm: [clock(block) for block in blocks] for arm, blocks in arms.items()}
+    by_cpu, disturbance = clock_for(device, everything)
+    times = {arm: [sum(block.cpu if by_cpu else block.wall, ()) for block in blocks] for arm, blocks in arms.items()}
     control = ratio_between(times[A], times[CONTROL])
     ratio = ratio_between(times[A], times[B]) if b else None
+    around = describe(device, before, after, everything)
     verdict, stable = verdict_of(ratio, control, disturbance)
+    if around.throttled:
+        verdict, stable = f"unstable: {around.throttled}", False
     facts = {
-        **environment.describe(before, after, cpus),
-        "clock": "wall" if clock is wall_times else f"CPU time, for {disturbance}",
-        "lowest_cpu_share": f"{lowest:.2f}",
+        **around.facts,
+        "clock": f"CPU time, for {disturbance}" if by_cpu else "wall",
         "warm": f"{sum(block.warm for block in everything)} of {len(everything)} blocks",
         "blocks": f"{rounds} of {seconds / rounds:.2f} s per model, each in its own process",
         "inputs": "real" if inputs is not None else "seeded normal",
+        "outputs": outputs_checked(everything),
         **{f"sha256_{arm}": file.sha256 for arm, file in files.items()},
     }
     return Comparison(
@@ -125,10 +106,10 @@ def compare(
         control_ci95=(control.low, control.high),
         verdict=verdict,
         stable=stable,
-        target=device.name,
-        runtime=arms[A][0].runtime,
-        provider=PROVIDER,
-        threads=threads,
+        target=device.target.name,
+        runtime=device.runtime,
+        provider=device.provider,
+        threads=device.target.threads,
         batch=batch,
         environment=facts,
     )
@@ -139,44 +120,59 @@ def rounds_for(seconds: float) -> int:
     return min(12, max(6, round(2 * seconds)))
 
 
-def run_rounds(orders: Sequence[Sequence[str]], measure: Callable[[str], Block], emit: Emit) -> Arms:
+def run_rounds(orders: Sequence[Sequence[str]], measure: Callable[[str], Timing], emit: Emit) -> Arms:
     """Measure one block per arm in every round, in the order given."""
-    arms: dict[str, list[Block]] = {arm: [] for arm in orders[0]}
+    arms: dict[str, list[Timing]] = {arm: [] for arm in orders[0]}
     for number, order in enumerate(orders, start=1):
         for arm in order:
             block = measure(arm)
             arms[arm].append(block)
             fields = {"round": number, "rounds": len(orders), "arm": arm, "cpu_share": block.cpu_share}
-            emit("bench", {**fields, "wall_ms": median(block.wall), "cpu_ms": median(block.cpu)})
+            wall, cpu = median(sum(block.wall, ())), median(sum(block.cpu, ()))
+            emit("bench", {**fields, "wall_ms": wall, "cpu_ms": cpu})
     return arms
 
 
-def block_of(reply: Reply) -> Block:
-    timing = reply["timings"][0]
-    return Block(
-        wall=tuple(nanoseconds / 1e6 for window in timing["wall_ns"] for nanoseconds in window),
-        cpu=tuple(nanoseconds / 1e6 for window in timing["cpu_ns"] for nanoseconds in window),
-        cold_start=timing["session_ms"] + timing["first_run_ms"],
-        warm=timing["warm"],
-        runtime=reply["runtime"],
+def clock_for(device: Device, blocks: Sequence[Timing]) -> tuple[bool, str]:
+    """Whether CPU time must stand in for the wall, and what disturbed it.
+
+    Only one thread of the CPU's can be judged so: elsewhere the calling thread waits for others to compute.
+    """
+    if device.target.threads > 1 or device.target.provider != "cpu":
+        return False, ""
+    lowest = min(block.cpu_share for block in blocks)
+    return (
+        lowest < UNDISTURBED,
+        f"other processes took up to {1 - lowest:.0%} of the CPU" if lowest < UNDISTURBED else "",
     )
 
 
-def wall_times(block: Block) -> tuple[float, ...]:
-    return block.wall
-
-
-def cpu_times(block: Block) -> tuple[float, ...]:
-    return block.cpu
+def outputs_checked(blocks: Sequence[Timing]) -> str:
+    errors = [block.output_error for block in blocks if block.output_error is not None]
+    if not errors:
+        return "finite in every block"
+    unchecked = len(blocks) - len(errors)
+    rest = f", finite in the other {unchecked}" if unchecked else ""
+    return f"this CPU's to {max(errors):.0e} in {len(errors)} of {len(blocks)} blocks{rest}"
 
 
 def ratio_between(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Ratio:
     return ratio_of([median(times) for times in a], [median(times) for times in b])
 
 
-def latency_of(times: Sequence[Sequence[float]], blocks: Sequence[Block]) -> Latency:
+def latency_of(times: Sequence[Sequence[float]], blocks: Sequence[Timing]) -> Latency:
     samples = tuple(sample for block in times for sample in block)
     centre = centre_of(times)
     p90, p99 = tail_quantiles(samples)
-    cold = median(block.cold_start for block in blocks)
-    return Latency(centre.p50, p90, p99, len(samples), (centre.low, centre.high), cold, samples)
+    energies = [block.energy_j for block in blocks if block.energy_j is not None]
+    return Latency(
+        centre.p50,
+        p90,
+        p99,
+        len(samples),
+        (centre.low, centre.high),
+        median(block.session_ms + block.first_run_ms for block in blocks),
+        samples,
+        energy_j=median(energies) if energies else None,
+        peak_bytes=max(block.peak_bytes for block in blocks),
+    )

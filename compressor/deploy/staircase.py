@@ -9,7 +9,6 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -18,9 +17,8 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from compressor.core import Emit
-from compressor.deploy.environment import cpu_model, quietest_cpus
-from compressor.deploy.target import Local
-from compressor.deploy.worker import Request, Timing
+from compressor.deploy.device import Device
+from compressor.deploy.job import Job, Timing
 
 STEPS = (1, 4, 8, 16, 32)
 WIDTHS = {  # by the largest step that divides them
@@ -40,19 +38,20 @@ Times = Mapping[int, float]
 """width -> time, of one kind of block"""
 
 
-def rewarded_rounding(threads: int, *, emit: Emit) -> int:
-    """The step (1, 4, 8, 16 or 32) that widths should be multiples of on this machine; what `round_to: auto` means.
+def rewarded_rounding(device: Device, *, emit: Emit) -> int:
+    """The step (1, 4, 8, 16 or 32) that widths should be multiples of on the device; what `round_to: auto` means.
 
     Measured once in about 7 s, then read from the user's cache. Where two halves of the measurement disagree the
     coarser answer is taken, which is never the slower one, and not kept.
     """
-    kept = cache_file(threads)
+    kept = cache_file(device.fingerprint)
     known = read_cached(kept)
     if known is not None:
         emit("staircase", {"round_to": known, "cached": True})
         return known
-    names, timings = measure(threads)
-    halves = [step_rewarded(tables(names, timings, half, by_cpu=threads == 1)) for half in (0, 1)]
+    names, timings = measure(device)
+    by_cpu = device.target.threads == 1 and device.target.provider == "cpu"
+    halves = [step_rewarded(tables(names, timings, half, by_cpu=by_cpu)) for half in (0, 1)]
     emit("staircase", {"round_to": max(halves), "cached": False, "agreed": halves[0] == halves[1]})
     if halves[0] == halves[1]:
         write_cached(kept, halves[0])
@@ -83,34 +82,25 @@ def promised(times: Times, width: int) -> float:
     return math.exp(float(np.interp(math.log(width), np.log(anchors), logs)))
 
 
-def measure(threads: int) -> tuple[list[tuple[str, int]], list[Timing]]:
+def measure(device: Device) -> tuple[list[tuple[str, int]], tuple[Timing, ...]]:
     """Time every block at every width in one process, window by window in turn."""
     names = [(kind, width) for kind in BLOCKS for widths in WIDTHS.values() for width in widths]
     with tempfile.TemporaryDirectory(prefix="compress-staircase-") as folder:
-        paths = [f"{folder}/{kind}{width}.onnx" for kind, width in names]
+        paths = tuple(Path(folder) / f"{kind}{width}.onnx" for kind, width in names)
         for path, (kind, width) in zip(paths, names, strict=True):
             onnx.save(block(kind, width), path)
-        request = Request(
-            models=paths,
-            threads=threads,
-            batch=1,
-            cpus=quietest_cpus(threads),
-            inputs=None,
-            warm_s=WARM_SECONDS,
-            window_s=WINDOW_SECONDS,
-            windows=WINDOWS,
-        )
-        return names, Local().ask(request, ["widths"] * len(paths), TIMEOUT)["timings"]
+        job = Job(models=paths, warm_s=WARM_SECONDS, window_s=WINDOW_SECONDS, windows=WINDOWS, timeout=TIMEOUT)
+        return names, device.run(job)
 
 
-def tables(names: list[tuple[str, int]], timings: list[Timing], half: int, *, by_cpu: bool) -> list[Times]:
+def tables(names: list[tuple[str, int]], timings: Sequence[Timing], half: int, *, by_cpu: bool) -> list[Times]:
     """One table a kind of block, from every second window: the lower quartile of the windows' medians.
 
     The lower quartile, because a neighbour can only make a window slower.
     """
     found: dict[str, dict[int, float]] = {kind: {} for kind in BLOCKS}
     for (kind, width), timing in zip(names, timings, strict=True):
-        windows = (timing["cpu_ns"] if by_cpu else timing["wall_ns"])[half::2]
+        windows = (timing.cpu if by_cpu else timing.wall)[half::2]
         found[kind][width] = float(np.quantile([median(window) for window in windows], 0.25))
     return list(found.values())
 
@@ -140,9 +130,9 @@ def block(kind: str, width: int) -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def cache_file(threads: int) -> Path:
-    """One file for each CPU model, runtime version and thread count."""
-    key = json.dumps([cpu_model(), version("onnxruntime"), threads, LOSS])
+def cache_file(fingerprint: str) -> Path:
+    """One file for each device, runtime version and way of using it."""
+    key = json.dumps([fingerprint, LOSS])
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "compress" / f"staircase-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 

@@ -45,10 +45,15 @@ def read_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         recipe = Recipe.model_validate(tree.data)
     except ValidationError as error:
         faults += explain(error, tree, Recipe)
+    raise_all(faults)
+    return recipe
+
+
+def raise_all(faults: Sequence[tuple[Place, RecipeError]]) -> None:
+    """One error that carries all of these, in the order of their places; nothing where there are none."""
     if faults:
         first, *more = (fault for _, fault in sorted(faults, key=lambda each: (not each[0].line, each[0])))
         raise RecipeError(first.what, first.where, first.found, first.todo, tuple(more))
-    return recipe
 
 
 def _text(name_or_path: str) -> tuple[str, str]:
@@ -57,15 +62,23 @@ def _text(name_or_path: str) -> tuple[str, str]:
     path = shipped.get(name_or_path, Path(name_or_path))
     source = path.name if name_or_path in shipped else name_or_path
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise RecipeError("recipe", source, f"larger than {MAX_BYTES // 1024} KB", "a recipe is a short text file")
-        return source, content.decode("utf-8-sig")
+        return source, read_text(path, source)
     except FileNotFoundError:
         hint = did_you_mean(name_or_path, shipped)
         todo = f"{hint}give a file, or one of: {', '.join(shipped)}"
         raise RecipeError("recipe", source, "neither a file nor a shipped recipe", todo) from None
+
+
+def read_text(path: Path, source: str) -> str:
+    """A short text file. Raises RecipeError, and FileNotFoundError where there is none."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RecipeError("recipe", source, f"larger than {MAX_BYTES // 1024} KB", "a recipe is a short text file")
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise
     except UnicodeDecodeError as error:
         raise RecipeError("recipe", source, f"not UTF-8 from byte {error.start}", "save it as UTF-8 text") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path

@@ -42,6 +42,7 @@ from compressor.recipe.values import (
 )
 
 AutoClasses = Annotated[int | Literal["auto"], *auto_or_whole(1, None, "a whole number from 1")]
+AutoThreads = Annotated[int | Literal["auto"], *auto_or_whole(1, 1024, "a whole number, 1 to 1024")]
 # 18 is what the exporter writes natively, 23 the newest it knows.
 AutoWorkers = Annotated[int | Literal["auto"], *auto_or_whole(0, 256, "a whole number, 0 to 256")]
 AutoOpset = Annotated[int | Literal["auto"], *auto_or_whole(18, 23, "a whole number, 18 to 23")]
@@ -238,8 +239,8 @@ class Export(Block):
 
 
 class Bench(Block):
-    target: Literal["local", "none"] = Field(default="local", description="none = do not measure")
-    threads: Annotated[Count, Field(le=1024)] = 1
+    target: Word = Field(default="local", description="a name in targets.yaml; local = here, none = do not measure")
+    threads: AutoThreads = Field(default="auto", description="auto = what targets.yaml says, 1 where it says nothing")
     batch: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
     seconds: Annotated[Positive, Field(le=3600)] = Field(
         default=6.0, description="measuring time of each model and batch size"

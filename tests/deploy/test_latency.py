@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from compressor.deploy.worker import Request
 from onnx import TensorProto, helper
 
 from compressor.deploy import environment, latency, target, worker
 from compressor.deploy.latency import compare, rounds_for
 from compressor.deploy.target import Local, open_target
-from compressor.deploy.worker import Request
 from compressor.errors import CompressorError, DeviceUnavailable, ModelError, RecipeError, VerificationFailed
 
 Make = Callable[..., Path]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from compressor.deploy.worker import Timing
 
 from compressor.deploy import staircase
 from compressor.deploy.staircase import (
@@ -21,7 +22,6 @@ from compressor.deploy.staircase import (
     step_rewarded,
     tables,
 )
-from compressor.deploy.worker import Timing
 
 ALL = sorted(width for widths in WIDTHS.values() for width in widths)
 
