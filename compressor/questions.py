@@ -117,7 +117,7 @@ def plan(
     }
 
 
-def bench(a: Path, b: Path | None, target: Target, *, batch: int, seconds: float, emit: Emit) -> Bench:
+def bench(a: Path, b: Path | None, *, target: Target, batch: int, seconds: float, emit: Emit) -> Bench:
     """Measured latency of one ONNX file, or of two in turn."""
     with target.opened() as device:
         found = compare(device, a, b, batch=batch, seconds=seconds, emit=emit)

@@ -87,7 +87,7 @@ def test_the_bare_form_compresses(calls: Calls, capsys: pytest.CaptureFixture[st
     ((name, (source, recipe, folder), named),) = calls
     assert (name, source, folder) == ("compress", MODEL, Path("out"))
     assert (recipe.retrain.epochs, recipe.seed, recipe.bench.target) == (3, 7, "local")
-    assert named == {"data": "d", "resume": False, "force": True, "trust_pickle": False, "trainer": None}
+    assert named == {"data": "d", "resume": False, "force": True, "trust_pickle": False, "trainer": None, "targets": None}
     out, err = capsys.readouterr()
     assert out == "table: report\n"
     assert re.fullmatch(r"\[ +\d\.\ds\] compress\n", err)
@@ -97,7 +97,7 @@ def test_options_may_come_first_and_progress_be_silenced(calls: Calls, capsys: p
     assert cli.run(["-q", "--resume", "--trust-pickle", "--target", "none", "-r", "l1", MODEL]) == 0
     ((_, (_, recipe, folder), named),) = calls
     assert recipe.bench.target == "none"
-    assert named == {"data": None, "resume": True, "force": False, "trust_pickle": True, "trainer": None}
+    assert named == {"data": None, "resume": True, "force": False, "trust_pickle": True, "trainer": None, "targets": None}
     assert folder == Path("cifar-resnet8-digits-l1")
     assert capsys.readouterr().err == ""
 
@@ -144,7 +144,9 @@ def test_the_other_verbs(calls: Calls, capsys: pytest.CaptureFixture[str]) -> No
         ("bench", (Path("a.onnx"), Path("b.onnx"))),
         ("verify", (Path(),)),
     ]
-    assert calls[2][2] == {"threads": 2, "batch": 4, "seconds": 0.5}
+    named = dict(calls[2][2])
+    assert named.pop("target").threads == 2
+    assert named == {"batch": 4, "seconds": 0.5}
 
 
 def test_results_that_are_failures(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +174,7 @@ def test_results_that_are_failures(calls: Calls, monkeypatch: pytest.MonkeyPatch
         ("m.pt -r l1 --devices 0", "usage: --devices: 0; give 1 or more"),
         ("m.pt -r l1 --nodes 2", "usage: --nodes: 2, but torchrun has not started this process; start it on each"),
         ("m.pt -r qickstart", "recipe: qickstart: neither a file nor a shipped recipe; did you mean quickstart? "),
-        ("m.pt -r l1 --target pi5", "recipe: --set bench.target=pi5: bench.target is 'pi5'; allowed: local or none"),
+        ("m.pt -r l1 --target pi5", "target: bench.target: pi5, and there is no targets.yaml; choose local or none"),
         ("inspcet m.pt", "usage: compress: --recipe is missing; did you mean inspect? see compress --help"),
         ("-q plan m.pt -r l1", "usage: compress: Got unexpected extra argument (m.pt); the verb comes first, "),
         ("plan m.pt", "usage: compress plan: --recipe is missing; see compress plan --help"),

@@ -73,7 +73,7 @@ def compress(
     if processes.is_helper():
         processes.help_training()
         return
-    checked = read(recipe, overrides, target, seed)
+    checked = read(recipe, overrides, target, seed, target_file)
     if dry_run:
         how = {"data": data, "trust_pickle": trust_pickle, "targets": target_file}
         tell_plan(model, checked, as_json=as_json, quiet=quiet, **how)

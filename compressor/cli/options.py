@@ -76,15 +76,20 @@ recipe_options = together(
 )
 
 
-def read(recipe: str, overrides: Sequence[str], target: str | None, seed: int | None) -> Recipe:
-    """The checked recipe; `target` and `seed` are short for overrides."""
+def read(
+    recipe: str, overrides: Sequence[str], target: str | None, seed: int | None, target_file: Path | None
+) -> Recipe:
+    """The checked recipe, whose target is known; `target` and `seed` are short for overrides."""
     short = {"bench.target": target, "seed": seed}
     more = [f"{key}={value}" for key, value in short.items() if value is not None]
     gc.disable()  # the schema is many objects that all stay; looking for garbage takes a tenth of the time to an error
     try:
         from compressor.recipe import read_recipe
+        from compressor.recipe.targets import find_target
 
-        return read_recipe(recipe, [*overrides, *more])
+        checked = read_recipe(recipe, [*overrides, *more])
+        find_target(checked.bench.target, target_file)
+        return checked
     finally:
         gc.enable()
 

@@ -67,7 +67,7 @@ def plan(
     debug: bool,
 ) -> None:
     """What RECIPE would do to MODEL, and is it worth it; trains nothing."""
-    checked = read(recipe, overrides, target, seed)
+    checked = read(recipe, overrides, target, seed, target_file)
     how = {"data": data, "trust_pickle": trust_pickle, "targets": target_file}
     tell_plan(model, checked, as_json=as_json, quiet=quiet, **how)
 
@@ -121,7 +121,7 @@ def bench(
     if device is None:
         raise RecipeError("target", "--target", target, "nothing is measured there, choose local or a device")
     with told_even_if_failed("show_bench", as_json=as_json), narrator(quiet=quiet) as emit:
-        result = questions.bench(a, b, device, batch=batch, seconds=seconds, emit=emit)
+        result = questions.bench(a, b, target=device, batch=batch, seconds=seconds, emit=emit)
     tell(result, "show_bench", as_json=as_json)
     if not result["stable"]:
         todo = "quieten the machine or give it more --seconds"

@@ -29,14 +29,18 @@ class Wire:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Raises OSError when the command can't be started."""
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the wire)
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for us: we end it, after it has tidied up
-        )
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for us: we end it, after it has tidied up
+            )
+        except OSError:
+            self._said.close()
+            raise
         assert self._process.stdin is not None and self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._in, False)

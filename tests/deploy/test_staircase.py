@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import onnx
 import pytest
-from compressor.deploy.worker import Timing
 
 from compressor.deploy import staircase
+from compressor.deploy.device import Device
+from compressor.deploy.job import Timing
 from compressor.deploy.staircase import (
     BLOCKS,
     STEPS,
@@ -22,7 +25,9 @@ from compressor.deploy.staircase import (
     step_rewarded,
     tables,
 )
+from compressor.deploy.target import Target
 
+HERE = cast(Device, SimpleNamespace(fingerprint="print", target=Target()))
 ALL = sorted(width for widths in WIDTHS.values() for width in widths)
 
 
@@ -113,8 +118,8 @@ def timings(factor: dict[int, float]) -> list[Timing]:
     for _kind in BLOCKS:
         for widths in WIDTHS.values():
             for width in widths:
-                windows = [[int(1e6 * width * factor.get(width % 16, 1.0))] * 5 for _ in range(4)]
-                found.append(Timing(session_ms=1.0, first_run_ms=1.0, warm=True, wall_ns=windows, cpu_ns=windows))
+                windows = (((width * factor.get(width % 16, 1.0)),) * 5,) * 4
+                found.append(Timing(windows, windows, 1.0, 1.0, True))
     return found
 
 
@@ -122,14 +127,14 @@ def test_answer_is_kept_and_read_again(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     names = [(kind, width) for kind in BLOCKS for widths in WIDTHS.values() for width in widths]
     slow = dict.fromkeys(range(1, 16), 1.3)
-    monkeypatch.setattr(staircase, "measure", lambda threads: (names, timings(slow)))
+    monkeypatch.setattr(staircase, "measure", lambda device: (names, timings(slow)))
     events: list[object] = []
-    assert rewarded_rounding(1, emit=lambda _name, fields: events.append(fields["cached"])) == 16
-    assert read_cached(cache_file(1)) == 16
-    monkeypatch.setattr(staircase, "measure", lambda threads: pytest.fail("measured again"))
-    assert rewarded_rounding(1, emit=lambda _name, fields: events.append(fields["cached"])) == 16
+    assert rewarded_rounding(HERE, emit=lambda _name, fields: events.append(fields["cached"])) == 16
+    assert read_cached(cache_file("print")) == 16
+    monkeypatch.setattr(staircase, "measure", lambda device: pytest.fail("measured again"))
+    assert rewarded_rounding(HERE, emit=lambda _name, fields: events.append(fields["cached"])) == 16
     assert events == [False, True]
-    assert cache_file(2) != cache_file(1)
+    assert cache_file("another") != cache_file("print")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"round_to": 7}', '{"round_to": "16"}', "null"])
@@ -146,19 +151,19 @@ def test_halves_that_disagree_give_the_coarser_and_are_not_kept(
     names = [(kind, width) for kind in BLOCKS for widths in WIDTHS.values() for width in widths]
     steep, flat = timings(dict.fromkeys(range(1, 16), 1.3)), timings({})
     mixed = [
-        Timing(session_ms=1.0, first_run_ms=1.0, warm=True, wall_ns=windows, cpu_ns=windows)
+        Timing(windows, windows, 1.0, 1.0, True)
         for up, level in zip(steep, flat, strict=True)
-        for windows in [[up["cpu_ns"][0], level["cpu_ns"][0]] * 2]
+        for windows in [(up.cpu[0], level.cpu[0]) * 2]
     ]
-    monkeypatch.setattr(staircase, "measure", lambda threads: (names, mixed))
+    monkeypatch.setattr(staircase, "measure", lambda device: (names, mixed))
     assert step_rewarded(tables(names, mixed, 1, by_cpu=True)) == 1
-    assert rewarded_rounding(1, emit=lambda _name, _fields: None) == 16
-    assert read_cached(cache_file(1)) is None
+    assert rewarded_rounding(HERE, emit=lambda _name, _fields: None) == 16
+    assert read_cached(cache_file("print")) is None
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(in_the_way))
-    staircase.write_cached(cache_file(1), 16)
+    staircase.write_cached(cache_file("print"), 16)
     assert in_the_way.read_text() == ""

@@ -1,0 +1,123 @@
+"""targets.yaml: where it is found, what it may say, and what is said of its faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compressor.cli import run
+from compressor.deploy.reach import Adb, Here, Ssh
+from compressor.errors import RecipeError
+from compressor.recipe.targets import read_targets
+from compressor.targets import open_target
+
+BOARD = """version: 1
+targets:
+- name: board
+  ssh: {host: board.local, user: bench, port: 2222, key: ~/.ssh/board}
+  python: taskset f0 /opt/my venv/bin/python
+  threads: 4
+  graph: extended
+  power: 27 W supply
+- name: phone
+  adb: {serial: R58M}
+  python: [/data/my python/bin/python3]
+- name: gpu
+  provider: cuda
+  options: {device_id: "1"}
+  cpu_fallback: true
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_built_in() -> None:
+    assert open_target("none") is None
+    local = open_target("local", 2)
+    assert local is not None
+    assert (local.name, local.reach, local.threads, local.provider) == ("local", Here(), 2, "cpu")
+
+
+def test_what_a_file_says_becomes_a_target(tmp_path: Path) -> None:
+    Path("targets.yaml").write_text(BOARD)
+    board, phone, gpu = map(open_target, ("board", "phone", "gpu"))
+    assert board is not None
+    assert board.reach == Ssh("board.local", "bench", 2222, tmp_path / ".ssh/board")
+    assert board.python == ("taskset", "f0", "/opt/my", "venv/bin/python"), "words are split as a shell would"
+    assert (board.threads, board.graph, board.power, board.folder) == (4, "extended", "27 W supply", "/tmp")
+    overridden = open_target("board", 1)
+    assert overridden is not None
+    assert overridden.threads == 1
+    assert phone is not None
+    assert (phone.reach, phone.folder) == (Adb("R58M"), "/data/local/tmp")
+    assert phone.python == ("/data/my python/bin/python3",)
+    assert gpu is not None
+    assert (gpu.reach, gpu.provider, gpu.options, gpu.cpu_fallback) == (Here(), "cuda", {"device_id": "1"}, True)
+
+
+def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"target: bench\.target: board, and there is no targets\.yaml; choose local"):
+        open_target("board")
+    (tmp_path / "config/compress").mkdir(parents=True)
+    (tmp_path / "config/compress/targets.yaml").write_text(BOARD.replace("threads: 4", "threads: 3"))
+    found = open_target("board")
+    assert found is not None
+    assert found.threads == 3
+    Path("targets.yaml").write_text(BOARD)
+    assert [open_target("board").threads, open_target("board", file=tmp_path / "targets.yaml").threads] == [4, 4]  # type: ignore[union-attr]
+    with pytest.raises(RecipeError, match=r"targets: other\.yaml: no such file; name another with --target-file"):
+        open_target("board", file=Path("other.yaml"))
+
+
+def test_a_name_that_is_nearly_right() -> None:
+    Path("targets.yaml").write_text(BOARD)
+    with pytest.raises(RecipeError, match=r"borad is not in targets\.yaml; did you mean board\? one of: board, phone"):
+        open_target("borad")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "host: board.local",
+            "hots: board.local",
+            "targets.yaml:4:9: targets.0.ssh.hots is not a key; did you mean host?",
+        ),
+        ("host: board.local", "host: -oProxyCommand=x", "targets.yaml:4:15: targets.0.ssh.host is '-oProxyCommand=x'"),
+        ("host: board.local", "host: 'a b'", "targets.0.ssh.host is 'a b'"),
+        ("user: bench", "user: -x", "targets.0.ssh.user is '-x'"),
+        ("port: 2222", "port: 70000", "allowed: a number at most 65535"),
+        ("port: 2222", "password: secret", "targets.0.ssh.password is not a key; allowed: host, user, port, key"),
+        ("name: board", "name: local", "allowed: another name, local and none are built in"),
+        ("name: board", "name: phone", "allowed: each name once"),
+        ("name: board", "name: ../up", "targets.0.name is '../up'"),
+        ("  threads: 4", "  adb: {}", "allowed: either ssh or adb"),
+        ("  threads: 4", "  threads: 0", "allowed: a number at least 1"),
+        ("provider: cuda", "provider: gpu", "targets.2.provider is 'gpu'"),
+        ("graph: extended", "folder: here", "targets.0.folder is 'here'"),
+        ("python: taskset f0 /opt/my venv/bin/python", "python: 'un\"closed'", "a command (No closing quotation)"),
+        ("version: 1", "version: 2", "targets.yaml:1:10"),
+        (BOARD, "version: 1\ntargets: []\n", "allowed: at least one"),
+        (BOARD, "[", "targets: targets.yaml:"),
+    ],
+)
+def test_faults_say_where_and_what_is_allowed(old: str, new: str, words: str) -> None:
+    Path("targets.yaml").write_text(BOARD.replace(old, new, 1))
+    with pytest.raises(RecipeError) as caught:
+        read_targets(Path("targets.yaml"))
+    assert any(line.startswith("targets: targets.yaml:") and words in line for line in caught.value.lines), caught.value
+
+
+def test_the_command_line_says_so_before_it_does_anything(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.onnx").write_bytes(b"x")
+    assert run(["bench", "a.onnx", "--target", "none"]) == 2
+    assert run(["bench", "a.onnx", "--target", "board"]) == 2
+    assert run(["cifar:resnet8@digits", "-r", "quickstart", "--target", "board", "-o", "out", "-q"]) == 2
+    assert capsys.readouterr().err.count("board, and there is no targets.yaml") == 2
+    assert not Path("out").exists()
