@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from compressor.core import Comparison, Cost, Metric
 from compressor.errors import (
@@ -13,7 +13,7 @@ from compressor.errors import (
     MeasurementUnstable,
     TargetNotReached,
 )
-from compressor.recipe import Recipe
+from compressor.recipe import Gates, Recipe
 from compressor.report.schema import Gate, Report
 
 
@@ -25,7 +25,7 @@ def judge(
     comparisons: Sequence[Comparison],
     metric: Metric | None,
 ) -> list[Gate]:
-    """One entry for each target and gate of the recipe. A speed-up counts by the worse end of its interval.
+    """One entry for each target and gate of the recipe. What was measured counts by the worse end of its interval.
 
     `quality`: stage -> `metric` on the test set, in order; None where there was no data to measure it on.
     """
@@ -45,12 +45,20 @@ def judge(
         else:
             found_words, ok = "accuracy was not measured", False
         verdicts.append(_gate("accuracy_drop", f"at most {gates.accuracy_drop:.2f} {unit}", found_words, ok))
-    if gates.speedup is not None and comparisons:
-        first = comparisons[0]
-        asked = f"at least {gates.speedup:.2f}x"
-        low = first.ratio_ci95[0] if first.ratio_ci95 and first.stable else None
-        verdicts.append(_gate("speedup", asked, first.verdict, low is not None and low >= gates.speedup))
-    return verdicts
+    return [*verdicts, *_latency_gates(recipe.gates, comparisons)]
+
+
+def _latency_gates(gates: Gates, comparisons: Sequence[Comparison]) -> Iterator[Gate]:
+    """Judged at the recipe's first batch size; a measurement that is not stable meets no gate."""
+    for first in comparisons[:1]:
+        if gates.speedup is not None:
+            low = first.ratio_ci95[0] if first.ratio_ci95 and first.stable else -math.inf
+            yield _gate("speedup", f"at least {gates.speedup:.2f}x", first.verdict, low >= gates.speedup)
+        if gates.latency_ms is not None and first.b is not None:
+            low, high = first.b.ci95
+            found = f"{first.b.p50:.4g} ms [{low:.4g}, {high:.4g}]" if first.stable else first.verdict
+            ok = first.stable and high <= gates.latency_ms
+            yield _gate("latency_ms", f"at most {gates.latency_ms:.4g} ms", found, ok)
 
 
 def worsening(metric: Metric, dense: float, slim: float) -> float:
@@ -79,10 +87,10 @@ def _error(gate: Gate) -> CompressorError:
         return AccuracyGateFailed(
             "accuracy gate failed", where, found, "retrain longer, prune less, or loosen the gate"
         )
-    if gate["name"] != "speedup":
+    if gate["name"] not in ("speedup", "latency_ms"):
         return TargetNotReached("target not reached", where, found, "ask for more to remain")
     if gate["found"].startswith("unstable"):
-        return MeasurementUnstable("speed-up gate not judged", where, found, "measure on an idle machine, or longer")
+        return MeasurementUnstable("latency gate not judged", where, found, "measure on an idle machine, or longer")
     return LatencyGateFailed("latency gate failed", where, found, "prune more, or loosen the gate")
 
 

@@ -51,6 +51,9 @@ ACCURATE = {"dense": 90.0, "after retraining": 89.5}
         (["gates.speedup=1.3"], HALF, ACCURATE, [comparison(1.29, 1.5)], LatencyGateFailed),
         (["gates.speedup=1.3"], HALF, ACCURATE, [comparison(1.3, 1.5, stable=False)], MeasurementUnstable),
         ([], HALF, ACCURATE, [comparison(0.5, 1.5, stable=False)], None),
+        (["gates.latency_ms=1.1"], HALF, ACCURATE, [comparison(1.3, 1.5)], None),  # measured: 1.0 ms [0.9, 1.1]
+        (["gates.latency_ms=1.05"], HALF, ACCURATE, [comparison(1.3, 1.5)], LatencyGateFailed),
+        (["gates.latency_ms=1.1"], HALF, ACCURATE, [comparison(1.3, 1.5, stable=False)], MeasurementUnstable),
     ],
 )
 def test_the_first_failed_gate_ends_the_run(

@@ -11,6 +11,7 @@ from compressor import __version__
 from compressor.cli import processes
 from compressor.cli.options import (
     SETTINGS,
+    junit_option,
     read,
     recipe_options,
     result_options,
@@ -40,6 +41,7 @@ class Bare(click.Command):
 @click.option("--force", is_flag=True, help="Replace DIR if it exists.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, as `compress plan` does.")
 @trust_option
+@junit_option
 @result_options
 @click.version_option(__version__, prog_name="compress")
 @click.pass_context
@@ -59,6 +61,7 @@ def compress(
     force: bool,
     dry_run: bool,
     trust_pickle: bool,
+    junit: Path | None,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -75,8 +78,8 @@ def compress(
         return
     checked = read(recipe, overrides, target, seed, target_file)
     if dry_run:
-        how = {"data": data, "trust_pickle": trust_pickle, "targets": target_file}
-        tell_plan(model, checked, as_json=as_json, quiet=quiet, **how)
+        asked = {"data": data, "trust_pickle": trust_pickle, "targets": target_file}
+        tell_plan(model, checked, as_json=as_json, quiet=quiet, **asked)
         return
     folder = out or default_folder(model, recipe)
     from compressor.output import refuse_taken
@@ -87,7 +90,7 @@ def compress(
     from compressor.terminal import narrator
 
     with (
-        told_even_if_failed("show_report", as_json=as_json, folder=folder),
+        told_even_if_failed("show_report", as_json=as_json, junit=junit, folder=folder),
         narrator(quiet=quiet) as emit,
         processes.trainer(devices) as trainer,
     ):
@@ -103,7 +106,7 @@ def compress(
             trainer=trainer,
             targets=target_file,
         )
-    tell(report, "show_report", as_json=as_json, folder=folder)
+    tell(report, "show_report", as_json=as_json, junit=junit, folder=folder)
 
 
 def default_folder(model: str, recipe: str) -> Path:

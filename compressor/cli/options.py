@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -94,8 +94,31 @@ def read(
         gc.enable()
 
 
-def tell(result: object, show: str, *, as_json: bool, **how: object) -> None:
-    """The one thing that goes to stdout: `result` in JSON, or by the function `show` of compressor.report.terminal."""
+def _in_a_folder(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
+    if file is not None and not file.absolute().parent.is_dir():
+        raise RecipeError("usage", "--junit", str(file), "no such folder, make it first")
+    return file
+
+
+junit_option = click.option(
+    "--junit",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
+    metavar="FILE",
+    help="Write gates and proofs there as JUnit XML, whether they hold or not.",
+)
+
+
+def tell(result: Any, show: str, *, as_json: bool, junit: Path | None = None, **how: object) -> None:
+    """The one thing that goes to stdout: `result` in JSON, or by the function `show` of compressor.report.terminal.
+
+    `junit`: a file that gets the result's gates or checks as well.
+    """
+    if junit is not None:
+        from compressor.report.files import write_text
+        from compressor.report.junit import render
+
+        write_text(junit, render(result))
     if as_json:
         print(json.dumps(result, indent=2, allow_nan=False))
         return
@@ -111,7 +134,7 @@ def tell(result: object, show: str, *, as_json: bool, **how: object) -> None:
 
 
 @contextmanager
-def told_even_if_failed(show: str, *, as_json: bool, **how: object) -> Iterator[None]:
+def told_even_if_failed(show: str, *, as_json: bool, **how: Any) -> Iterator[None]:
     """A gate fails after everything is written: its error carries the result, which is told all the same."""
     try:
         yield

@@ -10,6 +10,7 @@ import click
 from compressor.cli.options import (
     SETTINGS,
     Verbs,
+    junit_option,
     read,
     recipe_options,
     result_options,
@@ -130,15 +131,16 @@ def bench(
 
 @verbs.command()
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@junit_option
 @result_options
-def verify(folder: Path, as_json: bool, quiet: bool, debug: bool) -> None:
+def verify(folder: Path, junit: Path | None, as_json: bool, quiet: bool, debug: bool) -> None:
     """Check an output folder again: hashes, parity, certificate, gates."""
     from compressor import questions
     from compressor.terminal import narrator
 
     with told_even_if_failed("show_verify", as_json=as_json), narrator(quiet=quiet) as emit:
         result = questions.verify(folder, emit=emit)
-    tell(result, "show_verify", as_json=as_json)
+    tell(result, "show_verify", as_json=as_json, junit=junit)
     if not result["ok"]:
         failed = ", ".join(check["name"] for check in result["checks"] if not check["ok"])
         raise VerificationFailed("verify", str(folder), f"failed: {failed}", "make the folder again")

@@ -259,6 +259,7 @@ class Gates(Block):
 
     accuracy_drop: Points | None = Field(default=None, description="percentage points lost at most")
     speedup: Positive | None = Field(default=None, description="dense / slim latency at least, such as 1.3")
+    latency_ms: Positive | None = Field(default=None, description="median latency of the slim model at most")
 
 
 class Recipe(Block):
@@ -288,8 +289,11 @@ class Recipe(Block):
     @field_validator("gates")
     @classmethod
     def _is_measured(cls, gates: Gates, info: ValidationInfo) -> Gates:
-        if gates.speedup is not None and "bench" in info.data and info.data["bench"].target == "none":
-            raise refused_keys("gates", [("speedup", "null while bench.target is none: nothing is measured")])
+        if "bench" in info.data and info.data["bench"].target == "none":
+            asked = [name for name in ("speedup", "latency_ms") if getattr(gates, name) is not None]
+            if asked:
+                why = "null while bench.target is none: nothing is measured"
+                raise refused_keys("gates", [(name, why) for name in asked])
         return gates
 
     @property
