@@ -212,7 +212,10 @@ class Device:
             case "threads":
                 return RecipeError("threads", "bench.threads", str(self.target.threads), found)
             case "provider":
-                todo = "choose another provider, or allow cpu_fallback, in targets.yaml"
+                todo = "install a runtime there that has it, or choose another provider in targets.yaml"
+                return DeviceUnavailable("provider", name, found, todo)
+            case "fallback":
+                todo = "choose another provider, or set cpu_fallback: true, in targets.yaml"
                 return DeviceUnavailable("provider", name, found, todo)
             case "runtime":
                 todo = "install numpy and onnxruntime there, or name the Python that has them"

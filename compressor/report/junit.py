@@ -15,7 +15,7 @@ Case = tuple[str, bool, str]
 
 def render(result: Report | Verify) -> str:
     """What a run or `compress verify` found."""
-    return of_verify(cast(Verify, result)) if "checks" in result else of_report(cast(Report, result))
+    return of_verify(cast(Verify, result)) if "checks" in result else of_report(result)
 
 
 def of_report(report: Report) -> str:

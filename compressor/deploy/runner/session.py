@@ -88,7 +88,7 @@ def create(path: str, request: dict[str, Any], profile: str | None) -> Any:
     try:
         session = ort.InferenceSession(path, options, providers=providers)
     except Exception as error:
-        kind = "provider" if "fallback" in str(error) else "load"
+        kind = "fallback" if "fallback" in str(error) else "load"
         raise JobError(kind, str(error)) from error
     if session.get_providers()[0] != asked:
         raise JobError("provider", f"asked for {asked}, got {', '.join(session.get_providers())}")
