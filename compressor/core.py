@@ -560,6 +560,22 @@ class Latency:
     peak_bytes: int | None = None  # memory of the process that ran it, above that of an empty one
 
 
+LAYOUT_COPIES = "layout copies"
+"""The name that copies from one memory layout or device to another are counted under."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """Microseconds of one layer, or of all operators of a kind, in two models; None where one has none of it."""
+
+    name: str
+    op: str
+    before_us: float | None
+    after_us: float | None
+    before_bytes: int  # read and written in a run
+    after_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Two models measured in turn on one target. ratio = a / b, so above 1 means that b is faster."""
@@ -578,6 +594,7 @@ class Comparison:
     threads: int
     batch: int
     environment: Mapping[str, str]
+    layers: tuple[LayerTime, ...] = ()  # of a and b, profiled apart; empty = not asked for
 
 
 Emit = Callable[[str, Mapping[str, object]], None]

@@ -117,10 +117,10 @@ def plan(
     }
 
 
-def bench(a: Path, b: Path | None, *, target: Target, batch: int, seconds: float, emit: Emit) -> Bench:
+def bench(a: Path, b: Path | None, *, target: Target, batch: int, seconds: float, layers: bool, emit: Emit) -> Bench:
     """Measured latency of one ONNX file, or of two in turn."""
     with target.opened() as device:
-        found = compare(device, a, b, batch=batch, seconds=seconds, emit=emit)
+        found = compare(device, a, b, batch=batch, seconds=seconds, layers=layers, emit=emit)
     return bench_record(found, [each.name for each in (a, b) if each is not None])
 
 

@@ -219,6 +219,7 @@ def measure(
                 exports.slim.path,
                 batch=batch,
                 seconds=settings.seconds,
+                layers=batch == settings.batch[0],
                 inputs=None,
                 emit=journal,
             )

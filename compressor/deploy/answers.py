@@ -21,7 +21,9 @@ class Answer(BaseModel):
 class Failure(Answer):
     """`model`: which of the request's, in the place it has there."""
 
-    kind: Literal["runtime", "provider", "fallback", "load", "input", "run", "output", "threads", "slow", "died", "disk", "device"]
+    kind: Literal[
+        "runtime", "provider", "fallback", "load", "input", "run", "output", "threads", "slow", "died", "disk", "device"
+    ]
     model: Annotated[int, Field(ge=0, lt=10**6)]
     message: Words
 

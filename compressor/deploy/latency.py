@@ -16,6 +16,7 @@ from compressor.deploy.circumstances import describe
 from compressor.deploy.device import Device
 from compressor.deploy.job import Job, Timing
 from compressor.deploy.onnx_file import examine
+from compressor.deploy.operators import time_by_layer
 from compressor.deploy.reference import write_reference
 from compressor.deploy.statistics import Ratio, centre_of, ratio_of, schedule, tail_quantiles, verdict_of
 from compressor.errors import RecipeError
@@ -35,6 +36,7 @@ def compare(
     batch: int = 1,
     seconds: float = 6.0,
     inputs: NDArray[Any] | None = None,
+    layers: bool = False,
     emit: Emit,
 ) -> Comparison:
     """Latency of `a`, and of `b` against it, on the device, from `seconds` of measuring per model.
@@ -43,7 +45,7 @@ def compare(
     block per arm run in mirrored order (ABBA BAAB for two); a byte copy of `a` is the control. Every block's first
     outputs must be those of this machine's CPU. The clock is the wall; where other processes took the CPU from a
     single-threaded model it is the CPU time, and `environment["clock"]` says so. Real `inputs` (n, ...) are cycled
-    through in batches; without them they are seeded.
+    through in batches; without them they are seeded. With `layers` both models are profiled as well, afterwards.
     Raises what `Device.run` does, and RecipeError for arguments out of range.
     """
     for name, value in (("batch", batch), ("seconds", seconds)):
@@ -78,6 +80,7 @@ def compare(
         before = device.state()
         arms = run_rounds(schedule(list(paths), rounds), measure, emit)
         after = device.state()
+        profiled = time_by_layer(device, a, b, batch=batch, seconds=min(1.0, seconds / 6)) if layers and b else ()
 
     everything = [block for blocks in arms.values() for block in blocks]
     by_cpu, disturbance = clock_for(device, everything)
@@ -112,6 +115,7 @@ def compare(
         threads=device.target.threads,
         batch=batch,
         environment=facts,
+        layers=profiled,
     )
 
 

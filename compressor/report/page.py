@@ -10,6 +10,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from compressor.report import figures, words
+from compressor.report.figure_times import layer_times
 from compressor.report.files import write_text
 from compressor.report.history import IMAGES, curves
 from compressor.report.plot import falls_in_powers
@@ -41,6 +42,7 @@ def render_page(report: Report, events: Iterable[Mapping[str, object]], samples:
         words=words,
         style=Markup((here / "page.css").read_text(encoding="utf-8")),
         widths=figures.widths(report["layers"]),
+        times=layer_times(report["layer_times"]),
         panels=[panel for panel in panels if panel is not None],
     )
 

@@ -21,6 +21,7 @@ from compressor.core import (
     PrunePlan,
 )
 from compressor.report.environment import environment
+from compressor.report.left import left_to_win
 from compressor.report.schema import (
     Bench,
     BenchRecord,
@@ -28,6 +29,7 @@ from compressor.report.schema import (
     Gate,
     IsometryRecord,
     LatencyRecord,
+    LayerTimeRecord,
     MetricRecord,
     ModelRecord,
     Ratios,
@@ -68,6 +70,8 @@ def latency_record(latency: Latency | None) -> LatencyRecord | None:
         "n": latency.n,
         "ci95": interval(latency.ci95),
         "cold_start_ms": finite(latency.cold_start_ms),
+        "energy_j": finite(latency.energy_j),
+        "peak_bytes": latency.peak_bytes,
     }
 
 
@@ -110,7 +114,24 @@ def bench(comparison: Comparison, files: Sequence[str]) -> Bench:
         "threads": comparison.threads,
         "batch": comparison.batch,
         "environment": dict(comparison.environment),
+        "layer_times": (times := layer_times(comparison)),
+        "left_to_win": left_to_win(times),
     }
+
+
+def layer_times(comparison: Comparison | None) -> list[LayerTimeRecord]:
+    """Where the time goes, in the model's order; nothing where it was not profiled."""
+    return [
+        {
+            "name": layer.name,
+            "op": layer.op,
+            "before_us": finite(layer.before_us),
+            "after_us": finite(layer.after_us),
+            "before_bytes": layer.before_bytes,
+            "after_bytes": layer.after_bytes,
+        }
+        for layer in (comparison.layers if comparison else ())
+    ]
 
 
 def assemble(
@@ -173,6 +194,8 @@ def assemble(
             "ok": slim_onnx.ok and dense_onnx.ok,
         },
         "bench": _bench(comparison),
+        "layer_times": (times := layer_times(comparison)),
+        "left_to_win": left_to_win(times),
         "gates": list(gates),
         "groups": {
             "total": len(groups),

@@ -17,6 +17,8 @@ class LatencyRecord(TypedDict):
     n: int
     ci95: list[float] | None
     cold_start_ms: float | None
+    energy_j: NotRequired[float | None]
+    peak_bytes: NotRequired[int | None]
 
 
 class CostRecord(TypedDict):
@@ -113,6 +115,17 @@ class FrozenMacs(TypedDict):
     macs_percent: float
 
 
+class LayerTimeRecord(TypedDict):
+    """Microseconds and bytes moved in one run, dense and slim; layers without weights are summed by operator."""
+
+    name: str
+    op: str
+    before_us: float | None
+    after_us: float | None
+    before_bytes: int
+    after_bytes: int
+
+
 class Coverage(TypedDict):
     """How much of the model can be pruned at all; layers are the writers of groups."""
 
@@ -205,6 +218,8 @@ class Report(TypedDict):
     bench: BenchRecord
     gates: list[Gate]
     batches: NotRequired[list[Bench]]
+    layer_times: list[LayerTimeRecord]
+    left_to_win: list[str]
     files: NotRequired[dict[str, str]]
     sparsity: NotRequired[SparsityRecord | None]
     groups: GroupsRecord
@@ -331,6 +346,8 @@ class Bench(TypedDict):
     threads: int
     batch: int
     environment: dict[str, str]
+    layer_times: list[LayerTimeRecord]
+    left_to_win: list[str]
 
 
 class Check(TypedDict):

@@ -12,6 +12,8 @@ from compressor.report import plot, words
 from compressor.report.schema import Bench, Inspect, LatencyRecord, OnnxWeights, Plan, Rates, Report, Verify
 from compressor.report.tables import FAINT, STRONG, facts, frozen, mark, runs, span, table, title, warnings
 
+LAYERS = 12  # rows of a table of times
+
 
 def show_report(report: Report, console: Console, folder: Path | None = None) -> None:
     """The result of a run: dense against slim, what was proven, what was not measured, where files are."""
@@ -81,6 +83,8 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
         yield "", Text(words.plain(sparsity["predicted"]))
         if sparsity["measured"] is not None:
             yield "", Text(words.plain(f"measured: {sparsity['measured']}"))
+    for sentence in report["left_to_win"]:
+        yield "Left to win", sentence
     for gate in report["gates"]:
         found = f"{gate['found']}, asked: {gate['asked']}"
         yield gate["name"], mark(gate["ok"], "met: ", "NOT MET: ").append(words.plain(found), "default")
@@ -220,7 +224,7 @@ def _rates(training: Rates) -> str:
 def show_bench(bench: Bench, console: Console) -> None:
     """Latency of one file, or of two measured in turn. A ratio never goes without its interval."""
     both = [each for each in (bench["a"], bench["b"]) if each is not None]
-    rows = table("", "p50", "95 % interval", "p90", "p99", "runs", "cold start")
+    rows = table("", "p50", "95 % interval", "p90", "p99", "runs", "cold start", "memory", "energy")
     for name, each in zip(bench["files"], both, strict=True):
         around = each["ci95"]
         rows.add_row(
@@ -231,6 +235,8 @@ def show_bench(bench: Bench, console: Console) -> None:
             words.milliseconds(each["p99"]),
             f"{each['n']:,}",
             words.milliseconds(each["cold_start_ms"]),
+            words.size(each.get("peak_bytes") or 0),
+            words.energy(each.get("energy_j")),
         )
     console.print(rows)
     console.print()
@@ -243,8 +249,26 @@ def show_bench(bench: Bench, console: Console) -> None:
         lines.append(("Control", f"{same}, the first file against a copy of itself"))
     lines += [(name, value) for name, value in bench["environment"].items()]
     facts(console, lines)
+    _show_layers(bench, console)
     if not bench["stable"]:
         warnings(console, ["the measurement was not stable enough to state a ratio"])
+
+
+def _show_layers(bench: Bench, console: Console) -> None:
+    """The layers that take longest, and what is left to win."""
+    if not bench["layer_times"]:
+        return
+    longest = sorted(bench["layer_times"], key=lambda each: -max(each["before_us"] or 0, each["after_us"] or 0))
+    rows = table("where the time goes", *bench["files"], "ratio")
+    for each in longest[:LAYERS]:
+        before, after = each["before_us"], each["after_us"]
+        ratio = words.ratio(before / after if before and after else None)
+        rows.add_row(span(each["name"], each["name"]), words.microseconds(before), words.microseconds(after), ratio)
+    console.print()
+    console.print(rows)
+    if len(longest) > LAYERS:
+        console.print(Text(f"and {len(longest) - LAYERS} more rows; --json lists all", FAINT))
+    facts(console, (("Left to win", sentence) for sentence in bench["left_to_win"]))
 
 
 def show_verify(result: Verify, console: Console) -> None:

@@ -57,6 +57,15 @@ def milliseconds(value: float | None) -> str:
     return NOTHING if value is None else f"{significant(value)} ms"
 
 
+def microseconds(value: float | None) -> str:
+    return NOTHING if value is None else f"{significant(value)} µs"
+
+
+def energy(joules: float | None) -> str:
+    """Of one run: '12.3 mJ'."""
+    return NOTHING if joules is None else f"{significant(joules * 1e3)} mJ"
+
+
 def percent(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f} %"
 

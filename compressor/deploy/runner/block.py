@@ -9,7 +9,7 @@ from typing import Any
 
 
 class JobError(Exception):
-    """`kind`: runtime | provider | fallback | load | input | run | output | threads; `model`: its place in the request."""
+    """`model`: its place in the request; `kind`: runtime, provider, fallback, load, input, run, output or threads."""
 
     def __init__(self, kind: str, message: str, model: int = 0) -> None:
         super().__init__(message)
