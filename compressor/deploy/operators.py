@@ -13,21 +13,27 @@ from compressor.core import LAYOUT_COPIES, LayerTime
 from compressor.deploy.device import Device
 from compressor.deploy.job import NodeTime
 
+FUSED = {"BatchNormalization", "Relu", "Clip", "Add", "Sigmoid", "LeakyRelu", "HardSigmoid", "HardSwish", "Tanh", "Mul"}
+"""What ONNX Runtime fuses into the convolution or product before it."""
+
 COPIES = {"ReorderInput", "ReorderOutput", "Transpose", "MemcpyFromHost", "MemcpyToHost", "Cast"}
 PASSES = 2  # of each model, in mirrored order; the faster one of each operator counts
 GRAPH_SUFFIXES = ("_nchwc", "_token")  # what ONNX Runtime's optimiser appends to names
 
-Row = tuple[str, str]
-"""what the time is counted under, and the operator"""
-
 
 @dataclass(frozen=True, slots=True)
-class _Sum:
+class Row:
+    """Operators that are counted together; `op` is that of the first."""
+
+    op: str
     us: float = 0.0
     bytes: int = 0
 
-    def plus(self, node: NodeTime) -> _Sum:
-        return _Sum(self.us + node.us, self.bytes + node.bytes)
+    def plus(self, node: NodeTime) -> Row:
+        return Row(self.op, self.us + node.us, self.bytes + node.bytes)
+
+
+NOTHING = Row("")
 
 
 def time_by_layer(device: Device, a: Path, b: Path, *, batch: int, seconds: float) -> tuple[LayerTime, ...]:
@@ -43,14 +49,14 @@ def time_by_layer(device: Device, a: Path, b: Path, *, batch: int, seconds: floa
     before, after = (gather(fastest(passes[path]), layers_of(path)) for path in (a, b))
     return tuple(
         LayerTime(
-            name=row[0],
-            op=row[1],
-            before_us=before[row].us if row in before else None,
-            after_us=after[row].us if row in after else None,
-            before_bytes=before.get(row, _Sum()).bytes,
-            after_bytes=after.get(row, _Sum()).bytes,
+            name=name,
+            op=before.get(name, after.get(name, NOTHING)).op,
+            before_us=before[name].us if name in before else None,
+            after_us=after[name].us if name in after else None,
+            before_bytes=before.get(name, NOTHING).bytes,
+            after_bytes=after.get(name, NOTHING).bytes,
         )
-        for row in dict.fromkeys((*before, *after))
+        for name in dict.fromkeys((*before, *after))
     )
 
 
@@ -63,18 +69,13 @@ def fastest(passes: list[list[NodeTime]]) -> list[NodeTime]:
     return list(best.values())
 
 
-def gather(nodes: Iterable[NodeTime], layers: Mapping[str, str]) -> dict[Row, _Sum]:
+def gather(nodes: Iterable[NodeTime], layers: Mapping[str, str]) -> dict[str, Row]:
     """Operators with weights under their layer; copies under one name; the others under their operator's."""
-    rows: dict[Row, _Sum] = {}
+    rows: dict[str, Row] = {}
     for node in nodes:
-        layer = layers.get(plain_name(node.name))
-        if node.op in COPIES:
-            row = (LAYOUT_COPIES, "")
-        elif layer is not None:
-            row = (layer, node.op)
-        else:
-            row = (f"all {node.op}", node.op)
-        rows[row] = rows.get(row, _Sum()).plus(node)
+        layer = layers.get(plain_name(node.name)) if node.op not in FUSED else None
+        name = LAYOUT_COPIES if node.op in COPIES else layer or f"all {node.op}"
+        rows[name] = rows.get(name, Row(node.op)).plus(node)
     return rows
 
 
@@ -106,7 +107,3 @@ def _layers(model: ModelProto) -> dict[str, str]:
             continue
         owner.update(dict.fromkeys((node.name, *node.output), layer))
     return owner
-
-
-FUSED = {"BatchNormalization", "Relu", "Clip", "Add", "Sigmoid", "LeakyRelu", "HardSigmoid", "HardSwish", "Tanh", "Mul"}
-"""What ONNX Runtime fuses into the convolution or product before it."""

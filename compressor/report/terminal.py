@@ -224,7 +224,7 @@ def _rates(training: Rates) -> str:
 def show_bench(bench: Bench, console: Console) -> None:
     """Latency of one file, or of two measured in turn. A ratio never goes without its interval."""
     both = [each for each in (bench["a"], bench["b"]) if each is not None]
-    rows = table("", "p50", "95 % interval", "p90", "p99", "runs", "cold start", "memory", "energy")
+    rows = table("", "p50", "95 % interval", "p90", "p99", "runs", "cold start")
     for name, each in zip(bench["files"], both, strict=True):
         around = each["ci95"]
         rows.add_row(
@@ -235,8 +235,6 @@ def show_bench(bench: Bench, console: Console) -> None:
             words.milliseconds(each["p99"]),
             f"{each['n']:,}",
             words.milliseconds(each["cold_start_ms"]),
-            words.size(each.get("peak_bytes") or 0),
-            words.energy(each.get("energy_j")),
         )
     console.print(rows)
     console.print()
@@ -247,6 +245,10 @@ def show_bench(bench: Bench, console: Console) -> None:
     if bench["control"] is not None:
         same = words.ratio(bench["control"], bench["control_ci95"])
         lines.append(("Control", f"{same}, the first file against a copy of itself"))
+    if all(each.get("peak_bytes") for each in both):
+        lines.append(("Memory", f"{' and '.join(words.size(each['peak_bytes'] or 0) for each in both)} at the peak"))
+    if all(each.get("energy_j") for each in both):
+        lines.append(("Energy", f"{' and '.join(words.energy(each['energy_j']) for each in both)} of each run"))
     lines += [(name, value) for name, value in bench["environment"].items()]
     facts(console, lines)
     _show_layers(bench, console)

@@ -1,0 +1,54 @@
+"""What is left to win, from times by hand."""
+
+from __future__ import annotations
+
+from compressor.core import LAYOUT_COPIES
+from compressor.report.figure_times import layer_times
+from compressor.report.left import left_to_win
+from compressor.report.schema import LayerTimeRecord
+
+
+def row(name: str, before: float | None, after: float | None, octets: int = 0) -> LayerTimeRecord:
+    return {
+        "name": name,
+        "op": "Conv",
+        "before_us": before,
+        "after_us": after,
+        "before_bytes": octets,
+        "after_bytes": octets,
+    }
+
+
+def test_nothing_is_said_without_profiles_or_when_all_is_well() -> None:
+    assert left_to_win([]) == []
+    assert left_to_win([row("a", 100.0, 50.0), row("b", 100.0, 50.0)]) == []
+
+
+def test_copies_layers_that_stayed_and_layers_bound_by_memory() -> None:
+    said = left_to_win(
+        [
+            row("conv", 100.0, 40.0, 40_000),  # 1,000 bytes a microsecond, computes
+            row("pool", 40.0, 20.0, 200_000),  # 10,000, the highest rate
+            row("wide", 30.0, 15.0, 90_000),  # 6,000, more than half of it
+            row("stuck", 15.0, 15.0),
+            row(LAYOUT_COPIES, 2.0, 10.0),
+            row("gone", 9.0, None),
+        ]
+    )
+    assert said == [
+        "10% of the slim model's time goes into copies from one memory layout to another",
+        "25% goes into what did not become faster: stuck, layout copies",
+        "35% goes into what waits for memory rather than computes (the highest rate here is 10.0 GB/s): pool, wide",
+    ]
+
+
+def test_the_figure_has_a_pair_of_bars_for_the_slowest_rows() -> None:
+    assert layer_times([]) is None
+    rows = [row(f"layer{n}<&>", 10.0 + n, 5.0 + n) for n in range(40)]
+    found = layer_times(rows)
+    assert found is not None
+    picture = str(found.picture)
+    assert picture.count('<rect class="dense"') == picture.count('<rect class="slim"') == 24 + 1  # with the legend's
+    assert "layer16&lt;&amp;&gt;" in picture, "the slowest 24 of 40"
+    assert "layer15&lt;" not in picture
+    assert "24 slowest of 40 rows" in picture
