@@ -560,6 +560,16 @@ class Latency:
     peak_bytes: int | None = None  # memory of the process that ran it, above that of an empty one
 
 
+@dataclass(frozen=True, slots=True)
+class Sustained:
+    """One model run without a pause for `seconds`: median milliseconds at first and at last."""
+
+    seconds: float
+    first_ms: float
+    last_ms: float
+    percent_per_minute: float  # of `first_ms`
+
+
 LAYOUT_COPIES = "layout copies"
 """The name that copies from one memory layout or device to another are counted under."""
 
@@ -595,6 +605,7 @@ class Comparison:
     batch: int
     environment: Mapping[str, str]
     layers: tuple[LayerTime, ...] = ()  # of a and b, profiled apart; empty = not asked for
+    sustained: Sustained | None = None  # of b, or of a where there is no b
 
 
 Emit = Callable[[str, Mapping[str, object]], None]

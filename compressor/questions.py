@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from compressor.artefacts import REPORT
 from compressor.core import Comparison, Emit, Pattern, PrunePlan, Train
 from compressor.deploy.latency import compare
 from compressor.deploy.parity import CannotRun, check_parity
+from compressor.deploy.sustained import sustained
 from compressor.deploy.target import Target
 from compressor.engine import Surroundings, begin, example, perform
 from compressor.graph.analyse import analyse
@@ -117,10 +119,22 @@ def plan(
     }
 
 
-def bench(a: Path, b: Path | None, *, target: Target, batch: int, seconds: float, layers: bool, emit: Emit) -> Bench:
+def bench(
+    a: Path,
+    b: Path | None,
+    *,
+    target: Target,
+    batch: int,
+    seconds: float,
+    layers: bool,
+    sustain: float | None,
+    emit: Emit,
+) -> Bench:
     """Measured latency of one ONNX file, or of two in turn."""
     with target.opened() as device:
         found = compare(device, a, b, batch=batch, seconds=seconds, layers=layers, emit=emit)
+        if sustain is not None:
+            found = replace(found, sustained=sustained(device, b or a, batch=batch, seconds=sustain))
     return bench_record(found, [each.name for each in (a, b) if each is not None])
 
 

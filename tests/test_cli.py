@@ -146,7 +146,7 @@ def test_the_other_verbs(calls: Calls, capsys: pytest.CaptureFixture[str]) -> No
     ]
     named = dict(calls[2][2])
     assert named.pop("target").threads == 2
-    assert named == {"batch": 4, "seconds": 0.5, "layers": False}
+    assert named == {"batch": 4, "seconds": 0.5, "layers": False, "sustain": None}
 
 
 def test_results_that_are_failures(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:

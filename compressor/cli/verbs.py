@@ -101,6 +101,12 @@ _onnx_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--target", metavar="NAME", default="local", show_default=True, help="Where to measure.")
 @target_file_option
 @click.option("--layers", is_flag=True, help="Also time each layer of both files, in a pass of its own.")
+@click.option(
+    "--sustained",
+    type=click.FloatRange(10, 86400),
+    metavar="SECONDS",
+    help="Then run the last file that long without a pause, to see what heat leaves of its speed.",
+)
 @result_options
 def bench(
     a: Path,
@@ -111,6 +117,7 @@ def bench(
     target: str,
     target_file: Path | None,
     layers: bool,
+    sustained: float | None,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -124,7 +131,9 @@ def bench(
     if device is None:
         raise RecipeError("target", "--target", target, "nothing is measured there, choose local or a device")
     with told_even_if_failed("show_bench", as_json=as_json), narrator(quiet=quiet) as emit:
-        result = questions.bench(a, b, target=device, batch=batch, seconds=seconds, layers=layers, emit=emit)
+        result = questions.bench(
+            a, b, target=device, batch=batch, seconds=seconds, layers=layers, sustain=sustained, emit=emit
+        )
     tell(result, "show_bench", as_json=as_json)
     if not result["stable"]:
         todo = "quieten the machine or give it more --seconds"

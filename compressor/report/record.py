@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from types import MappingProxyType
+from typing import cast
 
 from compressor.core import (
     Certificate,
@@ -35,6 +37,7 @@ from compressor.report.schema import (
     Ratios,
     Report,
     Samples,
+    SustainedRecord,
     Trainability,
 )
 from compressor.report.widths import coverage, layers
@@ -116,6 +119,7 @@ def bench(comparison: Comparison, files: Sequence[str]) -> Bench:
         "environment": dict(comparison.environment),
         "layer_times": (times := layer_times(comparison)),
         "left_to_win": left_to_win(times),
+        "sustained": cast(SustainedRecord, asdict(comparison.sustained)) if comparison.sustained else None,
     }
 
 

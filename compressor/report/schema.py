@@ -126,6 +126,15 @@ class LayerTimeRecord(TypedDict):
     after_bytes: int
 
 
+class SustainedRecord(TypedDict):
+    """Median milliseconds at first and at last of a run of `seconds` without a pause."""
+
+    seconds: float
+    first_ms: float
+    last_ms: float
+    percent_per_minute: float
+
+
 class Coverage(TypedDict):
     """How much of the model can be pruned at all; layers are the writers of groups."""
 
@@ -348,6 +357,7 @@ class Bench(TypedDict):
     environment: dict[str, str]
     layer_times: list[LayerTimeRecord]
     left_to_win: list[str]
+    sustained: SustainedRecord | None
 
 
 class Check(TypedDict):

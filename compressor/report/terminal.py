@@ -249,6 +249,9 @@ def show_bench(bench: Bench, console: Console) -> None:
         lines.append(("Memory", f"{' and '.join(words.size(each['peak_bytes'] or 0) for each in both)} at the peak"))
     if all(each.get("energy_j") for each in both):
         lines.append(("Energy", f"{' and '.join(words.energy(each['energy_j']) for each in both)} of each run"))
+    if (heat := bench["sustained"]) is not None:
+        ends = f"{words.milliseconds(heat['first_ms'])} at first, {words.milliseconds(heat['last_ms'])} at last"
+        lines.append(("Sustained", f"{ends} of {heat['seconds']:.0f} s, {heat['percent_per_minute']:+.2f} % a minute"))
     lines += [(name, value) for name, value in bench["environment"].items()]
     facts(console, lines)
     _show_layers(bench, console)
