@@ -30,6 +30,7 @@ from compressor.training.tasks import open_task
 
 WITHOUT_TARGET = 8  # channels; what most runtimes reward, when there is no device to ask
 PARITY_IMAGES = 16
+TIMED_IMAGES = 8
 SAMPLED_IMAGES = 64  # that tell one data set from another
 
 
@@ -131,7 +132,7 @@ def identify(recipe: Recipe, round_to: int, dense: LoadedModel, data: Data | Non
 def find(target: Target | None, journal: Journal) -> None:
     """A device that can't be reached must fail now, not after hours of training; nor may it be a surprise which one
     the models go to."""
-    if target is None or target.reach.shares_files:
+    if target is None or target.is_here:
         return
     with _stage("find the target", journal), target.opened() as device:
         about = f"{device.facts.get('cpu', 'unknown processor')}, {device.runtime}, {device.provider}"
@@ -207,10 +208,16 @@ def export_both(start: Work, work: Work, recipe: Recipe, data: Data | None, fold
 def measure(
     exports: Exports, recipe: Recipe, target: Target | None, data: Data | None, journal: Journal
 ) -> tuple[Comparison, ...]:
-    """Dense against slim on the target, once for each batch size of the recipe."""
+    """Dense against slim on the target, once for each batch size of the recipe.
+
+    On real images where there are any; but they never leave this machine.
+    """
     if target is None:
         return ()
     settings = recipe.bench
+    inputs = None
+    if data is not None and target.is_here:
+        inputs = torch.cat(list(data.plain_batches(TIMED_IMAGES, images=TIMED_IMAGES))).numpy()
     with _stage("measure", journal), target.opened() as device:
         comparisons = tuple(
             compare(
@@ -220,7 +227,7 @@ def measure(
                 batch=batch,
                 seconds=settings.seconds,
                 layers=batch == settings.batch[0],
-                inputs=None,
+                inputs=inputs,
                 emit=journal,
             )
             for batch in settings.batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,20 @@ def test_faults_say_where_and_what_is_allowed(old: str, new: str, words: str) ->
     with pytest.raises(RecipeError) as caught:
         read_targets(Path("targets.yaml"))
     assert any(line.startswith("targets: targets.yaml:") and words in line for line in caught.value.lines), caught.value
+
+
+def test_a_device_out_of_reach_is_exit_code_10(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:  # bound, but it does not listen
+        taken.bind(("127.0.0.1", 0))
+        host = f"host: 127.0.0.1, port: {taken.getsockname()[1]}"
+        Path("targets.yaml").write_text(f"version: 1\ntargets:\n- name: board\n  ssh: {{{host}}}\n")
+        Path("a.onnx").write_bytes(b"x")
+        assert run(["bench", "a.onnx", "--target", "board", "-q"]) == 10
+        assert run(["cifar:resnet8@digits", "-r", "quickstart", "--target", "board", "-o", "out", "-q"]) == 10
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("compress: target: board: nothing listens there; check host and port in targets.yaml") == 2
+    assert list(Path().glob("*out*")) == []
 
 
 def test_the_command_line_says_so_before_it_does_anything(capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,7 +135,7 @@ class Device:
     def _place(self, path: Path) -> str:
         """Where the file, with weights outside it, lies on the device; it is sent there if nothing like it is."""
         path = path.resolve()
-        if self.target.reach.shares_files:
+        if self.target.is_here:
             return str(path)
         if path not in self._placed:
             beside = map(str, examine(path).external) if path.suffix == ".onnx" else ()

@@ -37,6 +37,11 @@ class Target:
     cpu_fallback: bool = False  # whether the CPU may execute what the provider can't
     power: str = ""  # in words: supply, governor, cooling
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine, which nothing leaves that is measured."""
+        return self.reach.shares_files
+
     @contextmanager
     def opened(self) -> Iterator[Device]:
         """Reach the device and hold it alone; files sent there are gone when the block ends, however it ends.

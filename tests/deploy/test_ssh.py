@@ -209,17 +209,22 @@ def test_what_a_dead_bench_left_is_swept_away(server: Server, there: Path) -> No
     assert left(there) == ["of somebody else"]
 
 
+def entry(server: Server, there: Path) -> str:
+    """A targets.yaml with `board`."""
+    return (
+        f"version: 1\ntargets:\n- name: board\n  ssh: {{host: 127.0.0.1, port: {server.port}, "
+        f"key: {server.folder}/user, known_hosts: {server.folder}/known_hosts}}\n"
+        f"  python: {sys.executable}\n  folder: {there}\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("ending", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.long)]
 )
 def test_a_bench_that_is_ended_leaves_nothing_there(
     server: Server, there: Path, tmp_path: Path, linear: Make, ending: signal.Signals, code: int
 ) -> None:
-    (tmp_path / "targets.yaml").write_text(
-        f"version: 1\ntargets:\n- name: board\n  ssh: {{host: 127.0.0.1, port: {server.port}, "
-        f"key: {server.folder}/user, known_hosts: {server.folder}/known_hosts}}\n"
-        f"  python: {sys.executable}\n  folder: {there}\n"
-    )
+    (tmp_path / "targets.yaml").write_text(entry(server, there))
     command = [
         sys.executable,
         "-m",
@@ -238,3 +243,30 @@ def test_a_bench_that_is_ended_leaves_nothing_there(
     assert running.returncode == code
     assert "Traceback" not in said
     assert until(lambda: not left(there)), "files are removed and the job is ended, even when we are killed"
+
+
+@pytest.mark.long
+def test_a_whole_run_with_a_device_over_ssh(server: Server, there: Path, tmp_path: Path) -> None:
+    (tmp_path / "targets.yaml").write_text(entry(server, there) + "  power: a battery\n")
+    settings = (
+        "bench.seconds=0.5",
+        "retrain.epochs=1",
+        "bench.batch=[1]",
+        "prune.round_to=8",
+        "gates={latency_ms: 1000}",
+    )
+    command = [sys.executable, "-m", "compressor", "cifar:resnet8@digits", "-r", "quickstart", "--target", "board"]
+    command += [word for each in settings for word in ("--set", each)] + ["-o", "out", "--junit", "gates.xml", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode in (0, 9), done.stderr  # 9 on a machine too busy to say
+    report = json.loads(done.stdout)
+    assert (report["bench"]["target"], report["bench"]["environment"]["power"]) == ("board", "a battery")
+    assert report["bench"]["environment"]["inputs"] == "seeded normal", "images never leave this machine"
+    assert {"layer1.0.conv1", "linear"} <= {layer["name"] for layer in report["layer_times"]}
+    assert "target board is a" in done.stderr
+    assert left(there) == []
+    assert 'name="latency_ms"' in (tmp_path / "gates.xml").read_text()
+    kept = "".join(
+        path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix in (".json", ".jsonl", ".html")
+    )
+    assert not [secret for secret in ("127.0.0.1", str(server.port), str(server.folder)) if secret in kept]
