@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 CONNECT_SECONDS = 10
 
@@ -35,8 +35,8 @@ class Reach(Protocol):
 class Here:
     """This machine, in the Python that runs now unless the target names another."""
 
-    shares_files: bool = True
-    locked: bool = False
+    shares_files: ClassVar[bool] = True
+    locked: ClassVar[bool] = False
 
     def command(self, python: Sequence[str], arguments: Sequence[str]) -> list[str]:
         return [*(python or (sys.executable,)), *arguments]
@@ -54,8 +54,8 @@ class Ssh:
     port: int = 22
     key: Path | None = None
     known_hosts: Path | None = None
-    shares_files: bool = False
-    locked: bool = True
+    shares_files: ClassVar[bool] = False
+    locked: ClassVar[bool] = True
 
     def command(self, python: Sequence[str], arguments: Sequence[str]) -> list[str]:
         options = {
@@ -111,8 +111,8 @@ class Adb:
     like a background job, so times there are those of a shell. Tested against a fake `adb`, not on hardware."""
 
     serial: str | None = None
-    shares_files: bool = False
-    locked: bool = True
+    shares_files: ClassVar[bool] = False
+    locked: ClassVar[bool] = True
 
     def command(self, python: Sequence[str], arguments: Sequence[str]) -> list[str]:
         chosen = ["-s", self.serial] if self.serial else []

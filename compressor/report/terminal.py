@@ -10,9 +10,8 @@ from rich.text import Text
 
 from compressor.report import plot, words
 from compressor.report.schema import Bench, Inspect, LatencyRecord, OnnxWeights, Plan, Rates, Report, Verify
+from compressor.report.table_times import times
 from compressor.report.tables import FAINT, STRONG, facts, frozen, mark, runs, span, table, title, warnings
-
-LAYERS = 12  # rows of a table of times
 
 
 def show_report(report: Report, console: Console, folder: Path | None = None) -> None:
@@ -254,26 +253,9 @@ def show_bench(bench: Bench, console: Console) -> None:
         lines.append(("Sustained", f"{ends} of {heat['seconds']:.0f} s, {heat['percent_per_minute']:+.2f} % a minute"))
     lines += [(name, value) for name, value in bench["environment"].items()]
     facts(console, lines)
-    _show_layers(bench, console)
+    times(console, bench)
     if not bench["stable"]:
         warnings(console, ["the measurement was not stable enough to state a ratio"])
-
-
-def _show_layers(bench: Bench, console: Console) -> None:
-    """The layers that take longest, and what is left to win."""
-    if not bench["layer_times"]:
-        return
-    longest = sorted(bench["layer_times"], key=lambda each: -max(each["before_us"] or 0, each["after_us"] or 0))
-    rows = table("where the time goes", *bench["files"], "ratio")
-    for each in longest[:LAYERS]:
-        before, after = each["before_us"], each["after_us"]
-        ratio = words.ratio(before / after if before and after else None)
-        rows.add_row(span(each["name"], each["name"]), words.microseconds(before), words.microseconds(after), ratio)
-    console.print()
-    console.print(rows)
-    if len(longest) > LAYERS:
-        console.print(Text(f"and {len(longest) - LAYERS} more rows; --json lists all", FAINT))
-    facts(console, (("Left to win", sentence) for sentence in bench["left_to_win"]))
 
 
 def show_verify(result: Verify, console: Console) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from compressor.core import Comparison
+from compressor.core import Comparison, LayerTime, Sustained
 from compressor.report.record import bench
 from compressor.report.schema import Inspect, Plan, Rates, Report, Verify
 from compressor.report.terminal import show_bench, show_inspect, show_plan, show_report, show_verify
@@ -210,6 +210,27 @@ def test_bench_of_two_files(comparison: Comparison) -> None:
     assert f"dense.onnx {comparison.a.p50:.2f} ms" in text
     assert "Control 1.00x [0.99, 1.01]" in text
     assert "governor performance" in text
+
+
+def test_bench_says_where_the_time_goes_and_what_it_took(comparison: Comparison) -> None:
+    layers = [LayerTime(f"layer{n}[red]", "Conv", 10.0 * n, 9.5 * n, 100, 100) for n in range(1, 15)]
+    layers.append(LayerTime("new", "Cast", None, 60.0, 0, 100))
+    full = dataclasses.replace(
+        comparison,
+        a=dataclasses.replace(comparison.a, energy_j=0.5, peak_bytes=30_000_000),
+        b=dataclasses.replace(comparison.b, energy_j=0.25, peak_bytes=20_000_000),  # type: ignore[type-var]
+        layers=tuple(layers),
+        sustained=Sustained(300.0, 5.0, 5.5, 2.0),
+    )
+    text = joined(printed(show_bench, bench(full, ["dense.onnx", "model.onnx"])))
+    assert "layer14[red] 140 µs 133 µs 1.05x" in text
+    assert "new - 60.0 µs -" in text
+    assert "layer3[red]" not in text
+    assert "and 3 more rows; --json lists all" in text
+    assert "Left to win" in text
+    assert "Memory 30.0 MB and 20.0 MB at the peak" in text
+    assert "Energy 500 mJ and 250 mJ of each run" in text
+    assert "Sustained 5.00 ms at first, 5.50 ms at last of 300 s, +2.00 % a minute" in text
 
 
 def test_bench_that_was_unstable_states_no_ratio(comparison: Comparison) -> None:
