@@ -78,6 +78,8 @@ class Ssh:
         return ["ssh", "-T", *settings, "-p", str(self.port), *login, "--", self.host, remote(python, arguments)]
 
     def trouble(self, code: int | None, said: str) -> Trouble | None:
+        if code not in (255, None):  # the command's own
+            return None
         by_hand = f"ssh -p {self.port} {f'{self.user}@' if self.user else ''}{self.host}"
         return told(
             said,

@@ -16,6 +16,7 @@ from compressor.deploy.reach import Here, Reach, last
 from compressor.deploy.wire import Broken, Wire
 from compressor.errors import CompressorError, DeviceUnavailable, Temporary
 
+OWN_WORDS = "compress: "  # what the program that receives the runner begins its last line with
 GREETING_SECONDS = 60.0  # to connect, log in and start Python
 
 Provider = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml", "xnnpack", "qnn"]
@@ -74,14 +75,17 @@ class Target:
     def explained(self, broken: Broken, wire: Wire) -> CompressorError:
         """Why a connection broke, from its last words."""
         code, said = wire.ending()
-        if "compress: busy" in said:
+        if f"{OWN_WORDS}busy" in said:
             return Temporary("target", self.name, "another bench is running there", "wait for it, then run again")
         if "No space left" in said or "Disk quota exceeded" in said:
             return Temporary("target", self.name, "its disk is full", "free some there, or name another folder")
+        if last(said).startswith(OWN_WORDS):
+            found = last(said)[len(OWN_WORDS) :]
+            return DeviceUnavailable("target", self.name, found, "name another folder in targets.yaml, or run again")
         trouble = self.reach.trouble(code, said)
         if trouble is not None:
             return DeviceUnavailable("target", self.name, *trouble)
-        if code == 127 or "No such file" in said or "can't open" in said:
+        if code in (126, 127) or "No such file" in said or "can't open" in said:
             python = " ".join(self.python) or "python3"
             found = f"can't start {python} there ({last(said)})"
             return DeviceUnavailable("target", self.name, found, "name the right one with python in targets.yaml")

@@ -128,6 +128,13 @@ def test_no_python_there(server: Server, there: Path) -> None:
     )
 
 
+def test_what_fails_there_is_not_taken_for_the_way_there(server: Server, there: Path) -> None:
+    fails(server.target(there / "none"), DeviceUnavailable, "No such file or directory", "name another folder")
+    (there / "python").write_text("not executable")
+    forbidden = server.target(there, python=(str(there / "python"),))
+    fails(forbidden, DeviceUnavailable, "can't start", "Permission denied", "python in targets.yaml")
+
+
 def test_no_runtime_there(server: Server, there: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)

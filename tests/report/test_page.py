@@ -128,3 +128,22 @@ def test_the_file_is_written(trained, tmp_path: Path) -> None:
     write_page(trained.report, trained.events, trained.samples, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_where_the_time_goes_is_told_where_it_was_measured(trained) -> None:
+    assert "Where the time goes" not in outline(trained).text
+    times = [
+        {"name": HOSTILE, "op": "Conv", "before_us": 40.0, "after_us": 20.0, "before_bytes": 9, "after_bytes": 5000},
+        {"name": "new", "op": "Cast", "before_us": None, "after_us": 2.0, "before_bytes": 0, "after_bytes": 1},
+    ]
+    trained.report.update(layer_times=times, left_to_win=[f"9% goes into {HOSTILE}"])
+    trained.report["dense"]["latency_ms"].update(energy_j=0.5, peak_bytes=30_000_000)
+    trained.report["slim"]["latency_ms"].update(energy_j=0.25, peak_bytes=20_000_000)
+    found = outline(trained)
+    assert "script" not in found.tags
+    assert "Time of each layer" in found.text
+    assert "40.0 µs 20.0 µs 2.00x 5.00 kB" in found.text
+    assert "new - 2.00 µs -" in found.text
+    assert "Left to win 9% goes into" in found.text
+    assert "Memory at its peak 30.0 MB 20.0 MB 1.50x" in found.text
+    assert "Energy of a run 500 mJ 250 mJ 2.00x" in found.text
