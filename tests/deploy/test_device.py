@@ -124,7 +124,7 @@ def test_integer_inputs_are_made_up(tmp_path: Path) -> None:
 def test_a_model_that_takes_too_long_is_ended(linear: Make) -> None:
     with Target().opened() as here:
         with pytest.raises(DeviceUnavailable, match=r"measurement: target local, .*a\.onnx: no answer within 1 s"):
-            here.run(Job((linear("a.onnx"),), window_s=60.0, timeout=1.0))
+            here.run(Job((linear("a.onnx"),), window_s=60.0, windows=10_000, timeout=1.0))
         with pytest.raises(ModelError, match=r"gone\.onnx"):
             here.run(job(Path("gone.onnx")))
 
@@ -132,7 +132,7 @@ def test_a_model_that_takes_too_long_is_ended(linear: Make) -> None:
 def test_a_process_that_dies_is_an_unavailable_device(linear: Make, tmp_path: Path) -> None:
     limited = script(tmp_path, f'ulimit -t 2; exec "{sys.executable}" "$@"')
     with Target(python=limited).opened() as here, pytest.raises(DeviceUnavailable, match="the process ended with -"):
-        here.run(Job((linear("a.onnx"),), window_s=60.0))
+        here.run(Job((linear("a.onnx"),), window_s=60.0, windows=10_000))
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linear: Make) -> None:
