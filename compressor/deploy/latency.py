@@ -22,6 +22,7 @@ from compressor.deploy.statistics import Ratio, centre_of, ratio_of, schedule, t
 from compressor.errors import RecipeError
 
 WARM_SECONDS = 0.3  # at least, before the runner looks for stability
+WARM_ACCELERATOR_SECONDS = 2.0  # whose clocks take longer to rise
 UNDISTURBED = 0.97  # share of its CPU a block must have had for the wall clock to be the model's
 A, B, CONTROL = "a", "b", "control"
 
@@ -70,7 +71,7 @@ def compare(
                 Job(
                     models=(paths[arm],),
                     window_s=seconds / rounds,
-                    warm_s=WARM_SECONDS,
+                    warm_s=WARM_SECONDS if device.target.provider == "cpu" else WARM_ACCELERATOR_SECONDS,
                     batch=batch,
                     inputs=real,
                     references=(reference,) if reference else (),

@@ -67,6 +67,7 @@ class Ssh:
             "ClearAllForwardings": "yes",
             "ForwardAgent": "no",
             "PermitLocalCommand": "no",
+            "RemoteCommand": "none",
             "ControlMaster": "no",
             "ControlPath": "none",
             "LogLevel": "ERROR",
