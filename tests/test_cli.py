@@ -87,7 +87,14 @@ def test_the_bare_form_compresses(calls: Calls, capsys: pytest.CaptureFixture[st
     ((name, (source, recipe, folder), named),) = calls
     assert (name, source, folder) == ("compress", MODEL, Path("out"))
     assert (recipe.retrain.epochs, recipe.seed, recipe.bench.target) == (3, 7, "local")
-    assert named == {"data": "d", "resume": False, "force": True, "trust_pickle": False, "trainer": None, "targets": None}
+    assert named == {
+        "data": "d",
+        "resume": False,
+        "force": True,
+        "trust_pickle": False,
+        "trainer": None,
+        "targets": None,
+    }
     out, err = capsys.readouterr()
     assert out == "table: report\n"
     assert re.fullmatch(r"\[ +\d\.\ds\] compress\n", err)
@@ -97,7 +104,14 @@ def test_options_may_come_first_and_progress_be_silenced(calls: Calls, capsys: p
     assert cli.run(["-q", "--resume", "--trust-pickle", "--target", "none", "-r", "l1", MODEL]) == 0
     ((_, (_, recipe, folder), named),) = calls
     assert recipe.bench.target == "none"
-    assert named == {"data": None, "resume": True, "force": False, "trust_pickle": True, "trainer": None, "targets": None}
+    assert named == {
+        "data": None,
+        "resume": True,
+        "force": False,
+        "trust_pickle": True,
+        "trainer": None,
+        "targets": None,
+    }
     assert folder == Path("cifar-resnet8-digits-l1")
     assert capsys.readouterr().err == ""
 
