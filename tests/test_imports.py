@@ -57,11 +57,12 @@ ALLOWED = {
         "targets",
         "zeros",
     },
+    "charts": BASE,
     "terminal": BASE,
     "failures": BASE,
     "__main__": {"cli"},
     "cli": BASE
-    | {"failures", "output", "pipeline", "questions", "recipe", "report", "targets", "terminal", "training"},
+    | {"charts", "failures", "output", "pipeline", "questions", "recipe", "report", "targets", "terminal", "training"},
 }
 
 

@@ -37,6 +37,7 @@ class Bare(click.Command):
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: MODEL-RECIPE, here.")
 @click.option("--devices", type=int, default=1, metavar="N", help="Devices of this machine to train on.")
 @click.option("--nodes", type=int, default=1, metavar="N", help="Machines to train on; started by torchrun.")
+@click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Epochs for TensorBoard.")
 @click.option("--resume", is_flag=True, help="Finish a run that was interrupted.")
 @click.option("--force", is_flag=True, help="Replace DIR if it exists.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, as `compress plan` does.")
@@ -57,6 +58,7 @@ def compress(
     out: Path | None,
     devices: int,
     nodes: int,
+    tensorboard: Path | None,
     resume: bool,
     force: bool,
     dry_run: bool,
@@ -87,11 +89,13 @@ def compress(
     refuse_taken(folder, force=force, inputs=(model, *([data] if data else [])))
     context.obj = folder
     from compressor import pipeline
+    from compressor.charts import charted
     from compressor.terminal import narrator
 
     with (
         told_even_if_failed("show_report", as_json=as_json, junit=junit, folder=folder),
-        narrator(quiet=quiet) as emit,
+        narrator(quiet=quiet) as narrate,
+        charted(narrate, tensorboard) as emit,
         processes.trainer(devices) as trainer,
     ):
         report = pipeline.compress(
