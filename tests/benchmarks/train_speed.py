@@ -1,0 +1,219 @@
+"""Images per second of training slim CIFAR ResNets: our loop, a bare one, and a plain one, in turn, in one run.
+
+    python tests/benchmarks/train_speed.py [--rounds 6] [--threads 2] [NAME ...]
+
+bare     forward, backward, step on batches that lie in memory, normalised: in our arithmetic and layout, with freed
+         memory kept as we keep it
+plain    float32 as torch comes, a DataLoader of torchvision with the usual transforms of CIFAR and two workers
+
+Each is a process of its own that waits while another runs. A round is ITERATIONS of each, after one of warm-up; told
+are medians of the rounds' ratios, peak memory of each process, and where our loop's time goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+NAMES = ["cifar:resnet20", "cifar:resnet56"]
+BATCH, IMAGES, ITERATIONS = 128, 5120, 5
+MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
+
+Clock = Callable[[], float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cpu", action="store_true", help="processor seconds, where others use the machine as well")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("names", nargs="*", default=NAMES)
+    given = parser.parse_args()
+    for name in given.names:
+        rates, peaks, data = in_turn(
+            name, given.rounds, given.threads, time.process_time if given.cpu else time.perf_counter
+        )
+        print(name, *(f"{kind} {statistics.median(values):.0f} images/s" for kind, values in rates.items()), sep="  ")
+        for kind in ("bare", "plain"):
+            ratios = sorted(ours / other for ours, other in zip(rates["ours"], rates[kind], strict=True))
+            low, high = ratios[0], ratios[-1]
+            print(f"  ours / {kind}: {statistics.median(ratios):.3f} of {given.rounds} rounds [{low:.3f}, {high:.3f}]")
+        print(f"  peak memory, MiB: {peaks}  ours / bare: {peaks['ours'] / peaks['bare']:.2f}")
+        print(f"  preparing data: {100 * data:.1f} % of our time")
+        sys.stdout.flush()
+
+
+def in_turn(name: str, rounds: int, threads: int, clock: Clock) -> tuple[dict[str, list[float]], dict[str, int], float]:
+    """Images per second of each round, peak memory in MiB, and the share of our time that data take."""
+    context = get_context("spawn")
+    pipes, processes = {}, []
+    for kind in ("ours", "bare", "plain"):
+        pipes[kind], theirs = context.Pipe()
+        processes.append(context.Process(target=work, args=(kind, name, threads, clock, theirs)))
+        processes[-1].start()
+    rates: dict[str, list[float]] = {kind: [] for kind in pipes}
+    peaks, data = {}, []
+    for round in range(rounds + 1):
+        for kind, pipe in pipes.items():
+            pipe.send("go")
+            seconds, peaks[kind], in_data = pipe.recv()
+            if round:
+                rates[kind].append(BATCH * ITERATIONS / seconds)
+                data += [in_data / seconds] if kind == "ours" else []
+    for process in processes:
+        process.kill()
+    return rates, peaks, statistics.median(data)
+
+
+def work(kind: str, name: str, threads: int, clock: Clock, pipe: Connection) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    module = slim(name)
+    {"ours": ours, "bare": bare, "plain": plain}[kind](module, Gate(pipe, clock))
+
+
+class Gate:
+    """Lets ITERATIONS through at a time, and says how long they took."""
+
+    def __init__(self, pipe: Connection, clock: Clock) -> None:
+        self._pipe, self._clock = pipe, clock
+
+    def __call__(self, batches: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            self._pipe.recv()
+            start, in_data = self._clock(), 0.0
+            for _ in range(ITERATIONS):
+                asked = self._clock()
+                batch = next(batches)
+                in_data += self._clock() - asked
+                yield batch
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            self._pipe.send((self._clock() - start, peak, in_data))
+
+
+def slim(name: str) -> Any:
+    """Half of the first convolution of every block removed, those of smallest L1 norm."""
+    from compressor.core import LayerRule, LoadedModel, PrunePlan, Selection
+    from compressor.engine import example
+    from compressor.graph.analyse import analyse
+    from compressor.graph.choose import choose
+    from compressor.graph.score import scores
+    from compressor.graph.shrink import shrink
+    from compressor.methods.criteria import l1
+    from compressor.models.source import load_model
+
+    dense: LoadedModel = load_model(name)
+    structure = analyse(dense.module, *example(dense), name=name)
+    rules = (LayerRule("layer*.conv1"), LayerRule("*", freeze=True))
+    selection = Selection(ratio=0.5, rules=rules)
+    graded = scores(dense.module, structure.groups, l1)
+    plan, _ = choose(structure.groups, graded, selection, structure.cost, structure.cost.of(PrunePlan({})))
+    return shrink(dense.module, structure, plan)
+
+
+def images() -> tuple[Any, Any]:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return pixels, torch.randint(0, 10, (IMAGES,), generator=generator)
+
+
+def ours(module: Any, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
+    from dataclasses import dataclass
+
+    from compressor.core import Optimizer, Train
+    from compressor.schedules import constant
+    from compressor.training.images import ImageData
+    from compressor.training.loop import train
+    from compressor.training.splits import Split
+
+    pixels, labels = images()
+    split = Split("noise", pixels, labels, [""] * IMAGES)
+
+    @dataclass(frozen=True)
+    class Gated(ImageData):
+        @property
+        def train_size(self) -> int:
+            return 1 << 40  # one epoch for ever
+
+        def train_batches(self, batch_size: int, *, epoch: int, seed: int, **where: Any) -> Iterator[Any]:
+            whole = ImageData("noise", 10, MEAN, STD, split, split, augment="cifar")
+            epochs = (whole.train_batches(batch_size, epoch=each, seed=seed) for each in itertools.count())
+            return gate(itertools.chain.from_iterable(epochs))
+
+    data = Gated("noise", 10, MEAN, STD, split, split, augment="cifar")
+    optimizer = Optimizer("sgd", lr=0.01, momentum=0.9, weight_decay=5e-4)
+    step = Train(epochs=1, batch_size=BATCH, optimizer=optimizer, schedule=constant())
+    train(module, data, step, seed=0, emit=lambda event, fields: None)
+
+
+def bare(module: Any, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
+    import torch
+
+    from compressor.training.memory import keep_freed_memory
+    from compressor.training.precision import layout, uses_bf16
+
+    keep_freed_memory()
+    bf16 = uses_bf16("auto")
+    pixels, labels = images()
+    module.train().to(memory_format=layout(bf16))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=True)
+    inputs = (pixels.float() / 255 - 0.5).to(memory_format=layout(bf16)).split(BATCH)
+    for x, y in gate(itertools.cycle(zip(inputs, labels.split(BATCH), strict=True))):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = module(x)
+        loss = torch.nn.functional.cross_entropy(logits.float(), y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+def plain(module: Any, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
+    import torch
+    from PIL import Image
+    from torchvision import transforms
+
+    pixels, labels = images()
+    pictures = pixels.permute(0, 2, 3, 1).numpy()
+    change = transforms.Compose(
+        [
+            transforms.RandomCrop(32, padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+
+    class Pictures(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return IMAGES
+
+        def __getitem__(self, index: int) -> Any:
+            return change(Image.fromarray(pictures[index])), int(labels[index])
+
+    loader = torch.utils.data.DataLoader(
+        Pictures(), BATCH, shuffle=True, num_workers=2, drop_last=True, multiprocessing_context="fork"
+    )
+    module.train()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    for x, y in gate(itertools.chain.from_iterable(itertools.repeat(loader))):
+        loss = torch.nn.functional.cross_entropy(module(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+
+if __name__ == "__main__":
+    main()
