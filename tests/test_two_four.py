@@ -14,8 +14,9 @@ import pytest
 import torch
 
 import compressor
-from compressor import questions, zeros
+from compressor import cli, questions, zeros
 from compressor.core import LoadedModel, Optimizer, Pattern, Sparsity, Train
+from compressor.deploy.int8 import quantise
 from compressor.engine import Surroundings, Work, begin, perform
 from compressor.errors import ModelError
 from compressor.methods import methods
@@ -25,6 +26,7 @@ from compressor.recipe import read_recipe
 from compressor.schedules import constant
 from compressor.sparsity.pattern import holds
 from compressor.training.data import open_data
+from compressor.training.evaluate import measure
 
 TWO_FOUR = Pattern(2, 4)
 TRAIN = Train(batch_size=64, optimizer=Optimizer("sgd", 0.02, 0.9, 5e-4), schedule=constant(), iterations=12)
@@ -163,6 +165,34 @@ def test_the_onnx_file_names_its_layers_and_shows_their_zeros(finished: tuple[Pa
     assert (dense["hold"], dense["eligible"]) == (0, 6)
     _, missing = zeros.shown(out / "dense.onnx", "tensorrt-ampere", TWO_FOUR, [(16, 16, 3, 3)])
     assert missing == [(16, 16, 3, 3)]
+
+
+def test_int8_keeps_the_zeros_and_nearly_all_of_the_accuracy(
+    dense: LoadedModel, around: Surroundings, finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, _ = finished
+    assert around.data is not None
+    calibration = list(around.data.plain_batches(64, images=256))
+    quantise(out / "model.onnx", tmp_path / "sparse.onnx", calibration)
+    shapes = [(16, 16, 3, 3)] * 2
+    held, missing = zeros.shown(tmp_path / "sparse.onnx", "tensorrt-ampere", TWO_FOUR, shapes)
+    assert (held, missing) == (6, [])
+    assert (tmp_path / "sparse.onnx").stat().st_size < 0.5 * (out / "model.onnx").stat().st_size
+    module = quantise(out / "dense.onnx", tmp_path / "dense.onnx", calibration)
+    metric = around.data.task.metric
+    found = measure(module, around.data.val_batches(64), metric)
+    assert abs(found - measure(dense.module, around.data.val_batches(64), metric)) < 2
+    assert {path.name for path in tmp_path.glob("*.onnx")} == {"sparse.onnx", "dense.onnx"}
+
+
+def test_inspect_tells_people_of_an_onnx_file(
+    finished: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = finished
+    assert cli.run(["inspect", str(out / "model.onnx"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["hold"] == 6
+    assert cli.run(["inspect", str(out / "model.onnx")]) == 0
+    assert "2:4 rule" in capsys.readouterr().out
 
 
 def test_packed_weights_are_smaller_and_load_to_what_was_exported(finished: tuple[Path, dict[str, Any]]) -> None:
