@@ -86,6 +86,12 @@ def test_sr_ste_moves_masks_and_ends_with_the_rule(dense: LoadedModel, around: S
     assert rule_holds(free)
     assert free.masks.keys() == fixed.masks.keys()
     assert any(not torch.equal(free.masks[name], fixed.masks[name]) for name in fixed.masks)
+    heard: list[str] = []
+    listening = replace(around, emit=lambda event, fields: heard.append(event))
+    resumed = worked(dense, listening, "prune.2of4.training=sr-ste")
+    assert "epoch" not in heard, "its training was found finished"
+    state = resumed.model.module.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in free.model.module.state_dict().items())
     assert free.regrow is None, "a later training would hold the masks that were found"
     later = perform(TRAIN, free, around)
     assert all(torch.equal(later.masks[name], free.masks[name]) for name in free.masks)
