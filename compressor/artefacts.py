@@ -77,6 +77,7 @@ def write(
     write_json(folder / PLAN, plan_json(work.model, attributes, layers, weights_sha256=digest, packed=packed))
     write_text(folder / "recipe.yaml", recipe.to_yaml())
     report["sparsity"] = zeros.record(work, recipe, exports.slim.path, comparisons)
+    report["int8"] = zeros.int8(work, exports.int8)
     report["batches"] = [bench(each, ("dense.onnx", "model.onnx")) for each in comparisons]
     write_page(report, journal.events, samples(comparisons[0] if comparisons else None), folder / "report.html")
     others = [path for path in sorted(folder.iterdir()) if path.name != REPORT and not path.name.startswith(".")]

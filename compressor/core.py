@@ -546,6 +546,15 @@ class ExportedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantised:
+    """An int8 ONNX file, and the data's metric of it on the test set."""
+
+    path: Path
+    bytes: int
+    quality: float
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """Milliseconds of one run; percentiles are None where the samples are too few to state them."""
 

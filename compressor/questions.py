@@ -14,7 +14,7 @@ from torch import nn
 
 from compressor import zeros
 from compressor.artefacts import REPORT
-from compressor.core import Comparison, Emit, Pattern, PrunePlan, Train
+from compressor.core import Comparison, Emit, Pattern, Permute, PrunePlan, Train
 from compressor.deploy.latency import compare
 from compressor.deploy.parity import CannotRun, check_parity
 from compressor.deploy.sustained import sustained
@@ -87,7 +87,7 @@ def plan(
             start = work = begin(dense, around)
             round_to = rounding(recipe, target, journal)
             for step in steps(recipe, round_to, retrain=False):
-                if not isinstance(step, Train):
+                if not isinstance(step, Train | Permute):  # another order changes neither cost nor speed
                     work = perform(step, work, around)
             comparisons: tuple[Comparison, ...] = ()
             if target is not None:

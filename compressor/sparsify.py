@@ -53,7 +53,7 @@ def permute(model: LoadedModel, step: Permute, *inputs: Tensor, seed: int, emit:
     groups = movable(model.module, [group for group in groups if group.frozen is None], *inputs)
 
     def told(done: int, total: int) -> None:
-        emit("progress", {"done": done, "total": total, "what": "groups of channels put in order"})
+        emit("progress", {"done": done, "total": total, "what": "rounds of the search for an order"})
 
     orders = best_orders(taken, groups, step.sparsity.pattern, rounds=step.rounds, seed=seed, told=told)
     certificate = prove(model.module, groups, orders, *inputs)

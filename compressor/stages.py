@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor import __version__
-from compressor.core import Comparison, Data, ExportedModel, LoadedModel, Recalibrate, Step
+from compressor.core import Comparison, Data, ExportedModel, LoadedModel, Quantised, Recalibrate, Step
+from compressor.deploy.int8 import quantise
 from compressor.deploy.latency import compare
 from compressor.deploy.onnx import export_onnx
 from compressor.deploy.staircase import rewarded_rounding
@@ -25,12 +26,15 @@ from compressor.journal import Journal
 from compressor.models.source import load_model
 from compressor.recipe import Recipe
 from compressor.training.data import open_data
+from compressor.training.evaluate import BATCH_SIZE
+from compressor.training.evaluate import measure as evaluate
 from compressor.training.find import check_paths, infer_source, is_source
 from compressor.training.tasks import open_task
 
 WITHOUT_TARGET = 8  # channels; what most runtimes reward, when there is no device to ask
 PARITY_IMAGES = 16
 TIMED_IMAGES = 8
+CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 64  # that the ranges of int8 activations are taken from
 SAMPLED_IMAGES = 64  # that tell one data set from another
 
 
@@ -38,6 +42,7 @@ SAMPLED_IMAGES = 64  # that tell one data set from another
 class Exports:
     dense: ExportedModel
     slim: ExportedModel
+    int8: Quantised | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +207,20 @@ def export_both(start: Work, work: Work, recipe: Recipe, data: Data | None, fold
         return done
 
     with _stage("export", journal):
-        return Exports(export(start.model.module, "dense.onnx"), export(work.model.module, "model.onnx"))
+        dense, slim = export(start.model.module, "dense.onnx"), export(work.model.module, "model.onnx")
+    return Exports(dense, slim, _int8(slim.path, data, journal) if recipe.export.int8 else None)
+
+
+def _int8(path: Path, data: Data | None, journal: Journal) -> Quantised | None:
+    """The exported model quantised, where there are images to find its ranges with."""
+    if data is None:
+        journal("warning", {"text": "model.int8.onnx not written: its ranges come from images, add --data"})
+        return None
+    out = path.with_name("model.int8.onnx")
+    with _stage("quantise", journal):
+        module = quantise(path, out, data.plain_batches(CALIBRATION_BATCH, images=CALIBRATION_IMAGES))
+        quality = evaluate(module, data.val_batches(BATCH_SIZE), data.task.metric)
+    return Quantised(out, out.stat().st_size, quality)
 
 
 def measure(

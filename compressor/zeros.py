@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
-from compressor.core import Comparison, Pattern
+from compressor.core import Comparison, Pattern, Quantised
 from compressor.deploy.onnx_file import examine
 from compressor.engine import Work, example
 from compressor.errors import ModelError, VerificationFailed
 from compressor.graph.cost import macs_by_weight
 from compressor.recipe import Recipe
-from compressor.report.schema import OnnxWeights, SparseLayer, SparsityRecord
+from compressor.report.schema import OnnxWeights, QuantisedRecord, SparseLayer, SparsityRecord
 from compressor.sparsity.onnx_rule import initializers
 from compressor.sparsity.outcome import Outcome
 from compressor.sparsity.support import RUNTIMES
@@ -37,10 +37,7 @@ def record(work: Work, recipe: Recipe, onnx: Path, comparisons: Sequence[Compari
         return None
     sparsity = work.sparse.sparsity
     layers = _layers(work.sparse)
-    held, missing = shown(onnx, sparsity.runtime, sparsity.pattern, [each["shape"] for each in layers if each["kept"]])
-    if missing:
-        found = f"{len(missing)} masked weights are not {sparsity.pattern} in it, the first of shape {missing[0]}"
-        raise VerificationFailed("sparsity", onnx.name, found, "report this model")
+    held = _all_shown(onnx, work.sparse)
     total = work.sparse.total
     zeros = sum(int((~mask).sum()) for mask in work.masks.values())
     weights = sum(mask.numel() for mask in work.masks.values())
@@ -65,6 +62,14 @@ def packed(work: Work, names: Container[str]) -> dict[str, Pattern]:
     return {name: work.sparse.sparsity.pattern for name in work.masks if name in names}
 
 
+def int8(work: Work, quantised: Quantised | None) -> QuantisedRecord | None:
+    """For the report. Raises VerificationFailed where quantisation lost zeros."""
+    if quantised is None:
+        return None
+    sparse = None if work.sparse is None else _all_shown(quantised.path, work.sparse)
+    return {"onnx_bytes": quantised.bytes, "quality": quantised.quality, "sparse": sparse}
+
+
 def shown(
     onnx: Path, runtime: str, pattern: Pattern, shapes: Iterable[Sequence[int]]
 ) -> tuple[int, list[tuple[int, ...]]]:
@@ -75,6 +80,16 @@ def shown(
     found = Counter(each.shape for each in initializers(onnx, RUNTIMES[runtime], pattern) if each.holds)
     missing = Counter(map(tuple, shapes)) - found
     return sum(found.values()), sorted(missing.elements())
+
+
+def _all_shown(onnx: Path, sparse: Outcome) -> int:
+    """How many weights of a file keep the rule; all that are masked must."""
+    sparsity, shapes = sparse.sparsity, [layer.shape for layer, shares in sparse.layers if shares]
+    held, missing = shown(onnx, sparsity.runtime, sparsity.pattern, shapes)
+    if missing:
+        found = f"{len(missing)} masked weights are not {sparsity.pattern} in it, the first of shape {missing[0]}"
+        raise VerificationFailed("sparsity", onnx.name, found, "report this model")
+    return held
 
 
 def inspect_onnx(path: Path, pattern: Pattern, runtime: str) -> OnnxWeights:

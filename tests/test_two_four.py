@@ -14,8 +14,9 @@ import pytest
 import torch
 
 import compressor
-from compressor import questions, zeros
+from compressor import cli, questions, zeros
 from compressor.core import LoadedModel, Optimizer, Pattern, Sparsity, Train
+from compressor.deploy.int8 import quantise
 from compressor.engine import Surroundings, Work, begin, perform
 from compressor.errors import ModelError
 from compressor.methods import methods
@@ -25,6 +26,7 @@ from compressor.recipe import read_recipe
 from compressor.schedules import constant
 from compressor.sparsity.pattern import holds
 from compressor.training.data import open_data
+from compressor.training.evaluate import measure
 
 TWO_FOUR = Pattern(2, 4)
 TRAIN = Train(batch_size=64, optimizer=Optimizer("sgd", 0.02, 0.9, 5e-4), schedule=constant(), iterations=12)
@@ -84,6 +86,12 @@ def test_sr_ste_moves_masks_and_ends_with_the_rule(dense: LoadedModel, around: S
     assert rule_holds(free)
     assert free.masks.keys() == fixed.masks.keys()
     assert any(not torch.equal(free.masks[name], fixed.masks[name]) for name in fixed.masks)
+    heard: list[str] = []
+    listening = replace(around, emit=lambda event, fields: heard.append(event))
+    resumed = worked(dense, listening, "prune.2of4.training=sr-ste")
+    assert "epoch" not in heard, "its training was found finished"
+    state = resumed.model.module.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in free.model.module.state_dict().items())
     assert free.regrow is None, "a later training would hold the masks that were found"
     later = perform(TRAIN, free, around)
     assert all(torch.equal(later.masks[name], free.masks[name]) for name in free.masks)
@@ -165,6 +173,34 @@ def test_the_onnx_file_names_its_layers_and_shows_their_zeros(finished: tuple[Pa
     assert missing == [(16, 16, 3, 3)]
 
 
+def test_int8_keeps_the_zeros_and_nearly_all_of_the_accuracy(
+    dense: LoadedModel, around: Surroundings, finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out, _ = finished
+    assert around.data is not None
+    calibration = list(around.data.plain_batches(64, images=256))
+    quantise(out / "model.onnx", tmp_path / "sparse.onnx", calibration)
+    shapes = [(16, 16, 3, 3)] * 2
+    held, missing = zeros.shown(tmp_path / "sparse.onnx", "tensorrt-ampere", TWO_FOUR, shapes)
+    assert (held, missing) == (6, [])
+    assert (tmp_path / "sparse.onnx").stat().st_size < 0.5 * (out / "model.onnx").stat().st_size
+    module = quantise(out / "dense.onnx", tmp_path / "dense.onnx", calibration)
+    metric = around.data.task.metric
+    found = measure(module, around.data.val_batches(64), metric)
+    assert abs(found - measure(dense.module, around.data.val_batches(64), metric)) < 2
+    assert {path.name for path in tmp_path.glob("*.onnx")} == {"sparse.onnx", "dense.onnx"}
+
+
+def test_inspect_tells_people_of_an_onnx_file(
+    finished: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, _ = finished
+    assert cli.run(["inspect", str(out / "model.onnx"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["hold"] == 6
+    assert cli.run(["inspect", str(out / "model.onnx")]) == 0
+    assert "2:4 rule" in capsys.readouterr().out
+
+
 def test_packed_weights_are_smaller_and_load_to_what_was_exported(finished: tuple[Path, dict[str, Any]]) -> None:
     """Exporting folds normalisation into the weights, filter by filter: the zeros are where they were."""
     out, report = finished
@@ -178,14 +214,14 @@ def test_packed_weights_are_smaller_and_load_to_what_was_exported(finished: tupl
 
 
 def test_plan_says_it_before_any_training(dense: LoadedModel, around: Surroundings) -> None:
-    settings = ["prune.2of4.rounds=1", "prune.2of4.permute=false"]
-    recipe = read_recipe("2of4", [*settings, "bench.target=none"])
+    recipe = read_recipe("2of4", ["bench.target=none"])
     plan = questions.plan("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=silent)
+    assert plan["steps"] == ["Permute(2:4)", "Mask(2:4)"]
     assert plan["target"] == "no channels go"
     assert plan["sparsity"] is not None
     assert plan["sparsity"].startswith("tensorrt-ampere: eligible: 6 of 8 layers with 99% of the MACs, expected at ")
-    measured_here = read_recipe("2of4", settings)
-    (mask,) = measured_here.method.steps(measured_here.selection(8))
+    measured_here = read_recipe("2of4")
+    _, mask = measured_here.method.steps(measured_here.selection(8))
     said = zeros.predicted(perform(mask, begin(dense, replace(around, data=None)), around), measured_here)
     assert said is not None
     assert said.startswith("size only: no speed-up on this runtime (onnxruntime-cpu: ")

@@ -236,6 +236,7 @@ class Data(Block):
 class Export(Block):
     opset: AutoOpset = "auto"
     dynamic_batch: Truth = Field(default=True, description="leave the batch size of model.onnx open")
+    int8: Truth = Field(default=False, description="write model.int8.onnx as well, quantised with training images")
 
 
 class Bench(Block):

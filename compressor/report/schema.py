@@ -181,6 +181,14 @@ class KeptShares(TypedDict):
     bound: float
 
 
+class QuantisedRecord(TypedDict):
+    """model.int8.onnx. `quality`: the task's metric on the test set. `sparse`: weights that keep the N:M rule."""
+
+    onnx_bytes: int
+    quality: float
+    sparse: int | None
+
+
 class SparseLayer(TypedDict):
     """`reason`: why the layer stays dense; then nothing is `kept`."""
 
@@ -231,6 +239,7 @@ class Report(TypedDict):
     left_to_win: list[str]
     files: NotRequired[dict[str, str]]
     sparsity: NotRequired[SparsityRecord | None]
+    int8: NotRequired[QuantisedRecord | None]
     groups: GroupsRecord
     coverage: Coverage
     layers: list[Layer]

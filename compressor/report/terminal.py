@@ -84,6 +84,9 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
             yield "", Text(words.plain(f"measured: {sparsity['measured']}"))
     for sentence in report["left_to_win"]:
         yield "Left to win", sentence
+    quantised = report.get("int8")
+    if quantised is not None:
+        yield "Int8", words.plain(words.int8(quantised, metric))
     for gate in report["gates"]:
         found = f"{gate['found']}, asked: {gate['asked']}"
         yield gate["name"], mark(gate["ok"], "met: ", "NOT MET: ").append(words.plain(found), "default")

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from compressor.report.schema import Bench, BenchRecord, IsometryRecord, MetricRecord, SparsityRecord, Trainability
+from compressor.report.schema import (
+    Bench,
+    BenchRecord,
+    IsometryRecord,
+    MetricRecord,
+    QuantisedRecord,
+    SparsityRecord,
+    Trainability,
+)
 
 NOTHING = "-"
 PROOFS: Mapping[str, str] = {
@@ -148,6 +156,12 @@ def conditions(bench: BenchRecord | Bench) -> str:
         f"on {bench['target']}",
     )
     return plain(", ".join(filter(None, parts)))
+
+
+def int8(record: QuantisedRecord, metric: MetricRecord) -> str:
+    """'model.int8.onnx, 322 kB, 85.90 %; 18 weights keep the pattern'."""
+    sparse = "" if record["sparse"] is None else f"; {record['sparse']} weights keep the pattern"
+    return f"model.int8.onnx, {size(record['onnx_bytes'])}, {quality(record['quality'], metric)}{sparse}"
 
 
 def sparsity(record: SparsityRecord) -> str:

@@ -7,6 +7,7 @@ search. Pool and Yu, Channel Permutations for N:M Sparsity, NeurIPS 2021.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,18 +32,23 @@ def best_orders(
 ) -> dict[str, IntArray]:
     """Group name -> order, for each group in which another one keeps more.
 
-    `weights`: those that will be masked, by name. `told` hears how many groups of how many are done.
+    `weights`: those that will be masked, by name. `told` hears how many rounds of how many at most are done.
     """
     found: dict[str, IntArray] = {}
+    total = rounds * len(groups)
     for number, group in enumerate(groups):
-        told(number, len(groups))
         rows_CR = _rows(weights, group, pattern)
         if rows_CR is not None:
-            order = best_order(rows_CR, pattern, rounds=rounds, seed=seed)
+            begun = number * rounds
+            order = best_order(rows_CR, pattern, rounds=rounds, seed=seed, told=partial(_ahead, told, begun, total))
             if retained(rows_CR[order], pattern) > retained(rows_CR, pattern):
                 found[group.name] = order.numpy().astype(np.int64)
-    told(len(groups), len(groups))
+    told(total, total)
     return found
+
+
+def _ahead(told: Callable[[int, int], None], begun: int, total: int, done: int) -> None:
+    told(begun + done, total)
 
 
 def _rows(weights: Mapping[str, Tensor], group: ChannelGroup, pattern: Pattern) -> Tensor | None:

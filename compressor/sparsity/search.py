@@ -26,9 +26,7 @@ def retained(rows_CR: Tensor, pattern: Pattern) -> float:
     return float(rows_CR.reshape(-1, m, rows_CR.shape[1]).topk(n, dim=1).values.sum(dtype=torch.float64))
 
 
-def best_order(
-    rows_CR: Tensor, pattern: Pattern, *, rounds: int, seed: int, told: Callable[[int], None] = lambda _: None
-) -> Tensor:
+def best_order(rows_CR: Tensor, pattern: Pattern, *, rounds: int, seed: int, told: Callable[[int], None]) -> Tensor:
     """The order of channels (C,) that retains most, as far as `rounds` rounds of swaps find it; C a multiple of M.
 
     The first round starts from the order there is, or from the channels dealt out by size where that keeps more. More

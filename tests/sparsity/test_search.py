@@ -18,7 +18,7 @@ from compressor.sparsity.search import best_order, retained
 TWO_FOUR = Pattern(2, 4)
 
 
-def silent(done: int, total: int) -> None:
+def silent(*done: int) -> None:
     """Progress that nobody hears."""
 
 
@@ -27,7 +27,7 @@ def test_a_row_by_hand() -> None:
     rows_CR = torch.tensor([[9.0, 8, 7, 6, 1, 1, 1.5, 0.5]]).T
     assert retained(rows_CR, TWO_FOUR) == 19.5
     assert retained(rows_CR[[0, 1, 4, 5, 2, 3, 6, 7]], TWO_FOUR) == 30
-    assert retained(rows_CR[best_order(rows_CR, TWO_FOUR, rounds=2, seed=0)], TWO_FOUR) == 30
+    assert retained(rows_CR[best_order(rows_CR, TWO_FOUR, rounds=2, seed=0, told=silent)], TWO_FOUR) == 30
 
 
 @pytest.mark.parametrize(("channels", "pattern"), [(16, TWO_FOUR), (24, Pattern(2, 8)), (272, Pattern(1, 4))])
@@ -40,14 +40,14 @@ def test_the_search_gains_and_is_repeatable(channels: int, pattern: Pattern) -> 
     assert sorted(order.tolist()) == list(range(channels))
     assert heard == [0, 1]
     assert retained(rows_CR[order], pattern) > retained(rows_CR, pattern)
-    assert torch.equal(order, best_order(rows_CR, pattern, rounds=2, seed=3))
+    assert torch.equal(order, best_order(rows_CR, pattern, rounds=2, seed=3, told=silent))
     most = rows_CR.topk(channels * pattern.n // pattern.m, dim=0).values.sum()
     assert retained(rows_CR[order], pattern) <= float(most) * (1 + 1e-6)
 
 
 def test_no_single_swap_gains_where_the_search_ended() -> None:
     rows_CR = torch.rand(12, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    order = best_order(rows_CR, TWO_FOUR, rounds=1, seed=0)
+    order = best_order(rows_CR, TWO_FOUR, rounds=1, seed=0, told=silent)
     best = retained(rows_CR[order], TWO_FOUR)
     for a in range(12):
         for b in range(a):
@@ -80,8 +80,12 @@ def test_siblings_share_an_order_and_the_function_stays(resnet: nn.Module) -> No
     assert {group.name for group in groups} == {group.name for group in structure.groups} - {"linear"}
     weights = {f"{name}.weight": each.weight for name, each in resnet.named_modules() if isinstance(each, nn.Conv2d)}
     weights.pop("conv1.weight")
-    orders = best_orders(weights, groups, TWO_FOUR, rounds=1, seed=0, told=silent)
+    heard: list[tuple[int, int]] = []
+    orders = best_orders(weights, groups, TWO_FOUR, rounds=1, seed=0, told=lambda *done: heard.append(done))
     assert orders
+    assert heard == sorted(heard)
+    assert heard[-1] == (len(groups), len(groups))
+    assert len(heard) > len(orders)
     assert all(sorted(order.tolist()) == list(range(len(order))) for order in orders.values())
     assert prove(resnet, groups, orders, inputs).ok
     after = reordered(resnet, groups, orders)
