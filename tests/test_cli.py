@@ -428,9 +428,9 @@ def test_a_full_disk_behind_stdout() -> None:
 EVENTS: tuple[tuple[str, dict[str, object]], ...] = (
     ("stage", {"name": "retrain"}),
     ("progress", {"done": 1, "total": 9, "what": "images"}),
-    ("epoch", {"epoch": 1, "epochs": 3, "loss": 0.41234, "lr": 0.01, "accuracy": 83.2, "seconds": 12.0}),
+    ("epoch", {"epoch": 1, "epochs": 3, "loss": 0.41234, "lr": 0.01, "held_out": 83.2, "seconds": 12.0}),
     ("progress", {"done": 3, "total": 6, "what": "epoch 2/3", "epoch": 2, "epochs": 3, "loss": 0.51, "lr": 0.02}),
-    ("epoch", {"epoch": 2, "epochs": 3, "loss": 0.4, "lr": 1e-4, "accuracy": None, "images_per_second": 10321.4}),
+    ("epoch", {"epoch": 2, "epochs": 3, "loss": 0.4, "lr": 1e-4, "held_out": None, "images_per_second": 10321.4}),
     ("epoch", {"epoch": 3}),
     ("metric", {"stage": "retrained", "metric": "accuracy", "unit": "%", "accuracy": 84.0}),
     ("note", {"text": "prefix module. [peeled]"}),
@@ -455,7 +455,7 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     lines = [line.split("] ", 1)[1] for line in told(io.StringIO()).splitlines()]
     assert lines == [
         "retrain",
-        "  epoch 1/3  loss 0.4123  lr 0.01  accuracy 83.20 %  12.0 s",
+        "  epoch 1/3  loss 0.4123  lr 0.01  held out 83.2  12.0 s",
         "  epoch 2/3  loss 0.4000  lr 0.0001  10,321 images/s",
         "  epoch 3",
         "  accuracy 84.00 % (retrained)",
@@ -468,7 +468,7 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     text = told(Terminal())
     assert "━" in text
-    assert re.search(r"epoch 2/3 .*loss 0\.5100 lr 0\.02 accuracy 83\.20 %", text)
+    assert re.search(r"epoch 2/3 .*loss 0\.5100 lr 0\.02 held out 83\.2", text)
     assert "prefix module. [peeled]" in text
 
 
