@@ -14,7 +14,7 @@ import torch
 from compressor.errors import RecipeError
 
 SHARE = 0.01  # of the time that writing may take
-AT_LEAST = 10.0  # seconds between two, however cheap
+AT_LEAST = 10.0  # seconds between two in the middle of an epoch, however cheap
 
 
 class Checkpoint:
@@ -25,9 +25,14 @@ class Checkpoint:
         self._saved, self._cost = time.perf_counter(), 0.0
 
     @property
+    def is_cheap(self) -> bool:
+        """Whether writing now would take no more than its share of the time."""
+        return time.perf_counter() - self._saved > self._cost / SHARE
+
+    @property
     def is_due(self) -> bool:
-        """Whether it is time to write: what is lost by a kill is weighed against what writing costs."""
-        return time.perf_counter() - self._saved > max(AT_LEAST, self._cost / SHARE)
+        """Whether it is time to write although no epoch is over."""
+        return self.is_cheap and time.perf_counter() - self._saved > AT_LEAST
 
     def save(self, state: Callable[[], Mapping[str, object]]) -> None:
         """Write what `state()` gives; the old file stays whole until the new one is. Raises OSError."""

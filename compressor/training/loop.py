@@ -135,7 +135,7 @@ class Session:
         record |= judged(self.candidate, data)
         if self.best is not None:
             self.best.offer(record["held_out"], self.candidate, data.task.metric)
-        if checkpoint:
+        if checkpoint and (checkpoint.is_cheap or now.iterations == self.total):
             checkpoint.save(self.state)
         emit("epoch", {**record, "epochs": math.ceil(self.total / self.per_epoch), "stage": step.stage})
 

@@ -6,7 +6,7 @@ import copy
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -108,8 +108,13 @@ def test_frozen_parameters_are_trained() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("epochs_done", [1, 2, 3])
 def test_resumes_bit_for_bit(
-    tmp_path: Path, optimizer: Optimizer, precision: Literal["fp32", "bf16"], epochs_done: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    optimizer: Optimizer,
+    precision: Literal["fp32", "bf16"],
+    epochs_done: int,
 ) -> None:
+    monkeypatch.setattr("compressor.training.checkpoint.SHARE", math.inf)
     step, data = replace(STEP, optimizer=optimizer, precision=precision), toy_data()
     undisturbed = toy_net()
     expected = train(undisturbed, data, step, seed=2, emit=quiet).records
@@ -135,6 +140,22 @@ def test_resumes_bit_for_bit(
     assert told == list(range(epochs_done + 1, 4))
     assert [each["loss"] for each in records] == [each["loss"] for each in expected]
     assert same(resumed, undisturbed)
+
+
+def test_checkpoints_take_their_share_of_the_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 epochs that take as long as a checkpoint or less, hardly any is written, but the last one is."""
+    written = []
+    save = Checkpoint.save
+
+    def slow(self: Checkpoint, state: Callable[[], Mapping[str, object]]) -> None:
+        written.append(state()["progress"]["iterations"])  # type: ignore[index]
+        save(self, state)
+        self._cost = 3600.0
+
+    monkeypatch.setattr(Checkpoint, "save", slow)
+    step = replace(STEP, epochs=40)
+    train(toy_net(), toy_data(), step, seed=0, emit=quiet, checkpoint=Checkpoint(tmp_path / "state", "a"))
+    assert written == [5, 200]
 
 
 @pytest.mark.parametrize("at", [1, 4, 5, 7, 14])
