@@ -532,6 +532,10 @@ class Isometry:
     images: int
 
 
+Compared = Literal["answers", "layers before a choice by value"]
+"""what of an ONNX file was compared with PyTorch"""
+
+
 @dataclass(frozen=True, slots=True)
 class ExportedModel:
     """An ONNX file and how far its answers are from PyTorch's on the same inputs."""
@@ -543,6 +547,7 @@ class ExportedModel:
     max_abs_error: float
     ok: bool
     notes: tuple[str, ...] = ()  # what the exporter refused, and what was done instead
+    compared: Compared = "answers"
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,11 +88,13 @@ def export_onnx(
             raise ModelError("opset", path.name, f"the exporter wrote {version}, not {opset}", "set export.opset: auto")
         if notes:
             notes.append(f"exported by the {exporter} exporter with {'a free batch' if dynamic else 'batch 1'}")
+        if parity.compared != "answers":
+            notes.append(f"rounding decides what the model answers, so {parity.compared} were compared instead")
         publish(draft, path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     size = path.stat().st_size + sum(data.stat().st_size for data in external_files(path))
-    return ExportedModel(path, version, size, digest, parity.max_abs_error, parity.ok, tuple(notes))
+    return ExportedModel(path, version, size, digest, parity.max_abs_error, parity.ok, tuple(notes), parity.compared)
 
 
 def split(inputs: Sequence[Tensor], dynamic: bool) -> list[tuple[Tensor, ...]]:

@@ -50,6 +50,12 @@ def examine(path: Path) -> OnnxFile:
     return OnnxFile(path, digest, tuple(sorted({location(path, tensor) for tensor in outside(model)})))
 
 
+def has_free_batch(path: Path) -> bool:
+    """Whether the first dimension of its inputs has a name instead of a size."""
+    inputs = onnx.load(str(path), load_external_data=False).graph.input
+    return all(each.type.tensor_type.shape.dim[0].dim_param for each in inputs)
+
+
 def outside(model: ModelProto) -> Iterator[TensorProto]:
     """Every tensor whose data is in another file, in subgraphs and functions too."""
     for tensor in tensors(model.graph):

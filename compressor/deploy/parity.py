@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compressor.errors import VerificationFailed
+from compressor.core import Compared
+from compressor.deploy.agreement import RELATIVE_AT_MOST, Array, agree, peak
+from compressor.deploy.choices import before_choices
 from compressor.outputs import tensors
 
-Array = NDArray[Any]
-
-RELATIVE = 1e-4  # of each output's largest value
-CONDITION = 16.0  # times PyTorch's own float32 rounding error
-RELATIVE_AT_MOST = 1e-2  # however badly conditioned: beyond it a wrong file could hide
+NUDGE, NUDGES = 1e-6, 4  # of a layer's largest value, about what rounding does; how often that is tried
 
 
 class CannotRun(Exception):
@@ -33,10 +29,13 @@ class CannotRun(Exception):
 class Parity:
     max_abs_error: float
     ok: bool
+    compared: Compared = "answers"
 
 
 Inputs = Sequence[Tensor]
 """One batch, for each input of the module."""
+
+Answer = Callable[[nn.Module, Inputs], list[Array]]
 
 
 def answers(module: nn.Module, inputs: Inputs) -> list[Array]:
@@ -45,67 +44,106 @@ def answers(module: nn.Module, inputs: Inputs) -> list[Array]:
 
 
 def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Parity:
-    """Compare ONNX Runtime (CPU, default options) with the module in float32 on every batch and every output.
+    """Compare ONNX Runtime (CPU, default options) with the module in float32 on every batch and every output (see
+    agreement.py).
 
-    An output agrees when `max|onnx - torch| <= 1e-4 max|torch|`: relative to its own scale, since untrained networks
-    answer with anything from 1e-12 to 1e6. A badly conditioned network may miss that and still be exported right, so
-    then 16 times the module's own rounding error, measured against itself in float64, is allowed, up to 1 % of
-    max|torch|.
+    Where they disagree and the module's own answers hang on rounding, as a detector's do that keeps the best of many
+    boxes with equal scores, there is nothing to compare them with. Then `compared` is another: what the layers write
+    before the first choice by value.
     Raises CannotRun when ONNX Runtime refuses or answers in other shapes, VerificationFailed for NaN or infinity.
     """
-    try:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors come as exceptions; the library would print them as well
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise CannotRun(str(error)) from error
-    names = [node.name for node in session.get_outputs()]
-    taken = [node.name for node in session.get_inputs()]
+    session = _open(path)
+    names = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
     largest, ok = 0.0, True
-    exact: nn.Module | None = None
     for batch in batches:
-        reference = answers(module, batch)
-        try:
-            feed = {name: each.numpy() for name, each in zip(taken, batch, strict=True)}
-            found: list[Array] = session.run(None, feed)
-        except Exception as error:
-            raise CannotRun(f"batch {len(batch[0])}: {error}") from error
+        reference, found = answers(module, batch), _run(session, batch)
         shapes = [array.shape for array in reference]
         if [array.shape for array in found] != shapes:
-            raise CannotRun(f"batch {len(batch[0])}: shapes {[array.shape for array in found]} instead of {shapes}")
-        for place, (ours, theirs) in enumerate(zip(found, reference, strict=True)):
-            difference = max_difference(ours, theirs, f"{path.name}, output {names[place]}")
-            largest = max(largest, difference)
-            if difference > RELATIVE * peak(theirs):
-                exact = exact or copy.deepcopy(module).double()
-                allowed = CONDITION * rounding(exact, batch, theirs, place)
-                ok = ok and difference <= min(allowed, RELATIVE_AT_MOST * peak(theirs))
+            if not hangs_on_rounding(module, batch):
+                others = [array.shape for array in found]
+                raise CannotRun(f"batch {len(batch[0])}: shapes {others} instead of {shapes}")
+            ok = False
+            continue
+        difference, same = agree(found, reference, _exact(module, batch, answers), names)
+        largest, ok = max(largest, difference), ok and same
+    if not ok and any(hangs_on_rounding(module, batch) for batch in batches):
+        return _before_choices(path, module, batches) or Parity(largest, ok)
     return Parity(largest, ok)
 
 
-def peak(array: Array) -> float:
-    return float(np.abs(array.astype(np.float64)).max(initial=0.0))
+def hangs_on_rounding(module: nn.Module, batch: Inputs) -> bool:
+    """Whether other rounding, of 1e-6 of the largest value each layer writes, changes the number of answers, or an
+    answer by more than 1 % of the largest."""
+    reference = answers(module, batch)
+    with _rounding_otherwise(module):
+        for _ in range(NUDGES):
+            for ours, theirs in zip(answers(module, batch), reference, strict=True):
+                if ours.shape != theirs.shape or peak(ours - theirs) > RELATIVE_AT_MOST * peak(theirs):
+                    return True
+    return False
 
 
-def max_difference(found: Array, reference: Array, where: str) -> float:
-    """`max|found - reference|`. Raises VerificationFailed unless all values are finite."""
-    for who, array in (("PyTorch", reference), ("ONNX Runtime", found)):
-        if not np.isfinite(array).all():
-            bad = int(array.size - np.isfinite(array).sum())
-            raise VerificationFailed(
-                "non-finite numbers",
-                where,
-                f"{bad} of {array.size} values from {who} are NaN or infinite",
-                "check the weights, and the normalisation statistics, of the model",
-            )
-    return peak(found.astype(np.float64) - reference.astype(np.float64))
+@contextmanager
+def _rounding_otherwise(module: nn.Module) -> Iterator[None]:
+    random = torch.Generator().manual_seed(0)
 
+    def nudged(_: nn.Module, __: object, result: object) -> object:
+        if isinstance(result, Tensor) and result.is_floating_point() and result.numel():
+            return result + NUDGE * result.abs().max() * torch.randn(result.shape, generator=random)
+        return result
 
-def rounding(exact: nn.Module, batch: Inputs, reference: Array, place: int) -> float:
-    """How far the module's float32 output lies from its float64 output; 0 where it can't run in float64."""
+    handles = [each.register_forward_hook(nudged) for each in module.modules() if next(each.children(), None) is None]
     try:
-        truth = answers(exact, [each.double() if each.is_floating_point() else each for each in batch])[place]
-    except RuntimeError:
-        return 0.0
-    error = peak(reference - truth) if truth.shape == reference.shape else 0.0
-    return error if math.isfinite(error) else 0.0
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _before_choices(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Parity | None:
+    """What layers write before the first choice, in the file and in the module; None where that can't be told."""
+    with before_choices(path, module) as layers:
+        if layers is None:
+            return None
+        session = _open(layers.path)
+        largest, ok = 0.0, True
+        for batch in batches:
+            reference, found = layers.of(module, batch), _run(session, batch, layers.outputs)
+            if [array.shape for array in found] != [array.shape for array in reference]:
+                return None
+            names = [f"{path.name}, before a choice"] * len(found)
+            difference, same = agree(found, reference, _exact(module, batch, layers.of), names)
+            largest, ok = max(largest, difference), ok and same
+    return Parity(largest, ok, "layers before a choice by value")
+
+
+def _exact(module: nn.Module, batch: Inputs, answer: Answer) -> Callable[[], list[Array]]:
+    """The same in float64, computed when first asked for; empty where the module can't run in float64."""
+
+    @functools.cache
+    def exact() -> list[Array]:
+        doubled = [each.double() if each.is_floating_point() else each for each in batch]
+        try:
+            return answer(copy.deepcopy(module).double(), doubled)
+        except RuntimeError:
+            return []
+
+    return exact
+
+
+def _open(path: Path) -> onnxruntime.InferenceSession:
+    try:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors come as exceptions; the library would print them as well
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise CannotRun(str(error)) from error
+
+
+def _run(session: onnxruntime.InferenceSession, batch: Inputs, outputs: Sequence[str] | None = None) -> list[Array]:
+    try:
+        taken = [node.name for node in session.get_inputs()]
+        found: list[Array] = session.run(outputs, {name: each.numpy() for name, each in zip(taken, batch, strict=True)})
+    except Exception as error:
+        raise CannotRun(f"batch {len(batch[0])}: {error}") from error
+    return found

@@ -196,6 +196,7 @@ def assemble(
             "max_abs_error": finite(slim_onnx.max_abs_error),
             "dense_max_abs_error": finite(dense_onnx.max_abs_error),
             "ok": slim_onnx.ok and dense_onnx.ok,
+            "compared": slim_onnx.compared,
         },
         "bench": _bench(comparison),
         "layer_times": (times := layer_times(comparison)),

@@ -67,6 +67,7 @@ class OnnxRecord(TypedDict):
     max_abs_error: float | None
     dense_max_abs_error: float | None
     ok: bool
+    compared: str  # answers, or what lies before them where rounding decides which answers are given
 
 
 class IsometryRecord(TypedDict):

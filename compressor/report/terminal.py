@@ -72,7 +72,7 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
     yield (
         "ONNX",
         mark(onnx["ok"], "agrees", "DISAGREES").append(
-            f" with PyTorch; largest error {words.error(onnx['max_abs_error'])}; opset {onnx['opset']}",
+            f"{words.compared(onnx)}; largest error {words.error(onnx['max_abs_error'])}; opset {onnx['opset']}",
             "default",
         ),
     )

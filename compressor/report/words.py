@@ -9,6 +9,7 @@ from compressor.report.schema import (
     BenchRecord,
     IsometryRecord,
     MetricRecord,
+    OnnxRecord,
     QuantisedRecord,
     SparsityRecord,
     Trainability,
@@ -110,6 +111,11 @@ def ratio(value: float | None, bounds: Sequence[float] | None = None) -> str:
 def error(value: float | None) -> str:
     """A numerical error: '1.2e-13', '0', or 'not a number'."""
     return "not a number" if value is None else f"{value:.1e}" if value else "0"
+
+
+def compared(onnx: OnnxRecord) -> str:
+    """' with PyTorch', and in what, where it is not the answers."""
+    return " with PyTorch" + ("" if onnx["compared"] == "answers" else f" in the {onnx['compared']}")
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressor.deploy import onnx as export
 from compressor.deploy.onnx import export_onnx, split
+from compressor.deploy.onnx_file import has_free_batch
 from compressor.deploy.parity import check_parity
 from compressor.errors import ModelError, RecipeError, VerificationFailed
 from compressor.outputs import tensors
@@ -54,6 +55,7 @@ def test_file_says_what_it_is(tmp_path: Path, images: Tensor, capfd: pytest.Capt
     assert found.ok
     assert found.max_abs_error < 1e-5
     assert found.notes == ()
+    assert has_free_batch(path)
     model = onnx.load(path)
     assert {entry.key: entry.value for entry in model.metadata_props} == {"recipe": "abc", "exporter": "dynamo"}
     assert found.opset == next(each.version for each in model.opset_import if each.domain == "")
@@ -74,6 +76,7 @@ def test_file_says_what_it_is(tmp_path: Path, images: Tensor, capfd: pytest.Capt
 def test_fixed_batch_and_opset(tmp_path: Path, images: Tensor) -> None:
     found = export_onnx(net(), (images,), tmp_path / "m.onnx", opset=18, dynamic_batch=False, metadata={})
     assert (found.opset, found.ok) == (18, True)
+    assert not has_free_batch(found.path)
     assert onnx.load(found.path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
 
 

@@ -147,7 +147,10 @@ def prune(name: str, tell: Callable[[dict[str, Any]], None], *, onnx: bool, nati
             )
         if not exported.ok:
             return {"outcome": "parity", "error": f"{exported.max_abs_error:.1e}", "seconds": seconds}
-        return {"outcome": "ok", "seconds": seconds, "parity": exported.max_abs_error, "notes": exported.notes}
+        return {
+            "outcome": "ok", "seconds": seconds, "notes": exported.notes,
+            "parity": exported.max_abs_error, "compared": exported.compared,
+        }  # fmt: skip
     return {"outcome": "ok", "seconds": seconds}
 
 
