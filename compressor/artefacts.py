@@ -76,7 +76,7 @@ def write(
     digest = sha256(folder / WEIGHTS)
     write_json(folder / PLAN, plan_json(work.model, attributes, layers, weights_sha256=digest, packed=packed))
     write_text(folder / "recipe.yaml", recipe.to_yaml())
-    report["sparsity"] = zeros.record(work, recipe, exports.slim.path, comparisons)
+    report["sparsity"] = zeros.record(work, exports.slim.path, comparisons)
     report["int8"] = zeros.int8(work, exports.int8)
     report["batches"] = [bench(each, ("dense.onnx", "model.onnx")) for each in comparisons]
     write_page(report, journal.events, samples(comparisons[0] if comparisons else None), folder / "report.html")

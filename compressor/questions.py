@@ -116,7 +116,7 @@ def plan(
         "coverage": coverage(work.groups, held(work.groups, work.structure.cost)),
         "latency": _predicted(comparisons),
         "worth_it": _worth_it(comparisons, before.macs / after.macs, work.plan is not None),
-        "sparsity": zeros.predicted(work, recipe),
+        "sparsity": zeros.predicted(work, None if target is None else target.provider),
         "schedules": [_rates(step) for step in planned if isinstance(step, Train) and step.epochs],
     }
 

@@ -11,28 +11,34 @@ from compressor.deploy.onnx_file import examine
 from compressor.engine import Work, example
 from compressor.errors import ModelError, VerificationFailed
 from compressor.graph.cost import macs_by_weight
-from compressor.recipe import Recipe
 from compressor.report.schema import OnnxWeights, QuantisedRecord, SparseLayer, SparsityRecord
 from compressor.sparsity.onnx_rule import initializers
 from compressor.sparsity.outcome import Outcome
 from compressor.sparsity.support import RUNTIMES
 from compressor.sparsity.verdict import verdict
 
-MEASURED_WITH = {"local": "onnxruntime-cpu", "none": None}  # bench.target -> row of the table of runtimes
 
-
-def predicted(work: Work, recipe: Recipe) -> str | None:
-    """What the zeros will bring, in words; None for a model without."""
+def predicted(work: Work, provider: str | None) -> str | None:
+    """What the zeros will bring, in words; None for a model without. `provider`: what measures, None for nothing."""
     if work.sparse is None:
         return None
     macs = macs_by_weight(work.model.module, *example(work.model))
     layers = [layer for layer, _ in work.sparse.layers]
-    return verdict(work.sparse.sparsity, MEASURED_WITH[recipe.bench.target], layers, macs)
+    sparsity = work.sparse.sparsity
+    return verdict(sparsity, None if provider is None else _row(provider, sparsity.runtime), layers, macs)
 
 
-def record(work: Work, recipe: Recipe, onnx: Path, comparisons: Sequence[Comparison]) -> SparsityRecord | None:
+def _row(provider: str, planned: str) -> str:
+    """Of the table of runtimes. Which generation of devices TensorRT meets is the recipe's to say."""
+    short = provider.removesuffix("ExecutionProvider").lower()
+    if short == "tensorrt":
+        return planned if planned.startswith("tensorrt") else "tensorrt-ampere"
+    return next((each for each in (f"onnxruntime-{short}",) if each in RUNTIMES), "onnxruntime-other")
+
+
+def record(work: Work, onnx: Path, comparisons: Sequence[Comparison]) -> SparsityRecord | None:
     """For the report. Raises VerificationFailed where the ONNX file does not show what the module holds."""
-    words = predicted(work, recipe)
+    words = predicted(work, comparisons[0].provider if comparisons else None)
     if work.sparse is None or words is None:
         return None
     sparsity = work.sparse.sparsity

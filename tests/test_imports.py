@@ -36,7 +36,7 @@ ALLOWED = {
     "output": BASE,
     "gates": BASE | {"recipe", "report"},
     "stages": BASE | {"deploy", "engine", "journal", "models", "recipe", "training"},
-    "zeros": BASE | {"deploy", "engine", "graph", "recipe", "report", "sparsity"},
+    "zeros": BASE | {"deploy", "engine", "graph", "report", "sparsity"},
     "artefacts": BASE
     | {"engine", "gates", "graph", "journal", "models", "recipe", "report", "sparsity", "stages", "zeros"},
     "targets": BASE | {"deploy", "recipe"},

@@ -222,10 +222,16 @@ def test_plan_says_it_before_any_training(dense: LoadedModel, around: Surroundin
     assert plan["sparsity"].startswith("tensorrt-ampere: eligible: 6 of 8 layers with 99% of the MACs, expected at ")
     measured_here = read_recipe("2of4")
     _, mask = measured_here.method.steps(measured_here.selection(8))
-    said = zeros.predicted(perform(mask, begin(dense, replace(around, data=None)), around), measured_here)
-    assert said is not None
-    assert said.startswith("size only: no speed-up on this runtime (onnxruntime-cpu: ")
-    assert said.endswith(plan["sparsity"])
+    work = perform(mask, begin(dense, replace(around, data=None)), around)
+    for provider, row in (("cpu", "cpu"), ("CUDAExecutionProvider", "cuda"), ("xnnpack", "other")):
+        said = zeros.predicted(work, provider)
+        assert said is not None
+        assert said.startswith(f"size only: no speed-up on this runtime (onnxruntime-{row}: ")
+        assert said.endswith(plan["sparsity"])
+    on_tensorrt = zeros.predicted(work, "TensorrtExecutionProvider")
+    assert on_tensorrt is not None
+    assert on_tensorrt.startswith("tensorrt-ampere: eligible: 6 of 8 layers")
+    assert "trt_sparsity_enable: 1" in on_tensorrt
 
 
 def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def _tensorrt(seen: str) -> Support:
 RUNTIMES: dict[str, Support] = {
     "onnxruntime-cpu": Support(None, seen="zeros are multiplied like any other number"),
     "onnxruntime-cuda": Support(None, seen="zeros are multiplied like any other number"),
+    "onnxruntime-other": Support(None, seen="no provider but TensorRT is known to skip zeros"),
     "tensorrt-turing": Support(None, seen="no sparse tensor cores before compute capability 8.0"),
     "tensorrt-ampere": _tensorrt(
         "usually below 15 % on whole networks, nothing under 256 channels; dense kernels beside Q/DQ"

@@ -30,6 +30,8 @@ def verdict(sparsity: Sparsity, target: str | None, candidates: Sequence[Candida
     support = RUNTIMES[where]
     if support.uses(pattern):
         most = f"expected at most {expected_at_most(share, support.rule or pattern):.2f}x"
+        if where == target and where.startswith("tensorrt"):
+            most += " with the options trt_sparsity_enable: 1 and trt_fp16_enable: 1 of the target,"
         words.append(f"{where}: {reach}, {most} in {' or '.join(support.precisions)} ({support.seen}; {AS_OF})")
     else:
         words.append(f"{where}: no speed-up, it takes no {pattern} weights; {reach}")
