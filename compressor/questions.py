@@ -99,7 +99,7 @@ def plan(
                 with watch.started() as clock:
                     tell(clock.pair(start.model.module, work.model.module), journal)
             latency = expected(journal.events)
-            images = open_recipe_data(recipe, data, dense, journal)
+            images = open_recipe_data(recipe, data, dense, journal) if retrain else None
     before, after = count(dense.module, *example(dense)), count(work.model.module, *example(dense))
     cut = work.plan or PrunePlan({})
     planned = steps(recipe, round_to, retrain=retrain)
