@@ -14,6 +14,7 @@ from compressor.engine import Work, example
 from compressor.gates import judge
 from compressor.graph.cost import count
 from compressor.graph.coverage import held
+from compressor.graph.footprint import memory_of
 from compressor.graph.shrink import sizes
 from compressor.journal import Journal
 from compressor.models.checkpoint import sha256
@@ -42,7 +43,9 @@ def write(
     """Write weights, plan, resolved recipe and report; the report names every other file's SHA-256."""
     assert work.certificate is not None, "every method proves what it did"
     dense_cost, slim_cost = (count(each.model.module, *example(each.model)) for each in (start, work))
-    gates = judge(recipe, work.original, slim_cost, work.quality, comparisons, work.metric)
+    dense_memory, slim_memory = (memory_of(each.model.module, *example(each.model)) for each in (start, work))
+    taken = {"size": (exports.dense.bytes, exports.slim.bytes), "memory": (dense_memory, slim_memory)}
+    gates = judge(recipe, work.original, slim_cost, work.quality, comparisons, work.metric, taken)
     report = assemble(
         name=start.model.name,
         method=recipe.prune.method,

@@ -57,6 +57,26 @@ def one_image(size: ImageSize) -> tuple[Input, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """A convolution or linear layer as it runs on one input: all that its time depends on."""
+
+    op: str  # linear, conv1d to conv3d, conv_transpose1d to conv_transpose3d
+    inputs: int  # channels
+    outputs: int
+    places: tuple[int, ...]  # height and width of the input of a convolution; rows of a linear layer
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+
+    def resized(self, inputs: int, outputs: int) -> Layer:
+        """The same layer with other widths; in a depthwise convolution every channel stays its own group."""
+        depthwise = self.groups == self.inputs > 1
+        return replace(self, inputs=inputs, outputs=outputs, groups=inputs if depthwise else self.groups)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """All it takes to build the original architecture again, without its weights."""
 
@@ -199,6 +219,10 @@ class Selection:
     ratio: float | None = None
     macs: float | None = None
     params: float | None = None
+    size: float | None = None  # of the ONNX file
+    memory: float | None = None  # weights, and activations at their peak
+    latency: float | None = None  # on the target device
+    latency_ms: float | None = None
     scope: Scope = "local"
     round_to: int = 1
     or_finer: bool = False  # where that is too coarse for the target, halve it as often as it takes
@@ -208,6 +232,16 @@ class Selection:
     def asks(self) -> bool:
         """Whether channels are to go at all: anything but how is said."""
         return self != Selection(scope=self.scope, round_to=self.round_to, or_finer=self.or_finer, rules=self.rules)
+
+    @property
+    def timed(self) -> bool:
+        """Whether a device has to be asked."""
+        return self.latency is not None or self.latency_ms is not None
+
+    @property
+    def by_surface(self) -> bool:
+        """Whether widths are what costs least importance for the time, and not in one order of all channels."""
+        return self.timed and self.scope == "local"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -40,12 +41,14 @@ from compressor.core import (
 from compressor.errors import ModelError, TargetNotReached, VerificationFailed
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import TOLERANCE, certify, change, falls_silent
-from compressor.graph.choose import choose
+from compressor.graph.choose import choose, planned
 from compressor.graph.cost import count
 from compressor.graph.couple import Structure
+from compressor.graph.footprint import footprint_limits
 from compressor.graph.reorder import momentum_reordered
 from compressor.graph.score import scores
 from compressor.graph.shrink import kept_after, leaving, shrink, sliced
+from compressor.search import Stopwatch, widths_for_latency
 from compressor.sparsify import mask, permute, still_masked
 from compressor.sparsity.held import held
 from compressor.sparsity.outcome import Outcome
@@ -57,6 +60,9 @@ from compressor.training.initialise import orthogonalise, reinitialise
 from compressor.training.loop import Trained, train
 from compressor.training.penalise import Penalised
 from compressor.training.recalibrate import recalibrate
+
+if TYPE_CHECKING:
+    from compressor.core import FloatArray
 
 RETRAINING = "retraining"
 
@@ -71,6 +77,8 @@ class Surroundings:
     checkpoints: Path  # a folder for the state of each training
     identity: str  # of this run; checkpoints of another one are not continued
     train: Callable[..., Trained] = train  # or what does the same with several processes
+    stopwatch: Stopwatch | None = None  # of the target device
+    settled: tuple[Mapping[str, int], ...] = ()  # widths found before, of a run that is resumed: by step, by group
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +176,28 @@ def _choose(step: Choose, work: Work, around: Surroundings) -> Work:
 
 def _chosen(step: Choose, work: Work, around: Surroundings) -> Work:
     graded = scores(work.model.module, work.groups, step.criterion)
-    plan, groups = choose(work.groups, graded, step.selection, work.structure.cost, work.original)
+    if step.selection.timed:
+        return _chosen_by_time(step, work, graded, around)
+    limits = footprint_limits(step.selection, work.structure, work.original)
+    plan, groups = choose(work.groups, graded, step.selection, work.structure.cost, work.original, limits)
     if plan.round_to != step.selection.round_to:
         coarse = f"multiples of {step.selection.round_to} are too coarse for the target"
         around.emit("note", {"text": f"{coarse}: widths are multiples of {plan.round_to}"})
+    return replace(work, plan=plan, groups=groups)
+
+
+def _chosen_by_time(step: Choose, work: Work, graded: Mapping[str, FloatArray], around: Surroundings) -> Work:
+    """Widths for a latency on the target device; those found before where this run is resumed."""
+    assert around.stopwatch is not None, "a latency target needs a device"
+    number = sum(each.startswith("Choose") for each in work.log)
+    if number < len(around.settled):
+        plan, groups = planned(work.groups, graded, around.settled[number], step.selection.rules)
+    else:
+        found = widths_for_latency(
+            step.selection, work.model.module, work.structure, work.groups, graded, work.original,
+            stopwatch=around.stopwatch, emit=around.emit,
+        )  # fmt: skip
+        plan, groups = found.plan, found.groups
     return replace(work, plan=plan, groups=groups)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from compressor.core import Comparison, Cost, Metric
 from compressor.errors import (
@@ -24,19 +25,28 @@ def judge(
     quality: Mapping[str, float],
     comparisons: Sequence[Comparison],
     metric: Metric | None,
+    taken: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> list[Gate]:
     """One entry for each target and gate of the recipe. What was measured counts by the worse end of its interval.
 
     `quality`: stage -> `metric` on the test set, in order; None where there was no data to measure it on.
+    `taken`: bytes of `size` (the files) and `memory`, dense and slim.
     """
-    target, gates = recipe.prune.target, recipe.gates
+    target, gates = recipe.selection(1), recipe.gates
     verdicts: list[Gate] = []
-    for name, share in (("macs", target.macs), ("params", target.params)) if target else ():
+    for name, share in (("macs", target.macs), ("params", target.params)):
         if share is not None:
             found = getattr(slim, name) / getattr(original, name)
             verdicts.append(
                 _gate(f"target {name}", f"at most {share:.1%} of the original", f"{found:.1%}", found <= share)
             )
+    for name, share in (("size", target.size), ("memory", target.memory)):
+        if share is not None:
+            dense_bytes, slim_bytes = taken[name]
+            left = slim_bytes / dense_bytes
+            asked = f"at most {share:.1%} of the original"
+            verdicts.append(_gate(f"target {name}", asked, f"{left:.1%}", left <= share))
+    verdicts += _latency_targets(recipe, comparisons)
     if gates.accuracy_drop is not None:
         unit = "points" if metric is None or metric.unit == "%" else f"% of {metric.name}"
         if metric is not None and "dense" in quality:
@@ -59,6 +69,21 @@ def _latency_gates(gates: Gates, comparisons: Sequence[Comparison]) -> Iterator[
             found = f"{first.b.p50:.4g} ms [{low:.4g}, {high:.4g}]" if first.stable else first.verdict
             ok = first.stable and high <= gates.latency_ms
             yield _gate("latency_ms", f"at most {gates.latency_ms:.4g} ms", found, ok)
+
+
+def _latency_targets(recipe: Recipe, comparisons: Sequence[Comparison]) -> Iterator[Gate]:
+    """By the median of all runs, at the first batch size."""
+    target, unstable = recipe.selection(1), ""
+    for first in comparisons[:1]:
+        assert first.b is not None, "dense and slim are compared"
+        unstable = "" if first.stable else f" ({first.verdict})"
+        if target.latency is not None:
+            share = first.b.p50 / first.a.p50
+            asked = f"at most {target.latency:.1%} of the original"
+            yield _gate("target latency", asked, f"{share:.1%}{unstable}", share <= target.latency)
+        if target.latency_ms is not None:
+            asked = f"at most {target.latency_ms:.4g} ms"
+            yield _gate("target latency_ms", asked, f"{first.b.p50:.4g} ms{unstable}", first.b.p50 <= target.latency_ms)
 
 
 def worsening(metric: Metric, dense: float, slim: float) -> float:
@@ -87,6 +112,8 @@ def _error(gate: Gate) -> CompressorError:
         return AccuracyGateFailed(
             "accuracy gate failed", where, found, "retrain longer, prune less, or loosen the gate"
         )
+    if gate["name"].startswith("target latency") and "unstable" in gate["found"]:
+        return MeasurementUnstable("target not judged", where, found, "measure on an idle machine, or longer")
     if gate["name"] not in ("speedup", "latency_ms"):
         return TargetNotReached("target not reached", where, found, "ask for more to remain")
     if gate["found"].startswith("unstable"):

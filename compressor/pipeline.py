@@ -15,7 +15,18 @@ from compressor.journal import Journal
 from compressor.output import CHECKPOINTS, JOURNAL, assembled
 from compressor.recipe import Recipe
 from compressor.report.schema import Report
-from compressor.stages import export_both, find, identify, load, measure, open_recipe_data, rounding, steps
+from compressor.stages import (
+    export_both,
+    find,
+    identify,
+    load,
+    measure,
+    open_recipe_data,
+    rounding,
+    settled,
+    steps,
+    stopwatch,
+)
 from compressor.targets import open_target
 from compressor.training.loop import Trained, train
 
@@ -45,7 +56,9 @@ def compress(
         images = open_recipe_data(recipe, data, dense, journal)
         round_to = rounding(recipe, target, journal)
         identity = identify(recipe, round_to, dense, images)
-        around = Surroundings(images, recipe.seed, journal, folder / CHECKPOINTS, identity, trainer or train)
+        watch, found = stopwatch(recipe, target, dense, journal), settled(journal)
+        state = folder / CHECKPOINTS
+        around = Surroundings(images, recipe.seed, journal, state, identity, trainer or train, watch, found)
         start = work = begin(dense, around)
         for step in steps(recipe, round_to, retrain=images is not None):
             work = perform(step, work, around)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ from torch import nn
 
 from compressor import zeros
 from compressor.artefacts import REPORT
-from compressor.core import Comparison, Emit, Pattern, Permute, PrunePlan, Train
+from compressor.core import Emit, Pattern, Permute, PrunePlan, Train
 from compressor.deploy.latency import compare
 from compressor.deploy.onnx import split
 from compressor.deploy.onnx_file import has_free_batch
@@ -26,18 +26,20 @@ from compressor.graph.analyse import analyse
 from compressor.graph.certificate import equals_scattered
 from compressor.graph.cost import count
 from compressor.graph.coverage import held
+from compressor.graph.footprint import memory_of
 from compressor.journal import Journal
 from compressor.models.build import build
 from compressor.models.checkpoint import sha256
 from compressor.models.folder import PLAN, WEIGHTS, load_folder, read_record
 from compressor.models.source import load_model
+from compressor.prospects import expected, kept_share, least, risk, tell, worth_it
 from compressor.recipe import Recipe
 from compressor.report.record import bench as bench_record
 from compressor.report.record import sizes
-from compressor.report.schema import Bench, Check, Inspect, OnnxWeights, Plan, PredictedLatency, Rates, Verify
+from compressor.report.schema import Bench, Check, Inspect, OnnxWeights, Plan, Rates, Verify
 from compressor.report.widths import coverage
 from compressor.sparsity.pattern import holds
-from compressor.stages import export_both, find_recipe_data, load, measure, rounding, steps
+from compressor.stages import find_recipe_data, load, open_recipe_data, rounding, steps, stopwatch
 from compressor.targets import open_target
 
 MODEL = "model.onnx"
@@ -78,23 +80,28 @@ def inspect_onnx(path: Path) -> OnnxWeights:
 def plan(
     source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, emit: Emit, targets: Path | None = None
 ) -> Plan:
-    """What a run would do and bring, without training: the cut is made on a copy and measured on the target."""
+    """What a run would do and bring, without training: the cut is made on a copy and timed on the target.
+
+    A target of latency is answered by the cost surface alone; what meets other targets is measured.
+    """
     target = open_target(recipe.bench.target, recipe.bench.threads, file=targets)
     retrain = find_recipe_data(recipe, data) is not None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with Journal(folder / "run.jsonl", emit) as journal:
             dense = load(source, recipe, trust_pickle, journal)
-            around = Surroundings(None, recipe.seed, journal, folder / "unused", "")
+            watch = stopwatch(recipe, target, dense, journal, rounds=0)
+            around = Surroundings(None, recipe.seed, journal, folder / "unused", "", stopwatch=watch)
             start = work = begin(dense, around)
             round_to = rounding(recipe, target, journal)
             for step in steps(recipe, round_to, retrain=False):
                 if not isinstance(step, Train | Permute):  # another order changes neither cost nor speed
                     work = perform(step, work, around)
-            comparisons: tuple[Comparison, ...] = ()
-            if target is not None:
-                exports = export_both(start, work, recipe, None, folder, journal)
-                comparisons = measure(exports, recipe, target, None, journal)
+            if watch is not None and not recipe.selection(round_to).timed:
+                with watch.started() as clock:
+                    tell(clock.pair(start.model.module, work.model.module), journal)
+            latency = expected(journal.events)
+            images = open_recipe_data(recipe, data, dense, journal) if retrain else None
     before, after = count(dense.module, *example(dense)), count(work.model.module, *example(dense))
     cut = work.plan or PrunePlan({})
     planned = steps(recipe, round_to, retrain=retrain)
@@ -114,8 +121,15 @@ def plan(
         ],
         "frozen": [{"name": each.name, "reason": each.frozen} for each in work.groups if each.frozen],
         "coverage": coverage(work.groups, held(work.groups, work.structure.cost)),
-        "latency": _predicted(comparisons),
-        "worth_it": _worth_it(comparisons, before.macs / after.macs, work.plan is not None),
+        "latency": latency,
+        "memory": {
+            "dense": memory_of(dense.module, *example(dense)),
+            "slim": memory_of(work.model.module, *example(dense)),
+        },
+        "least": least(start.structure),
+        "risk": None if images is None else risk(start, work, images),
+        "kept": kept_share(start, work),
+        "worth_it": worth_it(latency, before.macs / after.macs, work.plan is not None),
         "sparsity": zeros.predicted(work, None if target is None else target.provider),
         "schedules": [_rates(step) for step in planned if isinstance(step, Train) and step.epochs],
     }
@@ -228,22 +242,6 @@ def _hash_check(path: Path, digest: str | None) -> Check:
 
 def _check(name: str, ok: bool, detail: str) -> Check:
     return {"name": name, "ok": ok, "detail": detail}
-
-
-def _predicted(comparisons: Sequence[Comparison]) -> PredictedLatency | None:
-    for first in comparisons[:1]:
-        if first.b is not None and first.ratio is not None:
-            return {"dense_ms": first.a.p50, "slim_ms": first.b.p50, "ratio": first.ratio}
-    return None
-
-
-def _worth_it(comparisons: Sequence[Comparison], macs_ratio: float, cut: bool) -> str:
-    if not cut:
-        measured = f"{comparisons[0].verdict} on {comparisons[0].target}" if comparisons else "not measured"
-        return f"{measured}: no channel goes, so that only a runtime which skips zeros can gain"
-    if not comparisons:
-        return f"not measured: MACs fall {macs_ratio:.2f}x, which need not show on a device"
-    return f"{comparisons[0].verdict} on {comparisons[0].target}, at {macs_ratio:.2f}x fewer MACs"
 
 
 def _asked(recipe: Recipe) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from compressor.errors import ModelError, RecipeError, VerificationFailed
 from compressor.journal import Journal
 from compressor.models.source import load_model
 from compressor.recipe import Recipe
+from compressor.stopwatch import DeviceStopwatch
 from compressor.training.data import open_data
 from compressor.training.evaluate import BATCH_SIZE
 from compressor.training.evaluate import measure as evaluate
@@ -32,6 +33,8 @@ from compressor.training.find import check_paths, infer_source, is_source
 from compressor.training.tasks import open_task
 
 WITHOUT_TARGET = 8  # channels; what most runtimes reward, when there is no device to ask
+COARSEST = 32
+ROUNDS = 8  # whole models that are measured for a latency target, at the most
 PARITY_IMAGES = 16
 TIMED_IMAGES = 8
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 64  # that the ranges of int8 activations are taken from
@@ -151,6 +154,8 @@ def rounding(recipe: Recipe, target: Target | None, journal: Journal) -> int:
     asked: int | Literal["auto"] = recipe.prune.round_to
     if asked != "auto":
         return asked
+    if recipe.selection(COARSEST).by_surface:
+        return COARSEST  # the surface tells of each layer what it rewards
     if target is None:
         return WITHOUT_TARGET
     about: dict[str, object] = {"target": target.name, "provider": target.provider, "threads": target.threads}
@@ -163,6 +168,30 @@ def rounding(recipe: Recipe, target: Target | None, journal: Journal) -> int:
     journal("rounding", {**about, "round_to": found})
     journal("note", {"text": f"target {target.name} rewards widths that are multiples of {found}"})
     return found
+
+
+def stopwatch(
+    recipe: Recipe, target: Target | None, dense: LoadedModel, journal: Journal, *, rounds: int = ROUNDS
+) -> DeviceStopwatch | None:
+    """What latency targets are met against: the files of the run itself, at the first batch size it measures.
+
+    A batch of one is exported as such: a free batch takes the exporter three times as long, and no less time to run.
+    """
+    if target is None:
+        return None
+    batch = recipe.bench.batch[0]
+
+    def export(module: nn.Module, path: Path) -> None:
+        opset = None if recipe.export.opset == "auto" else recipe.export.opset
+        export_onnx(module, example(dense, images=2), path, opset=opset, dynamic_batch=batch > 1, metadata={})
+
+    return DeviceStopwatch(target, batch, rounds, export, journal)
+
+
+def settled(journal: Journal) -> tuple[Mapping[str, int], ...]:
+    """Widths that an earlier part of this run found for a latency: measured again, they would be others."""
+    kept = [event["kept"] for event in journal.events if event["event"] == "widths"]
+    return tuple({str(name): int(width) for name, width in each.items()} for each in kept if isinstance(each, dict))
 
 
 def steps(recipe: Recipe, round_to: int, *, retrain: bool) -> tuple[Step, ...]:

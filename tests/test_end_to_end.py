@@ -237,3 +237,27 @@ def test_plan_and_inspect_answer_without_writing_anything(tmp_path: Path) -> Non
     assert info["params"] == 75_002
     assert info["coverage"]["prunable_macs_percent"] > 90
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.long
+def test_a_latency_is_met_by_measurement(tmp_path: Path) -> None:
+    """Exit code 9 is a machine too busy to say; then the search at least says what it measured."""
+    done = run(
+        "cifar:resnet20", "-r", "l1", "-o", "out", "--json", "--set", "prune.target={latency: 60%, params: 90%}",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode in (0, 9), done.stderr
+    report = json.loads(done.stdout)
+    gates = {gate["name"]: gate for gate in report["gates"]}
+    assert gates["target params"]["ok"]
+    if done.returncode == 0:
+        assert report["slim"]["latency_ms"]["p50"] <= 0.6 * report["dense"]["latency_ms"]["p50"]
+    rounds = [json.loads(line) for line in (tmp_path / "out" / "run.jsonl").read_text().splitlines()]
+    fills = [each["fill"] for each in rounds if each["event"] == "latency"]
+    assert any(fill <= 1 for fill in fills)
+
+
+def test_a_latency_needs_a_device(tmp_path: Path) -> None:
+    done = run("cifar:resnet8", "-r", "l1", "--target", "none", "--set", "prune.target={latency: 60%}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "a device to measure on" in done.stderr

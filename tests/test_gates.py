@@ -94,3 +94,31 @@ def test_the_gate_of_another_metric_is_told_in_its_own_words() -> None:
     error = metric("m", higher_is_better=False)
     (*_, gate) = judge(recipe, Cost(100, 1000), HALF, {"dense": 0.5, "after retraining": 0.6}, [], error)
     assert (gate["asked"], gate["found"], gate["ok"]) == ("at most 10.00 % of it", "20.00 % of it", False)
+
+
+@pytest.mark.parametrize(
+    ("target", "measured", "error"),
+    [
+        ("{latency: 50%}", comparison(2.0, 2.1), TargetNotReached),  # medians are both 1 ms
+        ("{latency: 50%}", comparison(2.0, 2.1, stable=False), MeasurementUnstable),
+        ("{latency_ms: 1.0}", comparison(1.0, 1.1), None),
+        ("{latency_ms: 0.99}", comparison(1.0, 1.1), TargetNotReached),
+        ("{latency_ms: 1.0, params: 49%}", comparison(1.0, 1.1), TargetNotReached),
+    ],
+)
+def test_targets_of_latency_are_judged_by_the_medians(target: str, measured: Comparison, error: Any) -> None:
+    made = report(f"prune.target={target}", slim=HALF, accuracy=ACCURATE, measured=[measured])
+    if error is None:
+        assert close(made) is made
+        return
+    with pytest.raises(error):
+        close(made)
+
+
+@pytest.mark.parametrize("name", ["size", "memory"])
+def test_targets_of_bytes_are_judged_by_what_was_taken(name: str) -> None:
+    recipe = read_recipe("quickstart", [f"prune.target={{{name}: 50%}}"])
+    original = Cost(params=100, macs=1000)
+    for slim, ok in ((50, True), (51, False)):
+        (gate,) = judge(recipe, original, HALF, ACCURATE, [], None, {name: (100, slim)})
+        assert gate["ok"] is ok

@@ -31,17 +31,20 @@ ALLOWED = {
     "recipe": BASE | {"methods"},
     "report": BASE,
     "sparsify": BASE | {"graph", "sparsity"},
-    "engine": BASE | {"graph", "sparsify", "sparsity", "training"},
+    "search": BASE | {"graph"},
+    "engine": BASE | {"graph", "search", "sparsify", "sparsity", "training"},
+    "stopwatch": BASE | {"deploy", "graph", "search"},
     "journal": BASE,
     "output": BASE,
     "gates": BASE | {"recipe", "report"},
-    "stages": BASE | {"deploy", "engine", "journal", "models", "recipe", "training"},
+    "stages": BASE | {"deploy", "engine", "journal", "models", "recipe", "stopwatch", "training"},
     "zeros": BASE | {"deploy", "engine", "graph", "report", "sparsity"},
     "artefacts": BASE
     | {"engine", "gates", "graph", "journal", "models", "recipe", "report", "sparsity", "stages", "zeros"},
     "targets": BASE | {"deploy", "recipe"},
     "pipeline": BASE
     | {"artefacts", "engine", "gates", "journal", "output", "recipe", "report", "stages", "targets", "training"},
+    "prospects": BASE | {"engine", "graph", "methods", "report", "search", "training"},
     "questions": BASE
     | {
         "artefacts",
@@ -50,6 +53,7 @@ ALLOWED = {
         "graph",
         "journal",
         "models",
+        "prospects",
         "recipe",
         "report",
         "sparsity",

@@ -208,10 +208,10 @@ FAULTS = [
     (
         "{macs: 50%}",
         "{}",
-        "r.yaml:4:11: prune.target is an empty block; allowed: ratio, or one or more of macs, params",
+        "r.yaml:4:11: prune.target is an empty block; allowed: ratio, or one or more of macs, params, size, memory, ",
     ),
-    ("{macs: 50%}", "50%", "r.yaml:4:11: prune.target is '50%'; write it as a block of: ratio, macs, params"),
-    ("{macs: 50%}", "{latency: 50%}", "r.yaml:4:12: prune.target.latency is not a key; allowed: ratio, macs, params"),
+    ("{macs: 50%}", "50%", "r.yaml:4:11: prune.target is '50%'; write it as a block of: ratio, macs, params, "),
+    ("{macs: 50%}", "{energy: 50%}", "r.yaml:4:12: prune.target.energy is not a key; allowed: ratio, macs, params, "),
     ("{macs: 50%}", "{mac: 50%}", "r.yaml:4:12: prune.target.mac is not a key; did you mean macs? "),
     (
         "50%",

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compressor.core import ChannelGroup, Cost, PrunePlan, Scope, Selection
+from compressor.core import ChannelGroup, Cost, LayerRule, PrunePlan, Scope, Selection
 from compressor.errors import TargetNotReached
+from compressor.graph.allot import Limit, allot
 from compressor.graph.cost import CostModel
 from compressor.graph.layer_rules import frozen_by, ratio_of
 
@@ -27,10 +28,15 @@ def choose(
     selection: Selection,
     cost: CostModel,
     original: Cost,
+    limits: Sequence[Limit] = (),
+    rewarded: Callable[[Sequence[ChannelGroup], int], IntArray] | None = None,
 ) -> tuple[PrunePlan, tuple[ChannelGroup, ...]]:
-    """The plan, and the groups with those marked that the recipe froze.
+    """The plan, and the groups with those marked that the recipe froze. `limits` hold beside the selection's shares.
 
-    Channels are put in one order of removal: by rank within the group over its size (scope local), by score (scope
+    With `rewarded`, what the target device rewards (see CostSurface), and scope local, groups lose channels as
+    `allot` says. In all other cases:
+
+    channels are put in one order of removal: by rank within the group over its size (scope local), by score (scope
     global), or by rank among the channels of all groups made alike over their number (scope isomorphic: Fang et al.,
     Isomorphic Pruning for Vision Models, ECCV 2024, arXiv:2407.04616); ties go by index. The shortest run from the
     front that meets the target goes; channels at its end come back where the target allows it. Widths are rounded
@@ -48,10 +54,16 @@ def choose(
     order = _order(groups, free, scores, selection.scope)
     by_ratio = None if selection.ratio is None else _by_ratio(groups, free, start_G, order, selection)
     removed_G, round_to = np.zeros_like(start_G), selection.round_to
+    bounds = [*_limits(selection, cost, original), *limits]
+    fits = _fitting(bounds)
     while True:
         rounding = _Rounding(groups, round_to)
-        if by_ratio is None:
-            fits = _fitting(selection, cost, original)
+        if by_ratio is None and rewarded is not None and selection.by_surface:
+            free_G = np.isin(np.arange(len(groups)), free)
+            unit_G = rewarded(groups, round_to) if selection.or_finer else rounding.unit_G
+            removed_G = allot(groups, scores, start_G, free_G, unit_G, bounds)
+            enough = fits(removed_G)
+        elif by_ratio is None:
             removed_G = _meet(start_G, order, rounding, fits)
             enough = fits(removed_G)
         else:
@@ -61,7 +73,7 @@ def choose(
             break
         round_to //= 2
     if by_ratio is None and not enough:
-        raise _out_of_reach(selection, cost.cost(removed_G), original)
+        raise _out_of_reach(bounds, removed_G)
     kept = {
         group.name: _keep_best(scores[group.name], gone)
         for group, gone in zip(groups, removed_G.tolist(), strict=True)
@@ -117,19 +129,39 @@ def _after(start_G: IntArray, taken: IntArray) -> IntArray:
     return start_G + np.bincount(taken, minlength=len(start_G))
 
 
-def _fitting(selection: Selection, cost: CostModel, original: Cost) -> Callable[[IntArray], bool]:
-    """Whether every target holds after removing so many channels from each group."""
+def planned(
+    groups: Sequence[ChannelGroup],
+    scores: Mapping[str, FloatArray],
+    widths: Mapping[str, int],
+    rules: Sequence[LayerRule],
+) -> tuple[PrunePlan, tuple[ChannelGroup, ...]]:
+    """The plan that keeps so many channels of these groups, as `choose` would have given it."""
+    groups = frozen_by(groups, rules)
+    sizes = {group.name: group.size for group in groups}
+    if not widths.keys() <= sizes.keys():
+        found = "widths found before are of other groups"
+        raise TargetNotReached("target not reachable", "prune.target", found, "start afresh, without --resume")
+    kept = {name: _keep_best(scores[name], sizes[name] - width) for name, width in widths.items()}
+    return PrunePlan(kept), groups
 
-    def fits(removed_G: IntArray) -> bool:
-        found = cost.cost(removed_G)
-        return all(getattr(found, name) <= share * getattr(original, name) for name, share in _shares(selection))
 
-    return fits
+def _limits(selection: Selection, cost: CostModel, original: Cost) -> list[Limit]:
+    """At most so much of the original's multiply-adds and parameters."""
 
+    def limit(name: str, share: float) -> Limit:
+        def value(removed_MG: IntArray) -> FloatArray:
+            return np.array([getattr(cost.cost(removed_G), name) for removed_G in removed_MG], dtype=np.float64)
 
-def _shares(selection: Selection) -> list[tuple[str, float]]:
+        whole = getattr(original, name)
+        return Limit(name, value, share * whole, whole)
+
     asked = {"macs": selection.macs, "params": selection.params}
-    return [(name, share) for name, share in asked.items() if share is not None]
+    return [limit(name, share) for name, share in asked.items() if share is not None]
+
+
+def _fitting(limits: Sequence[Limit]) -> Callable[[IntArray], bool]:
+    """Whether every limit holds after removing so many channels from each group."""
+    return lambda removed_G: all(float(limit.value(removed_G[None])[0]) <= limit.most for limit in limits)
 
 
 def _meet(start_G: IntArray, order: IntArray, rounding: _Rounding, fits: Callable[[IntArray], bool]) -> IntArray:
@@ -151,10 +183,11 @@ def _meet(start_G: IntArray, order: IntArray, rounding: _Rounding, fits: Callabl
     return removed_G
 
 
-def _out_of_reach(selection: Selection, least: Cost, original: Cost) -> TargetNotReached:
+def _out_of_reach(limits: Sequence[Limit], least_G: IntArray) -> TargetNotReached:
     found = " and ".join(
-        f"{name} {getattr(least, name) / getattr(original, name):.1%} at the least, asked for {share:.1%}"
-        for name, share in _shares(selection)
+        f"{limit.name} {float(limit.value(least_G[None])[0]) / limit.original:.1%} at the least, "
+        f"asked for {limit.most / limit.original:.1%}"
+        for limit in limits
     )
     todo = "ask for more to remain, set prune.round_to: 1, or free frozen layers (see inspect)"
     return TargetNotReached("target not reachable", "prune.target", found, todo)
@@ -166,15 +199,15 @@ class _Rounding:
     def __init__(self, groups: Sequence[ChannelGroup], round_to: int) -> None:
         self._size_G = np.array([group.size for group in groups], dtype=np.int64)
         entries = [next((slot.positions.shape[1] for slot in group.writers()), 1) for group in groups]
-        self._unit_G = np.array([round_to // math.gcd(round_to, each) for each in entries], dtype=np.int64)
+        self.unit_G = np.array([round_to // math.gcd(round_to, each) for each in entries], dtype=np.int64)
 
     def __call__(self, removed_G: IntArray) -> IntArray:
-        kept_G = -(-(self._size_G - removed_G) // self._unit_G) * self._unit_G
+        kept_G = -(-(self._size_G - removed_G) // self.unit_G) * self.unit_G
         return np.where(removed_G > 0, self._size_G - np.minimum(kept_G, self._size_G), 0)
 
     def one_less(self, index: int, removed: int) -> int:
         """The next smaller number of removed channels of a group that keeps its width rounded."""
-        size, unit = int(self._size_G[index]), int(self._unit_G[index])
+        size, unit = int(self._size_G[index]), int(self.unit_G[index])
         return max(0, size - ((size - removed) // unit + 1) * unit)
 
 

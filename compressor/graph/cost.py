@@ -74,50 +74,72 @@ class CostModel:
 
     def of(self, plan: PrunePlan) -> Cost:
         """Cost after a plan."""
-        gone = [int((~plan.kept[name]).sum()) if name in plan.kept else 0 for name in self.groups]
-        return self.cost(np.array(gone, dtype=np.int64))
+        return self.cost(removed_by(self.groups, plan))
 
     def least(self, groups: Sequence[ChannelGroup]) -> Cost:
         """Cost after removing all but one channel of every group that is not frozen."""
         return self.cost(np.array([0 if group.frozen else group.size - 1 for group in groups], dtype=np.int64))
 
 
+def removed_by(groups: Sequence[str], plan: PrunePlan) -> IntArray:
+    """Channels that a plan takes from each of these groups."""
+    gone = [int((~plan.kept[name]).sum()) if name in plan.kept else 0 for name in groups]
+    return np.array(gone, dtype=np.int64)
+
+
+class Sizes:
+    """Sizes as they are met: each prunable dimension and each fixed number gets one place."""
+
+    def __init__(self, groups: Sequence[ChannelGroup], group_of: IntArray) -> None:
+        self._groups, self._group_of = groups, group_of
+        self._sizes: list[int] = []
+        self._entries: list[FloatArray] = []
+        self._known: dict[int | tuple[str, int], int] = {}
+
+    def index(self, dim: Dim | None, size: int) -> int:
+        key = size if dim is None else dim.owner or id(dim)
+        if key not in self._known:
+            self._known[key] = len(self._sizes)
+            self._sizes.append(size)
+            of = np.empty(0, dtype=np.int64) if dim is None else self._group_of[dim.atoms]
+            per_group = np.bincount(of[of >= 0], minlength=len(self._groups))
+            widths = np.array([group.size for group in self._groups] or [1])
+            self._entries.append(per_group / widths[: len(per_group)])
+        return self._known[key]
+
+    def base_D(self) -> IntArray:
+        return np.array(self._sizes, dtype=np.int64)
+
+    def entries_DG(self) -> FloatArray:
+        return np.stack(self._entries) if self._entries else np.zeros((0, len(self._groups)))
+
+    def table(self, rows: list[list[int]]) -> IntArray:
+        """Rows of places, padded with the place behind the last, a factor of one."""
+        width = max((len(row) for row in rows), default=0)
+        filled = [row + [len(self._sizes)] * (width - len(row)) for row in rows]
+        return np.array(filled, dtype=np.int64).reshape(len(rows), width)
+
+
 def cost_model(
     module: nn.Module, provenance: Provenance, groups: Sequence[ChannelGroup], group_of: IntArray
 ) -> CostModel:
     """Build the model from a walked trace; `group_of`: atom -> index of its group or -1."""
-    sizes: list[int] = []
-    entries: list[FloatArray] = []
-    known: dict[int | tuple[str, int], int] = {}
-
-    def index(dim: Dim | None, size: int) -> int:
-        key = size if dim is None else dim.owner or id(dim)
-        if key not in known:
-            known[key] = len(sizes)
-            sizes.append(size)
-            of = np.empty(0, dtype=np.int64) if dim is None else group_of[dim.atoms]
-            per_group = np.bincount(of[of >= 0], minlength=len(groups))
-            entries.append(per_group / np.array([group.size for group in groups] or [1])[: len(per_group)])
-        return known[key]
-
+    sizes = Sizes(groups, group_of)
     parameters = {name: parameter.shape for name, parameter in module.named_parameters()}
     touched = [name for name in provenance.parameters if name in parameters]
     tensors = [
-        [index(dim, size) for dim, size in zip(provenance.parameters[name], parameters[name], strict=True)]
+        [sizes.index(dim, size) for dim, size in zip(provenance.parameters[name], parameters[name], strict=True)]
         for name in touched
     ]
-    weights = [[index(dim, size) for dim, size in zip(use.dims, use.sizes, strict=True)] for use in provenance.weights]
+    weights = [
+        [sizes.index(dim, size) for dim, size in zip(use.dims, use.sizes, strict=True)] for use in provenance.weights
+    ]
     return CostModel(
         groups=tuple(group.name for group in groups),
-        base_D=np.array(sizes, dtype=np.int64),
-        entries_DG=np.stack(entries) if entries else np.zeros((0, len(groups))),
-        tensors=_padded(tensors, len(sizes)),
-        weights=_padded(weights, len(sizes)),
+        base_D=sizes.base_D(),
+        entries_DG=sizes.entries_DG(),
+        tensors=sizes.table(tensors),
+        weights=sizes.table(weights),
         repeats_W=np.array([use.repeats for use in provenance.weights], dtype=np.int64),
         fixed_params=sum(math.prod(shape) for name, shape in parameters.items() if name not in provenance.parameters),
     )
-
-
-def _padded(rows: list[list[int]], filler: int) -> IntArray:
-    width = max((len(row) for row in rows), default=0)
-    return np.array([row + [filler] * (width - len(row)) for row in rows], dtype=np.int64).reshape(len(rows), width)

@@ -16,6 +16,7 @@ from compressor.graph import rules
 from compressor.graph.cost import CostModel, cost_model
 from compressor.graph.provenance import Dims, Mixture, Provenance, Reading
 from compressor.graph.trace import Trace
+from compressor.graph.workload import Workload, workload
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,6 +55,7 @@ class Structure:
     groups: tuple[ChannelGroup, ...]
     attributes: tuple[Attribute, ...]
     cost: CostModel
+    workload: Workload
     whole: frozenset[str]  # source lines that take frozen channels apart place by place: blocks might go whole
     mixtures: tuple[MixedCall, ...]  # calls whose result depends on which channels of a group are there
     data_dependent: bool  # some sizes depend on the values of the input, and with them the multiply-adds
@@ -94,7 +96,8 @@ def couple(
     whole = frozenset(where for where, atoms in provenance.taken_apart if channels.frozen(atoms))
     cost = cost_model(module, provenance, channels.groups, channels.group_of)
     mixtures = tuple(channels.mixed(each) for each in provenance.mixtures if channels.any(each.over))
-    return Structure(channels.groups, attributes, cost, whole, mixtures, trace.data_dependent)
+    work = workload(trace, provenance, channels.groups, channels.group_of)
+    return Structure(channels.groups, attributes, cost, work, whole, mixtures, trace.data_dependent)
 
 
 class _Channels:

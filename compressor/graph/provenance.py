@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from compressor.core import Layer
 from compressor.graph.trace import Call, Ref, Trace
 
 if TYPE_CHECKING:
@@ -47,11 +48,17 @@ READINGS: tuple[Reading, ...] = ("plain", "named", "blocks", "fixed", "shut")
 
 @dataclass(frozen=True, slots=True)
 class WeightUse:
-    """A convolution's or linear layer's weight at work: multiply-adds = repeats * product of its dimensions."""
+    """A convolution's or linear layer's weight at work: multiply-adds = repeats * product of its dimensions.
+
+    The weight's own dimensions come first; the rest are places of the input that are channels of some layer.
+    """
 
     dims: Dims
     sizes: tuple[int, ...]
     repeats: int
+    layer: Layer
+    inputs: Dim | None
+    outputs: Dim | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

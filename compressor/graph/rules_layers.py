@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from compressor.core import Layer
 from compressor.graph.provenance import Dim, Dims, Provenance, WeightUse
 from compressor.graph.trace import Call, Ref
 
@@ -36,8 +37,34 @@ def convolution(provenance: Provenance, call: Call, *, transposed: bool = False)
     if isinstance(call.args["bias"], Ref) and out_dim is not None:
         provenance.join(out_dim, provenance.dims(call.args["bias"])[0], call, "bias of fixed size")
     positions = (x if transposed else out).shape[lead + 1 :]
-    _use(provenance, w_dims, w.shape, (*x_dims[:lead], *(None,) * spatial), (*x.shape[:lead], *positions))
+    layer = Layer(
+        op=call.op.removeprefix("aten."),
+        inputs=x.shape[lead],
+        outputs=out.shape[lead],
+        places=x.shape[lead + 1 :],
+        groups=groups,
+        kernel=tuple(w.shape[2:]),
+        stride=_each(call.args["stride"], spatial),
+        padding=_padding(call.args["padding"], w.shape[2:], call.args["dilation"]),
+        dilation=_each(call.args["dilation"], spatial),
+    )
+    at, at_shape = (*x_dims[:lead], *(None,) * spatial), (*x.shape[:lead], *positions)
+    _use(provenance, w_dims, w.shape, at, at_shape, layer, x_dim, out_dim)
     provenance.set(out, (*x_dims[:lead], out_dim, *(None,) * spatial))
+
+
+def _each(value: int | Sequence[int], spatial: int) -> tuple[int, ...]:
+    """A size for each dimension, of one that stands for all."""
+    sizes = (value,) if isinstance(value, int) else tuple(value)
+    return sizes * spatial if len(sizes) == 1 else sizes
+
+
+def _padding(value: str | int | Sequence[int], kernel: Sequence[int], dilation: int | Sequence[int]) -> tuple[int, ...]:
+    """Entries added at each end; `same` counts half of what it adds in all."""
+    if isinstance(value, str):
+        reach = [step * (size - 1) // 2 for size, step in zip(kernel, _each(dilation, len(kernel)), strict=True)]
+        return tuple(reach) if value == "same" else (0,) * len(kernel)
+    return _each(value, len(kernel))
 
 
 def _grouped(
@@ -78,16 +105,26 @@ def linear(provenance: Provenance, call: Call) -> None:
     provenance.attribute(call, "in_features", x_dims[-1])
     if isinstance(call.args["bias"], Ref) and out_dim is not None:
         provenance.join(out_dim, provenance.dims(call.args["bias"])[0], call, "bias of fixed size")
-    _use(provenance, (out_dim, in_dim), w.shape, x_dims[:-1], x.shape[:-1])
+    layer = Layer("linear", inputs=x.shape[-1], outputs=w.shape[0], places=(math.prod(x.shape[:-1]),))
+    _use(provenance, (out_dim, in_dim), w.shape, x_dims[:-1], x.shape[:-1], layer, x_dims[-1], out_dim)
     provenance.set(out, (*x_dims[:-1], out_dim))
 
 
-def _use(provenance: Provenance, w_dims: Dims, w_shape: Sequence[int], at: Dims, at_shape: Sequence[int]) -> None:
+def _use(
+    provenance: Provenance,
+    w_dims: Dims,
+    w_shape: Sequence[int],
+    at: Dims,
+    at_shape: Sequence[int],
+    layer: Layer,
+    inputs: Dim | None,
+    outputs: Dim | None,
+) -> None:
     """Note a weight at work, applied at every one of these places; places that are channels may become fewer."""
     places = [(dim, size) for dim, size in zip(at, at_shape, strict=True) if dim is not None]
     repeats = math.prod(size for dim, size in zip(at, at_shape, strict=True) if dim is None)
     dims, sizes = (*w_dims, *(dim for dim, _ in places)), (*w_shape, *(size for _, size in places))
-    provenance.weights.append(WeightUse(dims, sizes, repeats))
+    provenance.weights.append(WeightUse(dims, sizes, repeats, layer, inputs, outputs))
 
 
 def channelwise(provenance: Provenance, call: Call) -> None:

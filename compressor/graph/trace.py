@@ -43,6 +43,7 @@ class Call:
     outs: tuple[Ref, ...]
     module: str  # the innermost module running, "" for the root
     where: str  # file:line of the user's code that called it
+    view: bool = False  # the result lies in memory that an argument lies in
 
     def refs(self) -> tuple[Ref, ...]:
         """Every tensor that goes in."""
@@ -126,7 +127,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         result = func(*args, **kwargs) if handler is None else handler(len(self.calls), func, named)
         self.data_dependent |= torch.Tag.dynamic_output_shape in func.tags
         outs = tuple(self.ref(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
-        self.calls.append(Call(op, pointwise, before, outs, module, _caller()))
+        self.calls.append(Call(op, pointwise, before, outs, module, _caller(), _shares(named, result)))
         return result
 
 
@@ -139,6 +140,15 @@ def _attention_in_the_open() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _shares(arguments: Mapping[str, Any], result: Any) -> bool:
+    """Whether a result is no memory of its own."""
+    before, after = (
+        {leaf.untyped_storage()._cdata for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}
+        for tree in (dict(arguments), result)
+    )
+    return bool(before & after)
 
 
 _NOT_THE_USER = (torch.__path__[0] + os.sep, __file__)

@@ -11,6 +11,7 @@ from compressor.methods import methods
 from compressor.recipe.located import Located, Path, Place, dotted, has, parse
 from compressor.recipe.optimizers import OPTIMIZERS
 from compressor.recipe.retrain import SCHEDULES
+from compressor.recipe.schema import Target
 from compressor.recipe.values import given
 
 _KEY = re.compile(r"[\w-]+(?:\.[\w-]+)*")
@@ -53,8 +54,8 @@ def _displaced(path: Path, value: object, tree: Located) -> set[Path]:
     above = path[:-1]
     match path:
         case ("prune", "target", "ratio") if value is not None:
-            return {(*above, "macs"), (*above, "params")}
-        case ("prune", "target", "macs" | "params") if value is not None:
+            return {(*above, key) for key in Target.model_fields if key != "ratio"}
+        case ("prune", "target", key) if value is not None and key in Target.model_fields:
             return {(*above, "ratio")}
         case ("prune", "method"):
             return {(*above, method) for method in methods() if method != value}

@@ -55,11 +55,21 @@ class Model(Block):
 
 
 class Target(Block):
-    """What is asked for: `ratio` alone, or one or more shares of the original cost that may remain."""
+    """What is asked for: `ratio` alone, or one or more of the others; what remains must hold for all of them."""
 
     ratio: Share | None = Field(default=None, description="share of channels REMOVED from every layer not frozen")
     macs: Share | None = Field(default=None, description="share of the original multiply-adds that may REMAIN")
     params: Share | None = Field(default=None, description="share of the original parameters that may REMAIN")
+    size: Share | None = Field(default=None, description="share of the original ONNX file's bytes that may REMAIN")
+    memory: Share | None = Field(
+        default=None, description="share of weights and activations at their peak, in bytes, that may REMAIN"
+    )
+    latency: Share | None = Field(
+        default=None,
+        description="share of the original latency that may REMAIN, measured on bench.target for the first batch size; "
+        "under scope local the widths are what costs least importance for the time",
+    )
+    latency_ms: Positive | None = Field(default=None, description="median milliseconds at most, measured likewise")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -69,10 +79,11 @@ class Target(Block):
     @classmethod
     def _clashes(cls, data: object) -> Iterator[tuple[str, str]]:
         keys = given(data).keys()
+        others = [name for name in cls.model_fields if name != "ratio"]
         if isinstance(data, dict) and not keys:
-            yield "", "ratio, or one or more of macs, params"
-        if "ratio" in keys and keys & {"macs", "params"}:
-            yield "ratio", "either ratio alone, or one or more of macs, params without it"
+            yield "", f"ratio, or one or more of {', '.join(others)}"
+        if "ratio" in keys and keys & set(others):
+            yield "ratio", f"either ratio alone, or one or more of {', '.join(others)} without it"
 
     @model_serializer(mode="wrap")
     def _only_what_is_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -297,6 +308,15 @@ class Recipe(Block):
                 raise refused_keys("gates", [(name, why) for name in asked])
         return gates
 
+    @field_validator("bench")
+    @classmethod
+    def _can_be_timed(cls, bench: Bench, info: ValidationInfo) -> Bench:
+        target = info.data["prune"].target if "prune" in info.data else None
+        timed = target is not None and (target.latency is not None or target.latency_ms is not None)
+        if timed and bench.target == "none":
+            raise refused_keys("bench", [("target", "a device to measure on, for prune.target asks for a latency")])
+        return bench
+
     @property
     def method(self) -> Method:
         return self.prune.settings
@@ -309,6 +329,10 @@ class Recipe(Block):
             ratio=target.ratio,
             macs=target.macs,
             params=target.params,
+            size=target.size,
+            memory=target.memory,
+            latency=target.latency,
+            latency_ms=target.latency_ms,
             scope=prune.scope,
             round_to=round_to,
             or_finer=prune.round_to == "auto",

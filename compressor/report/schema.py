@@ -310,10 +310,38 @@ class PlanRatios(TypedDict):
     macs: float | None
 
 
-class PredictedLatency(TypedDict):
+class ExpectedLatency(TypedDict):
+    """Medians; intervals are of 95 % where measured, else what the prediction may miss by."""
+
     dense_ms: float
     slim_ms: float
+    slim_interval_ms: list[float]
     ratio: float
+    ratio_interval: list[float]
+    measured: bool
+
+
+class Memory(TypedDict):
+    """Bytes of weights, and of activations at their peak for one input."""
+
+    dense: int
+    slim: int
+
+
+class Risk(TypedDict):
+    """A metric before any retraining, on a few batches of the `held-out` split or of the `training` images."""
+
+    metric: str
+    split: str
+    dense: float
+    slim: float
+
+
+class Least(TypedDict):
+    """Shares that stay when everything goes that can."""
+
+    params: float
+    macs: float
 
 
 class Rates(TypedDict):
@@ -325,7 +353,8 @@ class Rates(TypedDict):
 
 
 class Plan(TypedDict):
-    """`compress plan`. `target` in words; `schedules`: of each training, in order.
+    """`compress plan`. `target` in words; `kept`: share of a layer's L1 norm, mean over layers;
+    `schedules`: of each training, in order.
 
     `sparsity`: what zeros will bring, in words; None for a recipe that sets none.
     """
@@ -341,7 +370,11 @@ class Plan(TypedDict):
     groups: list[PlanGroup]
     frozen: list[Frozen]
     coverage: Coverage
-    latency: PredictedLatency | None
+    latency: ExpectedLatency | None
+    memory: Memory
+    least: Least
+    risk: Risk | None
+    kept: float
     worth_it: str
     sparsity: NotRequired[str | None]
     schedules: list[Rates]

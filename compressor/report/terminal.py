@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from compressor.report import plot, words
-from compressor.report.schema import Bench, Inspect, LatencyRecord, OnnxWeights, Plan, Rates, Report, Verify
+from compressor.report.schema import Bench, Inspect, LatencyRecord, OnnxWeights, Plan, Rates, Report, Risk, Verify
 from compressor.report.table_times import times
 from compressor.report.tables import FAINT, STRONG, facts, frozen, mark, runs, span, table, title, warnings
 
@@ -176,8 +176,12 @@ def show_plan(plan: Plan, console: Console) -> None:
     )
     numbers.add_row("MACs", words.count(dense["macs"]), words.count(slim["macs"]), words.ratio(gain["macs"]))
     if latency is not None:
-        predicted = map(words.milliseconds, (latency["dense_ms"], latency["slim_ms"]))
-        numbers.add_row("Latency, predicted", *predicted, words.ratio(latency["ratio"]))
+        both = map(words.milliseconds, (latency["dense_ms"], latency["slim_ms"]))
+        how = "measured" if latency["measured"] else "predicted"
+        numbers.add_row(f"Latency, {how}", *both, Text(words.ratio(latency["ratio"], latency["ratio_interval"])))
+    memory, least = plan["memory"], plan["least"]
+    smaller = words.ratio(memory["dense"] / memory["slim"])
+    numbers.add_row("Memory", words.size(memory["dense"]), words.size(memory["slim"]), smaller)
     console.print(numbers)
     console.print()
     cuts = table("groups to cut", "groups", "channels", "left", "share left")
@@ -198,10 +202,19 @@ def show_plan(plan: Plan, console: Console) -> None:
             ("Widths", "free" if plan["round_to"] == 1 else f"multiples of {plan['round_to']}"),
             *(("Training", _rates(each)) for each in plan["schedules"]),
             *([] if plan["schedules"] else [("Training", "none")]),
+            ("Kept", f"{plan['kept']:.1%} of a layer's L1 norm, on average; the rest is what retraining must mend"),
+            *_risk(plan["risk"]),
+            ("At the least", f"{least['params']:.1%} of the parameters and {least['macs']:.1%} of the MACs can't go"),
             ("Worth it", Text(words.plain(plan["worth_it"]), STRONG)),
             *(("Sparsity", Text(words.plain(said), STRONG)) for said in (plan.get("sparsity"),) if said),
         ],
     )
+
+
+def _risk(risk: Risk | None) -> Iterable[tuple[str, str]]:
+    if risk is not None:
+        change = f"{risk['metric']} {risk['dense']:.4g} -> {risk['slim']:.4g}"
+        yield "Untrained", f"{change} on a few {risk['split']} images, statistics of norms estimated anew"
 
 
 def _drawn(console: Console, training: Rates) -> None:

@@ -85,7 +85,18 @@ def planned() -> Plan:
             "prunable_macs_percent": 99.7,
             "frozen_macs": [{"reason": "outputs", "groups": 2, "channels": 10, "macs_percent": 12.3}],
         },
-        "latency": {"dense_ms": 5.81, "slim_ms": 3.7, "ratio": 1.57},
+        "latency": {
+            "dense_ms": 5.81,
+            "slim_ms": 3.7,
+            "slim_interval_ms": [3.6, 3.8],
+            "ratio": 1.57,
+            "ratio_interval": [1.53, 1.61],
+            "measured": True,
+        },
+        "memory": {"dense": 4_000_000, "slim": 2_500_000},
+        "least": {"params": 0.02, "macs": 0.03},
+        "risk": {"metric": "accuracy", "split": "held-out", "dense": 92.5, "slim": 41.0},
+        "kept": 0.75,
         "worth_it": "yes: 1.57x faster is predicted",
         "schedules": [training([(epoch, 0.01 if epoch < 20 else 0.001) for epoch in range(31)])],
     }
@@ -174,9 +185,11 @@ def test_plan_has_the_numbers(planned: Plan) -> None:
     text = joined(printed(show_plan, planned))
     assert "layer1.0.conv1 .. layer1.8.conv1 9 16 8 50 %" in text
     assert "whole" not in text
-    assert "Latency, predicted 5.81 ms 3.70 ms 1.57x" in text
+    assert "Latency, measured 5.81 ms 3.70 ms 1.57x [1.53, 1.61]" in text
     assert "linear and 1 more, 12.3 % of the MACs: outputs" in text
     assert "multiples of 8" in text
+    assert "Untrained accuracy 92.5 -> 41 on a few held-out images" in text
+    assert "75.0% of a layer's L1 norm" in text
     assert "30 epochs, learning rate at epoch 0: 0.01, 20: 0.001" in text
     assert "learning rate by epoch, Train(some epochs), log scale 0.01 ┤───" in text
     assert "Worth it yes: 1.57x faster is predicted" in text

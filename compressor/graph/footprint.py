@@ -1,0 +1,66 @@
+"""Bytes of a plan: what its ONNX file takes on disk, and what it takes in memory while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compressor.core import Cost, Selection
+from compressor.graph import rules
+from compressor.graph.allot import Limit
+from compressor.graph.couple import Structure
+from compressor.graph.trace import trace
+from compressor.graph.workload import peak
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compressor.core import FloatArray, IntArray
+
+FLOAT = 4  # bytes
+OPERATOR = 600  # bytes of a file that an operator takes beside its weights; rather more than they do
+
+
+def file_bytes(structure: Structure, params: int) -> int:
+    """`4 * parameters + 600 * operators`: what the ONNX file comes to, rather over than under."""
+    return FLOAT * params + OPERATOR * structure.workload.calls
+
+
+def memory_bytes(structure: Structure, removed_G: IntArray) -> int:
+    """`4 * (parameters + elements alive at once, at most)` for one input; see `Workload.peak`."""
+    return FLOAT * (structure.cost.cost(removed_G).params + structure.workload.peak(removed_G))
+
+
+def memory_of(module: nn.Module, *inputs: Tensor) -> int:
+    """The same, of a module as it runs on `inputs`, a batch of one."""
+    params = sum(parameter.numel() for parameter in module.parameters())
+    return FLOAT * (params + peak(trace(module, *inputs, known=rules.known)))
+
+
+def footprint_limits(selection: Selection, structure: Structure, original: Cost) -> list[Limit]:
+    """What targets of size and memory leave. Size is a share of the original model's file, memory of what the model
+    at hand takes."""
+
+    def limit(name: str, share: float, value: Callable[[IntArray], int], whole: int) -> Limit:
+        def values(removed_MG: IntArray) -> FloatArray:
+            return np.array([float(value(removed_G)) for removed_G in removed_MG])
+
+        return Limit(name, values, share * whole, whole)
+
+    limits = []
+    if selection.size is not None:
+
+        def size(removed_G: IntArray) -> int:
+            return file_bytes(structure, structure.cost.cost(removed_G).params)
+
+        limits.append(limit("size", selection.size, size, file_bytes(structure, original.params)))
+    if selection.memory is not None:
+
+        def memory(removed_G: IntArray) -> int:
+            return memory_bytes(structure, removed_G)
+
+        whole = memory(np.zeros(len(structure.groups), dtype=np.int64))
+        limits.append(limit("memory", selection.memory, memory, whole))
+    return limits

@@ -1,0 +1,93 @@
+"""Will it pay? What a plan says beyond sizes: latency to expect, what stays at the least, what is kept of weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+from torch import nn
+
+from compressor.core import Data, Emit, PrunePlan
+from compressor.engine import Work
+from compressor.graph.allot import kept_mass
+from compressor.graph.couple import Structure
+from compressor.graph.score import scores
+from compressor.methods.criteria import l1
+from compressor.report.schema import ExpectedLatency, Least, Risk
+from compressor.search import Pair
+from compressor.training.evaluate import BATCH_SIZE, measure
+from compressor.training.recalibrate import recalibrate
+
+BATCHES = 8  # enough to tell a model that is broken from one that is not
+
+
+def tell(pair: Pair, emit: Emit) -> None:
+    """A measurement, as the search for a latency tells its own."""
+    fields = {"slim_ms": pair.slim, "dense_ms": pair.dense, "interval_ms": list(pair.interval)}
+    emit("latency", {"measured": True, **fields})
+
+
+def expected(events: Sequence[Mapping[str, object]]) -> ExpectedLatency | None:
+    """The last latency that was told, None where there was no device to ask."""
+    for event in reversed(events):
+        match event:
+            case {
+                "event": "latency", "measured": bool(measured), "dense_ms": float(dense), "slim_ms": float(slim),
+                "interval_ms": [float(low), float(high)],
+            }:  # fmt: skip
+                return {
+                    "dense_ms": dense,
+                    "slim_ms": slim,
+                    "slim_interval_ms": [low, high],
+                    "ratio": dense / slim,
+                    "ratio_interval": [dense / high, dense / low],
+                    "measured": measured,
+                }
+    return None
+
+
+def least(structure: Structure) -> Least:
+    """Shares of parameters and multiply-adds that stay when all goes that can: what no target can get below."""
+    whole, left = structure.cost.of(PrunePlan({})), structure.cost.least(structure.groups)
+    return {"params": left.params / whole.params, "macs": left.macs / whole.macs if whole.macs else 1.0}
+
+
+def kept_share(start: Work, work: Work) -> float:
+    """Share of the L1 norm of its filters that a layer keeps, mean over the layers that can be cut."""
+    structure, kept = work.structure, work.plan.kept if work.plan else {}
+    return kept_mass(structure.groups, scores(start.model.module, structure.groups, l1), kept)
+
+
+def risk(start: Work, work: Work, data: Data) -> Risk:
+    """The metric of dense and slim on a few batches, the slim model with BatchNorm statistics estimated anew; never on
+    the test set. Without a held-out split they are training images, which flatters both alike."""
+    slim = copy.deepcopy(work.model.module)
+    recalibrate(slim, data.plain_batches(BATCH_SIZE, images=BATCHES * BATCH_SIZE))
+
+    def of(module: nn.Module) -> float:
+        held_out = data.held_out_batches(BATCH_SIZE)
+        batches = held_out if data.holds_out else data.train_batches(BATCH_SIZE, epoch=0, seed=0)
+        return measure(module, islice(batches, BATCHES), data.task.metric)
+
+    return {
+        "metric": data.task.metric.name,
+        "split": "held-out" if data.holds_out else "training",
+        "dense": of(start.model.module),
+        "slim": of(slim),
+    }
+
+
+def worth_it(latency: ExpectedLatency | None, macs_ratio: float, cut: bool) -> str:
+    """In words; `cut`: whether channels go at all."""
+    if not cut:
+        return "no channel goes, so that only a runtime which skips zeros can gain"
+    fewer = f"{macs_ratio:.2f}x fewer MACs"
+    if latency is None:
+        return f"not measured: MACs fall {macs_ratio:.2f}x, which need not show on a device"
+    low, high = latency["ratio_interval"]
+    how = "measured" if latency["measured"] else "predicted from the layers' times"
+    if low <= 1 <= high:
+        return f"no: no change that can be told, {latency['ratio']:.2f}x [{low:.2f}, {high:.2f}] {how}, at {fewer}"
+    word = "yes: faster" if low > 1 else "no: slower"
+    return f"{word} {latency['ratio']:.2f}x [{low:.2f}, {high:.2f}] {how}, at {fewer}"

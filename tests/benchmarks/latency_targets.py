@@ -1,0 +1,120 @@
+"""Asked against measured: latency targets on this machine, and what uniform pruning keeps at the same latency.
+
+python tests/benchmarks/latency_targets.py torchvision:resnet50 --shares 70 50 35 [--uniform]
+
+One line a case: asked, measured in the search, measured again by the interleaved comparison with its control, seconds
+of the search (everything from the analysed model to the plan), kept L1 mass; with --uniform that of the same ratio
+everywhere whose measured latency is nearest to the plan's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from compressor.core import Choose, Comparison, PrunePlan, Selection
+from compressor.deploy.latency import compare
+from compressor.deploy.target import Target
+from compressor.engine import Surroundings, Work, begin, perform
+from compressor.graph.allot import kept_mass
+from compressor.graph.choose import choose
+from compressor.graph.score import scores
+from compressor.graph.shrink import shrink
+from compressor.journal import Journal
+from compressor.methods.criteria import l1
+from compressor.recipe import read_recipe
+from compressor.search import Pair
+from compressor.stages import load, stopwatch
+
+
+def case(source: str, share: float, *, uniform: bool, confirm: float) -> dict[str, object]:
+    recipe = read_recipe("l1", [f"prune.target={{latency: {share:.0%}}}"])
+    target = Target()
+    with TemporaryDirectory() as name, Journal(Path(name) / "run.jsonl", lambda _event, _fields: None) as journal:
+        model = load(source, recipe, False, journal)
+        watch = stopwatch(recipe, target, model, journal)
+        assert watch is not None
+        start = begin(model, Surroundings(None, 0, journal, Path(name) / "none", ""))
+        began = time.perf_counter()
+        work = perform(Choose(l1, recipe.selection(32)), start, replace(_around(journal, name), stopwatch=watch))
+        seconds = time.perf_counter() - began
+        rounds = [event for event in journal.events if event["event"] == "latency"]
+        row: dict[str, object] = {
+            "model": source,
+            "asked": share,
+            "rounds": [round(float(str(event["slim_ms"])) / float(str(event["dense_ms"])), 4) for event in rounds],
+            "dense_ms": rounds[-1]["dense_ms"],
+            "search_s": round(seconds, 1),
+            "kept_mass": round(_mass(work, work.plan), 4),
+        }
+        if confirm:
+            found = _compared(work, Path(name), watch.export, confirm)
+            row |= {"measured": round(found.b.p50 / found.a.p50, 4) if found.b else None, "verdict": found.verdict}
+            row |= {"control": found.control, "control_ci95": found.control_ci95}
+        if uniform:
+            goal = float(str(rounds[-1]["slim_ms"])) / float(str(rounds[-1]["dense_ms"]))
+            with watch.started() as clock:
+                plan, pair = _uniform(work, goal, clock.pair)
+            row |= {"uniform_share": round(pair.slim / pair.dense, 4), "uniform_mass": round(_mass(work, plan), 4)}
+    return row
+
+
+def _around(journal: Journal, name: str) -> Surroundings:
+    return Surroundings(None, 0, journal, Path(name) / "none", "")
+
+
+def _mass(work: Work, plan: PrunePlan | None) -> float:
+    assert plan is not None
+    return kept_mass(work.groups, scores(work.model.module, work.groups, l1), plan.kept)
+
+
+def _compared(work: Work, folder: Path, export: object, seconds: float) -> Comparison:
+    assert work.plan is not None
+    assert callable(export)
+    paths = folder / "dense.onnx", folder / "slim.onnx"
+    export(work.model.module, paths[0])
+    export(shrink(work.model.module, work.structure, work.plan), paths[1])
+    with Target().opened() as device:
+        return compare(device, *paths, seconds=seconds, emit=lambda _event, _fields: None)
+
+
+def _uniform(work: Work, goal: float, pair: object) -> tuple[PrunePlan, Pair]:
+    """Bisect the ratio, in steps of 16 channels as the device rewards, to the same measured share of the time."""
+    assert callable(pair)
+    module, structure = work.model.module, work.structure
+    graded = scores(module, structure.groups, l1)
+    low, high = 0.0, 0.95
+    best: tuple[float, PrunePlan, Pair] | None = None
+    for _ in range(7):
+        ratio = (low + high) / 2
+        selection = Selection(ratio=ratio, round_to=16, or_finer=True)
+        plan, _ = choose(structure.groups, graded, selection, structure.cost, work.original)
+        found: Pair = pair(module, shrink(module, structure, plan))
+        share = found.slim / found.dense
+        if best is None or abs(share - goal) < best[0]:
+            best = abs(share - goal), plan, found
+        low, high = (ratio, high) if share > goal else (low, ratio)
+    assert best is not None
+    return best[1], best[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--shares", nargs="+", type=float, default=[70, 50, 35], help="percent that may remain")
+    parser.add_argument("--uniform", action="store_true")
+    parser.add_argument("--confirm", type=float, default=4.0, help="seconds of the comparison; 0 = leave it out")
+    asked = parser.parse_args()
+    for source in asked.models:
+        for share in asked.shares:
+            row: Mapping[str, object] = case(source, share / 100, uniform=asked.uniform, confirm=asked.confirm)
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

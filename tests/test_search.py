@@ -1,0 +1,211 @@
+"""The loop that measures, corrects and measures again, on an invented device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from compressor.core import Choose, LoadedModel, ModelSpec, PrunePlan, Selection, one_image
+from compressor.deploy.job import Job, Timing
+from compressor.engine import Surroundings, Work, begin, perform
+from compressor.errors import TargetNotReached
+from compressor.graph.allot import kept_mass
+from compressor.graph.score import scores
+from compressor.methods.criteria import l1
+from compressor.search import AIM, HIGH, LOW, Pair, Round, meet_latency, next_budget
+from compressor.stopwatch import DeviceStopwatch
+
+
+class Line:
+    """A surface of plans that are a number of milliseconds each, on a grid."""
+
+    def __init__(self, whole: float = 10.0, grid: float = 0.01) -> None:
+        self.whole, self.grid = whole, grid
+
+    def predict(self, plan: PrunePlan) -> float:
+        return float(plan.kept["ms"].sum()) * self.grid if plan.kept else self.whole
+
+    def interval(self, predicted: float) -> tuple[float, float]:
+        return 0.9 * predicted, 1.1 * predicted
+
+
+def search(
+    selection: Selection, *, overhead: float, factor: float, noise: float = 0.0, least: float = 0.5,
+    grid: float = 0.01, rounds: int = 8, seed: int = 0,
+) -> tuple[Round, list[float]]:  # fmt: skip
+    random = np.random.default_rng(seed)
+    line, fills = Line(grid=grid), []
+
+    def choose(budget: float) -> tuple[PrunePlan, tuple[()]]:
+        if budget < least:
+            raise TargetNotReached("target not reachable", "prune.target", "latency 5% at the least", "ask for more")
+        return PrunePlan({"ms": np.ones(int(budget / grid), dtype=bool)}), ()
+
+    def measure(plan: PrunePlan) -> Pair:
+        slim = (overhead + factor * line.predict(plan)) * float(np.exp(noise * random.standard_normal()))
+        return Pair(10.0, slim, (slim, slim))
+
+    def emit(event: str, fields: object) -> None:
+        assert isinstance(fields, dict)
+        fills.append(fields["fill"])
+
+    return meet_latency(selection, choose, line, measure, rounds=rounds, emit=emit), fills  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [0.7, 0.5, 0.35])
+@pytest.mark.parametrize(("overhead", "factor"), [(0.0, 1.0), (1.5, 0.85), (3.0, 0.7), (-2.0, 1.2)])
+def test_a_factor_and_an_overhead_are_found_out(share: float, overhead: float, factor: float) -> None:
+    found, fills = search(Selection(latency=share), overhead=overhead, factor=factor)
+    assert LOW <= found.fill <= HIGH
+    assert found.pair.slim == pytest.approx(found.fill * share * 10)
+    assert len(fills) <= 5
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_noise_of_one_percent_is_lived_with(seed: int) -> None:
+    found, _ = search(Selection(latency=0.5), overhead=1.0, factor=0.9, noise=0.01, seed=seed)
+    assert LOW <= found.fill <= 1
+
+
+def test_milliseconds_and_the_tighter_of_two_targets() -> None:
+    found, _ = search(Selection(latency_ms=4.0), overhead=0.2, factor=1.0)
+    assert 0.97 * 4 <= found.pair.slim <= 4
+    found, _ = search(Selection(latency=0.9, latency_ms=4.0), overhead=0.2, factor=1.0)
+    assert 0.97 * 4 <= found.pair.slim <= 4
+
+
+def test_steps_too_coarse_for_the_window_end_below_the_target() -> None:
+    found, fills = search(Selection(latency=0.5), overhead=0.0, factor=1.0, grid=1.5)
+    assert found.pair.slim == 4.5
+    assert len(fills) < 8, "the same widths are not measured again"
+
+
+def test_what_cannot_be_met_says_what_came_nearest() -> None:
+    with pytest.raises(TargetNotReached, match="at the least"):
+        search(Selection(latency=0.5), overhead=0.0, factor=1.0, least=6.0)
+    # 3 + 2.5 ms are the least there is
+    with pytest.raises(TargetNotReached, match=r"nearest measured is 5\.[56]\d* ms.*asked for 5 ms"):
+        search(Selection(latency=0.5), overhead=3.0, factor=1.0, least=2.5)
+
+
+def test_without_rounds_nothing_is_measured() -> None:
+    found, _ = search(Selection(latency=0.5), overhead=9.0, factor=1.0, rounds=0)
+    assert found.pair == Pair(10.0, found.predicted, (0.9 * found.predicted, 1.1 * found.predicted))
+    assert found.predicted <= 5.0
+
+
+def test_the_line_goes_through_the_two_nearest() -> None:
+    """fill = 0.1 + 0.2 p: 0.984 at 4.42."""
+    assert next_budget([(10.0, 2.1), (5.0, 1.1), (4.0, 0.9)]) == pytest.approx((AIM - 0.1) / 0.2)
+    assert next_budget([(10.0, 2.0)]) == pytest.approx(10 * AIM / 2)
+
+
+# ---------------------------------------------------------------- from a module to its widths, on an invented device
+
+
+class InventedDevice:
+    """Computes 16 channels at a time; what a file takes is read off its weights."""
+
+    runtime, fingerprint = "invented 1.0", "invented"
+
+    def __init__(self) -> None:
+        self.seen: list[Path] = []
+
+    def run(self, job: Job) -> tuple[Timing, ...]:
+        self.seen += job.models
+        times = [self.ms(path) for path in job.models]
+        return tuple(
+            Timing(((ms,) * 5,) * job.windows, ((ms,) * 5,) * job.windows, session_ms=1.0, first_run_ms=1.0, warm=True)
+            for ms in times
+        )
+
+    def ms(self, path: Path) -> float:
+        weights = {each.name: list(each.dims) for each in onnx.load(path).graph.initializer}
+        blocks = [np.prod([-(-size // 16) * 16 for size in dims]) for dims in weights.values() if len(dims) > 1]
+        return 0.05 + 1e-4 * float(sum(blocks))
+
+
+@dataclasses.dataclass(frozen=True)
+class InventedTarget:
+    name: str = "invented"
+    provider: str = "cpu"
+    threads: int = 1
+    device: InventedDevice = dataclasses.field(default_factory=InventedDevice)
+
+    @contextmanager
+    def opened(self) -> Iterator[InventedDevice]:
+        yield self.device
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 64), (64, 96), (96, 64))]
+    body = [each for conv in convs for each in (conv, nn.ReLU())]
+    return nn.Sequential(*body, nn.Flatten(), nn.Linear(1024, 5)).eval()
+
+
+def export(module: nn.Module, path: Path) -> None:
+    """The weights are all the invented device looks at."""
+    tensors = [onnx.numpy_helper.from_array(p.detach().numpy(), name) for name, p in module.named_parameters()]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "net", [], [], tensors)), path)
+
+
+Events = list[tuple[str, dict[str, object]]]
+
+
+def started(tmp_path: Path, target: InventedTarget, events: Events) -> tuple[Work, Surroundings]:
+    def emit(event: str, fields: object) -> None:
+        assert isinstance(fields, dict)
+        events.append((event, fields))
+
+    model = LoadedModel(net(), ModelSpec("net", one_image((3, 4, 4))), "net")
+    watch = DeviceStopwatch(target, 1, 8, export, emit)  # type: ignore[arg-type]
+    around = Surroundings(None, 0, emit, tmp_path, "", stopwatch=watch)
+    return begin(model, around), around
+
+
+@pytest.mark.parametrize("share", [0.7, 0.4])
+def test_a_module_gets_the_widths_for_its_latency(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    target, events = InventedTarget(), []
+    work, around = started(tmp_path, target, events)
+    selection = Selection(latency=share, round_to=32, or_finer=True)
+    chosen = perform(Choose(l1, selection), work, around)
+    assert chosen.plan is not None
+    measured = [fields for event, fields in events if event == "latency"]
+    assert 0.85 < float(str(measured[-1]["fill"])) <= 1, "as near as steps of 16 channels come"
+    for group in chosen.groups:
+        if group.name in chosen.plan.kept:
+            assert chosen.plan.kept[group.name].sum() % 16 == 0, "channels within a step are kept"
+    mass = kept_mass(chosen.groups, scores(work.model.module, chosen.groups, l1), chosen.plan.kept)
+    assert share < mass < 1
+
+    timed = len(target.device.seen)
+    widths = next(fields["kept"] for event, fields in events if event == "widths")
+    assert isinstance(widths, dict)
+    resumed = dataclasses.replace(around, settled=(widths,))
+    again = perform(Choose(l1, selection), work, resumed)
+    assert again.plan is not None
+    assert all((again.plan.kept[name] == kept).all() for name, kept in chosen.plan.kept.items())
+    assert len(target.device.seen) == timed, "a resumed run keeps its widths and measures nothing"
+
+
+def test_more_targets_beside_the_latency_hold_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    work, around = started(tmp_path, InventedTarget(), [])
+    selection = Selection(latency=0.8, params=0.3, macs=0.6, memory=0.5, size=0.4, round_to=32, or_finer=True)
+    chosen = perform(Choose(l1, selection), work, around)
+    assert chosen.plan is not None
+    cost = work.structure.cost.of(chosen.plan)
+    assert cost.params <= 0.3 * work.original.params
+    assert cost.macs <= 0.6 * work.original.macs
