@@ -10,7 +10,6 @@ from torch import Tensor
 
 from compressor import zeros
 from compressor.core import Comparison, PrunePlan
-from compressor.engine import Work, example
 from compressor.gates import judge
 from compressor.graph.cost import count
 from compressor.graph.coverage import held
@@ -27,6 +26,7 @@ from compressor.report.record import assemble, bench, samples
 from compressor.report.schema import Report
 from compressor.sparsity.pack import pack
 from compressor.stages import Exports
+from compressor.work import Work, example
 
 REPORT = "report.json"
 

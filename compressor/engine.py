@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
 from compressor.core import (
     Bind,
-    Certificate,
-    ChannelGroup,
     Choose,
-    Cost,
     Data,
-    Emit,
-    Input,
     Isometry,
     Leaving,
     LoadedModel,
     Mask,
-    Metric,
-    Momentum,
     Orthogonalise,
     Permute,
     PrunePlan,
@@ -43,66 +34,26 @@ from compressor.graph.analyse import analyse
 from compressor.graph.certificate import TOLERANCE, certify, change, falls_silent
 from compressor.graph.choose import choose, planned
 from compressor.graph.cost import count
-from compressor.graph.couple import Structure
 from compressor.graph.footprint import footprint_limits
 from compressor.graph.reorder import momentum_reordered
 from compressor.graph.score import scores
 from compressor.graph.shrink import kept_after, leaving, shrink, sliced
-from compressor.search import Stopwatch, widths_for_latency
+from compressor.search import widths_for_latency
 from compressor.sparsify import mask, permute, still_masked
 from compressor.sparsity.held import held
-from compressor.sparsity.outcome import Outcome
-from compressor.sparsity.straight_through import Regrow, refined
+from compressor.sparsity.straight_through import refined
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.evaluate import BATCH_SIZE, measure
 from compressor.training.gauges import IMAGES, isometry
 from compressor.training.initialise import orthogonalise, reinitialise
-from compressor.training.loop import Trained, train
 from compressor.training.penalise import Penalised
 from compressor.training.recalibrate import recalibrate
+from compressor.work import Surroundings, Work, example
 
 if TYPE_CHECKING:
     from compressor.core import FloatArray
 
 RETRAINING = "retraining"
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What steps are performed with."""
-
-    data: Data | None
-    seed: int
-    emit: Emit
-    checkpoints: Path  # a folder for the state of each training
-    identity: str  # of this run; checkpoints of another one are not continued
-    train: Callable[..., Trained] = train  # or what does the same with several processes
-    stopwatch: Stopwatch | None = None  # of the target device
-    settled: tuple[Mapping[str, int], ...] = ()  # widths found before, of a run that is resumed: by step, by group
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What flows through the steps: the model as it is now, and what is known of how it got there."""
-
-    model: LoadedModel
-    dense: nn.Module  # the model the run began with
-    original: Cost  # what targets are shares of
-    structure: Structure
-    plan: PrunePlan | None = None
-    groups: tuple[ChannelGroup, ...] = ()  # of the model before removal, with what the recipe froze
-    certificate: Certificate | None = None
-    momentum: Momentum = field(default_factory=dict)  # what the last training's optimizer remembers
-    silent: bool = False  # what leaves was held at zero, and where that is so its removal changes nothing
-    longer: int = 0  # epochs that retraining lasts beyond the recipe's
-    masks: Mapping[str, Tensor] = field(default_factory=dict)  # weight -> True where it may be other than zero
-    sparse: Outcome | None = None  # what N:M masks keep of each layer
-    regrow: Regrow | None = None  # what training lets come back
-    metric: Metric | None = None  # of the data's task
-    quality: Mapping[str, float] = field(default_factory=dict)  # stage -> that metric on the test set
-    isometry: Mapping[str, Isometry] = field(default_factory=dict)  # stage -> on training images
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    log: tuple[str, ...] = ()
 
 
 def begin(model: LoadedModel, around: Surroundings) -> Work:
@@ -146,20 +97,6 @@ def perform(step: Step, work: Work, around: Surroundings) -> Work:
             done, stage = _train(step, work, around), f"after {step.stage}"
     done = _timed(replace(done, log=(*done.log, str(step))), str(step), start)
     return _measured(done, stage, around) if stage else done
-
-
-def example(model: LoadedModel, images: int = 1) -> tuple[Tensor, ...]:
-    """Seeded inputs as the model takes them, a batch of `images`: normal numbers, or whole ones within their bounds."""
-    random = torch.Generator().manual_seed(0)
-    return tuple(_noise(each, images, random) for each in model.spec.inputs)
-
-
-def _noise(like: Input, batch: int, random: torch.Generator) -> Tensor:
-    shape = (batch, *like.shape)
-    if like.whole is None:
-        return torch.randn(shape, generator=random)
-    least, largest = like.whole
-    return torch.randint(least, largest + 1, shape, generator=random).to(getattr(torch, like.dtype))
 
 
 def _choose(step: Choose, work: Work, around: Surroundings) -> Work:

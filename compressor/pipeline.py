@@ -9,7 +9,7 @@ from pathlib import Path
 
 from compressor.artefacts import write
 from compressor.core import Emit
-from compressor.engine import Surroundings, begin, perform
+from compressor.engine import begin, perform
 from compressor.gates import close
 from compressor.journal import Journal
 from compressor.output import CHECKPOINTS, JOURNAL, assembled
@@ -29,6 +29,7 @@ from compressor.stages import (
 )
 from compressor.targets import open_target
 from compressor.training.loop import Trained, train
+from compressor.work import Surroundings
 
 
 def compress(

@@ -9,7 +9,6 @@ from itertools import islice
 from torch import nn
 
 from compressor.core import Data, Emit, PrunePlan
-from compressor.engine import Work
 from compressor.graph.allot import kept_mass
 from compressor.graph.couple import Structure
 from compressor.graph.score import scores
@@ -18,6 +17,7 @@ from compressor.report.schema import ExpectedLatency, Least, Risk
 from compressor.search import Pair
 from compressor.training.evaluate import BATCH_SIZE, measure
 from compressor.training.recalibrate import recalibrate
+from compressor.work import Work
 
 BATCHES = 8  # enough to tell a model that is broken from one that is not
 

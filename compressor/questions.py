@@ -21,7 +21,7 @@ from compressor.deploy.onnx_file import has_free_batch
 from compressor.deploy.parity import CannotRun, check_parity
 from compressor.deploy.sustained import sustained
 from compressor.deploy.target import Target
-from compressor.engine import Surroundings, begin, example, perform
+from compressor.engine import begin, perform
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import equals_scattered
 from compressor.graph.cost import count
@@ -41,6 +41,7 @@ from compressor.report.widths import coverage
 from compressor.sparsity.pattern import holds
 from compressor.stages import find_recipe_data, load, open_recipe_data, rounding, steps, stopwatch
 from compressor.targets import open_target
+from compressor.work import Surroundings, example
 
 MODEL = "model.onnx"
 RATES = 200  # places a learning-rate schedule is asked at, so that a short training has a smooth curve too

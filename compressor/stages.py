@@ -20,7 +20,6 @@ from compressor.deploy.latency import compare
 from compressor.deploy.onnx import export_onnx
 from compressor.deploy.staircase import rewarded_rounding
 from compressor.deploy.target import Target
-from compressor.engine import Work, example
 from compressor.errors import ModelError, RecipeError, VerificationFailed
 from compressor.journal import Journal
 from compressor.models.source import load_model
@@ -31,6 +30,7 @@ from compressor.training.evaluate import BATCH_SIZE
 from compressor.training.evaluate import measure as evaluate
 from compressor.training.find import check_paths, infer_source, is_source
 from compressor.training.tasks import open_task
+from compressor.work import Work, example
 
 WITHOUT_TARGET = 8  # channels; what most runtimes reward, when there is no device to ask
 COARSEST = 32

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from compressor.core import Emit, LoadedModel, ModelSpec, Selection, Train, one_image
-from compressor.engine import Surroundings, Work, begin, perform
+from compressor.engine import begin, perform
 from compressor.errors import RecipeError
 from compressor.methods.tpp import TPP
 from compressor.models.source import load_model
@@ -24,6 +24,7 @@ from compressor.report.history import trainability
 from compressor.stages import open_recipe_data, steps
 from compressor.training.data import open_data
 from compressor.training.images import ImageData
+from compressor.work import Surroundings, Work
 
 SHORT = {  # recipe -> overrides that make it shorter still
     "tpp": ("tpp.epochs=2",),

@@ -15,13 +15,14 @@ from torch import nn
 
 from compressor.core import Choose, LoadedModel, ModelSpec, PrunePlan, Selection, one_image
 from compressor.deploy.job import Job, Timing
-from compressor.engine import Surroundings, Work, begin, perform
+from compressor.engine import begin, perform
 from compressor.errors import TargetNotReached
 from compressor.graph.allot import kept_mass
 from compressor.graph.score import scores
 from compressor.methods.criteria import l1
 from compressor.search import AIM, HIGH, LOW, Pair, Round, meet_latency, next_budget
 from compressor.stopwatch import DeviceStopwatch
+from compressor.work import Surroundings, Work
 
 
 class Line:

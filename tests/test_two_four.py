@@ -17,7 +17,7 @@ import compressor
 from compressor import cli, questions, zeros
 from compressor.core import LoadedModel, Optimizer, Pattern, Sparsity, Train
 from compressor.deploy.int8 import quantise
-from compressor.engine import Surroundings, Work, begin, perform
+from compressor.engine import begin, perform
 from compressor.errors import ModelError
 from compressor.methods import methods
 from compressor.models.source import load_model
@@ -27,6 +27,7 @@ from compressor.schedules import constant
 from compressor.sparsity.pattern import holds
 from compressor.training.data import open_data
 from compressor.training.evaluate import measure
+from compressor.work import Surroundings, Work
 
 TWO_FOUR = Pattern(2, 4)
 TRAIN = Train(batch_size=64, optimizer=Optimizer("sgd", 0.02, 0.9, 5e-4), schedule=constant(), iterations=12)

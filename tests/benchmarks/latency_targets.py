@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from compressor.core import Choose, Comparison, PrunePlan, Selection
 from compressor.deploy.latency import compare
 from compressor.deploy.target import Target
-from compressor.engine import Surroundings, Work, begin, perform
+from compressor.engine import begin, perform
 from compressor.graph.allot import kept_mass
 from compressor.graph.choose import choose
 from compressor.graph.score import scores
@@ -30,6 +30,7 @@ from compressor.methods.criteria import l1
 from compressor.recipe import read_recipe
 from compressor.search import Pair
 from compressor.stages import load, stopwatch
+from compressor.work import Surroundings, Work
 
 
 def case(source: str, share: float, *, uniform: bool, confirm: float) -> dict[str, object]:

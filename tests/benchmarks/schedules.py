@@ -20,10 +20,11 @@ from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
-from compressor.engine import Surroundings, Work, begin, perform
+from compressor.engine import begin, perform
 from compressor.journal import Journal
 from compressor.recipe import Recipe, read_recipe
 from compressor.stages import load, open_recipe_data, steps
+from compressor.work import Surroundings, Work
 
 ORIGINAL = "original: {epochs: 16, milestones: [8, 12], gamma: 0.1}"
 SCHEDULES = {

@@ -1,0 +1,13 @@
+"""Names of arrays for type checkers; numpy is not loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    IntArray = NDArray[np.int64]
+    BoolArray = NDArray[np.bool_]
+    FloatArray = NDArray[np.float64]

@@ -1,0 +1,97 @@
+"""What a recipe asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from compressor.core.groups import Pattern
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sparsity:
+    """Which zeros, and in which layers: those that `runtime` can use, but for the globs of `dense`."""
+
+    pattern: Pattern
+    runtime: str  # a row of the table of runtimes and device generations
+    dense: tuple[str, ...] = ()
+    packed: bool = False  # stored as values and places
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRule:
+    """A glob on module names; the first that matches a layer decides. `ratio`: share of channels removed."""
+
+    match: str
+    freeze: bool = False
+    ratio: float | None = None
+
+
+Scope = Literal["local", "global", "isomorphic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """How many channels go, and how scores are compared.
+
+    Either `ratio` (share of channels removed from every layer) or shares of the original cost that may remain.
+    """
+
+    ratio: float | None = None
+    macs: float | None = None
+    params: float | None = None
+    size: float | None = None  # of the ONNX file
+    memory: float | None = None  # weights, and activations at their peak
+    latency: float | None = None  # on the target device
+    latency_ms: float | None = None
+    scope: Scope = "local"
+    round_to: int = 1
+    or_finer: bool = False  # where that is too coarse for the target, halve it as often as it takes
+    rules: tuple[LayerRule, ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether channels are to go at all: anything but how is said."""
+        return self != Selection(scope=self.scope, round_to=self.round_to, or_finer=self.or_finer, rules=self.rules)
+
+    @property
+    def timed(self) -> bool:
+        """Whether a device has to be asked."""
+        return self.latency is not None or self.latency_ms is not None
+
+    @property
+    def by_surface(self) -> bool:
+        """Whether widths are what costs least importance for the time, and not in one order of all channels."""
+        return self.timed and self.scope == "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    name: Literal["sgd", "adam", "adamw"]
+    lr: float
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    nesterov: bool = False
+    decay_all: bool = True  # False = no decay of biases and normalisations
+
+
+@dataclass(frozen=True, slots=True)
+class Distill:
+    """Learn from the dense model as well: `(1 - weight) * task + weight * answers + features * maps`."""
+
+    temperature: float = 4.0
+    weight: float = 0.5
+    features: float = 0.0
+
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+Schedule = Callable[[float], float]
+"""epochs done so far (fractional) -> factor on the optimizer's learning rate"""
+
+Criterion = Callable[["Tensor"], "Tensor"]
+"""rows (N, K) of the weights that write N channels -> score (N,), the lowest is removed first"""

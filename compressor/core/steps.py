@@ -1,0 +1,127 @@
+"""The steps a method is made of. Values only: the engine performs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from compressor.core.asked import Criterion, Distill, Optimizer, Precision, Schedule, Selection, Sparsity
+from compressor.core.pulls import Penalty
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Score every channel and decide which stay."""
+
+    criterion: Criterion
+    selection: Selection
+
+    def __str__(self) -> str:
+        return f"Choose({getattr(self.criterion, '__name__', 'criterion')})"
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Take the channels that were not chosen out of the module, and prove that only they went."""
+
+    def __str__(self) -> str:
+        return "Remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Recalibrate:
+    """Estimate BatchNorm statistics anew from training images."""
+
+    images: int = 4096
+
+    def __str__(self) -> str:
+        return f"Recalibrate({self.images} images)"
+
+
+@dataclass(frozen=True, slots=True)
+class Orthogonalise:
+    """Make the filters of every convolution and linear layer orthogonal, times `gain`."""
+
+    gain: float
+
+    def __str__(self) -> str:
+        return f"Orthogonalise(gain {self.gain:.3g})"
+
+
+@dataclass(frozen=True, slots=True)
+class Reinitialise:
+    """Random weights again, so that training has to make up for what the dense model was given."""
+
+    dense_epochs: int  # that the dense model was trained for
+    flops: bool  # what is equal: multiply-adds spent, or epochs
+
+    def longer(self, macs_ratio: float) -> int:
+        """Epochs to train beyond the retraining's; `macs_ratio` is dense / slim."""
+        return round(self.dense_epochs * (macs_ratio if self.flops else 1.0))
+
+    def __str__(self) -> str:
+        return f"Reinitialise(equal {'FLOPs' if self.flops else 'epochs'})"
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train, for so many `epochs` or so many `iterations`.
+
+    The learning rate at any moment is `optimizer.lr * schedule(epochs done)`. What the optimizer remembers of an
+    earlier training (momentum) goes on, sliced with the weights where channels were removed in between.
+    """
+
+    batch_size: int
+    optimizer: Optimizer
+    schedule: Schedule
+    epochs: int = 0
+    iterations: int | None = None  # instead of epochs
+    stage: str = "retraining"  # what it is for
+    precision: Precision = "auto"
+    label_smoothing: float = 0.0
+    mixup: float = 0.0  # alpha of its Beta distribution; 0 = no
+    cutmix: float = 0.0  # likewise
+    distill: Distill | None = None
+    penalty: Penalty | None = None
+    clip: float | None = None  # largest norm of all gradients together
+    ema: float | None = None  # decay of the average of the weights that is kept in the end
+    keep: Literal["last", "best"] = "last"  # which epoch's weights: best = on the held-out split
+
+    def extended(self, epochs: int) -> Train:
+        """The same course of learning rates over so many more epochs."""
+        whole, schedule = self.epochs + epochs, self.schedule
+        return replace(self, epochs=whole, schedule=lambda done: schedule(done * self.epochs / whole))
+
+    def __str__(self) -> str:
+        length = f"{self.epochs} epochs" if self.iterations is None else f"{self.iterations} iterations"
+        more = {"distilled": self.distill, "mixup": self.mixup, "cutmix": self.cutmix, "EMA": self.ema}
+        names = [*(name for name, on in more.items() if on), *((self.penalty.name,) if self.penalty else ())]
+        return f"Train({', '.join([length, self.optimizer.name, *names])})"
+
+
+@dataclass(frozen=True, slots=True)
+class Permute:
+    """Put the channels into the order in which a mask keeps most, and prove that the function is the same."""
+
+    sparsity: Sparsity
+    rounds: int  # of the search, for each group of channels
+
+    def __str__(self) -> str:
+        return f"Permute({self.sparsity.pattern})"
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Zero all but the largest N of every M weights. Training leaves zeros zero, or lets others take their place.
+
+    `regrow`: the strength with which SR-STE pulls masked weights towards zero while it goes on training them.
+    """
+
+    sparsity: Sparsity
+    regrow: float | None = None
+
+    def __str__(self) -> str:
+        return f"Mask({self.sparsity.pattern}{'' if self.regrow is None else ', SR-STE'})"
+
+
+Step = Choose | Remove | Permute | Mask | Recalibrate | Orthogonalise | Reinitialise | Train
