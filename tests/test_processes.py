@@ -52,7 +52,8 @@ def test_one_process_two_devices_and_two_nodes_agree(tmp_path: Path) -> None:
     one, *others = (load_file(tmp_path / name / "slim.safetensors") for name in commands)
     for other in others:
         for name, expected in one.items():
-            torch.testing.assert_close(other[name], expected, rtol=1e-3, atol=1e-4)
+            # Sums in another order differ in the last bit, and every iteration makes more of it.
+            torch.testing.assert_close(other[name], expected, rtol=1e-3, atol=1e-3)
     assert {each.name for each in tmp_path.iterdir()} == set(commands), "files come from the leading process alone"
 
 
