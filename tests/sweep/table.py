@@ -55,8 +55,8 @@ def page(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
         "statement",
         "rest",
     )
-    yield f"| {' | '.join(heads)} | torch-pruning 1.6.1 |"
-    yield f"{'|---' * (len(heads) + 1)}|"
+    yield f"| room | {' | '.join(heads)} | torch-pruning 1.6.1 |"
+    yield f"{'|---' * (len(heads) + 2)}|"
     for room in ROOMS:
         yield _summary(room, [rows[name] for name in names(room) if name in rows])
     yield ""
