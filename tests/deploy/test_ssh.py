@@ -167,7 +167,7 @@ def test_a_full_disk_there(server: Server, cramped: Path, linear: Make) -> None:
 def test_a_connection_cut_in_the_middle_is_an_error_and_the_device_tidies_up(
     server: Server, there: Path, linear: Make
 ) -> None:
-    long = Job(models=(linear("a.onnx"),), window_s=60.0, timeout=100.0)
+    long = Job(models=(linear("a.onnx"),), window_s=60.0, windows=10_000, timeout=100.0)
     with server.target(there).opened() as board:
         cut = threading.Timer(1.0, lambda: [os.kill(pid, signal.SIGKILL) for pid in children(server.pid)])
         cut.start()
