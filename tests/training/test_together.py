@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from toys import Dying, Shrinking  # by a name that other processes find them under
 
 from compressor.core import Optimizer, Train
 from compressor.errors import RecipeError, Temporary, VerificationFailed
@@ -38,40 +37,6 @@ def toy_data() -> ImageData:
 def toy_net() -> nn.Sequential:
     torch.manual_seed(7)
     return nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 4))
-
-
-class Shrinking:
-    """A constraint with a part in each place, that is not linear in the weights."""
-
-    def __init__(self, module: nn.Module, total: int) -> None:
-        self._weight = dict(module.named_parameters())["4.weight"]
-
-    def loss(self, iteration: int) -> torch.Tensor:
-        return 0.01 * (self._weight**4).sum()
-
-    def on_gradients(self, iteration: int) -> None:
-        self._weight.grad += 0.01 * self._weight.detach().sign()
-
-    def on_weights(self, iteration: int) -> None:
-        with torch.no_grad():
-            self._weight[:, iteration] = 0
-
-
-class Dying:
-    """A constraint that kills the second process."""
-
-    def __init__(self, module: nn.Module, total: int, *, at: int) -> None:
-        self._at = at
-
-    def loss(self, iteration: int) -> None:
-        if iteration == self._at and os.environ.get("RANK") == "1":
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def on_gradients(self, iteration: int) -> None:
-        pass
-
-    def on_weights(self, iteration: int) -> None:
-        pass
 
 
 def quiet(event: str, fields: Mapping[str, object]) -> None:

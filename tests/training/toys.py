@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 
 import torch
@@ -64,3 +66,37 @@ class Halt:
     def on_weights(self, iteration: int) -> None:
         if iteration == self.at:
             raise Interrupted
+
+
+class Shrinking:
+    """A constraint with a part in each place, that is not linear in the weights."""
+
+    def __init__(self, module: nn.Module, total: int) -> None:
+        self._weight = dict(module.named_parameters())["4.weight"]
+
+    def loss(self, iteration: int) -> torch.Tensor:
+        return 0.01 * (self._weight**4).sum()
+
+    def on_gradients(self, iteration: int) -> None:
+        self._weight.grad += 0.01 * self._weight.detach().sign()
+
+    def on_weights(self, iteration: int) -> None:
+        with torch.no_grad():
+            self._weight[:, iteration] = 0
+
+
+class Dying:
+    """A constraint that kills the second process."""
+
+    def __init__(self, module: nn.Module, total: int, *, at: int) -> None:
+        self._at = at
+
+    def loss(self, iteration: int) -> None:
+        if iteration == self._at and os.environ.get("RANK") == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_gradients(self, iteration: int) -> None:
+        pass
+
+    def on_weights(self, iteration: int) -> None:
+        pass
