@@ -105,3 +105,15 @@ def test_layers_vouch_for_a_choice_only_if_none_lies_between(tmp_path: Path) -> 
         assert layers is None
     turned(path)
     assert not check_parity(path, module, [IMAGES]).ok
+
+
+def test_what_is_equal_in_float32_only_is_decided_by_rounding_too() -> None:
+    class Tied(nn.Module):
+        """Scores that float64 orders and float32 does not; no layer of it can be nudged."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            slope = torch.arange(x.shape[1], dtype=x.dtype) * 1e-9
+            return (1 + slope).topk(1).indices * x.square().sum().clamp(1, 1)
+
+    assert hangs_on_rounding(Tied(), [torch.ones(1, 8)])
+    assert not hangs_on_rounding(nn.Linear(8, 8), [torch.ones(1, 8)])
