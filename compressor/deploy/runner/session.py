@@ -18,6 +18,7 @@ PROVIDERS = {  # as targets name them -> as ONNX Runtime does
     "xnnpack": "XnnpackExecutionProvider",
     "qnn": "QNNExecutionProvider",
 }
+USUAL_OPTIONS = {"tensorrt": {"trt_sparsity_enable": "1"}}  # weights that keep 2:4 may be run as such; a target decides
 GRAPH = {"none": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "all": "ENABLE_ALL"}
 MAX_FEEDS = 8  # different batches that are cycled through
 TOLERANCE = {"cpu": 1e-2}  # of an output's largest value; the same arithmetic in another order is far below it
@@ -80,7 +81,7 @@ def create(path: str, request: dict[str, Any], profile: str | None) -> Any:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile
-    providers = [(asked, request["options"])]
+    providers = [(asked, {**USUAL_OPTIONS.get(request["provider"], {}), **request["options"]})]
     if request["provider"] == "tensorrt":
         providers.append((PROVIDERS["cuda"], {}))
     if request["provider"] in ("cuda", "tensorrt") and hasattr(ort, "preload_dlls"):
