@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressor.core import (
+    RETRAINING,
     Bind,
     Choose,
     Data,
@@ -52,8 +53,6 @@ from compressor.work import Surroundings, Work, example
 
 if TYPE_CHECKING:
     from compressor.core import FloatArray
-
-RETRAINING = "retraining"
 
 
 def begin(model: LoadedModel, around: Surroundings) -> Work:

@@ -15,13 +15,14 @@ import compressor
 PACKAGE = Path(compressor.__file__).parent
 
 # Each room and the rooms it may import from; a room may always import from itself.
-BASE = {"errors", "schedules", "core", "outputs"}
+BASE = {"errors", "schedules", "core", "outputs", "user_folder"}
 ALLOWED = {
     "": set(),
     "errors": set(),
     "schedules": {"core"},
     "core": set(),
     "outputs": set(),
+    "user_folder": set(),
     "sparsity": BASE,
     "methods": BASE | {"sparsity"},
     "graph": BASE,

@@ -37,13 +37,25 @@ from compressor.core.results import (
     Quantised,
     Sustained,
 )
-from compressor.core.steps import Choose, Mask, Orthogonalise, Permute, Recalibrate, Reinitialise, Remove, Step, Train
+from compressor.core.steps import (
+    RETRAINING,
+    Choose,
+    Mask,
+    Orthogonalise,
+    Permute,
+    Recalibrate,
+    Reinitialise,
+    Remove,
+    Step,
+    Train,
+)
 
 if TYPE_CHECKING:
     from compressor.core.arrays import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "LAYOUT_COPIES",
+    "RETRAINING",
     "Augment",
     "Bind",
     "BoolArray",

@@ -8,6 +8,9 @@ from typing import Literal
 from compressor.core.asked import Criterion, Distill, Optimizer, Precision, Schedule, Selection, Sparsity
 from compressor.core.pulls import Penalty
 
+RETRAINING = "retraining"
+"""The stage of the recipe's own training, after the method's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choose:
@@ -76,7 +79,7 @@ class Train:
     schedule: Schedule
     epochs: int = 0
     iterations: int | None = None  # instead of epochs
-    stage: str = "retraining"  # what it is for
+    stage: str = RETRAINING  # what it is for
     precision: Precision = "auto"
     label_smoothing: float = 0.0
     mixup: float = 0.0  # alpha of its Beta distribution; 0 = no

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from compressor.core import ImageSize, Input, one_image
 from compressor.errors import CompressorError, ModelError
+from compressor.user_folder import importable
 
 _CODE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:/\\]*)(?:@(?P<checkpoint>.+))?")
 TRIED_INPUTS = ((3, 224, 224), (3, 32, 32), (1, 28, 28))
@@ -40,7 +41,7 @@ def split_code(source: str) -> tuple[Path, str, str | None]:
 def build_module(source: str, num_classes: int | None) -> nn.Module:
     """Call the factory; float32. Raises ModelError at the user's line that failed."""
     path, factory_name, _ = split_code(source)
-    with _failures_of(path), _importable(path.parent):
+    with _failures_of(path), importable(path.parent):
         factory = _factory(_import(path), path, factory_name)
         arguments = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory) else {}
         module = factory(**arguments)
@@ -62,7 +63,7 @@ def find_inputs(
     name = next((each for each in _NAMED_INPUTS if hasattr(code, each)), None)
     said: list[Input] = []
     if name is not None:
-        with _failures_of(path), _importable(path.parent):
+        with _failures_of(path), importable(path.parent):
             value = getattr(code, name)
             said = _as_inputs(value() if callable(value) else value, f"{path}:{name}")
     if shapes is not None:
@@ -168,17 +169,6 @@ def _factory(code: ModuleType, path: Path, name: str) -> Callable[..., object]:
 
 def _takes_classes(factory: Callable[..., object]) -> bool:
     return "num_classes" in inspect.signature(factory).parameters
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """The file's own folder first on the search path, as when python runs the file itself."""
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        sys.path.remove(entry)
 
 
 @contextmanager

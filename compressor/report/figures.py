@@ -191,20 +191,10 @@ def steps(name: str, label: str, points: Sequence[tuple[int, float]]) -> Figure:
     y = linear(powers[0], powers[-1], frame.y0, frame.top)
     heights = {epoch: y(least) for epoch, _ in points} | {epoch: y(log) for epoch, log in logs}
     places = [(x(at), up) for epoch, up in heights.items() for at in (epoch, epoch + 1)]
+    marks = [(power, f"{10.0**power:g}") for power in powers]
+    line = tag("path", class_="line slim", d=path(places))
     return figure(
-        name,
-        label,
-        f"{len(points)} epochs, from {points[0][1]:.4g} to {points[-1][1]:.4g}",
-        frame,
-        axes(
-            frame,
-            x,
-            [(epoch, str(epoch)) for epoch in whole_ticks(first, last)],
-            "epoch; log scale",
-            y,
-            [(power, f"{10.0**power:g}") for power in powers],
-        ),
-        tag("path", class_="line slim", d=path(places)),
+        name, label, _span(points), frame, axes(frame, x, _epochs(points), "epoch; log scale", y, marks), line
     )
 
 
@@ -227,18 +217,15 @@ def curve(name: str, label: str, points: Sequence[tuple[int, float]]) -> Figure 
     parts = [tag("path", class_="line slim", d=path(places))]
     if len(points) <= 30:
         parts += [tag("circle", class_="dot slim", cx=across, cy=up, r=3) for across, up in places]
-    return figure(
-        name,
-        label,
-        f"{len(points)} epochs, from {points[0][1]:.4g} to {points[-1][1]:.4g}",
-        frame,
-        axes(
-            frame,
-            x,
-            [(epoch, str(epoch)) for epoch in whole_ticks(first, last)],
-            "epoch",
-            y,
-            [(height, f"{height:.10g}") for height in heights],
-        ),
-        *parts,
-    )
+    marks = [(height, f"{height:.10g}") for height in heights]
+    return figure(name, label, _span(points), frame, axes(frame, x, _epochs(points), "epoch", y, marks), *parts)
+
+
+def _span(points: Sequence[tuple[int, float]]) -> str:
+    """What a curve shows, in words."""
+    return f"{len(points)} epochs, from {points[0][1]:.4g} to {points[-1][1]:.4g}"
+
+
+def _epochs(points: Sequence[tuple[int, float]]) -> list[tuple[float, str]]:
+    """Marks of the epochs on the axis below."""
+    return [(epoch, str(epoch)) for epoch in whole_ticks(points[0][0], points[-1][0])]

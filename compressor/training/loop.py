@@ -137,7 +137,7 @@ class Session:
             self.best.offer(record["held_out"], self.candidate, data.task.metric)
         if checkpoint and (checkpoint.is_cheap or now.iterations == self.total):
             checkpoint.save(self.state)
-        emit("epoch", {**record, "epochs": math.ceil(self.total / self.per_epoch), "stage": step.stage})
+        emit("epoch", {**record, "epochs": self.epochs, "stage": step.stage})
 
     def state(self) -> Mapping[str, object]:
         return {
@@ -159,6 +159,11 @@ class Session:
             self.best.load(state["best"])
 
     @property
+    def epochs(self) -> int:
+        """In all; the last may be cut short."""
+        return math.ceil(self.total / self.per_epoch)
+
+    @property
     def candidate(self) -> nn.Module:
         """What the weights would be if training ended here."""
         return self.module if self.average is None else self.average.module
@@ -170,13 +175,12 @@ class Session:
 
     def _told(self, step: Train) -> dict[str, object]:
         now = self.progress
-        epochs = math.ceil(self.total / self.per_epoch)
         return {
             "done": now.batches,
             "total": self.per_epoch,
-            "what": f"epoch {now.epoch + 1}/{epochs}",
+            "what": f"epoch {now.epoch + 1}/{self.epochs}",
             "epoch": now.epoch + 1,
-            "epochs": epochs,
+            "epochs": self.epochs,
             "loss": now.loss / now.images,
             "lr": self.optimizer.param_groups[0]["lr"],
             "images_per_second": now.images / now.seconds,

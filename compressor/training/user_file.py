@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 from compressor.errors import CompressorError, DataError
 from compressor.training.splits import locate
+from compressor.user_folder import importable
 
 
 def call_factory(base: Path, source: str, key: str) -> Any:
@@ -21,7 +21,7 @@ def call_factory(base: Path, source: str, key: str) -> Any:
     """
     file, _, name = source.rpartition(":")
     path = locate(base, file, key)
-    with failures_of(path, source), _importable(path.parent):
+    with failures_of(path, source), importable(path.parent):
         return getattr(_imported(path), name)()
 
 
@@ -44,30 +44,6 @@ def _imported(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """The file's own folder first on the search path, as when python runs the file itself.
-
-    A `utils.py` beside it is the one it means, not another that the model's file has imported from its own folder.
-    """
-    entry = folder.resolve()
-    strangers = {name: module for name, module in sys.modules.items() if _hides(module, entry / f"{name}.py")}
-    for name in strangers:
-        del sys.modules[name]
-    sys.path.insert(0, str(entry))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(entry))
-        sys.modules.update(strangers)
-
-
-def _hides(module: object, own: Path) -> bool:
-    """Whether a module, which is not an installed one, was imported under the name of another file."""
-    file = Path(getattr(module, "__file__", None) or own)
-    return file != own and own.is_file() and not file.is_relative_to(sys.prefix)
 
 
 def _line(path: Path, fault: BaseException) -> str | None:
