@@ -27,6 +27,7 @@ from compressor.core import (
     Recalibrate,
     Reinitialise,
     Remove,
+    Saliency,
     Step,
     Train,
 )
@@ -37,7 +38,7 @@ from compressor.graph.choose import choose, planned
 from compressor.graph.cost import count
 from compressor.graph.footprint import footprint_limits
 from compressor.graph.reorder import momentum_reordered
-from compressor.graph.score import scores
+from compressor.graph.score import scores, scores_of_entries
 from compressor.graph.shrink import kept_after, leaving, shrink, sliced
 from compressor.search import widths_for_latency
 from compressor.sparsify import mask, permute, still_masked
@@ -49,6 +50,7 @@ from compressor.training.gauges import IMAGES, isometry
 from compressor.training.initialise import orthogonalise, reinitialise
 from compressor.training.penalise import Penalised
 from compressor.training.recalibrate import recalibrate
+from compressor.training.sensitivity import sensitivities
 from compressor.work import Surroundings, Work, example
 
 if TYPE_CHECKING:
@@ -110,8 +112,20 @@ def _choose(step: Choose, work: Work, around: Surroundings) -> Work:
         return _chosen(step, replace(work, structure=structure, groups=structure.groups), around)
 
 
+def _graded(step: Choose, work: Work, around: Surroundings) -> Mapping[str, FloatArray]:
+    """A score for every channel."""
+    module, criterion = work.model.module, step.criterion
+    if not isinstance(criterion, Saliency):
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(around.seed)  # for criteria that draw lots
+            return scores(module, work.groups, criterion)
+    assert around.data is not None, f"{criterion.name} needs data"
+    entries = sensitivities(module, criterion, around.data, around.seed)
+    return scores_of_entries(work.groups, entries, criterion.signed)
+
+
 def _chosen(step: Choose, work: Work, around: Surroundings) -> Work:
-    graded = scores(work.model.module, work.groups, step.criterion)
+    graded = _graded(step, work, around)
     if step.selection.timed:
         return _chosen_by_time(step, work, graded, around)
     limits = footprint_limits(step.selection, work.structure, work.original)

@@ -93,5 +93,29 @@ Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Callable[[float], float]
 """epochs done so far (fractional) -> factor on the optimizer's learning rate"""
 
-Criterion = Callable[["Tensor"], "Tensor"]
+Filters = Callable[["Tensor"], "Tensor"]
 """rows (N, K) of the weights that write N channels -> score (N,), the lowest is removed first"""
+
+
+@dataclass(frozen=True, slots=True)
+class Saliency:
+    """A criterion that training batches tell: what every weight matters for, by its gradients.
+
+    With w the weights of a layer, g the gradient of the loss summed over the batches and h = H g the product of the
+    loss's Hessian with that gradient (0 where `order` is 1), `value(w, g, h)` says what each entry matters for, signed,
+    in the shape of w. A channel has the sum over all weights and biases that write it. The lowest goes first: of
+    magnitudes, or of the signed values themselves where `signed`.
+    """
+
+    name: str
+    value: Callable[[Tensor, Tensor, Tensor], Tensor]
+    order: Literal[1, 2] = 1
+    signed: bool = False
+    batches: int = 5
+    batch_size: int = 128
+    training: bool = False  # BatchNorm and dropout as while training; else their running statistics, and none
+    loss: Literal["task", "logit"] = "task"  # logit = minus the mean answer for the right class, without a softmax
+    temperature: float = 1.0  # what answers are divided by
+
+
+Criterion = Filters | Saliency

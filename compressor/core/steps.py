@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from compressor.core.asked import Criterion, Distill, Optimizer, Precision, Schedule, Selection, Sparsity
+from compressor.core.asked import Criterion, Distill, Optimizer, Precision, Saliency, Schedule, Selection, Sparsity
 from compressor.core.pulls import Penalty
 
 RETRAINING = "retraining"
 """The stage of the recipe's own training, after the method's."""
+
+
+def named(criterion: Criterion) -> str:
+    """What a criterion is called in words."""
+    return criterion.name if isinstance(criterion, Saliency) else getattr(criterion, "__name__", "criterion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +25,7 @@ class Choose:
     selection: Selection
 
     def __str__(self) -> str:
-        return f"Choose({getattr(self.criterion, '__name__', 'criterion')})"
+        return f"Choose({named(self.criterion)})"
 
 
 @dataclass(frozen=True, slots=True)

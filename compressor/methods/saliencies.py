@@ -1,0 +1,34 @@
+"""What a weight matters for, from itself w, the gradient g of the loss and h = H g: pure functions for `Saliency`.
+
+Written with tensor operators only, so that reading a recipe does not load torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def gradient_flow(w: Tensor, g: Tensor, h: Tensor) -> Tensor:
+    """`w h`, to first order what removing w takes from the gradient flow g g (CroP).
+
+    Rachwan, Zügner, Charpentier, Geisler, Ayle and Günnemann, Winning the Lottery Ahead of Time, ICML 2022,
+    arXiv:2206.10451.
+    """
+    return w * h
+
+
+def gated_flow(w: Tensor, g: Tensor, h: Tensor) -> Tensor:
+    """`w h + g g`: what the released code of the same paper computes, a gate's derivative of <G, dL/dW> at 1."""
+    return w * h + g * g
+
+
+def connection(w: Tensor, g: Tensor, h: Tensor) -> Tensor:
+    """`w g`, the derivative of the loss to a gate on w (SNIP).
+
+    Lee, Ajanthan and Torr, SNIP: Single-shot Network Pruning based on Connection Sensitivity, ICLR 2019,
+    arXiv:1810.02340; summed over a channel: Verdenius, Stol and Forré, arXiv:2006.00896 (SNAP).
+    """
+    return w * g
