@@ -22,7 +22,8 @@ from compressor.recipe import Recipe
 from compressor.report.files import write_json, write_text
 from compressor.report.history import trainability
 from compressor.report.page import write_page
-from compressor.report.record import assemble, bench, samples
+from compressor.report.record import assemble
+from compressor.report.record_latency import bench, samples
 from compressor.report.schema import Report
 from compressor.sparsity.pack import pack
 from compressor.stages import Exports

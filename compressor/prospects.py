@@ -13,7 +13,7 @@ from compressor.graph.allot import kept_mass
 from compressor.graph.couple import Structure
 from compressor.graph.score import scores
 from compressor.methods.criteria import l1
-from compressor.report.schema import ExpectedLatency, Least, Risk
+from compressor.report.schema_verbs import ExpectedLatency, Least, Risk
 from compressor.search import Pair
 from compressor.training.evaluate import BATCH_SIZE, measure
 from compressor.training.recalibrate import recalibrate

@@ -34,9 +34,10 @@ from compressor.models.folder import PLAN, WEIGHTS, load_folder, read_record
 from compressor.models.source import load_model
 from compressor.prospects import expected, kept_share, least, risk, tell, worth_it
 from compressor.recipe import Recipe
-from compressor.report.record import bench as bench_record
 from compressor.report.record import sizes
-from compressor.report.schema import Bench, Check, Inspect, OnnxWeights, Plan, Rates, Verify
+from compressor.report.record_latency import bench as bench_record
+from compressor.report.schema_latency import Bench
+from compressor.report.schema_verbs import Check, Inspect, OnnxWeights, Plan, Rates, Verify
 from compressor.report.widths import coverage
 from compressor.sparsity.pattern import holds
 from compressor.stages import find_recipe_data, load, open_recipe_data, rounding, steps, stopwatch

@@ -10,7 +10,8 @@ from compressor.core import Comparison, Pattern, Quantised
 from compressor.deploy.onnx_file import examine
 from compressor.errors import ModelError, VerificationFailed
 from compressor.graph.cost import macs_by_weight
-from compressor.report.schema import OnnxWeights, QuantisedRecord, SparseLayer, SparsityRecord
+from compressor.report.schema_sparsity import QuantisedRecord, SparseLayer, SparsityRecord
+from compressor.report.schema_verbs import OnnxWeights
 from compressor.sparsity.onnx_rule import initializers
 from compressor.sparsity.outcome import Outcome
 from compressor.sparsity.support import RUNTIMES

@@ -9,7 +9,7 @@ import pytest
 from compressor import questions
 from compressor.errors import TargetNotReached
 from compressor.recipe import read_recipe
-from compressor.report.schema import Plan
+from compressor.report.schema_verbs import Plan
 
 DIGITS = "cifar:resnet8@digits"
 

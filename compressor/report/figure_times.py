@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compressor.report import words
-from compressor.report.schema import LayerTimeRecord
+from compressor.report.schema_latency import LayerTimeRecord
 from compressor.report.svg import Figure, Frame, figure, legend, linear, tag, ticks
 
 MOST = 24  # rows drawn; the table has every one

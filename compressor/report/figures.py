@@ -9,7 +9,8 @@ from itertools import groupby
 from markupsafe import Markup
 
 from compressor.report import words
-from compressor.report.schema import Layer, MetricRecord, Samples
+from compressor.report.schema import Layer, MetricRecord
+from compressor.report.schema_latency import Samples
 from compressor.report.svg import GLYPH, Figure, Frame, axes, figure, legend, linear, path, tag, ticks, whole_ticks
 
 WIDE = Frame(width=1040, height=290, left=46, right=8, top=34, bottom=40)

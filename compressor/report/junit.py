@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import cast
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from compressor.report.schema import Report, Verify
+from compressor.report.schema import Report
+from compressor.report.schema_verbs import Verify
 from compressor.report.words import plain
 
 Case = tuple[str, bool, str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compressor.core import LAYOUT_COPIES
-from compressor.report.schema import LayerTimeRecord
+from compressor.report.schema_latency import LayerTimeRecord
 from compressor.report.words import significant
 
 WORTH_A_WORD = 0.03  # of the slim model's time

@@ -14,7 +14,8 @@ from compressor.report.figure_times import layer_times
 from compressor.report.files import write_text
 from compressor.report.history import IMAGES, curves
 from compressor.report.plot import falls_in_powers
-from compressor.report.schema import Report, Samples
+from compressor.report.schema import Report
+from compressor.report.schema_latency import Samples
 
 
 def render_page(report: Report, events: Iterable[Mapping[str, object]], samples: Samples) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby, pairwise
 
-from compressor.report.schema import Rates
+from compressor.report.schema_verbs import Rates
 from compressor.report.svg import whole_ticks
 
 WIDEST = 100  # columns

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from compressor.report import words
-from compressor.report.schema import Bench
+from compressor.report.schema_latency import Bench
 from compressor.report.tables import FAINT, facts, span, table
 
 MOST = 12  # rows

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from compressor.report.schema import (
-    Bench,
-    BenchRecord,
-    IsometryRecord,
-    MetricRecord,
-    OnnxRecord,
-    QuantisedRecord,
-    SparsityRecord,
-    Trainability,
-)
+from compressor.report.schema import IsometryRecord, MetricRecord, OnnxRecord, Trainability
+from compressor.report.schema_latency import Bench, BenchRecord
+from compressor.report.schema_sparsity import QuantisedRecord, SparsityRecord
 
 NOTHING = "-"
 PROOFS: Mapping[str, str] = {

@@ -23,8 +23,10 @@ from compressor.core import (
     Slot,
     one_image,
 )
-from compressor.report.record import assemble, samples
-from compressor.report.schema import Report, Samples
+from compressor.report.record import assemble
+from compressor.report.record_latency import samples
+from compressor.report.schema import Report
+from compressor.report.schema_latency import Samples
 
 ACCURACY = Metric("accuracy", lambda output, target: target, unit="%")
 

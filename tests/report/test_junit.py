@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compressor.report.junit import junit, render
-from compressor.report.schema import Verify
+from compressor.report.schema_verbs import Verify
 
 
 @given(st.text(min_size=1), st.lists(st.tuples(st.text(), st.booleans(), st.text()), max_size=5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from compressor.core import LAYOUT_COPIES
 from compressor.report.figure_times import layer_times
 from compressor.report.left import left_to_win
-from compressor.report.schema import LayerTimeRecord
+from compressor.report.schema_latency import LayerTimeRecord
 
 
 def row(name: str, before: float | None, after: float | None, octets: int = 0) -> LayerTimeRecord:

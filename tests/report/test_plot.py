@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compressor.report.plot import HEIGHT, WIDEST, draw, falls_in_powers, turning_points
-from compressor.report.schema import Rates
+from compressor.report.schema_verbs import Rates
 
 
 def training(*rates: float) -> Rates:

@@ -11,7 +11,7 @@ import pytest
 
 from compressor.core import ChannelGroup, Comparison, Cost, Held, PrunePlan, Slot
 from compressor.report.files import write_json
-from compressor.report.record import bench, finite, interval, latency_record, ratios, samples
+from compressor.report.record_latency import bench, finite, interval, latency_record, ratios, samples
 from compressor.report.widths import coverage, layers
 
 NUMBER = (int, float)

@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from compressor.core import Comparison, LayerTime, Sustained
-from compressor.report.record import bench
-from compressor.report.schema import Inspect, Plan, Rates, Report, Verify
+from compressor.report.record_latency import bench
+from compressor.report.schema import Report
+from compressor.report.schema_verbs import Inspect, Plan, Rates, Verify
 from compressor.report.terminal import show_bench, show_inspect, show_plan, show_report, show_verify
 
 HOSTILE = "[bold red]net[/] \x1b[2J\u202e.pt"
