@@ -20,7 +20,7 @@ from compressor.models.checkpoint import sha256
 from compressor.models.folder import PLAN, WEIGHTS, plan_json
 from compressor.recipe import Recipe
 from compressor.report.files import write_json, write_text
-from compressor.report.history import trainability
+from compressor.report.history import stable_rate, trainability
 from compressor.report.page import write_page
 from compressor.report.record import assemble
 from compressor.report.record_latency import bench, samples
@@ -68,6 +68,7 @@ def write(
         seed=recipe.seed,
         isometry=work.isometry,
         trainability=trainability(journal.events) if work.metric and work.metric.name == "accuracy" else None,
+        stable_rate=stable_rate(journal.events),
         gates=gates,
         warnings=journal.warnings,
         notes=journal.notes,

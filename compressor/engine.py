@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ from compressor.sparsify import mask, permute, still_masked
 from compressor.sparsity.held import held
 from compressor.sparsity.straight_through import refined
 from compressor.training.checkpoint import Checkpoint
+from compressor.training.curvature import stable_rate
 from compressor.training.evaluate import BATCH_SIZE, measure
 from compressor.training.gauges import IMAGES, isometry
 from compressor.training.initialise import orthogonalise, reinitialise
@@ -233,6 +234,8 @@ def _train(step: Train, work: Work, around: Surroundings) -> Work:
         constraints.append(partial(Penalised, penalty=step.penalty, leaving=_leaving(work)))
     if work.masks and not work.regrow:
         constraints.append(partial(held, masks=work.masks))
+    if step.stage == RETRAINING and (hint := stable_rate(module, around.data, step, around.seed)):
+        around.emit("stable_rate", asdict(hint))
     with refined(module, work.regrow) if work.regrow else nullcontext():
         trained = around.train(
             module,

@@ -37,6 +37,7 @@ from compressor.core.results import (
     Latency,
     LayerTime,
     Quantised,
+    StableRate,
     Sustained,
 )
 from compressor.core.steps import (
@@ -110,6 +111,7 @@ __all__ = [
     "Selection",
     "Slot",
     "Sparsity",
+    "StableRate",
     "Step",
     "Strength",
     "Sustained",

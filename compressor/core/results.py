@@ -41,6 +41,15 @@ class Isometry:
     images: int
 
 
+@dataclass(frozen=True, slots=True)
+class StableRate:
+    """The largest learning rate that a loss of this largest `curvature` stands, on so many images."""
+
+    lr: float
+    curvature: float
+    images: int
+
+
 Compared = Literal["answers", "layers before a choice by value"]
 """what of an ONNX file was compared with PyTorch"""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from compressor.report.schema import Trainability
+from compressor.report.schema import StableRate, Trainability
 
 IMAGES = {"held_out": "held-out split", "train_sample": "sample of the training images"}
 """What an epoch is judged on -> in words."""
@@ -61,6 +61,16 @@ def trainability(events: Iterable[Mapping[str, object]]) -> Trainability | None:
     stage = first_stage([rate for _, (rate, _) in sorted(epochs.items())])
     accuracies = [accuracy for _, (_, accuracy) in sorted(epochs.items())][:stage]
     return {"accuracy": sum(accuracies) / stage, "epochs": stage, "definition": DEFINITION.format(images)}
+
+
+def stable_rate(events: Iterable[Mapping[str, object]]) -> StableRate | None:
+    """The last one that was told; None where there was no training, or one too short for it."""
+    found: StableRate | None = None
+    for event in events:
+        match event:
+            case {"event": "stable_rate", "lr": float(lr), "curvature": float(curvature), "images": int(images)}:
+                found = {"lr": lr, "curvature": curvature, "images": images}
+    return found
 
 
 def first_stage(rates: Sequence[float]) -> int:

@@ -29,6 +29,7 @@ from compressor.report.schema import (
     MetricRecord,
     ModelRecord,
     Report,
+    StableRate,
     Trainability,
 )
 from compressor.report.widths import coverage, layers
@@ -65,6 +66,7 @@ def assemble(
     seed: int,
     isometry: Mapping[str, Isometry] = MappingProxyType({}),
     trainability: Trainability | None = None,
+    stable_rate: StableRate | None = None,
     gates: Sequence[Gate] = (),
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
@@ -95,6 +97,7 @@ def assemble(
         "accuracy_steps": {stage: _accuracy(judged, value) for stage, value in stages.items()},
         "isometry": {stage: _isometry(each) for stage, each in isometry.items()},
         "trainability": trainability,
+        "stable_rate": stable_rate,
         "certificate": _certificate(certificate),
         "onnx": {
             "opset": slim_onnx.opset,

@@ -77,6 +77,15 @@ class Trainability(TypedDict):
     definition: str
 
 
+class StableRate(TypedDict):
+    """The largest stable learning rate of gradient descent with the retraining's momentum, 2 (1 + momentum) /
+    curvature, at its start on so many training images: a hint."""
+
+    lr: float
+    curvature: float
+    images: int
+
+
 class Frozen(TypedDict):
     name: str
     reason: str
@@ -149,6 +158,7 @@ class Report(TypedDict):
     accuracy_steps: dict[str, float | None]
     isometry: dict[str, IsometryRecord]
     trainability: Trainability | None
+    stable_rate: StableRate | None
     certificate: CertificateRecord
     onnx: OnnxRecord
     bench: BenchRecord

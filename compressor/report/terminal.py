@@ -67,6 +67,8 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
         yield "Isometry", words.isometry(report["isometry"])
     if report["trainability"] is not None:
         yield "Trainability", words.trainability(report["trainability"])
+    if report["stable_rate"] is not None:
+        yield "Largest rate", words.stable_rate(report["stable_rate"])
     yield (
         "Surgery",
         mark(surgery["ok"], "proven: ", "NOT PROVEN: ").append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from compressor.report.schema import IsometryRecord, MetricRecord, OnnxRecord, Trainability
+from compressor.report.schema import IsometryRecord, MetricRecord, OnnxRecord, StableRate, Trainability
 from compressor.report.schema_latency import Bench, BenchRecord
 from compressor.report.schema_sparsity import QuantisedRecord, SparsityRecord
 
@@ -138,6 +138,14 @@ def trainability(found: Trainability) -> str:
     """'88.10 % (mean over the first 60 epochs)'."""
     epochs = "the first epoch" if found["epochs"] == 1 else f"the first {found['epochs']} epochs"
     return f"{percent(found['accuracy'])} (mean over {epochs} of retraining)"
+
+
+def stable_rate(found: StableRate) -> str:
+    """'0.042 for gradient descent on 32 images (a hint: 2 (1 + momentum) / curvature 90.4 where retraining starts)'."""
+    return (
+        f"{significant(found['lr'])} for gradient descent on {found['images']} images (a hint: 2 (1 + momentum) / "
+        f"curvature {significant(found['curvature'])} where retraining starts)"
+    )
 
 
 def proof(kind: str) -> str:
