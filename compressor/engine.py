@@ -29,6 +29,7 @@ from compressor.core import (
     Remove,
     Saliency,
     Step,
+    Stop,
     Train,
 )
 from compressor.errors import ModelError, TargetNotReached, VerificationFailed
@@ -49,6 +50,7 @@ from compressor.training.curvature import stable_rate
 from compressor.training.evaluate import BATCH_SIZE, measure
 from compressor.training.gauges import IMAGES, isometry
 from compressor.training.initialise import orthogonalise, reinitialise
+from compressor.training.loop import Trained
 from compressor.training.penalise import Penalised
 from compressor.training.recalibrate import recalibrate
 from compressor.training.sensitivity import sensitivities
@@ -248,9 +250,21 @@ def _train(step: Train, work: Work, around: Surroundings) -> Work:
             constraints=constraints,
             momentum=work.momentum,
         )
+    if step.stop is not None:
+        around.emit("note", {"text": _ended(step, step.stop, trained)})
     model = replace(work.model, module=module)
     masks = still_masked(module, work.masks, work.regrow)
     return replace(work, model=model, momentum=trained.momentum, silent=silent, masks=masks, regrow=None)
+
+
+def _ended(step: Train, stop: Stop, trained: Trained) -> str:
+    """When a training with a rule ended, and by what."""
+    last, epochs = trained.records[-1], len(trained.records)
+    values = [f"{last[key]:.3g}" for key in ("stop_value", "stop_limit") if key in last]
+    told = f" ({' against '.join(values)})" if values else ""
+    if trained.stopped:
+        return f"{step.stage} ended after epoch {epochs}: {stop.name} was reached{told}"
+    return f"{step.stage} ended after epoch {epochs}, its last: {stop.name} was not reached{told}"
 
 
 def _leaving(work: Work) -> tuple[tuple[Leaving, ...], ...]:

@@ -112,6 +112,7 @@ _SAY: Mapping[str, Callable[[float], str]] = {
     "lr": lambda value: f"lr {value:.3g}",
     "held_out": lambda value: f"held out {value:.4g}",
     "train_sample": lambda value: f"training sample {value:.4g}",
+    "stop_value": lambda value: f"stop rule {value:.3g}",
     "images_per_second": lambda value: f"{value:,.0f} images/s",
     "seconds": lambda value: f"{value:.1f} s",
 }

@@ -52,6 +52,7 @@ from compressor.core.steps import (
     Step,
     Train,
 )
+from compressor.core.stops import Memory, Rule, Stop, Verdict
 
 if TYPE_CHECKING:
     from compressor.core.arrays import BoolArray, FloatArray, IntArray
@@ -89,6 +90,7 @@ __all__ = [
     "Leaving",
     "LoadedModel",
     "Mask",
+    "Memory",
     "Metric",
     "ModelSpec",
     "Momentum",
@@ -105,6 +107,7 @@ __all__ = [
     "Reinitialise",
     "Remove",
     "Role",
+    "Rule",
     "Saliency",
     "Schedule",
     "Scope",
@@ -113,10 +116,12 @@ __all__ = [
     "Sparsity",
     "StableRate",
     "Step",
+    "Stop",
     "Strength",
     "Sustained",
     "Task",
     "Term",
     "Train",
+    "Verdict",
     "one_image",
 ]

@@ -7,6 +7,7 @@ from typing import Literal
 
 from compressor.core.asked import Criterion, Distill, Optimizer, Precision, Saliency, Schedule, Selection, Sparsity
 from compressor.core.pulls import Penalty
+from compressor.core.stops import Stop
 
 RETRAINING = "retraining"
 """The stage of the recipe's own training, after the method's."""
@@ -73,7 +74,7 @@ class Reinitialise:
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train, for so many `epochs` or so many `iterations`.
+    """Train, for so many `epochs` or so many `iterations`; or for fewer, where `stop` is done before.
 
     The learning rate at any moment is `optimizer.lr * schedule(epochs done)`. What the optimizer remembers of an
     earlier training (momentum) goes on, sliced with the weights where channels were removed in between.
@@ -84,6 +85,7 @@ class Train:
     schedule: Schedule
     epochs: int = 0
     iterations: int | None = None  # instead of epochs
+    stop: Stop | None = None  # a rule that may end it before
     stage: str = RETRAINING  # what it is for
     precision: Precision = "auto"
     label_smoothing: float = 0.0
@@ -104,6 +106,8 @@ class Train:
         length = f"{self.epochs} epochs" if self.iterations is None else f"{self.iterations} iterations"
         more = {"distilled": self.distill, "mixup": self.mixup, "cutmix": self.cutmix, "EMA": self.ema}
         names = [*(name for name, on in more.items() if on), *((self.penalty.name,) if self.penalty else ())]
+        if self.stop is not None:
+            return f"Train({', '.join([f'until {self.stop.name}, {length} at most', self.optimizer.name, *names])})"
         return f"Train({', '.join([length, self.optimizer.name, *names])})"
 
 

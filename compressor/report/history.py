@@ -10,7 +10,7 @@ from compressor.report.schema import StableRate, Trainability
 IMAGES = {"held_out": "held-out split", "train_sample": "sample of the training images"}
 """What an epoch is judged on -> in words."""
 
-QUANTITIES = ("loss", "lr", *IMAGES)
+QUANTITIES = ("loss", "lr", "stop_value", *IMAGES)
 DEFINITION = (
     "mean of the top-1 accuracy on the {} after each epoch of the retraining's first stage, which lasts until the "
     "learning rate is first down to half of its highest; comparable under the same learning rates only"

@@ -36,6 +36,7 @@ def render_page(report: Report, events: Iterable[Mapping[str, object]], samples:
         figures.stages(report["metric_steps"], report["metric"]),
         *(figures.curve(key, f"Each epoch, on the {images}", history[key]) for key, images in IMAGES.items()),
         figures.curve("loss", "Training loss", history["loss"]),
+        figures.curve("stop_value", "What the stop rule compares", history["stop_value"]),
         (figures.steps if falls_in_powers(history["lr"]) else figures.curve)("lr", "Learning rate", history["lr"]),
     )
     return template.render(

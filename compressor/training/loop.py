@@ -27,6 +27,7 @@ from compressor.training.precision import layout, uses_bf16
 from compressor.training.progress import Progress, Record
 from compressor.training.room import forward_and_backward, largest_batch_told
 from compressor.training.runtime import Runtime, alone
+from compressor.training.watch import Watch
 
 EMIT_EVERY = 0.2  # seconds
 
@@ -37,6 +38,7 @@ class Trained:
 
     records: tuple[Record, ...]
     momentum: Momentum
+    stopped: bool = False  # by its rule
 
 
 def train(
@@ -77,20 +79,24 @@ def train(
     with objective(module, runtime.forward(module), data, step, teacher) as loss, torch.random.fork_rng(devices=()):
         iterate = iteration(loss, optimizer, bound, step.clip, runtime)
         best = Best() if step.keep == "best" else None
-        session = Session(module, optimizer, iterate, per_epoch, total, averaged(module, step.ema), best)
+        watch = Watch(step.stop, runtime.from_leader) if step.stop else None
+        session = Session(module, optimizer, iterate, per_epoch, total, averaged(module, step.ema), best, watch)
         if state := runtime.from_leader(checkpoint.restore() if checkpoint else None):
             session.load(state)
+        elif watch is not None:
+            watch.look(0, module)
         module.train()
         attempt = partial(forward_and_backward, in_precision(module, step), data, runtime.device)
         with largest_batch_told(attempt, step.batch_size, runtime.part[1]):
-            while session.progress.iterations < total:
+            while not session.over:
                 session.epoch(data, step, seed, emit, checkpoint, runtime.part)
     module.load_state_dict(session.result())
     module.to("cpu")
     module.to(memory_format=torch.contiguous_format)
     module.zero_grad(set_to_none=True)
     module.eval()
-    return Trained(tuple(session.progress.records), momentum_of(module, optimizer))
+    stopped = watch is not None and watch.done
+    return Trained(tuple(session.progress.records), momentum_of(module, optimizer), stopped)
 
 
 @dataclass(slots=True)
@@ -104,6 +110,7 @@ class Session:
     total: int  # iterations
     average: AveragedModel | None
     best: Best | None
+    watch: Watch | None
     progress: Progress = field(default_factory=Progress)
 
     def epoch(
@@ -135,7 +142,9 @@ class Session:
         record |= judged(self.candidate, data)
         if self.best is not None:
             self.best.offer(record["held_out"], self.candidate, data.task.metric)
-        if checkpoint and (checkpoint.is_cheap or now.iterations == self.total):
+        if self.watch is not None:
+            record |= self.watch.look(now.epoch, self.module)
+        if checkpoint and (checkpoint.is_cheap or self.over):
             checkpoint.save(self.state)
         emit("epoch", {**record, "epochs": self.epochs, "stage": step.stage})
 
@@ -146,6 +155,7 @@ class Session:
             "progress": asdict(self.progress),
             "average": self.average.state_dict() if self.average is not None else None,
             "best": self.best.state() if self.best is not None else None,
+            "watch": self.watch.state() if self.watch is not None else None,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -157,6 +167,13 @@ class Session:
             self.average.load_state_dict(state["average"])
         if self.best is not None:
             self.best.load(state["best"])
+        if self.watch is not None:
+            self.watch.load(state["watch"])
+
+    @property
+    def over(self) -> bool:
+        """Whether no iteration is left."""
+        return self.progress.iterations >= self.total or (self.watch is not None and self.watch.done)
 
     @property
     def epochs(self) -> int:

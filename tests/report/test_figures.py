@@ -143,12 +143,13 @@ def test_history_takes_epochs_only_and_the_last_word_on_each() -> None:
         {"event": "epoch", "epoch": 1, "loss": 2.0, "lr": 0.1},
         {"event": "batch", "epoch": 1.5, "loss": 1.9},
         {"event": "epoch", "epoch": 2, "loss": float("nan"), "lr": 0.1},
-        {"event": "epoch", "epoch": 2, "loss": 1.0, "lr": 0.1},
+        {"event": "epoch", "epoch": 2, "loss": 1.0, "lr": 0.1, "stop_value": 0.04},
         {"event": "epoch", "epoch": 2, "held_out": 50},
     ]
     assert curves(events) == {
         "loss": [(1, 2.0), (2, 1.0)],
         "lr": [(1, 0.1), (2, 0.1)],
+        "stop_value": [(2, 0.04)],
         "held_out": [(2, 50.0)],
         "train_sample": [],
     }
