@@ -169,7 +169,7 @@ def _remove(work: Work) -> Work:
         found = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
         raise ModelError("nothing to prune", dense.name, found, "see what inspect says of each group")
     planned = work.structure.cost.of(plan)
-    if cost.params != planned.params or (cost.macs != planned.macs and not work.structure.data_dependent):
+    if cost != (replace(planned, macs=cost.macs) if work.structure.data_dependent else planned):
         found = f"{cost} counted on the slim module, {planned} planned"
         raise VerificationFailed("cost", dense.name, found, "report this model")
     if work.silent and (changed := change(dense.module, slim, *example(dense, images=2))) > TOLERANCE:

@@ -34,7 +34,8 @@ def judge(
     """
     target, gates = recipe.selection(1), recipe.gates
     verdicts: list[Gate] = []
-    for name, share in (("macs", target.macs), ("params", target.params)):
+    for name in ("macs", "params", "weights", "nodes"):
+        share = getattr(target, name)
         if share is not None:
             found = getattr(slim, name) / getattr(original, name)
             verdicts.append(

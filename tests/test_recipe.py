@@ -208,7 +208,7 @@ FAULTS = [
     (
         "{macs: 50%}",
         "{}",
-        "r.yaml:4:11: prune.target is an empty block; allowed: ratio, or one or more of macs, params, size, memory, ",
+        "r.yaml:4:11: prune.target is an empty block; allowed: ratio, or one or more of macs, params, weights, ",
     ),
     ("{macs: 50%}", "50%", "r.yaml:4:11: prune.target is '50%'; write it as a block of: ratio, macs, params, "),
     ("{macs: 50%}", "{energy: 50%}", "r.yaml:4:12: prune.target.energy is not a key; allowed: ratio, macs, params, "),

@@ -44,6 +44,8 @@ class Selection:
     ratio: float | None = None
     macs: float | None = None
     params: float | None = None
+    weights: float | None = None  # of convolutions and linear layers
+    nodes: float | None = None  # output channels of these layers, but for the last one's
     size: float | None = None  # of the ONNX file
     memory: float | None = None  # weights, and activations at their peak
     latency: float | None = None  # on the target device

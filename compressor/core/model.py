@@ -16,10 +16,16 @@ Kept = Mapping[str, Mapping[int, tuple[int, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`params`: all parameters. `macs`: multiply-adds of convolutions and linear layers, for one input."""
+    """`params`: all parameters. `macs`: multiply-adds of convolutions and linear layers, for one input.
+
+    `weights`: entries of these layers' weights, without biases. `nodes`: their output channels, each layer's counted by
+    itself and all but those of the layer that runs last. 0 = not counted.
+    """
 
     params: int
     macs: int
+    weights: int = 0
+    nodes: int = 0
 
 
 ImageSize = tuple[int, int, int]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.core import ChannelGroup, Cost, LayerRule, PrunePlan, Scope, Selection
-from compressor.errors import TargetNotReached
+from compressor.errors import RecipeError, TargetNotReached
 from compressor.graph.allot import Limit, allot
 from compressor.graph.cost import CostModel
 from compressor.graph.layer_rules import frozen_by, ratio_of
@@ -44,7 +44,7 @@ def choose(
     on. Too coarse is what misses the target, or cuts less than half of the channels that a ratio asks for.
 
     Raises:
-        RecipeError: a rule's glob matches no layer.
+        RecipeError: a rule's glob matches no layer, or a share is asked of what was not counted.
         TargetNotReached: removing all that can go leaves more than the target allows.
     """
     groups = frozen_by(groups, selection.rules)
@@ -146,17 +146,20 @@ def planned(
 
 
 def _limits(selection: Selection, cost: CostModel, original: Cost) -> list[Limit]:
-    """At most so much of the original's multiply-adds and parameters."""
+    """At most so much of the original's multiply-adds, parameters, weights and nodes."""
 
     def limit(name: str, share: float) -> Limit:
         def value(removed_MG: IntArray) -> FloatArray:
             return np.array([getattr(cost.cost(removed_G), name) for removed_G in removed_MG], dtype=np.float64)
 
         whole = getattr(original, name)
+        if not whole:
+            found = f"the original's {name} are not known: an earlier version wrote the folder"
+            raise RecipeError("recipe does not fit the model", f"prune.target.{name}", found, "ask for params or macs")
         return Limit(name, value, share * whole, whole)
 
-    asked = {"macs": selection.macs, "params": selection.params}
-    return [limit(name, share) for name, share in asked.items() if share is not None]
+    asked = [(name, getattr(selection, name)) for name in ("macs", "params", "weights", "nodes")]
+    return [limit(name, share) for name, share in asked if share is not None]
 
 
 def _fitting(limits: Sequence[Limit]) -> Callable[[IntArray], bool]:

@@ -1,4 +1,5 @@
-"""Parameters and multiply-adds: counted on a module as it runs, and predicted for a plan without cutting anything."""
+"""Parameters, multiply-adds, weights and nodes: counted on a module as it runs, and predicted for a plan without
+cutting anything."""
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ import numpy as np
 from compressor.core import ChannelGroup, Cost, PrunePlan
 from compressor.graph import rules
 from compressor.graph.provenance import Dim, Provenance
-from compressor.graph.trace import trace
+from compressor.graph.trace import Ref, Trace, trace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor, nn
 
@@ -26,35 +27,44 @@ def count(module: nn.Module, *inputs: Tensor) -> Cost:
     """Parameters of the module, and multiply-adds of the convolutions and linear layers it runs on `inputs`.
 
     Convolution: product of the weight's sizes times output positions (input positions when transposed). Linear:
-    product of the weight's sizes times rows. `inputs` are a batch of one.
+    product of the weight's sizes times rows. A weight that runs twice is one weight, and its outputs are nodes once.
+    `inputs` are a batch of one.
     """
-    macs = sum(macs_by_weight(module, *inputs).values())
-    return Cost(sum(parameter.numel() for parameter in module.parameters()), macs)
+    seen = trace(module, *inputs, known=rules.known)
+    uses = list(_uses(seen))
+    weights = {weight.uid: math.prod(weight.shape) for weight, _, _ in uses}
+    nodes = {weight.uid: outputs for weight, outputs, _ in uses if weight.uid != uses[-1][0].uid}
+    params = sum(parameter.numel() for parameter in module.parameters())
+    return Cost(params, sum(macs for _, _, macs in uses), sum(weights.values()), sum(nodes.values()))
 
 
 def macs_by_weight(module: nn.Module, *inputs: Tensor) -> dict[str, int]:
     """The multiply-adds of `count` by the name of the weight; those of weights that are no parameter under ""."""
-    macs: dict[str, int] = defaultdict(int)
+    by_name: dict[str, int] = defaultdict(int)
     seen = trace(module, *inputs, known=rules.known)
+    for weight, _, macs in _uses(seen):
+        by_name[seen.tensors.get(weight.uid, "")] += macs
+    return dict(by_name)
+
+
+def _uses(seen: Trace) -> Iterator[tuple[Ref, int, int]]:
+    """Weights at work, in the order in which they run: the weight, its output channels, its multiply-adds."""
     for call in seen.calls:
         if not rules.carries_weights(call.op):
             continue
         x, weight, out = call.args["input"], call.args["weight"], call.outs[0]
-        if call.op == "aten.linear":
-            positions = math.prod(out.shape[:-1])
-        else:
-            moved = x if "transpose" in call.op else out
-            positions = math.prod(moved.shape) // moved.shape[1 - len(weight.shape)]
-        macs[seen.tensors.get(weight.uid, "")] += math.prod(weight.shape) * positions
-    return dict(macs)
+        channels = -1 if call.op == "aten.linear" else 1 - len(weight.shape)
+        moved = x if "transpose" in call.op else out
+        positions = math.prod(moved.shape) // moved.shape[channels]
+        yield weight, out.shape[channels], math.prod(weight.shape) * positions
 
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
     """Sizes as linear functions of the channels removed: sizes = base - entries @ removed.
 
-    D dimensions, G groups, T parameter tensors, W weights at work; tables hold indices of dimensions, padded with D,
-    which stands for a factor of one.
+    D dimensions, G groups, T parameter tensors, W weights at work, K of them different; tables hold indices of
+    dimensions, padded with D, which stands for a factor of one.
     """
 
     groups: tuple[str, ...]
@@ -63,6 +73,8 @@ class CostModel:
     tensors: IntArray  # (T, most dimensions)
     weights: IntArray  # (W, most dimensions)
     repeats_W: IntArray
+    kernels: IntArray  # (K, most dimensions)
+    outputs: IntArray  # (K - 1,): of all but the weight that runs last
     fixed_params: int  # of parameters the run never touched
 
     def cost(self, removed_G: IntArray) -> Cost:
@@ -70,7 +82,8 @@ class CostModel:
         sizes = np.append(self.base_D - self.entries_DG @ removed_G, 1.0)
         params = sizes[self.tensors].prod(axis=1).sum() + self.fixed_params
         macs = (sizes[self.weights].prod(axis=1) * self.repeats_W).sum()
-        return Cost(round(float(params)), round(float(macs)))
+        found = (params, macs, sizes[self.kernels].prod(axis=1).sum(), sizes[self.outputs].sum())
+        return Cost(*(round(float(each)) for each in found))
 
     def of(self, plan: PrunePlan) -> Cost:
         """Cost after a plan."""
@@ -134,6 +147,13 @@ def cost_model(
     weights = [
         [sizes.index(dim, size) for dim, size in zip(use.dims, use.sizes, strict=True)] for use in provenance.weights
     ]
+    different = {use.weight.uid: use for use in provenance.weights}
+    kernels = [
+        [sizes.index(dim, size) for dim, size in zip(use.dims, use.weight.shape, strict=False)]
+        for use in different.values()
+    ]
+    last = provenance.weights[-1].weight.uid if provenance.weights else None
+    outputs = [sizes.index(use.outputs, use.layer.outputs) for uid, use in different.items() if uid != last]
     return CostModel(
         groups=tuple(group.name for group in groups),
         base_D=sizes.base_D(),
@@ -141,5 +161,7 @@ def cost_model(
         tensors=sizes.table(tensors),
         weights=sizes.table(weights),
         repeats_W=np.array([use.repeats for use in provenance.weights], dtype=np.int64),
+        kernels=sizes.table(kernels),
+        outputs=np.array(outputs, dtype=np.int64),
         fixed_params=sum(math.prod(shape) for name, shape in parameters.items() if name not in provenance.parameters),
     )

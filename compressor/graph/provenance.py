@@ -53,6 +53,7 @@ class WeightUse:
     The weight's own dimensions come first; the rest are places of the input that are channels of some layer.
     """
 
+    weight: Ref
     dims: Dims
     sizes: tuple[int, ...]
     repeats: int

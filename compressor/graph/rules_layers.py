@@ -49,7 +49,7 @@ def convolution(provenance: Provenance, call: Call, *, transposed: bool = False)
         dilation=_each(call.args["dilation"], spatial),
     )
     at, at_shape = (*x_dims[:lead], *(None,) * spatial), (*x.shape[:lead], *positions)
-    _use(provenance, w_dims, w.shape, at, at_shape, layer, x_dim, out_dim)
+    _use(provenance, w, w_dims, at, at_shape, layer, x_dim, out_dim)
     provenance.set(out, (*x_dims[:lead], out_dim, *(None,) * spatial))
 
 
@@ -106,14 +106,14 @@ def linear(provenance: Provenance, call: Call) -> None:
     if isinstance(call.args["bias"], Ref) and out_dim is not None:
         provenance.join(out_dim, provenance.dims(call.args["bias"])[0], call, "bias of fixed size")
     layer = Layer("linear", inputs=x.shape[-1], outputs=w.shape[0], places=(math.prod(x.shape[:-1]),))
-    _use(provenance, (out_dim, in_dim), w.shape, x_dims[:-1], x.shape[:-1], layer, x_dims[-1], out_dim)
+    _use(provenance, w, (out_dim, in_dim), x_dims[:-1], x.shape[:-1], layer, x_dims[-1], out_dim)
     provenance.set(out, (*x_dims[:-1], out_dim))
 
 
 def _use(
     provenance: Provenance,
+    weight: Ref,
     w_dims: Dims,
-    w_shape: Sequence[int],
     at: Dims,
     at_shape: Sequence[int],
     layer: Layer,
@@ -123,8 +123,8 @@ def _use(
     """Note a weight at work, applied at every one of these places; places that are channels may become fewer."""
     places = [(dim, size) for dim, size in zip(at, at_shape, strict=True) if dim is not None]
     repeats = math.prod(size for dim, size in zip(at, at_shape, strict=True) if dim is None)
-    dims, sizes = (*w_dims, *(dim for dim, _ in places)), (*w_shape, *(size for _, size in places))
-    provenance.weights.append(WeightUse(dims, sizes, repeats, layer, inputs, outputs))
+    dims, sizes = (*w_dims, *(dim for dim, _ in places)), (*weight.shape, *(size for _, size in places))
+    provenance.weights.append(WeightUse(weight, dims, sizes, repeats, layer, inputs, outputs))
 
 
 def channelwise(provenance: Provenance, call: Call) -> None:

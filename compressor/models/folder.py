@@ -50,6 +50,8 @@ class _Model(BaseModel):
 class _Cost(BaseModel):
     params: int
     macs: int
+    weights: int = 0  # not counted by earlier versions
+    nodes: int = 0
 
 
 class _Plan(BaseModel):
@@ -96,9 +98,7 @@ def plan_json(
             module: {name: value if isinstance(value, int) else list(value) for name, value in values.items()}
             for module, values in attributes.items()
         },
-        "original": None
-        if loaded.original is None
-        else {"params": loaded.original.params, "macs": loaded.original.macs},
+        "original": None if loaded.original is None else asdict(loaded.original),
         "mean": None if loaded.mean is None else list(loaded.mean),
         "std": None if loaded.std is None else list(loaded.std),
         "layers": dict(layers),
@@ -141,7 +141,7 @@ def load_folder(folder: str | Path) -> LoadedModel:
         mean=plan.mean,
         std=plan.std,
         kept=plan.kept,
-        original=None if plan.original is None else Cost(plan.original.params, plan.original.macs),
+        original=None if plan.original is None else Cost(**plan.original.model_dump()),
     )
 
 

@@ -60,6 +60,16 @@ class Target(Block):
     ratio: Share | None = Field(default=None, description="share of channels REMOVED from every layer not frozen")
     macs: Share | None = Field(default=None, description="share of the original multiply-adds that may REMAIN")
     params: Share | None = Field(default=None, description="share of the original parameters that may REMAIN")
+    weights: Share | None = Field(
+        default=None,
+        description="share of the original weights of convolutions and linear layers that may REMAIN, without biases "
+        "and normalisations; 5% = a weight sparsity of 95 %",
+    )
+    nodes: Share | None = Field(
+        default=None,
+        description="share of the original output channels of convolutions and linear layers that may REMAIN, counted "
+        "at each layer but the last; 34% = a node ratio of 0.66",
+    )
     size: Share | None = Field(default=None, description="share of the original ONNX file's bytes that may REMAIN")
     memory: Share | None = Field(
         default=None, description="share of weights and activations at their peak, in bytes, that may REMAIN"
@@ -329,6 +339,8 @@ class Recipe(Block):
             ratio=target.ratio,
             macs=target.macs,
             params=target.params,
+            weights=target.weights,
+            nodes=target.nodes,
             size=target.size,
             memory=target.memory,
             latency=target.latency,

@@ -32,6 +32,8 @@ def cost_of(groups: list[ChannelGroup]) -> CostModel:
         tensors=np.array([[index, index - 1 if index else count] for index in range(count)]),
         weights=np.array([[index, index - 1 if index else count] for index in range(count)]),
         repeats_W=np.full(count, 10),
+        kernels=np.array([[index, index - 1 if index else count] for index in range(count)]),
+        outputs=np.arange(count),
         fixed_params=0,
     )
 

@@ -1,0 +1,74 @@
+"""Weights and nodes, by their definition on known networks, and as targets."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from compressor.core import Cost, Selection
+from compressor.errors import RecipeError
+from compressor.graph.analyse import analyse
+from compressor.graph.choose import choose
+from compressor.graph.cost import count
+from compressor.graph.score import scores
+from compressor.graph.shrink import shrink
+from compressor.methods.criteria import l1
+from compressor.models.cifar import cifar_resnet
+
+
+def test_nodes_and_weights_of_a_small_network_by_hand() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ConvTranspose2d(8, 6, 3), nn.Conv2d(6, 6, 3, groups=6), nn.Flatten(),
+        nn.Linear(6 * 64, 4),
+    ).eval()  # fmt: skip
+    found = count(module, torch.randn(1, 3, 10, 10))
+    assert found.nodes == 8 + 6 + 6
+    assert found.weights == 3 * 8 * 9 + 8 * 6 * 9 + 6 * 9 + 6 * 64 * 4
+
+
+def test_nodes_and_weights_of_resnet18() -> None:
+    module = torchvision.models.resnet18().eval()
+    found = count(module, torch.randn(1, 3, 32, 32))
+    assert found.nodes == 64 + 4 * 64 + 5 * 128 + 5 * 256 + 5 * 512
+    layers = [each for each in module.modules() if isinstance(each, (nn.Conv2d, nn.Linear))]
+    assert found.weights == sum(each.weight.numel() for each in layers)
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(4, 4, 1, bias=False), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(self.conv(x)).mean((2, 3)))
+
+
+def test_a_weight_that_runs_twice_is_one() -> None:
+    found = count(Twice().eval(), torch.randn(1, 4, 2, 2))
+    assert (found.weights, found.nodes, found.macs) == (16 + 8, 4, 2 * 16 * 4 + 8)
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("asked", [{"nodes": 0.34}, {"weights": 0.05}, {"nodes": 0.5, "weights": 0.2}])
+def test_targets_hold_on_the_slim_module_and_are_met_narrowly(asked: dict[str, float], scope: str) -> None:
+    torch.manual_seed(0)
+    module, inputs = cifar_resnet("resnet8").eval(), torch.randn(1, 3, 32, 32)
+    structure, original = analyse(module, inputs, name="it"), count(module, inputs)
+    graded = scores(module, structure.groups, l1)
+    plan, _ = choose(structure.groups, graded, Selection(**asked, scope=scope), structure.cost, original)
+    found = count(shrink(module, structure, plan), inputs)
+    assert found == structure.cost.of(plan)
+    fill = {name: getattr(found, name) / getattr(original, name) / share for name, share in asked.items()}
+    assert all(each <= 1 for each in fill.values())
+    assert max(fill.values()) > 0.9, "no more goes than has to"
+
+
+def test_a_share_of_what_was_never_counted_is_refused() -> None:
+    module, inputs = cifar_resnet("resnet8").eval(), torch.randn(1, 3, 32, 32)
+    structure = analyse(module, inputs, name="it")
+    graded = scores(module, structure.groups, l1)
+    old = Cost(params=100, macs=1000)
+    with pytest.raises(RecipeError, match=r"prune\.target\.nodes"):
+        choose(structure.groups, graded, Selection(nodes=0.5), structure.cost, old)
