@@ -80,7 +80,7 @@ def perform(step: Step, work: Work, around: Surroundings) -> Work:
     """The work after one step."""
     start = time.perf_counter()
     if isinstance(step, Train) and step.stage == RETRAINING and work.longer:
-        step = step.extended(work.longer)
+        step = _lasting(step, work.longer, around)
     around.emit("stage", {"name": str(step)})
     match step:
         case Choose():
@@ -222,7 +222,7 @@ def _reinitialise(step: Reinitialise, work: Work, around: Surroundings) -> Work:
     module = copy.deepcopy(work.model.module)
     reinitialise(module, around.seed)
     ratio = work.structure.cost.of(PrunePlan({})).macs / count(module, *example(work.model)).macs
-    return replace(work, model=replace(work.model, module=module), momentum={}, longer=step.longer(ratio))
+    return replace(work, model=replace(work.model, module=module), momentum={}, longer=work.longer + step.longer(ratio))
 
 
 def _train(step: Train, work: Work, around: Surroundings) -> Work:
@@ -254,7 +254,16 @@ def _train(step: Train, work: Work, around: Surroundings) -> Work:
         around.emit("note", {"text": _ended(step, step.stop, trained)})
     model = replace(work.model, module=module)
     masks = still_masked(module, work.masks, work.regrow)
-    return replace(work, model=model, momentum=trained.momentum, silent=silent, masks=masks, regrow=None)
+    longer = work.longer - (len(trained.records) if step.counted else 0)
+    return replace(work, model=model, momentum=trained.momentum, silent=silent, masks=masks, regrow=None, longer=longer)
+
+
+def _lasting(step: Train, longer: int, around: Surroundings) -> Train:
+    """The retraining, over more epochs or fewer."""
+    if step.epochs + longer < 1:
+        spent = f"earlier trainings took {-longer} epochs, as many as {step.stage} was to last or more"
+        around.emit("warning", {"text": f"{spent}: it lasts one, and the whole longer than {step.epochs}"})
+    return step.extended(longer)
 
 
 def _ended(step: Train, stop: Stop, trained: Trained) -> str:

@@ -56,7 +56,7 @@ class Work:
     certificate: Certificate | None = None
     momentum: Momentum = field(default_factory=dict)  # what the last training's optimizer remembers
     silent: bool = False  # what leaves was held at zero, and where that is so its removal changes nothing
-    longer: int = 0  # epochs that retraining lasts beyond the recipe's
+    longer: int = 0  # epochs that retraining lasts beyond the recipe's; negative where earlier ones are taken off
     masks: Mapping[str, Tensor] = field(default_factory=dict)  # weight -> True where it may be other than zero
     sparse: Outcome | None = None  # what N:M masks keep of each layer
     regrow: Regrow | None = None  # what training lets come back

@@ -86,6 +86,7 @@ class Train:
     epochs: int = 0
     iterations: int | None = None  # instead of epochs
     stop: Stop | None = None  # a rule that may end it before
+    counted: bool = False  # whether its epochs are taken off the retraining's
     stage: str = RETRAINING  # what it is for
     precision: Precision = "auto"
     label_smoothing: float = 0.0
@@ -98,8 +99,8 @@ class Train:
     keep: Literal["last", "best"] = "last"  # which epoch's weights: best = on the held-out split
 
     def extended(self, epochs: int) -> Train:
-        """The same course of learning rates over so many more epochs."""
-        whole, schedule = self.epochs + epochs, self.schedule
+        """The same course of learning rates over so many more epochs, or fewer where negative, but at least one."""
+        whole, schedule = max(self.epochs + epochs, 1), self.schedule
         return replace(self, epochs=whole, schedule=lambda done: schedule(done * self.epochs / whole))
 
     def __str__(self) -> str:

@@ -57,15 +57,24 @@ def patience_of_weights(removed: float) -> float:
 def channels_that_go(selection: Selection) -> float | None:
     """The share r of channels that a target takes out, for `patience_of_channels`; None where it names no share.
 
-    Weights, parameters and multiply-adds go with the square of widths, so that a share s of them that may remain stands
-    for r = 1 - sqrt(s); so does one of bytes and of time, which are nearer to linear: a guess on the patient side. Of
-    several the strictest counts.
+    `1 - nodes`, the node ratio of the paper. Weights, parameters and multiply-adds go with the square of widths, so
+    that a share s of them that may remain stands for r = 1 - sqrt(s); so does one of bytes and of time, which are
+    nearer to linear. Of several the strictest counts.
     """
     if selection.ratio is not None:
         return selection.ratio
-    shares = (selection.macs, selection.params, selection.size, selection.memory, selection.latency)
-    remaining = [math.sqrt(share) for share in shares if share is not None]
+    squares = (
+        selection.macs, selection.params, selection.weights, selection.size, selection.memory, selection.latency,
+    )  # fmt: skip
+    remaining = [math.sqrt(share) for share in squares if share is not None]
+    if selection.nodes is not None:
+        remaining.append(selection.nodes)
     return 1 - min(remaining) if remaining else None
+
+
+def weights_that_go(selection: Selection) -> float | None:
+    """The share of weights that a target masks, for `patience_of_weights`; None where it names none."""
+    return None if selection.weights is None else 1 - selection.weights
 
 
 def _settled(

@@ -23,6 +23,7 @@ from compressor.methods.stops import (
     patience_of_channels,
     patience_of_weights,
     scales,
+    weights_that_go,
 )
 
 DISTANCES = (1.0, 1.4, 1.56, 1.60, 1.603)  # after epochs 2 to 6, of weights whose norm was 10 after epoch 1
@@ -106,6 +107,10 @@ def test_the_share_of_channels_behind_a_target() -> None:
     assert channels_that_go(Selection(ratio=0.66)) == 0.66
     assert channels_that_go(Selection(params=0.25)) == 0.5
     assert channels_that_go(Selection(params=0.25, macs=0.04)) == pytest.approx(0.8)
+    assert channels_that_go(Selection(nodes=0.34)) == pytest.approx(0.66)
+    assert channels_that_go(Selection(nodes=0.34, weights=0.09)) == pytest.approx(0.7)
+    assert weights_that_go(Selection(weights=0.05)) == pytest.approx(0.95)
+    assert weights_that_go(Selection(params=0.05)) is None
     assert channels_that_go(Selection(latency=0.81)) == pytest.approx(0.1)
     assert channels_that_go(Selection(latency_ms=8.0)) is None
 

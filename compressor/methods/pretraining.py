@@ -1,0 +1,89 @@
+"""Settings that methods have in common which train the whole network before they prune it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AllowInfNan, BaseModel, Field, Strict
+
+from compressor.core import Optimizer, Penalty, Selection, Stop, Train
+from compressor.errors import RecipeError
+from compressor.methods.regularising import Count, NotNegative, Positive, Truth
+from compressor.methods.stops import (
+    channels_that_go,
+    lazy_regime,
+    lazy_regime_squared,
+    patience_of_channels,
+    patience_of_weights,
+    weights_that_go,
+)
+from compressor.schedules import constant
+
+Part = Annotated[float, Strict(), AllowInfNan(False), Field(gt=0, lt=1)]
+
+
+class Pretraining(BaseModel):
+    """How the whole network trains before anything goes: at one learning rate, and not longer than `epochs`."""
+
+    epochs: Count = Field(default=100, description="of training before anything goes, at most")
+    batch_size: Count = 256
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: Positive = 2e-3
+    weight_decay: NotNegative = 5e-5
+    clip: Positive | None = Field(default=10.0, description="largest norm of all gradients together; null = any")
+    counted: Truth = Field(
+        default=False, description="take these epochs off retrain.epochs, so that both together last as long as it says"
+    )
+
+    def pretrain(self, stop: Stop | None, penalty: Penalty | None = None) -> Train:
+        """Until the rule is done."""
+        return Train(
+            batch_size=self.batch_size,
+            optimizer=Optimizer(self.optimizer, self.lr, weight_decay=self.weight_decay),
+            schedule=constant(),
+            epochs=self.epochs,
+            stop=stop,
+            counted=self.counted,
+            stage="early training",
+            penalty=penalty,
+            clip=self.clip,
+        )
+
+
+class LazyRegime(Pretraining):
+    """Until the weights' way from where they began hardly grows any more: the regime in which the gradient flow, and
+    what is measured by it, stays as it is."""
+
+    name: ClassVar[str]
+
+    when: Literal["released", "squared", "fixed"] = Field(
+        default="released",
+        description="released = distances from the weights after epoch 1, as in the authors' code; squared = squared "
+        "distances from the initial weights, as in their slides; fixed = after all `epochs`",
+    )
+    patience: Part | None = Field(
+        default=None,
+        description="factor on the first change of the distance, below which it counts as settled; "
+        "null = what the target says: the more goes, the longer it takes",
+    )
+
+    def until_channels_can_go(self, selection: Selection) -> Train:
+        """Raises RecipeError where neither the target nor `patience` says how settled the weights must be."""
+        removed = channels_that_go(selection)
+        return self._until(None if removed is None else patience_of_channels(removed))
+
+    def until_weights_can_go(self, selection: Selection) -> Train:
+        """Likewise, for single weights."""
+        removed = weights_that_go(selection)
+        return self._until(None if removed is None else patience_of_weights(removed))
+
+    def _until(self, asked: float | None) -> Train:
+        if self.when == "fixed":
+            return self.pretrain(None)
+        factor = asked if self.patience is None else self.patience
+        if factor is None:
+            found = "null, and prune.target names no share that it could follow from"
+            raise RecipeError("recipe", f"prune.{self.name}.patience", found, "write a number, such as 0.05")
+        rule = lazy_regime if self.when == "released" else lazy_regime_squared
+        return self.pretrain(Stop("lazy regime", partial(rule, factor=factor)))

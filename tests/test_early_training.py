@@ -1,0 +1,119 @@
+"""Trainings before removal that a rule ends: what is told of them, and what they leave of the retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressor.core import (
+    Choose,
+    Data,
+    LoadedModel,
+    Memory,
+    ModelSpec,
+    Optimizer,
+    Remove,
+    Selection,
+    Step,
+    Stop,
+    Train,
+    Verdict,
+    one_image,
+)
+from compressor.engine import begin, perform
+from compressor.methods.criteria import l1
+from compressor.schedules import multistep
+from compressor.training.data import open_data
+from compressor.training.images import ImageData
+from compressor.training.loop import Trained
+from compressor.training.loop import train as trained
+from compressor.work import Surroundings, Work
+
+SGD = Optimizer("sgd", lr=0.01)
+
+
+def enough(memory: Memory, epoch: int, weights: Mapping[str, Tensor], *, epochs: int) -> Verdict:
+    return Verdict({}, epoch == epochs, 0.25 * epoch, 0.5)
+
+
+EARLY = Train(
+    64, SGD, lambda done: 1.0, epochs=4, stop=Stop("enough", partial(enough, epochs=2)), counted=True,
+    stage="early training", precision="fp32",
+)  # fmt: skip
+RETRAIN = Train(64, SGD, multistep((5,), 0.1), epochs=10, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    whole = open_data(
+        "digits", train=None, val=None, base=None, input=(1, 8, 8), num_classes=10, mean=None, std=None, augment="none"
+    )
+    assert isinstance(whole, ImageData)
+    return replace(whole, held_out=torch.arange(128, 1500))
+
+
+def model() -> LoadedModel:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
+    return LoadedModel(module.eval(), ModelSpec("net.py:net", one_image((1, 8, 8)), 10), "net")
+
+
+def run(
+    steps: tuple[Step, ...], data: ImageData, folder: Path
+) -> tuple[Work, list[Train], list[tuple[str, Mapping[str, object]]]]:
+    seen: list[Train] = []
+    events: list[tuple[str, Mapping[str, object]]] = []
+
+    def train(module: nn.Module, data: Data, step: Train, **how: Any) -> Trained:
+        seen.append(step)
+        return trained(module, data, replace(step, epochs=min(step.epochs, 4)), **how)
+
+    around = Surroundings(data, 0, lambda event, fields: events.append((event, fields)), folder, "test", train=train)
+    work = begin(model(), around)
+    for step in steps:
+        work = perform(step, work, around)
+    return work, seen, events
+
+
+def said(events: list[tuple[str, Mapping[str, object]]], kind: str) -> list[str]:
+    return [str(fields["text"]) for event, fields in events if event == kind and "near chance" not in fields["text"]]
+
+
+def pruning(early: Train) -> tuple[Step, ...]:
+    return early, Choose(l1, Selection(ratio=0.5)), Remove(), RETRAIN
+
+
+def test_both_trainings_last_as_long_as_the_recipe_says(digits: ImageData, tmp_path: Path) -> None:
+    work, (_, retraining), events = run(pruning(EARLY), digits, tmp_path)
+    assert said(events, "note") == ["early training ended after epoch 2: enough was reached (0.5 against 0.5)"]
+    assert retraining.epochs == 8
+    assert [retraining.schedule(done) for done in (0, 3.9, 4, 7.9)] == pytest.approx([1, 1, 0.1, 0.1])
+    assert work.certificate is not None
+    assert "after early training" in work.quality
+    assert "Train(8 epochs, sgd)" in work.log
+
+
+def test_as_released_they_are_not_counted(digits: ImageData, tmp_path: Path) -> None:
+    early = replace(EARLY, counted=False, stop=Stop("enough", partial(enough, epochs=9)))
+    _, (_, retraining), events = run(pruning(early), digits, tmp_path)
+    assert retraining.epochs == 10
+    (note,) = said(events, "note")
+    assert note == "early training ended after epoch 4, its last: enough was not reached (1 against 0.5)"
+
+
+def test_a_retraining_of_which_nothing_is_left_lasts_one_epoch_and_says_so(digits: ImageData, tmp_path: Path) -> None:
+    steps = (*pruning(EARLY)[:-1], replace(RETRAIN, epochs=2, schedule=lambda done: 1.0))
+    _, (_, retraining), events = run(steps, digits, tmp_path)
+    assert retraining.epochs == 1
+    (warning,) = said(events, "warning")
+    assert warning == (
+        "earlier trainings took 2 epochs, as many as retraining was to last or more: it lasts one, "
+        "and the whole longer than 2"
+    )
