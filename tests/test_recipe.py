@@ -247,8 +247,8 @@ FAULTS = [
     ("epochs: 10", "epochs: 10\n  batch_size: 0", "r.yaml:7:15: retrain.batch_size is 0; allowed: a number at least 1"),
     (
         "epochs: 10",
-        "epochs: 10\n  precision: fp16",
-        "r.yaml:7:14: retrain.precision is 'fp16'; did you mean bf16? allowed: auto, fp32 or bf16",
+        "epochs: 10\n  precision: fp8",
+        "r.yaml:7:14: retrain.precision is 'fp8'; allowed: auto, fp32, bf16 or fp16",
     ),
     ("name: sgd", "name: sdg", "r.yaml:7:21: retrain.optimizer.name is 'sdg'; did you mean sgd? allowed: sgd, adam"),
     ("name: sgd", "name: adamw", "r.yaml:7:38: retrain.optimizer.momentum is not a key; allowed: name, lr, weight_d"),

@@ -79,6 +79,7 @@ class Optimizer:
     weight_decay: float = 0.0
     nesterov: bool = False
     decay_all: bool = True  # False = no decay of biases and normalisations
+    key: str = "retrain.optimizer.lr"  # what a recipe calls `lr`
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Distill:
     features: float = 0.0
 
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 Schedule = Callable[[float], float]
 """epochs done so far (fractional) -> factor on the optimizer's learning rate"""

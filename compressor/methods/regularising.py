@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AllowInfNan, BaseModel, Field, Strict
 
@@ -21,6 +21,8 @@ Truth = Annotated[bool, Strict()]
 class Regularising(BaseModel):
     """How the training runs in which a penalty works: SGD at one learning rate."""
 
+    name: ClassVar[str]
+
     batch_size: Count = 128
     lr: Positive = 1e-3
     momentum: Annotated[float, Strict(), AllowInfNan(False), Field(ge=0, lt=1)] = 0.9
@@ -30,7 +32,7 @@ class Regularising(BaseModel):
         """For so many epochs, or for so many iterations where no epochs are given."""
         return Train(
             batch_size=self.batch_size,
-            optimizer=Optimizer("sgd", self.lr, self.momentum, self.weight_decay),
+            optimizer=Optimizer("sgd", self.lr, self.momentum, self.weight_decay, key=f"prune.{self.name}.lr"),
             schedule=constant(),
             epochs=epochs or 0,
             iterations=None if epochs else iterations,

@@ -58,8 +58,8 @@ class Retrain(Block):
     batch_size: Count = 128
     optimizer: Annotated[AnyOptimizer, Field(discriminator="name"), named("sgd")] = SGD()
     schedule: Annotated[AnySchedule, Field(discriminator="name"), named("cosine")] = Cosine()
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto = bf16 where this machine gains by it"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="auto = bf16 where this machine gains by it; fp16 is for GPUs without bf16"
     )
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     mixup: NotNegative = Field(default=0.0, description="alpha of the Beta distribution images are mixed by; 0 = no")

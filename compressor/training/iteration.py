@@ -25,13 +25,15 @@ def iteration(
     constraints: Sequence[Constraint],
     clip: float | None,
     runtime: Runtime,
+    scaler: torch.amp.GradScaler,
 ) -> Iterate:
     """The step of `optimizer` on `objective` plus the terms of `constraints`, mean over all processes.
 
     Gradients whose norm, over all weights together, is above `clip` are scaled down to it (Pascanu et al., ICML 2013,
     arXiv:1211.5063).
 
-    Where the objective is not finite, its value is returned and nothing has been changed.
+    Where the objective is not finite, its value is returned and nothing has been changed. Where a gradient that
+    `scaler` has scaled is not, the optimizer's step is skipped, by all processes, and the next ones are scaled less.
     """
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
 
@@ -46,13 +48,15 @@ def iteration(
             if (term := constraint.loss(number)) is not None:
                 loss = loss + term
         optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        runtime.average_gradients(parameters)
+        torch.autograd.backward(scaler.scale(loss))
+        runtime.average_gradients(parameters)  # one that is not finite anywhere is so in all processes
+        scaler.unscale_(optimizer)
         for constraint in constraints:
             constraint.on_gradients(number)
         if clip is not None:
             clip_grad_norm_(parameters, clip)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         for constraint in constraints:
             constraint.on_weights(number)
         return value

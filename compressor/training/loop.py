@@ -20,10 +20,10 @@ from compressor.training.checkpoint import Checkpoint
 from compressor.training.iteration import Iterate, everything_trains, iteration
 from compressor.training.judge import Best, judged
 from compressor.training.memory import keep_freed_memory
-from compressor.training.objective import in_precision, objective
+from compressor.training.objective import computed_in, objective
 from compressor.training.optimizers import make_optimizer, momentum_of, recall
 from compressor.training.order import draw
-from compressor.training.precision import layout, uses_bf16
+from compressor.training.precision import LEAST_SCALE, arithmetic
 from compressor.training.progress import Progress, Record
 from compressor.training.room import forward_and_backward, largest_batch_told
 from compressor.training.runtime import Runtime, alone
@@ -69,24 +69,30 @@ def train(
     keep_freed_memory()
     runtime = runtime or alone()
     everything_trains(module)
+    computing = arithmetic(step.precision, runtime.device)
     module.to(runtime.device)
-    module.to(memory_format=layout(uses_bf16(step.precision)))
+    module.to(memory_format=computing.layout)
     optimizer = make_optimizer(module, step.optimizer)
     recall(module, optimizer, momentum or {})
     per_epoch = max(1, data.train_size // step.batch_size)
     total = step.epochs * per_epoch if step.iterations is None else step.iterations
     bound = [bind(module, total) for bind in constraints]
-    with objective(module, runtime.forward(module), data, step, teacher) as loss, torch.random.fork_rng(devices=()):
-        iterate = iteration(loss, optimizer, bound, step.clip, runtime)
+    with (
+        objective(module, runtime.forward(module), data, step, teacher, computing) as loss,
+        torch.random.fork_rng(devices=()),
+    ):
+        scaler = computing.scaler()
+        iterate = iteration(loss, optimizer, bound, step.clip, runtime, scaler)
         best = Best() if step.keep == "best" else None
         watch = Watch(step.stop, runtime.from_leader) if step.stop else None
-        session = Session(module, optimizer, iterate, per_epoch, total, averaged(module, step.ema), best, watch)
+        average = averaged(module, step.ema)
+        session = Session(module, optimizer, scaler, iterate, per_epoch, total, average, best, watch)
         if state := runtime.from_leader(checkpoint.restore() if checkpoint else None):
             session.load(state)
         elif watch is not None:
             watch.look(0, module)
         module.train()
-        attempt = partial(forward_and_backward, in_precision(module, step), data, runtime.device)
+        attempt = partial(forward_and_backward, computed_in(computing, module), data, runtime.device)
         with largest_batch_told(attempt, step.batch_size, runtime.part[1]):
             while not session.over:
                 session.epoch(data, step, seed, emit, checkpoint, runtime.part)
@@ -105,6 +111,7 @@ class Session:
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     iterate: Iterate
     per_epoch: int  # iterations
     total: int  # iterations
@@ -125,7 +132,9 @@ class Session:
             torch.manual_seed(draw(seed, now.iterations, part))  # dropout; the data have numbers of their own
             loss = self.iterate(images, targets, now.iterations, lr)
             if not math.isfinite(loss):
-                raise _diverged(now, loss, step.optimizer.lr)
+                raise self._diverged(f"the loss is {loss}", step)
+            if self.scaler.get_scale() < LEAST_SCALE:
+                raise self._diverged("gradients are not finite at any scale of the loss", step)
             if self.average is not None:
                 self.average.update_parameters(self.module)
             ended = time.perf_counter()
@@ -152,6 +161,7 @@ class Session:
         return {
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress),
             "average": self.average.state_dict() if self.average is not None else None,
             "best": self.best.state() if self.best is not None else None,
@@ -162,6 +172,7 @@ class Session:
         """Go on from what `state` gave."""
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -203,12 +214,12 @@ class Session:
             "images_per_second": now.images / now.seconds,
         }
 
-
-def _diverged(now: Progress, loss: float, lr: float) -> VerificationFailed:
-    before = f"the last finite one was {now.last:.4g}" if math.isfinite(now.last) else "from the first one on"
-    return VerificationFailed(
-        "training",
-        f"epoch {now.epoch + 1}, iteration {now.batches + 1}",
-        f"the loss is {loss}, {before}",
-        f"use a smaller learning rate, for example retrain.optimizer.lr={lr / 10:g}",
-    )
+    def _diverged(self, found: str, step: Train) -> VerificationFailed:
+        now, optimizer = self.progress, step.optimizer
+        before = f"the last finite loss was {now.last:.4g}" if math.isfinite(now.last) else "from the first one on"
+        todo = f"use a smaller learning rate, for example {optimizer.key}={optimizer.lr / 10:g}"
+        if self.scaler.is_enabled():
+            todo += ", or retrain.precision=bf16, whose numbers go beyond 65504"
+        return VerificationFailed(
+            "training", f"epoch {now.epoch + 1}, iteration {now.batches + 1}", f"{found}, {before}", todo
+        )

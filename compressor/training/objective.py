@@ -16,7 +16,7 @@ from compressor.training.distill import distance, divergence, matching, watching
 from compressor.training.iteration import Objective
 from compressor.training.mixing import mixing
 from compressor.training.nested import in_float32
-from compressor.training.precision import layout, uses_bf16
+from compressor.training.precision import Arithmetic
 from compressor.training.tasks import main
 
 Answer = Callable[[Tensor], Any]
@@ -28,11 +28,11 @@ Lesson = Callable[[Tensor, Any], Tensor]
 
 @contextmanager
 def objective(
-    module: nn.Module, forward: Answer, data: Data, step: Train, teacher: nn.Module | None
+    module: nn.Module, forward: Answer, data: Data, step: Train, teacher: nn.Module | None, arithmetic: Arithmetic
 ) -> Iterator[Objective]:
     """The loss of a batch, as `step` says; `forward` runs `module`, `teacher` is there to distil from."""
     mix = mixing(step.mixup, step.cutmix, data.num_classes)
-    answer = in_precision(forward, step)
+    answer = computed_in(arithmetic, forward)
 
     def of_task(images: Tensor, targets: Any) -> tuple[Tensor, Tensor, Any]:
         images, targets = mix(images, targets)
@@ -43,7 +43,7 @@ def objective(
         yield lambda images, targets: of_task(images, targets)[0]
         return
     assert teacher is not None, "distillation needs the dense model"
-    with _lesson(module, teacher, data, step, step.distill) as lesson:
+    with _lesson(module, teacher, data, step.distill, arithmetic) as lesson:
         share = 1 - step.distill.weight
 
         def taught(images: Tensor, targets: Any) -> Tensor:
@@ -53,26 +53,26 @@ def objective(
         yield taught
 
 
-def in_precision(forward: Answer, step: Train) -> Answer:
-    """`forward` in the arithmetic and memory layout of `step`, with answers in float32."""
-    bf16 = uses_bf16(step.precision)
+def computed_in(arithmetic: Arithmetic, forward: Answer) -> Answer:
+    """`forward` in that arithmetic and its memory layout, with answers in float32."""
 
     def answer(images: Tensor) -> Any:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            return in_float32(forward(images.contiguous(memory_format=layout(bf16))))
+        with arithmetic.autocast():
+            return in_float32(forward(images.contiguous(memory_format=arithmetic.layout)))
 
     return answer
 
 
 @contextmanager
-def _lesson(module: nn.Module, teacher: nn.Module, data: Data, step: Train, settings: Distill) -> Iterator[Lesson]:
+def _lesson(
+    module: nn.Module, teacher: nn.Module, data: Data, settings: Distill, arithmetic: Arithmetic
+) -> Iterator[Lesson]:
     """`weight * divergence of the answers + features * distance of the maps`; mean squares without classes."""
-    device = next(module.parameters()).device
-    teacher = copy.deepcopy(teacher).to(device).to(memory_format=layout(uses_bf16(step.precision))).eval()
-    answer = in_precision(teacher, step)
-    names = (
-        matching(module, teacher, next(iter(data.plain_batches(2, images=2))).to(device)) if settings.features else ()
-    )
+    teacher = copy.deepcopy(teacher).to(arithmetic.device).to(memory_format=arithmetic.layout).eval()
+    answer = computed_in(arithmetic, teacher)
+    names: tuple[str, ...] = ()
+    if settings.features:
+        names = matching(module, teacher, next(iter(data.plain_batches(2, images=2))).to(arithmetic.device))
     with watching(module, names) as maps, watching(teacher, names) as theirs:
 
         def lesson(images: Tensor, output: Any) -> Tensor:

@@ -162,16 +162,16 @@ def bare(module: Any, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
     import torch
 
     from compressor.training.memory import keep_freed_memory
-    from compressor.training.precision import layout, uses_bf16
+    from compressor.training.precision import arithmetic
 
     keep_freed_memory()
-    bf16 = uses_bf16("auto")
+    ours = arithmetic("auto", torch.device("cpu"))
     pixels, labels = images()
-    module.train().to(memory_format=layout(bf16))
+    module.train().to(memory_format=ours.layout)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=True)
-    inputs = (pixels.float() / 255 - 0.5).to(memory_format=layout(bf16)).split(BATCH)
+    inputs = (pixels.float() / 255 - 0.5).to(memory_format=ours.layout).split(BATCH)
     for x, y in gate(itertools.cycle(zip(inputs, labels.split(BATCH), strict=True))):
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with ours.autocast():
             logits = module(x)
         loss = torch.nn.functional.cross_entropy(logits.float(), y)
         optimizer.zero_grad(set_to_none=True)

@@ -241,7 +241,7 @@ def test_a_loss_that_is_not_finite_names_the_place_and_a_way_out() -> None:
     with pytest.raises(VerificationFailed) as caught:
         train(toy_net(), toy_data(), step, seed=0, emit=quiet)
     assert re.fullmatch(
-        r"training: epoch 1, iteration [2-5]: the loss is (nan|inf), the last finite one was [\d.e+]+; "
+        r"training: epoch 1, iteration [2-5]: the loss is (nan|inf), the last finite loss was [\d.e+]+; "
         r"use a smaller learning rate, for example retrain.optimizer.lr=1e\+29",
         str(caught.value),
     )

@@ -1,0 +1,137 @@
+"""float16: it trains what float32 does, steps without finite gradients are skipped, and a kill changes nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
+
+from compressor.core import Precision, Task
+from compressor.errors import VerificationFailed
+from compressor.schedules import constant
+from compressor.training.checkpoint import Checkpoint
+from compressor.training.images import ImageData
+from compressor.training.iteration import iteration
+from compressor.training.loop import train
+from compressor.training.precision import LEAST_SCALE, arithmetic
+from compressor.training.runtime import alone
+
+CPU = torch.device("cpu")
+HALF = replace(STEP, precision="fp16")
+
+
+def steep(factor: float) -> ImageData:
+    """Data with a loss of so many times the usual gradients."""
+    data = toy_data()
+
+    def loss(output: Any, target: Any, label_smoothing: float) -> Tensor:
+        return factor * data.task.loss(output, target, label_smoothing)
+
+    return replace(data, task=Task("classification", loss, data.task.metric))
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_what_a_recipe_names_is_what_layers_compute_in(precision: Precision, dtype: torch.dtype) -> None:
+    computing = arithmetic(precision, CPU)
+    with computing.autocast():
+        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
+    assert computing.scaler().is_enabled() == (precision == "fp16")
+
+
+def test_trains_what_float32_trains() -> None:
+    whole, half = toy_net(0), toy_net(0)
+    expected = train(whole, toy_data(), STEP, seed=0, emit=quiet).records
+    found = train(half, toy_data(), HALF, seed=0, emit=quiet).records
+    assert [each["loss"] for each in found] == pytest.approx([each["loss"] for each in expected], rel=0.02)
+    assert not same(whole, half)
+    assert all(each.dtype == torch.float32 for each in half.state_dict().values() if each.is_floating_point())
+
+
+class Spy:
+    """A constraint that keeps the gradients it is shown."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        self.weight = weight
+        self.seen: list[float] = []
+
+    def loss(self, iteration: int) -> None:
+        return None
+
+    def on_gradients(self, iteration: int) -> None:
+        assert self.weight.grad is not None
+        self.seen.append(self.weight.grad.item())
+
+    def on_weights(self, iteration: int) -> None:
+        pass
+
+
+def test_steps_are_skipped_until_the_gradient_has_room() -> None:
+    """The loss is 1000 w, its gradient in float16 is 1000 times the scale: at most 65504 with a scale of 2^6."""
+    weight = nn.Parameter(torch.ones(()))
+    optimizer, spy = torch.optim.SGD([weight], 1e-3), Spy(weight)
+    scaler = arithmetic("fp16", CPU).scaler()
+    iterate = iteration(lambda images, targets: (weight.half() * 1000).float(), optimizer, [spy], None, alone(), scaler)
+    for number in range(10):
+        assert iterate(torch.zeros(1), torch.zeros(1), number, 1e-3) == 1000
+        assert scaler.get_scale() == 2.0 ** (15 - number)
+    assert weight.item() == 1
+    iterate(torch.zeros(1), torch.zeros(1), 10, 1e-3)
+    assert spy.seen == [*[math.inf] * 10, 1000]
+    assert weight.item() == pytest.approx(0, abs=1e-6)
+    assert scaler.get_scale() == 2.0**6
+
+
+@pytest.mark.parametrize("at", [3, 12])
+def test_resumes_bit_for_bit_while_steps_are_skipped_and_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr("compressor.training.checkpoint.AT_LEAST", -math.inf)
+    monkeypatch.setattr("compressor.training.checkpoint.SHARE", math.inf)
+    data, undisturbed, resumed = steep(1000), toy_net(), toy_net()
+    step = replace(HALF, optimizer=replace(HALF.optimizer, lr=1e-5))
+    train(undisturbed, data, step, seed=2, emit=quiet)
+    file = partial(Checkpoint, tmp_path / "state", "a")
+    with pytest.raises(Interrupted):
+        train(toy_net(), data, step, seed=2, emit=quiet, checkpoint=file(), constraints=[partial(Halt, at=at)])
+    train(resumed, data, step, seed=2, emit=quiet, checkpoint=file())
+    assert same(resumed, undisturbed)
+    assert not same(resumed, toy_net()), "some steps were done"
+
+
+class Endless(torch.autograd.Function):
+    """x -> x, with a gradient that is infinite."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return torch.full_like(gradients[0], math.inf)
+
+
+class Hopeless(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = toy_net(0)
+
+    def forward(self, images: Tensor) -> Any:
+        return Endless.apply(self.net(images))
+
+
+def test_gradients_that_are_finite_at_no_scale_end_the_training() -> None:
+    step = replace(HALF, epochs=9, schedule=constant())
+    skipped = round(math.log2(2**16 / LEAST_SCALE)) + 1
+    epoch, iteration = divmod(skipped - 1, 5)
+    place = rf"training: epoch {epoch + 1}, iteration {iteration + 1}"
+    with pytest.raises(VerificationFailed, match=rf"{place}: gradients are not finite at any scale .*bf16"):
+        train(Hopeless(), toy_data(), step, seed=0, emit=quiet)
