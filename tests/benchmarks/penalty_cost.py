@@ -29,6 +29,7 @@ from compressor.models.cifar import cifar_resnet
 from compressor.training.iteration import iteration
 from compressor.training.optimizers import make_optimizer
 from compressor.training.penalise import Penalised
+from compressor.training.precision import arithmetic
 from compressor.training.runtime import alone
 
 BATCH, WHOLE, NOW = 128, 110_000, 109_000  # an iteration at which all is at work: every pull, and the zeroing
@@ -47,13 +48,14 @@ def ratio(rules: tuple[LayerRule, ...], pairs: int) -> None:
     images = torch.randn(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(0, 10, (BATCH,))
     optimizer = make_optimizer(module, Optimizer("sgd", lr=1e-3, momentum=0.9, weight_decay=5e-4))
+    unscaled = arithmetic("fp32", torch.device("cpu")).scaler()
 
     def objective(images: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(module(images), targets)
 
     def timed(constraints: list[Constraint]) -> float:
         start = time.process_time()
-        iteration(objective, optimizer, constraints, None, alone())(images, targets, NOW, 1e-3)
+        iteration(objective, optimizer, constraints, None, alone(), unscaled)(images, targets, NOW, 1e-3)
         return time.process_time() - start
 
     penalised = [partial(Penalised, penalty=TPP().penalty(), leaving=lost)(module, WHOLE)]
