@@ -255,7 +255,8 @@ def _train(step: Train, work: Work, around: Surroundings) -> Work:
     model = replace(work.model, module=module)
     masks = still_masked(module, work.masks, work.regrow)
     longer = work.longer - (len(trained.records) if step.counted else 0)
-    return replace(work, model=model, momentum=trained.momentum, silent=silent, masks=masks, regrow=None, longer=longer)
+    done = replace(work, model=model, momentum=trained.momentum, masks=masks, regrow=None)
+    return replace(done, silent=silent, longer=longer, trainings=(*work.trainings, trained.cost))
 
 
 def _lasting(step: Train, longer: int, around: Surroundings) -> Train:

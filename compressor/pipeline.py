@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from compressor.artefacts import write
 from compressor.core import Emit
+from compressor.deploy.runner.meters import joules
 from compressor.engine import begin, perform
 from compressor.gates import close
 from compressor.journal import Journal
@@ -59,7 +61,8 @@ def compress(
         identity = identify(recipe, round_to, dense, images)
         watch, found = stopwatch(recipe, target, dense, journal), settled(journal)
         state = folder / CHECKPOINTS
-        around = Surroundings(images, recipe.seed, journal, state, identity, trainer or train, watch, found)
+        metered = partial(trainer or train, joules=joules)
+        around = Surroundings(images, recipe.seed, journal, state, identity, metered, watch, found)
         start = work = begin(dense, around)
         for step in steps(recipe, round_to, retrain=images is not None):
             work = perform(step, work, around)

@@ -21,6 +21,7 @@ from compressor.core import (
     Metric,
     Momentum,
     PrunePlan,
+    TrainingCost,
 )
 from compressor.graph.couple import Structure
 from compressor.search import Stopwatch
@@ -63,6 +64,7 @@ class Work:
     metric: Metric | None = None  # of the data's task
     quality: Mapping[str, float] = field(default_factory=dict)  # stage -> that metric on the test set
     isometry: Mapping[str, Isometry] = field(default_factory=dict)  # stage -> on training images
+    trainings: tuple[TrainingCost, ...] = ()  # what each took
     seconds: Mapping[str, float] = field(default_factory=dict)
     log: tuple[str, ...] = ()
 

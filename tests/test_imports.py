@@ -47,6 +47,7 @@ ALLOWED = {
     "pipeline": BASE
     | {
         "artefacts",
+        "deploy",
         "engine",
         "gates",
         "journal",

@@ -39,6 +39,7 @@ from compressor.core.results import (
     Quantised,
     StableRate,
     Sustained,
+    TrainingCost,
 )
 from compressor.core.steps import (
     RETRAINING,
@@ -122,6 +123,7 @@ __all__ = [
     "Task",
     "Term",
     "Train",
+    "TrainingCost",
     "Verdict",
     "one_image",
 ]

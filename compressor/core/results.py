@@ -50,6 +50,21 @@ class StableRate:
     images: int
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingCost:
+    """What one training took: its batches, without evaluation in between."""
+
+    stage: str
+    device: str  # cpu | cuda | mps
+    params: int  # of what was trained
+    batch_size: int
+    epochs: int
+    seconds: float
+    batch_ms: float | None  # median time from one batch to the next, data included
+    peak_bytes: int | None  # weights, gradients, the optimizer's memory, activations, batches; None = can't be told
+    energy_j: float | None  # by the meters of the whole package or board
+
+
 Compared = Literal["answers", "layers before a choice by value"]
 """what of an ONNX file was compared with PyTorch"""
 

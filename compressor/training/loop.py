@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from compressor.core import Bind, Data, Emit, Momentum, Train
+from compressor.core import Bind, Data, Emit, Momentum, Train, TrainingCost
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.training.average import averaged
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.iteration import Iterate, everything_trains, iteration
 from compressor.training.judge import Best, judged
 from compressor.training.memory import keep_freed_memory
+from compressor.training.meter import Joules, Meter, cost, unmetered
 from compressor.training.objective import computed_in, objective
 from compressor.training.optimizers import make_optimizer, momentum_of, recall
 from compressor.training.order import draw
@@ -38,6 +39,7 @@ class Trained:
 
     records: tuple[Record, ...]
     momentum: Momentum
+    cost: TrainingCost
     stopped: bool = False  # by its rule
 
 
@@ -53,6 +55,7 @@ def train(
     constraints: Sequence[Bind] = (),
     momentum: Momentum | None = None,
     runtime: Runtime | None = None,
+    joules: Joules = unmetered,
 ) -> Trained:
     """Train `module` in place as `step` says and leave it in eval mode, float32.
 
@@ -70,6 +73,7 @@ def train(
     runtime = runtime or alone()
     everything_trains(module)
     computing = arithmetic(step.precision, runtime.device)
+    meter = Meter(module, runtime.device, joules)
     module.to(runtime.device)
     module.to(memory_format=computing.layout)
     optimizer = make_optimizer(module, step.optimizer)
@@ -86,7 +90,7 @@ def train(
         best = Best() if step.keep == "best" else None
         watch = Watch(step.stop, runtime.from_leader) if step.stop else None
         average = averaged(module, step.ema)
-        session = Session(module, optimizer, scaler, iterate, per_epoch, total, average, best, watch)
+        session = Session(module, optimizer, scaler, iterate, per_epoch, total, average, best, watch, meter)
         if state := runtime.from_leader(checkpoint.restore() if checkpoint else None):
             session.load(state)
         elif watch is not None:
@@ -101,8 +105,9 @@ def train(
     module.to(memory_format=torch.contiguous_format)
     module.zero_grad(set_to_none=True)
     module.eval()
-    stopped = watch is not None and watch.done
-    return Trained(tuple(session.progress.records), momentum_of(module, optimizer), stopped)
+    records, stopped = tuple(session.progress.records), watch is not None and watch.done
+    taken = cost(step, module, runtime.device, records)
+    return Trained(records, momentum_of(module, optimizer), taken, stopped)
 
 
 @dataclass(slots=True)
@@ -118,6 +123,7 @@ class Session:
     average: AveragedModel | None
     best: Best | None
     watch: Watch | None
+    meter: Meter
     progress: Progress = field(default_factory=Progress)
 
     def epoch(
@@ -125,6 +131,7 @@ class Session:
     ) -> None:
         """What is left of the epoch at hand."""
         now, before = self.progress, self.progress.epoch
+        self.meter.begin()
         started = told = time.perf_counter()
         batches = data.train_batches(step.batch_size, epoch=before, seed=seed, start=now.batches, part=part)
         for images, targets in batches:
@@ -146,8 +153,11 @@ class Session:
             if now.iterations == self.total:
                 break
             if checkpoint and checkpoint.is_due:
+                now.use(self.meter.energy())
                 checkpoint.save(self.state)
+        now.use(self.meter.energy())
         record = now.close_epoch(step.optimizer.lr * step.schedule(before))
+        record |= self.meter.first_peak()
         record |= judged(self.candidate, data)
         if self.best is not None:
             self.best.offer(record["held_out"], self.candidate, data.task.metric)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from statistics import median
 
 Record = dict[str, float]
-"""One epoch: epoch (from 1), loss (mean), lr (its first), seconds, images_per_second, and the task's metric
-(`held_out` or `train_sample`, see judge.py)."""
+"""One epoch: epoch (from 1), loss (mean), lr (its first), seconds, images_per_second, batch_ms (median), energy_j where
+it is metered, the task's metric (`held_out` or `train_sample`, see judge.py), and for one epoch peak_bytes."""
 
 
 @dataclass(slots=True)
@@ -20,7 +21,12 @@ class Progress:
     images: int = 0
     loss: float = 0.0  # sum over the images
     last: float = math.nan  # of the last batch
-    seconds: float = 0.0
+    times: list[float] = field(default_factory=list)  # seconds of each batch
+    energy_j: float | None = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.times)
 
     @property
     def epoch(self) -> int:
@@ -34,7 +40,11 @@ class Progress:
         self.images += images
         self.loss += loss * images
         self.last = loss
-        self.seconds += seconds
+        self.times.append(seconds)
+
+    def use(self, joules: float | None) -> None:
+        """Energy that the epoch at hand has taken as well."""
+        self.energy_j = None if joules is None or self.energy_j is None else self.energy_j + joules
 
     def close_epoch(self, lr: float) -> Record:
         """The record of the epoch at hand, which is over."""
@@ -44,8 +54,11 @@ class Progress:
             "lr": lr,
             "seconds": self.seconds,
             "images_per_second": self.images / self.seconds,
+            "batch_ms": 1e3 * median(self.times),
+            **({} if self.energy_j is None else {"energy_j": self.energy_j}),
         }
         self.records.append(record)
         self.batches = self.images = 0
-        self.loss = self.seconds = 0.0
+        self.loss = self.energy_j = 0.0
+        self.times = []
         return record
