@@ -37,6 +37,7 @@ SHORT = {  # recipe -> overrides that make it shorter still
     "l1-orthconv": (),
     "kernorth-l1": ("kernorth-l1.epochs=1",),
     "orthconv-l1": ("orthconv-l1.epochs=1",),
+    "earlybird": ("earlybird.epochs=2", "earlybird.counted=false"),
 }
 LATELY = "after regularisation"
 
@@ -94,7 +95,7 @@ def test_a_short_recipe_runs(name: str, digits: ImageData, tmp_path: Path) -> No
     found = trainability(events)
     assert found is not None
     assert found["epochs"] >= 1
-    assert any(each in step for step in work.log for each in ("tpp", "greg", "lasso", "Orth", "Reinit"))
+    assert any(each in step for step in work.log for each in ("tpp", "greg", "lasso", "Orth", "Reinit", "early bird"))
     assert not any(event["event"] == "warning" for event in events)
     if name == "scratch":
         assert any(step.startswith("Train(3 epochs") for step in work.log)  # 1 + 1 * 2.04

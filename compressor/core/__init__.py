@@ -17,6 +17,7 @@ from compressor.core.asked import (
     Optimizer,
     Precision,
     Saliency,
+    Scales,
     Schedule,
     Scope,
     Selection,
@@ -41,6 +42,7 @@ from compressor.core.results import (
     Sustained,
     TrainingCost,
 )
+from compressor.core.scales import scales_of
 from compressor.core.steps import (
     RETRAINING,
     Choose,
@@ -110,6 +112,7 @@ __all__ = [
     "Role",
     "Rule",
     "Saliency",
+    "Scales",
     "Schedule",
     "Scope",
     "Selection",
@@ -126,4 +129,5 @@ __all__ = [
     "TrainingCost",
     "Verdict",
     "one_image",
+    "scales_of",
 ]

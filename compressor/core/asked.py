@@ -101,6 +101,13 @@ Filters = Callable[["Tensor"], "Tensor"]
 
 
 @dataclass(frozen=True, slots=True)
+class Scales:
+    """A criterion of what normalisations multiply channels by, in place of the filters that write them."""
+
+    value: Filters  # of rows (N, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Saliency:
     """A criterion that training batches tell: what every weight matters for, by its gradients.
 
@@ -121,4 +128,4 @@ class Saliency:
     temperature: float = 1.0  # what answers are divided by
 
 
-Criterion = Filters | Saliency
+Criterion = Filters | Scales | Saliency

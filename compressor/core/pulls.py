@@ -20,11 +20,12 @@ Strength = Callable[[int, int], float]
 @dataclass(frozen=True, slots=True)
 class Term:
     """One pull, on the weights that write the groups the plan cuts (`filters`), on what scales and shifts their
-    channels (`affines`), or on every convolution and linear layer but the first `spare` (`layers`)."""
+    channels (`affines`), on every convolution and linear layer but the first `spare` (`layers`), or on what all
+    normalisations multiply channels by (`scales`)."""
 
     pull: Pull
     strength: Strength
-    on: Literal["filters", "affines", "layers"] = "filters"
+    on: Literal["filters", "affines", "layers", "scales"] = "filters"
     spare: int = 0
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from compressor.core.asked import Criterion, Distill, Optimizer, Precision, Saliency, Schedule, Selection, Sparsity
+from compressor.core.asked import (
+    Criterion,
+    Distill,
+    Optimizer,
+    Precision,
+    Saliency,
+    Scales,
+    Schedule,
+    Selection,
+    Sparsity,
+)
 from compressor.core.pulls import Penalty
 from compressor.core.stops import Stop
 
@@ -15,6 +25,8 @@ RETRAINING = "retraining"
 
 def named(criterion: Criterion) -> str:
     """What a criterion is called in words."""
+    if isinstance(criterion, Scales):
+        return f"{named(criterion.value)} of scales"
     return criterion.name if isinstance(criterion, Saliency) else getattr(criterion, "__name__", "criterion")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,7 @@ def choose(
     """The plan, and the groups with those marked that the recipe froze. `limits` hold beside the selection's shares.
 
     With `rewarded`, what the target device rewards (see CostSurface), and scope local, groups lose channels as
-    `allot` says. In all other cases:
+    `allot` says. Groups without scores stay whole. In all other cases:
 
     channels are put in one order of removal: by rank within the group over its size (scope local), by score (scope
     global), or by rank among the channels of all groups made alike over their number (scope isomorphic: Fang et al.,
@@ -47,7 +48,7 @@ def choose(
         RecipeError: a rule's glob matches no layer, or a share is asked of what was not counted.
         TargetNotReached: removing all that can go leaves more than the target allows.
     """
-    groups = frozen_by(groups, selection.rules)
+    groups = _scored(frozen_by(groups, selection.rules), scores)
     asked = [None if group.frozen else ratio_of(group, selection.rules) for group in groups]
     start_G = np.array([_share(group, ratio) for group, ratio in zip(groups, asked, strict=True)], dtype=np.int64)
     free = [index for index, group in enumerate(groups) if group.frozen is None and asked[index] is None]
@@ -80,6 +81,14 @@ def choose(
         if gone
     }
     return PrunePlan(kept, round_to), groups
+
+
+def _scored(groups: Sequence[ChannelGroup], scores: Mapping[str, FloatArray]) -> tuple[ChannelGroup, ...]:
+    """The groups, with those frozen that the criterion has no score for."""
+    return tuple(
+        each if each.frozen or each.name in scores else replace(each, frozen="no score: nothing scales its channels")
+        for each in groups
+    )
 
 
 def _by_ratio(
@@ -136,7 +145,7 @@ def planned(
     rules: Sequence[LayerRule],
 ) -> tuple[PrunePlan, tuple[ChannelGroup, ...]]:
     """The plan that keeps so many channels of these groups, as `choose` would have given it."""
-    groups = frozen_by(groups, rules)
+    groups = _scored(frozen_by(groups, rules), scores)
     sizes = {group.name: group.size for group in groups}
     if not widths.keys() <= sizes.keys():
         found = "widths found before are of other groups"

@@ -9,27 +9,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.core import ChannelGroup, Filters
+from compressor.core import ChannelGroup, Filters, Scales, scales_of
 
 if TYPE_CHECKING:
     from compressor.core import FloatArray
 
 
-def scores(module: nn.Module, groups: Sequence[ChannelGroup], criterion: Filters) -> Mapping[str, FloatArray]:
-    """Group name -> score (C,): the mean of the criterion over the filters that write the channel.
+def scores(module: nn.Module, groups: Sequence[ChannelGroup], criterion: Filters | Scales) -> Mapping[str, FloatArray]:
+    """Group name -> score (C,): the mean of the criterion over the filters that write the channel, or over the scales
+    of all normalisations that it passes; groups that none scales are absent.
 
     For a group that one layer writes, this is the criterion itself. Frozen groups have none: nobody asks.
     """
     tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    scales = set(scales_of(dict(module.named_parameters())))
+    value = criterion.value if isinstance(criterion, Scales) else criterion
     result: dict[str, FloatArray] = {}
     with torch.no_grad():
         for group in (each for each in groups if each.frozen is None):
-            per_writer = []
-            for slot in group.writers():
-                rows_NK = tensors[slot.tensor].detach().double().movedim(slot.dim, 0).flatten(1)
-                per_filter = criterion(rows_NK).numpy()
-                per_writer.append(per_filter[slot.positions].mean(axis=1))
-            result[group.name] = np.mean(per_writer, axis=0)
+            passed = [slot for slot in group.slots if slot.tensor in scales]
+            per_slot = []
+            for slot in passed if isinstance(criterion, Scales) else group.writers():
+                tensor = tensors[slot.tensor].detach().double().movedim(slot.dim, 0)
+                per_row = value(tensor.reshape(len(tensor), -1)).numpy()
+                per_slot.append(per_row[slot.positions].mean(axis=1))
+            if per_slot:
+                result[group.name] = np.mean(per_slot, axis=0)
     return result
 
 

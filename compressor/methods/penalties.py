@@ -62,6 +62,15 @@ def group_lasso(weights: Tensor, leaving: Tensor) -> Tensor:
     return weights * _beside(norms.reciprocal().masked_fill_(norms == 0, 0.0), weights)
 
 
+def l1_norm(weights: Tensor, leaving: Tensor) -> Tensor:
+    """Gradient of `sum |w|`, 0 where a weight is.
+
+    On scales of normalisations it is network slimming: Liu et al., Learning Efficient Convolutional Networks through
+    Network Slimming, ICCV 2017, arXiv:1708.06519.
+    """
+    return weights.sign()
+
+
 def kernel_orthogonality(weights: Tensor, leaving: Tensor) -> Tensor:
     """Gradient of `|A^T A - I|_F`, A the tall one of W and W^T: `2 A (A^T A - I) / |A^T A - I|_F`.
 

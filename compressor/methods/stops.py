@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from compressor.core import Memory, Selection, Verdict
+from compressor.core import Memory, Selection, Verdict, scales_of
 from compressor.errors import ModelError
 
 if TYPE_CHECKING:
@@ -119,18 +119,8 @@ def early_bird(
 
 
 def scales(weights: Mapping[str, Tensor]) -> Tensor:
-    """|g| (n,) of all normalisations, in their order: vectors called `weight` beside a `bias` of the same shape.
-
-    Raises ModelError where there are none.
-    """
-    found = [
-        each.abs()
-        for name, each in weights.items()
-        if each.ndim == 1
-        and name.rpartition(".")[2] == "weight"
-        and (bias := weights.get(f"{name.removesuffix('weight')}bias")) is not None
-        and bias.shape == each.shape
-    ]
+    """|g| (n,) of all normalisations, in their order. Raises ModelError where there are none."""
+    found = [weights[name].abs() for name in scales_of(weights)]
     if not found:
         raise ModelError("early-bird", "the network", "no normalisation with scales to tell by", "use another method")
     from torch import cat

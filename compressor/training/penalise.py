@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.core import Leaving, Penalty, Term
+from compressor.core import Leaving, Penalty, Term, scales_of
 
 if TYPE_CHECKING:
     from compressor.core import BoolArray
@@ -72,6 +72,9 @@ def _entries(term: Term, module: nn.Module, leaving: Sequence[Sequence[Leaving]]
     """The tensors that the term pulls on, by the dimension of their filters, and which entries of it leave."""
     if term.on == "layers":
         return dict(list(_layers(module))[term.spare :])
+    if term.on == "scales":
+        parameters = dict(module.named_parameters())
+        return {(name, 0): np.zeros(len(parameters[name]), dtype=np.bool_) for name in scales_of(parameters)}
     role = "writer" if term.on == "filters" else "affine"
     found: dict[tuple[str, int], BoolArray] = {}
     for each in chain.from_iterable(leaving):

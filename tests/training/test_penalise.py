@@ -17,7 +17,7 @@ from compressor.graph.couple import Structure
 from compressor.graph.score import scores
 from compressor.graph.shrink import leaving, removed, shrink
 from compressor.methods.criteria import l1
-from compressor.methods.penalties import decay_leaving, gram_mean, kernel_orthogonality, late_zero, steady
+from compressor.methods.penalties import decay_leaving, gram_mean, kernel_orthogonality, l1_norm, late_zero, steady
 from compressor.models.cifar import cifar_resnet
 from compressor.training.penalise import Penalised
 
@@ -168,3 +168,17 @@ def test_a_strength_of_zero_leaves_gradients_bit_for_bit() -> None:
     nothing = Penalty("none", (Term(gram_mean, partial(steady, value=0.0)),))
     Penalised(module, 1, penalty=nothing, leaving=lost).on_gradients(0)
     assert all(each.grad is not None and each.grad.eq(1).all() for each in module.parameters())
+
+
+def test_scales_are_pulled_wherever_they_are_and_nothing_else() -> None:
+    """L1: the gradient of s sum |g| is s sign(g), before there is a plan."""
+    module = coupled()
+    with torch.no_grad():
+        module.bn1.weight[:3] = torch.tensor([-0.5, 0.0, 2.0])
+    term = Term(l1_norm, partial(steady, value=0.25), on="scales")
+    bound = Penalised(module, 10, penalty=Penalty("slimming", (term,)), leaving=())
+    bound.on_gradients(0)
+    pulled = {name: each.grad for name, each in module.named_parameters() if each.grad is not None}
+    norms = [name for name, each in module.named_modules() if isinstance(each, nn.BatchNorm2d)]
+    assert pulled.keys() == {f"{name}.weight" for name in norms}
+    assert pulled["bn1.weight"][:4].tolist() == [-0.25, 0.0, 0.25, 0.25]
