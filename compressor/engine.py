@@ -27,21 +27,16 @@ from compressor.core import (
     Recalibrate,
     Reinitialise,
     Remove,
-    Saliency,
     Step,
     Stop,
     Train,
 )
-from compressor.errors import ModelError, TargetNotReached, VerificationFailed
+from compressor.cutting import choose_channels, remove
 from compressor.graph.analyse import analyse
-from compressor.graph.certificate import TOLERANCE, certify, change, falls_silent
-from compressor.graph.choose import choose, planned
+from compressor.graph.certificate import falls_silent
 from compressor.graph.cost import count
-from compressor.graph.footprint import footprint_limits
 from compressor.graph.reorder import momentum_reordered
-from compressor.graph.score import scores, scores_of_entries
-from compressor.graph.shrink import kept_after, leaving, shrink, sliced
-from compressor.search import widths_for_latency
+from compressor.graph.shrink import leaving
 from compressor.sparsify import mask, permute, still_masked
 from compressor.sparsity.held import held
 from compressor.sparsity.straight_through import refined
@@ -53,11 +48,10 @@ from compressor.training.initialise import orthogonalise, reinitialise
 from compressor.training.loop import Trained
 from compressor.training.penalise import Penalised
 from compressor.training.recalibrate import recalibrate
-from compressor.training.sensitivity import sensitivities
-from compressor.work import Surroundings, Work, example
+from compressor.work import Cut, Surroundings, Work, example
 
 if TYPE_CHECKING:
-    from compressor.core import FloatArray
+    pass
 
 
 def begin(model: LoadedModel, around: Surroundings) -> Work:
@@ -66,7 +60,8 @@ def begin(model: LoadedModel, around: Surroundings) -> Work:
     start = time.perf_counter()
     structure = analyse(model.module, *example(model), name=model.name)
     original = model.original or structure.cost.of(PrunePlan({}))
-    work = Work(model, model.module, original, structure, groups=structure.groups)
+    cut = Cut(structure, structure.groups)
+    work = Work(model, model.module, original, model.kept, structure, structure.groups, cut=cut)
     work = _measured(_timed(work, "analyse", start), "dense", around)
     if around.data is not None and around.data.num_classes and work.quality["dense"] < 130 / around.data.num_classes:
         doubt = f"the dense model is near chance ({work.quality['dense']:.2f} %) on {around.data.name}"
@@ -84,9 +79,9 @@ def perform(step: Step, work: Work, around: Surroundings) -> Work:
     around.emit("stage", {"name": str(step)})
     match step:
         case Choose():
-            done, stage = _choose(step, work, around), None
+            done, stage = choose_channels(step, work, around), None
         case Remove():
-            done, stage = _remove(work), "after surgery"
+            done, stage = remove(work), "after surgery" if step.last else None
         case Permute():
             done, stage = _permute(step, work, around), None
         case Mask():
@@ -101,84 +96,6 @@ def perform(step: Step, work: Work, around: Surroundings) -> Work:
             done, stage = _train(step, work, around), f"after {step.stage}"
     done = _timed(replace(done, log=(*done.log, str(step))), str(step), start)
     return _measured(done, stage, around) if stage else done
-
-
-def _choose(step: Choose, work: Work, around: Surroundings) -> Work:
-    """Channels whose removal leaves the rest as it was, if they are enough; if not, those that norms mix as well."""
-    try:
-        return _chosen(step, work, around)
-    except TargetNotReached:
-        module = work.model.module
-        structure = analyse(module, *example(work.model), name=work.model.name, mixing=True)
-        if not structure.mixtures:
-            raise
-        return _chosen(step, replace(work, structure=structure, groups=structure.groups), around)
-
-
-def _graded(step: Choose, work: Work, around: Surroundings) -> Mapping[str, FloatArray]:
-    """A score for every channel."""
-    module, criterion = work.model.module, step.criterion
-    if not isinstance(criterion, Saliency):
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(around.seed)  # for criteria that draw lots
-            return scores(module, work.groups, criterion)
-    assert around.data is not None, f"{criterion.name} needs data"
-    entries = sensitivities(module, criterion, around.data, around.seed)
-    return scores_of_entries(work.groups, entries, criterion.signed)
-
-
-def _chosen(step: Choose, work: Work, around: Surroundings) -> Work:
-    graded = _graded(step, work, around)
-    if step.selection.timed:
-        return _chosen_by_time(step, work, graded, around)
-    limits = footprint_limits(step.selection, work.structure, work.original)
-    plan, groups = choose(work.groups, graded, step.selection, work.structure.cost, work.original, limits)
-    if plan.round_to != step.selection.round_to:
-        coarse = f"multiples of {step.selection.round_to} are too coarse for the target"
-        around.emit("note", {"text": f"{coarse}: widths are multiples of {plan.round_to}"})
-    return replace(work, plan=plan, groups=groups)
-
-
-def _chosen_by_time(step: Choose, work: Work, graded: Mapping[str, FloatArray], around: Surroundings) -> Work:
-    """Widths for a latency on the target device; those found before where this run is resumed."""
-    assert around.stopwatch is not None, "a latency target needs a device"
-    number = sum(each.startswith("Choose") for each in work.log)
-    if number < len(around.settled):
-        plan, groups = planned(work.groups, graded, around.settled[number], step.selection.rules)
-    else:
-        found = widths_for_latency(
-            step.selection, work.model.module, work.structure, work.groups, graded, work.original,
-            stopwatch=around.stopwatch, emit=around.emit,
-        )  # fmt: skip
-        plan, groups = found.plan, found.groups
-    return replace(work, plan=plan, groups=groups)
-
-
-def _remove(work: Work) -> Work:
-    """Cut, then prove it. A cut that takes nothing is a failure: nobody asks for one."""
-    assert work.plan is not None, "Remove comes after Choose"
-    dense, plan = work.model, work.plan
-    slim = shrink(dense.module, work.structure, plan)
-    certificate = certify(dense.module, slim, work.structure, plan, *example(dense, images=2))
-    if not certificate.ok:
-        found = f"slim differs from masked dense by {certificate.max_rel_error:.1e} of the largest output"
-        raise VerificationFailed("certificate", dense.name, found, "report this model; freeze layers with prune.layers")
-    cost = count(slim, *example(dense))
-    if cost.params >= sum(parameter.numel() for parameter in dense.module.parameters()):
-        reasons = sorted({group.frozen for group in work.groups if group.frozen})
-        found = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
-        raise ModelError("nothing to prune", dense.name, found, "see what inspect says of each group")
-    planned = work.structure.cost.of(plan)
-    if cost != (replace(planned, macs=cost.macs) if work.structure.data_dependent else planned):
-        found = f"{cost} counted on the slim module, {planned} planned"
-        raise VerificationFailed("cost", dense.name, found, "report this model")
-    if work.silent and (changed := change(dense.module, slim, *example(dense, images=2))) > TOLERANCE:
-        found = f"taking out channels that are zero changed outputs by {changed:.1e} of the largest"
-        raise VerificationFailed("lossless removal", dense.name, found, "report this model")
-    kept = kept_after(dense.kept, work.groups, plan, slim)
-    model = replace(dense, module=slim, kept=kept, original=work.original)
-    momentum = sliced(work.momentum, work.groups, plan)
-    return replace(work, model=model, certificate=certificate, momentum=momentum)
 
 
 def _permute(step: Permute, work: Work, around: Surroundings) -> Work:
@@ -279,15 +196,17 @@ def _ended(step: Train, stop: Stop, trained: Trained) -> str:
 
 def _leaving(work: Work) -> tuple[tuple[Leaving, ...], ...]:
     """What the plan drops, group by group; nothing before there is a plan, and once it is done."""
-    plan, module = work.plan, work.model.module
-    if plan is None or work.certificate is not None:
+    cut = work.cut
+    if cut is None or cut.plan is None:
         return ()
-    return tuple(leaving((group,), plan, module) for group in work.groups if group.name in plan.kept)
+    return tuple(leaving((group,), cut.plan, work.model.module) for group in cut.groups if group.name in cut.plan.kept)
 
 
 def _falls_silent(work: Work, around: Surroundings) -> bool:
-    assert work.plan is not None, "what leaves is chosen before it is held at zero"
-    silent = falls_silent(work.model.module, work.structure, work.plan, *example(work.model, images=2))
+    cut = work.cut
+    assert cut is not None, "what leaves is chosen before it is held at zero"
+    assert cut.plan is not None, "what leaves is chosen before it is held at zero"
+    silent = falls_silent(work.model.module, cut.structure, cut.plan, *example(work.model, images=2))
     if not silent:
         found = "zero channels still matter, behind a sigmoid or in a norm that mixes channels"
         around.emit("warning", {"text": f"removal will not be lossless: {found}"})

@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from torch import nn
 
-from compressor.core import ChannelGroup, Cost, Emit, PrunePlan, Selection
+from compressor.core import ChannelGroup, Emit, PrunePlan, Selection
 from compressor.errors import TargetNotReached
 from compressor.graph.allot import Limit
-from compressor.graph.choose import choose
 from compressor.graph.couple import Structure
-from compressor.graph.footprint import footprint_limits
 from compressor.graph.shrink import shrink
 from compressor.graph.surface import CostSurface
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from compressor.core import FloatArray
 
 LOW, AIM, HIGH = 0.97, 0.984, 0.995  # measured time as a share of what is allowed; HIGH leaves room for noise
 APART = 0.05
@@ -79,12 +72,14 @@ def meet_latency(
     surface: CostSurface,
     measure: Callable[[PrunePlan], Pair],
     *,
+    dense_ms: float,
     rounds: int,
     emit: Emit,
 ) -> Round:
     """The plan whose measured time is nearest below what `selection` allows, from at most `rounds` measurements.
 
-    `choose` finds a plan for a budget of milliseconds as `surface` predicts them. Prediction and measurement are tied
+    `choose` finds a plan for a budget of milliseconds as `surface` predicts them; `dense_ms` is what shares are of, as
+    long as nothing is measured. Prediction and measurement are tied
     by the line through the two measurements nearest to the aim, so both a factor and an overhead are corrected. It
     ends when the measured median is between 97 and 99.5 % of what is allowed, or when the widths can't come nearer.
 
@@ -93,7 +88,7 @@ def meet_latency(
     """
     whole = surface.predict(PrunePlan({}))
     found: list[Round] = []
-    points = [(whole, whole / allowed(selection, whole))]
+    points = [(whole, whole / allowed(selection, dense_ms))]
     infeasible = 0.0  # the largest budget that no plan meets
     for _ in range(max(rounds, 1)):
         budget = min(next_budget(points), *(each.predicted * JUST_LESS for each in found if each.fill > HIGH), whole)
@@ -109,7 +104,7 @@ def meet_latency(
         predicted = surface.predict(plan)
         if any(abs(predicted - each.predicted) < 1e-6 * predicted for each in found):
             break
-        pair = measure(plan) if rounds else Pair(whole, predicted, surface.interval(predicted))
+        pair = measure(plan) if rounds else Pair(dense_ms, predicted, surface.interval(predicted))
         fill = pair.slim / allowed(selection, pair.dense)
         found.append(Round(plan, groups, predicted, pair, fill))
         points.append((predicted, fill))
@@ -157,29 +152,29 @@ def widths_for_latency(
     selection: Selection,
     module: nn.Module,
     structure: Structure,
-    groups: Sequence[ChannelGroup],
-    scores: Mapping[str, FloatArray],
-    original: Cost,
+    pick: Callable[..., tuple[PrunePlan, tuple[ChannelGroup, ...]]],
+    limits: Sequence[Limit],
     *,
+    whole: nn.Module,
     stopwatch: Stopwatch,
     emit: Emit,
 ) -> Round:
     """The plan for what `selection` asks for, on the stopwatch's device, which is held meanwhile.
 
-    Raises TargetNotReached, and what measuring raises.
+    `pick`: limits, and what the device rewards, to a plan for `module`. `whole`: the model that shares are of, `module`
+    itself unless it lost channels before. Raises TargetNotReached, and what measuring raises.
     """
     with stopwatch.started() as clock:
         surface = clock.surface(structure, module)
-        whole = surface.predict(PrunePlan({}))
-        limits = footprint_limits(selection, structure, original)
+        now = surface.predict(PrunePlan({}))
+        dense_ms = now if whole is module else clock.pair(whole, module).dense
 
         def at(budget: float) -> tuple[PrunePlan, tuple[ChannelGroup, ...]]:
-            timed = (*limits, Limit("latency", surface.ms, budget, whole))
-            return choose(groups, scores, selection, structure.cost, original, timed, surface.rewarded)
+            return pick((*limits, Limit("latency", surface.ms, budget, dense_ms)), surface.rewarded)
 
         def measure(plan: PrunePlan) -> Pair:
-            return clock.pair(module, shrink(module, structure, plan))
+            return clock.pair(whole, shrink(module, structure, plan))
 
-        found = meet_latency(selection, at, surface, measure, rounds=stopwatch.rounds, emit=emit)
+        found = meet_latency(selection, at, surface, measure, dense_ms=dense_ms, rounds=stopwatch.rounds, emit=emit)
     emit("widths", {"kept": {name: int(kept.sum()) for name, kept in found.plan.kept.items()}})
     return found

@@ -17,6 +17,7 @@ from compressor.core import (
     Emit,
     Input,
     Isometry,
+    Kept,
     LoadedModel,
     Metric,
     Momentum,
@@ -45,15 +46,26 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """What can go from a model as it is, and, once that is chosen, what does."""
+
+    structure: Structure
+    groups: tuple[ChannelGroup, ...]  # with what the recipe froze
+    plan: PrunePlan | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """What flows through the steps: the model as it is now, and what is known of how it got there."""
 
     model: LoadedModel
     dense: nn.Module  # the model the run began with
     original: Cost  # what targets are shares of
-    structure: Structure
-    plan: PrunePlan | None = None
-    groups: tuple[ChannelGroup, ...] = ()  # of the model before removal, with what the recipe froze
+    began: Kept  # what the model had kept when the run began
+    structure: Structure  # of the model the run began with
+    groups: tuple[ChannelGroup, ...]  # of that model, with what the recipe froze
+    plan: PrunePlan | None = None  # all channels of these groups that went so far
+    cut: Cut | None = None  # of the model as it is now; None once something went
     certificate: Certificate | None = None
     momentum: Momentum = field(default_factory=dict)  # what the last training's optimizer remembers
     silent: bool = False  # what leaves was held at zero, and where that is so its removal changes nothing

@@ -58,7 +58,7 @@ def search(
         assert isinstance(fields, dict)
         fills.append(fields["fill"])
 
-    return meet_latency(selection, choose, line, measure, rounds=rounds, emit=emit), fills  # type: ignore[arg-type]
+    return meet_latency(selection, choose, line, measure, dense_ms=10.0, rounds=rounds, emit=emit), fills  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("share", [0.7, 0.5, 0.35])
@@ -162,6 +162,12 @@ def export(module: nn.Module, path: Path) -> None:
 Events = list[tuple[str, dict[str, object]]]
 
 
+def planned_by(work: Work) -> PrunePlan:
+    assert work.cut is not None
+    assert work.cut.plan is not None
+    return work.cut.plan
+
+
 def started(tmp_path: Path, target: InventedTarget, events: Events) -> tuple[Work, Surroundings]:
     def emit(event: str, fields: object) -> None:
         assert isinstance(fields, dict)
@@ -182,13 +188,13 @@ def test_a_module_gets_the_widths_for_its_latency(
     work, around = started(tmp_path, target, events)
     selection = Selection(latency=share, round_to=32, or_finer=True)
     chosen = perform(Choose(l1, selection), work, around)
-    assert chosen.plan is not None
+    plan = planned_by(chosen)
     measured = [fields for event, fields in events if event == "latency"]
     assert 0.85 < float(str(measured[-1]["fill"])) <= 1, "as near as steps of 16 channels come"
     for group in chosen.groups:
-        if group.name in chosen.plan.kept:
-            assert chosen.plan.kept[group.name].sum() % 16 == 0, "channels within a step are kept"
-    mass = kept_mass(chosen.groups, scores(work.model.module, chosen.groups, l1), chosen.plan.kept)
+        if group.name in plan.kept:
+            assert plan.kept[group.name].sum() % 16 == 0, "channels within a step are kept"
+    mass = kept_mass(chosen.groups, scores(work.model.module, chosen.groups, l1), plan.kept)
     assert share < mass < 1
 
     timed = len(target.device.seen)
@@ -196,8 +202,7 @@ def test_a_module_gets_the_widths_for_its_latency(
     assert isinstance(widths, dict)
     resumed = dataclasses.replace(around, settled=(widths,))
     again = perform(Choose(l1, selection), work, resumed)
-    assert again.plan is not None
-    assert all((again.plan.kept[name] == kept).all() for name, kept in chosen.plan.kept.items())
+    assert all((planned_by(again).kept[name] == kept).all() for name, kept in plan.kept.items())
     assert len(target.device.seen) == timed, "a resumed run keeps its widths and measures nothing"
 
 
@@ -206,7 +211,6 @@ def test_more_targets_beside_the_latency_hold_too(tmp_path: Path, monkeypatch: p
     work, around = started(tmp_path, InventedTarget(), [])
     selection = Selection(latency=0.8, params=0.3, macs=0.6, memory=0.5, size=0.4, round_to=32, or_finer=True)
     chosen = perform(Choose(l1, selection), work, around)
-    assert chosen.plan is not None
-    cost = work.structure.cost.of(chosen.plan)
+    cost = work.structure.cost.of(planned_by(chosen))
     assert cost.params <= 0.3 * work.original.params
     assert cost.macs <= 0.6 * work.original.macs

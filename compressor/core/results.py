@@ -21,8 +21,9 @@ class Certificate:
         """This proof after another one, if there was any; both must hold."""
         if other is None:
             return self
+        again = other.kind.split("+")[-1] == self.kind
         return Certificate(
-            f"{other.kind}+{self.kind}",
+            other.kind if again else f"{other.kind}+{self.kind}",
             max(self.max_abs_error, other.max_abs_error),
             max(self.max_rel_error, other.max_rel_error),
             self.ok and other.ok,

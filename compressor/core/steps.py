@@ -45,6 +45,8 @@ class Choose:
 class Remove:
     """Take the channels that were not chosen out of the module, and prove that only they went."""
 
+    last: bool = True  # of several rounds; the test set is not read after the others
+
     def __str__(self) -> str:
         return "Remove"
 

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,8 +32,13 @@ def choose(
     original: Cost,
     limits: Sequence[Limit] = (),
     rewarded: Callable[[Sequence[ChannelGroup], int], IntArray] | None = None,
+    *,
+    gone: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[PrunePlan, tuple[ChannelGroup, ...]]:
     """The plan, and the groups with those marked that the recipe froze. `limits` hold beside the selection's shares.
+
+    `gone`: channels that groups have lost before, and those that are none any more, with one channel left; ratios are
+    shares of what they had at first.
 
     With `rewarded`, what the target device rewards (see CostSurface), and scope local, groups lose channels as
     `allot` says. Groups without scores stay whole. In all other cases:
@@ -50,10 +56,12 @@ def choose(
     """
     groups = _scored(frozen_by(groups, selection.rules), scores)
     asked = [None if group.frozen else ratio_of(group, selection.rules) for group in groups]
-    start_G = np.array([_share(group, ratio) for group, ratio in zip(groups, asked, strict=True)], dtype=np.int64)
+    gone_G = np.array([gone.get(group.name, 0) for group in groups], dtype=np.int64)
+    start_G = _shares(groups, asked, gone_G)
     free = [index for index, group in enumerate(groups) if group.frozen is None and asked[index] is None]
     order = _order(groups, free, scores, selection.scope)
-    by_ratio = None if selection.ratio is None else _by_ratio(groups, free, start_G, order, selection)
+    narrow = [lost for name, lost in gone.items() if name not in {group.name for group in groups}]
+    by_ratio = None if selection.ratio is None else _by_ratio(groups, free, start_G, order, selection, gone_G, narrow)
     removed_G, round_to = np.zeros_like(start_G), selection.round_to
     bounds = [*_limits(selection, cost, original), *limits]
     fits = _fitting(bounds)
@@ -92,21 +100,33 @@ def _scored(groups: Sequence[ChannelGroup], scores: Mapping[str, FloatArray]) ->
 
 
 def _by_ratio(
-    groups: Sequence[ChannelGroup], free: Sequence[int], start_G: IntArray, order: IntArray, selection: Selection
+    groups: Sequence[ChannelGroup],
+    free: Sequence[int],
+    start_G: IntArray,
+    order: IntArray,
+    selection: Selection,
+    gone_G: IntArray,
+    narrow: Sequence[int],
 ) -> IntArray:
-    """Channels that go for a ratio: of each free group, or of all of them together."""
+    """Channels that go for a ratio: of each free group, or of all of them together and those that are `narrow` now."""
     assert selection.ratio is not None
     if selection.scope != "local":
-        return _after(start_G, order[: math.ceil(selection.ratio * sum(groups[index].size for index in free))])
-    removed_G = start_G.copy()
-    for index in free:
-        removed_G[index] = _share(groups[index], selection.ratio)
-    return removed_G
+        before = int(gone_G[list(free)].sum()) + sum(narrow)
+        whole = sum(groups[index].size for index in free) + len(narrow) + before
+        return _after(start_G, order[: max(0, math.ceil(selection.ratio * whole) - before)])
+    asked = [selection.ratio if index in free else None for index in range(len(groups))]
+    return np.where(np.isin(np.arange(len(groups)), free), _shares(groups, asked, gone_G), start_G)
 
 
-def _share(group: ChannelGroup, ratio: float | None) -> int:
-    """ceil(ratio * C), the float product taken literally, and never all."""
-    return 0 if ratio is None else min(math.ceil(ratio * group.size), group.size - 1)
+def _shares(groups: Sequence[ChannelGroup], ratios: Sequence[float | None], gone_G: IntArray) -> IntArray:
+    """ceil(ratio * C) of the channels a group had at first, the float product taken literally, and never all."""
+
+    def share(group: ChannelGroup, ratio: float | None, gone: int) -> int:
+        if ratio is None:
+            return 0
+        return min(max(0, math.ceil(ratio * (group.size + gone)) - gone), group.size - 1)
+
+    return np.array([share(*each) for each in zip(groups, ratios, gone_G.tolist(), strict=True)], dtype=np.int64)
 
 
 def _order(
@@ -136,6 +156,16 @@ def _make(group: ChannelGroup) -> tuple[tuple[str, str, int, int], ...]:
 
 def _after(start_G: IntArray, taken: IntArray) -> IntArray:
     return start_G + np.bincount(taken, minlength=len(start_G))
+
+
+def spared(scores: Mapping[str, FloatArray], plan: PrunePlan) -> list[str]:
+    """Groups whose last channel stays although a better one of another group goes: they would have been emptied."""
+    gone = {name: scores[name][~kept].max() for name, kept in plan.kept.items()}
+    return [
+        name
+        for name, kept in plan.kept.items()
+        if kept.sum() == 1 and any(scores[name][kept].max() < best for other, best in gone.items() if other != name)
+    ]
 
 
 def planned(

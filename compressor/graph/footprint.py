@@ -39,9 +39,9 @@ def memory_of(module: nn.Module, *inputs: Tensor) -> int:
     return FLOAT * (params + peak(trace(module, *inputs, known=rules.known)))
 
 
-def footprint_limits(selection: Selection, structure: Structure, original: Cost) -> list[Limit]:
+def footprint_limits(selection: Selection, structure: Structure, original: Cost, began: Structure) -> list[Limit]:
     """What targets of size and memory leave. Size is a share of the original model's file, memory of what the model
-    at hand takes."""
+    takes that the run began with."""
 
     def limit(name: str, share: float, value: Callable[[IntArray], int], whole: int) -> Limit:
         def values(removed_MG: IntArray) -> FloatArray:
@@ -61,6 +61,6 @@ def footprint_limits(selection: Selection, structure: Structure, original: Cost)
         def memory(removed_G: IntArray) -> int:
             return memory_bytes(structure, removed_G)
 
-        whole = memory(np.zeros(len(structure.groups), dtype=np.int64))
+        whole = memory_bytes(began, np.zeros(len(began.groups), dtype=np.int64))
         limits.append(limit("memory", selection.memory, memory, whole))
     return limits

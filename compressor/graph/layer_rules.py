@@ -23,6 +23,12 @@ def frozen_by(groups: Sequence[ChannelGroup], rules: Sequence[LayerRule]) -> tup
     return tuple(_frozen(group, rules) for group in groups)
 
 
+def naming_layers(groups: Sequence[ChannelGroup], rules: Sequence[LayerRule]) -> tuple[LayerRule, ...]:
+    """The rules whose glob matches a layer that writes one of the groups."""
+    layers = [layer for group in groups for layer in _layers(group)]
+    return tuple(rule for rule in rules if any(_matches(layer, rule.match) for layer in layers))
+
+
 def ratio_of(group: ChannelGroup, rules: Sequence[LayerRule]) -> float | None:
     """The share of channels a rule removes from the group; None leaves it to the target."""
     return next((rule.ratio for rule in _matching(group, rules) if rule.ratio is not None), None)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.core import ChannelGroup, Leaving, Momentum, PrunePlan, Role
+from compressor.core import ChannelGroup, Leaving, Momentum, PrunePlan, Role, Slot
 from compressor.graph.couple import Attribute, Structure
 
 if TYPE_CHECKING:
@@ -130,4 +130,40 @@ def plan_of(groups: Sequence[ChannelGroup], kept: Kept) -> PrunePlan:
             stays = kept.get(slot.tensor, {}).get(slot.dim)
             if stays is not None:
                 plan[group.name] = np.isin(slot.positions[:, 0], stays)
-    return PrunePlan(plan)
+    return PrunePlan({name: stays for name, stays in plan.items() if not stays.all()})
+
+
+def kept_since(before: Kept, now: Kept) -> Kept:
+    """The indices that `now` keeps, in the numbering of a module that kept `before`; both in the original's."""
+    since: dict[str, dict[int, tuple[int, ...]]] = {}
+    for name, dims in now.items():
+        for dim, indices in dims.items():
+            places = {index: place for place, index in enumerate(before.get(name, {}).get(dim, ()))}
+            since.setdefault(name, {})[dim] = tuple(places.get(index, index) for index in indices)
+    return since
+
+
+def channels_gone(
+    groups: Sequence[ChannelGroup], first: Sequence[ChannelGroup], plan: PrunePlan, since: Kept
+) -> dict[str, int]:
+    """Group name -> channels it lost to `plan`, by the group of `first` that it is what is left of.
+
+    Those of `first` that have one channel left are no groups any more; they come under their own names. `since`: what
+    the module the groups are of keeps of the module that `first` is of.
+    """
+    lost = {group.name: int((~plan.kept[group.name]).sum()) for group in first if group.name in plan.kept}
+    found: dict[str, int] = {}
+    for group in groups:
+        slot = group.slots[0]
+        now = int(slot.positions[0, 0])
+        kept = since.get(slot.tensor, {}).get(slot.dim)
+        entry = now if kept is None else kept[now]
+        whole = next((each.name for each in first if _holds(each, slot, entry)), "")
+        found[group.name] = lost.pop(whole, 0)
+    return {**lost, **found}
+
+
+def _holds(group: ChannelGroup, slot: Slot, entry: int) -> bool:
+    """Whether the entry of that tensor dimension belongs to a channel of the group."""
+    same = [each for each in group.slots if (each.tensor, each.dim) == (slot.tensor, slot.dim)]
+    return any(entry in each.positions for each in same)

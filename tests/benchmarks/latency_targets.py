@@ -51,7 +51,7 @@ def case(source: str, share: float, *, uniform: bool, confirm: float) -> dict[st
             "rounds": [round(float(str(event["slim_ms"])) / float(str(event["dense_ms"])), 4) for event in rounds],
             "dense_ms": rounds[-1]["dense_ms"],
             "search_s": round(seconds, 1),
-            "kept_mass": round(_mass(work, work.plan), 4),
+            "kept_mass": round(_mass(work, _planned(work)), 4),
         }
         if confirm:
             found = _compared(work, Path(name), watch.export, confirm)
@@ -69,17 +69,21 @@ def _around(journal: Journal, name: str) -> Surroundings:
     return Surroundings(None, 0, journal, Path(name) / "none", "")
 
 
-def _mass(work: Work, plan: PrunePlan | None) -> float:
-    assert plan is not None
+def _planned(work: Work) -> PrunePlan:
+    assert work.cut is not None
+    assert work.cut.plan is not None
+    return work.cut.plan
+
+
+def _mass(work: Work, plan: PrunePlan) -> float:
     return kept_mass(work.groups, scores(work.model.module, work.groups, l1), plan.kept)
 
 
 def _compared(work: Work, folder: Path, export: object, seconds: float) -> Comparison:
-    assert work.plan is not None
     assert callable(export)
     paths = folder / "dense.onnx", folder / "slim.onnx"
     export(work.model.module, paths[0])
-    export(shrink(work.model.module, work.structure, work.plan), paths[1])
+    export(shrink(work.model.module, work.structure, _planned(work)), paths[1])
     with Target().opened() as device:
         return compare(device, *paths, seconds=seconds, emit=lambda _event, _fields: None)
 

@@ -1,0 +1,145 @@
+"""Channels chosen and taken out, in one round or in several: what is left is analysed anew before the next choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from compressor.core import Choose, PrunePlan, Saliency, Selection
+from compressor.errors import ModelError, RecipeError, TargetNotReached, VerificationFailed
+from compressor.graph.analyse import analyse
+from compressor.graph.certificate import TOLERANCE, certify, change
+from compressor.graph.choose import choose, planned, spared
+from compressor.graph.cost import count
+from compressor.graph.footprint import footprint_limits
+from compressor.graph.layer_rules import frozen_by, naming_layers
+from compressor.graph.score import scores, scores_of_entries
+from compressor.graph.shrink import channels_gone, kept_after, kept_since, plan_of, shrink, sliced
+from compressor.search import widths_for_latency
+from compressor.training.sensitivity import sensitivities
+from compressor.work import Cut, Surroundings, Work, example
+
+if TYPE_CHECKING:
+    from compressor.core import FloatArray
+
+
+def choose_channels(step: Choose, work: Work, around: Surroundings) -> Work:
+    """Channels whose removal leaves the rest as it was, if they are enough; if not, those that norms mix as well."""
+    work = cuttable(work)
+    try:
+        return _chosen(step, work, around)
+    except TargetNotReached:
+        mixed = _mixing(work)
+        if mixed is None:
+            raise
+        return _chosen(step, mixed, around)
+
+
+def cuttable(work: Work) -> Work:
+    """With what can go from the model as it is now; it is analysed anew where channels went before."""
+    if work.cut is not None:
+        return work
+    structure = analyse(work.model.module, *example(work.model), name=work.model.name)
+    return replace(work, cut=Cut(structure, structure.groups))
+
+
+def _mixing(work: Work) -> Work | None:
+    """With the channels that norms mix, too, in the model as it is now and as the run began; None where norms mix
+    none."""
+    inputs, name = example(work.model), work.model.name
+    structure = analyse(work.model.module, *inputs, name=name, mixing=True)
+    if not structure.mixtures:
+        return None
+    first = structure if work.plan is None else analyse(work.dense, *inputs, name=name, mixing=True)
+    return replace(work, structure=first, groups=first.groups, cut=Cut(structure, structure.groups))
+
+
+def _chosen(step: Choose, work: Work, around: Surroundings) -> Work:
+    cut = work.cut
+    assert cut is not None, "cuttable comes before"
+    number = sum(each.startswith("Choose") for each in work.log)
+    graded = _graded(step, work, cut, around, number)
+    selection, gone = step.selection, {}
+    if work.plan is not None:  # layers of which one channel is left are no groups any more, and their rules are idle
+        selection = replace(selection, rules=naming_layers(cut.groups, selection.rules))
+        gone = channels_gone(cut.groups, work.groups, work.plan, kept_since(work.began, work.model.kept))
+    limits = footprint_limits(selection, cut.structure, work.original, work.structure)
+    pick = partial(choose, cut.groups, graded, selection, cut.structure.cost, work.original, gone=gone)
+    if not selection.timed:
+        plan, groups = pick(limits)
+    elif number < len(around.settled):  # found before this run was resumed
+        plan, groups = planned(cut.groups, graded, around.settled[number], selection.rules)
+    else:
+        assert around.stopwatch is not None, "a latency target needs a device"
+        whole = work.model.module if work.plan is None else work.dense
+        found = widths_for_latency(
+            selection, work.model.module, cut.structure, pick, limits,
+            whole=whole, stopwatch=around.stopwatch, emit=around.emit,
+        )  # fmt: skip
+        plan, groups = found.plan, found.groups
+    _tell(selection, graded, plan, around)
+    first = groups if work.plan is None else frozen_by(work.groups, step.selection.rules)
+    return replace(work, groups=first, cut=replace(cut, plan=plan, groups=groups))
+
+
+def _graded(step: Choose, work: Work, cut: Cut, around: Surroundings, number: int) -> Mapping[str, FloatArray]:
+    """A score for every channel. Every choice looks at other batches."""
+    module, criterion = work.model.module, step.criterion
+    if not isinstance(criterion, Saliency):
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(around.seed)  # for criteria that draw lots
+            return scores(module, cut.groups, criterion)
+    if around.data is None:
+        found = f"none, and {criterion.name} scores channels by training images"
+        raise RecipeError("recipe", "data", found, "give --data PATH, or a data block")
+    entries = sensitivities(module, criterion, around.data, around.seed, epoch=number)
+    return scores_of_entries(cut.groups, entries, criterion.signed)
+
+
+def _tell(selection: Selection, graded: Mapping[str, FloatArray], plan: PrunePlan, around: Surroundings) -> None:
+    if not selection.timed and plan.round_to != selection.round_to:
+        coarse = f"multiples of {selection.round_to} are too coarse for the target"
+        around.emit("note", {"text": f"{coarse}: widths are multiples of {plan.round_to}"})
+    if selection.scope == "global" and (names := spared(graded, plan)):
+        told = f"{len(names)} groups would have lost all channels and keep one, their best: {', '.join(names)}"
+        around.emit("note", {"text": told})
+
+
+def remove(work: Work) -> Work:
+    """Cut, then prove it. A cut that takes nothing is a failure, unless other rounds took something."""
+    cut, dense = work.cut, work.model
+    assert cut is not None, "Remove comes after Choose"
+    assert cut.plan is not None, "Remove comes after Choose"
+    plan = cut.plan
+    if not plan.kept and work.plan is not None:
+        return replace(work, cut=None)
+    slim = shrink(dense.module, cut.structure, plan)
+    certificate = certify(dense.module, slim, cut.structure, plan, *example(dense, images=2))
+    if not certificate.ok:
+        found = f"slim differs from masked dense by {certificate.max_rel_error:.1e} of the largest output"
+        raise VerificationFailed("certificate", dense.name, found, "report this model; freeze layers with prune.layers")
+    cost = count(slim, *example(dense))
+    if cost.params >= sum(parameter.numel() for parameter in dense.module.parameters()):
+        reasons = sorted({group.frozen for group in cut.groups if group.frozen})
+        found = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
+        raise ModelError("nothing to prune", dense.name, found, "see what inspect says of each group")
+    expected = cut.structure.cost.of(plan)
+    if cost != (replace(expected, macs=cost.macs) if cut.structure.data_dependent else expected):
+        found = f"{cost} counted on the slim module, {expected} planned"
+        raise VerificationFailed("cost", dense.name, found, "report this model")
+    if work.silent and (changed := change(dense.module, slim, *example(dense, images=2))) > TOLERANCE:
+        found = f"taking out channels that are zero changed outputs by {changed:.1e} of the largest"
+        raise VerificationFailed("lossless removal", dense.name, found, "report this model")
+    kept = kept_after(dense.kept, cut.groups, plan, slim)
+    return replace(
+        work,
+        model=replace(dense, module=slim, kept=kept, original=work.original),
+        plan=replace(plan_of(work.groups, kept_since(work.began, kept)), round_to=plan.round_to),
+        cut=None,
+        certificate=certificate.also(work.certificate),
+        momentum=sliced(work.momentum, cut.groups, plan),
+    )
