@@ -26,7 +26,10 @@ from compressor.core import (
     PrunePlan,
     Recalibrate,
     Reinitialise,
+    Remember,
     Remove,
+    Retrain,
+    Rewind,
     Step,
     Stop,
     Train,
@@ -37,6 +40,7 @@ from compressor.graph.certificate import falls_silent
 from compressor.graph.cost import count
 from compressor.graph.reorder import momentum_reordered
 from compressor.graph.shrink import leaving
+from compressor.rewinding import remember, rewind
 from compressor.sparsify import mask, permute, still_masked
 from compressor.sparsity.held import held
 from compressor.sparsity.straight_through import refined
@@ -90,6 +94,12 @@ def perform(step: Step, work: Work, around: Surroundings) -> Work:
             done, stage = _orthogonalise(step, work), "after orthogonalisation"
         case Reinitialise():
             done, stage = _reinitialise(step, work, around), None
+        case Remember():
+            done, stage = remember(work), None
+        case Rewind():
+            done, stage = rewind(work), None
+        case Retrain():
+            raise AssertionError("the recipe's training takes its place before anything is performed")
         case Recalibrate():
             done, stage = _recalibrate(step, work, around), "after recalibration"
         case Train():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor import __version__
-from compressor.core import Comparison, Data, ExportedModel, LoadedModel, Quantised, Recalibrate, Step
+from compressor.core import Comparison, Data, ExportedModel, LoadedModel, Quantised, Recalibrate, Retrain, Step, Train
 from compressor.deploy.int8 import quantise
 from compressor.deploy.latency import compare
 from compressor.deploy.onnx import export_onnx
@@ -195,15 +195,28 @@ def settled(journal: Journal) -> tuple[Mapping[str, int], ...]:
 
 
 def steps(recipe: Recipe, round_to: int, *, retrain: bool) -> tuple[Step, ...]:
-    """The method's steps, then the recipe's retraining where there is data for it."""
+    """The method's steps, then the recipe's retraining where there is data for it, or where the method asks for it.
+
+    Raises RecipeError where a method needs more of the retraining than the recipe has.
+    """
     pruning = recipe.method.steps(recipe.selection(round_to))
+    training = recipe.train_step()
+    if training is not None:
+        training = replace(training, penalty=recipe.method.retraining())
+    if any(isinstance(each, Retrain) for each in pruning):
+        return tuple(_trained(each, training, recipe) if isinstance(each, Retrain) else each for each in pruning)
     if not retrain:
         return pruning
-    retraining = recipe.train_step()
-    if retraining is not None:
-        retraining = replace(retraining, penalty=recipe.method.retraining())
     recalibration = (Recalibrate(),) if recipe.retrain.recalibrate else ()
-    return (*pruning, *recalibration, *((retraining,) if retraining else ()))
+    return (*pruning, *recalibration, *((training,) if training else ()))
+
+
+def _trained(step: Retrain, training: Train | None, recipe: Recipe) -> Train:
+    """What a method asks of the recipe's retraining."""
+    if training is None or training.epochs <= step.first:
+        found = f"{recipe.retrain.epochs}, and {recipe.method.name} trains from epoch {step.first} on"
+        raise RecipeError("recipe", "retrain.epochs", found, f"set retrain.epochs above {step.first}")
+    return step.of(training)
 
 
 def export_both(start: Work, work: Work, recipe: Recipe, data: Data | None, folder: Path, journal: Journal) -> Exports:

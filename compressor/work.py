@@ -55,6 +55,14 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """A training as it stood at some time."""
+
+    weights: Mapping[str, Tensor]  # and buffers
+    momentum: Momentum
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """What flows through the steps: the model as it is now, and what is known of how it got there."""
 
@@ -69,6 +77,7 @@ class Work:
     certificate: Certificate | None = None
     momentum: Momentum = field(default_factory=dict)  # what the last training's optimizer remembers
     silent: bool = False  # what leaves was held at zero, and where that is so its removal changes nothing
+    moment: Moment | None = None  # that a later step goes back to
     longer: int = 0  # epochs that retraining lasts beyond the recipe's; negative where earlier ones are taken off
     masks: Mapping[str, Tensor] = field(default_factory=dict)  # weight -> True where it may be other than zero
     sparse: Outcome | None = None  # what N:M masks keep of each layer

@@ -100,6 +100,7 @@ class Train:
     epochs: int = 0
     iterations: int | None = None  # instead of epochs
     stop: Stop | None = None  # a rule that may end it before
+    first: int = 0  # epochs of its course that are over: whose batches come next
     counted: bool = False  # whether its epochs are taken off the retraining's
     stage: str = RETRAINING  # what it is for
     precision: Precision = "auto"
@@ -111,6 +112,12 @@ class Train:
     clip: float | None = None  # largest norm of all gradients together
     ema: float | None = None  # decay of the average of the weights that is kept in the end
     keep: Literal["last", "best"] = "last"  # which epoch's weights: best = on the held-out split
+
+    def part(self, first: int, last: int) -> Train:
+        """Epochs `first` to `last` of its course, with the rates and batches that they have in the whole."""
+        schedule = self.schedule
+        shifted: Schedule = lambda done: schedule(first + done)  # noqa: E731
+        return replace(self, epochs=last - first, first=self.first + first, schedule=shifted)
 
     def extended(self, epochs: int) -> Train:
         """The same course of learning rates over so many more epochs, or fewer where negative, but at least one."""
@@ -124,6 +131,43 @@ class Train:
         if self.stop is not None:
             return f"Train({', '.join([f'until {self.stop.name}, {length} at most', self.optimizer.name, *names])})"
         return f"Train({', '.join([length, self.optimizer.name, *names])})"
+
+
+@dataclass(frozen=True, slots=True)
+class Retrain:
+    """The recipe's own training, where a method asks for it before its end, or only for a part of its course.
+
+    It stands for a `Train`, which takes its place before anything is performed. Methods that say nothing of it are
+    followed by the whole of it.
+    """
+
+    first: int = 0  # epoch of its course to begin at
+    last: int | None = None  # and to end before; None = all that is left
+    stage: str = RETRAINING
+
+    def of(self, training: Train) -> Train:
+        """This part of the recipe's training."""
+        last = training.epochs if self.last is None else self.last
+        return replace(training.part(self.first, last), stage=self.stage)
+
+    def __str__(self) -> str:
+        return f"Retrain(from epoch {self.first}{'' if self.last is None else f' to {self.last}'})"
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep the weights, and what the optimizer remembers of them, as they are now."""
+
+    def __str__(self) -> str:
+        return "Remember"
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """Weights and momentum as they were at the last `Remember`; masked weights stay zero."""
+
+    def __str__(self) -> str:
+        return "Rewind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,4 +195,6 @@ class Mask:
         return f"Mask({self.sparsity.pattern}{'' if self.regrow is None else ', SR-STE'})"
 
 
-Step = Choose | Remove | Permute | Mask | Recalibrate | Orthogonalise | Reinitialise | Train
+Step = (
+    Choose | Remove | Permute | Mask | Recalibrate | Orthogonalise | Reinitialise | Train | Retrain | Remember | Rewind
+)

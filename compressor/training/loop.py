@@ -131,12 +131,13 @@ class Session:
     ) -> None:
         """What is left of the epoch at hand."""
         now, before = self.progress, self.progress.epoch
+        number, past = step.first + before, step.first * self.per_epoch
         self.meter.begin()
         started = told = time.perf_counter()
-        batches = data.train_batches(step.batch_size, epoch=before, seed=seed, start=now.batches, part=part)
+        batches = data.train_batches(step.batch_size, epoch=number, seed=seed, start=now.batches, part=part)
         for images, targets in batches:
             lr = step.optimizer.lr * step.schedule(before + now.batches / self.per_epoch)
-            torch.manual_seed(draw(seed, now.iterations, part))  # dropout; the data have numbers of their own
+            torch.manual_seed(draw(seed, past + now.iterations, part))  # dropout; the data have numbers of their own
             loss = self.iterate(images, targets, now.iterations, lr)
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss is {loss}", step)

@@ -215,6 +215,23 @@ def test_what_an_optimizer_remembers_goes_on_in_the_next_training(optimizer: Opt
     assert not same(forgetful, module)
 
 
+@pytest.mark.parametrize("optimizer", [SGD, Optimizer("adamw", lr=1e-3, weight_decay=0.1)])
+def test_a_course_in_parts_is_the_course(optimizer: Optimizer) -> None:
+    """Rates, batches, augmentation, dropout and momentum go on where the part before ended."""
+    step = replace(STEP, optimizer=optimizer)
+    whole, parts = toy_net(), toy_net()
+    expected = train(whole, toy_data(), step, seed=2, emit=quiet)
+    first = train(parts, toy_data(), step.part(0, 1), seed=2, emit=quiet)
+    rest = train(parts, toy_data(), step.part(1, 3), seed=2, emit=quiet, momentum=first.momentum)
+    assert same(parts, whole)
+    assert [each["lr"] for each in (*first.records, *rest.records)] == [each["lr"] for each in expected.records]
+    assert [each["epoch"] for each in rest.records] == [1, 2], "a training by itself"
+    assert step.part(1, 3).part(1, 2).first == 2
+    other = toy_net()
+    train(other, toy_data(), replace(step.part(1, 3), first=0), seed=2, emit=quiet)
+    assert not same(other, whole)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "junk"])
 def test_a_damaged_checkpoint_is_not_continued(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "state.pt"

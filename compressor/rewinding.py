@@ -1,0 +1,27 @@
+"""Lottery tickets: the weights of an earlier moment, under the masks that training found."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+
+from compressor.work import Moment, Work
+
+
+def remember(work: Work) -> Work:
+    """The work with its weights, buffers and momentum kept for later."""
+    weights = {name: each.detach().clone() for name, each in work.model.module.state_dict().items()}
+    return replace(work, moment=Moment(weights, work.momentum))
+
+
+def rewind(work: Work) -> Work:
+    """All as it was at the moment remembered, bit for bit, but for masked weights, which are zero."""
+    assert work.moment is not None, "Rewind comes after Remember"
+    module = copy.deepcopy(work.model.module)
+    module.load_state_dict(work.moment.weights)
+    with torch.no_grad():
+        for name, mask in work.masks.items():
+            module.get_parameter(name).masked_fill_(~mask, 0.0)
+    return replace(work, model=replace(work.model, module=module), momentum=work.moment.momentum)

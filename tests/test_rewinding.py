@@ -1,0 +1,91 @@
+"""Going back to an earlier moment, under masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressor.core import LoadedModel, ModelSpec, Optimizer, Remember, Retrain, Rewind, Step, Train, one_image
+from compressor.engine import begin, perform
+from compressor.schedules import cosine
+from compressor.training.data import open_data
+from compressor.training.images import ImageData
+from compressor.work import Surroundings, Work
+
+TRAIN = Train(32, Optimizer("sgd", lr=0.05, weight_decay=1e-3), cosine(3), epochs=3, precision="fp32")
+
+
+def quiet(event: str, fields: Mapping[str, object]) -> None:
+    del event, fields
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    whole = open_data(
+        "digits", train=None, val=None, base=None, input=(1, 8, 8), num_classes=10, mean=None, std=None, augment="none"
+    )
+    assert isinstance(whole, ImageData)
+    return replace(whole, held_out=torch.arange(96, 1500))
+
+
+@pytest.fixture
+def around(digits: ImageData, tmp_path: Path) -> Surroundings:
+    return Surroundings(digits, 0, quiet, tmp_path, "test")
+
+
+def start(around: Surroundings) -> Work:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)
+    )
+    return begin(LoadedModel(module.eval(), ModelSpec("net.py:net", one_image((1, 8, 8)), 10), "net"), around)
+
+
+def state(work: Work) -> dict[str, Tensor]:
+    return {name: each.clone() for name, each in work.model.module.state_dict().items()}
+
+
+def performed(work: Work, around: Surroundings, *steps: Step) -> Work:
+    for step in steps:
+        work = perform(step, work, around)
+    return work
+
+
+def test_a_training_that_is_rewound_and_repeated_ends_the_same(around: Surroundings) -> None:
+    early, rest = TRAIN.part(0, 1), replace(TRAIN.part(1, 3), stage="dense training")
+    remembered = performed(start(around), around, early, Remember())
+    once = performed(remembered, around, rest)
+    again = performed(once, around, Rewind(), rest)
+    assert state(performed(once, around, Rewind())).keys() == state(remembered).keys()
+    for name, each in state(performed(once, around, Rewind())).items():
+        assert torch.equal(each, state(remembered)[name]), name
+    for name, each in state(once).items():
+        assert torch.equal(each, state(again)[name]), name
+    assert any(not torch.equal(each, state(once)[name]) for name, each in state(remembered).items())
+
+
+def test_masked_weights_stay_zero_and_the_others_are_those_remembered(around: Surroundings) -> None:
+    remembered = performed(start(around), around, TRAIN.part(0, 1), Remember())
+    torch.manual_seed(1)
+    masks = {name: torch.rand(state(remembered)[name].shape) > 0.7 for name in ("0.weight", "4.weight")}
+    trained = replace(performed(remembered, around, TRAIN.part(1, 3)), masks=masks)
+    rewound = performed(trained, around, Rewind())
+    for name, each in state(rewound).items():
+        expected = state(remembered)[name] * masks.get(name, True)
+        assert torch.equal(each, expected.to(each.dtype)), name
+    done = state(performed(rewound, around, replace(TRAIN.part(1, 3), stage="again")))
+    for name, mask in masks.items():
+        assert not done[name][~mask].any()
+        assert done[name][mask].all()
+
+
+def test_what_a_method_asks_of_the_retraining_takes_its_place() -> None:
+    part = Retrain(2, 7, stage="dense training").of(replace(TRAIN, epochs=9, schedule=cosine(9), clip=1.5))
+    assert (part.epochs, part.first, part.stage, part.clip) == (5, 2, "dense training", 1.5)
+    assert part.schedule(1.5) == cosine(9)(3.5)
+    assert Retrain(4).of(replace(TRAIN, epochs=9)).epochs == 5
