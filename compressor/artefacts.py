@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from compressor import zeros
+from compressor import masks, zeros
 from compressor.core import Comparison, PrunePlan
 from compressor.gates import judge
 from compressor.graph.cost import count
@@ -46,7 +46,7 @@ def write(
     dense_cost, slim_cost = (count(each.model.module, *example(each.model)) for each in (start, work))
     dense_memory, slim_memory = (memory_of(each.model.module, *example(each.model)) for each in (start, work))
     taken = {"size": (exports.dense.bytes, exports.slim.bytes), "memory": (dense_memory, slim_memory)}
-    gates = judge(recipe, work.original, slim_cost, work.quality, comparisons, work.metric, taken)
+    gates = judge(recipe, work.original, masks.left(work, slim_cost), work.quality, comparisons, work.metric, taken)
     report = assemble(
         name=start.model.name,
         method=recipe.prune.method,
@@ -82,6 +82,7 @@ def write(
     write_json(folder / PLAN, plan_json(work.model, attributes, layers, weights_sha256=digest, packed=packed))
     write_text(folder / "recipe.yaml", recipe.to_yaml())
     report["sparsity"] = zeros.record(work, exports.slim.path, comparisons)
+    report["masks"] = masks.record(start, work, exports.slim.path, comparisons)
     report["int8"] = zeros.int8(work, exports.int8)
     report["batches"] = [bench(each, ("dense.onnx", "model.onnx")) for each in comparisons]
     write_page(report, journal.events, samples(comparisons[0] if comparisons else None), folder / "report.html")

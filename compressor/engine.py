@@ -21,6 +21,7 @@ from compressor.core import (
     Leaving,
     LoadedModel,
     Mask,
+    MaskWeights,
     Orthogonalise,
     Permute,
     PrunePlan,
@@ -28,6 +29,7 @@ from compressor.core import (
     Reinitialise,
     Remember,
     Remove,
+    RemoveDead,
     Retrain,
     Rewind,
     Step,
@@ -40,6 +42,7 @@ from compressor.graph.certificate import falls_silent
 from compressor.graph.cost import count
 from compressor.graph.reorder import momentum_reordered
 from compressor.graph.shrink import leaving
+from compressor.masking import mask_weights, remove_dead
 from compressor.rewinding import remember, rewind
 from compressor.sparsify import mask, permute, still_masked
 from compressor.sparsity.held import held
@@ -90,6 +93,10 @@ def perform(step: Step, work: Work, around: Surroundings) -> Work:
             done, stage = _permute(step, work, around), None
         case Mask():
             done, stage = _mask(step, work), "after masking"
+        case MaskWeights():
+            done, stage = mask_weights(step, work, around), "after masking"
+        case RemoveDead():
+            done, stage = remove_dead(work, around), None
         case Orthogonalise():
             done, stage = _orthogonalise(step, work), "after orthogonalisation"
         case Reinitialise():

@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, StringConstraints
 from torch import nn
 
-from compressor import zeros
+from compressor import masks, zeros
 from compressor.artefacts import REPORT
-from compressor.core import Emit, Pattern, Permute, PrunePlan, Train
+from compressor.core import Emit, MaskWeights, Pattern, Permute, PrunePlan, RemoveDead, Train
 from compressor.deploy.latency import compare
 from compressor.deploy.onnx import split
 from compressor.deploy.onnx_file import has_free_batch
@@ -97,7 +97,7 @@ def plan(
             start = work = begin(dense, around)
             round_to = rounding(recipe, target, journal)
             for step in steps(recipe, round_to, retrain=False):
-                if not isinstance(step, Train | Permute):  # another order changes neither cost nor speed
+                if not isinstance(step, Train | Permute | MaskWeights | RemoveDead):  # order and zeros cost the same
                     work = perform(step, work, around)
             if watch is not None and not recipe.selection(round_to).timed:
                 with watch.started() as clock:
@@ -132,7 +132,9 @@ def plan(
         "risk": None if images is None else risk(start, work, images),
         "kept": kept_share(start, work),
         "worth_it": worth_it(latency, before.macs / after.macs, work.plan is not None),
-        "sparsity": zeros.predicted(work, None if target is None else target.provider),
+        "sparsity": masks.EXPECTED
+        if recipe.method.unstructured
+        else zeros.predicted(work, None if target is None else target.provider),
         "schedules": [_rates(step) for step in planned if isinstance(step, Train) and step.epochs],
     }
 
@@ -185,6 +187,8 @@ def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
     yield _check("certificate", proof.ok, f"slim and masked dense differ by {proof.max_rel_error:.1e} in float64")
     if report.sparsity is not None:
         yield from _still_sparse(folder, slim.module, report.sparsity)
+    if report.masks is not None:
+        yield from _still_masked(folder, slim.module, report.masks)
     cost = count(slim.module, *example(slim))
     same = (cost.params, cost.macs) == (report.slim.params, report.slim.macs)
     yield _check("cost", same, f"{cost.params:,} parameters, {cost.macs:,} MACs")
@@ -200,6 +204,19 @@ def _still_sparse(folder: Path, slim: nn.Module, sparsity: _Sparsity) -> Iterato
     yield _check(f"{pattern} in {MODEL}", not missing, f"{held} weights, {len(missing)} of the masked ones missing")
 
 
+def _still_masked(folder: Path, slim: nn.Module, record: _Masks) -> Iterator[Check]:
+    """In the module and in the ONNX file, of every layer no more weights that are not zero than the report says."""
+    broken = [
+        each.name
+        for each in record.layers
+        if int(slim.get_submodule(each.name).get_parameter("weight").count_nonzero()) > each.left
+    ]
+    said = f"{len(record.layers) - len(broken)} of {len(record.layers)} layers"
+    yield _check(f"masks in {WEIGHTS}", not broken, f"{said}{f', not {broken[0]}' if broken else ''}")
+    held, missing = masks.shown(folder / MODEL, [(each.shape, each.left) for each in record.layers])
+    yield _check(f"masks in {MODEL}", not missing, f"{held} weights, {len(missing)} missing")
+
+
 class _SparseLayer(BaseModel):
     name: str
     shape: tuple[int, ...]
@@ -210,6 +227,16 @@ class _Sparsity(BaseModel):
     pattern: tuple[int, int]
     runtime: str
     layers: list[_SparseLayer]
+
+
+class _MaskedLayer(BaseModel):
+    name: str
+    shape: tuple[int, ...]
+    left: int
+
+
+class _Masks(BaseModel):
+    layers: list[_MaskedLayer]
 
 
 class _Gate(BaseModel):
@@ -232,6 +259,7 @@ class _Report(BaseModel):
     slim: _Cost
     gates: list[_Gate]
     sparsity: _Sparsity | None = None
+    masks: _Masks | None = None
 
 
 def _hash_check(path: Path, digest: str | None) -> Check:

@@ -151,7 +151,7 @@ def find(target: Target | None, journal: Journal) -> None:
 
 def rounding(recipe: Recipe, target: Target | None, journal: Journal) -> int:
     """Widths are multiples of this: the recipe's number, or what the target device rewards."""
-    asked: int | Literal["auto"] = recipe.prune.round_to
+    asked: int | Literal["auto"] = 1 if recipe.method.unstructured else recipe.prune.round_to
     if asked != "auto":
         return asked
     if recipe.selection(COARSEST).by_surface:
@@ -199,16 +199,18 @@ def steps(recipe: Recipe, round_to: int, *, retrain: bool) -> tuple[Step, ...]:
 
     Raises RecipeError where a method needs more of the retraining than the recipe has.
     """
-    pruning = recipe.method.steps(recipe.selection(round_to))
+    pruning, finish = recipe.method.steps(recipe.selection(round_to)), recipe.method.finish()
     training = recipe.train_step()
     if training is not None:
         training = replace(training, penalty=recipe.method.retraining())
     if any(isinstance(each, Retrain) for each in pruning):
-        return tuple(_trained(each, training, recipe) if isinstance(each, Retrain) else each for each in pruning)
+        return (
+            tuple(_trained(each, training, recipe) if isinstance(each, Retrain) else each for each in pruning) + finish
+        )
     if not retrain:
-        return pruning
+        return (*pruning, *finish)
     recalibration = (Recalibrate(),) if recipe.retrain.recalibrate else ()
-    return (*pruning, *recalibration, *((training,) if training else ()))
+    return (*pruning, *recalibration, *((training,) if training else ()), *finish)
 
 
 def _trained(step: Retrain, training: Train | None, recipe: Recipe) -> Train:
@@ -227,8 +229,8 @@ def export_both(start: Work, work: Work, recipe: Recipe, data: Data | None, fold
         "recipe_sha256": hashlib.sha256(recipe.to_yaml().encode()).hexdigest(),
         "parent_sha256": start.model.sha256 or "",
     }
-    if work.sparse is not None:
-        metadata["sparsity"] = str(work.sparse.sparsity.pattern)
+    if work.masks:
+        metadata["sparsity"] = str(work.sparse.sparsity.pattern) if work.sparse else "unstructured"
         metadata["sparsity_layers"] = " ".join(name.removesuffix(".weight") for name in work.masks)
 
     def export(module: nn.Module, name: str) -> ExportedModel:

@@ -57,7 +57,7 @@ def record(work: Work, onnx: Path, comparisons: Sequence[Comparison]) -> Sparsit
         "kept_percent": {"first": 100 * total.first, "now": 100 * total.now, "bound": 100 * total.bound},
         "onnx_initializers": held,
         "predicted": words,
-        "measured": _measured(work, comparisons),
+        "measured": measured(work, comparisons),
         "layers": layers,
     }
 
@@ -143,7 +143,7 @@ def _layers(sparse: Outcome) -> list[SparseLayer]:
     ]
 
 
-def _measured(work: Work, comparisons: Sequence[Comparison]) -> str | None:
+def measured(work: Work, comparisons: Sequence[Comparison]) -> str | None:
     """What was measured, and what of it comes from the zeros."""
     if not comparisons:
         return None

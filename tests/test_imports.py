@@ -35,16 +35,18 @@ ALLOWED = {
     "search": BASE | {"graph"},
     "work": BASE | {"graph", "search", "sparsity", "training"},
     "cutting": BASE | {"graph", "search", "training", "work"},
-    "engine": BASE | {"cutting", "graph", "rewinding", "search", "sparsify", "sparsity", "training", "work"},
+    "engine": BASE | {"cutting", "graph", "masking", "rewinding", "search", "sparsify", "sparsity", "training", "work"},
     "rewinding": BASE | {"work"},
+    "masking": BASE | {"cutting", "graph", "sparsity", "training", "work"},
     "stopwatch": BASE | {"deploy", "graph", "search"},
     "journal": BASE,
     "output": BASE,
     "gates": BASE | {"recipe", "report"},
     "stages": BASE | {"deploy", "journal", "models", "recipe", "stopwatch", "training", "work"},
     "zeros": BASE | {"deploy", "graph", "report", "sparsity", "work"},
+    "masks": BASE | {"graph", "report", "sparsity", "work", "zeros"},
     "artefacts": BASE
-    | {"gates", "graph", "journal", "models", "recipe", "report", "sparsity", "stages", "work", "zeros"},
+    | {"gates", "graph", "journal", "masks", "models", "recipe", "report", "sparsity", "stages", "work", "zeros"},
     "targets": BASE | {"deploy", "recipe"},
     "pipeline": BASE
     | {
@@ -69,6 +71,7 @@ ALLOWED = {
         "engine",
         "graph",
         "journal",
+        "masks",
         "models",
         "prospects",
         "recipe",

@@ -602,25 +602,33 @@ optional = {
     "gates": st.fixed_dictionaries({}, optional={"accuracy_drop": st.floats(0, 100), "speedup": positive}),
     "seed": st.integers(0, 2**32 - 1),
 }
+channels = st.fixed_dictionaries(
+    {
+        "method": st.sampled_from([name for name, each in methods().items() if not each.unstructured]),
+        "target": st.one_of(
+            st.fixed_dictionaries({"ratio": shares}),
+            st.fixed_dictionaries({"macs": shares}, optional={"params": shares}),
+        ),
+    },
+    optional={
+        "scope": st.sampled_from(["local", "global"]),
+        "round_to": st.sampled_from(["auto", 1, 4, 8, 16, 32]),
+        "layers": st.lists(
+            st.fixed_dictionaries({"match": words.filter(bool)}, optional={"ratio": shares}), max_size=3
+        ),
+    },
+)
+single_weights = st.fixed_dictionaries(
+    {
+        "method": st.sampled_from([name for name, each in methods().items() if each.unstructured]),
+        "target": st.fixed_dictionaries({"weights": shares}),
+    },
+    optional={"layers": st.lists(st.fixed_dictionaries({"match": words.filter(bool)}), max_size=3)},
+)
 recipes = st.fixed_dictionaries(
     {
         "version": st.just(1),
-        "prune": st.fixed_dictionaries(
-            {
-                "method": st.sampled_from(sorted(methods())),
-                "target": st.one_of(
-                    st.fixed_dictionaries({"ratio": shares}),
-                    st.fixed_dictionaries({"macs": shares}, optional={"params": shares}),
-                ),
-            },
-            optional={
-                "scope": st.sampled_from(["local", "global"]),
-                "round_to": st.sampled_from(["auto", 1, 4, 8, 16, 32]),
-                "layers": st.lists(
-                    st.fixed_dictionaries({"match": words.filter(bool)}, optional={"ratio": shares}), max_size=3
-                ),
-            },
-        ),
+        "prune": st.one_of(channels, single_weights),
         "retrain": st.fixed_dictionaries(
             {"epochs": epochs},
             optional={

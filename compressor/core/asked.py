@@ -129,3 +129,22 @@ class Saliency:
 
 
 Criterion = Filters | Scales | Saliency
+
+Entries = Callable[["Tensor"], "Tensor"]
+"""weight of a layer, any shape -> score of each of its entries, the lowest goes first"""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A criterion that the network tells by itself, without data.
+
+    With every number of the network at its absolute value and R the sum of all answers to an input of ones,
+    `value(w, dR/dw)` says what each entry of a weight matters for; the lowest goes first.
+    """
+
+    name: str
+    value: Callable[[Tensor, Tensor], Tensor]
+
+
+Weighing = Entries | Saliency | Flow
+"""what single weights are compared by"""

@@ -8,6 +8,8 @@ from typing import Literal
 from compressor.core.asked import (
     Criterion,
     Distill,
+    Flow,
+    LayerRule,
     Optimizer,
     Precision,
     Saliency,
@@ -15,6 +17,7 @@ from compressor.core.asked import (
     Schedule,
     Selection,
     Sparsity,
+    Weighing,
 )
 from compressor.core.pulls import Penalty
 from compressor.core.stops import Stop
@@ -23,11 +26,11 @@ RETRAINING = "retraining"
 """The stage of the recipe's own training, after the method's."""
 
 
-def named(criterion: Criterion) -> str:
+def named(criterion: Criterion | Weighing) -> str:
     """What a criterion is called in words."""
     if isinstance(criterion, Scales):
         return f"{named(criterion.value)} of scales"
-    return criterion.name if isinstance(criterion, Saliency) else getattr(criterion, "__name__", "criterion")
+    return criterion.name if isinstance(criterion, Saliency | Flow) else getattr(criterion, "__name__", "criterion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,47 @@ class Mask:
         return f"Mask({self.sparsity.pattern}{'' if self.regrow is None else ', SR-STE'})"
 
 
+@dataclass(frozen=True, slots=True)
+class MaskWeights:
+    """Zero all but the best of all weights of convolutions and linear layers, compared with each other. Training leaves
+    zeros zero.
+
+    `keep`: the share of the ORIGINAL's weights that may remain, after each round. Scores are found anew in every
+    round, where the weights masked so far are zero. `nested`: what is masked stays masked, in later rounds and by later
+    steps; else every round compares all weights, each by the value it had before the first.
+    """
+
+    criterion: Weighing
+    keep: tuple[float, ...]
+    nested: bool = True
+    guard: bool = True  # every layer keeps its best weight, whatever the others are worth
+    rules: tuple[LayerRule, ...] = ()
+
+    def __str__(self) -> str:
+        rounds = f", {len(self.keep)} rounds" if len(self.keep) > 1 else ""
+        return f"MaskWeights({named(self.criterion)}, {100 * self.keep[-1]:.4g} % remain{rounds})"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveDead:
+    """Take out the channels that nobody reads, or that are zero everywhere, and prove that nothing else changed."""
+
+    def __str__(self) -> str:
+        return "RemoveDead"
+
+
 Step = (
-    Choose | Remove | Permute | Mask | Recalibrate | Orthogonalise | Reinitialise | Train | Retrain | Remember | Rewind
+    Choose
+    | Remove
+    | Permute
+    | Mask
+    | MaskWeights
+    | RemoveDead
+    | Recalibrate
+    | Orthogonalise
+    | Reinitialise
+    | Train
+    | Retrain
+    | Remember
+    | Rewind
 )

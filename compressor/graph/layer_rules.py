@@ -16,10 +16,7 @@ def frozen_by(groups: Sequence[ChannelGroup], rules: Sequence[LayerRule]) -> tup
 
     Raises RecipeError, with every fault, when a glob matches no layer.
     """
-    faults = list(_idle(groups, rules))
-    if faults:
-        first, *more = faults
-        raise RecipeError(first.what, first.where, first.found, first.todo, more=tuple(more))
+    _no_idle([layer for group in groups for layer in _layers(group)], rules)
     return tuple(_frozen(group, rules) for group in groups)
 
 
@@ -27,6 +24,13 @@ def naming_layers(groups: Sequence[ChannelGroup], rules: Sequence[LayerRule]) ->
     """The rules whose glob matches a layer that writes one of the groups."""
     layers = [layer for group in groups for layer in _layers(group)]
     return tuple(rule for rule in rules if any(_matches(layer, rule.match) for layer in layers))
+
+
+def layers_frozen_by(layers: Sequence[str], rules: Sequence[LayerRule]) -> dict[str, str]:
+    """Layer -> the glob that freezes it. Raises RecipeError, with every fault, when a glob matches no layer."""
+    _no_idle(layers, rules)
+    first = {layer: next((rule for rule in rules if _matches(layer, rule.match)), None) for layer in layers}
+    return {layer: rule.match for layer, rule in first.items() if rule is not None and rule.freeze}
 
 
 def ratio_of(group: ChannelGroup, rules: Sequence[LayerRule]) -> float | None:
@@ -57,8 +61,14 @@ def _layers(group: ChannelGroup) -> list[str]:
     return list(dict.fromkeys(slot.tensor.rpartition(".")[0] for slot in group.writers()))
 
 
-def _idle(groups: Sequence[ChannelGroup], rules: Sequence[LayerRule]) -> Iterator[RecipeError]:
-    layers = [layer for group in groups for layer in _layers(group)]
+def _no_idle(layers: Sequence[str], rules: Sequence[LayerRule]) -> None:
+    faults = list(_idle(layers, rules))
+    if faults:
+        first, *more = faults
+        raise RecipeError(first.what, first.where, first.found, first.todo, more=tuple(more))
+
+
+def _idle(layers: Sequence[str], rules: Sequence[LayerRule]) -> Iterator[RecipeError]:
     for rule in rules:
         if not any(_matches(layer, rule.match) for layer in layers):
             near = ", ".join(get_close_matches(rule.match, layers, n=3, cutoff=0.0))

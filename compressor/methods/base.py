@@ -17,6 +17,7 @@ class Method(BaseModel):
     name: ClassVar[str]
     needs_data: ClassVar[bool] = False
     needs_target: ClassVar[bool] = True  # False: without prune.target no channel goes, and that is a recipe as well
+    unstructured: ClassVar[bool] = False  # single weights become zero: prune.target.weights is all it can be asked for
 
     def steps(self, selection: Selection) -> tuple[Step, ...]:
         """The steps up to the slim model; retraining is the recipe's own step and comes after."""
@@ -25,3 +26,7 @@ class Method(BaseModel):
     def retraining(self) -> Penalty | None:
         """What works on the weights while the recipe retrains the slim model; None = nothing."""
         return None
+
+    def finish(self) -> tuple[Step, ...]:
+        """The steps after the recipe's retraining."""
+        return ()

@@ -32,3 +32,12 @@ def connection(w: Tensor, g: Tensor, h: Tensor) -> Tensor:
     arXiv:1810.02340; summed over a channel: Verdenius, Stol and Forré, arXiv:2006.00896 (SNAP).
     """
     return w * g
+
+
+def carried(w: Tensor, slope: Tensor) -> Tensor:
+    """`w dR/dw`, what of the flow R goes through each weight (SynFlow).
+
+    Tanaka, Kunin, Yamins and Ganguli, Pruning neural networks without any data by iteratively conserving synaptic flow,
+    NeurIPS 2020, arXiv:2006.05467.
+    """
+    return w * slope

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -118,6 +118,9 @@ class Rule(Block):
 HOW = ("scope", "round_to", "layers")
 """The keys of `prune` that say how channels go, and mean nothing where none do."""
 
+CHANNELS = ("scope", "round_to")
+"""Those of them that mean nothing where single weights are masked."""
+
 
 class PruneBase(Block):
     """How to prune; each method's own settings stand under its own name."""
@@ -154,13 +157,28 @@ class PruneBase(Block):
             else:
                 idle = [key for key in HOW if key in given(data)]
                 faults += [(key, "nothing while no prune.target says that channels go") for key in idle]
+        if known and methods()[str(method)].unstructured:
+            faults += cls._no_channels(str(method), given(data))
         if known and isinstance(data, dict) and method not in given(data):
             data = {**data, str(method): {}}  # so that a recipe equals the one it is written out to
         return checked_beside(data, handler, "prune", faults)
 
+    @staticmethod
+    def _no_channels(method: str, data: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+        """What means nothing beside a method that masks single weights."""
+        asked = sorted(given(data.get("target")).keys())
+        if asked and asked != ["weights"]:
+            yield "target", f"weights alone, such as {{weights: 5%}}: {method} masks single weights"
+        yield from (
+            (key, f"nothing while prune.method is {method}: no channel is chosen") for key in CHANNELS if key in data
+        )
+        rules = data.get("layers")
+        if isinstance(rules, list | tuple) and any("ratio" in given(rule) for rule in rules):
+            yield "layers", f"rules with freeze only: {method} masks single weights"
+
     @model_serializer(mode="wrap")
     def _own_settings_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        idle = HOW if self.target is None else ()
+        idle = HOW if self.target is None else CHANNELS if self.settings.unstructured else ()
         written = {key: value for key, value in handler(self).items() if key not in methods() and key not in idle}
         own = self.settings.model_dump(mode="json")
         return written | ({self.method: own} if own else {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NotRequired, TypedDict
 
 from compressor.report.schema_latency import Bench, BenchRecord, LatencyRecord, LayerTimeRecord
-from compressor.report.schema_sparsity import QuantisedRecord, SparsityRecord
+from compressor.report.schema_sparsity import MasksRecord, QuantisedRecord, SparsityRecord
 
 
 class CostRecord(TypedDict):
@@ -168,6 +168,7 @@ class Report(TypedDict):
     left_to_win: list[str]
     files: NotRequired[dict[str, str]]
     sparsity: NotRequired[SparsityRecord | None]
+    masks: NotRequired[MasksRecord | None]
     int8: NotRequired[QuantisedRecord | None]
     groups: GroupsRecord
     coverage: Coverage

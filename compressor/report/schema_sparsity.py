@@ -43,3 +43,26 @@ class SparsityRecord(TypedDict):
     predicted: str
     measured: str | None
     layers: list[SparseLayer]
+
+
+class MaskedLayer(TypedDict):
+    """`shape`: of its weight in the slim model. `weights`: how many it had; `left`: how many may be other than zero."""
+
+    name: str
+    shape: list[int]
+    weights: int
+    left: int
+
+
+class MasksRecord(TypedDict):
+    """Single weights masked, wherever they are. `weights`: of all convolutions and linear layers of the original,
+    without biases and normalisations; `sparsity_percent`: of them zero or gone; `onnx_initializers`: weights of
+    model.onnx that show it."""
+
+    weights: int
+    left: int
+    sparsity_percent: float
+    onnx_initializers: int
+    expected: str
+    measured: str | None
+    layers: list[MaskedLayer]

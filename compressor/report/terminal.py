@@ -90,6 +90,12 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
         yield "", Text(words.plain(sparsity["predicted"]))
         if sparsity["measured"] is not None:
             yield "", Text(words.plain(f"measured: {sparsity['measured']}"))
+    masks = report.get("masks")
+    if masks is not None:
+        yield "Weights", words.masks(masks)
+        yield "", words.plain(masks["expected"])
+        if masks["measured"] is not None:
+            yield "", words.plain(f"measured: {masks['measured']}")
     for sentence in report["left_to_win"]:
         yield "Left to win", sentence
     quantised = report.get("int8")

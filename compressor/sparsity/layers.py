@@ -43,6 +43,19 @@ def weights(module: nn.Module, found: tuple[Candidate, ...]) -> dict[str, Tensor
     return {each.tensor: module.get_parameter(each.tensor).detach() for each in found if each.reason is None}
 
 
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def all_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The weight of every convolution and linear layer by name, in the model's order, one that several share once."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, each in module.named_modules():
+        weight = dict(each.named_parameters(recurse=False)).get("weight") if isinstance(each, WEIGHTED) else None
+        if weight is not None:
+            found.setdefault(id(weight), (f"{name}.weight" if name else "weight", weight.detach()))
+    return dict(found.values())
+
+
 def masked(module: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """A copy of `module` with zeros where a mask is False. `module` is left as it is."""
     copied = copy.deepcopy(module)

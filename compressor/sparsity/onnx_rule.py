@@ -42,20 +42,28 @@ def initializers(path: Path, support: Support, pattern: Pattern) -> tuple[Initia
     `path`: a file that was examined; external data is read from its folder. A weight that several operators read is
     listed once.
     """
-    model = onnx.load(str(path))
-    found: dict[str, Initializer] = {}
-    for node, name, weight in _weights(model.graph, {}):
-        if name not in found:
+    found = []
+    for name, (operator, weight) in constants(path).items():
+        if operator != _TRANSPOSED:
             tensor = torch.from_numpy(np.ascontiguousarray(weight != 0))
             shape = tuple(weight.shape)
             zeros = 1 - float(tensor.double().mean()) if weight.size else 0.0
             reason = obstacle(shape, support, pattern)
-            found[name] = Initializer(name, node.op_type, shape, zeros, holds(tensor, pattern), reason)
-    return tuple(found.values())
+            found.append(Initializer(name, operator, shape, zeros, holds(tensor, pattern), reason))
+    return tuple(found)
+
+
+def constants(path: Path) -> dict[str, tuple[str, Array]]:
+    """Name -> its operator, and the weight as that reads it: (K, C, *), of a transposed convolution (C, K, *)."""
+    found: dict[str, tuple[str, Array]] = {}
+    for node, name, weight in _weights(onnx.load(str(path)).graph, {}):
+        found.setdefault(name, (node.op_type, weight))
+    return found
 
 
 # operator -> (place of the weight, place of its zero point) among the inputs
-_CONVOLUTIONS = {"Conv": (1, None), "ConvInteger": (1, 3), "QLinearConv": (3, 5)}
+_TRANSPOSED = "ConvTranspose"
+_CONVOLUTIONS = {"Conv": (1, None), _TRANSPOSED: (1, None), "ConvInteger": (1, 3), "QLinearConv": (3, 5)}
 _PRODUCTS = {"MatMul": (1, None), "Gemm": (1, None), "MatMulInteger": (1, 3), "QLinearMatMul": (3, 5)}
 _THROUGH = {"Identity", "Cast", "Transpose", "DequantizeLinear", "QuantizeLinear"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,7 +21,16 @@ from compressor.training.tasks import main
 NUMBERS = 1 << 20  # of the input that go through the network at a time: second derivatives keep all they meet
 
 
-def sensitivities(module: nn.Module, saliency: Saliency, data: Data, seed: int, *, epoch: int = 0) -> dict[str, Tensor]:
+def sensitivities(
+    module: nn.Module,
+    saliency: Saliency,
+    data: Data,
+    seed: int,
+    *,
+    epoch: int = 0,
+    masks: Mapping[str, Tensor] = MappingProxyType({}),
+    weights: Mapping[str, Tensor] = MappingProxyType({}),
+) -> dict[str, Tensor]:
     """Parameter name -> what each entry matters for, signed, for the weights and biases of all convolutions and linear
     layers. `module` stays as it is.
 
@@ -34,6 +44,8 @@ def sensitivities(module: nn.Module, saliency: Saliency, data: Data, seed: int, 
     both for one layer's weights or bias w; where `order` is 2 a bias has g = 0, for it is no part of G. Batches go
     through in pieces whose results are added up, which changes nothing in eval mode but the memory it takes; while
     training BatchNorm sees whole batches.
+
+    `masks`: where one is False, g counts as 0. `weights`: what counts as w, where that is not what the module has.
     """
     parameters = _weighted(module)
     was = {name: each.requires_grad for name, each in module.named_parameters()}
@@ -46,6 +58,8 @@ def sensitivities(module: nn.Module, saliency: Saliency, data: Data, seed: int, 
         with sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             gradients = _gradients(module, parameters, saliency, data, seed, epoch)
+            for name in gradients.keys() & masks.keys():
+                gradients[name].masked_fill_(~masks[name], 0)
             products = {name: torch.zeros_like(each) for name, each in parameters.items()}
             if saliency.order == 2:
                 gradients = {name: each if _is_weight(name, each) else each.zero_() for name, each in gradients.items()}
@@ -58,7 +72,8 @@ def sensitivities(module: nn.Module, saliency: Saliency, data: Data, seed: int, 
             buffer.copy_(buffers[name])
     with torch.no_grad():
         return {
-            name: saliency.value(each.detach(), gradients[name], products[name]) for name, each in parameters.items()
+            name: saliency.value(weights.get(name, each.detach()), gradients[name], products[name])
+            for name, each in parameters.items()
         }
 
 

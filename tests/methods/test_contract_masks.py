@@ -1,0 +1,53 @@
+"""Every method that masks single weights passes the same checks; a new one inherits them by existing."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from compressor.core import LayerRule, LoadedModel, MaskWeights, ModelSpec, RemoveDead, Selection, one_image
+from compressor.engine import begin, perform
+from compressor.methods import Method, methods
+from compressor.training.loop import Trained
+from compressor.work import Surroundings
+from tests.methods.test_contract import pico
+from tests.training.toys import quiet, toy_data
+
+
+@pytest.fixture(params=[each for each in methods().values() if each.unstructured], ids=lambda each: each.name)
+def method(request: pytest.FixtureRequest) -> type[Method]:
+    return request.param
+
+
+def untrained(*_: Any, **__: Any) -> Trained:
+    return Trained((), {})
+
+
+def test_masks_reach_the_target_and_dead_channels_go_last(method: type[Method]) -> None:
+    settings = method()
+    steps = settings.steps(Selection(weights=0.05, rules=(LayerRule("0", freeze=True),)))
+    masks = [step for step in steps if isinstance(step, MaskWeights)]
+    assert masks[-1].keep[-1] == 0.05
+    assert all(step.rules for step in masks)
+    assert all(a >= b for step in masks for a, b in itertools.pairwise(step.keep)), "each round leaves less"
+    assert settings.finish() == (RemoveDead(),)
+
+
+def test_the_same_seed_masks_the_same_weights_and_every_layer_keeps_one(method: type[Method], tmp_path: Path) -> None:
+    spec = ModelSpec("toy", one_image((3, 8, 8)))
+    around = Surroundings(toy_data(40), 0, quiet, tmp_path, "test", train=untrained)
+    found = []
+    for _ in range(2):
+        work = begin(LoadedModel(pico(), spec, "pico"), around)
+        for step in method().steps(Selection(weights=0.2)):
+            work = perform(step, work, around)
+        found.append(work.masks)
+    assert found[0].keys() == found[1].keys() == {"0.weight", "3.weight", "6.weight"}
+    assert sum(int(mask.sum()) for mask in found[0].values()) == work.original.weights // 5
+    for name, mask in found[0].items():
+        assert torch.equal(mask, found[1][name])
+        assert mask.any()

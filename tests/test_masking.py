@@ -1,0 +1,232 @@
+"""Masks of single weights through the engine and the pipeline: counts, rounds, training, dead channels, files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import compressor
+from compressor import questions
+from compressor.core import (
+    LayerRule,
+    LoadedModel,
+    MaskWeights,
+    ModelSpec,
+    Optimizer,
+    RemoveDead,
+    Saliency,
+    Train,
+    one_image,
+)
+from compressor.engine import begin, perform
+from compressor.errors import RecipeError, TargetNotReached, VerificationFailed
+from compressor.masks import shown
+from compressor.methods.saliencies import connection
+from compressor.methods.weighings import lots, magnitude
+from compressor.pipeline import compress
+from compressor.recipe import read_recipe
+from compressor.schedules import constant
+from compressor.work import Surroundings, Work
+from tests.training.toys import quiet, toy_data
+
+TRAIN = Train(batch_size=8, optimizer=Optimizer("sgd", 0.05, 0.9, 5e-4), schedule=constant(), iterations=6)
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
+    ).eval()  # fmt: skip
+
+
+NAMES = ("0.weight", "3.weight", "7.weight")  # 216, 432 and 24 weights: 672
+
+
+@pytest.fixture
+def around(tmp_path: Path) -> Surroundings:
+    return Surroundings(toy_data(40), 0, quiet, tmp_path, "test")
+
+
+@pytest.fixture
+def start(around: Surroundings) -> Work:
+    return begin(LoadedModel(net(), ModelSpec("toy", one_image((3, 8, 8))), "toy"), around)
+
+
+def left(work: Work) -> int:
+    return sum(int(mask.sum()) for mask in work.masks.values())
+
+
+def test_so_many_of_the_largest_weights_of_all_layers_stay(start: Work, around: Surroundings) -> None:
+    work = perform(MaskWeights(magnitude, (0.1,), guard=False), start, around)
+    values = torch.cat([start.model.module.get_parameter(name).detach().abs().flatten() for name in NAMES])
+    least = values.sort(descending=True).values[66]  # 67 of 672
+    assert left(work) == 67
+    for name in NAMES:
+        before, after = start.model.module.get_parameter(name), work.model.module.get_parameter(name)
+        assert torch.equal(work.masks[name], before.abs() >= least)
+        assert torch.equal(after, before * work.masks[name])
+    assert work.certificate is not None
+    assert work.certificate.kind == "masked-weights"
+    assert work.log[-1] == "MaskWeights(magnitude, 10 % remain)"
+
+
+def test_biases_and_norms_are_never_masked_and_frozen_layers_count_as_what_remains(
+    start: Work, around: Surroundings
+) -> None:
+    step = MaskWeights(magnitude, (0.5,), rules=(LayerRule("0", freeze=True),))
+    work = perform(step, start, around)
+    assert work.masks.keys() == {"3.weight", "7.weight"}
+    assert left(work) == 672 // 2 - 216
+    with pytest.raises(TargetNotReached, match=r"218 of 672 weights stay at the least, asked for 30"):
+        perform(replace(step, keep=(0.3,)), start, around)
+    with pytest.raises(RecipeError, match="names no layer"):
+        perform(replace(step, rules=(LayerRule("stem", freeze=True),)), start, around)
+
+
+def test_later_steps_leave_masked_what_earlier_ones_masked_unless_they_compare_all_anew(
+    start: Work, around: Surroundings
+) -> None:
+    first = perform(MaskWeights(lots, (0.5,)), start, around)
+    nested = perform(MaskWeights(magnitude, (0.1,)), first, around)
+    assert all(not bool((nested.masks[name] & ~first.masks[name]).any()) for name in NAMES)
+    assert left(nested) == 67
+    free = perform(MaskWeights(magnitude, (0.6,), nested=False), first, around)
+    assert left(free) == 403
+
+
+def test_lots_follow_the_seed(start: Work, around: Surroundings) -> None:
+    one, same, other = (
+        perform(MaskWeights(lots, (0.3,)), start, replace(around, seed=seed)).masks for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(one[name], same[name]) for name in NAMES)
+    assert not all(torch.equal(one[name], other[name]) for name in NAMES)
+
+
+def test_scores_that_are_no_numbers_are_refused(start: Work, around: Surroundings) -> None:
+    step = MaskWeights(Saliency("broken", lambda w, g, h: w / 0, batches=1, batch_size=8), (0.5,))
+    with pytest.raises(VerificationFailed, match="are not finite"):
+        perform(step, start, around)
+
+
+def test_the_guard_says_that_it_acted_and_its_absence_too(start: Work, around: Surroundings) -> None:
+    with torch.no_grad():
+        start.model.module.get_parameter("3.weight").mul_(1e-3)
+    heard: list[tuple[str, object]] = []
+    listening = replace(around, emit=lambda event, fields: heard.append((event, fields.get("text"))))
+    work = perform(MaskWeights(magnitude, (0.1,)), start, listening)
+    assert int(work.masks["3.weight"].sum()) == 1
+    assert ("note", "1 layers would have lost all weights and keep one, their best: 3") in heard
+    work = perform(MaskWeights(magnitude, (0.1,), guard=False), start, listening)
+    assert not work.masks["3.weight"].any()
+    assert ("warning", "1 layers have no weight left: 3") in heard
+
+
+def test_zeros_stay_through_training_and_dead_channels_go_after_it(start: Work, around: Surroundings) -> None:
+    snip = Saliency("snip", connection, batches=2, batch_size=8)
+    masked = perform(MaskWeights(snip, (0.03,)), start, around)
+    trained = perform(TRAIN, masked, around)
+    assert all(not trained.model.module.get_parameter(name)[~masked.masks[name]].any() for name in NAMES)
+    with torch.no_grad():  # one channel that nobody reads, for sure
+        trained.masks["3.weight"][:, 0] = False
+        trained.model.module.get_parameter("3.weight")[:, 0] = 0
+    slim = perform(RemoveDead(), trained, around)
+    assert slim.plan is not None
+    assert not slim.plan.kept["0"][0]
+    assert slim.certificate is not None
+    assert slim.certificate.kind == "masked-weights+masked-dense-float64"
+    assert slim.certificate.ok
+    x = torch.randn(3, 3, 8, 8)
+    assert torch.allclose(slim.model.module.eval()(x), trained.model.module.eval()(x), atol=1e-6)
+    for name, mask in slim.masks.items():
+        assert mask.shape == slim.model.module.get_parameter(name).shape
+        assert not slim.model.module.get_parameter(name)[~mask].any()
+
+
+def test_without_dead_channels_the_model_stays(start: Work, around: Surroundings) -> None:
+    work = perform(RemoveDead(), start, around)
+    assert work.plan is None
+    assert work.model is start.model
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("run") / "out"
+    recipe = read_recipe("magnitude-u", ["prune.target={weights: 2%}", "bench.target=none"])
+    compress("cifar:resnet8@digits", recipe, out, data=None, resume=False, force=False, trust_pickle=False, emit=quiet)
+    return out, json.loads((out / "report.json").read_text())
+
+
+def test_the_report_counts_what_is_left_and_promises_no_speed(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, report = finished
+    masks = report["masks"]
+    module = compressor.load(out)
+    assert masks["left"] == sum(
+        int(module.get_submodule(each["name"]).weight.count_nonzero()) for each in masks["layers"]
+    )
+    assert masks["left"] <= 0.02 * masks["weights"]
+    assert masks["sparsity_percent"] == pytest.approx(100 * (1 - masks["left"] / masks["weights"]))
+    assert sum(each["weights"] for each in masks["layers"]) == masks["weights"] == 74512
+    assert "expect no speed-up" in masks["expected"]
+    assert "expect no speed-up" in (out / "report.html").read_text()
+    assert report["steps"][-1] == "RemoveDead"
+    (gate,) = report["gates"]
+    assert (gate["name"], gate["ok"]) == ("target weights", True)
+    assert report["groups"]["pruned"] > 0, "at 2 % some channels have lost every reader"
+    assert report["slim"]["params"] < report["dense"]["params"]
+
+
+def test_the_onnx_file_holds_the_zeros(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, report = finished
+    metadata = {each.key: each.value for each in onnx.load(out / "model.onnx").metadata_props}
+    assert metadata["sparsity"] == "unstructured"
+    module = compressor.load(out)
+    exported = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(out / "model.onnx").graph.initializer}
+    for each in report["masks"]["layers"]:
+        name = f"{each['name']}.weight"
+        assert np.array_equal(exported[name] == 0, (module.get_parameter(name) == 0).numpy()), name
+    shape, most = report["masks"]["layers"][2]["shape"], report["masks"]["layers"][2]["left"]
+    assert shown(out / "model.onnx", [(shape, most)]) == (1, [])
+    assert shown(out / "dense.onnx", [((16, 16, 3, 3), most)]) == (0, [(16, 16, 3, 3)])
+
+
+def test_verify_counts_the_zeros_of_both_files(finished: tuple[Path, dict[str, Any]]) -> None:
+    checks = {check["name"]: check for check in questions.verify(finished[0], emit=quiet)["checks"]}
+    assert all(check["ok"] for check in checks.values()), checks
+    assert {"certificate", "masks in slim.safetensors", "masks in model.onnx"} <= checks.keys()
+
+
+def test_plan_promises_nothing_either() -> None:
+    recipe = read_recipe("snip", ["bench.target=none"])
+    plan = questions.plan("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=quiet)
+    assert plan["steps"] == ["MaskWeights(snip, 5 % remain)", "RemoveDead"]
+    assert plan["target"] == "weights: 5%"
+    assert "expect no speed-up" in str(plan["sparsity"])
+
+
+@pytest.mark.parametrize(("override", "line"), [
+    ("prune.target={params: 5%}", "prune.target is a block; allowed: weights alone, such as {weights: 5%}"),
+    ("prune.target={weights: 5%, macs: 50%}", "allowed: weights alone, such as {weights: 5%}"),
+    ("prune.scope=global", "prune.scope is 'global'; allowed: nothing while prune.method is snip"),
+    ("prune.round_to=8", "prune.round_to is 8; allowed: nothing while prune.method is snip"),
+    ("prune.layers=[{match: conv1, ratio: 50%}]", "allowed: rules with freeze only: snip masks single weights"),
+])  # fmt: skip
+def test_what_means_nothing_where_single_weights_are_masked_is_refused(override: str, line: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe("snip", [override])
+    assert line in str(caught.value), str(caught.value)
+
+
+def test_a_recipe_equals_the_one_it_is_written_out_to(tmp_path: Path) -> None:
+    recipe = read_recipe("snip")
+    (tmp_path / "it.yaml").write_text(recipe.to_yaml())
+    assert "round_to" not in recipe.to_yaml()
+    assert read_recipe(str(tmp_path / "it.yaml")) == recipe
