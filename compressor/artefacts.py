@@ -10,8 +10,10 @@ from torch import Tensor
 
 from compressor import masks, zeros
 from compressor.core import Comparison, PrunePlan
+from compressor.deploy.runner.meters import readings, why_none
 from compressor.gates import judge
 from compressor.graph.cost import count
+from compressor.graph.cost import zeros as zero_entries
 from compressor.graph.coverage import held
 from compressor.graph.footprint import memory_of
 from compressor.graph.shrink import sizes
@@ -19,6 +21,7 @@ from compressor.journal import Journal
 from compressor.models.checkpoint import sha256
 from compressor.models.folder import PLAN, WEIGHTS, plan_json
 from compressor.recipe import Recipe
+from compressor.report import costs
 from compressor.report.files import write_json, write_text
 from compressor.report.history import stable_rate, trainability
 from compressor.report.page import write_page
@@ -83,6 +86,10 @@ def write(
     write_text(folder / "recipe.yaml", recipe.to_yaml())
     report["sparsity"] = zeros.record(work, exports.slim.path, comparisons)
     report["masks"] = masks.record(start, work, exports.slim.path, comparisons)
+    nothing = zero_entries(work.model.module, *example(work.model))
+    report["training"] = costs.training(work.trainings, readings(), why_none())
+    report["removed"] = costs.removed(dense_cost, slim_cost, nothing)
+    report["disk"] = costs.disk(_bytes(start), (folder / WEIGHTS).stat().st_size, slim_cost.weights, nothing)
     report["int8"] = zeros.int8(work, exports.int8)
     report["batches"] = [bench(each, ("dense.onnx", "model.onnx")) for each in comparisons]
     write_page(report, journal.events, samples(comparisons[0] if comparisons else None), folder / "report.html")
@@ -90,6 +97,11 @@ def write(
     report["files"] = {path.name: sha256(path) for path in others}
     write_json(folder / REPORT, report)
     return report
+
+
+def _bytes(work: Work) -> int:
+    """Of all tensors of a model."""
+    return sum(each.nbytes for each in _distinct(work.model.module.state_dict(keep_vars=True)).values())
 
 
 def _distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -81,6 +81,15 @@ def test_the_report_is_the_one_on_stdout_and_keeps_the_contract(finished: tuple[
     assert report["slim"]["accuracy"] == report["accuracy_steps"]["after retraining"] > 80
     assert report["slim"]["latency_ms"]["p50"] > 0
     assert report["groups"]["frozen"] == [{"name": "linear", "reason": "output of the model"}]
+    took, gone = report["training"], report["removed"]
+    assert [(each["stage"], each["epochs"], each["params"]) for each in took["trainings"]] == [
+        ("retraining", 1, report["slim"]["params"])
+    ]
+    assert took["trainings"][0]["batch_ms"] > 0
+    assert (took["energy_j"] is None) == ("energy" in took["unmeasured"])
+    assert (took["trainings"][0]["peak_bytes"] is None) == ("peak memory" in took["unmeasured"])
+    assert gone["weights"]["left"] < gone["weights"]["dense"] < report["dense"]["params"]
+    assert report["disk"]["slim"] == (out / "slim.safetensors").stat().st_size
 
 
 def test_the_onnx_file_answers_as_the_reloaded_module_for_any_batch(finished: tuple[Path, dict[str, Any]]) -> None:

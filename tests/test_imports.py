@@ -46,7 +46,20 @@ ALLOWED = {
     "zeros": BASE | {"deploy", "graph", "report", "sparsity", "work"},
     "masks": BASE | {"graph", "report", "sparsity", "work", "zeros"},
     "artefacts": BASE
-    | {"gates", "graph", "journal", "masks", "models", "recipe", "report", "sparsity", "stages", "work", "zeros"},
+    | {
+        "deploy",
+        "gates",
+        "graph",
+        "journal",
+        "masks",
+        "models",
+        "recipe",
+        "report",
+        "sparsity",
+        "stages",
+        "work",
+        "zeros",
+    },
     "targets": BASE | {"deploy", "recipe"},
     "pipeline": BASE
     | {

@@ -38,6 +38,13 @@ def count(module: nn.Module, *inputs: Tensor) -> Cost:
     return Cost(params, sum(macs for _, _, macs in uses), sum(weights.values()), sum(nodes.values()))
 
 
+def zeros(module: nn.Module, *inputs: Tensor) -> int:
+    """Entries that are zero, in the weights that `count` counts. Those that are no parameter are not looked into."""
+    seen = trace(module, *inputs, known=rules.known)
+    names = {seen.tensors.get(weight.uid) for weight, _, _ in _uses(seen)}
+    return sum(int((each == 0).sum()) for name, each in module.named_parameters() if name in names)
+
+
 def macs_by_weight(module: nn.Module, *inputs: Tensor) -> dict[str, int]:
     """The multiply-adds of `count` by the name of the weight; those of weights that are no parameter under ""."""
     by_name: dict[str, int] = defaultdict(int)

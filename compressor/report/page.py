@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from compressor.report import figures, words
+from compressor.report import figures, words, words_costs
 from compressor.report.figure_times import layer_times
 from compressor.report.files import write_text
 from compressor.report.history import IMAGES, curves
@@ -42,6 +42,7 @@ def render_page(report: Report, events: Iterable[Mapping[str, object]], samples:
     return template.render(
         report=report,
         words=words,
+        costs=words_costs,
         style=Markup((here / "page.css").read_text(encoding="utf-8")),
         widths=figures.widths(report["layers"]),
         times=layer_times(report["layer_times"]),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
+from compressor.report.schema_costs import DiskRecord, RemovedRecord, TrainingReport
 from compressor.report.schema_latency import Bench, BenchRecord, LatencyRecord, LayerTimeRecord
 from compressor.report.schema_sparsity import MasksRecord, QuantisedRecord, SparsityRecord
 
@@ -167,6 +168,9 @@ class Report(TypedDict):
     layer_times: list[LayerTimeRecord]
     left_to_win: list[str]
     files: NotRequired[dict[str, str]]
+    training: NotRequired[TrainingReport | None]
+    removed: NotRequired[RemovedRecord]
+    disk: NotRequired[DiskRecord]
     sparsity: NotRequired[SparsityRecord | None]
     masks: NotRequired[MasksRecord | None]
     int8: NotRequired[QuantisedRecord | None]

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from compressor.report import words
+from compressor.report import words, words_costs
 from compressor.report.schema import Report
 from compressor.report.schema_latency import LatencyRecord
 from compressor.report.schema_verbs import Verify
@@ -43,6 +43,7 @@ def show_report(report: Report, console: Console, folder: Path | None = None) ->
     numbers.add_row("Latency p50", _p50(dense["latency_ms"]), _p50(slim["latency_ms"]), Text(faster))
     console.print(numbers)
     console.print()
+    _training(report, console)
     facts(console, _proofs(report))
     warnings(console, report["warnings"])
     if folder is not None:
@@ -50,11 +51,29 @@ def show_report(report: Report, console: Console, folder: Path | None = None) ->
         facts(console, [("Files", f"{folder}: model.onnx is the slim model, report.html tells more")])
 
 
+def _training(report: Report, console: Console) -> None:
+    training = report.get("training")
+    if training is None:
+        return
+    took = table(*words_costs.COLUMNS)
+    for row in words_costs.rows(training):
+        took.add_row(*row)
+    console.print(took)
+    console.print()
+    said = [words_costs.cheaper(training), words_costs.how(training), *words_costs.unmeasured(training)]
+    facts(console, (("" if place else "Training", each) for place, each in enumerate(filter(None, said))))
+
+
 def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
     bench, surgery, onnx, groups = report["bench"], report["certificate"], report["onnx"], report["groups"]
     yield "Latency", Text(words.plain(bench["verdict"]), STRONG)
     if bench["runtime"] is not None:
         yield "", words.conditions(bench)
+    gone, files = report.get("removed"), report.get("disk")
+    if gone is not None:
+        yield "Removed", words_costs.removed(gone)
+    if files is not None:
+        yield "On disk", words_costs.disk(files)
     metric = report["metric"]
     reached = [
         f"{stage.removeprefix('after ')} {words.quality(value, metric).removesuffix(' ' + metric['unit'])}"

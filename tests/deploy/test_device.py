@@ -226,10 +226,14 @@ def test_energy_is_the_packages_and_none_where_no_meter_is(tmp_path: Path, monke
     monkeypatch.setattr(meters, "nvml", lambda: None)
     fake_system(tmp_path, monkeypatch, {"sys/class/powercap/intel-rapl/enabled": "1"})
     assert meters.joules() is None
+    assert meters.readings() == {}
+    assert meters.why_none().startswith("no RAPL counter")
     rapl = "sys/class/powercap/intel-rapl"
     packages = {f"{rapl}:0/energy_uj": "1500000", f"{rapl}:1/energy_uj": "500000", f"{rapl}:0:0/energy_uj": "999"}
     fake_system(tmp_path, monkeypatch, packages)
     assert meters.joules() == 2.0, "cores are part of their package"
+    assert meters.readings() == {"RAPL": 2.0}
+    assert "for root to read" in meters.why_none()
     assert timing.spent(1.0, 2.0, 2.5) == 1.5
     assert timing.spent(1.0, 2.0, 0.1) is None, "a counter that wrapped around"
     assert timing.spent(0.0, None, None) is None

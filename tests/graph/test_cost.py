@@ -11,7 +11,7 @@ from compressor.core import Cost, Selection
 from compressor.errors import RecipeError
 from compressor.graph.analyse import analyse
 from compressor.graph.choose import choose
-from compressor.graph.cost import count
+from compressor.graph.cost import count, zeros
 from compressor.graph.score import scores
 from compressor.graph.shrink import shrink
 from compressor.methods.criteria import l1
@@ -26,6 +26,17 @@ def test_nodes_and_weights_of_a_small_network_by_hand() -> None:
     found = count(module, torch.randn(1, 3, 10, 10))
     assert found.nodes == 8 + 6 + 6
     assert found.weights == 3 * 8 * 9 + 8 * 6 * 9 + 6 * 9 + 6 * 64 * 4
+
+
+def test_zeros_are_those_of_weights_that_run() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5)).eval()
+    module.register_parameter("idle", nn.Parameter(torch.zeros(7)))
+    with torch.no_grad():
+        for name, tensor in module.named_parameters():
+            tensor.fill_(0.0 if name in ("idle", "0.bias", "1.weight") else 1.0)
+        module[0].weight[2] = 0.0
+        module[3].weight[0, :6] = 0.0
+    assert zeros(module, torch.randn(1, 1, 4, 4)) == 9 + 6
 
 
 def test_nodes_and_weights_of_resnet18() -> None:

@@ -13,8 +13,21 @@ def joules() -> float | None:
 
     Whole packages and boards are counted, with whatever else they do. Only differences mean something.
     """
-    found = [each for each in (rapl(), nvml()) if each is not None]
+    found = readings().values()
     return sum(found) if found else None
+
+
+def readings() -> dict[str, float]:
+    """The same, meter by meter."""
+    found = {"RAPL": rapl(), "NVML": nvml()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def why_none() -> str:
+    """In words, where there is no reading."""
+    counters = glob.glob(SYS + "/class/powercap/intel-rapl:*/energy_uj")
+    processor = "RAPL counters are for root to read" if counters else "no RAPL counter in /sys/class/powercap"
+    return processor + ", and no NVIDIA board that tells"
 
 
 def rapl() -> float | None:
