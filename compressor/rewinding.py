@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-import torch
-
+from compressor.sparsity.layers import hold
 from compressor.work import Moment, Work
 
 
@@ -21,7 +20,5 @@ def rewind(work: Work) -> Work:
     assert work.moment is not None, "Rewind comes after Remember"
     module = copy.deepcopy(work.model.module)
     module.load_state_dict(work.moment.weights)
-    with torch.no_grad():
-        for name, mask in work.masks.items():
-            module.get_parameter(name).masked_fill_(~mask, 0.0)
+    hold(module, work.masks)
     return replace(work, model=replace(work.model, module=module), momentum=work.moment.momentum)

@@ -204,9 +204,8 @@ def steps(recipe: Recipe, round_to: int, *, retrain: bool) -> tuple[Step, ...]:
     if training is not None:
         training = replace(training, penalty=recipe.method.retraining())
     if any(isinstance(each, Retrain) for each in pruning):
-        return (
-            tuple(_trained(each, training, recipe) if isinstance(each, Retrain) else each for each in pruning) + finish
-        )
+        parts = (_trained(each, training, recipe) if isinstance(each, Retrain) else each for each in pruning)
+        return (*parts, *finish)
     if not retrain:
         return (*pruning, *finish)
     recalibration = (Recalibrate(),) if recipe.retrain.recalibrate else ()

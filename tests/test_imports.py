@@ -36,7 +36,7 @@ ALLOWED = {
     "work": BASE | {"graph", "search", "sparsity", "training"},
     "cutting": BASE | {"graph", "search", "training", "work"},
     "engine": BASE | {"cutting", "graph", "masking", "rewinding", "search", "sparsify", "sparsity", "training", "work"},
-    "rewinding": BASE | {"work"},
+    "rewinding": BASE | {"sparsity", "work"},
     "masking": BASE | {"cutting", "graph", "sparsity", "training", "work"},
     "stopwatch": BASE | {"deploy", "graph", "search"},
     "journal": BASE,

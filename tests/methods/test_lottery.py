@@ -1,0 +1,178 @@
+"""Lottery tickets: how much each round masks, which trainings there are, what is gone back to, and going on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.core import LoadedModel, MaskWeights, ModelSpec, RemoveDead, Rewind, Selection, Step, Train, one_image
+from compressor.engine import begin, perform
+from compressor.errors import RecipeError
+from compressor.methods.lottery import IMP, LTH, LTR
+from compressor.recipe import read_recipe
+from compressor.stages import steps
+from compressor.training.data import open_data
+from compressor.training.images import ImageData
+from compressor.work import Surroundings, Work
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def shares(steps: tuple[Step, ...]) -> list[float]:
+    return [share for step in steps if isinstance(step, MaskWeights) for share in step.keep]
+
+
+def test_each_round_masks_the_same_share_of_the_survivors() -> None:
+    """Three rounds of 0.5358411166387221 leave 10 %, ten rounds of 20 % leave 10.74 %."""
+    keep = shares(LTH(rounds=3).steps(Selection(weights=0.1)))
+    assert [1 - keep[0], 1 - keep[1] / keep[0], 1 - keep[2] / keep[1]] == pytest.approx([0.5358411166387221] * 3)
+    ten = shares(LTR(rounds=10).steps(Selection(weights=0.8**10)))
+    assert ten == pytest.approx([0.8**number for number in range(1, 11)])
+    assert ten[-1] == pytest.approx(0.1074, abs=5e-5)
+
+
+def test_every_training_is_a_part_of_the_same_course() -> None:
+    """12 epochs at 0.1, 0.01 from epoch 6 and 0.001 from epoch 9 on; back to epoch 2."""
+    overrides = ["retrain.epochs=12", "retrain.schedule={name: multistep, milestones: [6, 9], gamma: 0.1}"]
+    expected = {
+        "imp": [("early training", 2), ("dense training", 10), ("round 1", 10), ("round 2", 10), ("retraining", 10)],
+        "lth": [("dense training", 12), ("round 1", 12), ("round 2", 12), ("retraining", 12)],
+        "ltr": [("dense training", 12), ("round 1", 10), ("round 2", 10), ("retraining", 10)],
+    }
+    for name, trainings in expected.items():
+        recipe = read_recipe(name, [*overrides, f"prune.{name}.rounds=3"])
+        performed = steps(recipe, 1, retrain=True)
+        found = [each for each in performed if isinstance(each, Train)]
+        assert [(each.stage, each.epochs) for each in found] == trainings
+        for each in found:
+            assert each.first == (12 - each.epochs if each.stage != "early training" else 0)
+            for epoch in range(each.epochs):
+                whole = epoch + each.first
+                lr = 0.1 if whole < 6 else 0.01 if whole < 9 else 0.001
+                assert each.optimizer.lr * each.schedule(epoch) == pytest.approx(lr)
+        assert sum(isinstance(each, Rewind) for each in performed) == (0 if name == "ltr" else 3)
+        assert isinstance(performed[-1], RemoveDead)
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_going_back_beyond_the_training_is_refused(epochs: int) -> None:
+    recipe = read_recipe("imp", [f"retrain.epochs={epochs}", "retrain.schedule={name: constant}"])
+    with pytest.raises(RecipeError, match=rf"retrain.epochs: {epochs}, and imp trains from epoch [02] on; "):
+        steps(recipe, 1, retrain=True)
+
+
+# ---------------------------------------------------------------- performed
+
+
+@pytest.fixture(scope="module")
+def digits() -> ImageData:
+    whole = open_data(
+        "digits", train=None, val=None, base=None, input=(1, 8, 8), num_classes=10, mean=None, std=None, augment="none"
+    )
+    assert isinstance(whole, ImageData)
+    return replace(whole, held_out=torch.arange(96, 1500))
+
+
+def net() -> LoadedModel:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)
+    )
+    return LoadedModel(module.eval(), ModelSpec("net.py:net", one_image((1, 8, 8)), 10), "net")
+
+
+def run(name: str, around: Surroundings, after: Callable[[Step, Work], None] = lambda step, work: None) -> Work:
+    own = [f"prune.{name}.rounds=2", *([f"prune.{name}.rewind_to=1"] if name != "lth" else [])]
+    schedule = "retrain.schedule={name: step, size: 1, gamma: 0.5}"
+    recipe = read_recipe(name, ["retrain.epochs=3", "retrain.batch_size=32", schedule, *own])
+    work = begin(net(), around)
+    for step in steps(recipe, 1, retrain=True):
+        work = perform(step, work, around)
+        after(step, work)
+    return work
+
+
+def quiet(event: str, fields: Mapping[str, object]) -> None:
+    del event, fields
+
+
+@pytest.mark.parametrize("name", [IMP.name, LTH.name])
+def test_survivors_are_what_they_were_and_the_rest_is_zero(name: str, digits: ImageData, tmp_path: Path) -> None:
+    rewound = []
+
+    def check(step: Step, work: Work) -> None:
+        if isinstance(step, Rewind):
+            assert work.moment is not None
+            for tensor, each in work.model.module.state_dict().items():
+                expected = work.moment.weights[tensor] * work.masks.get(tensor, 1)
+                assert torch.equal(each, expected.to(each.dtype)), tensor
+            rewound.append(work.masks)
+
+    work = run(name, Surroundings(digits, 0, quiet, tmp_path, "test"), check)
+    first, second = rewound
+    weights = sum(each.numel() for each in first.values())
+    left = [sum(int(each.sum()) for each in masks.values()) for masks in rewound]
+    assert left == [int(0.2**0.5 * weights), int(0.2 * weights)]
+    assert all((second[each] <= first[each]).all() for each in first), "what is masked stays masked"
+    initial = net().module.state_dict()
+    assert work.moment is not None
+    assert torch.equal(work.moment.weights["4.weight"], initial["4.weight"]) == (name == "lth")
+    for tensor, mask in work.masks.items():
+        assert not work.model.module.get_parameter(tensor)[~mask].any()
+
+
+def test_rates_are_gone_back_to_and_weights_are_not(digits: ImageData, tmp_path: Path) -> None:
+    before: list[torch.Tensor] = []
+    rates: list[tuple[object, object]] = []
+
+    def emit(event: str, fields: Mapping[str, object]) -> None:
+        if event == "epoch":
+            rates.append((fields["stage"], fields["lr"]))
+
+    def check(step: Step, work: Work) -> None:
+        weight = work.model.module.get_parameter("4.weight").detach()
+        if isinstance(step, MaskWeights):
+            mask = work.masks["4.weight"]
+            assert torch.equal(weight[mask], before[-1][mask])
+        before.append(weight.clone())
+
+    run("ltr", Surroundings(digits, 0, emit, tmp_path, "test"), check)
+    dense, rest = [0.1, 0.05, 0.025], [0.05, 0.025]
+    assert [rate for _, rate in rates] == pytest.approx([*dense, *rest, *rest])
+    assert [stage for stage, _ in rates][3:5] == ["round 1"] * 2
+
+
+@pytest.mark.parametrize(("stage", "epoch"), [("early training", 1), ("round 1", 2), ("retraining", 1)])
+def test_an_interrupted_search_ends_with_the_same_ticket(
+    stage: str, epoch: int, digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compressor.training.checkpoint.SHARE", 1e9)
+    trained: list[object] = []
+
+    def interrupted(event: str, fields: Mapping[str, object]) -> None:
+        if event == "epoch" and (fields["stage"], fields["epoch"]) == (stage, epoch):
+            raise KeyboardInterrupt
+
+    def listening(event: str, fields: Mapping[str, object]) -> None:
+        if event == "epoch":
+            trained.append((fields["stage"], fields["epoch"]))
+
+    expected = run("imp", Surroundings(digits, 0, quiet, tmp_path / "undisturbed", "test"))
+    with pytest.raises(KeyboardInterrupt):
+        run("imp", Surroundings(digits, 0, interrupted, tmp_path / "run", "test"))
+    found = run("imp", Surroundings(digits, 0, listening, tmp_path / "run", "test"))
+    for name, each in expected.model.module.state_dict().items():
+        assert torch.equal(each, found.model.module.state_dict()[name]), name
+    assert (stage, epoch) not in trained
+    assert ("early training", 1) not in trained, "what was done is not done again"
