@@ -13,7 +13,7 @@ from compressor.graph.allot import kept_mass
 from compressor.graph.couple import Structure
 from compressor.graph.score import scores
 from compressor.methods.criteria import l1
-from compressor.report.schema_verbs import ExpectedLatency, Least, Risk
+from compressor.report.schema_verbs import ExpectedLatency, Least, Risk, TimeBounds
 from compressor.search import Pair
 from compressor.training.evaluate import BATCH_SIZE, measure
 from compressor.training.recalibrate import recalibrate
@@ -44,6 +44,15 @@ def expected(events: Sequence[Mapping[str, object]]) -> ExpectedLatency | None:
                     "ratio_interval": [dense / high, dense / low],
                     "measured": measured,
                 }
+    return None
+
+
+def bounds(events: Sequence[Mapping[str, object]]) -> TimeBounds | None:
+    """What keeps the plan from being faster, None where no cost surface was asked."""
+    for event in reversed(events):
+        match event:
+            case {"event": "bounds", "fixed": float(fixed), "between": float(between), "least": float(least)}:
+                return {"fixed": fixed, "between": between, "least": least}
     return None
 
 

@@ -1,9 +1,7 @@
-"""What can be asked without compressing anything: inspect, plan, bench, verify."""
+"""What can be asked of models and folders as they are: inspect, bench, verify."""
 
 from __future__ import annotations
 
-import math
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,38 +12,30 @@ from torch import nn
 
 from compressor import masks, zeros
 from compressor.artefacts import REPORT
-from compressor.core import Emit, MaskWeights, Pattern, Permute, PrunePlan, RemoveDead, Train
+from compressor.core import Emit, Pattern
 from compressor.deploy.latency import compare
 from compressor.deploy.onnx import split
 from compressor.deploy.onnx_file import has_free_batch
 from compressor.deploy.parity import CannotRun, check_parity
 from compressor.deploy.sustained import sustained
 from compressor.deploy.target import Target
-from compressor.engine import begin, perform
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import equals_scattered
 from compressor.graph.cost import count
 from compressor.graph.coverage import held
-from compressor.graph.footprint import memory_of
-from compressor.journal import Journal
 from compressor.models.build import build
 from compressor.models.checkpoint import sha256
 from compressor.models.folder import PLAN, WEIGHTS, load_folder, read_record
 from compressor.models.source import load_model
-from compressor.prospects import expected, kept_share, least, risk, tell, worth_it
-from compressor.recipe import Recipe
 from compressor.report.record import sizes
 from compressor.report.record_latency import bench as bench_record
 from compressor.report.schema_latency import Bench
-from compressor.report.schema_verbs import Check, Inspect, OnnxWeights, Plan, Rates, Verify
+from compressor.report.schema_verbs import Check, Inspect, OnnxWeights, Verify
 from compressor.report.widths import coverage
 from compressor.sparsity.pattern import holds
-from compressor.stages import find_recipe_data, load, open_recipe_data, rounding, steps, stopwatch
-from compressor.targets import open_target
-from compressor.work import Surroundings, example
+from compressor.work import example
 
 MODEL = "model.onnx"
-RATES = 200  # places a learning-rate schedule is asked at, so that a short training has a smooth curve too
 PROVEN = (MODEL, WEIGHTS, PLAN)  # what the proofs are about; report.json must name their hashes
 
 
@@ -77,66 +67,6 @@ def inspect(source: str, *, trust_pickle: bool, emit: Emit) -> Inspect:
 def inspect_onnx(path: Path) -> OnnxWeights:
     """Which weights of any ONNX file keep the 2:4 rule, and which a runtime could use."""
     return zeros.inspect_onnx(path, Pattern(2, 4), "tensorrt-ampere")
-
-
-def plan(
-    source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, emit: Emit, targets: Path | None = None
-) -> Plan:
-    """What a run would do and bring, without training: the cut is made on a copy and timed on the target.
-
-    A target of latency is answered by the cost surface alone; what meets other targets is measured.
-    """
-    target = open_target(recipe.bench.target, recipe.bench.threads, file=targets)
-    retrain = find_recipe_data(recipe, data) is not None
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with Journal(folder / "run.jsonl", emit) as journal:
-            dense = load(source, recipe, trust_pickle, journal)
-            watch = stopwatch(recipe, target, dense, journal, rounds=0)
-            around = Surroundings(None, recipe.seed, journal, folder / "unused", "", stopwatch=watch)
-            start = work = begin(dense, around)
-            round_to = rounding(recipe, target, journal)
-            for step in steps(recipe, round_to, retrain=False):
-                if not isinstance(step, Train | Permute | MaskWeights | RemoveDead):  # order and zeros cost the same
-                    work = perform(step, work, around)
-            if watch is not None and not recipe.selection(round_to).timed:
-                with watch.started() as clock:
-                    tell(clock.pair(start.model.module, work.model.module), journal)
-            latency = expected(journal.events)
-            images = open_recipe_data(recipe, data, dense, journal) if retrain else None
-    before, after = count(dense.module, *example(dense)), count(work.model.module, *example(dense))
-    cut = work.plan or PrunePlan({})
-    planned = steps(recipe, round_to, retrain=retrain)
-    return {
-        "model": dense.name,
-        "method": recipe.prune.method,
-        "steps": [str(step) for step in planned],
-        "target": _asked(recipe),
-        "round_to": cut.round_to,
-        "dense": {"params": before.params, "macs": before.macs},
-        "slim": {"params": after.params, "macs": after.macs},
-        "ratios": {"params": before.params / after.params, "macs": before.macs / after.macs},
-        "groups": [
-            {"name": each.name, "before": each.size, "after": int(cut.kept[each.name].sum())}
-            for each in work.groups
-            if each.name in cut.kept
-        ],
-        "frozen": [{"name": each.name, "reason": each.frozen} for each in work.groups if each.frozen],
-        "coverage": coverage(work.groups, held(work.groups, work.structure.cost)),
-        "latency": latency,
-        "memory": {
-            "dense": memory_of(dense.module, *example(dense)),
-            "slim": memory_of(work.model.module, *example(dense)),
-        },
-        "least": least(start.structure),
-        "risk": None if images is None else risk(start, work, images),
-        "kept": kept_share(start, work),
-        "worth_it": worth_it(latency, before.macs / after.macs, work.plan is not None),
-        "sparsity": masks.EXPECTED
-        if recipe.method.unstructured
-        else zeros.predicted(work, None if target is None else target.provider),
-        "schedules": [_rates(step) for step in planned if isinstance(step, Train) and step.epochs],
-    }
 
 
 def bench(
@@ -272,16 +202,3 @@ def _hash_check(path: Path, digest: str | None) -> Check:
 
 def _check(name: str, ok: bool, detail: str) -> Check:
     return {"name": name, "ok": ok, "detail": detail}
-
-
-def _asked(recipe: Recipe) -> str:
-    target = recipe.prune.target
-    return ", ".join(f"{key}: {value}" for key, value in target.model_dump().items()) if target else "no channels go"
-
-
-def _rates(step: Train) -> Rates:
-    """At whole epochs and, of shorter trainings, tenths or less; what holds at the end is what held right before it."""
-    each = next(parts for parts in (1, 10, 20, 50, 100, RATES) if parts * step.epochs >= RATES)
-    places = [index / each for index in range(step.epochs * each)] + [math.nextafter(step.epochs, 0)]
-    rates = [(place, step.optimizer.lr * step.schedule(place)) for place in places]
-    return {"step": str(step), "epochs": step.epochs, "rates": [*rates[:-1], (float(step.epochs), rates[-1][1])]}

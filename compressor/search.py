@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,18 @@ class Stopwatch(Protocol):
     def rounds(self) -> int: ...
 
     def started(self) -> AbstractContextManager[Clock]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A stopwatch whose device is held already, for more than one search."""
+
+    clock: Clock
+    rounds: int
+
+    @contextmanager
+    def started(self) -> Iterator[Clock]:
+        yield self.clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,5 +188,6 @@ def widths_for_latency(
             return clock.pair(whole, shrink(module, structure, plan))
 
         found = meet_latency(selection, at, surface, measure, dense_ms=dense_ms, rounds=stopwatch.rounds, emit=emit)
+    emit("bounds", surface.bounds(found.plan, found.groups))
     emit("widths", {"kept": {name: int(kept.sum()) for name, kept in found.plan.kept.items()}})
     return found

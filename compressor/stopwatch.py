@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
-from statistics import median
+from statistics import median, stdev
 
 from torch import nn
 
@@ -21,10 +22,12 @@ from compressor.deploy.staircase import WIDTHS, step_rewarded
 from compressor.deploy.statistics import ratio_of
 from compressor.deploy.target import Target
 from compressor.graph.couple import Structure
-from compressor.graph.surface import CostSurface, Step, changing, is_depthwise, surface, to_time
+from compressor.graph.surface import FEW_LEVELS, LEVELS, CostSurface, Step, changing, is_depthwise, surface, to_time
 from compressor.search import Clock, Pair
 
-PROCESSES, WINDOWS, WINDOW_SECONDS, WARM_SECONDS = 2, 4, 0.12, 0.1
+LEAST_PROCESSES, MOST_PROCESSES = 2, 6
+SURE = 0.004  # standard error of a log ratio, over processes, that needs no further process
+WINDOWS, WINDOW_SECONDS, WARM_SECONDS = 4, 0.12, 0.1
 CAP = 256  # channels of the other side while the steps of one side are timed
 
 
@@ -43,7 +46,8 @@ class DeviceStopwatch:
         """Hold the device for the whole of a search."""
         with self.target.opened() as device, tempfile.TemporaryDirectory(prefix="compress-search-") as folder:
             single = self.target.threads == 1 and self.target.provider == "cpu"
-            yield DeviceClock(device, self.batch, single, self.export, self.emit, Path(folder))
+            levels = LEVELS if self.rounds else FEW_LEVELS  # what is only predicted is told with its doubt
+            yield DeviceClock(device, self.batch, single, levels, self.export, self.emit, Path(folder))
 
 
 @dataclass(slots=True)
@@ -51,25 +55,39 @@ class DeviceClock:
     device: Device
     batch: int
     single: bool  # the CPU time of one thread is its time, whoever else uses the CPU
+    levels: Sequence[float]  # shares of a layer's width that are timed
     export: Callable[[nn.Module, Path], object]
     emit: Emit
     folder: Path
     _dense: dict[int, Path] = field(default_factory=dict)
+    _surfaces: dict[int, tuple[Structure, CostSurface]] = field(default_factory=dict)
     _number: Iterator[int] = field(default_factory=count)
 
     def surface(self, structure: Structure, dense: nn.Module) -> CostSurface:
-        """Raises what `Device.run` raises."""
+        """Measured once for each structure. Raises what `Device.run` raises."""
+        if id(structure) not in self._surfaces:
+            self._surfaces[id(structure)] = structure, self._surface(structure, dense)
+        return self._surfaces[id(structure)][1]
+
+    def _surface(self, structure: Structure, dense: nn.Module) -> CostSurface:
         work, groups = structure.workload, structure.groups
         ends = changing(work, groups)
         step = self._steps([layer for layer, fewer in zip(work.layers, ends, strict=True) if any(fewer)])
-        times = self._times(to_time(work, groups, step))
-        return surface(work, groups, step, times).calibrated(self._median(self._run((self._file(dense),)), 0))
+        times = self._times(to_time(work, groups, step, self.levels))
+        return surface(work, groups, step, times, self.levels).calibrated(
+            self._median(self._run((self._file(dense),)), 0)
+        )
 
     def pair(self, dense: nn.Module, slim: nn.Module) -> Pair:
-        """Both in the same processes, window by window in turn: the ratio of their medians is free of drift."""
+        """Both in the same processes, window by window in turn: the ratio of their medians is free of drift.
+
+        Processes differ more than the windows of one: there are more of them as long as they disagree.
+        """
         path = self.folder / f"slim{next(self._number)}.onnx"  # a device knows files by their names
         self.export(slim, path)
         runs = self._run((self._file(dense), path))
+        while len(runs) < MOST_PROCESSES and self._doubt(runs) > SURE:
+            runs += self._run((self._file(dense), path), processes=1)
         windows = [[median(window) for each in runs for window in self._clock(each[place])] for place in (0, 1)]
         faster = ratio_of(windows[0], windows[1])
         dense_ms = self._median(runs, 0)
@@ -82,9 +100,14 @@ class DeviceClock:
             self._dense[id(dense)] = path
         return self._dense[id(dense)]
 
-    def _run(self, paths: tuple[Path, ...]) -> list[tuple[Timing, ...]]:
+    def _doubt(self, runs: Sequence[Sequence[Timing]]) -> float:
+        """Standard error of the log of dense / slim, a process being one observation."""
+        logs = [math.log(self._median([each], 0) / self._median([each], 1)) for each in runs]
+        return stdev(logs) / math.sqrt(len(logs))
+
+    def _run(self, paths: tuple[Path, ...], processes: int = LEAST_PROCESSES) -> list[tuple[Timing, ...]]:
         job = Job(paths, WINDOW_SECONDS, WINDOWS, WARM_SECONDS, self.batch)
-        return [self.device.run(job) for _ in range(PROCESSES)]
+        return [self.device.run(job) for _ in range(processes)]
 
     def _clock(self, timing: Timing) -> Sequence[Sequence[float]]:
         return timing.cpu if self.single else timing.wall

@@ -51,8 +51,13 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     replace(monkeypatch, "compressor.pipeline", compress=stand_in("compress", {"is": "a report"}))
     replace(
         monkeypatch,
-        "compressor.questions",
+        "compressor.planning",
         plan=stand_in("plan", {"is": "a plan"}),
+        pareto=stand_in("pareto", {"is": "several plans"}),
+    )
+    replace(
+        monkeypatch,
+        "compressor.questions",
         inspect=stand_in("inspect", {"is": "a model"}),
         bench=stand_in("bench", {"stable": True}),
         verify=stand_in("verify", {"ok": True, "checks": []}),
@@ -138,6 +143,17 @@ def test_a_verb_wins_over_a_file_of_its_name(calls: Calls) -> None:
     assert [(name, args[0]) for name, args, _ in calls] == [("plan", MODEL), ("compress", "./plan")]
 
 
+def test_several_targets_are_a_recipe_each(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["plan", MODEL, "-r", "l1", "--pareto", "latency = 70%, 50%,70%", "--seed", "3", "--json"]) == 0
+    ((name, (source, recipes), _),) = calls
+    assert (name, source) == ("pareto", MODEL)
+    assert list(recipes) == ["latency: 70%", "latency: 50%"]
+    assert [each.prune.target.latency for each in recipes.values()] == [0.7, 0.5]
+    assert all(each.prune.target.macs is None for each in recipes.values()), "the recipe's own target no longer counts"
+    assert {each.seed for each in recipes.values()} == {3}
+    assert json.loads(capsys.readouterr().out) == {"is": "several plans"}
+
+
 def test_a_dry_run_is_a_plan(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([MODEL, "-r", "l1", "--dry-run", "--json"]) == 0
     assert calls[0][0] == "plan"
@@ -192,6 +208,17 @@ def test_results_that_are_failures(calls: Calls, monkeypatch: pytest.MonkeyPatch
         ("inspcet m.pt", "usage: compress: --recipe is missing; did you mean inspect? see compress --help"),
         ("-q plan m.pt -r l1", "usage: compress: Got unexpected extra argument (m.pt); the verb comes first, "),
         ("plan m.pt", "usage: compress plan: --recipe is missing; see compress plan --help"),
+        (
+            "plan m.pt -r l1 --pareto latency",
+            "usage: --pareto: latency; write for example --pareto latency=70%,50%,35%",
+        ),
+        ("plan m.pt -r l1 --pareto latency=70%,,50%", "usage: --pareto: latency=70%,,50%; write for example "),
+        (
+            "plan m.pt -r l1 --pareto latncy=70%,50%",
+            "recipe: --set prune.target={latncy: 70%}: prune.target.latncy is ",
+        ),
+        ("plan m.pt -r l1 --figure f.html", "usage: --figure: f.html; say which targets to draw, with --pareto"),
+        ("plan m.pt -r l1 --pareto macs=5% --figure no/f.html", "usage: --figure: no/f.html; no such folder, make it"),
         ("bench", "usage: compress bench: A.onnx is missing; see compress bench --help"),
         ("bench no.onnx", "usage: compress bench: Invalid value for 'A.onnx': File 'no.onnx' does not exist; "),
         ("verify no", "usage: compress verify: Invalid value for 'DIR': Directory 'no' does not exist; "),

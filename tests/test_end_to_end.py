@@ -261,20 +261,22 @@ def test_plan_and_inspect_answer_without_writing_anything(tmp_path: Path) -> Non
 
 @pytest.mark.long
 def test_a_latency_is_met_by_measurement(tmp_path: Path) -> None:
-    """Exit code 9 is a machine too busy to say; then the search at least says what it measured."""
+    """What the search measured meets the target. So does the comparison at the end, as far as its interval can tell:
+    on a machine at work its median may lie a little above (exit code 5), or it may be too unstable to have one (9)."""
     done = run(
         "cifar:resnet20", "-r", "l1", "-o", "out", "--json", "--set", "prune.target={latency: 60%, params: 90%}",
         cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode in (0, 9), done.stderr
+    assert done.returncode in (0, 5, 9), done.stderr
     report = json.loads(done.stdout)
     gates = {gate["name"]: gate for gate in report["gates"]}
     assert gates["target params"]["ok"]
-    if done.returncode == 0:
-        assert report["slim"]["latency_ms"]["p50"] <= 0.6 * report["dense"]["latency_ms"]["p50"]
+    assert gates["target latency"]["ok"] == (done.returncode == 0)
+    bounds = report["ratios"]["latency_ci95"]
+    assert bounds is None or bounds[1] >= 1 / 0.6
     rounds = [json.loads(line) for line in (tmp_path / "out" / "run.jsonl").read_text().splitlines()]
     fills = [each["fill"] for each in rounds if each["event"] == "latency"]
-    assert any(fill <= 1 for fill in fills)
+    assert any(0.8 < fill <= 1 for fill in fills)
 
 
 def test_a_latency_needs_a_device(tmp_path: Path) -> None:

@@ -77,30 +77,41 @@ ALLOWED = {
         "work",
     },
     "prospects": BASE | {"graph", "methods", "report", "search", "training", "work"},
-    "questions": BASE
+    "planning": BASE
     | {
-        "artefacts",
         "deploy",
         "engine",
         "graph",
         "journal",
         "masks",
-        "models",
         "prospects",
         "recipe",
         "report",
-        "sparsity",
+        "search",
         "stages",
         "targets",
         "work",
         "zeros",
     },
+    "questions": BASE | {"artefacts", "deploy", "graph", "masks", "models", "report", "sparsity", "work", "zeros"},
     "charts": BASE,
     "terminal": BASE,
     "failures": BASE,
     "__main__": {"cli"},
     "cli": BASE
-    | {"charts", "failures", "output", "pipeline", "questions", "recipe", "report", "targets", "terminal", "training"},
+    | {
+        "charts",
+        "failures",
+        "output",
+        "pipeline",
+        "planning",
+        "questions",
+        "recipe",
+        "report",
+        "targets",
+        "terminal",
+        "training",
+    },
 }
 
 

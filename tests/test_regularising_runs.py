@@ -18,7 +18,7 @@ from compressor.engine import begin, perform
 from compressor.errors import RecipeError
 from compressor.methods.tpp import TPP
 from compressor.models.source import load_model
-from compressor.questions import plan
+from compressor.planning import plan
 from compressor.recipe import Recipe, read_recipe
 from compressor.report.history import trainability
 from compressor.stages import open_recipe_data, steps

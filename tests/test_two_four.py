@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import compressor
-from compressor import cli, questions, zeros
+from compressor import cli, planning, questions, zeros
 from compressor.core import LoadedModel, Optimizer, Pattern, Sparsity, Train
 from compressor.deploy.int8 import quantise
 from compressor.engine import begin, perform
@@ -216,7 +216,7 @@ def test_packed_weights_are_smaller_and_load_to_what_was_exported(finished: tupl
 
 def test_plan_says_it_before_any_training(dense: LoadedModel, around: Surroundings) -> None:
     recipe = read_recipe("2of4", ["bench.target=none"])
-    plan = questions.plan("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=silent)
+    plan = planning.plan("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=silent)
     assert plan["steps"] == ["Permute(2:4)", "Mask(2:4)"]
     assert plan["target"] == "no channels go"
     assert plan["sparsity"] is not None

@@ -94,16 +94,17 @@ def read(
         gc.enable()
 
 
-def _in_a_folder(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
+def in_a_folder(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
+    """For an option that names a file to write. Raises RecipeError where its folder is not there."""
     if file is not None and not file.absolute().parent.is_dir():
-        raise RecipeError("usage", "--junit", str(file), "no such folder, make it first")
+        raise RecipeError("usage", option.opts[0], str(file), "no such folder, make it first")
     return file
 
 
 junit_option = click.option(
     "--junit",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_in_a_folder,
+    callback=in_a_folder,
     metavar="FILE",
     help="Write gates and proofs there as JUnit XML, whether they hold or not.",
 )

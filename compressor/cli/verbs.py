@@ -10,6 +10,7 @@ import click
 from compressor.cli.options import (
     SETTINGS,
     Verbs,
+    in_a_folder,
     junit_option,
     read,
     recipe_options,
@@ -23,6 +24,8 @@ from compressor.cli.recipes import recipes
 from compressor.errors import MeasurementUnstable, RecipeError, VerificationFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from compressor.recipe import Recipe
 
 
@@ -52,6 +55,18 @@ def inspect(model: str, trust_pickle: bool, as_json: bool, quiet: bool, debug: b
 @verbs.command()
 @click.argument("model")
 @recipe_options
+@click.option(
+    "--pareto",
+    metavar="KEY=A,B,...",
+    help="A plan for each of several targets, such as latency=70%,50%,35%, instead of the recipe's own.",
+)
+@click.option(
+    "--figure",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=in_a_folder,
+    metavar="FILE.html",
+    help="With --pareto: draw them there.",
+)
 @trust_option
 @result_options
 def plan(
@@ -62,24 +77,59 @@ def plan(
     target: str | None,
     target_file: Path | None,
     seed: int | None,
+    pareto: str | None,
+    figure: Path | None,
     trust_pickle: bool,
     as_json: bool,
     quiet: bool,
     debug: bool,
 ) -> None:
     """What RECIPE would do to MODEL, and is it worth it; trains nothing."""
-    checked = read(recipe, overrides, target, seed, target_file)
     how = {"data": data, "trust_pickle": trust_pickle, "targets": target_file}
-    tell_plan(model, checked, as_json=as_json, quiet=quiet, **how)
+    if pareto is not None:
+        asked = {
+            each: read(recipe, [*overrides, f"prune.target={{{each}}}"], target, seed, target_file)
+            for each in several_targets(pareto)
+        }
+        tell_pareto(model, asked, figure, as_json=as_json, quiet=quiet, **how)
+        return
+    if figure is not None:
+        raise RecipeError("usage", "--figure", str(figure), "say which targets to draw, with --pareto")
+    tell_plan(model, read(recipe, overrides, target, seed, target_file), as_json=as_json, quiet=quiet, **how)
+
+
+def several_targets(text: str) -> list[str]:
+    """`latency=70%,50%` -> `latency: 70%` and `latency: 50%`."""
+    key, equals, values = (each.strip() for each in text.partition("="))
+    each = [value.strip() for value in values.split(",")]
+    if not (key and equals and all(each)):
+        raise RecipeError("usage", "--pareto", text, "write for example --pareto latency=70%,50%,35%")
+    return [f"{key}: {value}" for value in dict.fromkeys(each)]
+
+
+def tell_pareto(
+    model: str, recipes: Mapping[str, Recipe], figure: Path | None, *, as_json: bool, quiet: bool, **how: Any
+) -> None:
+    """`compress plan --pareto`."""
+    from compressor import planning
+    from compressor.terminal import narrator
+
+    with narrator(quiet=quiet) as emit:
+        result = planning.pareto(model, recipes, emit=emit, **how)
+    if figure is not None:
+        from compressor.report.page import write_pareto
+
+        write_pareto(result, figure)
+    tell(result, "show_pareto", as_json=as_json)
 
 
 def tell_plan(model: str, recipe: Recipe, *, as_json: bool, quiet: bool, **how: Any) -> None:
     """`compress plan`, and `compress --dry-run`."""
-    from compressor import questions
+    from compressor import planning
     from compressor.terminal import narrator
 
     with told_even_if_failed("show_plan", as_json=as_json), narrator(quiet=quiet) as emit:
-        result = questions.plan(model, recipe, emit=emit, **how)
+        result = planning.plan(model, recipe, emit=emit, **how)
     tell(result, "show_plan", as_json=as_json)
 
 

@@ -24,6 +24,7 @@ from compressor.errors import RecipeError
 WARM_SECONDS = 0.3  # at least, before the runner looks for stability
 WARM_ACCELERATOR_SECONDS = 2.0  # whose clocks take longer to rise
 UNDISTURBED = 0.97  # share of its CPU a block must have had for the wall clock to be the model's
+LEAST_ROUNDS, MOST_ROUNDS = 6, 12
 A, B, CONTROL = "a", "b", "control"
 
 Arms = Mapping[str, Sequence[Timing]]
@@ -122,7 +123,7 @@ def compare(
 
 def rounds_for(seconds: float) -> int:
     """Blocks per arm. Processes differ more than the runs within one, so many short blocks say more than few long."""
-    return min(12, max(6, round(2 * seconds)))
+    return min(MOST_ROUNDS, max(LEAST_ROUNDS, round(2 * seconds)))
 
 
 def run_rounds(orders: Sequence[Sequence[str]], measure: Callable[[str], Timing], emit: Emit) -> Arms:

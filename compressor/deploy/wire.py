@@ -18,6 +18,7 @@ MAX_ANSWER = 1 << 26  # bytes; a job's samples take a few MB at the very most
 MAX_GREETING = 1 << 16  # a login may print something before the runner speaks
 STALL_SECONDS = 60.0  # in which some bytes at least must be taken there
 CLOSE_SECONDS = 5.0  # for the device to tidy up
+LAST_WORDS_SECONDS = 1.0  # for a process that is about to end, to say why
 GREETING = b"compress-runner "
 
 
@@ -103,7 +104,7 @@ class Wire:
     def ending(self) -> tuple[int | None, str]:
         """Exit code and last words of a process that is about to end or has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1.0)
+            self._process.wait(LAST_WORDS_SECONDS)
         size = self._said.seek(0, os.SEEK_END)
         self._said.seek(max(0, size - 4000))
         return self._process.poll(), self._said.read().decode(errors="replace")

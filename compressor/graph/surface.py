@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from compressor.core import FloatArray, IntArray
 
 LEVELS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)  # shares of a width that are timed; between them time is nearly linear
+FEW_LEVELS = (1 / 4, 1 / 2, 1.0)  # half the time to measure, predictions within 2 % of those from all of them
 LEAST_DOUBT = 0.05
 LEAST = 0.02  # share of a layer's time that is left however narrow it gets
 
@@ -46,8 +47,13 @@ class CostSurface:
 
     def ms(self, removed_MG: IntArray) -> FloatArray:
         """Predicted milliseconds (M,) of plans that remove so many channels from each group."""
+        sizes = self.workload.sizes(removed_MG)
+        total: FloatArray = self._layers(sizes).sum(axis=1) + self.per_element * self.workload.elements(sizes)
+        return total
+
+    def _layers(self, sizes: FloatArray) -> FloatArray:
+        """Milliseconds of each layer, (M, W)."""
         work = self.workload
-        sizes = work.sizes(removed_MG)
         widths = [np.ceil(sizes[:, index] - 1e-9) for index in (work.inputs_W, work.outputs_W)]
         found = [_place(*each) for each in zip(widths, self.levels_WL, self.steps_W, strict=True)]
         (in_low, in_high, in_t), (out_low, out_high, out_t) = found
@@ -55,14 +61,29 @@ class CostSurface:
         low = (1 - in_t) * self.ms_WLL[at, in_low, out_low] + in_t * self.ms_WLL[at, in_high, out_low]
         high = (1 - in_t) * self.ms_WLL[at, in_low, out_high] + in_t * self.ms_WLL[at, in_high, out_high]
         layers = np.maximum((1 - out_t) * low + out_t * high, LEAST * self.ms_WLL.max(axis=(1, 2)))
-        whole = work.sizes(np.zeros_like(removed_MG[:1]))
-        places = sizes[:, work.places].prod(axis=2) / whole[:, work.places].prod(axis=2)
-        total: FloatArray = (layers * places).sum(axis=1) + self.per_element * work.elements(sizes)
-        return total
+        whole = work.sizes(np.zeros((1, work.entries_DG.shape[1]), dtype=np.int64))
+        times: FloatArray = layers * sizes[:, work.places].prod(axis=2) / whole[:, work.places].prod(axis=2)
+        return times
 
     def predict(self, plan: PrunePlan) -> float:
         """Milliseconds of one plan."""
         return float(self.ms(removed_by(self.groups, plan)[None])[0])
+
+    def bounds(self, plan: PrunePlan, groups: Sequence[ChannelGroup]) -> dict[str, float]:
+        """What keeps a plan from being faster, as shares of time.
+
+        `fixed`: of the plan's, in layers none of whose widths can change; `between`: of the plan's, in other operators;
+        `least`: of the whole model's, that is left when everything goes that can.
+        """
+        removed_MG = np.stack([removed_by(self.groups, plan), [0 if each.frozen else each.size - 1 for each in groups]])
+        sizes = self.workload.sizes(removed_MG)
+        total, least = self.ms(removed_MG).tolist()
+        one_level_W = [np.isfinite(levels_WL).sum(axis=1) == 1 for levels_WL in self.levels_WL]
+        return {
+            "fixed": float(self._layers(sizes)[0] @ (one_level_W[0] & one_level_W[1])) / total,
+            "between": self.per_element * float(self.workload.elements(sizes)[0]) / total,
+            "least": least / self.predict(PrunePlan({})),
+        }
 
     def calibrated(self, dense_ms: float) -> CostSurface:
         """With what the layers leave unexplained of the whole model's time spread over the other operators' elements;
@@ -117,15 +138,19 @@ def changing(work: Workload, groups: Sequence[ChannelGroup]) -> list[tuple[bool,
     return list(zip(follows_D[work.inputs_W].tolist(), follows_D[work.outputs_W].tolist(), strict=True))
 
 
-def to_time(work: Workload, groups: Sequence[ChannelGroup], step: Step) -> list[Layer]:
+def to_time(
+    work: Workload, groups: Sequence[ChannelGroup], step: Step, shares: Sequence[float] = LEVELS
+) -> list[Layer]:
     """The layers, at every width of their grids, whose times make the surface."""
-    return [layer for grid in _grids(work, groups, step) for row in grid.layers() for layer in row]
+    return [layer for grid in _grids(work, groups, step, shares) for row in grid.layers() for layer in row]
 
 
-def surface(work: Workload, groups: Sequence[ChannelGroup], step: Step, times: Times) -> CostSurface:
+def surface(
+    work: Workload, groups: Sequence[ChannelGroup], step: Step, times: Times, shares: Sequence[float] = LEVELS
+) -> CostSurface:
     """The surface that these times make."""
-    grids = _grids(work, groups, step)
-    count = len(LEVELS)
+    grids = _grids(work, groups, step, shares)
+    count = len(shares)
     ms_WLL = np.zeros((len(grids), count, count))
     levels = np.full((2, len(grids), count), np.inf)
     for index, grid in enumerate(grids):
@@ -153,22 +178,22 @@ class _Grid:
         return [[self.layer.resized(a, b) for b in self.outputs] for a in self.inputs]
 
 
-def _grids(work: Workload, groups: Sequence[ChannelGroup], step: Step) -> list[_Grid]:
+def _grids(work: Workload, groups: Sequence[ChannelGroup], step: Step, shares: Sequence[float]) -> list[_Grid]:
     grids = []
     for layer, (fewer_in, fewer_out) in zip(work.layers, changing(work, groups), strict=True):
         steps = step(layer)
-        inputs = _levels(layer.inputs, layer, steps[0], fewer_in)
-        outputs = _levels(layer.outputs, layer, steps[1], fewer_out)
+        inputs = _levels(layer.inputs, layer, steps[0], shares if fewer_in else ())
+        outputs = _levels(layer.outputs, layer, steps[1], shares if fewer_out else ())
         grids.append(_Grid(layer, inputs, (layer.outputs,) if is_depthwise(layer) else outputs, steps))
     return grids
 
 
-def _levels(width: int, layer: Layer, step: int, follows: bool) -> tuple[int, ...]:
-    """Widths to time, on the steps."""
-    if not follows:
+def _levels(width: int, layer: Layer, step: int, shares: Sequence[float]) -> tuple[int, ...]:
+    """Widths to time, on the steps; the one there is where it can't change."""
+    if not shares:
         return (width,)
     unit = step if is_depthwise(layer) else math.lcm(step, layer.groups)
-    return tuple(sorted({min(width, math.ceil(share * width / unit) * unit) for share in LEVELS}))
+    return tuple(sorted({min(width, math.ceil(share * width / unit) * unit) for share in shares}))
 
 
 def is_depthwise(layer: Layer) -> bool:

@@ -1,4 +1,4 @@
-"""report.html: one file with everything in it, readable offline, in light, dark and on paper."""
+"""Pages, report.html the first: one file with everything in it, readable offline, in light, dark and on paper."""
 
 from __future__ import annotations
 
@@ -6,30 +6,24 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from compressor.report import figures, words, words_costs
+from compressor.report.figure_pareto import pareto
 from compressor.report.figure_times import layer_times
 from compressor.report.files import write_text
 from compressor.report.history import IMAGES, curves
 from compressor.report.plot import falls_in_powers
 from compressor.report.schema import Report
 from compressor.report.schema_latency import Samples
+from compressor.report.schema_verbs import Pareto
+from compressor.report.table_pareto import cells, headings, notes
 
 
 def render_page(report: Report, events: Iterable[Mapping[str, object]], samples: Samples) -> str:
     """The page's HTML: no script, no request, every name escaped."""
-    here = resources.files("compressor.report")
-    # `finalize` sees every expression before it is escaped: no name can bring control or bidi characters along.
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else words.plain(value),
-    )
-    template = environment.from_string((here / "page.html.j2").read_text(encoding="utf-8"))
+    template, style = _read("page.html.j2")
     history = curves(events)
     panels = (
         figures.latency(samples),
@@ -43,11 +37,38 @@ def render_page(report: Report, events: Iterable[Mapping[str, object]], samples:
         report=report,
         words=words,
         costs=words_costs,
-        style=Markup((here / "page.css").read_text(encoding="utf-8")),
+        style=style,
         widths=figures.widths(report["layers"]),
         times=layer_times(report["layer_times"]),
         panels=[panel for panel in panels if panel is not None],
     )
+
+
+def render_pareto(found: Pareto) -> str:
+    """The page of several targets, figures and table, in the same way."""
+    template, style = _read("pareto.html.j2")
+    parts = {"headings": headings(found), "cells": cells(found), "notes": list(notes(found))}
+    return template.render(found=found, style=style, figures=pareto(found), **parts)
+
+
+def _read(name: str) -> tuple[Template, Markup]:
+    """A page's template, and the style sheet of all."""
+    here = resources.files("compressor.report")
+    # `finalize` sees every expression before it is escaped: no name can bring control or bidi characters along.
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else words.plain(value),
+    )
+    style = Markup((here / "page.css").read_text(encoding="utf-8"))
+    return environment.from_string((here / name).read_text(encoding="utf-8")), style
+
+
+def write_pareto(found: Pareto, path: Path) -> None:
+    """Write what `render_pareto` makes."""
+    write_text(path, render_pareto(found))
 
 
 def write_page(report: Report, events: Iterable[Mapping[str, object]], samples: Samples, path: Path) -> None:

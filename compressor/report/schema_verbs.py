@@ -98,6 +98,15 @@ class Least(TypedDict):
     macs: float
 
 
+class TimeBounds(TypedDict):
+    """What keeps a plan from being faster, by prediction: shares of its time in layers that stay as they are (`fixed`)
+    and in operators `between` layers, and the share of the dense model's time that is left when all goes that can."""
+
+    fixed: float
+    between: float
+    least: float
+
+
 class Rates(TypedDict):
     """Learning rates of one training. `rates`: (epochs done, learning rate), evenly from the start to the end."""
 
@@ -127,11 +136,34 @@ class Plan(TypedDict):
     latency: ExpectedLatency | None
     memory: Memory
     least: Least
+    bounds: TimeBounds | None
     risk: Risk | None
     kept: float
     worth_it: str
     sparsity: NotRequired[str | None]
     schedules: list[Rates]
+
+
+class ParetoPoint(TypedDict):
+    """What one target leads to: `memory` in bytes, `kept` as in Plan; or the `reason` why nothing meets it."""
+
+    asked: str
+    reason: str | None
+    slim: CostRecord | None
+    memory: int | None
+    latency: ExpectedLatency | None
+    kept: float | None
+    risk: Risk | None
+
+
+class Pareto(TypedDict):
+    """`compress plan --pareto`: several targets for one model. `device`: where latency is that of; None for nowhere."""
+
+    model: str
+    method: str
+    device: str | None
+    dense: CostRecord
+    points: list[ParetoPoint]
 
 
 class Check(TypedDict):

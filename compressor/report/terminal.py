@@ -15,9 +15,9 @@ from compressor.report.schema_verbs import Verify
 from compressor.report.tables import STRONG, facts, mark, table, title, warnings
 from compressor.report.terminal_bench import show_bench
 from compressor.report.terminal_inspect import show_inspect, show_onnx_weights
-from compressor.report.terminal_plan import show_plan
+from compressor.report.terminal_plan import show_pareto, show_plan
 
-__all__ = ["show_bench", "show_inspect", "show_onnx_weights", "show_plan", "show_report", "show_verify"]
+__all__ = ["show_bench", "show_inspect", "show_onnx_weights", "show_pareto", "show_plan", "show_report", "show_verify"]
 
 
 def show_report(report: Report, console: Console, folder: Path | None = None) -> None:

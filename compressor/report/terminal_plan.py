@@ -1,4 +1,4 @@
-"""What plan prints for people."""
+"""What plan prints for people, for one target and for several."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from compressor.report import plot, words
-from compressor.report.schema_verbs import Plan, Rates, Risk
+from compressor.report.schema_verbs import Pareto, Plan, Rates, Risk, TimeBounds
+from compressor.report.table_pareto import cells, headings, notes
 from compressor.report.tables import FAINT, STRONG, facts, frozen, runs, span, table, title
 
 
@@ -51,10 +52,28 @@ def show_plan(plan: Plan, console: Console) -> None:
             ("Kept", f"{plan['kept']:.1%} of a layer's L1 norm, on average; the rest is what retraining must mend"),
             *_risk(plan["risk"]),
             ("At the least", f"{least['params']:.1%} of the parameters and {least['macs']:.1%} of the MACs can't go"),
+            *_limits(plan["bounds"]),
             ("Worth it", Text(words.plain(plan["worth_it"]), STRONG)),
             *(("Sparsity", Text(words.plain(said), STRONG)) for said in (plan.get("sparsity"),) if said),
         ],
     )
+
+
+def show_pareto(found: Pareto, console: Console) -> None:
+    """One row for each target, and why the others can't be met."""
+    title(console, found["model"], method=found["method"])
+    rows = table(*headings(found))
+    for row in cells(found):
+        rows.add_row(*(Text(words.plain(cell)) for cell in row))
+    console.print(rows)
+    console.print()
+    facts(console, notes(found))
+
+
+def _limits(bounds: TimeBounds | None) -> Iterable[tuple[str, str]]:
+    if bounds is not None:
+        parts = f"{bounds['between']:.0%} between layers, {bounds['fixed']:.0%} in layers that can't become narrower"
+        yield "Limited by", f"{bounds['least']:.1%} of the time can't go; of what is predicted, {parts}"
 
 
 def _risk(risk: Risk | None) -> Iterable[tuple[str, str]]:

@@ -19,6 +19,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compressor.deploy import latency
+from compressor.deploy.device import Device
 from compressor.deploy.job import Job
 from compressor.deploy.reach import Ssh
 from compressor.deploy.target import Target
@@ -68,6 +70,20 @@ class Server:
             "known_hosts": self.folder / "known_hosts",
         }
         return Target(name="board", reach=Ssh(**(way | changes)), python=python, folder=str(folder))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Device]:
+    """This machine, opened once for the tests that ask it the usual things."""
+    with Target().opened() as device:
+        yield device
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison of three rounds: as few as still outvote one that was disturbed."""
+    monkeypatch.setattr(latency, "WARM_SECONDS", 0.01)
+    monkeypatch.setattr(latency, "LEAST_ROUNDS", 3)
 
 
 @pytest.fixture

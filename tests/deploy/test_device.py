@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 
 from compressor.deploy import bundle, device, runner, target, wire
 from compressor.deploy.answers import Timed
+from compressor.deploy.device import Device
 from compressor.deploy.job import Job
 from compressor.deploy.runner import machine, meters, timing
 from compressor.deploy.target import Target
@@ -55,44 +56,41 @@ def test_answers_no_runner_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(device, "LOOK_SECONDS", 0.3)
     monkeypatch.setattr(device, "MARGIN", 0.2)
     monkeypatch.setattr(wire, "CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(wire, "LAST_WORDS_SECONDS", 0.2)
     fails(Target(python=script(tmp_path, text)), DeviceUnavailable, "target: local: ", words)
 
 
-def test_times_of_each_model_by_window(linear: Make) -> None:
+def test_times_of_each_model_by_window(here: Device, linear: Make) -> None:
     small, large = linear("small.onnx", width=16), linear("large.onnx", width=512, repeats=8)
-    with Target().opened() as here:
-        asked = Job(models=(large, small), window_s=0.01, windows=3, warm_s=0.01)
-        slow, fast = here.run(asked)
-        assert here.runtime.startswith("onnxruntime ")
-        assert len(here.fingerprint) == 16
-        assert set(here.cpus) <= set(machine.usable_cpus())
+    slow, fast = here.run(Job(models=(large, small), window_s=0.01, windows=3, warm_s=0.01))
+    assert here.runtime.startswith("onnxruntime ")
+    assert len(here.fingerprint) == 16
+    assert set(here.cpus) <= set(machine.usable_cpus())
     assert [len(timing.wall) for timing in (slow, fast)] == [3, 3]
     assert min(map(len, slow.wall)) >= timing.MIN_RUNS
     assert np.median(sum(slow.cpu, ())) > 2 * np.median(sum(fast.cpu, ()))
     assert slow.peak_bytes > 512 * 512 * 4
 
 
-def test_the_fingerprint_tells_uses_apart() -> None:
+def test_the_fingerprint_tells_uses_apart(here: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     def fingerprint(**use: object) -> str:
-        with Target(**use).opened() as here:  # type: ignore[arg-type]
-            return here.fingerprint
+        monkeypatch.setattr(here, "target", Target(**use))  # type: ignore[arg-type]
+        return here.fingerprint
 
     assert len({fingerprint(), fingerprint(graph="none"), fingerprint(cpu_fallback=True)}) == 3
     assert fingerprint(name="another") == fingerprint()
 
 
-def test_outputs_are_compared_with_the_reference(linear: Make, tmp_path: Path) -> None:
+def test_outputs_are_compared_with_the_reference(here: Device, linear: Make, tmp_path: Path) -> None:
     model, right, wrong = linear("a.onnx"), tmp_path / "right.npz", tmp_path / "wrong.npz"
     answer = np.random.default_rng(0).standard_normal((1, 64)).astype(np.float32) @ np.full((64, 64), 0.01, np.float32)
     np.savez(right, output0=answer)
     np.savez(wrong, output0=answer * 1.05)
-    with Target().opened() as here:
-        error = here.run(Job((model,), window_s=0.0, warm_s=0.0, references=(right,)))[0].output_error
-        assert error is not None
-        assert error < 1e-5
-        with pytest.raises(VerificationFailed, match=r"differs from the reference by 4\.8e-02 of its largest value"):
-            here.run(Job((model,), window_s=0.0, warm_s=0.0, references=(wrong,)))
-        assert here.run(job(model)), "a failed job does not end the device"
+    with pytest.raises(VerificationFailed, match=r"differs from the reference by 4\.8e-02 of its largest value"):
+        here.run(Job((model,), window_s=0.0, warm_s=0.0, references=(wrong,)))
+    error = here.run(Job((model,), window_s=0.0, warm_s=0.0, references=(right,)))[0].output_error
+    assert error is not None, "a failed job does not end the device"
+    assert error < 1e-5
 
 
 def test_a_provider_that_is_not_there_is_no_silent_cpu(linear: Make) -> None:
@@ -100,9 +98,11 @@ def test_a_provider_that_is_not_there_is_no_silent_cpu(linear: Make) -> None:
         here.run(job(linear("a.onnx")))
 
 
-def test_another_provider_than_asked_is_not_believed(linear: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_provider_than_asked_is_not_believed(
+    here: Device, linear: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(device.PROVIDERS, "cpu", "QNNExecutionProvider")
-    with Target().opened() as here, pytest.raises(DeviceUnavailable, match="CPUExecutionProvider executed the model"):
+    with pytest.raises(DeviceUnavailable, match="CPUExecutionProvider executed the model"):
         here.run(job(linear("a.onnx")))
 
 
@@ -110,23 +110,21 @@ def test_more_threads_than_there_are() -> None:
     fails(Target(threads=4096), RecipeError, "threads: bench.threads: 4096; at most")
 
 
-def test_integer_inputs_are_made_up(tmp_path: Path) -> None:
+def test_integer_inputs_are_made_up(here: Device, tmp_path: Path) -> None:
     ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "tokens"])
     out = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
     table = helper.make_tensor("table", TensorProto.FLOAT, [2, 4], [0.0] * 8)
     graph = helper.make_graph([helper.make_node("Gather", ["table", "ids"], ["output"])], "x", [ids], [out], [table])
     path = tmp_path / "ids.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    with Target().opened() as here:
-        assert len(here.run(Job((path,), window_s=0.0, warm_s=0.0, batch=2))[0].wall[0]) == timing.MIN_RUNS
+    assert len(here.run(Job((path,), window_s=0.0, warm_s=0.0, batch=2))[0].wall[0]) == timing.MIN_RUNS
 
 
-def test_a_model_that_takes_too_long_is_ended(linear: Make) -> None:
-    with Target().opened() as here:
-        with pytest.raises(DeviceUnavailable, match=r"measurement: target local, .*a\.onnx: no answer within 1 s"):
-            here.run(Job((linear("a.onnx"),), window_s=60.0, windows=10_000, timeout=1.0))
-        with pytest.raises(ModelError, match=r"gone\.onnx"):
-            here.run(job(Path("gone.onnx")))
+def test_a_model_that_takes_too_long_is_ended(here: Device, linear: Make) -> None:
+    with pytest.raises(DeviceUnavailable, match=r"measurement: target local, .*a\.onnx: no answer within 1 s"):
+        here.run(Job((linear("a.onnx"),), window_s=60.0, windows=10_000, timeout=1.0))
+    with pytest.raises(ModelError, match=r"gone\.onnx"):
+        here.run(job(Path("gone.onnx")))
 
 
 def test_a_process_that_dies_is_an_unavailable_device(linear: Make, tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.core import LAYOUT_COPIES
+from compressor.deploy.device import Device
 from compressor.deploy.job import NodeTime
 from compressor.deploy.operators import fastest, gather, layers_of, plain_name, time_by_layer
 from compressor.deploy.runner.profile import nodes
-from compressor.deploy.target import Target
 
 
 def network(path: Path, channels: int) -> Path:
@@ -101,10 +101,9 @@ def test_events_of_the_profiler_become_nodes() -> None:
     assert [(each["name"], each["us"], each["bytes"]) for each in found] == [("a", 4.0, 18), ("b", 4.0, 18)]
 
 
-def test_two_models_on_a_device(tmp_path: Path) -> None:
+def test_two_models_on_a_device(here: Device, tmp_path: Path) -> None:
     dense, slim = network(tmp_path / "dense.onnx", 128), network(tmp_path / "slim.onnx", 16)
-    with Target().opened() as here:
-        rows = {row.name: row for row in time_by_layer(here, dense, slim, batch=1, seconds=0.05)}
+    rows = {row.name: row for row in time_by_layer(here, dense, slim, batch=1, seconds=0.05)}
     assert {"stem.conv1", "body.conv2"} <= rows.keys()
     for name in ("stem.conv1", "body.conv2"):
         before, after = rows[name].before_us, rows[name].after_us

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compressor.deploy.device import Device
 from compressor.deploy.sustained import sustained, trend
-from compressor.deploy.target import Target
 
 from .conftest import Make
 
@@ -33,9 +33,8 @@ def test_the_trend_is_relative(medians: list[float], factor: float) -> None:
     assert scaled.percent_per_minute == pytest.approx(plain.percent_per_minute, abs=1e-6)
 
 
-def test_on_a_device(linear: Make) -> None:
-    with Target().opened() as here:
-        found = sustained(here, linear("a.onnx", width=256), batch=1, seconds=0.5)
+def test_on_a_device(here: Device, linear: Make) -> None:
+    found = sustained(here, linear("a.onnx", width=256), batch=1, seconds=0.5)
     assert found.seconds == 0.5
     assert found.first_ms > 0
     assert found.last_ms > 0

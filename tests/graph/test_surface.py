@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -98,3 +99,24 @@ def test_calibration_reproduces_the_whole_model_either_way(made: CostSurface) ->
         low, high = found.interval(1.0)
         assert low == pytest.approx(1 - found.unexplained)
         assert high == pytest.approx(1 + found.unexplained)
+
+
+def test_what_bounds_a_plan_by_hand(structure: Structure, made: CostSurface) -> None:
+    """10 % of the whole model's time lies between layers; of a plan, the share of the elements that are left."""
+    layers = made.predict(PrunePlan({}))
+    found = made.calibrated(layers / 0.9)
+    whole = found.bounds(PrunePlan({}), structure.groups)
+    assert whole["between"] == pytest.approx(0.1)
+    assert whole["fixed"] == 0.0, "every layer reads or writes channels that can go"
+    gone = [0 if group.frozen else group.size - 1 for group in structure.groups]
+    assert whole["least"] == pytest.approx(found.ms(np.array([gone]))[0] / found.predict(PrunePlan({})))
+    assert 0 < whole["least"] < 0.3
+    frozen = [dataclasses.replace(group, frozen="by hand") for group in structure.groups]
+    assert found.bounds(PrunePlan({}), frozen)["least"] == 1.0
+
+
+def test_layers_that_stay_are_told_apart(structure: Structure) -> None:
+    frozen = [dataclasses.replace(group, frozen="by hand") for group in structure.groups]
+    times = {layer: device_ms(layer) for layer in to_time(structure.workload, frozen, steps)}
+    made = surface(structure.workload, frozen, steps, times)
+    assert made.bounds(PrunePlan({}), frozen) == {"fixed": 1.0, "between": 0.0, "least": 1.0}

@@ -96,6 +96,7 @@ def planned() -> Plan:
         },
         "memory": {"dense": 4_000_000, "slim": 2_500_000},
         "least": {"params": 0.02, "macs": 0.03},
+        "bounds": {"fixed": 0.04, "between": 0.21, "least": 0.125},
         "risk": {"metric": "accuracy", "split": "held-out", "dense": 92.5, "slim": 41.0},
         "kept": 0.75,
         "worth_it": "yes: 1.57x faster is predicted",

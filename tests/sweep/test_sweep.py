@@ -41,6 +41,13 @@ def test_one_model_runs_through_in_a_process_of_its_own_and_one_that_does_not_ex
 
 
 @pytest.mark.long
+def test_no_plan_is_slower_than_its_parent() -> None:
+    """With widths as the device rewards them. The worst would be widths it punishes: up to 30 % a layer."""
+    done = subprocess.run([sys.executable, str(HERE / "slower.py")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.long
 def test_every_module_of_timm_that_registers_a_model_is_represented() -> None:
     from timm.models import list_models, list_modules, model_entrypoint
 

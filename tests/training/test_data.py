@@ -22,7 +22,7 @@ from torchvision import datasets
 
 from compressor.core import Task
 from compressor.errors import DataError
-from compressor.questions import plan
+from compressor.planning import plan
 from compressor.recipe.schema import Recipe
 from compressor.stages import find_recipe_data
 from compressor.training.custom import TORCHVISION
