@@ -1,9 +1,8 @@
-"""What can be asked of models and folders as they are: inspect, bench, verify."""
+"""What can be asked of models and folders as they are: inspect, verify."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,12 +12,9 @@ from torch import nn
 from compressor import masks, zeros
 from compressor.artefacts import REPORT
 from compressor.core import Emit, Pattern
-from compressor.deploy.latency import compare
 from compressor.deploy.onnx import split
 from compressor.deploy.onnx_file import has_free_batch
 from compressor.deploy.parity import CannotRun, check_parity
-from compressor.deploy.sustained import sustained
-from compressor.deploy.target import Target
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import equals_scattered
 from compressor.graph.cost import count
@@ -28,8 +24,6 @@ from compressor.models.checkpoint import sha256
 from compressor.models.folder import PLAN, WEIGHTS, load_folder, read_record
 from compressor.models.source import load_model
 from compressor.report.record import sizes
-from compressor.report.record_latency import bench as bench_record
-from compressor.report.schema_latency import Bench
 from compressor.report.schema_verbs import Check, Inspect, OnnxWeights, Verify
 from compressor.report.widths import coverage
 from compressor.sparsity.pattern import holds
@@ -67,25 +61,6 @@ def inspect(source: str, *, trust_pickle: bool, emit: Emit) -> Inspect:
 def inspect_onnx(path: Path) -> OnnxWeights:
     """Which weights of any ONNX file keep the 2:4 rule, and which a runtime could use."""
     return zeros.inspect_onnx(path, Pattern(2, 4), "tensorrt-ampere")
-
-
-def bench(
-    a: Path,
-    b: Path | None,
-    *,
-    target: Target,
-    batch: int,
-    seconds: float,
-    layers: bool,
-    sustain: float | None,
-    emit: Emit,
-) -> Bench:
-    """Measured latency of one ONNX file, or of two in turn."""
-    with target.opened() as device:
-        found = compare(device, a, b, batch=batch, seconds=seconds, layers=layers, emit=emit)
-        if sustain is not None:
-            found = replace(found, sustained=sustained(device, b or a, batch=batch, seconds=sustain))
-    return bench_record(found, [each.name for each in (a, b) if each is not None])
 
 
 def verify(folder: Path, *, emit: Emit) -> Verify:

@@ -55,11 +55,11 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
         plan=stand_in("plan", {"is": "a plan"}),
         pareto=stand_in("pareto", {"is": "several plans"}),
     )
+    replace(monkeypatch, "compressor.benching", bench=stand_in("bench", {"stable": True}))
     replace(
         monkeypatch,
         "compressor.questions",
         inspect=stand_in("inspect", {"is": "a model"}),
-        bench=stand_in("bench", {"stable": True}),
         verify=stand_in("verify", {"ok": True, "checks": []}),
     )
     tables = {f"show_{what}": table(what) for what in ("report", "plan", "inspect", "bench", "verify")}
@@ -180,10 +180,10 @@ def test_the_other_verbs(calls: Calls, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_results_that_are_failures(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    questions = sys.modules["compressor.questions"]
+    questions, benching = sys.modules["compressor.questions"], sys.modules["compressor.benching"]
     checks = [{"name": "hashes", "ok": True}, {"name": "parity", "ok": False}]
     monkeypatch.setattr(questions, "verify", lambda folder, emit: {"ok": False, "checks": checks})
-    monkeypatch.setattr(questions, "bench", lambda a, b, **_: {"stable": False, "verdict": "unstable: it drifts"})
+    monkeypatch.setattr(benching, "bench", lambda a, b, **_: {"stable": False, "verdict": "unstable: it drifts"})
     Path("a.onnx").touch()
     assert cli.run(["verify", "."]) == 6
     assert cli.run(["bench", "a.onnx"]) == 9

@@ -93,6 +93,7 @@ ALLOWED = {
         "work",
         "zeros",
     },
+    "benching": BASE | {"deploy", "report"},
     "questions": BASE | {"artefacts", "deploy", "graph", "masks", "models", "report", "sparsity", "work", "zeros"},
     "charts": BASE,
     "terminal": BASE,
@@ -100,6 +101,7 @@ ALLOWED = {
     "__main__": {"cli"},
     "cli": BASE
     | {
+        "benching",
         "charts",
         "failures",
         "output",
@@ -152,6 +154,12 @@ def test_the_package_the_recipe_and_the_methods_load_without_torch_or_numpy() ->
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_bench_begins_without_torch() -> None:
+    code = "import sys, compressor.benching, compressor.targets; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_telemetry_is_off_whatever_the_environment_says() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import compressor
-from compressor import questions
+from compressor import planning, questions
 from compressor.core import (
     LayerRule,
     LoadedModel,
@@ -206,7 +206,7 @@ def test_verify_counts_the_zeros_of_both_files(finished: tuple[Path, dict[str, A
 
 def test_plan_promises_nothing_either() -> None:
     recipe = read_recipe("snip", ["bench.target=none"])
-    plan = questions.plan("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=quiet)
+    plan = planning.plan("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=quiet)
     assert plan["steps"] == ["MaskWeights(snip, 5 % remain)", "RemoveDead"]
     assert plan["target"] == "weights: 5%"
     assert "expect no speed-up" in str(plan["sparsity"])

@@ -173,7 +173,7 @@ def bench(
     debug: bool,
 ) -> None:
     """Measured latency of A.onnx; with B.onnx, of both in turn, compared."""
-    from compressor import questions
+    from compressor import benching
     from compressor.targets import open_target
     from compressor.terminal import narrator
 
@@ -181,7 +181,7 @@ def bench(
     if device is None:
         raise RecipeError("target", "--target", target, "nothing is measured there, choose local or a device")
     with told_even_if_failed("show_bench", as_json=as_json), narrator(quiet=quiet) as emit:
-        result = questions.bench(
+        result = benching.bench(
             a, b, target=device, batch=batch, seconds=seconds, layers=layers, sustain=sustained, emit=emit
         )
     tell(result, "show_bench", as_json=as_json)
