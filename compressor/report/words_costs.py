@@ -47,7 +47,7 @@ def cheaper(report: TrainingReport) -> str | None:
     if last["params"] >= first["params"] or not alike:
         return None
     told = [
-        f"{words.ratio(before / after)} in {what}"
+        f"{100 * after / before:.0f} % of the {what}"
         for what, before, after in (
             ("time", first["batch_ms"], last["batch_ms"]),
             ("peak memory", first["peak_bytes"], last["peak_bytes"]),
@@ -56,7 +56,7 @@ def cheaper(report: TrainingReport) -> str | None:
     ]
     if not told:
         return None
-    return f"A batch before channels went / after: {', '.join(told)}"
+    return f"Once channels were gone, a batch took {' and '.join(told)}"
 
 
 def unmeasured(report: TrainingReport) -> Iterator[str]:

@@ -145,5 +145,5 @@ def test_where_the_time_goes_is_told_where_it_was_measured(trained) -> None:
     assert "40.0 µs 20.0 µs 2.00x 5.00 kB" in found.text
     assert "new - 2.00 µs -" in found.text
     assert "Left to win 9% goes into" in found.text
-    assert "Memory at its peak 30.0 MB 20.0 MB 1.50x" in found.text
-    assert "Energy of a run 500 mJ 250 mJ 2.00x" in found.text
+    assert "Memory at its peak 30.0 MB 20.0 MB 1.50×" in found.text
+    assert "Energy of a run 500 mJ 250 mJ 2.00×" in found.text
