@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from compressor.report import words
 from compressor.report.schema_costs import DiskRecord, RemovedRecord, TrainingReport
 
-COLUMNS = ("training", "parameters", "a batch", "peak memory", "time", "energy")
+COLUMNS = ("training", "parameters", "a batch", "memory", "time", "energy")
 
 
 def rows(report: TrainingReport) -> Iterator[tuple[str, ...]]:
