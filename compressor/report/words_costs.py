@@ -56,7 +56,7 @@ def cheaper(report: TrainingReport) -> str | None:
     ]
     if not told:
         return None
-    return f"Once channels were gone, a batch took {' and '.join(told)}"
+    return f"A batch of the last training took {' and '.join(told)} of one of the first, before channels went"
 
 
 def unmeasured(report: TrainingReport) -> Iterator[str]:

@@ -148,6 +148,17 @@ def test_the_peak_is_that_of_the_batches(before: int) -> None:
     assert 0.9 * LARGE < peak(LARGE) - peak(1) < 1.3 * LARGE
 
 
+def test_a_gpu_is_asked_for_what_was_taken_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {"now": 700, "most": 5000}
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: taken.update(most=taken["now"]))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: taken["now"])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: taken["most"])
+    watching = Meter(toy_net(), torch.device("cuda", 0), lambda: None)
+    taken.update(now=900, most=1900)
+    assert watching.first_peak() == {"peak_bytes": 1200}
+    assert watching.first_peak() == {}, "an evaluation may have taken more meanwhile"
+
+
 @pytest.mark.parametrize("place", ["nowhere", "."])  # no /proc at all, and one without what is asked for
 def test_a_system_that_does_not_tell_the_peak(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "status").write_text("VmHWM:\t  100 kB\n")
