@@ -37,6 +37,7 @@ from compressor.core import (
     Train,
 )
 from compressor.cutting import choose_channels, remove
+from compressor.errors import VerificationFailed
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import falls_silent
 from compressor.graph.cost import count
@@ -163,7 +164,10 @@ def _train(step: Train, work: Work, around: Surroundings) -> Work:
     assert around.data is not None, "Train needs data"
     module = copy.deepcopy(work.model.module)
     number = len(work.log)  # of the step: each training has a checkpoint of its own, kept to the end of the run
-    checkpoint = Checkpoint(around.checkpoints / str(number), f"{around.identity} {number}")
+    optimizer = step.optimizer
+    checkpoint = Checkpoint(
+        around.checkpoints / str(number), f"{around.identity} {number}", optimizer.lr, optimizer.key
+    )
     silent = step.penalty is not None and step.penalty.zero_at is not None and _falls_silent(work, around)
     constraints: list[Bind] = []
     if step.penalty:
@@ -173,17 +177,21 @@ def _train(step: Train, work: Work, around: Surroundings) -> Work:
     if step.stage == RETRAINING and (hint := stable_rate(module, around.data, step, around.seed)):
         around.emit("stable_rate", asdict(hint))
     with refined(module, work.regrow) if work.regrow else nullcontext():
-        trained = around.train(
-            module,
-            around.data,
-            step,
-            seed=around.seed,
-            emit=around.emit,
-            checkpoint=checkpoint,
-            teacher=work.dense if step.distill else None,
-            constraints=constraints,
-            momentum=work.momentum,
-        )
+        try:
+            trained = around.train(
+                module,
+                around.data,
+                step,
+                seed=around.seed,
+                emit=around.emit,
+                checkpoint=checkpoint,
+                teacher=work.dense if step.distill else None,
+                constraints=constraints,
+                momentum=work.momentum,
+            )
+        except VerificationFailed:
+            checkpoint.mark_diverged()
+            raise
     if step.stop is not None:
         around.emit("note", {"text": _ended(step, step.stop, trained)})
     model = replace(work.model, module=module)

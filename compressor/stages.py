@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -126,8 +127,12 @@ def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journ
 
 
 def identify(recipe: Recipe, round_to: int, dense: LoadedModel, data: Data | None) -> str:
-    """What training depends on: how to prune and train, weights, images, version. Only the same run is continued."""
-    settings = recipe.model_dump_json(by_alias=True, include={"prune", "retrain", "data", "seed"})
+    """What training depends on: how to prune and train, weights, images, version. Only the same run is continued.
+
+    Learning rates are no part of it: checkpoints keep their own, which may change once it has failed.
+    """
+    asked = recipe.model_dump(mode="json", by_alias=True, include={"prune", "retrain", "data", "seed"})
+    settings = json.dumps(_without_rates(asked), sort_keys=True)
     images = (data.name, data.train_size, data.num_classes) if data else None
     digest = hashlib.sha256(f"{__version__}\n{settings}\n{round_to}\n{dense.spec}\n{images}\n".encode())
     sample = {"sample": _inputs(dense, data, SAMPLED_IMAGES)[0]} if data else {}
@@ -135,6 +140,12 @@ def identify(recipe: Recipe, round_to: int, dense: LoadedModel, data: Data | Non
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _without_rates(asked: object) -> object:
+    if isinstance(asked, dict):
+        return {key: _without_rates(value) for key, value in asked.items() if key != "lr"}
+    return asked
 
 
 def find(target: Target | None, journal: Journal) -> None:

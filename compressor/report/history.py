@@ -21,20 +21,29 @@ def curves(events: Iterable[Mapping[str, object]]) -> dict[str, list[tuple[int, 
     """Quantity -> [(epoch, value)], from every event that names a whole epoch and a finite quantity.
 
     The last word on an epoch counts, as after a resumed run. Epochs that start over from the first one belong
-    to a second training and go on after the first.
+    to a second training and go on after the first, unless that diverged: then they take its place.
     """
     found: dict[str, dict[int, float]] = {name: {} for name in QUANTITIES}
     start = latest = None
     offset = 0
+    failed = False  # the training at hand, after its first epoch
     for event in events:
+        if event.get("event") == "diverged":
+            failed = event["epoch"] != 1
+            continue
         epoch = event.get("epoch")
         values = {name: value for name in QUANTITIES if (value := _number(event.get(name))) is not None}
         if not isinstance(epoch, int) or isinstance(epoch, bool) or not values:
             continue
         if start is None or latest is None:
             start = latest = epoch
-        if epoch == start < latest:
+        if epoch == start and failed:
+            for points in found.values():
+                for each in [each for each in points if each > offset]:
+                    del points[each]
+        elif epoch == start < latest:
             offset += latest - start + 1
+        failed = False
         latest = epoch
         for name, value in values.items():
             found[name][offset + epoch] = value

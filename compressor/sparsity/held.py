@@ -15,7 +15,8 @@ class Held:
     """
 
     def __init__(self, module: nn.Module, masks: Mapping[str, Tensor]) -> None:
-        self._bound = [(module.get_parameter(name), ~mask) for name, mask in masks.items()]
+        parameters = {name: module.get_parameter(name) for name in masks}
+        self._bound = [(parameters[name], ~mask.to(parameters[name].device)) for name, mask in masks.items()]
 
     def loss(self, iteration: int) -> None:
         """Nothing is added."""

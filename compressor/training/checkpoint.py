@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from compressor.core import Emit
 from compressor.errors import RecipeError
 
 SHARE = 0.01  # of the time that writing may take
@@ -18,11 +19,12 @@ AT_LEAST = 10.0  # seconds between two in the middle of an epoch, however cheap
 
 
 class Checkpoint:
-    """One file, which belongs to the run of this `identity`."""
+    """One file, which belongs to the training of this `identity` at the learning rate `lr`, the recipe's `key`."""
 
-    def __init__(self, path: Path, identity: str) -> None:
-        self._path, self._identity = path, identity
+    def __init__(self, path: Path, identity: str, lr: float = 0.0, key: str = "lr") -> None:
+        self._path, self._identity, self._lr, self._key = path, identity, lr, key
         self._saved, self._cost = time.perf_counter(), 0.0
+        self.written, self.seconds = 0, 0.0  # how often, and how long that took in all
 
     @property
     def is_cheap(self) -> bool:
@@ -37,9 +39,55 @@ class Checkpoint:
     def save(self, state: Callable[[], Mapping[str, object]]) -> None:
         """Write what `state()` gives; the old file stays whole until the new one is. Raises OSError."""
         start = time.perf_counter()
+        self._write(state(), diverged=False)
+        self._saved = time.perf_counter()
+        self._cost = self._saved - start
+        self.written, self.seconds = self.written + 1, self.seconds + self._cost
+
+    def mark_diverged(self) -> None:
+        """From now on the training may be started anew with another learning rate. Raises OSError."""
+        found = _read(self._path)
+        ours = found is not None and (found["identity"], found["lr"]) == (self._identity, self._lr)
+        self._write(found["state"] if found is not None and ours else None, diverged=True)
+
+    def restore(self, emit: Emit) -> Mapping[str, Any] | None:
+        """What was saved; None without a readable file, or where the training diverged at another learning rate.
+
+        Such a training starts anew: its weights were on their way out long before a number was not finite. One that
+        ended before another with a rate of the same name diverged is kept.
+        Raises RecipeError for a file of another identity, or of another learning rate that has not failed: the hours
+        in it are not for us to throw away.
+        """
+        found = _read(self._path)
+        if found is None:
+            return None
+        if found["identity"] != self._identity:
+            said = "what is there was left by a run of another recipe, model, data or version"
+            todo = "repeat that run's command (a learning rate that failed may be another), or start over without"
+            raise RecipeError("--resume", str(self._path.parent), said, f"{todo} --resume")
+        state: Mapping[str, Any] | None = found["state"]
+        if found["lr"] == self._lr:
+            return state
+        before = f"{self._key}={found['lr']:g}"
+        if found["diverged"]:
+            emit("note", {"text": f"training diverged with {before}: it starts anew with {self._lr:g}"})
+            return None
+        if not self._another_diverged(found["lr"]):
+            said = f"training there has {before}, not {self._lr:g}, and has not diverged"
+            raise RecipeError("--resume", str(self._path.parent), said, f"set {before}, or start over without --resume")
+        emit("note", {"text": f"a training that ended with {before} is kept"})
+        self._write(state, diverged=False)
+        return state
+
+    def _another_diverged(self, lr: float) -> bool:
+        others = [_read(path) for path in self._path.parent.iterdir() if path != self._path]
+        return any(each and each["diverged"] and (each["key"], each["lr"]) == (self._key, lr) for each in others)
+
+    def _write(self, state: Mapping[str, object] | None, *, diverged: bool) -> None:
         # Through memory, because torch reports a full disk as a RuntimeError of its own.
         buffer = io.BytesIO()
-        torch.save({"identity": self._identity, **state()}, buffer)
+        head = {"identity": self._identity, "lr": self._lr, "key": self._key, "diverged": diverged}
+        torch.save({**head, "state": state}, buffer)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         beside = self._path.with_name(self._path.name + ".tmp")
         try:
@@ -50,23 +98,11 @@ class Checkpoint:
             beside.replace(self._path)
         finally:
             beside.unlink(missing_ok=True)
-        self._saved = time.perf_counter()
-        self._cost = self._saved - start
 
-    def restore(self) -> dict[str, Any] | None:
-        """What was saved; None without a readable file.
 
-        Raises RecipeError for a file of another identity: the hours in it are not for us to throw away.
-        """
-        try:
-            state = torch.load(self._path, map_location="cpu", weights_only=True)
-        except Exception:  # no file, or one the unpickler stumbles over in any way: start from the beginning
-            return None
-        if not isinstance(state, dict):
-            return None
-        if state.get("identity") != self._identity:
-            found = "what is there was left by a run of another recipe, model, data or version"
-            raise RecipeError(
-                "--resume", str(self._path.parent), found, "repeat that run's command, or start over without --resume"
-            )
-        return state
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # no file, or one the unpickler stumbles over in any way: start from the beginning
+        return None
+    return found if isinstance(found, dict) else None

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compressor.core import Data, StableRate, Train
 from compressor.training.iteration import everything_trains
+from compressor.training.progress import iterations_of
 
 STEPS = 12  # of the power iteration; each costs less than an iteration of training
 SHARE = 0.02  # of the training's iterations that the hint may cost
@@ -29,7 +30,7 @@ def stable_rate(module: nn.Module, data: Data, step: Train, seed: int) -> Stable
     None where it would cost over 2 % of the training, for optimizers other than SGD, whose steps are no multiple of the
     gradient, and where the loss bends nowhere.
     """
-    iterations = step.iterations or step.epochs * max(1, data.train_size // step.batch_size)
+    _, iterations = iterations_of(step, data)
     if step.optimizer.name != "sgd" or SHARE * iterations < STEPS:
         return None
     few = max(1, step.batch_size // 4)

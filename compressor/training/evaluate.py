@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compressor.core import Metric
 from compressor.errors import VerificationFailed
 from compressor.training.memory import keep_freed_memory
-from compressor.training.nested import in_float32, tensors
+from compressor.training.nested import in_float32, mapped, tensors
 
 BATCH_SIZE = 64
 """Small batches with channels last stay in the cache: four times the images per second of 512 contiguous ones on a
@@ -22,18 +22,20 @@ ResNet-56."""
 
 @torch.inference_mode()
 def measure(module: nn.Module, batches: Iterable[tuple[Tensor, Any]], metric: Metric) -> float:
-    """`metric` of a copy of `module`, in float32, over all `batches` of (images, targets).
+    """`metric` of a copy of `module`, in float32 on the device it is on, over all `batches` of (images, targets).
 
     Raises VerificationFailed when an answer is not finite.
     """
     keep_freed_memory()
-    module = copy.deepcopy(module).cpu().to(memory_format=torch.channels_last).eval()
+    device = next((each.device for each in module.parameters()), torch.device("cpu"))
+    module = copy.deepcopy(module).to(memory_format=torch.channels_last).eval()
     seen, total = 0, torch.zeros((), dtype=torch.float64)
     for images, targets in batches:
+        images, targets = images.to(device), mapped(lambda each: each.to(device), targets)
         output = in_float32(module(images.contiguous(memory_format=torch.channels_last)))
         if not all(bool(torch.isfinite(each).all()) for each in tensors(output)):
             raise _not_finite(f"test images {seen} to {seen + len(images) - 1}", "answers are not finite numbers")
-        total = total + metric.each(output, targets).double().sum(dim=0)
+        total = total + metric.each(output, targets).cpu().double().sum(dim=0)
         seen += len(images)
     value = float(metric.total(total / seen))
     if not math.isfinite(value):

@@ -33,13 +33,18 @@ class Penalised:
         self._iterations = iterations
         parameters = dict(module.named_parameters())
         self._pulled: list[tuple[Term, nn.Parameter, int, Tensor]] = [
-            (term, parameters[name], dim, torch.from_numpy(entries))
+            (term, parameters[name], dim, torch.from_numpy(entries).to(parameters[name].device))
             for term in penalty.terms
             for (name, dim), entries in _entries(term, module, leaving).items()
             if name in parameters
         ]
         self._zeroed: list[tuple[int, nn.Parameter, int, Tensor]] = [
-            (penalty.zero_at(place, len(leaving), iterations), parameters[each.tensor], each.dim, _places(each.entries))
+            (
+                penalty.zero_at(place, len(leaving), iterations),
+                parameters[each.tensor],
+                each.dim,
+                torch.from_numpy(np.flatnonzero(each.entries)).to(parameters[each.tensor].device),
+            )
             for place, group in enumerate(leaving)
             for each in group
             if penalty.zero_at is not None and each.tensor in parameters
@@ -55,7 +60,7 @@ class Penalised:
             strength = term.strength(iteration, self._iterations)
             if strength == 0:
                 continue
-            pulled = term.pull(parameter.movedim(dim, 0), leaving.to(parameter.device)).movedim(0, dim)
+            pulled = term.pull(parameter.movedim(dim, 0), leaving).movedim(0, dim)
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad.add_(pulled, alpha=strength)
@@ -65,7 +70,7 @@ class Penalised:
         """Hold at zero what is due."""
         for start, parameter, dim, gone in self._zeroed:
             if iteration >= start:
-                parameter.index_fill_(dim, gone.to(parameter.device), 0.0)
+                parameter.index_fill_(dim, gone, 0.0)
 
 
 def _entries(term: Term, module: nn.Module, leaving: Sequence[Sequence[Leaving]]) -> dict[tuple[str, int], BoolArray]:
@@ -89,7 +94,3 @@ def _layers(module: nn.Module) -> Iterator[tuple[tuple[str, int], BoolArray]]:
         if isinstance(layer, (*LAYERS, *TRANSPOSED)):
             dim = int(isinstance(layer, TRANSPOSED))
             yield (f"{name}.weight" if name else "weight", dim), np.zeros(layer.weight.shape[dim], dtype=np.bool_)
-
-
-def _places(entries: BoolArray) -> Tensor:
-    return torch.from_numpy(np.flatnonzero(entries))

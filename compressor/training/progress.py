@@ -6,9 +6,17 @@ import math
 from dataclasses import dataclass, field
 from statistics import median
 
+from compressor.core import Data, Train
+
 Record = dict[str, float]
 """One epoch: epoch (from 1), loss (mean), lr (its first), seconds, images_per_second, batch_ms (median), energy_j where
 it is metered, the task's metric (`held_out` or `train_sample`, see judge.py), and for one epoch peak_bytes."""
+
+
+def iterations_of(step: Train, data: Data) -> tuple[int, int]:
+    """Of an epoch, and of the whole training."""
+    per_epoch = max(1, data.train_size // step.batch_size)
+    return per_epoch, step.epochs * per_epoch if step.iterations is None else step.iterations
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compressor.core import Schedule
-from compressor.report.history import first_stage, trainability
+from compressor.report.history import curves, first_stage, trainability
 from compressor.schedules import constant, cosine, multistep, onecycle
 
 
@@ -42,3 +42,18 @@ def test_the_mean_over_the_first_stage_of_the_last_training_that_was_evaluated()
     assert held_out is not None
     assert "accuracy on the held-out split" in held_out["definition"]
     assert trainability(events[:2]) is None
+
+
+def test_epochs_of_a_training_that_diverged_count_no_more() -> None:
+    def told(*events: dict[str, object]) -> list[tuple[int, float]]:
+        return curves(events)["lr"]
+
+    first, failed = [epoch(1, 0.5), epoch(2, 0.5)], [epoch(1, 9.0), epoch(2, 9.0)]
+    again = [epoch(1, 0.1), epoch(2, 0.1)]
+    for late in (2, 3):
+        end = {"event": "diverged", "epoch": late}
+        assert told(*first, *failed[: late - 1], end, *again) == [(1, 0.5), (2, 0.5), (3, 0.1), (4, 0.1)]
+        assert told(*failed[: late - 1], end, *again) == [(1, 0.1), (2, 0.1)]
+    early: dict[str, object] = {"event": "diverged", "epoch": 1}
+    assert told(*first, early, *again) == [(1, 0.5), (2, 0.5), (3, 0.1), (4, 0.1)], "the first training stays"
+    assert told(*failed, {"event": "diverged", "epoch": 3}, epoch(3, 0.1)) == [(1, 9.0), (2, 9.0), (3, 0.1)]

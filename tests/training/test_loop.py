@@ -175,7 +175,7 @@ def test_resumes_in_the_middle_of_an_epoch(tmp_path: Path, monkeypatch: pytest.M
             checkpoint=Checkpoint(tmp_path / "state", "a"),
             constraints=[halt],
         )
-    done = torch.load(tmp_path / "state", weights_only=True)["progress"]
+    done = torch.load(tmp_path / "state", weights_only=True)["state"]["progress"]
     assert done["iterations"] == at
     assert (done["batches"], len(done["records"])) == (at % 5, at // 5)
     train(resumed, toy_data(), STEP, seed=2, emit=quiet, checkpoint=Checkpoint(tmp_path / "state", "a"))
@@ -259,7 +259,7 @@ def test_a_loss_that_is_not_finite_names_the_place_and_a_way_out() -> None:
         train(toy_net(), toy_data(), step, seed=0, emit=quiet)
     assert re.fullmatch(
         r"training: epoch 1, iteration [2-5]: the loss is (nan|inf), the last finite loss was [\d.e+]+; "
-        r"use a smaller learning rate, for example retrain.optimizer.lr=1e\+29",
+        r"use a smaller learning rate, for example --resume --set retrain.optimizer.lr=1e\+29",
         str(caught.value),
     )
     assert caught.value.exit_code == 6
