@@ -22,7 +22,7 @@ ALLOWED = {
     "schedules": {"core"},
     "core": set(),
     "outputs": set(),
-    "user_folder": set(),
+    "user_folder": {"errors"},
     "sparsity": BASE,
     "methods": BASE | {"sparsity"},
     "graph": BASE,

@@ -6,9 +6,7 @@ import importlib.util
 import inspect
 import re
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -18,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import ImageSize, Input, one_image
-from compressor.errors import CompressorError, ModelError
-from compressor.user_folder import importable
+from compressor.errors import ModelError
+from compressor.user_folder import failures_of, importable
 
 _CODE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:/\\]*)(?:@(?P<checkpoint>.+))?")
 TRIED_INPUTS = ((3, 224, 224), (3, 32, 32), (1, 28, 28))
@@ -41,7 +39,7 @@ def split_code(source: str) -> tuple[Path, str, str | None]:
 def build_module(source: str, num_classes: int | None) -> nn.Module:
     """Call the factory; float32. Raises ModelError at the user's line that failed."""
     path, factory_name, _ = split_code(source)
-    with _failures_of(path), importable(path.parent):
+    with failures_of(ModelError, "model code", f"{path}:1", path), importable(path.parent):
         factory = _factory(_import(path), path, factory_name)
         arguments = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory) else {}
         module = factory(**arguments)
@@ -63,7 +61,7 @@ def find_inputs(
     name = next((each for each in _NAMED_INPUTS if hasattr(code, each)), None)
     said: list[Input] = []
     if name is not None:
-        with _failures_of(path), importable(path.parent):
+        with failures_of(ModelError, "model code", f"{path}:1", path), importable(path.parent):
             value = getattr(code, name)
             said = _as_inputs(value() if callable(value) else value, f"{path}:{name}")
     if shapes is not None:
@@ -169,21 +167,3 @@ def _factory(code: ModuleType, path: Path, name: str) -> Callable[..., object]:
 
 def _takes_classes(factory: Callable[..., object]) -> bool:
     return "num_classes" in inspect.signature(factory).parameters
-
-
-@contextmanager
-def _failures_of(path: Path) -> Iterator[None]:
-    """Turn whatever the user's code raises into one line that names the user's line."""
-    try:
-        yield
-    except CompressorError:
-        raise
-    except (Exception, SystemExit) as error:  # anything may be in there, a call of sys.exit too
-        line = error.lineno if isinstance(error, SyntaxError) and error.lineno else None
-        for frame in traceback.extract_tb(error.__traceback__):
-            if Path(frame.filename) == path.resolve():
-                line = frame.lineno
-        found = f"{type(error).__name__}: {error}"
-        raise ModelError(
-            "model code", f"{path}:{line or 1}", found, "correct the code; run it alone to see more"
-        ) from None

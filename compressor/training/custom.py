@@ -17,7 +17,8 @@ from compressor.errors import DataError
 from compressor.training.decode import fit
 from compressor.training.nested import in_float32
 from compressor.training.splits import Encoded, Picture, Shape, Split, as_targets
-from compressor.training.user_file import call_factory, failures_of
+from compressor.training.user_file import call_factory
+from compressor.user_folder import failures_of
 
 _BY_TRAIN: tuple[dict[str, object], ...] = ({"train": True}, {"train": False})
 _BY_SPLIT: tuple[dict[str, object], ...] = ({"split": "train"}, {"split": "test"})
@@ -55,7 +56,7 @@ def factory_splits(base: Path, source: str) -> Splits:
     if not isinstance(given, tuple | list) or len(given) != 2:
         found = f"it returned a {type(given).__name__}"
         raise DataError("data", source, found, "return two data sets, (train, val)")
-    with failures_of(None, source):
+    with failures_of(DataError, "data", source):
         return ("train", Items(given[0])), ("val", Items(given[1]))
 
 
@@ -115,7 +116,7 @@ def kept(given: Items, where: str, input: Shape, zoom: float, *, labels: bool) -
 
     Raises DataError for whatever is no image or no label, and for what the user's code raises.
     """
-    with failures_of(None, where):
+    with failures_of(DataError, "data", where):
         images, targets = [], []
         for image, target in given.pairs():
             images.append(fit(image, input, zoom))
@@ -126,7 +127,7 @@ def kept(given: Items, where: str, input: Shape, zoom: float, *, labels: bool) -
 
 def left(given: Items, where: str, *, labels: bool) -> Encoded:
     """Targets read once, images to be read again batch by batch."""
-    with failures_of(None, where):
+    with failures_of(DataError, "data", where):
         return Encoded(where, given, given.names, _targets([target for _, target in given.pairs()], labels))
 
 
