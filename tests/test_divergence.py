@@ -16,6 +16,7 @@ RUN = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_run_that_diverged_goes_on_with_another_learning_rate_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
