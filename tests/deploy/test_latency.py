@@ -41,8 +41,8 @@ def test_less_work_is_faster(here: Device, linear: Make) -> None:
     assert found.control is not None
     assert 0.5 < found.control < 2
     assert [event["arm"] for event in events[:6]] == ["a", "b", "control", "control", "b", "a"]
-    assert len(events) == 9
-    assert found.a.n == len(found.a.samples) >= 3 * timing.MIN_RUNS
+    assert len(events) == 6
+    assert found.a.n == len(found.a.samples) >= 2 * timing.MIN_RUNS
     assert found.a.ci95[0] <= found.a.p50 <= found.a.ci95[1]
     assert found.a.cold_start_ms > 0
     assert (found.target, found.provider, found.threads, found.batch) == ("local", "CPUExecutionProvider", 1, 1)
