@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+from compressor.errors import TargetNotReached
 from compressor.planning import pareto
 from compressor.recipe import read_recipe
 
@@ -38,7 +39,11 @@ TARGETS = ("macs: 90%", "macs: 75%", "macs: 50%")
 def measured(source: str, targets: tuple[str, ...]) -> Iterator[tuple[str, float, list[float]]]:
     """Target, dense / slim, and its interval, of each target that can be met."""
     recipes = {each: read_recipe("l1", [f"prune.target={{{each}}}"]) for each in targets}
-    found = pareto(source, recipes, data=None, trust_pickle=False, emit=lambda _event, _fields: None)
+    try:
+        found = pareto(source, recipes, data=None, trust_pickle=False, emit=lambda _event, _fields: None)
+    except TargetNotReached as error:
+        print(json.dumps({"model": source, "error": str(error)}), flush=True)
+        return
     for point in found["points"]:
         if point["latency"] is not None:
             yield point["asked"], point["latency"]["ratio"], point["latency"]["ratio_interval"]
@@ -53,7 +58,7 @@ def main() -> int:
         for target, ratio, bounds in measured(source, TARGETS):
             again = bounds[1] < 1
             if again:
-                ((_, ratio, bounds),) = measured(source, (target,))
+                _, ratio, bounds = next(measured(source, (target,)))
             row = {"model": source, "target": target, "ratio": round(ratio, 3), "again": again}
             row |= {"ci95": [round(each, 3) for each in bounds], "seconds": round(time.perf_counter() - start, 1)}
             print(json.dumps(row), flush=True)
