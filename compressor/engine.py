@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     pass
 
 
-def begin(model: LoadedModel, around: Surroundings) -> Work:
-    """Find what can be cut, and measure the dense model where there is data."""
+def begin(model: LoadedModel, around: Surroundings, *, trained: bool = True) -> Work:
+    """Find what can be cut, and measure the dense model where there is data; `trained`: whether it should know it."""
     around.emit("stage", {"name": "analyse"})
     start = time.perf_counter()
     structure = analyse(model.module, *example(model), name=model.name)
@@ -71,7 +71,8 @@ def begin(model: LoadedModel, around: Surroundings) -> Work:
     cut = Cut(structure, structure.groups)
     work = Work(model, model.module, original, model.kept, structure, structure.groups, cut=cut)
     work = _measured(_timed(work, "analyse", start), "dense", around)
-    if around.data is not None and around.data.num_classes and work.quality["dense"] < 130 / around.data.num_classes:
+    classes = around.data.num_classes if around.data is not None and trained else None
+    if around.data is not None and classes and work.quality["dense"] < 130 / classes:
         doubt = f"the dense model is near chance ({work.quality['dense']:.2f} %) on {around.data.name}"
         around.emit(
             "warning", {"text": f"{doubt}: check model.input, data.mean and data.std, and the order of classes"}
@@ -156,6 +157,8 @@ def _orthogonalise(step: Orthogonalise, work: Work) -> Work:
 def _reinitialise(step: Reinitialise, work: Work, around: Surroundings) -> Work:
     module = copy.deepcopy(work.model.module)
     reinitialise(module, around.seed)
+    if work.plan is None:
+        around.emit("note", {"text": f"weights were drawn anew by seed {around.seed}; dense is the model as given"})
     ratio = work.structure.cost.of(PrunePlan({})).macs / count(module, *example(work.model)).macs
     return replace(work, model=replace(work.model, module=module), momentum={}, longer=work.longer + step.longer(ratio))
 

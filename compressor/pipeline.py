@@ -63,7 +63,7 @@ def compress(
         state = folder / CHECKPOINTS
         metered = partial(trainer or train, joules=joules)
         around = Surroundings(images, recipe.seed, journal, state, identity, metered, watch, found)
-        start = work = begin(dense, around)
+        start = work = begin(dense, around, trained=recipe.method.trained)
         for step in steps(recipe, round_to, retrain=images is not None):
             work = perform(step, work, around)
         exports = export_both(start, work, recipe, images, folder, journal)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compressor import masks, zeros
-from compressor.core import Data, Emit, MaskWeights, Permute, PrunePlan, RemoveDead, Train
+from compressor.core import Choose, Data, Emit, MaskWeights, Permute, PrunePlan, RemoveDead, Train
 from compressor.deploy.target import Target
 from compressor.engine import begin, perform
 from compressor.errors import TargetNotReached
@@ -112,7 +112,8 @@ def _planned(ready: _Ready, recipe: Recipe) -> Plan:
     work, before = start, len(journal.events)
     for step in steps(recipe, ready.round_to, retrain=False):
         if not isinstance(step, Train | Permute | MaskWeights | RemoveDead):  # order and zeros cost the same
-            work = perform(step, work, ready.around)
+            scored = replace(ready.around, data=ready.images) if isinstance(step, Choose) else ready.around
+            work = perform(step, work, scored)
     if ready.clock is not None and not recipe.selection(ready.round_to).timed:
         tell(ready.clock.pair(start.model.module, work.model.module), journal)
     events, inputs = journal.events[before:], example(start.model)

@@ -76,17 +76,17 @@ class Orthogonalise:
 
 @dataclass(frozen=True, slots=True)
 class Reinitialise:
-    """Random weights again, so that training has to make up for what the dense model was given."""
+    """Random weights again; after removal, retraining may last longer to make up for what the dense model was given."""
 
-    dense_epochs: int  # that the dense model was trained for
-    flops: bool  # what is equal: multiply-adds spent, or epochs
+    dense_epochs: int = 0  # that the dense model was trained for
+    flops: bool = False  # what is equal: multiply-adds spent, or epochs
 
     def longer(self, macs_ratio: float) -> int:
         """Epochs to train beyond the retraining's; `macs_ratio` is dense / slim."""
         return round(self.dense_epochs * (macs_ratio if self.flops else 1.0))
 
     def __str__(self) -> str:
-        return f"Reinitialise(equal {'FLOPs' if self.flops else 'epochs'})"
+        return f"Reinitialise(equal {'FLOPs' if self.flops else 'epochs'})" if self.dense_epochs else "Reinitialise"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ class Method(BaseModel):
 
     name: ClassVar[str]
     needs_data: ClassVar[bool] = False
+    trained: ClassVar[bool] = True  # meant for models that were trained; one that was not is a mistake
     needs_target: ClassVar[bool] = True  # False: without prune.target no channel goes, and that is a recipe as well
     unstructured: ClassVar[bool] = False  # single weights become zero: prune.target.weights is all it can be asked for
 

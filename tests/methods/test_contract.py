@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from compressor.core import Choose, Remove, Scales, Selection, Train
+from compressor.core import ChannelGroup, Choose, Criterion, Remove, Saliency, Scales, Selection, Train
 from compressor.graph.analyse import analyse
 from compressor.graph.choose import choose
 from compressor.graph.cost import count
-from compressor.graph.score import scores
+from compressor.graph.score import scores, scores_of_entries
 from compressor.methods import Method, methods
+from compressor.methods.criteria import lots
+from compressor.training.sensitivity import sensitivities
+from tests.training.toys import toy_data
 
 SELECTION = Selection(ratio=0.5)
 
@@ -38,11 +43,20 @@ def pico() -> nn.Module:
     ).eval()  # fmt: skip
 
 
+def grade(criterion: Criterion, module: nn.Module, groups: Sequence[ChannelGroup]) -> Mapping[str, NDArray[np.float64]]:
+    if isinstance(criterion, Saliency):
+        return scores_of_entries(groups, sensitivities(module, criterion, toy_data(), 0), criterion.signed)
+    torch.manual_seed(0)
+    return scores(module, groups, criterion)
+
+
 def test_steps_choose_before_they_remove(structured: type[Method]) -> None:
     steps = structured().steps(SELECTION)
     kinds = [type(step) for step in steps]
     assert kinds.index(Choose) < kinds.index(Remove)
-    assert Train not in kinds[kinds.index(Remove) :], "retraining is the recipe's"
+    last = len(kinds) - 1 - kinds[::-1].index(Remove)
+    assert Train not in kinds[last:], "retraining is the recipe's"
+    assert [step.last for step in steps if isinstance(step, Remove)] == [False] * (kinds.count(Remove) - 1) + [True]
 
 
 def test_settings_survive_a_round_trip_and_refuse_strangers(method: type[Method]) -> None:
@@ -62,7 +76,7 @@ def test_the_same_model_gives_the_same_plan_and_every_group_keeps_a_channel(stru
     step = [each for each in structured().steps(SELECTION) if isinstance(each, Choose)][-1]
     plans = []
     for _ in range(2):
-        graded = scores(module, structure.groups, step.criterion)
+        graded = grade(step.criterion, module, structure.groups)
         plans.append(choose(structure.groups, graded, step.selection, structure.cost, count(module, inputs))[0])
     assert plans[0].kept.keys() == plans[1].kept.keys() == ({"0"} if isinstance(step.criterion, Scales) else {"0", "3"})
     for name, kept in plans[0].kept.items():
@@ -72,7 +86,17 @@ def test_the_same_model_gives_the_same_plan_and_every_group_keeps_a_channel(stru
 
 def test_scores_follow_a_permutation_of_the_filters(structured: type[Method]) -> None:
     step = [each for each in structured().steps(SELECTION) if isinstance(each, Choose)][-1]
-    rows = torch.randn(6, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows, *slopes = torch.randn(3, 6, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     order = torch.tensor([3, 1, 5, 0, 2, 4])
+    if isinstance(step.criterion, Saliency):
+        whole = step.criterion.value(rows, *slopes)
+        assert torch.equal(whole[order], step.criterion.value(rows[order], *(each[order] for each in slopes)))
+        return
     criterion = step.criterion.value if isinstance(step.criterion, Scales) else step.criterion
+    if criterion is lots:
+        torch.manual_seed(0)
+        drawn = lots(rows)
+        torch.manual_seed(0)
+        assert torch.equal(drawn, lots(rows[order])), "weights have no say in it"
+        return
     assert np.array_equal(criterion(rows)[order].numpy(), criterion(rows[order]).numpy())

@@ -1,0 +1,226 @@
+"""Channels that go before or early in training: rounds, scores and steps by hand, and every short recipe performed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from compressor.core import (
+    Choose,
+    LoadedModel,
+    ModelSpec,
+    PrunePlan,
+    Reinitialise,
+    Remove,
+    Saliency,
+    Selection,
+    Train,
+    one_image,
+)
+from compressor.engine import begin, perform
+from compressor.errors import RecipeError
+from compressor.graph.choose import spared
+from compressor.graph.cost import count
+from compressor.methods import methods
+from compressor.methods.rounds import halving_shares, selections
+from compressor.methods.snap import Snap
+from compressor.planning import plan
+from compressor.recipe import read_recipe
+from compressor.stages import steps
+from compressor.training.sensitivity import sensitivities
+from compressor.work import Surroundings, Work, example
+from tests.training.toys import quiet, toy_data
+
+FAMILY = ("crop-s", "cropit-s", "snap", "snap-it", "random-s", "efficientconvnets", "earlycrop-s")
+AT_ONCE = ("crop-s", "snap", "random-s", "efficientconvnets")
+
+# ---------------------------------------------------------------- rounds
+
+
+@pytest.mark.parametrize(
+    ("limit", "shares"),
+    [
+        (0.95, [0.5, 0.725, 0.8375, 0.89375, 0.921875, 0.9359375, 0.95]),
+        (0.98, [0.5, 0.74, 0.86, 0.92, 0.95, 0.965, 0.98]),
+        (0.4, [0.2, 0.3, 0.35, 0.375, 0.3875, 0.39375, 0.4]),
+    ],
+)
+def test_shares_removed_by_round(limit: float, shares: list[float]) -> None:
+    assert halving_shares(limit) == pytest.approx(shares)
+
+
+def test_of_what_each_round_finds_it_takes_these_shares() -> None:
+    gone = [0.0, *halving_shares(0.66)]
+    found = [(after - before) / (1 - before) for before, after in itertools.pairwise(gone)]
+    assert found == pytest.approx([0.5, 0.16, 0.095238, 0.052632, 0.027778, 0.014286, 0.014493], abs=1e-6)
+
+
+@given(limit=st.floats(0.01, 0.999), halvings=st.integers(1, 8))
+def test_rounds_come_nearer_and_end_at_the_limit(limit: float, halvings: int) -> None:
+    shares = halving_shares(limit, halvings)
+    assert len(shares) == halvings + 2
+    assert all(before < after for before, after in itertools.pairwise(shares))
+    assert shares[-1] == limit
+
+
+def test_every_target_has_its_own_course_and_milliseconds_wait_for_the_end() -> None:
+    last = Selection(nodes=0.05, macs=0.6, latency_ms=8.0, scope="global")
+    found = selections(last)
+    assert [each.nodes for each in found] == pytest.approx([1 - share for share in halving_shares(0.95)])
+    assert [each.macs for each in found] == pytest.approx([1 - share for share in halving_shares(0.4)])
+    assert [each.latency_ms for each in found] == [None] * 6 + [8.0]
+    assert found[-1] is last
+    assert selections(Selection(latency_ms=8.0)) == (Selection(latency_ms=8.0),)
+    assert [each.ratio for each in selections(Selection(ratio=0.66))] == pytest.approx(list(halving_shares(0.66)))
+
+
+# ---------------------------------------------------------------- methods
+
+
+def criterion_of(name: str, **settings: object) -> object:
+    found = methods()[name].model_validate(settings).steps(Selection(nodes=0.5))
+    return next(step.criterion for step in found if isinstance(step, Choose))
+
+
+def test_the_quadratic_drops_its_first_weight_by_every_score() -> None:
+    w, g, h = torch.tensor([1.0, -2.0]), torch.tensor([0.0, -5.0]), torch.tensor([-5.0, -15.0])
+    for name, settings, expected in (
+        ("crop-s", {}, [5.0, 30.0]),
+        ("crop-s", {"score": "gated"}, [5.0, 55.0]),
+        ("snap", {}, [0.0, 10.0]),
+    ):
+        criterion = criterion_of(name, **settings)
+        assert isinstance(criterion, Saliency)
+        assert criterion.value(w, g, h).abs().tolist() == expected
+        assert not criterion.signed, "magnitudes are compared: a loss below zero turns no order round"
+        assert not criterion.training, "statistics of the batch would undo the gates"
+
+
+def test_gates_before_a_norm_count_nothing_while_it_takes_statistics_of_the_batch() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 4),
+    ).eval()  # fmt: skip
+    criterion = Snap().sensitivity()
+    by_mode = [
+        sensitivities(module, replace(criterion, training=mode, batches=1, batch_size=16), toy_data(), 0)["0.weight"]
+        for mode in (True, False)
+    ]
+    training, running = (float(each.flatten(1).sum(dim=1).abs().max()) for each in by_mode)
+    assert training < 0.01 * running
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_random_weights_come_first_and_the_test_set_last(name: str) -> None:
+    method = methods()[name].model_validate({"start": "random"})
+    found = method.steps(Selection(nodes=0.34))
+    assert found[0] == Reinitialise()
+    assert methods()[name]().steps(Selection(nodes=0.34))[0] != Reinitialise()
+    assert not method.trained
+    cuts = sum(isinstance(step, Remove) for step in found)
+    assert cuts == (1 if name in AT_ONCE or name == "earlycrop-s" else 7)
+
+
+def test_the_early_training_is_the_released_one_and_stops_in_the_lazy_regime() -> None:
+    train, choice, _ = methods()["earlycrop-s"]().steps(Selection(nodes=0.34))
+    assert isinstance(train, Train)
+    assert isinstance(choice, Choose)
+    assert (train.epochs, train.batch_size, train.clip) == (100, 256, 10.0)
+    assert (train.optimizer.name, train.optimizer.lr, train.optimizer.weight_decay) == ("adam", 2e-3, 5e-5)
+    assert train.stop is not None
+    assert train.stop.rule.keywords == {"factor": pytest.approx(0.9 - 0.66)}  # type: ignore[attr-defined]
+    assert isinstance(choice.criterion, Saliency)
+    assert (choice.criterion.order, choice.criterion.batch_size, choice.criterion.batches) == (2, 256, 5)
+    iterative = methods()["earlycrop-s"].model_validate({"iterative": True}).steps(Selection(nodes=0.34))
+    assert sum(isinstance(step, Remove) for step in iterative) == 7
+
+
+def test_groups_that_only_a_guard_saves_are_told() -> None:
+    scores = {"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0, 9.0]), "c": np.array([5.0, 8.0])}
+    kept = {"a": np.array([False, True]), "b": np.array([False, False, True])}
+    assert spared(scores, PrunePlan(kept)) == ["a"]
+
+
+# ---------------------------------------------------------------- performed
+
+
+class Small(nn.Module):
+    """Two convolutions that share their channels over a shortcut, one between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 12, 3, bias=False), nn.BatchNorm2d(12)
+        self.inner, self.outer = nn.Conv2d(12, 16, 3, padding=1), nn.Conv2d(16, 12, 1)
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        return self.head((x + self.outer(torch.relu(self.inner(x)))).mean((2, 3)))
+
+
+def small() -> LoadedModel:
+    torch.manual_seed(0)
+    return LoadedModel(Small().eval(), ModelSpec("net", one_image((3, 8, 8)), 4), "it")
+
+
+def performed(name: str, tmp_path: Path, *more: str) -> tuple[Work, list[dict[str, object]]]:
+    own = {"earlycrop-s": ["prune.earlycrop-s.epochs=2", "prune.earlycrop-s.start=random"]}.get(name, [])
+    sizes = [
+        "retrain.batch_size=8",
+        *([] if name in ("random-s", "efficientconvnets") else [f"prune.{name}.batch_size=8"]),
+    ]
+    recipe = read_recipe(name, ["retrain.epochs=1", "retrain.recalibrate=false", *sizes, *own, *more])
+    events: list[dict[str, object]] = []
+
+    def emit(event: str, fields: Mapping[str, object]) -> None:
+        events.append({"event": event, **fields})
+
+    around = Surroundings(toy_data(40), recipe.seed, emit, tmp_path, "")
+    work = begin(small(), around, trained=recipe.method.trained)
+    for step in steps(recipe, 1, retrain=True):
+        work = perform(step, work, around)
+    return work, events
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_recipe_leaves_the_nodes_it_asks_for(name: str, tmp_path: Path) -> None:
+    work, events = performed(name, tmp_path)
+    asked = read_recipe(name).selection(1).nodes
+    assert asked is not None
+    share = count(work.model.module, *example(work.model)).nodes / work.original.nodes
+    assert asked - 0.06 < share <= asked, "one step of the shared channels is two of 40 nodes"
+    assert work.certificate is not None
+    assert work.certificate.ok
+    assert work.certificate.kind == "masked-dense-float64"
+    assert not [event for event in events if event["event"] == "warning"], "weights drawn anew are no mistake"
+    told = [str(event["text"]) for event in events if event["event"] == "note"]
+    assert any("drawn anew by seed 0" in each for each in told)
+    early = ["after early training"] if name == "earlycrop-s" else []
+    assert list(work.quality) == ["dense", *early, "after surgery", "after retraining"]
+
+
+def test_given_weights_are_kept_and_random_ones_follow_the_seed(tmp_path: Path) -> None:
+    def weights(*more: str) -> Tensor:
+        work, _ = performed("random-s", tmp_path, "retrain.epochs=0", *more)
+        return work.model.module.get_parameter("stem.weight").detach()
+
+    given_rows = {tuple(row.flatten().tolist()) for row in small().module.get_parameter("stem.weight")}
+    assert {tuple(row.flatten().tolist()) for row in weights("prune.random-s.start=given")} < given_rows
+    assert torch.equal(weights(), weights())
+    assert not torch.equal(weights(), weights("seed=1"))
+
+
+def test_scores_by_images_need_images(tmp_path: Path) -> None:
+    recipe = read_recipe("crop-s", ["bench.target=none"])
+    with pytest.raises(RecipeError, match="crop scores channels by training images"):
+        plan("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=quiet)
