@@ -89,7 +89,9 @@ def write(
     nothing = zero_entries(work.model.module, *example(work.model))
     report["training"] = costs.training(work.trainings, readings(), why_none())
     report["removed"] = costs.removed(dense_cost, slim_cost, nothing)
-    report["disk"] = costs.disk(_bytes(start), (folder / WEIGHTS).stat().st_size, slim_cost.weights, nothing)
+    report["disk"] = costs.disk(
+        _bytes(start), _bytes(work), (folder / WEIGHTS).stat().st_size, slim_cost.weights, nothing
+    )
     report["int8"] = zeros.int8(work, exports.int8)
     report["batches"] = [bench(each, ("dense.onnx", "model.onnx")) for each in comparisons]
     write_page(report, journal.events, samples(comparisons[0] if comparisons else None), folder / "report.html")

@@ -46,13 +46,13 @@ def removed(dense: Cost, slim: Cost, zeros: int) -> RemovedRecord:
     }
 
 
-def disk(dense_bytes: int, slim_bytes: int, weights: int, zeros: int) -> DiskRecord:
-    """`zeros` of the slim model's `weights` are zero."""
+def disk(dense_bytes: int, slim_bytes: int, file_bytes: int, weights: int, zeros: int) -> DiskRecord:
+    """`zeros` of the slim model's `weights` are zero; `file_bytes`: what its `slim_bytes` take as they were written."""
     packed = slim_bytes - FLOAT * zeros + weights // 8
     return {
         "dense": dense_bytes,
-        "slim": slim_bytes,
-        "sparse": packed if packed < slim_bytes else None,
+        "slim": file_bytes,
+        "sparse": packed if zeros and packed < file_bytes else None,
         "convention": PACKED,
     }
 

@@ -60,8 +60,6 @@ def _training(report: Report, console: Console) -> None:
         took.add_row(*row)
     console.print(took)
     console.print()
-    said = [words_costs.cheaper(training), words_costs.how(training), *words_costs.unmeasured(training)]
-    facts(console, (("" if place else "Training", each) for place, each in enumerate(filter(None, said))))
 
 
 def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
@@ -69,6 +67,10 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
     yield "Latency", Text(words.plain(bench["verdict"]), STRONG)
     if bench["runtime"] is not None:
         yield "", words.conditions(bench)
+    training = report.get("training")
+    if training is not None:
+        said = [words_costs.cheaper(training), words_costs.how(training), *words_costs.unmeasured(training)]
+        yield from (("" if place else "Training", each) for place, each in enumerate(filter(None, said)))
     gone, files = report.get("removed"), report.get("disk")
     if gone is not None:
         yield "Removed", words_costs.removed(gone)

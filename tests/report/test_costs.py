@@ -91,12 +91,13 @@ def test_sparsities_are_shares_of_the_dense_model() -> None:
 
 
 def test_a_file_without_zeros_needs_a_bit_for_each_entry() -> None:
-    found = disk(4400, 4200, weights=1000, zeros=900)  # 100 floats, and 200 bytes of something else
-    assert found["sparse"] == 4200 - 3600 + 125
-    assert disk(4400, 4200, weights=1000, zeros=0)["sparse"] is None
-    assert disk(4400, 4200, weights=1000, zeros=31)["sparse"] is None  # 124 bytes won, 125 lost
+    found = disk(4400, 4200, 4300, weights=1000, zeros=900)  # 100 floats, and 200 bytes of something else
+    assert (found["dense"], found["slim"], found["sparse"]) == (4400, 4300, 4200 - 3600 + 125)
     assert "an estimate" in words_costs.disk(found)
-    assert words_costs.disk(disk(4400, 2200, 500, 0)) == "weights 4.40 kB -> 2.20 kB"
+    assert disk(4400, 4200, 4250, weights=1000, zeros=0)["sparse"] is None
+    assert disk(4400, 4200, 4200, weights=1000, zeros=31)["sparse"] is None  # 124 bytes won, 125 lost
+    assert disk(4400, 4200, 600, weights=1000, zeros=900)["sparse"] is None  # the file is packed, and better
+    assert words_costs.disk(disk(4400, 2200, 2200, 500, 0)) == "weights 4.40 kB -> 2.20 kB"
 
 
 def test_terminal_and_page_tell_it(trained, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +105,7 @@ def test_terminal_and_page_tell_it(trained, capsys: pytest.CaptureFixture[str]) 
         **trained.report,
         "training": reported(DENSE, replace(SLIM, energy_j=None)),
         "removed": removed(Cost(0, 0, weights=1000, nodes=80), Cost(0, 0, weights=400, nodes=60), 350),
-        "disk": disk(4400, 4200, 1000, 900),
+        "disk": disk(4400, 4200, 4300, 1000, 900),
     }
     show_report(report, Console(width=200))
     page = render_page(report, trained.events, trained.samples)
