@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressor.core import Choose, PrunePlan, Saliency, Selection
+from compressor.core import Choose, Gates, PrunePlan, Saliency, Selection
 from compressor.errors import ModelError, RecipeError, TargetNotReached, VerificationFailed
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import TOLERANCE, certify, change
@@ -17,9 +17,10 @@ from compressor.graph.choose import choose, planned, spared
 from compressor.graph.cost import count
 from compressor.graph.footprint import footprint_limits
 from compressor.graph.layer_rules import frozen_by, naming_layers
-from compressor.graph.score import scores, scores_of_entries
+from compressor.graph.score import scores, scores_of_entries, scores_of_gates
 from compressor.graph.shrink import channels_gone, kept_after, kept_since, plan_of, shrink, sliced
 from compressor.search import widths_for_latency
+from compressor.training.gates import gate_sensitivities
 from compressor.training.sensitivity import sensitivities
 from compressor.work import Cut, Surroundings, Work, example
 
@@ -89,13 +90,17 @@ def _chosen(step: Choose, work: Work, around: Surroundings) -> Work:
 def _graded(step: Choose, work: Work, cut: Cut, around: Surroundings, number: int) -> Mapping[str, FloatArray]:
     """A score for every channel. Every choice looks at other batches."""
     module, criterion = work.model.module, step.criterion
-    if not isinstance(criterion, Saliency):
+    if not isinstance(criterion, Gates | Saliency):
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(around.seed)  # for criteria that draw lots
             return scores(module, cut.groups, criterion)
     if around.data is None:
         found = f"none, and {criterion.name} scores channels by training images"
         raise RecipeError("recipe", "data", found, "give --data PATH, or a data block")
+    if isinstance(criterion, Gates):
+        return scores_of_gates(
+            cut.groups, gate_sensitivities(module, criterion, around.data, around.seed, epoch=number)
+        )
     entries = sensitivities(module, criterion, around.data, around.seed, epoch=number)
     return scores_of_entries(cut.groups, entries, criterion.signed)
 

@@ -54,6 +54,7 @@ from compressor.training.evaluate import BATCH_SIZE, measure
 from compressor.training.gauges import IMAGES, isometry
 from compressor.training.initialise import orthogonalise, reinitialise
 from compressor.training.loop import Trained
+from compressor.training.partly import ScalesOnly
 from compressor.training.penalise import Penalised
 from compressor.training.recalibrate import recalibrate
 from compressor.work import Cut, Surroundings, Work, example
@@ -112,7 +113,7 @@ def perform(step: Step, work: Work, around: Surroundings) -> Work:
         case Recalibrate():
             done, stage = _recalibrate(step, work, around), "after recalibration"
         case Train():
-            done, stage = _train(step, work, around), f"after {step.stage}"
+            done, stage = _train(step, work, around), f"after {step.stage}" if step.measured else None
     done = _timed(replace(done, log=(*done.log, str(step))), str(step), start)
     return _measured(done, stage, around) if stage else done
 
@@ -175,6 +176,8 @@ def _train(step: Train, work: Work, around: Surroundings) -> Work:
     constraints: list[Bind] = []
     if step.penalty:
         constraints.append(partial(Penalised, penalty=step.penalty, leaving=_leaving(work)))
+    if step.only == "scales":
+        constraints.append(ScalesOnly)
     if work.masks and not work.regrow:
         constraints.append(partial(held, masks=work.masks))
     if step.stage == RETRAINING and (hint := stable_rate(module, around.data, step, around.seed)):

@@ -52,6 +52,11 @@ def onecycle(epochs: float, rise: float = 0.3, start: float = 0.04, end: float =
     return factor
 
 
+def triangle(epochs: float, start: float) -> Schedule:
+    """A line from `start` up to 1 at half of the epochs, and one back down (arXiv:1506.01186)."""
+    return lambda done: start + (1 - start) * max(1 - abs(2 * done / epochs - 1), 0.0)
+
+
 def polynomial(epochs: float, power: float = 1.0, end: float = 0.0) -> Schedule:
     """`f(t) = end + (1 - end) (1 - t / epochs) ** power`, then `end` (arXiv:1606.00915 with a power of 0.9)."""
     return lambda done: end + (1 - end) * max(1 - done / epochs, 0.0) ** power

@@ -38,6 +38,7 @@ SHORT = {  # recipe -> overrides that make it shorter still
     "kernorth-l1": ("kernorth-l1.epochs=1",),
     "orthconv-l1": ("orthconv-l1.epochs=1",),
     "earlybird": ("earlybird.epochs=2", "earlybird.counted=false"),
+    "gatedecorators": ("gatedecorators.ticks=2", "gatedecorators.every=2", "gatedecorators.tock_epochs=1"),
 }
 LATELY = "after regularisation"
 
@@ -95,7 +96,9 @@ def test_a_short_recipe_runs(name: str, digits: ImageData, tmp_path: Path) -> No
     found = trainability(events)
     assert found is not None
     assert found["epochs"] >= 1
-    assert any(each in step for step in work.log for each in ("tpp", "greg", "lasso", "Orth", "Reinit", "early bird"))
+    assert any(
+        each in step for step in work.log for each in ("tpp", "greg", "lasso", "Orth", "Reinit", "early bird", "gates")
+    )
     assert not any(event["event"] == "warning" for event in events)
     if name == "scratch":
         assert any(step.startswith("Train(3 epochs") for step in work.log)  # 1 + 1 * 2.04

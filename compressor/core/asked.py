@@ -54,11 +54,14 @@ class Selection:
     round_to: int = 1
     or_finer: bool = False  # where that is too coarse for the target, halve it as often as it takes
     rules: tuple[LayerRule, ...] = ()
+    floor: float = 0.0  # share of the channels it had at first that every group keeps; one at the least
 
     @property
     def asks(self) -> bool:
         """Whether channels are to go at all: anything but how is said."""
-        return self != Selection(scope=self.scope, round_to=self.round_to, or_finer=self.or_finer, rules=self.rules)
+        return self != Selection(
+            scope=self.scope, round_to=self.round_to, or_finer=self.or_finer, rules=self.rules, floor=self.floor
+        )
 
     @property
     def timed(self) -> bool:
@@ -108,6 +111,21 @@ class Scales:
 
 
 @dataclass(frozen=True, slots=True)
+class Gates:
+    """A criterion of gates behind normalisations, that training batches tell.
+
+    A gate multiplies the whole of what a normalisation gives, its scale s and its shift t alike. With u and v the
+    gradients of a batch's loss to them, `value(s, u, t, v)` says what each gate matters for on that batch (N,), not
+    negative; a channel has the sum over batches and over all gates that it passes. The network is as while training.
+    """
+
+    name: str
+    value: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    batches: int | None = None  # None = all of an epoch
+    batch_size: int = 128
+
+
+@dataclass(frozen=True, slots=True)
 class Saliency:
     """A criterion that training batches tell: what every weight matters for, by its gradients.
 
@@ -128,7 +146,7 @@ class Saliency:
     temperature: float = 1.0  # what answers are divided by
 
 
-Criterion = Filters | Scales | Saliency
+Criterion = Filters | Scales | Gates | Saliency
 
 Entries = Callable[["Tensor"], "Tensor"]
 """weight of a layer, any shape -> score of each of its entries, the lowest goes first"""

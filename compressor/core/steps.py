@@ -9,6 +9,7 @@ from compressor.core.asked import (
     Criterion,
     Distill,
     Flow,
+    Gates,
     LayerRule,
     Optimizer,
     Precision,
@@ -30,7 +31,9 @@ def named(criterion: Criterion | Weighing) -> str:
     """What a criterion is called in words."""
     if isinstance(criterion, Scales):
         return f"{named(criterion.value)} of scales"
-    return criterion.name if isinstance(criterion, Saliency | Flow) else getattr(criterion, "__name__", "criterion")
+    if isinstance(criterion, Gates | Saliency | Flow):
+        return criterion.name
+    return getattr(criterion, "__name__", "criterion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ class Train:
     epochs: int = 0
     iterations: int | None = None  # instead of epochs
     stop: Stop | None = None  # a rule that may end it before
+    only: Literal["all", "scales"] = "all"  # what is trained; scales = scales and shifts of normalisations
+    measured: bool = True  # whether the test set is read after it
     first: int = 0  # epochs of its course that are over: whose batches come next
     counted: bool = False  # whether its epochs are taken off the retraining's
     stage: str = RETRAINING  # what it is for
@@ -130,7 +135,8 @@ class Train:
     def __str__(self) -> str:
         length = f"{self.epochs} epochs" if self.iterations is None else f"{self.iterations} iterations"
         more = {"distilled": self.distill, "mixup": self.mixup, "cutmix": self.cutmix, "EMA": self.ema}
-        names = [*(name for name, on in more.items() if on), *((self.penalty.name,) if self.penalty else ())]
+        only = ["scales only"] if self.only == "scales" else []
+        names = [*only, *(name for name, on in more.items() if on), *((self.penalty.name,) if self.penalty else ())]
         if self.stop is not None:
             return f"Train({', '.join([f'until {self.stop.name}, {length} at most', self.optimizer.name, *names])})"
         return f"Train({', '.join([length, self.optimizer.name, *names])})"

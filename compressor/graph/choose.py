@@ -57,11 +57,14 @@ def choose(
     groups = _scored(frozen_by(groups, selection.rules), scores)
     asked = [None if group.frozen else ratio_of(group, selection.rules) for group in groups]
     gone_G = np.array([gone.get(group.name, 0) for group in groups], dtype=np.int64)
-    start_G = _shares(groups, asked, gone_G)
+    least_G = _least(groups, gone_G, selection.floor)
+    start_G = _shares(groups, asked, gone_G, least_G)
     free = [index for index, group in enumerate(groups) if group.frozen is None and asked[index] is None]
-    order = _order(groups, free, scores, selection.scope)
+    order = _order(groups, free, scores, selection.scope, least_G)
     narrow = [lost for name, lost in gone.items() if name not in {group.name for group in groups}]
-    by_ratio = None if selection.ratio is None else _by_ratio(groups, free, start_G, order, selection, gone_G, narrow)
+    by_ratio = None
+    if selection.ratio is not None:
+        by_ratio = _by_ratio(groups, free, start_G, order, selection, gone_G, least_G, narrow)
     removed_G, round_to = np.zeros_like(start_G), selection.round_to
     bounds = [*_limits(selection, cost, original), *limits]
     fits = _fitting(bounds)
@@ -106,6 +109,7 @@ def _by_ratio(
     order: IntArray,
     selection: Selection,
     gone_G: IntArray,
+    least_G: IntArray,
     narrow: Sequence[int],
 ) -> IntArray:
     """Channels that go for a ratio: of each free group, or of all of them together and those that are `narrow` now."""
@@ -115,24 +119,37 @@ def _by_ratio(
         whole = sum(groups[index].size for index in free) + len(narrow) + before
         return _after(start_G, order[: max(0, math.ceil(selection.ratio * whole) - before)])
     asked = [selection.ratio if index in free else None for index in range(len(groups))]
-    return np.where(np.isin(np.arange(len(groups)), free), _shares(groups, asked, gone_G), start_G)
+    return np.where(np.isin(np.arange(len(groups)), free), _shares(groups, asked, gone_G, least_G), start_G)
 
 
-def _shares(groups: Sequence[ChannelGroup], ratios: Sequence[float | None], gone_G: IntArray) -> IntArray:
+def _least(groups: Sequence[ChannelGroup], gone_G: IntArray, floor: float) -> IntArray:
+    """Channels that groups keep whatever they are worth: floor(share * C) of those they had at first, at least one."""
+    sizes_G = np.array([group.size for group in groups], dtype=np.int64)
+    return np.minimum(sizes_G, np.maximum(1, ((sizes_G + gone_G) * floor + 1e-9).astype(np.int64)))
+
+
+def _shares(
+    groups: Sequence[ChannelGroup], ratios: Sequence[float | None], gone_G: IntArray, least_G: IntArray
+) -> IntArray:
     """ceil(ratio * C) of the channels a group had at first, the float product taken literally, and never all."""
 
-    def share(group: ChannelGroup, ratio: float | None, gone: int) -> int:
+    def share(group: ChannelGroup, ratio: float | None, gone: int, least: int) -> int:
         if ratio is None:
             return 0
-        return min(max(0, math.ceil(ratio * (group.size + gone)) - gone), group.size - 1)
+        return min(max(0, math.ceil(ratio * (group.size + gone)) - gone), group.size - least)
 
-    return np.array([share(*each) for each in zip(groups, ratios, gone_G.tolist(), strict=True)], dtype=np.int64)
+    each_G = zip(groups, ratios, gone_G.tolist(), least_G.tolist(), strict=True)
+    return np.array([share(*each) for each in each_G], dtype=np.int64)
 
 
 def _order(
-    groups: Sequence[ChannelGroup], free: Sequence[int], scores: Mapping[str, FloatArray], scope: Scope
+    groups: Sequence[ChannelGroup],
+    free: Sequence[int],
+    scores: Mapping[str, FloatArray],
+    scope: Scope,
+    least_G: IntArray,
 ) -> IntArray:
-    """The group each next channel is taken from; the best channel of every group is never taken."""
+    """The group each next channel is taken from; the best `least` channels of every group are never taken."""
     pools: dict[object, list[tuple[float, int, int]]] = defaultdict(list)  # channels that are compared with each other
     for index in free:
         pool = {"local": index, "global": None, "isomorphic": _make(groups[index])}[scope]
@@ -142,7 +159,7 @@ def _order(
         ((place + 1) / len(pool), index, rank)
         for pool in pools.values()
         for place, (_, index, rank) in enumerate(sorted(pool))
-        if rank < groups[index].size - 1
+        if rank < groups[index].size - least_G[index]
     ]
     return np.array([index for _, index, _ in sorted(keyed)], dtype=np.int64)
 

@@ -38,6 +38,20 @@ def scores(module: nn.Module, groups: Sequence[ChannelGroup], criterion: Filters
     return result
 
 
+def scores_of_gates(groups: Sequence[ChannelGroup], gates: Mapping[str, Tensor]) -> Mapping[str, FloatArray]:
+    """Group name -> score (C,): what all gates that a channel passes matter for together. `gates`: scale -> (N,).
+
+    Groups whose channels pass none are absent.
+    """
+    result: dict[str, FloatArray] = {}
+    for group in (each for each in groups if each.frozen is None):
+        passed = [slot for slot in group.slots if slot.tensor in gates]
+        per_slot = [gates[slot.tensor].double().numpy()[slot.positions].sum(axis=1) for slot in passed]
+        if per_slot:
+            result[group.name] = np.sum(per_slot, axis=0)
+    return result
+
+
 def scores_of_entries(
     groups: Sequence[ChannelGroup], entries: Mapping[str, Tensor], signed: bool
 ) -> Mapping[str, FloatArray]:

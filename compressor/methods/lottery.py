@@ -18,12 +18,13 @@ from pydantic import Field
 
 from compressor.core import Remember, Retrain, Rewind, Selection, Step
 from compressor.methods.base import Method
+from compressor.methods.beginning import Beginning
 from compressor.methods.regularising import Count
 from compressor.methods.unstructured import Unstructured, exponential
 from compressor.methods.weighings import magnitude
 
 
-class Tickets(Unstructured):
+class Tickets(Beginning, Unstructured):
     """All weights are compared with each other, by size."""
 
     needs_data: ClassVar[bool] = True
@@ -35,7 +36,7 @@ class Tickets(Unstructured):
         epoch `first`. What it is asked for in the end follows."""
         assert selection.weights is not None, "recipes ask for prune.target.weights"
         shares = exponential(selection.weights, self.rounds)
-        steps = before
+        steps = (*self.begin(), *before)
         for number, share in enumerate(shares, start=1):
             back = (Rewind(),) if rewind else ()
             last = number == len(shares)

@@ -20,6 +20,15 @@ def gradient_flow(w: Tensor, g: Tensor, h: Tensor) -> Tensor:
     return w * h
 
 
+def gate(scale: Tensor, by_scale: Tensor, shift: Tensor, by_shift: Tensor) -> Tensor:
+    """`|s dL/ds + t dL/dt|`: to first order what shutting a gate costs that multiplies scale s and shift t.
+
+    You, Yan, Ye, Ma and Wang, Gate Decorator: Global Filter Pruning Method for Accelerating Deep Convolutional Neural
+    Networks, NeurIPS 2019, arXiv:1909.08174, whose gate g takes the scale's place, the shift being t / g: `|g dL/dg|`.
+    """
+    return (scale * by_scale + shift * by_shift).abs()
+
+
 def gated_flow(w: Tensor, g: Tensor, h: Tensor) -> Tensor:
     """`w h + g g`: what the released code of the same paper computes, a gate's derivative of <G, dL/dW> at 1."""
     return w * h + g * g

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor.core import ChannelGroup, Choose, Criterion, Remove, Saliency, Scales, Selection, Train
+from compressor.core import ChannelGroup, Choose, Criterion, Gates, Remove, Saliency, Scales, Selection, Train
 from compressor.graph.analyse import analyse
 from compressor.graph.choose import choose
 from compressor.graph.cost import count
-from compressor.graph.score import scores, scores_of_entries
+from compressor.graph.score import scores, scores_of_entries, scores_of_gates
 from compressor.methods import Method, methods
 from compressor.methods.criteria import lots
+from compressor.training.gates import gate_sensitivities
 from compressor.training.sensitivity import sensitivities
 from tests.training.toys import toy_data
 
@@ -46,6 +48,8 @@ def pico() -> nn.Module:
 def grade(criterion: Criterion, module: nn.Module, groups: Sequence[ChannelGroup]) -> Mapping[str, NDArray[np.float64]]:
     if isinstance(criterion, Saliency):
         return scores_of_entries(groups, sensitivities(module, criterion, toy_data(), 0), criterion.signed)
+    if isinstance(criterion, Gates):
+        return scores_of_gates(groups, gate_sensitivities(module, replace(criterion, batch_size=8), toy_data(), 0))
     torch.manual_seed(0)
     return scores(module, groups, criterion)
 
@@ -74,11 +78,11 @@ def test_the_same_model_gives_the_same_plan_and_every_group_keeps_a_channel(stru
     module, inputs = pico(), torch.randn(1, 3, 8, 8)
     structure = analyse(module, inputs, name="pico")
     step = [each for each in structured().steps(SELECTION) if isinstance(each, Choose)][-1]
-    plans = []
+    plans, of_norms = [], isinstance(step.criterion, Scales | Gates)
     for _ in range(2):
         graded = grade(step.criterion, module, structure.groups)
         plans.append(choose(structure.groups, graded, step.selection, structure.cost, count(module, inputs))[0])
-    assert plans[0].kept.keys() == plans[1].kept.keys() == ({"0"} if isinstance(step.criterion, Scales) else {"0", "3"})
+    assert plans[0].kept.keys() == plans[1].kept.keys() == ({"0"} if of_norms else {"0", "3"})
     for name, kept in plans[0].kept.items():
         assert (kept == plans[1].kept[name]).all()
         assert kept.any()
@@ -91,6 +95,11 @@ def test_scores_follow_a_permutation_of_the_filters(structured: type[Method]) ->
     if isinstance(step.criterion, Saliency):
         whole = step.criterion.value(rows, *slopes)
         assert torch.equal(whole[order], step.criterion.value(rows[order], *(each[order] for each in slopes)))
+        return
+    if isinstance(step.criterion, Gates):
+        of_gates = (*rows.T[:2], *slopes[0].T[:2])
+        shuffled = step.criterion.value(*(each[order] for each in of_gates))
+        assert torch.equal(step.criterion.value(*of_gates)[order], shuffled)
         return
     criterion = step.criterion.value if isinstance(step.criterion, Scales) else step.criterion
     if criterion is lots:

@@ -93,7 +93,11 @@ def net() -> LoadedModel:
 
 
 def run(name: str, around: Surroundings, after: Callable[[Step, Work], None] = lambda step, work: None) -> Work:
-    own = [f"prune.{name}.rounds=2", *([f"prune.{name}.rewind_to=1"] if name != "lth" else [])]
+    own = [
+        f"prune.{name}.start=given",
+        f"prune.{name}.rounds=2",
+        *([f"prune.{name}.rewind_to=1"] if name != "lth" else []),
+    ]
     schedule = "retrain.schedule={name: step, size: 1, gamma: 0.5}"
     recipe = read_recipe(name, ["retrain.epochs=3", "retrain.batch_size=32", schedule, *own])
     work = begin(net(), around)

@@ -1,0 +1,131 @@
+"""Gate Decorators: what gates matter for, what ticks train, what stays, and the order of it all."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressor.core import ChannelGroup, Choose, Gates, PrunePlan, Remove, Selection, Slot, Train
+from compressor.graph.analyse import analyse
+from compressor.graph.choose import choose
+from compressor.graph.score import scores_of_gates
+from compressor.methods.gatedecorators import GateDecorators, shrinking
+from compressor.methods.saliencies import gate
+from compressor.schedules import triangle
+from compressor.training.gates import gate_sensitivities
+from compressor.training.loop import train
+from compressor.training.partly import ScalesOnly
+from tests.training.toys import STEP, quiet, toy_data, toy_net
+
+
+def test_a_gate_matters_by_its_gradient_and_not_by_its_size() -> None:
+    """g = (.5, -.2), dL/dg = (.1, 1): scores (.05, .2); channel 0 goes although |g| is larger."""
+    scale, by_scale, nothing = torch.tensor([0.5, -0.2]), torch.tensor([0.1, 1.0]), torch.zeros(2)
+    assert gate(scale, by_scale, nothing, nothing).tolist() == pytest.approx([0.05, 0.2])
+
+
+def test_gates_of_shared_channels_count_together() -> None:
+    places = np.array([[0], [1]])
+    slots = tuple(Slot(f"{name}.weight", 0, places, "affine") for name in ("a", "b"))
+    found = scores_of_gates([ChannelGroup("conv", 2, slots)], {"a.weight": torch.tensor([1.0, 2.0]),
+                                                               "b.weight": torch.tensor([5.0, 1.0])})  # fmt: skip
+    assert found["conv"].tolist() == [6.0, 3.0]
+    assert scores_of_gates([ChannelGroup("conv", 2, slots)], {}) == {}
+
+
+class Gated(nn.Module):
+    """The toy network with a gate behind its normalisation."""
+
+    def __init__(self, net: nn.Sequential) -> None:
+        super().__init__()
+        self.net, self.gate = net, nn.Parameter(torch.ones(6))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net[2:](self.net[:2](images) * self.gate[:, None, None])
+
+
+def test_scores_are_derivatives_to_gates_summed_batch_by_batch() -> None:
+    net, data = toy_net(0), toy_data()
+    with torch.no_grad():
+        net[1].weight.uniform_(-1, 1)
+        net[1].bias.uniform_(-1, 1)
+    before = copy.deepcopy(net.state_dict())
+    found = gate_sensitivities(net, Gates("gates", gate, 3, 8), data, 0, epoch=1)
+    gated, expected = Gated(copy.deepcopy(net)).train(), torch.zeros(6)
+    for number, (images, labels) in enumerate(data.train_batches(8, epoch=1, seed=0)):
+        if number < 3:
+            loss = nn.functional.cross_entropy(gated(images), labels)
+            expected += torch.autograd.grad(loss, gated.gate)[0].abs()
+    assert found.keys() == {"1.weight"}
+    torch.testing.assert_close(found["1.weight"], expected)
+    assert all(torch.equal(each, before[name]) for name, each in net.state_dict().items()), "the module stays as it was"
+
+
+def test_a_tick_trains_scales_and_shifts_only() -> None:
+    net = toy_net()
+    before = copy.deepcopy(net.state_dict())
+    train(net, toy_data(), STEP, seed=0, emit=quiet, constraints=[ScalesOnly])
+    changed = {name for name, each in net.state_dict().items() if not torch.equal(each, before[name])}
+    assert {"1.weight", "1.bias"} <= changed
+    assert not changed & {"0.weight", "5.weight", "5.bias"}
+    train(net, toy_data(), STEP, seed=0, emit=quiet)
+    assert not torch.equal(net[0].weight, before["0.weight"]), "a later training has all of them again"
+
+
+def test_every_group_keeps_its_floor_of_what_it_had_at_first() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 20, 3), nn.BatchNorm2d(20), nn.ReLU(), nn.Conv2d(20, 30, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(30, 2),
+    ).eval()  # fmt: skip
+    structure = analyse(module, torch.randn(1, 3, 8, 8), name="net")
+    graded = {"0": np.arange(20.0), "3": 100 + np.arange(30.0)}
+    whole = structure.cost.of(PrunePlan({}))
+
+    def kept(selection: Selection, gone: dict[str, int]) -> dict[str, int]:
+        plan, _ = choose(structure.groups, graded, selection, structure.cost, whole, gone=gone)
+        return {name: int(each.sum()) for name, each in plan.kept.items()}
+
+    half = Selection(ratio=0.5, scope="global", floor=0.25)
+    assert kept(half, {}) == {"0": 5, "3": 20}
+    assert kept(replace(half, floor=0.0), {})["0"] == 1
+    assert kept(replace(half, ratio=0.6), {"0": 20}) == {"0": 10, "3": 18}, "a quarter of 40 that it had"
+    assert kept(Selection(ratio=0.99, floor=0.1), {}) == {"0": 2, "3": 3}
+    assert not Selection(floor=0.1).asks
+
+
+def test_ticks_and_tocks() -> None:
+    settings = GateDecorators(ticks=5, every=2)
+    steps = settings.steps(Selection(nodes=0.5, scope="global"))
+    kinds = [each.stage if isinstance(each, Train) else type(each).__name__ for each in steps]
+    tick = ["tick", "Choose", "Remove"]
+    assert kinds == ["tock", *tick, *tick, "tock", *tick, *tick, "tock", *tick]
+    tock, first = (next(each for each in steps if isinstance(each, Train) and each.stage == stage)
+                   for stage in ("tock", "tick"))  # fmt: skip
+    assert [tock.optimizer.lr * tock.schedule(done) for done in (0, 2.5, 5, 10)] == pytest.approx(
+        [0.001, 0.0055, 0.01, 0.001]
+    )
+    assert (tock.epochs, tock.only, tock.measured) == (10, "all", False)
+    assert tock.penalty is not None
+    assert tock.penalty.terms[0].strength(3, 10) == 1e-3
+    assert (first.epochs, first.only, first.penalty) == (1, "scales", None)
+    assert first.optimizer.lr * first.schedule(0.5) == pytest.approx(0.001)
+    choices = [each.selection for each in steps if isinstance(each, Choose)]
+    assert [each.nodes for each in choices] == pytest.approx([0.5 ** (number / 5) for number in range(1, 6)])
+    assert all(each.floor == 0.1 for each in choices)
+    assert [each.last for each in steps if isinstance(each, Remove)] == [False] * 4 + [True]
+
+
+def test_the_same_share_of_what_is_left_goes_each_time() -> None:
+    rounds = shrinking(Selection(ratio=0.36, latency_ms=3.0), 2)
+    assert [each.ratio for each in rounds] == pytest.approx([0.2, 0.36])
+    assert [each.latency_ms for each in rounds] == [None, 3.0]
+    assert shrinking(Selection(latency_ms=3.0), 4) == (Selection(latency_ms=3.0),)
+
+
+def test_a_triangle_of_learning_rates() -> None:
+    assert [triangle(4, 0.1)(done) for done in (0, 1, 2, 3, 4, 5)] == pytest.approx([0.1, 0.55, 1, 0.55, 0.1, 0.1])
