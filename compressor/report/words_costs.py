@@ -71,7 +71,7 @@ def how(report: TrainingReport) -> str:
     memory = (
         "is that of the GPU"
         if report["trainings"][-1]["device"] == "cuda"
-        else "is what the process grew by, and weights"
+        else "is what the process grew by, to some MB, and weights"
     )
     by = f"; energy by {' and '.join(report['meters'])}, of all that runs there" if report["meters"] else ""
     sizes = " or ".join(map(str, images))
