@@ -133,6 +133,9 @@ def _entries(
         if around.data is None:
             words = f"none, and {criterion.name} scores weights by training images"
             raise RecipeError("recipe", "data", words, "give --data PATH, or a data block")
+        if criterion.loss == "logit" and not around.data.num_classes:
+            words = f"{around.data.name} has no classes, and {criterion.name} scores by the right one's answer"
+            raise RecipeError("recipe", "data.task", words, "set loss: task in the method's settings")
         fixed, weights = (masks, {}) if step.nested else ({}, dense)
         found = sensitivities(module, criterion, around.data, around.seed, epoch=number, masks=fixed, weights=weights)
         found = found if criterion.signed else {name: each.abs() for name, each in found.items()}

@@ -18,13 +18,12 @@ from pydantic import Field
 
 from compressor.core import Remember, Retrain, Rewind, Selection, Step
 from compressor.methods.base import Method
-from compressor.methods.beginning import Beginning
 from compressor.methods.regularising import Count
 from compressor.methods.unstructured import Unstructured, exponential
 from compressor.methods.weighings import magnitude
 
 
-class Tickets(Beginning, Unstructured):
+class Tickets(Unstructured):
     """All weights are compared with each other, by size."""
 
     needs_data: ClassVar[bool] = True

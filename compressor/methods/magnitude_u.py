@@ -16,6 +16,7 @@ from compressor.methods.weighings import magnitude
 
 class MagnitudeU(Unstructured, Method):
     name: ClassVar[str] = "magnitude-u"
+    trained: ClassVar[bool] = True
 
     def steps(self, selection: Selection) -> tuple[Step, ...]:
-        return (self.mask(magnitude, selection),)
+        return *self.begin(), self.mask(magnitude, selection)

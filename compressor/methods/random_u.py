@@ -18,4 +18,4 @@ class RandomU(Unstructured, Method):
     name: ClassVar[str] = "random-u"
 
     def steps(self, selection: Selection) -> tuple[Step, ...]:
-        return (self.mask(lots, selection),)
+        return *self.begin(), self.mask(lots, selection)

@@ -1,4 +1,4 @@
-"""SNIP: weights whose removal would change the loss least are masked, at once and mostly before any training.
+"""SNIP: weights whose removal would change the loss least are masked, all at once and mostly before any training.
 
 Lee, Ajanthan and Torr, SNIP: Single-shot Network Pruning based on Connection Sensitivity, ICLR 2019, arXiv:1810.02340:
 `|w dL/dw|`, the sensitivity of the loss to a gate on each weight, compared over the whole network.
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from compressor.core import Saliency, Selection, Step
+from compressor.core import Selection, Step
 from compressor.methods.base import Method
-from compressor.methods.saliencies import connection
-from compressor.methods.unstructured import Unstructured, Weighed
+from compressor.methods.unstructured import Sensitive, Unstructured
 
 
-class Snip(Weighed, Unstructured, Method):
+class Snip(Sensitive, Unstructured, Method):
     name: ClassVar[str] = "snip"
 
     def steps(self, selection: Selection) -> tuple[Step, ...]:
-        saliency = Saliency(self.name, connection, batches=self.batches, batch_size=self.batch_size)
-        return (self.mask(saliency, selection),)
+        return *self.begin(), self.mask(self.sensitivity(self.name), selection)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from compressor.core import MaskWeights, RemoveDead, Selection, Step, Weighing
+from compressor.core import MaskWeights, RemoveDead, Saliency, Selection, Step, Weighing
+from compressor.methods.beginning import Beginning, ByGradients
 from compressor.methods.regularising import Count, Truth
+from compressor.methods.rounds import halving_shares
+from compressor.methods.saliencies import connection
 
 
-class Unstructured(BaseModel):
+class Unstructured(Beginning):
     """Masks are fixed while the recipe retrains; what channels they leave dead go after it."""
 
-    needs_target: ClassVar[bool] = True
     unstructured: ClassVar[bool] = True
 
     guard: Truth = Field(default=True, description="every layer keeps at least its best weight")
@@ -22,27 +24,65 @@ class Unstructured(BaseModel):
         self, criterion: Weighing, selection: Selection, keep: tuple[float, ...] = (), *, nested: bool = True
     ) -> MaskWeights:
         """The step that leaves what the recipe asks for, after the rounds of `keep` where it takes several."""
-        assert selection.weights is not None, "recipes ask for prune.target.weights"
-        return MaskWeights(criterion, keep or (selection.weights,), nested, self.guard, selection.rules)
+        return MaskWeights(criterion, keep or (asked(selection),), nested, self.guard, selection.rules)
 
     def finish(self) -> tuple[Step, ...]:
         return (RemoveDead(),)
 
 
-class Weighed(BaseModel):
-    """Training images that gradients are taken of."""
+class Sensitive(ByGradients):
+    """Weights compared by what the loss would change without them."""
 
-    needs_data: ClassVar[bool] = True
+    loss: Literal["task", "logit"] = Field(
+        default="task",
+        description="gradients are of: task = the loss that is trained on; logit = minus the mean answer for the right "
+        "class, as released with FORCE",
+    )
+    norms: Literal["running", "batch"] = Field(
+        default="running", description="statistics of BatchNorm: running = its estimates; batch = as while training"
+    )
 
-    batches: Count = Field(default=5, description="of training images that gradients are taken of")
-    batch_size: Count = Field(default=128, description="of these batches")
+    def sensitivity(self, name: str) -> Saliency:
+        return Saliency(
+            name,
+            connection,
+            batches=self.batches,
+            batch_size=self.batch_size,
+            training=self.norms == "batch",
+            loss=self.loss,
+        )
+
+
+class InRounds(BaseModel):
+    """A share approached in rounds."""
+
+    rounds: Count = Field(default=60, description="in which the share of what remains falls")
+    course: Literal["exponential", "linear"] = Field(
+        default="exponential",
+        description="exponential = each round keeps the same share of what was left; linear = each takes as many",
+    )
+
+    def shares(self, selection: Selection) -> tuple[float, ...]:
+        course = exponential if self.course == "exponential" else linear
+        return course(asked(selection), self.rounds)
+
+
+def asked(selection: Selection) -> float:
+    """The share of weights that may remain."""
+    assert selection.weights is not None, "recipes of these methods ask for prune.target.weights"
+    return selection.weights
 
 
 def exponential(share: float, rounds: int) -> tuple[float, ...]:
-    """`share^(t/T)` for t = 1 to T: each round keeps the same fraction of what was left."""
+    """`share^(t/T)` for t = 1 to T."""
     return tuple(share ** (number / rounds) for number in range(1, rounds + 1))
 
 
 def linear(share: float, rounds: int) -> tuple[float, ...]:
-    """`1 - (1 - share) t/T`: each round takes as many as the others."""
-    return tuple(1 - (1 - share) * number / rounds for number in range(1, rounds + 1))
+    """`1 - (1 - share) t/T` for t = 1 to T, the share itself at last."""
+    return (*(1 - (1 - share) * number / rounds for number in range(1, rounds)), share)
+
+
+def halved(share: float, halvings: int) -> tuple[float, ...]:
+    """What remains after rounds that take half of what is still to go, the share itself at last."""
+    return (*(1 - gone for gone in halving_shares(1 - share, halvings)[:-1]), share)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from compressor.core import LayerRule, LoadedModel, MaskWeights, ModelSpec, RemoveDead, Retrain, Selection, one_image
+from compressor.core import (
+    LayerRule,
+    LoadedModel,
+    MaskWeights,
+    ModelSpec,
+    RemoveDead,
+    Retrain,
+    Selection,
+    Train,
+    one_image,
+)
 from compressor.engine import begin, perform
 from compressor.methods import Method, methods
-from compressor.training.loop import Trained
 from compressor.work import Surroundings
 from tests.methods.test_contract import pico
 from tests.training.toys import quiet, toy_data
@@ -21,10 +29,6 @@ from tests.training.toys import quiet, toy_data
 @pytest.fixture(params=[each for each in methods().values() if each.unstructured], ids=lambda each: each.name)
 def method(request: pytest.FixtureRequest) -> type[Method]:
     return request.param
-
-
-def untrained(*_: Any, **__: Any) -> Trained:
-    return Trained((), {})
 
 
 def test_masks_reach_the_target_and_dead_channels_go_last(method: type[Method]) -> None:
@@ -39,12 +43,12 @@ def test_masks_reach_the_target_and_dead_channels_go_last(method: type[Method]) 
 
 def test_the_same_seed_masks_the_same_weights_and_every_layer_keeps_one(method: type[Method], tmp_path: Path) -> None:
     spec = ModelSpec("toy", one_image((3, 8, 8)))
-    around = Surroundings(toy_data(40), 0, quiet, tmp_path, "test", train=untrained)
+    around = Surroundings(toy_data(40), 0, quiet, tmp_path, "test")
     found = []
     for _ in range(2):
         work = begin(LoadedModel(pico(), spec, "pico"), around)
         for step in method().steps(Selection(weights=0.2)):
-            if not isinstance(step, Retrain):  # which stands for the recipe's training
+            if not isinstance(step, Train | Retrain):
                 work = perform(step, work, around)
         found.append(work.masks)
     assert found[0].keys() == found[1].keys() == {"0.weight", "3.weight", "6.weight"}

@@ -1,0 +1,25 @@
+"""SynFlow: weights that carry least of what flows from input to output are masked, round by round and without data.
+
+Tanaka, Kunin, Yamins and Ganguli, Pruning neural networks without any data by iteratively conserving synaptic flow,
+NeurIPS 2020, arXiv:2006.05467: with all numbers at their absolute values and R the sum of the answers to an input of
+ones, `w dR/dw`. These sum to R in every layer, so that rounds small enough never empty one.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from compressor.core import Flow, Selection, Step
+from compressor.methods.base import Method
+from compressor.methods.regularising import Count
+from compressor.methods.saliencies import carried
+from compressor.methods.unstructured import InRounds, Unstructured
+
+
+class SynFlow(InRounds, Unstructured, Method):
+    name: ClassVar[str] = "synflow"
+
+    rounds: Count = 100
+
+    def steps(self, selection: Selection) -> tuple[Step, ...]:
+        return *self.begin(), self.mask(Flow(self.name, carried), selection, self.shares(selection))
