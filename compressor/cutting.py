@@ -102,7 +102,12 @@ def _graded(step: Choose, work: Work, cut: Cut, around: Surroundings, number: in
             cut.groups, gate_sensitivities(module, criterion, around.data, around.seed, epoch=number)
         )
     entries = sensitivities(module, criterion, around.data, around.seed, epoch=number)
-    return scores_of_entries(cut.groups, entries, criterion.signed)
+    graded = scores_of_entries(cut.groups, entries, criterion.signed)
+    idle = [name for name, scores_C in graded.items() if not scores_C.any()]
+    if idle:
+        mute = f"no gradient reaches {', '.join(idle)}: all channels there score 0 and go first"
+        around.emit("warning", {"text": f"{mute}; a norm with scales of 0, as before any training, does that"})
+    return graded
 
 
 def _tell(selection: Selection, graded: Mapping[str, FloatArray], plan: PrunePlan, around: Surroundings) -> None:

@@ -220,6 +220,18 @@ def test_given_weights_are_kept_and_random_ones_follow_the_seed(tmp_path: Path) 
     assert not torch.equal(weights(), weights("seed=1"))
 
 
+def test_layers_behind_a_norm_that_begins_at_zero_are_warned_of(tmp_path: Path) -> None:
+    model = small()
+    nn.init.zeros_(model.module.get_parameter("outer.weight"))
+    criterion = criterion_of("snap")
+    assert isinstance(criterion, Saliency)
+    told: list[str] = []
+    around = Surroundings(toy_data(), 0, lambda _, fields: told.append(str(fields.get("text"))), tmp_path, "")
+    selection = Selection(nodes=0.9, scope="global")
+    perform(Choose(replace(criterion, batches=1, batch_size=8), selection), begin(model, around, trained=False), around)
+    assert any(each.startswith("no gradient reaches inner: all channels there score 0") for each in told)
+
+
 def test_scores_by_images_need_images(tmp_path: Path) -> None:
     recipe = read_recipe("crop-s", ["bench.target=none"])
     with pytest.raises(RecipeError, match="crop scores channels by training images"):
