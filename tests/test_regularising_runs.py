@@ -157,7 +157,7 @@ def test_removal_that_should_be_lossless_and_is_not_ends_the_run(digits: ImageDa
 
 def test_what_trains_first_asks_for_data(tmp_path: Path) -> None:
     recipe = read_recipe("tpp")
-    with pytest.raises(RecipeError, match="tpp trains before it removes; give --data"):
+    with pytest.raises(RecipeError, match="tpp takes training images before anything goes; give --data"):
         open_recipe_data(recipe, None, load_model("cifar:resnet8@digits"), None)  # type: ignore[arg-type]
 
 
