@@ -96,7 +96,7 @@ def find_recipe_data(recipe: Recipe, path: str | None) -> Place | None:
 def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journal: Journal) -> Data | None:
     """The images to retrain and measure with: what `--data` points to, or the recipe's own; None for neither.
 
-    Raises RecipeError where the method takes training images before anything goes, and DataError where the data are wrong.
+    Raises RecipeError where the method takes training images before anything goes, DataError where data are wrong.
     """
     settings, place = recipe.data, find_recipe_data(recipe, path)
     if place is None and recipe.method.needs_data:
