@@ -1,0 +1,123 @@
+"""Channels pruned early, at the start, or never: accuracy, time and memory at equal epochs from random weights.
+
+    python tests/benchmarks/early_pruning.py path/to/cifar10 --out results.jsonl --weights 20% 5% --seeds 0 1 2
+
+A narrow ResNet-18 or VGG-16 (narrow.py) is trained for the same epochs with the same one-cycle course whatever the method;
+the epochs that EarlyCroP-S takes before it prunes are a part of them. `weights` is the share of the weights of
+convolutions and linear layers that remains. One JSON line a run, accuracy on the test set after the last epoch; runs
+that are in the file are not repeated. The table: mean and sample standard deviation over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections import defaultdict
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+
+from compressor.core import RETRAINING, Reinitialise, Train
+from compressor.engine import begin, perform
+from compressor.graph.cost import count
+from compressor.journal import Journal
+from compressor.recipe import Recipe, read_recipe
+from compressor.stages import load, open_recipe_data, steps
+from compressor.work import Surroundings, example
+
+METHODS = ("dense", "random-s", "efficientconvnets", "snap", "crop-s", "cropit-s", "earlycrop-s")
+NARROW = Path(__file__).with_name("narrow.py")
+DENSE = "random-s"  # whose start and training are the dense network's too
+
+
+def recipe(method: str, weights: str, seed: int, epochs: int, own: list[str]) -> Recipe:
+    settings = [
+        f"prune.target={{weights: {weights}}}",
+        "prune.round_to=1",
+        f"prune.{method}.start=random",
+        f"retrain.epochs={epochs}",
+        "retrain.batch_size=128",
+        "retrain.optimizer={name: adam, lr: 2.0e-3, weight_decay: 5.0e-5}",
+        "retrain.schedule={name: onecycle}",
+        "retrain.clip=10",
+        "data={source: parquet, train: train.parquet, val: test.parquet, augment: cifar, "
+        "mean: [0.4914, 0.4822, 0.4465], std: [0.2470, 0.2435, 0.2616]}",
+        "bench.target=none",
+        f"seed={seed}",
+    ]
+    early = [f"prune.{method}.counted=true", f"prune.{method}.batch_size=128"] if method == "earlycrop-s" else []
+    return read_recipe(method, [*settings, *early, *own])
+
+
+def run(given: argparse.Namespace, method: str, weights: str, seed: int) -> dict[str, object]:
+    own = given.set if method != "dense" else []
+    asked = recipe(DENSE if method == "dense" else method, weights, seed, given.epochs, own)
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "run.jsonl", lambda *_: None) as journal:
+        model = load(f"{NARROW}:{given.network}", asked, False, journal)
+        data = open_recipe_data(asked, given.data, model, journal)
+        work = begin(model, around := Surroundings(data, seed, journal, Path(folder) / "state", ""))
+        for step in steps(asked, 1, retrain=True):
+            trains = isinstance(step, Train) and step.stage == RETRAINING
+            if method != "dense" or trains or isinstance(step, Reinitialise):
+                work = perform(step, work, around)
+        left, whole = count(work.model.module, *example(model)), work.original
+    return {
+        "accuracy": work.quality["after retraining"],
+        "weight_sparsity": 100 * (1 - left.weights / whole.weights),
+        "node_sparsity": 100 * (1 - left.nodes / whole.nodes),
+        "macs_ratio": whole.macs / left.macs,
+        "trainings": [asdict(each) for each in work.trainings],
+        "notes": [event["text"] for event in journal.events if event["event"] == "note"],
+    }
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("data")
+    words.add_argument("--out", type=Path, required=True)
+    words.add_argument("--network", choices=("resnet18", "vgg16"), default="resnet18")
+    words.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    words.add_argument("--weights", nargs="+", default=["20%", "5%"], help="share that remains")
+    words.add_argument("--seeds", nargs="+", type=int, default=[0])
+    words.add_argument("--epochs", type=int, default=12, help="in all")
+    words.add_argument("--set", action="append", default=[], help="further overrides of the recipe")
+    given = words.parse_args()
+    done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    for seed, weights, method in product(given.seeds, given.weights, given.methods):
+        key = {"network": given.network, "method": method, "weights": "100%" if method == "dense" else weights}
+        key |= {"seed": seed}
+        if not any(key.items() <= each.items() for each in done):
+            done.append({**key, **run(given, method, weights, seed)})
+            with given.out.open("a") as file:
+                file.write(json.dumps(done[-1]) + "\n")
+            print(done[-1], flush=True)
+    table(done)
+
+
+def table(rows: list[dict]) -> None:
+    """A line for each network, share and method."""
+    found = defaultdict(list)
+    for row in rows:
+        found[row["network"], row["weights"], row["method"]].append(row)
+    print("| network | weights left | method | accuracy % | nodes gone % | train s | batch ms, last | peak MB, last |")
+    print("|---|---|---|---|---|---|---|---|")
+    for (network, weights, method), runs in sorted(found.items()):
+        last = [run["trainings"][-1] for run in runs]
+        cells = [
+            spread([run["accuracy"] for run in runs]),
+            f"{mean(run['node_sparsity'] for run in runs):.1f}",
+            f"{mean(sum(each['seconds'] for each in run['trainings']) for run in runs):.0f}",
+            f"{mean(each['batch_ms'] for each in last):.1f}",
+            f"{mean(each['peak_bytes'] or 0 for each in last) / 1e6:.0f}",
+        ]
+        print(f"| {network} | {weights} | {method} | {' | '.join(cells)} |")
+
+
+def spread(values: list[float]) -> str:
+    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+
+
+if __name__ == "__main__":
+    main()
