@@ -72,7 +72,7 @@ def begin(model: LoadedModel, around: Surroundings, *, trained: bool = True) -> 
     cut = Cut(structure, structure.groups)
     work = Work(model, model.module, original, model.kept, structure, structure.groups, cut=cut)
     work = _measured(_timed(work, "analyse", start), "dense", around)
-    classes = around.data.num_classes if around.data is not None and trained else None
+    classes = around.data.num_classes if around.data is not None and trained and not model.untrained else None
     if around.data is not None and classes and work.quality["dense"] < 130 / classes:
         doubt = f"the dense model is near chance ({work.quality['dense']:.2f} %) on {around.data.name}"
         around.emit(

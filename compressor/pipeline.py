@@ -20,6 +20,7 @@ from compressor.report.schema import Report
 from compressor.stages import (
     export_both,
     find,
+    fit_head,
     identify,
     load,
     measure,
@@ -57,6 +58,7 @@ def compress(
         dense = load(source, recipe, trust_pickle, journal)
         find(target, journal)
         images = open_recipe_data(recipe, data, dense, journal)
+        dense = fit_head(dense, images, journal)
         round_to = rounding(recipe, target, journal)
         identity = identify(recipe, round_to, dense, images)
         watch, found = stopwatch(recipe, target, dense, journal), settled(journal)

@@ -23,7 +23,7 @@ from compressor.recipe import Recipe
 from compressor.report.schema_verbs import Pareto, ParetoPoint, Plan, Rates
 from compressor.report.widths import coverage
 from compressor.search import Clock, Running
-from compressor.stages import find_recipe_data, load, open_recipe_data, rounding, steps, stopwatch
+from compressor.stages import find_recipe_data, fit_head, load, open_recipe_data, rounding, steps, stopwatch
 from compressor.targets import open_target
 from compressor.work import Surroundings, Work, example
 
@@ -97,9 +97,10 @@ def _prepared(
     retrain = find_recipe_data(recipe, data) is not None
     with tempfile.TemporaryDirectory() as name, Journal(Path(name) / "run.jsonl", emit) as journal:
         dense = load(source, recipe, trust_pickle, journal)
+        images = open_recipe_data(recipe, data, dense, journal) if retrain else None
+        dense = fit_head(dense, images, journal)
         around = Surroundings(None, recipe.seed, journal, Path(name) / "unused", "")
         start = begin(dense, around)
-        images = open_recipe_data(recipe, data, dense, journal) if retrain else None
         round_to = rounding(recipe, target, journal)
         watch = stopwatch(recipe, target, dense, journal, rounds=0)
         with nullcontext() if watch is None else watch.started() as clock:

@@ -116,7 +116,7 @@ def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journ
             val=place.val,
             base=place.base,
             input=dense.spec.image,
-            num_classes=dense.spec.num_classes,
+            num_classes=None if dense.untrained and recipe.model.num_classes == "auto" else dense.spec.num_classes,
             mean=settings.mean if settings and settings.mean else dense.mean,
             std=settings.std if settings and settings.std else dense.std,
             augment=settings.augment if settings else "none",
@@ -124,6 +124,15 @@ def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journ
             holdout=(settings.holdout or 0.0) if settings else 0.0,
             workers=settings.workers if settings and settings.workers != "auto" else None,
         )
+
+
+def fit_head(dense: LoadedModel, data: Data | None, journal: Journal) -> LoadedModel:
+    """With a last layer for the classes of the data, where its weights are random anyway."""
+    classes = data.num_classes if data else None
+    if not dense.untrained or classes in (None, dense.spec.num_classes):
+        return dense
+    journal("note", {"text": f"built for the {classes} classes of the data instead of {dense.spec.num_classes}"})
+    return load_model(dense.name, num_classes=classes, input=dense.spec.input)
 
 
 def identify(recipe: Recipe, round_to: int, dense: LoadedModel, data: Data | None) -> str:

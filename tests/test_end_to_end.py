@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import compressor
@@ -257,6 +258,25 @@ def test_plan_and_inspect_answer_without_writing_anything(tmp_path: Path) -> Non
     assert info["params"] == 75_002
     assert info["coverage"]["prunable_macs_percent"] > 90
     assert list(tmp_path.iterdir()) == []
+
+
+def test_random_weights_are_drawn_for_the_classes_that_the_data_have(tmp_path: Path) -> None:
+    for place in ("train", "val"):
+        for name in "abc":
+            (tmp_path / "data" / place / name).mkdir(parents=True)
+            for number in range(4):
+                picture = Image.fromarray(np.full((32, 32, 3), 60 * number, dtype=np.uint8))
+                picture.save(tmp_path / "data" / place / name / f"{number}.png")
+    words = ("plan", "cifar:resnet8", "-r", "l1", "--data", "data", "--target", "none", "--json")
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3 classes of the data instead of 10" in done.stderr
+    asked = run(*words, "--set", "model.num_classes=10", cwd=tmp_path)
+    assert asked.returncode == 2
+    assert "found 3 classes" in asked.stderr
+    without = run("plan", "cifar:resnet8", "-r", "l1", "--target", "none", "--json", cwd=tmp_path)
+    fewer = json.loads(without.stdout)["dense"]["params"] - json.loads(done.stdout)["dense"]["params"]
+    assert fewer == 7 * (64 + 1)  # the last layer's
 
 
 @pytest.mark.long

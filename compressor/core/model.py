@@ -103,3 +103,4 @@ class LoadedModel:
     std: tuple[float, ...] | None = None
     kept: Kept = field(default_factory=dict)  # not empty for a model that was pruned before
     original: Cost | None = None  # cost of the original, when pruned before
+    untrained: bool = False  # random weights, of an architecture that was named without any

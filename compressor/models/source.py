@@ -89,7 +89,7 @@ def _from_name(source: str, num_classes: int | None, size: ImageSize | None) -> 
         with fixed_seed():
             module = build(spec)
         note = f"random weights (seed {SEED}): nothing was trained; add @WEIGHTS for published ones"
-        return LoadedModel(module, spec, source, notes=(note,), mean=mean, std=std)
+        return LoadedModel(module, spec, source, notes=(note,), mean=mean, std=std, untrained=True)
     if family == "cifar":
         return _digits(source, base, weights)
     if family == "torchvision":

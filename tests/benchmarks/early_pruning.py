@@ -2,7 +2,7 @@
 
     python tests/benchmarks/early_pruning.py path/to/cifar10 --out results.jsonl --weights 20% 5% --seeds 0 1 2
 
-A narrow ResNet-18 or VGG-16 (narrow.py) is trained for the same epochs with the same one-cycle course whatever the method;
+A narrow ResNet-18 or VGG-16 (narrow.py) is trained for as many epochs on one one-cycle course whatever the method;
 the epochs that EarlyCroP-S takes before it prunes are a part of them. `weights` is the share of the weights of
 convolutions and linear layers that remains. One JSON line a run, accuracy on the test set after the last epoch; runs
 that are in the file are not repeated. The table: mean and sample standard deviation over seeds.
@@ -35,6 +35,7 @@ DENSE = "random-s"  # whose start and training are the dense network's too
 def recipe(method: str, weights: str, seed: int, epochs: int, own: list[str]) -> Recipe:
     settings = [
         f"prune.target={{weights: {weights}}}",
+        "model.input=[3, 32, 32]",
         "prune.round_to=1",
         f"prune.{method}.start=random",
         f"retrain.epochs={epochs}",
