@@ -2,10 +2,10 @@
 
     python tests/benchmarks/early_pruning.py path/to/cifar10 --out results.jsonl --weights 20% 5% --seeds 0 1 2
 
-A narrow ResNet-18 or VGG-16 (narrow.py) is trained for as many epochs on one one-cycle course whatever the method;
-the epochs that EarlyCroP-S takes before it prunes are a part of them. `weights` is the share of the weights of
-convolutions and linear layers that remains. One JSON line a run, accuracy on the test set after the last epoch; runs
-that are in the file are not repeated. The table: mean and sample standard deviation over seeds.
+A narrow ResNet-18 or VGG-16 (narrow.py) is trained for as many epochs on one one-cycle course whatever the method; the
+epochs that EarlyCroP-S takes before it prunes, half of them at most, are a part of them. `weights` is the share of the
+weights of convolutions and linear layers that remains. One JSON line a run, accuracy on the test set after the last
+epoch; runs that are in the file are not repeated. The table: mean and sample standard deviation over seeds.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from compressor.work import Surroundings, example
 
 METHODS = ("dense", "random-s", "efficientconvnets", "snap", "crop-s", "cropit-s", "earlycrop-s")
 NARROW = Path(__file__).with_name("narrow.py")
+EARLY = "earlycrop-s"
 DENSE = "random-s"  # whose start and training are the dense network's too
 
 
@@ -48,7 +49,8 @@ def recipe(method: str, weights: str, seed: int, epochs: int, own: list[str]) ->
         "bench.target=none",
         f"seed={seed}",
     ]
-    early = [f"prune.{method}.counted=true", f"prune.{method}.batch_size=128"] if method == "earlycrop-s" else []
+    at_most = f"prune.{method}.epochs={epochs // 2}"
+    early = [f"prune.{method}.counted=true", f"prune.{method}.batch_size=128", at_most] if method == EARLY else []
     return read_recipe(method, [*settings, *early, *own])
 
 
