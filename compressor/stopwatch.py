@@ -74,20 +74,20 @@ class DeviceClock:
         ends = changing(work, groups)
         step = self._steps([layer for layer, fewer in zip(work.layers, ends, strict=True) if any(fewer)])
         times = self._times(to_time(work, groups, step, self.levels))
-        return surface(work, groups, step, times, self.levels).calibrated(
-            self._median(self._run((self._file(dense),)), 0)
-        )
+        alone = [(self._run(self._file(dense)),) for _ in range(LEAST_PROCESSES)]
+        return surface(work, groups, step, times, self.levels).calibrated(self._median(alone, 0))
 
     def pair(self, dense: nn.Module, slim: nn.Module) -> Pair:
-        """Both in the same processes, window by window in turn: the ratio of their medians is free of drift.
+        """In turn, each in processes of its own, as it will be served: beside another model it would find the caches
+        full of that one's weights, which costs the larger one more.
 
-        Processes differ more than the windows of one: there are more of them as long as they disagree.
+        There are more processes as long as they disagree.
         """
         path = self.folder / f"slim{next(self._number)}.onnx"  # a device knows files by their names
         self.export(slim, path)
-        runs = self._run((self._file(dense), path))
-        while len(runs) < MOST_PROCESSES and self._doubt(runs) > SURE:
-            runs += self._run((self._file(dense), path), processes=1)
+        runs: list[tuple[Timing, Timing]] = []
+        while len(runs) < LEAST_PROCESSES or (len(runs) < MOST_PROCESSES and self._doubt(runs) > SURE):
+            runs.append(self._in_turn(self._file(dense), path, mirrored=len(runs) % 2 == 1))
         windows = [[median(window) for each in runs for window in self._clock(each[place])] for place in (0, 1)]
         faster = ratio_of(windows[0], windows[1])
         dense_ms = self._median(runs, 0)
@@ -105,9 +105,17 @@ class DeviceClock:
         logs = [math.log(self._median([each], 0) / self._median([each], 1)) for each in runs]
         return stdev(logs) / math.sqrt(len(logs))
 
-    def _run(self, paths: tuple[Path, ...], processes: int = LEAST_PROCESSES) -> list[tuple[Timing, ...]]:
-        job = Job(paths, WINDOW_SECONDS, WINDOWS, WARM_SECONDS, self.batch)
-        return [self.device.run(job) for _ in range(processes)]
+    def _in_turn(self, a: Path, b: Path, *, mirrored: bool) -> tuple[Timing, Timing]:
+        """AB, or BA in every second round, so that drift takes neither side."""
+        if mirrored:
+            second, first = self._run(b), self._run(a)
+        else:
+            first, second = self._run(a), self._run(b)
+        return first, second
+
+    def _run(self, path: Path) -> Timing:
+        """In a new process."""
+        return self.device.run(Job((path,), WINDOW_SECONDS, WINDOWS, WARM_SECONDS, self.batch))[0]
 
     def _clock(self, timing: Timing) -> Sequence[Sequence[float]]:
         return timing.cpu if self.single else timing.wall
