@@ -4,7 +4,8 @@ python tests/benchmarks/latency_targets.py torchvision:resnet50 --shares 70 50 3
 
 One line a case: asked, measured in the search, measured again by the interleaved comparison with its control, seconds
 of the search (everything from the analysed model to the plan), kept L1 mass; with --uniform that of the same ratio
-everywhere whose measured latency is nearest to the plan's.
+everywhere whose measured latency is nearest to the plan's, and with --data the accuracy of both after the same
+retraining.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from compressor.core import Choose, Comparison, PrunePlan, Selection
+from compressor.core import Choose, Comparison, PrunePlan, Remove, Selection
 from compressor.deploy.latency import compare
 from compressor.deploy.target import Target
 from compressor.engine import begin, perform
@@ -27,14 +28,15 @@ from compressor.graph.score import scores
 from compressor.graph.shrink import shrink
 from compressor.journal import Journal
 from compressor.methods.criteria import l1
-from compressor.recipe import read_recipe
+from compressor.recipe import Recipe, read_recipe
 from compressor.search import Pair
-from compressor.stages import load, stopwatch
+from compressor.stages import load, open_recipe_data, steps, stopwatch
 from compressor.work import Surroundings, Work
 
 
-def case(source: str, share: float, *, uniform: bool, confirm: float) -> dict[str, object]:
-    recipe = read_recipe("l1", [f"prune.target={{latency: {share:.0%}}}"])
+def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, object]:
+    training = [f"retrain.epochs={asked.epochs}", "retrain.schedule={name: onecycle}", f"data={asked.data_settings}"]
+    recipe = read_recipe("l1", [f"prune.target={{latency: {share:.0%}}}", *(training if asked.data else [])])
     target = Target()
     with TemporaryDirectory() as name, Journal(Path(name) / "run.jsonl", lambda _event, _fields: None) as journal:
         model = load(source, recipe, False, journal)
@@ -53,16 +55,31 @@ def case(source: str, share: float, *, uniform: bool, confirm: float) -> dict[st
             "search_s": round(seconds, 1),
             "kept_mass": round(_mass(work, _planned(work)), 4),
         }
-        if confirm:
-            found = _compared(work, Path(name), watch.export, confirm)
+        if asked.confirm:
+            found = _compared(work, Path(name), watch.export, asked.confirm)
             row |= {"measured": round(found.b.p50 / found.a.p50, 4) if found.b else None, "verdict": found.verdict}
             row |= {"control": found.control, "control_ci95": found.control_ci95}
-        if uniform:
+        if asked.uniform:
             goal = float(str(rounds[-1]["slim_ms"])) / float(str(rounds[-1]["dense_ms"]))
             with watch.started() as clock:
                 plan, pair = _uniform(work, goal, clock.pair)
             row |= {"uniform_share": round(pair.slim / pair.dense, 4), "uniform_mass": round(_mass(work, plan), 4)}
+            if asked.data:
+                data = open_recipe_data(recipe, asked.data, model, journal)
+                around = replace(_around(journal, name), data=data)
+                row |= {"accuracy": _retrained(work, _planned(work), recipe, around)}
+                row |= {"uniform_accuracy": _retrained(work, plan, recipe, around)}
     return row
+
+
+def _retrained(work: Work, plan: PrunePlan, recipe: Recipe, around: Surroundings) -> float:
+    """Accuracy on the test set after the recipe's retraining of what the plan leaves."""
+    assert work.cut is not None
+    work = replace(work, cut=replace(work.cut, plan=plan))
+    around = replace(around, checkpoints=around.checkpoints / str(time.monotonic_ns()))
+    for step in (Remove(), *steps(recipe, 1, retrain=True)[2:]):
+        work = perform(step, work, around)
+    return work.quality["after retraining"]
 
 
 def _around(journal: Journal, name: str) -> Surroundings:
@@ -114,10 +131,15 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, default=[70, 50, 35], help="percent that may remain")
     parser.add_argument("--uniform", action="store_true")
     parser.add_argument("--confirm", type=float, default=4.0, help="seconds of the comparison; 0 = leave it out")
+    parser.add_argument("--data", help="retrain both on it: a folder with train.parquet and test.parquet")
+    parser.add_argument("--epochs", type=int, default=8, help="of that retraining")
+    parser.add_argument(
+        "--data-settings", default="{source: parquet, train: train.parquet, val: test.parquet, augment: cifar}"
+    )
     asked = parser.parse_args()
     for source in asked.models:
         for share in asked.shares:
-            row: Mapping[str, object] = case(source, share / 100, uniform=asked.uniform, confirm=asked.confirm)
+            row: Mapping[str, object] = case(source, share / 100, asked)
             print(json.dumps(row), flush=True)
 
 
