@@ -25,7 +25,7 @@ from compressor.graph.couple import Structure
 from compressor.graph.surface import FEW_LEVELS, LEVELS, CostSurface, Step, changing, is_depthwise, surface, to_time
 from compressor.search import Clock, Pair
 
-LEAST_PROCESSES, MOST_PROCESSES = 2, 6
+LEAST_PROCESSES, MOST_PROCESSES = 4, 8  # of each model; fewer can agree by chance
 SURE = 0.004  # standard error of a log ratio, over processes, that needs no further process
 WINDOWS, WINDOW_SECONDS, WARM_SECONDS = 4, 0.12, 0.1
 CAP = 256  # channels of the other side while the steps of one side are timed
