@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -187,17 +184,3 @@ def test_the_published_settings() -> None:
     rules = imagenet.selection(1).rules
     assert [rule.ratio for rule in rules] == [0.21, None, None]
     assert imagenet.selection(1).ratio == 0.6
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", SHORT)
-def test_the_command_of_a_short_recipe_runs_as_it_stands(name: str, tmp_path: Path) -> None:
-    command = ["cifar:resnet8@digits", "-r", name, "--data", "digits", "-o", "out", "--json", "--target", "none"]
-    done = subprocess.run(
-        [sys.executable, "-m", "compressor", *command], cwd=tmp_path, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["accuracy_steps"]["after retraining"] > 90
-    assert report["trainability"]["accuracy"] > 50
-    assert report["isometry"].keys() == {key for key, value in report["accuracy_steps"].items() if value is not None}
