@@ -11,6 +11,7 @@ from torch import Tensor
 from compressor import masks, zeros
 from compressor.core import Comparison, PrunePlan
 from compressor.deploy.runner.meters import readings, why_none
+from compressor.exports import Exports
 from compressor.gates import judge
 from compressor.graph.cost import count
 from compressor.graph.cost import zeros as zero_entries
@@ -29,7 +30,6 @@ from compressor.report.record import assemble
 from compressor.report.record_latency import bench, samples
 from compressor.report.schema import Report
 from compressor.sparsity.pack import pack
-from compressor.stages import Exports
 from compressor.work import Work, example
 
 REPORT = "report.json"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -42,6 +43,14 @@ class Journal:
             self.events.append(entry)
             self._file.write(json.dumps(entry) + "\n")
         self._emit(event, fields)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Tells of the stage, and notes how long it took."""
+        self("stage", {"name": name})
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
 
 
 def _earlier(path: Path) -> list[dict[str, object]]:

@@ -12,18 +12,17 @@ from compressor.artefacts import write
 from compressor.core import Emit
 from compressor.deploy.runner.meters import joules
 from compressor.engine import begin, perform
+from compressor.exports import export_both, measure
 from compressor.gates import close
 from compressor.journal import Journal
 from compressor.output import CHECKPOINTS, JOURNAL, assembled
 from compressor.recipe import Recipe
 from compressor.report.schema import Report
 from compressor.stages import (
-    export_both,
     find,
     fit_head,
     identify,
     load,
-    measure,
     open_recipe_data,
     rounding,
     settled,

@@ -4,49 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compressor import __version__
-from compressor.core import Comparison, Data, ExportedModel, LoadedModel, Quantised, Recalibrate, Retrain, Step, Train
-from compressor.deploy.int8 import quantise
-from compressor.deploy.latency import compare
+from compressor.core import Data, LoadedModel, Recalibrate, Retrain, Step, Train
 from compressor.deploy.onnx import export_onnx
 from compressor.deploy.staircase import rewarded_rounding
 from compressor.deploy.target import Target
-from compressor.errors import ModelError, RecipeError, VerificationFailed
+from compressor.errors import ModelError, RecipeError
 from compressor.journal import Journal
 from compressor.models.source import load_model
 from compressor.recipe import Recipe
 from compressor.stopwatch import DeviceStopwatch
 from compressor.training.data import open_data
-from compressor.training.evaluate import BATCH_SIZE
-from compressor.training.evaluate import measure as evaluate
 from compressor.training.find import check_paths, infer_source, is_source
 from compressor.training.tasks import open_task
-from compressor.work import Work, example
+from compressor.work import example, samples
 
 WITHOUT_TARGET = 8  # channels; what most runtimes reward, when there is no device to ask
 COARSEST = 32
 ROUNDS = 8  # whole models that are measured for a latency target, at the most
-PARITY_IMAGES = 16
-TIMED_IMAGES = 8
-CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 64  # that the ranges of int8 activations are taken from
 SAMPLED_IMAGES = 64  # that tell one data set from another
-
-
-@dataclass(frozen=True, slots=True)
-class Exports:
-    dense: ExportedModel
-    slim: ExportedModel
-    int8: Quantised | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +45,7 @@ class Place:
 def load(source: str, recipe: Recipe, trust_pickle: bool, journal: Journal) -> LoadedModel:
     """The dense model, as the recipe's `model` block narrows it down."""
     settings = recipe.model
-    with _stage("load", journal):
+    with journal.stage("load"):
         dense = load_model(
             source,
             arch=settings.arch,
@@ -109,7 +92,7 @@ def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journ
         takes = f"it takes {shapes}, not one image"
         raise ModelError("data", dense.name, takes, "compress it without data, and retrain it in your own code")
     base = Path(path) if path and not is_source(path) else Path()
-    with _stage("read data", journal):
+    with journal.stage("read data"):
         return open_data(
             place.source,
             train=place.train,
@@ -144,7 +127,7 @@ def identify(recipe: Recipe, round_to: int, dense: LoadedModel, data: Data | Non
     settings = json.dumps(_without_rates(asked), sort_keys=True)
     images = (data.name, data.train_size, data.num_classes) if data else None
     digest = hashlib.sha256(f"{__version__}\n{settings}\n{round_to}\n{dense.spec}\n{images}\n".encode())
-    sample = {"sample": _inputs(dense, data, SAMPLED_IMAGES)[0]} if data else {}
+    sample = {"sample": samples(dense, data, SAMPLED_IMAGES)[0]} if data else {}
     for name, tensor in {**dense.module.state_dict(), **sample}.items():
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())
@@ -162,7 +145,7 @@ def find(target: Target | None, journal: Journal) -> None:
     the models go to."""
     if target is None or target.is_here:
         return
-    with _stage("find the target", journal), target.opened() as device:
+    with journal.stage("find the target"), target.opened() as device:
         about = f"{device.facts.get('cpu', 'unknown processor')}, {device.runtime}, {device.provider}"
         journal(
             "note", {"text": f"target {target.name} is a {about}; both models will be sent there and removed again"}
@@ -183,7 +166,7 @@ def rounding(recipe: Recipe, target: Target | None, journal: Journal) -> int:
         same = event["event"] == "rounding" and about.items() <= event.items()
         if same and isinstance(event["round_to"], int):
             return event["round_to"]
-    with _stage("ask the target", journal), target.opened() as device:
+    with journal.stage("ask the target"), target.opened() as device:
         found: int = rewarded_rounding(device, emit=journal)
     journal("rounding", {**about, "round_to": found})
     journal("note", {"text": f"target {target.name} rewards widths that are multiples of {found}"})
@@ -238,96 +221,3 @@ def _trained(step: Retrain, training: Train | None, recipe: Recipe) -> Train:
         found = f"{recipe.retrain.epochs}, and {recipe.method.name} trains from epoch {step.first} on"
         raise RecipeError("recipe", "retrain.epochs", found, f"set retrain.epochs above {step.first}")
     return step.of(training)
-
-
-def export_both(start: Work, work: Work, recipe: Recipe, data: Data | None, folder: Path, journal: Journal) -> Exports:
-    """dense.onnx and model.onnx through the same exporter, each compared with PyTorch on the same inputs."""
-    inputs = _inputs(work.model, data, PARITY_IMAGES)
-    metadata = {
-        "compressor_version": __version__,
-        "recipe_sha256": hashlib.sha256(recipe.to_yaml().encode()).hexdigest(),
-        "parent_sha256": start.model.sha256 or "",
-    }
-    if work.masks:
-        metadata["sparsity"] = str(work.sparse.sparsity.pattern) if work.sparse else "unstructured"
-        metadata["sparsity_layers"] = " ".join(name.removesuffix(".weight") for name in work.masks)
-
-    def export(module: nn.Module, name: str) -> ExportedModel:
-        journal("stage", {"name": f"export {name}"})
-        opset = None if recipe.export.opset == "auto" else recipe.export.opset
-        done = export_onnx(
-            module,
-            inputs,
-            folder / name,
-            opset=opset,
-            dynamic_batch=recipe.export.dynamic_batch,
-            metadata=metadata,
-            names=[each.name for each in work.model.spec.inputs],
-        )
-        if not done.ok:
-            found = f"ONNX Runtime and PyTorch differ by {done.max_abs_error:.2e}"
-            raise VerificationFailed("parity", name, found, "report this model; try another export.opset")
-        return done
-
-    with _stage("export", journal):
-        dense, slim = export(start.model.module, "dense.onnx"), export(work.model.module, "model.onnx")
-    return Exports(dense, slim, _int8(slim.path, data, journal) if recipe.export.int8 else None)
-
-
-def _int8(path: Path, data: Data | None, journal: Journal) -> Quantised | None:
-    """The exported model quantised, where there are images to find its ranges with."""
-    if data is None:
-        journal("warning", {"text": "model.int8.onnx not written: its ranges come from images, add --data"})
-        return None
-    out = path.with_name("model.int8.onnx")
-    with _stage("quantise", journal):
-        module = quantise(path, out, data.plain_batches(CALIBRATION_BATCH, images=CALIBRATION_IMAGES))
-        quality = evaluate(module, data.val_batches(BATCH_SIZE), data.task.metric)
-    return Quantised(out, out.stat().st_size, quality)
-
-
-def measure(
-    exports: Exports, recipe: Recipe, target: Target | None, data: Data | None, journal: Journal
-) -> tuple[Comparison, ...]:
-    """Dense against slim on the target, once for each batch size of the recipe.
-
-    On real images where there are any; but they never leave this machine.
-    """
-    if target is None:
-        return ()
-    settings = recipe.bench
-    inputs = None
-    if data is not None and target.is_here:
-        inputs = torch.cat(list(data.plain_batches(TIMED_IMAGES, images=TIMED_IMAGES))).numpy()
-    with _stage("measure", journal), target.opened() as device:
-        comparisons = tuple(
-            compare(
-                device,
-                exports.dense.path,
-                exports.slim.path,
-                batch=batch,
-                seconds=settings.seconds,
-                layers=batch == settings.batch[0],
-                inputs=inputs,
-                emit=journal,
-            )
-            for batch in settings.batch
-        )
-    for clock in {each.environment["clock"] for each in comparisons} - {"wall"}:
-        journal("warning", {"text": f"latency is {clock}, not wall time: others used the processor meanwhile"})
-    return comparisons
-
-
-def _inputs(model: LoadedModel, data: Data | None, images: int) -> tuple[Tensor, ...]:
-    """Real images where there are any, seeded noise otherwise."""
-    if data is None:
-        return example(model, images)
-    return (torch.cat(list(data.plain_batches(images, images=images))),)
-
-
-@contextmanager
-def _stage(name: str, journal: Journal) -> Iterator[None]:
-    journal("stage", {"name": name})
-    start = time.perf_counter()
-    yield
-    journal.seconds[name] = time.perf_counter() - start

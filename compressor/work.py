@@ -96,6 +96,13 @@ def example(model: LoadedModel, images: int = 1) -> tuple[Tensor, ...]:
     return tuple(_noise(each, images, random) for each in model.spec.inputs)
 
 
+def samples(model: LoadedModel, data: Data | None, images: int) -> tuple[Tensor, ...]:
+    """Real images where there are any, seeded noise otherwise."""
+    if data is None:
+        return example(model, images)
+    return (torch.cat(list(data.plain_batches(images, images=images))),)
+
+
 def _noise(like: Input, batch: int, random: torch.Generator) -> Tensor:
     shape = (batch, *like.shape)
     if like.whole is None:
