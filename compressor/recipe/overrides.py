@@ -10,8 +10,8 @@ from compressor.errors import RecipeError
 from compressor.methods import methods
 from compressor.recipe.located import Located, Path, Place, dotted, has, parse
 from compressor.recipe.optimizers import OPTIMIZERS
+from compressor.recipe.prune import Target
 from compressor.recipe.retrain import SCHEDULES
-from compressor.recipe.schema import Target
 from compressor.recipe.values import given
 
 _KEY = re.compile(r"[\w-]+(?:\.[\w-]+)*")

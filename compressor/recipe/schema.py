@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    create_model,
     field_validator,
-    model_serializer,
-    model_validator,
 )
 
 from compressor import core
-from compressor.methods import Method, methods
+from compressor.methods import Method
+from compressor.recipe.data import Data
 from compressor.recipe.located import dump
+from compressor.recipe.prune import Prune, Target
 from compressor.recipe.retrain import Retrain
 from compressor.recipe.values import (
     Block,
     Count,
     InputSizes,
-    Number,
     Points,
     Positive,
-    RoundTo,
-    Share,
     Truth,
     Version,
     Whole,
     Word,
     auto_or_whole,
-    checked_beside,
-    given,
     refused,
     refused_keys,
 )
@@ -44,7 +34,6 @@ from compressor.recipe.values import (
 AutoClasses = Annotated[int | Literal["auto"], *auto_or_whole(1, None, "a whole number from 1")]
 AutoThreads = Annotated[int | Literal["auto"], *auto_or_whole(1, 1024, "a whole number, 1 to 1024")]
 # 18 is what the exporter writes natively, 23 the newest it knows.
-AutoWorkers = Annotated[int | Literal["auto"], *auto_or_whole(0, 256, "a whole number, 0 to 256")]
 AutoOpset = Annotated[int | Literal["auto"], *auto_or_whole(18, 23, "a whole number, 18 to 23")]
 
 
@@ -52,224 +41,6 @@ class Model(Block):
     arch: Word = Field(default="auto", description="auto = recognised from names and shapes; or torchvision:resnet50")
     num_classes: AutoClasses = "auto"
     input: InputSizes = Field(default="auto", description="shape of the input without its batch; of several, a list")
-
-
-class Target(Block):
-    """What is asked for: `ratio` alone, or one or more of the others; what remains must hold for all of them."""
-
-    ratio: Share | None = Field(default=None, description="share of channels REMOVED from every layer not frozen")
-    macs: Share | None = Field(default=None, description="share of the original multiply-adds that may REMAIN")
-    params: Share | None = Field(default=None, description="share of the original parameters that may REMAIN")
-    weights: Share | None = Field(
-        default=None,
-        description="share of the original weights of convolutions and linear layers that may REMAIN, without biases "
-        "and normalisations; 5% = a weight sparsity of 95 %",
-    )
-    nodes: Share | None = Field(
-        default=None,
-        description="share of the original output channels of convolutions and linear layers that may REMAIN, counted "
-        "at each layer but the last; 34% = a node ratio of 0.66",
-    )
-    size: Share | None = Field(default=None, description="share of the original ONNX file's bytes that may REMAIN")
-    memory: Share | None = Field(
-        default=None, description="share of weights and activations at their peak, in bytes, that may REMAIN"
-    )
-    latency: Share | None = Field(
-        default=None,
-        description="share of the original latency that may REMAIN, measured on bench.target for the first batch size; "
-        "under scope local the widths are what costs least importance for the time",
-    )
-    latency_ms: Positive | None = Field(default=None, description="median milliseconds at most, measured likewise")
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _one_kind(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        return checked_beside(data, handler, "target", cls._clashes(data))
-
-    @classmethod
-    def _clashes(cls, data: object) -> Iterator[tuple[str, str]]:
-        keys = given(data).keys()
-        others = [name for name in cls.model_fields if name != "ratio"]
-        if isinstance(data, dict) and not keys:
-            yield "", f"ratio, or one or more of {', '.join(others)}"
-        if "ratio" in keys and keys & set(others):
-            yield "ratio", f"either ratio alone, or one or more of {', '.join(others)} without it"
-
-    @model_serializer(mode="wrap")
-    def _only_what_is_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return dict(given(handler(self)))
-
-
-class Rule(Block):
-    """A rule with neither `freeze` nor `ratio` leaves its layers to the recipe's target."""
-
-    match: Word = Field(description="a glob on module names, such as layer3.*; the first rule that matches wins")
-    freeze: Truth = Field(default=False, description="never cut these layers")
-    ratio: Share | None = Field(default=None, description="share of channels removed from these layers")
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _frozen_or_cut(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        both = given(data).get("freeze") is True and "ratio" in given(data)
-        faults = [("ratio", "no ratio beside freeze: true, a layer is either frozen or cut")] if both else []
-        return checked_beside(data, handler, "layers", faults)
-
-
-HOW = ("scope", "round_to", "layers")
-"""The keys of `prune` that say how channels go, and mean nothing where none do."""
-
-CHANNELS = ("scope", "round_to")
-"""Those of them that mean nothing where single weights are masked."""
-
-
-class PruneBase(Block):
-    """How to prune; each method's own settings stand under its own name."""
-
-    method: str
-    target: Target | None = Field(default=None, description="how many channels go; every method but 2of4 asks for it")
-    scope: core.Scope = Field(
-        default="local",
-        description="local = the same share everywhere; global = all channels compared at once; "
-        "isomorphic = channels of groups of the same make compared, and the same share of each make",
-    )
-    round_to: RoundTo = Field(
-        default="auto", description="widths left are multiples of this; auto = what the target device rewards"
-    )
-    layers: tuple[Rule, ...] = ()
-
-    @property
-    def settings(self) -> Method:
-        """The settings of the method that was chosen."""
-        return getattr(self, _attribute(self.method)) or methods()[self.method]()
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _own_settings_only(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        method = given(data).get("method")
-        known = isinstance(method, str) and method in methods()
-        strangers = sorted((methods().keys() & given(data).keys()) - {method}) if known else []
-        faults: list[tuple[str, str | None]] = [
-            (each, f"no settings of {each} while prune.method is {method}") for each in strangers
-        ]
-        if known and "target" not in given(data):
-            if methods()[str(method)].needs_target:
-                faults.append(("target", None))
-            else:
-                idle = [key for key in HOW if key in given(data)]
-                faults += [(key, "nothing while no prune.target says that channels go") for key in idle]
-        if known and methods()[str(method)].unstructured:
-            faults += cls._no_channels(str(method), given(data))
-        if known and isinstance(data, dict) and method not in given(data):
-            data = {**data, str(method): {}}  # so that a recipe equals the one it is written out to
-        return checked_beside(data, handler, "prune", faults)
-
-    @staticmethod
-    def _no_channels(method: str, data: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-        """What means nothing beside a method that masks single weights."""
-        asked = sorted(given(data.get("target")).keys())
-        if asked and asked != ["weights"]:
-            yield "target", f"weights alone, such as {{weights: 5%}}: {method} masks single weights"
-        yield from (
-            (key, f"nothing while prune.method is {method}: no channel is chosen") for key in CHANNELS if key in data
-        )
-        rules = data.get("layers")
-        if isinstance(rules, list | tuple) and any("ratio" in given(rule) for rule in rules):
-            yield "layers", f"rules with freeze only: {method} masks single weights"
-
-    @model_serializer(mode="wrap")
-    def _own_settings_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        idle = HOW if self.target is None else CHANNELS if self.settings.unstructured else ()
-        written = {key: value for key, value in handler(self).items() if key not in methods() and key not in idle}
-        own = self.settings.model_dump(mode="json")
-        return written | ({self.method: own} if own else {})
-
-
-def _attribute(method: str) -> str:
-    """A method's name need not be a Python name: `2of4` is none."""
-    return "settings_" + re.sub(r"\W", "_", method)
-
-
-if TYPE_CHECKING:
-    Prune = PruneBase
-else:
-    Prune = create_model(
-        "Prune",
-        __base__=PruneBase,
-        method=(Literal[tuple(methods())], Field(description="how channels are chosen and taken out")),
-        **{
-            _attribute(name): (kind | None, Field(default=None, alias=name, description=f"settings of {name}"))
-            for name, kind in methods().items()
-        },
-    )
-
-
-_FACTORY = re.compile(r".+\.py:[^\W\d]\w*")
-
-
-class Data(Block):
-    """Labelled images. Relative paths are looked up in `--data`, or in the current folder without it."""
-
-    source: Word = Field(
-        description="parquet | folder | digits (embedded) | torchvision:CIFAR10 | path/to/file.py:factory",
-        examples=["parquet", "folder", "digits", "torchvision:CIFAR10"],
-    )
-    train: Word | None = None
-    val: Word | None = None
-    mean: tuple[Number, ...] | None = Field(default=None, description="by channel; null = what the model expects")
-    std: tuple[Positive, ...] | None = Field(default=None, description="by channel; null = what the model expects")
-    augment: core.Augment = Field(
-        default="none",
-        description="flip; cifar = padded random crop and flip; trivialaugment or randaugment = cifar, then theirs; "
-        "imagenet = random resized crop and flip, tested on the centre at 256/224",
-    )
-    task: Word = Field(
-        default="classification",
-        description="classification | regression (floats of any shape) | path/to/file.py:factory of a core.Task",
-        examples=["classification", "regression"],
-    )
-    loss: Literal["mse", "l1", "smooth_l1"] | None = Field(default=None, description="of regression; null = mse")
-    metric: Literal["rmse", "mae"] | None = Field(default=None, description="of regression; null = rmse")
-    holdout: Share | None = Field(
-        default=None, description="share of each class's training images never trained on, to choose by; null = none"
-    )
-    workers: AutoWorkers = Field(
-        default="auto", description="processes that decode what stays on disk; 0 = none; auto = one for each processor"
-    )
-
-    @field_validator("source")
-    @classmethod
-    def _known(cls, source: str) -> str:
-        kinds = ["parquet", "folder", "digits"]
-        if source in kinds or _FACTORY.fullmatch(source) or re.fullmatch(r"torchvision:\w+", source):
-            return source
-        raise refused(f"{', '.join(kinds)}, torchvision:NAME or path/to/file.py:factory", kinds)
-
-    @field_validator("task")
-    @classmethod
-    def _known_task(cls, task: str) -> str:
-        kinds = ["classification", "regression"]
-        if task in kinds or _FACTORY.fullmatch(task):
-            return task
-        raise refused(f"{', '.join(kinds)} or path/to/file.py:factory", kinds)
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _fits_together(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        return checked_beside(data, handler, "data", cls._clashes(data))
-
-    @classmethod
-    def _clashes(cls, data: object) -> Iterator[tuple[str, str]]:
-        keys = given(data)
-        mean, std = keys.get("mean"), keys.get("std")
-        if (mean is None) != (std is None):
-            yield ("mean" if std is None else "std"), "mean and std together, or neither"
-        if isinstance(mean, (list, tuple)) and isinstance(std, (list, tuple)) and len(mean) != len(std):
-            yield "std", f"as many numbers as mean has, {len(mean)}"
-        if keys.get("source") == "digits":
-            yield from ((key, "no path, digits are embedded") for key in ("train", "val") if key in keys)
-        if keys.get("task") != "regression":
-            others = f"nothing while data.task is {keys.get('task', 'classification')}"
-            yield from ((key, others) for key in ("loss", "metric") if key in keys)
 
 
 class Export(Block):
