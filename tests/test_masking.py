@@ -207,7 +207,7 @@ def test_verify_counts_the_zeros_of_both_files(finished: tuple[Path, dict[str, A
 def test_plan_promises_nothing_either() -> None:
     recipe = read_recipe("snip", ["bench.target=none"])
     plan = planning.plan("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=quiet)
-    assert plan["steps"] == ["MaskWeights(snip, 5 % remain)", "RemoveDead"]
+    assert plan["steps"] == ["Reinitialise", "MaskWeights(snip, 5 % remain)", "RemoveDead"]
     assert plan["target"] == "weights: 5%"
     assert "expect no speed-up" in str(plan["sparsity"])
 
