@@ -45,7 +45,8 @@ class Run:
             "l1-global": ["prune.scope=global"],
         }[self.kind]
         if self.kind == "l1-global":
-            planned = compress(["plan", given.checkpoint, "-r", "l1-cifar10", "--json"], [target])
+            plan = ["plan", given.checkpoint, "-r", "l1-cifar10", "--data", given.data, "--json"]
+            planned = compress(plan, [target])
             own.append(f"prune.target={{macs: {1 / json.loads(planned)['ratios']['macs']:.6f}}}")
         schedule = MULTISTEP.format(first=epochs / 2, second=epochs * 3 / 4)
         return [f"seed={self.seed}", f"retrain.epochs={epochs}", f"retrain.optimizer.lr={given.lr}", schedule, *own]
