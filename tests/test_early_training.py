@@ -30,11 +30,11 @@ from compressor.core import (
 from compressor.engine import begin, perform
 from compressor.methods.criteria import l1
 from compressor.schedules import multistep
-from compressor.training.data import open_data
 from compressor.training.images import ImageData
 from compressor.training.loop import Trained
 from compressor.training.loop import train as trained
 from compressor.work import Surroundings, Work
+from tests.training.toys import few_digits
 
 SGD = Optimizer("sgd", lr=0.01)
 
@@ -52,11 +52,7 @@ RETRAIN = Train(64, SGD, multistep((5,), 0.1), epochs=10, precision="fp32")
 
 @pytest.fixture(scope="module")
 def digits() -> ImageData:
-    whole = open_data(
-        "digits", train=None, val=None, base=None, input=(1, 8, 8), num_classes=10, mean=None, std=None, augment="none"
-    )
-    assert isinstance(whole, ImageData)
-    return replace(whole, held_out=torch.arange(128, 1500))
+    return few_digits(128)
 
 
 def model() -> LoadedModel:

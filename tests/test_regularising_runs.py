@@ -19,9 +19,9 @@ from compressor.planning import plan
 from compressor.recipe import Recipe, read_recipe
 from compressor.report.history import trainability
 from compressor.stages import open_recipe_data, steps
-from compressor.training.data import open_data
 from compressor.training.images import ImageData
 from compressor.work import Surroundings, Work
+from tests.training.toys import few_digits
 
 SHORT = {  # recipe -> overrides that make it shorter still
     "tpp": ("tpp.epochs=2",),
@@ -50,12 +50,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def digits() -> ImageData:
-    """The embedded data with 192 images to train on."""
-    whole = open_data(
-        "digits", train=None, val=None, base=None, input=(1, 8, 8), num_classes=10, mean=None, std=None, augment="none"
-    )
-    assert isinstance(whole, ImageData)
-    return replace(whole, held_out=torch.arange(192, 1500))
+    return few_digits(192)
 
 
 def shortened(name: str) -> Recipe:

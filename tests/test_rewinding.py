@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,24 +12,16 @@ from torch import Tensor, nn
 from compressor.core import LoadedModel, ModelSpec, Optimizer, Remember, Retrain, Rewind, Step, Train, one_image
 from compressor.engine import begin, perform
 from compressor.schedules import cosine
-from compressor.training.data import open_data
 from compressor.training.images import ImageData
 from compressor.work import Surroundings, Work
+from tests.training.toys import few_digits, quiet
 
 TRAIN = Train(32, Optimizer("sgd", lr=0.05, weight_decay=1e-3), cosine(3), epochs=3, precision="fp32")
 
 
-def quiet(event: str, fields: Mapping[str, object]) -> None:
-    del event, fields
-
-
 @pytest.fixture(scope="module")
 def digits() -> ImageData:
-    whole = open_data(
-        "digits", train=None, val=None, base=None, input=(1, 8, 8), num_classes=10, mean=None, std=None, augment="none"
-    )
-    assert isinstance(whole, ImageData)
-    return replace(whole, held_out=torch.arange(96, 1500))
+    return few_digits(96)
 
 
 @pytest.fixture

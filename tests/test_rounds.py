@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.core import (
     Choose,
@@ -29,26 +29,12 @@ from compressor.graph.shrink import channels_gone, kept_since, shrink
 from compressor.methods.criteria import l1
 from compressor.schedules import constant
 from compressor.work import Surroundings, Work, example
-from tests.training.toys import toy_data
-
-
-class Small(nn.Module):
-    """Two convolutions that share their channels over a shortcut, one between them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.norm = nn.Conv2d(3, 12, 3, bias=False), nn.BatchNorm2d(12)
-        self.inner, self.outer = nn.Conv2d(12, 16, 3, padding=1), nn.Conv2d(16, 12, 1)
-        self.head = nn.Linear(12, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.norm(self.stem(x)))
-        return self.head((x + self.outer(torch.relu(self.inner(x)))).mean((2, 3)))
+from tests.training.toys import Shortcut, toy_data
 
 
 def small() -> LoadedModel:
     torch.manual_seed(0)
-    return LoadedModel(Small().eval(), ModelSpec("net", one_image((3, 8, 8))), "it")
+    return LoadedModel(Shortcut().eval(), ModelSpec("net", one_image((3, 8, 8))), "it")
 
 
 def run(model: LoadedModel, tmp_path: Path, *steps: Step, data: bool = False) -> Work:

@@ -38,7 +38,7 @@ from compressor.recipe import read_recipe
 from compressor.stages import steps
 from compressor.training.sensitivity import sensitivities
 from compressor.work import Surroundings, Work, example
-from tests.training.toys import quiet, toy_data
+from tests.training.toys import Shortcut, quiet, toy_data
 
 FAMILY = ("crop-s", "cropit-s", "snap", "snap-it", "random-s", "efficientconvnets", "earlycrop-s")
 AT_ONCE = ("crop-s", "snap", "random-s", "efficientconvnets")
@@ -154,23 +154,9 @@ def test_groups_that_only_a_guard_saves_are_told() -> None:
 # ---------------------------------------------------------------- performed
 
 
-class Small(nn.Module):
-    """Two convolutions that share their channels over a shortcut, one between them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.norm = nn.Conv2d(3, 12, 3, bias=False), nn.BatchNorm2d(12)
-        self.inner, self.outer = nn.Conv2d(12, 16, 3, padding=1), nn.Conv2d(16, 12, 1)
-        self.head = nn.Linear(12, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.norm(self.stem(x)))
-        return self.head((x + self.outer(torch.relu(self.inner(x)))).mean((2, 3)))
-
-
 def small() -> LoadedModel:
     torch.manual_seed(0)
-    return LoadedModel(Small().eval(), ModelSpec("net", one_image((3, 8, 8)), 4), "it")
+    return LoadedModel(Shortcut().eval(), ModelSpec("net", one_image((3, 8, 8)), 4), "it")
 
 
 def performed(name: str, tmp_path: Path, *more: str) -> tuple[Work, list[dict[str, object]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,9 @@ from compressor.errors import RecipeError
 from compressor.methods.lottery import IMP, LTH, LTR
 from compressor.recipe import read_recipe
 from compressor.stages import steps
-from compressor.training.data import open_data
 from compressor.training.images import ImageData
 from compressor.work import Surroundings, Work
+from tests.training.toys import few_digits
 
 
 @pytest.fixture(autouse=True)
@@ -77,11 +76,7 @@ def test_going_back_beyond_the_training_is_refused(epochs: int) -> None:
 
 @pytest.fixture(scope="module")
 def digits() -> ImageData:
-    whole = open_data(
-        "digits", train=None, val=None, base=None, input=(1, 8, 8), num_classes=10, mean=None, std=None, augment="none"
-    )
-    assert isinstance(whole, ImageData)
-    return replace(whole, held_out=torch.arange(96, 1500))
+    return few_digits(96)
 
 
 def net() -> LoadedModel:

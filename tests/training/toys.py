@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.core import Optimizer, Train
 from compressor.schedules import cosine
+from compressor.training.data import open_data
 from compressor.training.images import ImageData
 from compressor.training.splits import Split
 
@@ -36,6 +38,29 @@ def toy_net(dropout: float = 0.3) -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(216, 4),
     )
+
+
+class Shortcut(nn.Module):
+    """Two convolutions that share their channels over a shortcut, one between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 12, 3, bias=False), nn.BatchNorm2d(12)
+        self.inner, self.outer = nn.Conv2d(12, 16, 3, padding=1), nn.Conv2d(16, 12, 1)
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        return self.head((x + self.outer(torch.relu(self.inner(x)))).mean((2, 3)))
+
+
+def few_digits(count: int) -> ImageData:
+    """The embedded data with so many images to train on."""
+    whole = open_data(
+        "digits", train=None, val=None, base=None, input=(1, 8, 8), num_classes=10, mean=None, std=None, augment="none"
+    )
+    assert isinstance(whole, ImageData)
+    return replace(whole, held_out=torch.arange(count, 1500))
 
 
 def quiet(event: str, fields: Mapping[str, object]) -> None:
