@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -58,9 +57,6 @@ from compressor.training.partly import ScalesOnly
 from compressor.training.penalise import Penalised
 from compressor.training.recalibrate import recalibrate
 from compressor.work import Cut, Surroundings, Work, example
-
-if TYPE_CHECKING:
-    pass
 
 
 def begin(model: LoadedModel, around: Surroundings, *, trained: bool = True) -> Work:

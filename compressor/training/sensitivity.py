@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
@@ -36,8 +37,8 @@ def sensitivities(
 
     The batches are the first of that epoch of a training with that seed; never those of the test set.
 
-    With L_b the mean loss of batch b and W all weights without biases (Lubana and Dick, arXiv:2009.11839; Rachwan et
-    al., Winning the Lottery Ahead of Time, ICML 2022, arXiv:2206.10451):
+    With L_b the mean loss of batch b and W all weights without biases (Rachwan et al., Winning the Lottery Ahead
+    of Time, ICML 2022, arXiv:2206.10451):
 
         g = sum_b dL_b/dw        h = d/dw sum_b <G, dL_b/dW>,  G = sum_b dL_b/dW held fixed, so h = H G
 
@@ -47,29 +48,24 @@ def sensitivities(
 
     `masks`: where one is False, g counts as 0. `weights`: what counts as w, where that is not what the module has.
     """
-    parameters = _weighted(module)
-    was = {name: each.requires_grad for name, each in module.named_parameters()}
-    mode = module.training
-    module.train(saliency.training)
-    everything_trains(module)
-    buffers = {name: each.clone() for name, each in module.named_buffers()}
-    try:
-        # Fused attention has no second derivative.
-        with sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=()):
-            torch.manual_seed(seed)
-            gradients = _gradients(module, parameters, saliency, data, seed, epoch)
-            for name in gradients.keys() & masks.keys():
-                gradients[name].masked_fill_(~masks[name], 0)
-            products = {name: torch.zeros_like(each) for name, each in parameters.items()}
-            if saliency.order == 2:
-                gradients = {name: each if _is_weight(name, each) else each.zero_() for name, each in gradients.items()}
-                products = _products(module, parameters, gradients, saliency, data, seed, epoch)
-    finally:
-        module.train(mode)
-        for name, each in module.named_parameters():
-            each.requires_grad_(was[name])
-        for name, buffer in module.named_buffers():
-            buffer.copy_(buffers[name])
+    own = copy.deepcopy(module).train(saliency.training)
+    everything_trains(own)
+    parameters = _weighted(own)
+
+    def losses() -> Iterator[Tensor]:
+        return _losses(own, saliency, data, seed, epoch)
+
+    # Fused attention has no second derivative.
+    with sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        gradients = _summed(losses(), parameters)
+        for name in gradients.keys() & masks.keys():
+            gradients[name].masked_fill_(~masks[name], 0)
+        products = {name: torch.zeros_like(each) for name, each in parameters.items()}
+        if saliency.order == 2:
+            gradients = {name: each if _is_weight(each) else each.zero_() for name, each in gradients.items()}
+            weighted = {name: each for name, each in parameters.items() if _is_weight(each)}
+            products = _summed((_along(loss, weighted, gradients) for loss in losses()), parameters)
     with torch.no_grad():
         return {
             name: saliency.value(weights.get(name, each.detach()), gradients[name], products[name])
@@ -87,43 +83,26 @@ def _weighted(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: each for name, each in found.items() if known[id(each)] == name}
 
 
-def _is_weight(name: str, value: Tensor) -> bool:
+def _is_weight(value: Tensor) -> bool:
     return value.dim() > 1
 
 
-def _gradients(
-    module: nn.Module, parameters: Mapping[str, nn.Parameter], saliency: Saliency, data: Data, seed: int, epoch: int
-) -> dict[str, Tensor]:
+def _summed(values: Iterable[Tensor], parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Parameter name -> the gradients of all `values`, one after another."""
     total = {name: torch.zeros_like(each) for name, each in parameters.items()}
-    for loss in _losses(module, saliency, data, seed, epoch):
-        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    for value in values:
+        found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
         for name, each in zip(total, found, strict=True):
             if each is not None:
                 total[name] += each
     return total
 
 
-def _products(
-    module: nn.Module,
-    parameters: Mapping[str, nn.Parameter],
-    gradients: Mapping[str, Tensor],
-    saliency: Saliency,
-    data: Data,
-    seed: int,
-    epoch: int,
-) -> dict[str, Tensor]:
-    total = {name: torch.zeros_like(each) for name, each in parameters.items()}
-    weights = {name: each for name, each in parameters.items() if _is_weight(name, each)}
-    for loss in _losses(module, saliency, data, seed, epoch):
-        slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
-        along = [
-            (slope * gradients[name]).sum() for name, slope in zip(weights, slopes, strict=True) if slope is not None
-        ]
-        found = torch.autograd.grad(torch.stack(along).sum(), list(parameters.values()), allow_unused=True)
-        for name, each in zip(total, found, strict=True):
-            if each is not None:
-                total[name] += each
-    return total
+def _along(loss: Tensor, weights: Mapping[str, nn.Parameter], direction: Mapping[str, Tensor]) -> Tensor:
+    """`<direction, d loss / d weights>`, to be differentiated once more."""
+    slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
+    pairs = zip(weights, slopes, strict=True)
+    return torch.stack([(slope * direction[name]).sum() for name, slope in pairs if slope is not None]).sum()
 
 
 def _losses(module: nn.Module, saliency: Saliency, data: Data, seed: int, epoch: int) -> Iterator[Tensor]:
