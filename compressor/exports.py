@@ -48,12 +48,11 @@ def export_both(start: Work, work: Work, recipe: Recipe, data: Data | None, fold
 
     def export(module: nn.Module, name: str) -> ExportedModel:
         journal("stage", {"name": f"export {name}"})
-        opset = None if recipe.export.opset == "auto" else recipe.export.opset
         done = export_onnx(
             module,
             inputs,
             folder / name,
-            opset=opset,
+            opset=recipe.export.version,
             dynamic_batch=recipe.export.dynamic_batch,
             metadata=metadata,
             names=[each.name for each in work.model.spec.inputs],

@@ -23,7 +23,7 @@ EXPECTED = (
 
 def left(work: Work, counted: Cost) -> Cost:
     """What was counted, without the weights that masks hold at zero."""
-    return Cost(counted.params, counted.macs, counted.weights - _zeros(work), counted.nodes)
+    return Cost(counted.params, counted.macs, counted.weights - work.zeros, counted.nodes)
 
 
 def record(start: Work, work: Work, onnx: Path, comparisons: Sequence[Comparison]) -> MasksRecord | None:
@@ -65,10 +65,6 @@ def shown(onnx: Path, weights: Iterable[tuple[Sequence[int], int]]) -> tuple[int
         else:
             missing.append(shape)
     return held, missing
-
-
-def _zeros(work: Work) -> int:
-    return sum(int((~mask).sum()) for mask in work.masks.values())
 
 
 def _layers(start: Work, work: Work) -> Iterable[MaskedLayer]:

@@ -185,8 +185,8 @@ def stopwatch(
     batch = recipe.bench.batch[0]
 
     def export(module: nn.Module, path: Path) -> None:
-        opset = None if recipe.export.opset == "auto" else recipe.export.opset
-        export_onnx(module, example(dense, images=2), path, opset=opset, dynamic_batch=batch > 1, metadata={})
+        opset, inputs = recipe.export.version, example(dense, images=2)
+        export_onnx(module, inputs, path, opset=opset, dynamic_batch=batch > 1, metadata={})
 
     return DeviceStopwatch(target, batch, rounds, export, journal)
 

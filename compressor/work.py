@@ -89,6 +89,11 @@ class Work:
     seconds: Mapping[str, float] = field(default_factory=dict)
     log: tuple[str, ...] = ()
 
+    @property
+    def zeros(self) -> int:
+        """Weights that masks hold at zero."""
+        return sum(int((~mask).sum()) for mask in self.masks.values())
+
 
 def example(model: LoadedModel, images: int = 1) -> tuple[Tensor, ...]:
     """Seeded inputs as the model takes them, a batch of `images`: normal numbers, or whole ones within their bounds."""

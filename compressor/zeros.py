@@ -46,13 +46,12 @@ def record(work: Work, onnx: Path, comparisons: Sequence[Comparison]) -> Sparsit
     layers = _layers(work.sparse)
     held = _all_shown(onnx, work.sparse)
     total = work.sparse.total
-    zeros = sum(int((~mask).sum()) for mask in work.masks.values())
     weights = sum(mask.numel() for mask in work.masks.values())
     return {
         "pattern": list(sparsity.pattern),
         "runtime": sparsity.runtime,
         "eligible": len(work.masks),
-        "zeros": zeros,
+        "zeros": work.zeros,
         "masked_weights": weights,
         "kept_percent": {"first": 100 * total.first, "now": 100 * total.now, "bound": 100 * total.bound},
         "onnx_initializers": held,

@@ -48,6 +48,11 @@ class Export(Block):
     dynamic_batch: Truth = Field(default=True, description="leave the batch size of model.onnx open")
     int8: Truth = Field(default=False, description="write model.int8.onnx as well, quantised with training images")
 
+    @property
+    def version(self) -> int | None:
+        """The operator set; None is the exporter's own choice."""
+        return None if self.opset == "auto" else self.opset
+
 
 class Bench(Block):
     target: Word = Field(default="local", description="a name in targets.yaml; local = here, none = do not measure")

@@ -11,13 +11,15 @@ epoch; runs that are in the file are not repeated. The table: mean and sample st
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections import defaultdict
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
+
+from rows import collected, spread
 
 from compressor.core import RETRAINING, Reinitialise, Train
 from compressor.engine import begin, perform
@@ -54,16 +56,18 @@ def recipe(method: str, weights: str, seed: int, epochs: int, own: list[str]) ->
     return read_recipe(method, [*settings, *early, *own])
 
 
-def run(given: argparse.Namespace, method: str, weights: str, seed: int) -> dict[str, object]:
-    own = given.set if method != "dense" else []
-    asked = recipe(DENSE if method == "dense" else method, weights, seed, given.epochs, own)
+def run(
+    network: str, method: str, weights: str, seed: int, *, epochs: int, data: str, settings: list[str]
+) -> dict[str, object]:
+    dense = method == "dense"
+    asked = recipe(DENSE, "50%", seed, epochs, []) if dense else recipe(method, weights, seed, epochs, settings)
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "run.jsonl", lambda *_: None) as journal:
-        model = load(f"{NARROW}:{given.network}", asked, False, journal)
-        data = open_recipe_data(asked, given.data, model, journal)
-        work = begin(model, around := Surroundings(data, seed, journal, Path(folder) / "state", ""))
+        model = load(f"{NARROW}:{network}", asked, False, journal)
+        images = open_recipe_data(asked, data, model, journal)
+        work = begin(model, around := Surroundings(images, seed, journal, Path(folder) / "state", ""))
         for step in steps(asked, 1, retrain=True):
             trains = isinstance(step, Train) and step.stage == RETRAINING
-            if method != "dense" or trains or isinstance(step, Reinitialise):
+            if not dense or trains or isinstance(step, Reinitialise):
                 work = perform(step, work, around)
         left, whole = count(work.model.module, *example(model)), work.original
     return {
@@ -87,16 +91,11 @@ def main() -> None:
     words.add_argument("--epochs", type=int, default=12, help="in all")
     words.add_argument("--set", action="append", default=[], help="further overrides of the recipe")
     given = words.parse_args()
-    done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
-    for seed, weights, method in product(given.seeds, given.weights, given.methods):
-        key = {"network": given.network, "method": method, "weights": "100%" if method == "dense" else weights}
-        key |= {"seed": seed}
-        if not any(key.items() <= each.items() for each in done):
-            done.append({**key, **run(given, method, weights, seed)})
-            with given.out.open("a") as file:
-                file.write(json.dumps(done[-1]) + "\n")
-            print(done[-1], flush=True)
-    table(done)
+    keys = (
+        {"network": given.network, "method": method, "weights": "100%" if method == "dense" else weights, "seed": seed}
+        for seed, weights, method in product(given.seeds, given.weights, given.methods)
+    )
+    table(collected(given.out, keys, partial(run, epochs=given.epochs, data=given.data, settings=given.set)))
 
 
 def table(rows: list[dict]) -> None:
@@ -116,10 +115,6 @@ def table(rows: list[dict]) -> None:
             f"{mean(each['peak_bytes'] or 0 for each in last) / 1e6:.0f}",
         ]
         print(f"| {network} | {weights} | {method} | {' | '.join(cells)} |")
-
-
-def spread(values: list[float]) -> str:
-    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
 if __name__ == "__main__":

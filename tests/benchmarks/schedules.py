@@ -11,14 +11,14 @@ not repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
+
+from rows import collected, spread
 
 from compressor.engine import begin, perform
 from compressor.journal import Journal
@@ -57,7 +57,6 @@ def main() -> None:
     words.add_argument("--distilled", nargs="+", type=int, default=[0, 1], choices=[0, 1])
     words.add_argument("--epochs", type=int, default=8)
     given = words.parse_args()
-    done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "run.jsonl", silent) as journal:
         first = recipe(given.ratios[0], "ft", False, 0, given.epochs)
         model = load(given.checkpoint, first, False, journal)
@@ -67,23 +66,20 @@ def main() -> None:
         def around(seed: int) -> Surroundings:
             return Surroundings(data, seed, silent, Path(folder) / str(time.monotonic_ns()), "")
 
-        for seed, distilled, ratio, schedule in product(given.seeds, given.distilled, given.ratios, given.schedules):
-            key = {"ratio": ratio, "schedule": schedule, "distilled": distilled, "seed": seed}
-            if any(key.items() <= each.items() for each in done):
-                continue
+        def run(ratio: str, schedule: str, distilled: int, seed: int) -> Mapping[str, float]:
             asked = recipe(ratio, schedule, bool(distilled), seed, given.epochs)
             *surgery, retraining = steps(asked, 1, retrain=True)
             if ratio not in cut:
                 cut[ratio] = begin(model, around(0))
                 for step in surgery:
                     cut[ratio] = perform(step, cut[ratio], around(0))
-            trained = perform(retraining, cut[ratio], around(seed))
-            row = {**key, **trained.quality}
-            done.append(row)
-            with given.out.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(row, flush=True)
-    table(done)
+            return perform(retraining, cut[ratio], around(seed)).quality
+
+        keys = (
+            {"ratio": ratio, "schedule": schedule, "distilled": distilled, "seed": seed}
+            for seed, distilled, ratio, schedule in product(given.seeds, given.distilled, given.ratios, given.schedules)
+        )
+        table(collected(given.out, keys, run))
 
 
 def table(rows: list[dict]) -> None:
@@ -93,10 +89,7 @@ def table(rows: list[dict]) -> None:
         found[row["ratio"], row["schedule"], row["distilled"]].append(row["after retraining"])
     print("| ratio | schedule | labels only | with the dense model as teacher |\n|---|---|---|---|")
     for ratio, schedule in dict.fromkeys(key[:2] for key in found):
-        cells = [
-            f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}" if values else "–"
-            for values in (found[ratio, schedule, distilled] for distilled in (0, 1))
-        ]
+        cells = [spread(found[ratio, schedule, distilled]) for distilled in (0, 1)]
         print(f"| {ratio} | {schedule} | {cells[0]} | {cells[1]} |")
 
 
