@@ -19,6 +19,7 @@ from compressor.errors import RecipeError, TargetNotReached
 from compressor.graph.allot import Limit, allot
 from compressor.graph.cost import CostModel
 from compressor.graph.layer_rules import frozen_by, ratio_of
+from compressor.graph.rounding import Rounding, after, meet
 
 if TYPE_CHECKING:
     from compressor.core import BoolArray, FloatArray, IntArray
@@ -69,14 +70,14 @@ def choose(
     bounds = [*_limits(selection, cost, original), *limits]
     fits = _fitting(bounds)
     while True:
-        rounding = _Rounding(groups, round_to)
+        rounding = Rounding(groups, round_to)
         if by_ratio is None and rewarded is not None and selection.by_surface:
             free_G = np.isin(np.arange(len(groups)), free)
             unit_G = rewarded(groups, round_to) if selection.or_finer else rounding.unit_G
             removed_G = allot(groups, scores, start_G, free_G, unit_G, bounds)
             enough = fits(removed_G)
         elif by_ratio is None:
-            removed_G = _meet(start_G, order, rounding, fits)
+            removed_G = meet(start_G, order, rounding, fits)
             enough = fits(removed_G)
         else:
             removed_G = rounding(by_ratio)
@@ -117,7 +118,7 @@ def _by_ratio(
     if selection.scope != "local":
         before = int(gone_G[list(free)].sum()) + sum(narrow)
         whole = sum(groups[index].size for index in free) + len(narrow) + before
-        return _after(start_G, order[: max(0, math.ceil(selection.ratio * whole) - before)])
+        return after(start_G, order[: max(0, math.ceil(selection.ratio * whole) - before)])
     asked = [selection.ratio if index in free else None for index in range(len(groups))]
     return np.where(np.isin(np.arange(len(groups)), free), _shares(groups, asked, gone_G, least_G), start_G)
 
@@ -171,10 +172,6 @@ def _make(group: ChannelGroup) -> tuple[tuple[str, str, int, int], ...]:
     )
 
 
-def _after(start_G: IntArray, taken: IntArray) -> IntArray:
-    return start_G + np.bincount(taken, minlength=len(start_G))
-
-
 def spared(scores: Mapping[str, FloatArray], plan: PrunePlan) -> list[str]:
     """Groups whose last channel stays although a better one of another group goes: they would have been emptied."""
     gone = {name: scores[name][~kept].max() for name, kept in plan.kept.items()}
@@ -223,25 +220,6 @@ def _fitting(limits: Sequence[Limit]) -> Callable[[IntArray], bool]:
     return lambda removed_G: all(float(limit.value(removed_G[None])[0]) <= limit.most for limit in limits)
 
 
-def _meet(start_G: IntArray, order: IntArray, rounding: _Rounding, fits: Callable[[IntArray], bool]) -> IntArray:
-    """The fewest channels, in order, that fit; all of them where nothing does."""
-
-    def first(count: int) -> IntArray:
-        return rounding(_after(start_G, order[:count]))
-
-    low, high = 0, len(order)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(first(middle)) else (middle + 1, high)
-    removed_G = first(low)
-    for index in order[:low][::-1].tolist():  # give back what the last, coarse step took too much
-        back_G = removed_G.copy()
-        back_G[index] = rounding.one_less(index, int(removed_G[index]))
-        if back_G[index] >= start_G[index] and fits(back_G):
-            removed_G = back_G
-    return removed_G
-
-
 def _out_of_reach(limits: Sequence[Limit], least_G: IntArray) -> TargetNotReached:
     found = " and ".join(
         f"{limit.name} {float(limit.value(least_G[None])[0]) / limit.original:.1%} at the least, "
@@ -250,24 +228,6 @@ def _out_of_reach(limits: Sequence[Limit], least_G: IntArray) -> TargetNotReache
     )
     todo = "ask for more to remain, set prune.round_to: 1, or free frozen layers (see inspect)"
     return TargetNotReached("target not reachable", "prune.target", found, todo)
-
-
-class _Rounding:
-    """Kept widths as multiples of `round_to`, counted in the entries of the layer that writes the group."""
-
-    def __init__(self, groups: Sequence[ChannelGroup], round_to: int) -> None:
-        self._size_G = np.array([group.size for group in groups], dtype=np.int64)
-        entries = [next((slot.positions.shape[1] for slot in group.writers()), 1) for group in groups]
-        self.unit_G = np.array([round_to // math.gcd(round_to, each) for each in entries], dtype=np.int64)
-
-    def __call__(self, removed_G: IntArray) -> IntArray:
-        kept_G = -(-(self._size_G - removed_G) // self.unit_G) * self.unit_G
-        return np.where(removed_G > 0, self._size_G - np.minimum(kept_G, self._size_G), 0)
-
-    def one_less(self, index: int, removed: int) -> int:
-        """The next smaller number of removed channels of a group that keeps its width rounded."""
-        size, unit = int(self._size_G[index]), int(self.unit_G[index])
-        return max(0, size - ((size - removed) // unit + 1) * unit)
 
 
 def _keep_best(scores_C: FloatArray, removed: int) -> BoolArray:
