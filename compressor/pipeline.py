@@ -8,14 +8,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from compressor.artefacts import write
+from compressor.artefacts.exports import export_both, measure
+from compressor.artefacts.files import write
+from compressor.artefacts.folder import CHECKPOINTS, JOURNAL, assembled
 from compressor.core import Emit
 from compressor.deploy.runner.meters import joules
 from compressor.engine import begin, perform
-from compressor.exports import export_both, measure
+from compressor.engine.work import Surroundings
 from compressor.gates import close
 from compressor.journal import Journal
-from compressor.output import CHECKPOINTS, JOURNAL, assembled
 from compressor.recipe import Recipe
 from compressor.report.schema import Report
 from compressor.stages import (
@@ -31,7 +32,6 @@ from compressor.stages import (
 )
 from compressor.targets import open_target
 from compressor.training.loop import Trained, train
-from compressor.work import Surroundings
 
 
 def compress(

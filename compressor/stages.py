@@ -16,6 +16,7 @@ from compressor.core import Data, LoadedModel, Recalibrate, Retrain, Step, Train
 from compressor.deploy.onnx import export_onnx
 from compressor.deploy.staircase import rewarded_rounding
 from compressor.deploy.target import Target
+from compressor.engine.work import example, samples
 from compressor.errors import ModelError, RecipeError
 from compressor.journal import Journal
 from compressor.models.source import load_model
@@ -24,7 +25,6 @@ from compressor.stopwatch import DeviceStopwatch
 from compressor.training.data import open_data
 from compressor.training.find import check_paths, infer_source, is_source
 from compressor.training.tasks import open_task
-from compressor.work import example, samples
 
 WITHOUT_TARGET = 8  # channels; what most runtimes reward, when there is no device to ask
 COARSEST = 32

@@ -21,9 +21,9 @@ from compressor.deploy.layers import RAW, layer_times
 from compressor.deploy.staircase import WIDTHS, step_rewarded
 from compressor.deploy.statistics import ratio_of
 from compressor.deploy.target import Target
+from compressor.engine.search import Clock, Pair
 from compressor.graph.couple import Structure
 from compressor.graph.surface import FEW_LEVELS, LEVELS, CostSurface, Step, changing, is_depthwise, surface, to_time
-from compressor.search import Clock, Pair
 
 LEAST_PROCESSES, MOST_PROCESSES = 4, 8  # of each model; fewer can agree by chance
 SURE = 0.004  # standard error of a log ratio, over processes, that needs no further process

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 import compressor
 from compressor import cli
+from compressor.artefacts.folder import CHECKPOINTS, assembled, refuse_taken
 from compressor.errors import CompressorError, RecipeError, Temporary
 from compressor.journal import Journal
 from compressor.models.source import load_model
-from compressor.output import CHECKPOINTS, assembled, refuse_taken
 
 WEIGHTS = Path(compressor.__file__).parent / "models" / "resnet8-digits.safetensors"
 QUICK = ("-r", "quickstart", "--target", "none", "--set", "retrain.epochs=0", "-q")

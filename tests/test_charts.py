@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compressor.charts import charted
+from compressor.cli.charts import charted
 from compressor.errors import RecipeError
 
 EPOCH = {"epoch": 2, "epochs": 3, "loss": 0.5, "lr": 0.01, "stage": "retraining", "accuracy": 81.25}

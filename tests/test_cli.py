@@ -21,11 +21,11 @@ import pytest
 import compressor
 from compressor import cli, errors
 from compressor.cli.bare import default_folder
+from compressor.cli.failures import Terminated, failure, one_line
+from compressor.cli.terminal import narrator
 from compressor.cli.verbs import verbs
 from compressor.core import Emit
-from compressor.failures import Terminated, failure, one_line
 from compressor.recipe import shipped_recipes
-from compressor.terminal import narrator
 
 Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
 MODEL = "cifar:resnet8@digits"
@@ -51,17 +51,13 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     replace(monkeypatch, "compressor.pipeline", compress=stand_in("compress", {"is": "a report"}))
     replace(
         monkeypatch,
-        "compressor.planning",
+        "compressor.verbs.planning",
         plan=stand_in("plan", {"is": "a plan"}),
         pareto=stand_in("pareto", {"is": "several plans"}),
     )
-    replace(monkeypatch, "compressor.benching", bench=stand_in("bench", {"stable": True}))
-    replace(
-        monkeypatch,
-        "compressor.questions",
-        inspect=stand_in("inspect", {"is": "a model"}),
-        verify=stand_in("verify", {"ok": True, "checks": []}),
-    )
+    replace(monkeypatch, "compressor.verbs.benching", bench=stand_in("bench", {"stable": True}))
+    replace(monkeypatch, "compressor.verbs.inspecting", inspect=stand_in("inspect", {"is": "a model"}))
+    replace(monkeypatch, "compressor.verbs.verifying", verify=stand_in("verify", {"ok": True, "checks": []}))
     tables = {f"show_{what}": table(what) for what in ("report", "plan", "inspect", "bench", "verify")}
     replace(monkeypatch, "compressor.report.terminal", **tables)
     return made
@@ -180,9 +176,9 @@ def test_the_other_verbs(calls: Calls, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_results_that_are_failures(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    questions, benching = sys.modules["compressor.questions"], sys.modules["compressor.benching"]
+    verifying, benching = (sys.modules[f"compressor.verbs.{name}"] for name in ("verifying", "benching"))
     checks = [{"name": "hashes", "ok": True}, {"name": "parity", "ok": False}]
-    monkeypatch.setattr(questions, "verify", lambda folder, emit: {"ok": False, "checks": checks})
+    monkeypatch.setattr(verifying, "verify", lambda folder, emit: {"ok": False, "checks": checks})
     monkeypatch.setattr(benching, "bench", lambda a, b, **_: {"stable": False, "verdict": "unstable: it drifts"})
     Path("a.onnx").touch()
     assert cli.run(["verify", "."]) == 6

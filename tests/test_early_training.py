@@ -28,12 +28,12 @@ from compressor.core import (
     one_image,
 )
 from compressor.engine import begin, perform
+from compressor.engine.work import Surroundings, Work
 from compressor.methods.criteria import l1
 from compressor.schedules import multistep
 from compressor.training.images import ImageData
 from compressor.training.loop import Trained
 from compressor.training.loop import train as trained
-from compressor.work import Surroundings, Work
 from tests.training.toys import few_digits
 
 SGD = Optimizer("sgd", lr=0.01)

@@ -31,91 +31,34 @@ ALLOWED = {
     "deploy": BASE,
     "recipe": BASE | {"methods"},
     "report": BASE,
-    "sparsify": BASE | {"graph", "sparsity"},
-    "search": BASE | {"graph"},
-    "work": BASE | {"graph", "search", "sparsity", "training"},
-    "cutting": BASE | {"graph", "search", "training", "work"},
-    "engine": BASE | {"cutting", "graph", "masking", "rewinding", "search", "sparsify", "sparsity", "training", "work"},
-    "rewinding": BASE | {"sparsity", "work"},
-    "masking": BASE | {"cutting", "graph", "sparsity", "training", "work"},
-    "stopwatch": BASE | {"deploy", "graph", "search"},
+    "engine": BASE | {"graph", "sparsity", "training"},
+    "stopwatch": BASE | {"deploy", "engine", "graph"},
     "journal": BASE,
-    "output": BASE,
     "gates": BASE | {"recipe", "report"},
-    "exports": BASE | {"deploy", "journal", "recipe", "training", "work"},
-    "stages": BASE | {"deploy", "journal", "models", "recipe", "stopwatch", "training", "work"},
-    "zeros": BASE | {"deploy", "graph", "report", "sparsity", "work"},
-    "masks": BASE | {"graph", "report", "sparsity", "work", "zeros"},
+    "stages": BASE | {"deploy", "engine", "journal", "models", "recipe", "stopwatch", "training"},
     "artefacts": BASE
-    | {
-        "deploy",
-        "exports",
-        "gates",
-        "graph",
-        "journal",
-        "masks",
-        "models",
-        "recipe",
-        "report",
-        "sparsity",
-        "work",
-        "zeros",
-    },
+    | {"deploy", "engine", "gates", "graph", "journal", "models", "recipe", "report", "sparsity", "training"},
     "targets": BASE | {"deploy", "recipe"},
     "pipeline": BASE
+    | {"artefacts", "deploy", "engine", "gates", "journal", "recipe", "report", "stages", "targets", "training"},
+    "verbs": BASE
     | {
         "artefacts",
         "deploy",
         "engine",
-        "exports",
-        "gates",
-        "journal",
-        "output",
-        "recipe",
-        "report",
-        "stages",
-        "targets",
-        "training",
-        "work",
-    },
-    "prospects": BASE | {"graph", "methods", "report", "search", "training", "work"},
-    "planning": BASE
-    | {
-        "deploy",
-        "engine",
         "graph",
         "journal",
-        "masks",
-        "prospects",
+        "methods",
+        "models",
         "recipe",
         "report",
-        "search",
+        "sparsity",
         "stages",
         "targets",
-        "work",
-        "zeros",
-    },
-    "benching": BASE | {"deploy", "report"},
-    "questions": BASE | {"artefacts", "deploy", "graph", "masks", "models", "report", "sparsity", "work", "zeros"},
-    "charts": BASE,
-    "terminal": BASE,
-    "failures": BASE,
-    "__main__": {"cli"},
-    "cli": BASE
-    | {
-        "benching",
-        "charts",
-        "failures",
-        "output",
-        "pipeline",
-        "planning",
-        "questions",
-        "recipe",
-        "report",
-        "targets",
-        "terminal",
         "training",
     },
+    "__main__": {"cli"},
+    "cli": BASE | {"artefacts", "pipeline", "recipe", "report", "targets", "training", "verbs"},
 }
 
 
@@ -159,7 +102,7 @@ def test_the_package_the_recipe_and_the_methods_load_without_torch_or_numpy() ->
 
 
 def test_a_bench_begins_without_torch() -> None:
-    code = "import sys, compressor.benching, compressor.targets; print('torch' in sys.modules)"
+    code = "import sys, compressor.verbs.benching, compressor.targets; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import compressor
-from compressor import planning, questions
+from compressor.artefacts.masks import shown
 from compressor.core import (
     LayerRule,
     LoadedModel,
@@ -27,14 +27,14 @@ from compressor.core import (
     one_image,
 )
 from compressor.engine import begin, perform
+from compressor.engine.work import Surroundings, Work
 from compressor.errors import RecipeError, TargetNotReached, VerificationFailed
-from compressor.masks import shown
 from compressor.methods.saliencies import connection
 from compressor.methods.weighings import lots, magnitude
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
 from compressor.schedules import constant
-from compressor.work import Surroundings, Work
+from compressor.verbs import planning, verifying
 from tests.training.toys import quiet, toy_data
 
 TRAIN = Train(batch_size=8, optimizer=Optimizer("sgd", 0.05, 0.9, 5e-4), schedule=constant(), iterations=6)
@@ -199,7 +199,7 @@ def test_the_onnx_file_holds_the_zeros(finished: tuple[Path, dict[str, Any]]) ->
 
 
 def test_verify_counts_the_zeros_of_both_files(finished: tuple[Path, dict[str, Any]]) -> None:
-    checks = {check["name"]: check for check in questions.verify(finished[0], emit=quiet)["checks"]}
+    checks = {check["name"]: check for check in verifying.verify(finished[0], emit=quiet)["checks"]}
     assert all(check["ok"] for check in checks.values()), checks
     assert {"certificate", "masks in slim.safetensors", "masks in model.onnx"} <= checks.keys()
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from compressor import planning
 from compressor.errors import TargetNotReached
 from compressor.recipe import read_recipe
 from compressor.report.schema_verbs import Pareto, Plan
+from compressor.verbs import planning
 
 DIGITS = "cifar:resnet8@digits"
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import compressor
 from compressor.pipeline import compress
-from compressor.questions import verify
 from compressor.recipe import read_recipe
+from compressor.verbs.verifying import verify
 
 NET = """
 import torch

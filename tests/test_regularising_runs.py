@@ -12,15 +12,15 @@ from torch import nn
 
 from compressor.core import Emit, LoadedModel, ModelSpec, Selection, Train, one_image
 from compressor.engine import begin, perform
+from compressor.engine.work import Surroundings, Work
 from compressor.errors import RecipeError
 from compressor.methods.tpp import TPP
 from compressor.models.source import load_model
-from compressor.planning import plan
 from compressor.recipe import Recipe, read_recipe
 from compressor.report.history import trainability
 from compressor.stages import open_recipe_data, steps
 from compressor.training.images import ImageData
-from compressor.work import Surroundings, Work
+from compressor.verbs.planning import plan
 from tests.training.toys import few_digits
 
 SHORT = {  # recipe -> overrides that make it shorter still

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from compressor.core import LoadedModel, ModelSpec, Optimizer, Remember, Retrain, Rewind, Step, Train, one_image
 from compressor.engine import begin, perform
+from compressor.engine.work import Surroundings, Work
 from compressor.schedules import cosine
 from compressor.training.images import ImageData
-from compressor.work import Surroundings, Work
 from tests.training.toys import few_digits, quiet
 
 TRAIN = Train(32, Optimizer("sgd", lr=0.05, weight_decay=1e-3), cosine(3), epochs=3, precision="fp32")

@@ -22,13 +22,13 @@ from compressor.core import (
     one_image,
 )
 from compressor.engine import begin, perform
+from compressor.engine.work import Surroundings, Work, example
 from compressor.errors import ModelError
 from compressor.graph.certificate import equals_scattered
 from compressor.graph.cost import count
 from compressor.graph.shrink import channels_gone, kept_since, shrink
 from compressor.methods.criteria import l1
 from compressor.schedules import constant
-from compressor.work import Surroundings, Work, example
 from tests.training.toys import Shortcut, toy_data
 
 

@@ -16,13 +16,13 @@ from torch import nn
 from compressor.core import Choose, LoadedModel, ModelSpec, PrunePlan, Selection, one_image
 from compressor.deploy.job import Job, Timing
 from compressor.engine import begin, perform
+from compressor.engine.search import AIM, HIGH, LOW, Pair, Round, Running, meet_latency, next_budget
+from compressor.engine.work import Surroundings, Work
 from compressor.errors import TargetNotReached
 from compressor.graph.allot import kept_mass
 from compressor.graph.score import scores
 from compressor.methods.criteria import l1
-from compressor.search import AIM, HIGH, LOW, Pair, Round, Running, meet_latency, next_budget
 from compressor.stopwatch import MOST_PROCESSES, DeviceStopwatch
-from compressor.work import Surroundings, Work
 
 
 class Line:

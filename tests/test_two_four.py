@@ -14,10 +14,12 @@ import pytest
 import torch
 
 import compressor
-from compressor import cli, planning, questions, zeros
+from compressor import cli
+from compressor.artefacts import zeros
 from compressor.core import LoadedModel, Optimizer, Pattern, Sparsity, Train
 from compressor.deploy.int8 import quantise
 from compressor.engine import begin, perform
+from compressor.engine.work import Surroundings, Work
 from compressor.errors import ModelError
 from compressor.methods import methods
 from compressor.models.source import load_model
@@ -27,7 +29,7 @@ from compressor.schedules import constant
 from compressor.sparsity.pattern import holds
 from compressor.training.data import open_data
 from compressor.training.evaluate import measure
-from compressor.work import Surroundings, Work
+from compressor.verbs import inspecting, planning, verifying
 
 TWO_FOUR = Pattern(2, 4)
 TRAIN = Train(batch_size=64, optimizer=Optimizer("sgd", 0.02, 0.9, 5e-4), schedule=constant(), iterations=12)
@@ -137,7 +139,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 
 def test_verify_checks_the_rule_in_both_files(finished: tuple[Path, dict[str, Any]]) -> None:
-    checks = {check["name"]: check for check in questions.verify(finished[0], emit=silent)["checks"]}
+    checks = {check["name"]: check for check in verifying.verify(finished[0], emit=silent)["checks"]}
     assert all(check["ok"] for check in checks.values()), checks
     assert checks["2:4 in slim.safetensors"]["detail"] == "6 of 6 masked layers"
     assert {"certificate", "parity", "2:4 in model.onnx"} <= checks.keys()
@@ -167,7 +169,7 @@ def test_the_onnx_file_names_its_layers_and_shows_their_zeros(finished: tuple[Pa
     metadata = {each.key: each.value for each in onnx.load(out / "model.onnx").metadata_props}
     assert metadata["sparsity"] == "2:4"
     assert len(metadata["sparsity_layers"].split()) == 6
-    slim, dense = (questions.inspect_onnx(out / name) for name in ("model.onnx", "dense.onnx"))
+    slim, dense = (inspecting.inspect_onnx(out / name) for name in ("model.onnx", "dense.onnx"))
     assert (slim["hold"], slim["eligible"]) == (6, 6)
     assert (dense["hold"], dense["eligible"]) == (0, 6)
     _, missing = zeros.shown(out / "dense.onnx", "tensorrt-ampere", TWO_FOUR, [(16, 16, 3, 3)])
@@ -239,7 +241,7 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     graph = onnx.helper.make_graph([onnx.helper.make_node("Conv", ["x"], ["y"])], "g", [], [])
     onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="not an ONNX model"):
-        questions.inspect_onnx(tmp_path / "m.onnx")
+        inspecting.inspect_onnx(tmp_path / "m.onnx")
 
 
 def test_settings_of_the_steps_are_the_recipes() -> None:

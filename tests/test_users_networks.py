@@ -12,9 +12,9 @@ import torch
 
 import compressor
 from compressor.cli import run
+from compressor.engine.work import example
 from compressor.models.folder import load_folder
 from compressor.outputs import tensors
-from compressor.work import example
 
 NETWORKS = Path(__file__).with_name("networks_of_users.py")
 FACTORIES = (

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import click
 
 from compressor.cli.bare import compress
+from compressor.cli.failures import Terminated, failure, one_line
 from compressor.cli.verbs import verbs
 from compressor.errors import did_you_mean
-from compressor.failures import Terminated, failure, one_line
 
 __all__ = ["main", "run"]
 

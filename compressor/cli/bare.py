@@ -84,13 +84,13 @@ def compress(
         tell_plan(model, checked, as_json=as_json, quiet=quiet, **asked)
         return
     folder = out or default_folder(model, recipe)
-    from compressor.output import refuse_taken
+    from compressor.artefacts.folder import refuse_taken
 
     refuse_taken(folder, force=force, inputs=(model, *([data] if data else [])))
     context.obj = folder
     from compressor import pipeline
-    from compressor.charts import charted
-    from compressor.terminal import narrator
+    from compressor.cli.charts import charted
+    from compressor.cli.terminal import narrator
 
     with (
         told_even_if_failed("show_report", as_json=as_json, junit=junit, folder=folder),

@@ -40,15 +40,15 @@ def verbs() -> None:
 @result_options
 def inspect(model: str, trust_pickle: bool, as_json: bool, quiet: bool, debug: bool) -> None:
     """What MODEL is, what of it can be pruned, and what not and why; of an ONNX file, where it is 2:4 sparse."""
-    from compressor import questions
-    from compressor.terminal import narrator
+    from compressor.cli.terminal import narrator
+    from compressor.verbs import inspecting
 
     if model.endswith(".onnx"):
-        tell(questions.inspect_onnx(Path(model)), "show_onnx_weights", as_json=as_json)
+        tell(inspecting.inspect_onnx(Path(model)), "show_onnx_weights", as_json=as_json)
         return
 
     with narrator(quiet=quiet) as emit:
-        result = questions.inspect(model, trust_pickle=trust_pickle, emit=emit)
+        result = inspecting.inspect(model, trust_pickle=trust_pickle, emit=emit)
     tell(result, "show_inspect", as_json=as_json)
 
 
@@ -111,8 +111,8 @@ def tell_pareto(
     model: str, recipes: Mapping[str, Recipe], figure: Path | None, *, as_json: bool, quiet: bool, **how: Any
 ) -> None:
     """`compress plan --pareto`."""
-    from compressor import planning
-    from compressor.terminal import narrator
+    from compressor.cli.terminal import narrator
+    from compressor.verbs import planning
 
     with narrator(quiet=quiet) as emit:
         result = planning.pareto(model, recipes, emit=emit, **how)
@@ -125,8 +125,8 @@ def tell_pareto(
 
 def tell_plan(model: str, recipe: Recipe, *, as_json: bool, quiet: bool, **how: Any) -> None:
     """`compress plan`, and `compress --dry-run`."""
-    from compressor import planning
-    from compressor.terminal import narrator
+    from compressor.cli.terminal import narrator
+    from compressor.verbs import planning
 
     with told_even_if_failed("show_plan", as_json=as_json), narrator(quiet=quiet) as emit:
         result = planning.plan(model, recipe, emit=emit, **how)
@@ -173,9 +173,9 @@ def bench(
     debug: bool,
 ) -> None:
     """Measured latency of A.onnx; with B.onnx, of both in turn, compared."""
-    from compressor import benching
+    from compressor.cli.terminal import narrator
     from compressor.targets import open_target
-    from compressor.terminal import narrator
+    from compressor.verbs import benching
 
     device = open_target(target, threads or "auto", file=target_file)
     if device is None:
@@ -196,11 +196,11 @@ def bench(
 @result_options
 def verify(folder: Path, junit: Path | None, as_json: bool, quiet: bool, debug: bool) -> None:
     """Check an output folder again: hashes, parity, certificate, gates."""
-    from compressor import questions
-    from compressor.terminal import narrator
+    from compressor.cli.terminal import narrator
+    from compressor.verbs import verifying
 
     with told_even_if_failed("show_verify", as_json=as_json), narrator(quiet=quiet) as emit:
-        result = questions.verify(folder, emit=emit)
+        result = verifying.verify(folder, emit=emit)
     tell(result, "show_verify", as_json=as_json, junit=junit)
     if not result["ok"]:
         failed = ", ".join(check["name"] for check in result["checks"] if not check["ok"])

@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 from compressor.deploy.latency import compare
 from compressor.deploy.onnx import export_onnx
 from compressor.deploy.target import Target
+from compressor.engine.work import example
 from compressor.models.source import load_model
-from compressor.work import example
 
 Row = dict[str, object]
 Sample = tuple[float, tuple[float, float]]

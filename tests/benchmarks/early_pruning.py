@@ -23,11 +23,11 @@ from rows import collected, spread
 
 from compressor.core import RETRAINING, Reinitialise, Train
 from compressor.engine import begin, perform
+from compressor.engine.work import Surroundings, example
 from compressor.graph.cost import count
 from compressor.journal import Journal
 from compressor.recipe import Recipe, read_recipe
 from compressor.stages import load, open_recipe_data, steps
-from compressor.work import Surroundings, example
 
 METHODS = ("dense", "random-s", "efficientconvnets", "snap", "crop-s", "cropit-s", "earlycrop-s")
 NARROW = Path(__file__).with_name("narrow.py")

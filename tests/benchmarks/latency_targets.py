@@ -22,6 +22,8 @@ from compressor.core import Choose, Comparison, PrunePlan, Remove, Selection
 from compressor.deploy.latency import compare
 from compressor.deploy.target import Target
 from compressor.engine import begin, perform
+from compressor.engine.search import Pair
+from compressor.engine.work import Surroundings, Work
 from compressor.graph.allot import kept_mass
 from compressor.graph.choose import choose
 from compressor.graph.score import scores
@@ -29,9 +31,7 @@ from compressor.graph.shrink import shrink
 from compressor.journal import Journal
 from compressor.methods.criteria import l1
 from compressor.recipe import Recipe, read_recipe
-from compressor.search import Pair
 from compressor.stages import load, open_recipe_data, steps, stopwatch
-from compressor.work import Surroundings, Work
 
 
 def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, object]:

@@ -21,10 +21,10 @@ from pathlib import Path
 from rows import collected, spread
 
 from compressor.engine import begin, perform
+from compressor.engine.work import Surroundings, Work
 from compressor.journal import Journal
 from compressor.recipe import Recipe, read_recipe
 from compressor.stages import load, open_recipe_data, steps
-from compressor.work import Surroundings, Work
 
 ORIGINAL = "original: {epochs: 16, milestones: [8, 12], gamma: 0.1}"
 SCHEDULES = {

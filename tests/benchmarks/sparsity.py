@@ -15,11 +15,11 @@ import time
 import torch
 
 from compressor.core import Mask, Pattern, Permute, Sparsity
+from compressor.engine.sparsify import mask, permute
+from compressor.engine.work import example
 from compressor.models.source import load_model
-from compressor.sparsify import mask, permute
 from compressor.sparsity.layers import candidates, weights
 from compressor.sparsity.pattern import magnitude_mask
-from compressor.work import example
 
 
 def main(name: str, rounds: int) -> None:

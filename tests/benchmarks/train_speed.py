@@ -104,13 +104,13 @@ class Gate:
 def slim(name: str) -> Any:
     """Half of the first convolution of every block removed, those of smallest L1 norm."""
     from compressor.core import LayerRule, LoadedModel, PrunePlan, Selection
+    from compressor.engine.work import example
     from compressor.graph.analyse import analyse
     from compressor.graph.choose import choose
     from compressor.graph.score import scores
     from compressor.graph.shrink import shrink
     from compressor.methods.criteria import l1
     from compressor.models.source import load_model
-    from compressor.work import example
 
     dense: LoadedModel = load_model(name)
     structure = analyse(dense.module, *example(dense), name=name)

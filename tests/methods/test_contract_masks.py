@@ -20,8 +20,8 @@ from compressor.core import (
     one_image,
 )
 from compressor.engine import begin, perform
+from compressor.engine.work import Surroundings
 from compressor.methods import Method, methods
-from compressor.work import Surroundings
 from tests.methods.test_contract import pico
 from tests.training.toys import quiet, toy_data
 

@@ -27,17 +27,17 @@ from compressor.core import (
     one_image,
 )
 from compressor.engine import begin, perform
+from compressor.engine.work import Surroundings, Work, example
 from compressor.errors import RecipeError
 from compressor.graph.choose import spared
 from compressor.graph.cost import count
 from compressor.methods import methods
 from compressor.methods.rounds import halving_shares, selections
 from compressor.methods.snap import Snap
-from compressor.planning import plan
 from compressor.recipe import read_recipe
 from compressor.stages import steps
 from compressor.training.sensitivity import sensitivities
-from compressor.work import Surroundings, Work, example
+from compressor.verbs.planning import plan
 from tests.training.toys import Shortcut, quiet, toy_data
 
 FAMILY = ("crop-s", "cropit-s", "snap", "snap-it", "random-s", "efficientconvnets", "earlycrop-s")

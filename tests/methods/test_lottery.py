@@ -11,12 +11,12 @@ from torch import nn
 
 from compressor.core import LoadedModel, MaskWeights, ModelSpec, RemoveDead, Rewind, Selection, Step, Train, one_image
 from compressor.engine import begin, perform
+from compressor.engine.work import Surroundings, Work
 from compressor.errors import RecipeError
 from compressor.methods.lottery import IMP, LTH, LTR
 from compressor.recipe import read_recipe
 from compressor.stages import steps
 from compressor.training.images import ImageData
-from compressor.work import Surroundings, Work
 from tests.training.toys import few_digits
 
 

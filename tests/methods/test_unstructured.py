@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from compressor.core import Flow, Input, LoadedModel, MaskWeights, ModelSpec, Reinitialise, Saliency, Selection, Train
 from compressor.engine import begin
-from compressor.masking import mask_weights
+from compressor.engine.masking import mask_weights
+from compressor.engine.work import Surroundings
 from compressor.methods import methods
 from compressor.methods.saliencies import connection, gradient_flow
 from compressor.methods.unstructured import exponential, halved, linear
 from compressor.training.sensitivity import sensitivities
-from compressor.work import Surroundings
 from tests.training.toys import quiet
 
 TWENTIETH = Selection(weights=0.05)

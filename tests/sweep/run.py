@@ -30,11 +30,11 @@ from torch import Tensor, nn
 from compressor.core import Choose, LoadedModel, ModelSpec, Remove, Selection, one_image
 from compressor.deploy.onnx import export_onnx
 from compressor.engine import begin, perform
+from compressor.engine.work import Surroundings, Work, example
 from compressor.errors import CompressorError
 from compressor.graph.cost import count
 from compressor.methods.criteria import l1
 from compressor.models.build import build, defaults
-from compressor.work import Surroundings, Work, example
 
 CPU_SECONDS, WALL_SECONDS, BYTES = 120, 1800, 12 * 2**30
 LARGE = (224, 240)  # what architectures for larger images are tried at

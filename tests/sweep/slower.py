@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 
 from compressor.errors import TargetNotReached
-from compressor.planning import pareto
 from compressor.recipe import read_recipe
+from compressor.verbs.planning import pareto
 
 MODELS = (
     "cifar:resnet20",

@@ -22,7 +22,6 @@ from torchvision import datasets
 
 from compressor.core import Task
 from compressor.errors import DataError
-from compressor.planning import plan
 from compressor.recipe.schema import Recipe
 from compressor.stages import find_recipe_data
 from compressor.training.custom import TORCHVISION
@@ -30,6 +29,7 @@ from compressor.training.data import open_data
 from compressor.training.find import infer_source
 from compressor.training.images import ImageData
 from compressor.training.tasks import classification, regression
+from compressor.verbs.planning import plan
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10-jpeg"
 

@@ -9,23 +9,23 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compressor import masks, zeros
+from compressor.artefacts import masks, zeros
 from compressor.core import Choose, Data, Emit, MaskWeights, Permute, PrunePlan, RemoveDead, Train
 from compressor.deploy.target import Target
 from compressor.engine import begin, perform
+from compressor.engine.search import Clock, Running
+from compressor.engine.work import Surroundings, Work, example
 from compressor.errors import TargetNotReached
 from compressor.graph.cost import count
 from compressor.graph.coverage import held
 from compressor.graph.footprint import memory_of
 from compressor.journal import Journal
-from compressor.prospects import bounds, expected, kept_share, least, risk, tell, worth_it
 from compressor.recipe import Recipe
 from compressor.report.schema_verbs import Pareto, ParetoPoint, Plan, Rates
 from compressor.report.widths import coverage
-from compressor.search import Clock, Running
 from compressor.stages import find_recipe_data, fit_head, load, open_recipe_data, rounding, steps, stopwatch
 from compressor.targets import open_target
-from compressor.work import Surroundings, Work, example
+from compressor.verbs.prospects import bounds, expected, kept_share, least, risk, tell, worth_it
 
 RATES = 200  # places a learning-rate schedule is asked at, so that a short training has a smooth curve too
 

@@ -1,4 +1,4 @@
-"""What can be asked of models and folders as they are: inspect, verify."""
+"""An output folder, proven again from its files."""
 
 from __future__ import annotations
 
@@ -9,58 +9,24 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, StringConstraints
 from torch import nn
 
-from compressor import masks, zeros
-from compressor.artefacts import REPORT
+from compressor.artefacts import masks, zeros
+from compressor.artefacts.files import REPORT
 from compressor.core import Emit, Pattern
 from compressor.deploy.onnx import split
 from compressor.deploy.onnx_file import has_free_batch
 from compressor.deploy.parity import CannotRun, check_parity
+from compressor.engine.work import example
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import equals_scattered
 from compressor.graph.cost import count
-from compressor.graph.coverage import held
 from compressor.models.build import build
 from compressor.models.checkpoint import sha256
 from compressor.models.folder import PLAN, WEIGHTS, load_folder, read_record
-from compressor.models.source import load_model
-from compressor.report.record import sizes
-from compressor.report.schema_verbs import Check, Inspect, OnnxWeights, Verify
-from compressor.report.widths import coverage
+from compressor.report.schema_verbs import Check, Verify
 from compressor.sparsity.pattern import holds
-from compressor.work import example
 
 MODEL = "model.onnx"
 PROVEN = (MODEL, WEIGHTS, PLAN)  # what the proofs are about; report.json must name their hashes
-
-
-def inspect(source: str, *, trust_pickle: bool, emit: Emit) -> Inspect:
-    """What a model is, what can be cut from it, and what can't and why."""
-    emit("stage", {"name": "load"})
-    model = load_model(source, trust_pickle=trust_pickle)
-    emit("stage", {"name": "analyse"})
-    inputs = example(model)
-    structure = analyse(model.module, *inputs, name=model.name)
-    cost = count(model.module, *inputs)
-    return {
-        "model": model.name,
-        "source": source,
-        "architecture": model.spec.source,
-        "notes": list(model.notes),
-        "params": cost.params,
-        "macs": cost.macs,
-        "input": sizes(model.spec.inputs),
-        "num_classes": model.spec.num_classes,
-        "groups": [
-            {"name": group.name, "channels": group.size, "layers": len(group.writers()), "frozen": group.frozen}
-            for group in structure.groups
-        ],
-        "coverage": coverage(structure.groups, held(structure.groups, structure.cost)),
-    }
-
-
-def inspect_onnx(path: Path) -> OnnxWeights:
-    """Which weights of any ONNX file keep the 2:4 rule, and which a runtime could use."""
-    return zeros.inspect_onnx(path, Pattern(2, 4), "tensorrt-ampere")
 
 
 def verify(folder: Path, *, emit: Emit) -> Verify:

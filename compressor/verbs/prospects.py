@@ -9,15 +9,15 @@ from itertools import islice
 from torch import nn
 
 from compressor.core import Data, Emit, PrunePlan
+from compressor.engine.search import Pair
+from compressor.engine.work import Work
 from compressor.graph.allot import kept_mass
 from compressor.graph.couple import Structure
 from compressor.graph.score import scores
 from compressor.methods.criteria import l1
 from compressor.report.schema_verbs import ExpectedLatency, Least, Risk, TimeBounds
-from compressor.search import Pair
 from compressor.training.evaluate import BATCH_SIZE, measure
 from compressor.training.recalibrate import recalibrate
-from compressor.work import Work
 
 BATCHES = 8  # enough to tell a model that is broken from one that is not
 

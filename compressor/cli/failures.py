@@ -100,7 +100,7 @@ def _first_line(error: BaseException) -> str:
 
 def _origin(error: BaseException) -> str:
     """File and line of the last of our own frames."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     ours = [
         frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(package)
     ]

@@ -15,12 +15,12 @@ from compressor.deploy.int8 import quantise
 from compressor.deploy.latency import compare
 from compressor.deploy.onnx import export_onnx
 from compressor.deploy.target import Target
+from compressor.engine.work import Work, samples
 from compressor.errors import VerificationFailed
 from compressor.journal import Journal
 from compressor.recipe import Recipe
 from compressor.training.evaluate import BATCH_SIZE
 from compressor.training.evaluate import measure as evaluate
-from compressor.work import Work, samples
 
 PARITY_IMAGES = 16
 TIMED_IMAGES = 8

@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from compressor.artefacts.zeros import measured
 from compressor.core import Comparison, Cost
+from compressor.engine.work import Work, example
 from compressor.errors import VerificationFailed
 from compressor.graph.cost import macs_by_weight
 from compressor.report.schema_sparsity import MaskedLayer, MasksRecord
 from compressor.sparsity.layers import all_weights
 from compressor.sparsity.onnx_rule import constants
-from compressor.work import Work, example
-from compressor.zeros import measured
 
 EXPECTED = (
     "no dense runtime skips zeros in places of their own: expect no speed-up from them and no smaller file, unless a "

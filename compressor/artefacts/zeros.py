@@ -8,6 +8,7 @@ from pathlib import Path
 
 from compressor.core import Comparison, Pattern, Quantised
 from compressor.deploy.onnx_file import examine
+from compressor.engine.work import Work, example
 from compressor.errors import ModelError, VerificationFailed
 from compressor.graph.cost import macs_by_weight
 from compressor.report.schema_sparsity import QuantisedRecord, SparseLayer, SparsityRecord
@@ -16,7 +17,6 @@ from compressor.sparsity.onnx_rule import initializers
 from compressor.sparsity.outcome import Outcome
 from compressor.sparsity.support import RUNTIMES
 from compressor.sparsity.verdict import verdict
-from compressor.work import Work, example
 
 
 def predicted(work: Work, provider: str | None) -> str | None:

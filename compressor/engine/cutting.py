@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressor.core import Choose, Gates, PrunePlan, Saliency, Selection
+from compressor.engine.search import widths_for_latency
+from compressor.engine.work import Cut, Surroundings, Work, example
 from compressor.errors import ModelError, RecipeError, TargetNotReached, VerificationFailed
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import TOLERANCE, certify, change
@@ -19,10 +21,8 @@ from compressor.graph.footprint import footprint_limits
 from compressor.graph.layer_rules import frozen_by, naming_layers
 from compressor.graph.score import scores, scores_of_entries, scores_of_gates
 from compressor.graph.shrink import channels_gone, kept_after, kept_since, plan_of, shrink, sliced
-from compressor.search import widths_for_latency
 from compressor.training.gates import gate_sensitivities
 from compressor.training.sensitivity import sensitivities
-from compressor.work import Cut, Surroundings, Work, example
 
 if TYPE_CHECKING:
     from compressor.core import FloatArray

@@ -8,10 +8,11 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from compressor import masks, zeros
+from compressor.artefacts import masks, zeros
+from compressor.artefacts.exports import Exports
 from compressor.core import Comparison, PrunePlan
 from compressor.deploy.runner.meters import readings, why_none
-from compressor.exports import Exports
+from compressor.engine.work import Work, example
 from compressor.gates import judge
 from compressor.graph.cost import count
 from compressor.graph.cost import zeros as zero_entries
@@ -30,7 +31,6 @@ from compressor.report.record import assemble
 from compressor.report.record_latency import bench, samples
 from compressor.report.schema import Report
 from compressor.sparsity.pack import pack
-from compressor.work import Work, example
 
 REPORT = "report.json"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+from compressor.engine.work import Moment, Work
 from compressor.sparsity.layers import hold
-from compressor.work import Moment, Work
 
 
 def remember(work: Work) -> Work:

@@ -35,16 +35,17 @@ from compressor.core import (
     Stop,
     Train,
 )
-from compressor.cutting import choose_channels, remove
+from compressor.engine.cutting import choose_channels, remove
+from compressor.engine.masking import mask_weights, remove_dead
+from compressor.engine.rewinding import remember, rewind
+from compressor.engine.sparsify import mask, permute, still_masked
+from compressor.engine.work import Cut, Surroundings, Work, example
 from compressor.errors import VerificationFailed
 from compressor.graph.analyse import analyse
 from compressor.graph.certificate import falls_silent
 from compressor.graph.cost import count
 from compressor.graph.reorder import momentum_reordered
 from compressor.graph.shrink import leaving
-from compressor.masking import mask_weights, remove_dead
-from compressor.rewinding import remember, rewind
-from compressor.sparsify import mask, permute, still_masked
 from compressor.sparsity.held import held
 from compressor.sparsity.straight_through import refined
 from compressor.training.checkpoint import Checkpoint
@@ -56,7 +57,6 @@ from compressor.training.loop import Trained
 from compressor.training.partly import ScalesOnly
 from compressor.training.penalise import Penalised
 from compressor.training.recalibrate import recalibrate
-from compressor.work import Cut, Surroundings, Work, example
 
 
 def begin(model: LoadedModel, around: Surroundings, *, trained: bool = True) -> Work:

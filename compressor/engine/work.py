@@ -24,8 +24,8 @@ from compressor.core import (
     PrunePlan,
     TrainingCost,
 )
+from compressor.engine.search import Stopwatch
 from compressor.graph.couple import Structure
-from compressor.search import Stopwatch
 from compressor.sparsity.outcome import Outcome
 from compressor.sparsity.straight_through import Regrow
 from compressor.training.loop import Trained, train

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import Certificate, Flow, LoadedModel, MaskWeights, PrunePlan, Saliency
-from compressor.cutting import cuttable, remove
+from compressor.engine.cutting import cuttable, remove
+from compressor.engine.work import Surroundings, Work, example
 from compressor.errors import ModelError, RecipeError, TargetNotReached, VerificationFailed
 from compressor.graph.certificate import TOLERANCE, change
 from compressor.graph.cost import count, macs_by_weight
@@ -22,7 +23,6 @@ from compressor.sparsity.best import keep_best
 from compressor.sparsity.layers import all_weights, masked
 from compressor.training.flow import flows
 from compressor.training.sensitivity import sensitivities
-from compressor.work import Surroundings, Work, example
 
 WEIGHTS = "masked-weights"
 """Kind of the certificate that every masked weight is what it was or zero."""
