@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,24 @@ def test_several_inputs_are_measured(factory: str, tmp_path: Path) -> None:
     assert run([f"{net}:{factory}", "-r", "l1", "-o", str(tmp_path / "out"), "-q", *options]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["slim"]["latency_ms"]["p50"] > 0
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ("nn.Linear(12, 4)", "nothing to prune: .*no channel can be removed .*output of the model"),
+        (
+            "nn.Linear(9, 8), nn.Linear(8, 4)",
+            r"does not run: .*\(1, 12\) at the call of the model itself: .*mat1 and mat2",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_cut_is_no_target_out_of_reach(
+    layers: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = tmp_path / "net.py"
+    net.write_text(f"from torch import nn\n\ndef make():\n    return nn.Sequential({layers})\n")
+    options = ["--set", "model.input=[12]", "--set", "bench.target=none", "-q"]
+    assert run([f"{net}:make", "-r", "l1", "-o", str(tmp_path / "out"), *options]) == 3
+    assert re.search(words, capsys.readouterr().err)
+    assert [each.name for each in tmp_path.iterdir() if each.suffix != ".py" and each.name != "__pycache__"] == []

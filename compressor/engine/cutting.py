@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from compressor.core import Choose, Gates, PrunePlan, Saliency, Selection
+from compressor.core import ChannelGroup, Choose, Gates, PrunePlan, Saliency, Selection
 from compressor.engine.search import widths_for_latency
 from compressor.engine.work import Cut, Surroundings, Work, example
 from compressor.errors import ModelError, RecipeError, TargetNotReached, VerificationFailed
@@ -35,9 +35,12 @@ def choose_channels(step: Choose, work: Work, around: Surroundings) -> Work:
         return _chosen(step, work, around)
     except TargetNotReached:
         mixed = _mixing(work)
-        if mixed is None:
-            raise
-        return _chosen(step, mixed, around)
+        if mixed is not None:
+            return _chosen(step, mixed, around)
+        assert work.cut is not None, "cuttable comes before"
+        if work.plan is None and all(group.frozen for group in work.cut.structure.groups):
+            raise _nothing_to_prune(work.model.name, work.cut.groups) from None
+        raise
 
 
 def cuttable(work: Work) -> Work:
@@ -119,6 +122,17 @@ def _tell(selection: Selection, graded: Mapping[str, FloatArray], plan: PrunePla
         around.emit("note", {"text": told})
 
 
+def _nothing_to_prune(name: str, groups: Sequence[ChannelGroup]) -> ModelError:
+    if free := sum(group.frozen is None for group in groups):
+        found = f"what is asked for takes no channel of its {free} free groups"
+        return ModelError(
+            "nothing to prune", name, found, "ask for less to remain, of the original, or lower prune.round_to"
+        )
+    reasons = sorted({group.frozen for group in groups if group.frozen})
+    found = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
+    return ModelError("nothing to prune", name, found, "see what inspect says of each group")
+
+
 def remove(work: Work) -> Work:
     """Cut, then prove it. A cut that takes nothing is a failure, unless other rounds took something."""
     cut, dense = work.cut, work.model
@@ -134,9 +148,7 @@ def remove(work: Work) -> Work:
         raise VerificationFailed("certificate", dense.name, found, "report this model; freeze layers with prune.layers")
     cost = count(slim, *example(dense))
     if cost.params >= sum(parameter.numel() for parameter in dense.module.parameters()):
-        reasons = sorted({group.frozen for group in cut.groups if group.frozen})
-        found = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
-        raise ModelError("nothing to prune", dense.name, found, "see what inspect says of each group")
+        raise _nothing_to_prune(dense.name, cut.groups)
     expected = cut.structure.cost.of(plan)
     if cost != (replace(expected, macs=cost.macs) if cut.structure.data_dependent else expected):
         found = f"{cost} counted on the slim module, {expected} planned"

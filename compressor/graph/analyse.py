@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING
 
@@ -114,10 +115,10 @@ def _blame(failure: Exception, lines: set[str], called: set[str], readings: Mapp
 
 
 def _place(error: Exception) -> str:
-    """file:line of the innermost frame outside PyTorch."""
-    inside = torch.__path__[0]
+    """file:line of the innermost frame outside PyTorch and this room."""
+    inside = (torch.__path__[0], str(Path(__file__).parent))
     places = [f"{code.co_filename}:{line}" for code, line in _frames(error) if not code.co_filename.startswith(inside)]
-    return places[0] if places else "an unknown line"
+    return places[0] if places else "the call of the model itself"
 
 
 def _frames(error: Exception) -> Iterator[tuple[CodeType, int]]:

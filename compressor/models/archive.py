@@ -88,7 +88,7 @@ def _reason(error: OSError) -> str:
 
 def _beside(path: Path) -> str:
     try:
-        names = [each.name for each in path.parent.iterdir()]
+        names = [each.name for each in path.parent.iterdir() if not each.name.startswith(".")]
     except OSError:
         return f"the folder {path.parent} cannot be read either; check the path"
     close = get_close_matches(path.name, names, n=3, cutoff=0.6)

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from compressor.core import ImageSize, Input, one_image
 from compressor.errors import ModelError
@@ -44,8 +45,14 @@ def build_module(source: str, num_classes: int | None) -> nn.Module:
         arguments = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory) else {}
         module = factory(**arguments)
     if not isinstance(module, nn.Module):
-        found = f"it returned a {type(module).__name__}"
+        found = f"it returned {type(module).__name__}"
         raise ModelError("model code", f"{path}:{factory_name}", found, "return a torch.nn.Module")
+    lazy = [name for name, tensor in module.named_parameters() if is_lazy(tensor)]
+    if lazy:
+        found = f"lazy parameters without a shape yet ({', '.join(lazy[:3])})"
+        raise ModelError(
+            "model code", f"{path}:{factory_name}", found, "run the module once on an example before returning it"
+        )
     return module.float().eval()
 
 
@@ -88,21 +95,21 @@ def named(inputs: Sequence[Input], module: nn.Module) -> tuple[Input, ...]:
 def input_that_runs(module: nn.Module, where: str) -> ImageSize:
     """The first of the usual input sizes that the module takes."""
     for size in TRIED_INPUTS:
-        if _runs(module, size):
+        failure = _failure(module, size)
+        if failure is None:
             return size
     tried = ", ".join("x".join(map(str, size)) for size in TRIED_INPUTS)
-    raise ModelError(
-        "model input", where, f"none of {tried} runs", "set model.input, or define example_inputs() in the file"
-    )
+    found = f"none of {tried} runs; the last fails with {type(failure).__name__}: {str(failure)[:200]}"
+    raise ModelError("model input", where, found, "set model.input, or define example_inputs() in the file")
 
 
-def _runs(module: nn.Module, size: ImageSize) -> bool:
+def _failure(module: nn.Module, size: ImageSize) -> Exception | None:
     try:
         with torch.no_grad():
             module(torch.zeros(2, *size))
-    except Exception:  # the user's network says no in its own way
-        return False
-    return True
+    except Exception as error:  # the user's network says no in its own way
+        return error
+    return None
 
 
 def _as_inputs(value: object, where: str) -> list[Input]:

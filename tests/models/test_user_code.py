@@ -45,6 +45,9 @@ def small():
 
 def odd():
     return nn.Linear(5, 2)
+
+def lazy():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.LazyConv2d(4, 3))
 """
 
 
@@ -106,8 +109,9 @@ def test_checkpoint_of_something_else(net: Path, tmp_path: Path) -> None:
     ("factory", "words"),
     [
         ("broken", r"net\.py:27: TypeError"),
-        ("wrong", "returned a str"),
-        ("odd", "none of 3x224x224"),
+        ("wrong", "returned str"),
+        ("odd", "none of 3x224x224.* the last fails with RuntimeError: .*mat1 and mat2"),
+        ("lazy", r"without a shape yet \(1\.weight, 1\.bias\); run the module once"),
         ("nothing", "no such callable; it has Net, make"),
         ("", "no such callable"),
     ],
