@@ -48,6 +48,7 @@ from compressor.graph.reorder import momentum_reordered
 from compressor.graph.shrink import leaving
 from compressor.sparsity.held import held
 from compressor.sparsity.straight_through import refined
+from compressor.training.check import check_answers
 from compressor.training.checkpoint import Checkpoint
 from compressor.training.curvature import stable_rate
 from compressor.training.evaluate import BATCH_SIZE, measure
@@ -67,6 +68,8 @@ def begin(model: LoadedModel, around: Surroundings, *, trained: bool = True) -> 
     original = model.original or structure.cost.of(PrunePlan({}))
     cut = Cut(structure, structure.groups)
     work = Work(model, model.module, original, model.kept, structure, structure.groups, cut=cut)
+    if around.data is not None:
+        check_answers(model.module, around.data)
     work = _measured(_timed(work, "analyse", start), "dense", around)
     classes = around.data.num_classes if around.data is not None and trained and not model.untrained else None
     if around.data is not None and classes and work.quality["dense"] < 130 / classes:

@@ -86,7 +86,7 @@ def first_stage(rates: Sequence[float]) -> int:
     """How many epochs pass until the learning rate is first down to half of its highest, or all."""
     highest = max(rates)
     peak = rates.index(highest)
-    return next((epoch for epoch in range(peak, len(rates)) if rates[epoch] <= highest / 2), len(rates))
+    return next((epoch for epoch in range(peak + 1, len(rates)) if rates[epoch] <= highest / 2), len(rates))
 
 
 def _number(value: object) -> float | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from compressor.core import Augment, Task
+from compressor.core import Augment, Data, Task
 from compressor.errors import DataError
 from compressor.training.nested import tensors
 from compressor.training.splits import Pictures, Split
+from compressor.training.tasks import main
 
 
 def check_targets(task: Task, train: Pictures, val: Pictures, num_classes: int | None) -> int | None:
@@ -35,6 +36,19 @@ def check_targets(task: Task, train: Pictures, val: Pictures, num_classes: int |
                     "data", where, f"a target that is not finite ({len(rows)} such)", "correct or remove it"
                 )
     return None
+
+
+def check_answers(module: nn.Module, data: Data) -> None:
+    """Raises DataError where the data have classes and the model does not answer with a score for each, (B, K)."""
+    if data.num_classes is None:
+        return
+    with torch.inference_mode():
+        scores = main(module(next(iter(data.plain_batches(2, images=2)))))
+    if scores.ndim != 2 or scores.shape[1] < data.num_classes:
+        shape = "x".join(map(str, scores.shape[1:])) or "one number"
+        found = f"{data.num_classes} classes, and the model answers an image with {shape}"
+        todo = "give data of the model's classes, or say in data.task what it is to learn"
+        raise DataError("data", data.name, found, todo)
 
 
 def check_augmentation(augment: Augment, train: Pictures) -> None:
@@ -79,10 +93,11 @@ def _classes(train: Pictures, val: Pictures, num_classes: int | None) -> int:
     for split in (train, val):
         if len(wrong := ((split.targets < 0) | (split.targets >= count)).nonzero().flatten()):
             first = int(wrong[0])
+            bounds = f"outside 0..{count - 1}" if count > 0 else "below 0"
             raise DataError(
                 "data",
                 f"{split.where}: {split.names[first]}",
-                f"label {int(split.targets[first])} is outside 0..{count - 1} ({len(wrong)} such labels)",
+                f"label {int(split.targets[first])} is {bounds} ({len(wrong)} such labels)",
                 "correct or remove them",
             )
     if num_classes is not None and count != num_classes:

@@ -95,9 +95,12 @@ def _splits(
 ) -> tuple[Pictures, Pictures]:
     kind, _, rest = source.partition(":")
     match kind:
-        case "parquet" | "folder":
-            read = parquet_split if kind == "parquet" else folder_split
-            first, second = read(base, "train", train), read(base, "val", val)
+        case "parquet":
+            first, second = parquet_split(base, "train", train), parquet_split(base, "val", val)
+            return places.encoded("train", first), places.encoded("val", second)
+        case "folder":
+            first = folder_split(base, "train", train)
+            second = folder_split(base, "val", val, first.classes or ())
             return places.encoded("train", first), places.encoded("val", second)
         case "digits":
             return digits_split("train", places.input), digits_split("val", places.input)

@@ -10,21 +10,24 @@ from compressor.errors import DataError
 from compressor.training.splits import NAMES, Encoded, as_targets, locate
 
 
-def folder_split(base: Path, split: str, given: str | None) -> Encoded:
+def folder_split(base: Path, split: str, given: str | None, known_classes: tuple[str, ...] = ()) -> Encoded:
     """The split `train` or `val`: the folder `given`, else the one of that name under `base`.
 
-    Layout: `<split>/<class>/<picture>`; classes are numbered in alphabetical order. Other files are left alone.
+    Layout: `<split>/<class>/<picture>`; classes are numbered in alphabetical order, those of the other split where
+    all of this one's are among them: it may have pictures of some of them only. Other files are left alone.
     """
     top = split_folder(base, split, given)
     classes = tuple(sorted(each.name for each in top.iterdir() if each.is_dir() and not each.name.startswith(".")))
     if not classes:
         raise DataError("data", f"data.{split}: {top}", "no class folders", "lay it out as <split>/<class>/<picture>")
+    some = set(classes) <= set(known_classes)
+    classes = known_classes if some else classes
     known = set(Image.registered_extensions())
     pictures: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         found = sorted(each for each in (top / name).rglob("*") if each.suffix.lower() in known and each.is_file())
-        if not found:
+        if not found and not some:
             raise DataError("data", str(top / name), "no pictures in this class", "add some, or remove the folder")
         pictures += found
         labels += [label] * len(found)

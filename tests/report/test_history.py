@@ -22,6 +22,10 @@ def test_the_first_stage_of_learning_rates(schedule: Schedule, epochs: int, stag
     assert first_stage([0.01 * schedule(epoch) for epoch in range(epochs)]) == stage
 
 
+def test_an_only_epoch_that_ends_with_no_learning_rate_left_is_the_first_stage() -> None:
+    assert first_stage([0.0]) == 1
+
+
 def epoch(number: int, lr: float, accuracy: float | None = None) -> dict[str, object]:
     fields: dict[str, object] = {"event": "epoch", "epoch": number, "lr": lr, "loss": 1.0}
     return fields if accuracy is None else {**fields, "train_sample": accuracy}

@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torchvision import datasets
 
 from compressor.core import Task
 from compressor.errors import DataError
 from compressor.recipe.schema import Recipe
 from compressor.stages import find_recipe_data
+from compressor.training.check import check_answers
 from compressor.training.custom import TORCHVISION
 from compressor.training.data import open_data
 from compressor.training.find import infer_source
@@ -356,6 +358,24 @@ def other_class(top: Path) -> None:
 
 def spoiled_picture(top: Path) -> None:
     (top / "val" / "b" / "1.png").write_bytes(picture(0)[:40])
+
+
+def test_a_validation_folder_may_lack_pictures_of_a_class(tmp_path: Path) -> None:
+    shutil.rmtree(image_folder(tmp_path) / "val" / "b")
+    data = open_("folder", tmp_path)
+    assert data.num_classes == 3
+    assert data.val.targets.tolist() == [0, 0, 2, 2]
+    (tmp_path / "val" / "b").mkdir()
+    assert open_("folder", tmp_path).val.targets.tolist() == [0, 0, 2, 2]
+
+
+def test_answers_have_a_score_for_each_class(tmp_path: Path) -> None:
+    data = open_("folder", image_folder(tmp_path))
+    check_answers(nn.Sequential(nn.Flatten(), nn.Linear(48, 4)), data)
+    with pytest.raises(DataError, match="3 classes, and the model answers an image with 2;"):
+        check_answers(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), data)
+    with pytest.raises(DataError, match="3 classes, and the model answers an image with 3x4x4;"):
+        check_answers(nn.Identity(), data)
 
 
 @pytest.mark.parametrize(
