@@ -17,6 +17,8 @@ from compressor.errors import (
 from compressor.recipe import Gates, Recipe
 from compressor.report.schema import Gate, Report
 
+NOT_MEASURED = "accuracy was not measured"
+
 
 def judge(
     recipe: Recipe,
@@ -54,7 +56,7 @@ def judge(
             lost = worsening(metric, quality["dense"], list(quality.values())[-1])
             found_words, ok = f"{lost:.2f} {unit}", lost <= gates.accuracy_drop
         else:
-            found_words, ok = "accuracy was not measured", False
+            found_words, ok = NOT_MEASURED, False
         verdicts.append(_gate("accuracy_drop", f"at most {gates.accuracy_drop:.2f} {unit}", found_words, ok))
     return [*verdicts, *_latency_gates(recipe.gates, comparisons)]
 
@@ -99,20 +101,22 @@ def worsening(metric: Metric, dense: float, slim: float) -> float:
 
 def close(report: Report) -> Report:
     """The report; or the error of the first target or gate that failed, raised with the report in it."""
-    for gate in report["gates"]:
-        if not gate["ok"]:
-            error = _error(gate)
-            error.report = report
-            raise error
+    if error := failed(report["gates"]):
+        error.report = report
+        raise error
     return report
+
+
+def failed(gates: Sequence[Gate]) -> CompressorError | None:
+    """The error of the first target or gate that is not met."""
+    return next((_error(gate) for gate in gates if not gate["ok"]), None)
 
 
 def _error(gate: Gate) -> CompressorError:
     where, found = f"asked {gate['asked']}", f"found {gate['found']}"
     if gate["name"] == "accuracy_drop":
-        return AccuracyGateFailed(
-            "accuracy gate failed", where, found, "retrain longer, prune less, or loosen the gate"
-        )
+        todo = "give --data" if gate["found"] == NOT_MEASURED else "retrain longer, prune less, or loosen the gate"
+        return AccuracyGateFailed("accuracy gate failed", where, found, todo)
     if gate["name"].startswith("target latency") and "unstable" in gate["found"]:
         return MeasurementUnstable("target not judged", where, found, "measure on an idle machine, or longer")
     if gate["name"] not in ("speedup", "latency_ms"):

@@ -57,7 +57,9 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     )
     replace(monkeypatch, "compressor.verbs.benching", bench=stand_in("bench", {"stable": True}))
     replace(monkeypatch, "compressor.verbs.inspecting", inspect=stand_in("inspect", {"is": "a model"}))
-    replace(monkeypatch, "compressor.verbs.verifying", verify=stand_in("verify", {"ok": True, "checks": []}))
+    replace(
+        monkeypatch, "compressor.verbs.verifying", verify=stand_in("verify", {"ok": True, "proven": True, "gates": []})
+    )
     tables = {f"show_{what}": table(what) for what in ("report", "plan", "inspect", "bench", "verify")}
     replace(monkeypatch, "compressor.report.terminal", **tables)
     return made
@@ -178,10 +180,14 @@ def test_the_other_verbs(calls: Calls, capsys: pytest.CaptureFixture[str]) -> No
 def test_results_that_are_failures(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     verifying, benching = (sys.modules[f"compressor.verbs.{name}"] for name in ("verifying", "benching"))
     checks = [{"name": "hashes", "ok": True}, {"name": "parity", "ok": False}]
-    monkeypatch.setattr(verifying, "verify", lambda folder, emit: {"ok": False, "checks": checks})
+    gates = [{"name": "speedup", "asked": "at least 2.00x", "found": "faster 1.20x [1.10, 1.30]", "ok": False}]
+    result = {"ok": False, "proven": False, "checks": checks, "gates": gates}
+    monkeypatch.setattr(verifying, "verify", lambda folder, emit: result)
     monkeypatch.setattr(benching, "bench", lambda a, b, **_: {"stable": False, "verdict": "unstable: it drifts"})
     Path("a.onnx").touch()
     assert cli.run(["verify", "."]) == 6
+    result["proven"] = True
+    assert cli.run(["verify", "."]) == 8, "what it is proven to be falls short of a gate"
     assert cli.run(["bench", "a.onnx"]) == 9
 
 

@@ -58,7 +58,7 @@ ALLOWED = {
         "training",
     },
     "__main__": {"cli"},
-    "cli": BASE | {"artefacts", "pipeline", "recipe", "report", "targets", "training", "verbs"},
+    "cli": BASE | {"artefacts", "gates", "pipeline", "recipe", "report", "targets", "training", "verbs"},
 }
 
 

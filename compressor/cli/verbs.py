@@ -197,14 +197,17 @@ def bench(
 def verify(folder: Path, junit: Path | None, as_json: bool, quiet: bool, debug: bool) -> None:
     """Check an output folder again: hashes, parity, certificate, gates."""
     from compressor.cli.terminal import narrator
+    from compressor.gates import failed
     from compressor.verbs import verifying
 
     with told_even_if_failed("show_verify", as_json=as_json), narrator(quiet=quiet) as emit:
         result = verifying.verify(folder, emit=emit)
     tell(result, "show_verify", as_json=as_json, junit=junit)
-    if not result["ok"]:
-        failed = ", ".join(check["name"] for check in result["checks"] if not check["ok"])
-        raise VerificationFailed("verify", str(folder), f"failed: {failed}", "make the folder again")
+    if not result["proven"]:
+        wrong = ", ".join(check["name"] for check in result["checks"] if not check["ok"])
+        raise VerificationFailed("verify", str(folder), f"failed: {wrong}", "make the folder again")
+    if error := failed(result["gates"]):
+        raise error
 
 
 verbs.add_command(recipes)

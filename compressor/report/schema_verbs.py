@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
-from compressor.report.schema import CostRecord, Coverage, Frozen
+from compressor.report.schema import CostRecord, Coverage, Frozen, Gate
 
 
 class InspectGroup(TypedDict):
@@ -176,5 +176,7 @@ class Verify(TypedDict):
     """`compress verify`."""
 
     folder: str
-    checks: list[Check]
+    checks: list[Check]  # the gates among them
+    proven: bool  # all that is no gate holds
+    gates: list[Gate]
     ok: bool

@@ -22,6 +22,7 @@ from compressor.graph.cost import count
 from compressor.models.build import build
 from compressor.models.checkpoint import sha256
 from compressor.models.folder import PLAN, WEIGHTS, load_folder, read_record
+from compressor.report.schema import Gate
 from compressor.report.schema_verbs import Check, Verify
 from compressor.sparsity.pattern import holds
 
@@ -36,8 +37,13 @@ def verify(folder: Path, *, emit: Emit) -> Verify:
     checks = [_hash_check(folder / name, report.files.get(name)) for name in dict.fromkeys([*PROVEN, *report.files])]
     if all(check["ok"] for check in checks):
         checks += _proofs(folder, report)
-    checks += [_check(gate.name, gate.ok, f"{gate.asked}: {gate.found}") for gate in report.gates]
-    return {"folder": str(folder), "checks": checks, "ok": all(check["ok"] for check in checks)}
+    proven = all(check["ok"] for check in checks)
+    gates: list[Gate] = [
+        {"name": each.name, "asked": each.asked, "found": each.found, "ok": each.ok} for each in report.gates
+    ]
+    checks += [_check(gate["name"], gate["ok"], f"{gate['asked']}: {gate['found']}") for gate in gates]
+    ok = all(check["ok"] for check in checks)
+    return {"folder": str(folder), "checks": checks, "proven": proven, "gates": gates, "ok": ok}
 
 
 def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
