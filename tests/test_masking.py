@@ -124,10 +124,10 @@ def test_the_guard_says_that_it_acted_and_its_absence_too(start: Work, around: S
     listening = replace(around, emit=lambda event, fields: heard.append((event, fields.get("text"))))
     work = perform(MaskWeights(magnitude, (0.1,)), start, listening)
     assert int(work.masks["3.weight"].sum()) == 1
-    assert ("note", "1 layers would have lost all weights and keep one, their best: 3") in heard
+    assert ("note", "no weight would have been left of 3: the best of each is kept") in heard
     work = perform(MaskWeights(magnitude, (0.1,), guard=False), start, listening)
     assert not work.masks["3.weight"].any()
-    assert ("warning", "1 layers have no weight left: 3") in heard
+    assert ("warning", "no weight is left of 3") in heard
 
 
 def test_zeros_stay_through_training_and_dead_channels_go_after_it(start: Work, around: Surroundings) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from compressor.core import ChannelGroup, Choose, Gates, PrunePlan, Saliency, Selection
@@ -66,7 +67,7 @@ def _chosen(step: Choose, work: Work, around: Surroundings) -> Work:
     cut = work.cut
     assert cut is not None, "cuttable comes before"
     number = sum(each.startswith("Choose") for each in work.log)
-    graded = _graded(step, work, cut, around, number)
+    graded = _finite(_graded(step, work, cut, around, number))
     selection, gone = step.selection, {}
     if work.plan is not None:  # layers of which one channel is left are no groups any more, and their rules are idle
         selection = replace(selection, rules=naming_layers(cut.groups, selection.rules))
@@ -104,7 +105,8 @@ def _graded(step: Choose, work: Work, cut: Cut, around: Surroundings, number: in
         return scores_of_gates(
             cut.groups, gate_sensitivities(module, criterion, around.data, around.seed, epoch=number)
         )
-    entries = sensitivities(module, criterion, around.data, around.seed, epoch=number)
+    writers = [slot.tensor for group in cut.groups for slot in group.writers()]
+    entries = sensitivities(module, criterion, around.data, around.seed, epoch=number, also=writers)
     graded = scores_of_entries(cut.groups, entries, criterion.signed)
     idle = [name for name, scores_C in graded.items() if not scores_C.any()]
     if idle:
@@ -113,13 +115,22 @@ def _graded(step: Choose, work: Work, cut: Cut, around: Surroundings, number: in
     return graded
 
 
+def _finite(graded: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+    for name, scores_C in graded.items():
+        if not np.isfinite(scores_C).all():
+            found = f"{int((~np.isfinite(scores_C)).sum())} of {len(scores_C)} are not finite"
+            raise VerificationFailed("scores of channels", name, found, "check the model's weights, and the data")
+    return graded
+
+
 def _tell(selection: Selection, graded: Mapping[str, FloatArray], plan: PrunePlan, around: Surroundings) -> None:
     if not selection.timed and plan.round_to != selection.round_to:
         coarse = f"multiples of {selection.round_to} are too coarse for the target"
         around.emit("note", {"text": f"{coarse}: widths are multiples of {plan.round_to}"})
     if selection.scope == "global" and (names := spared(graded, plan)):
-        told = f"{len(names)} groups would have lost all channels and keep one, their best: {', '.join(names)}"
-        around.emit("note", {"text": told})
+        around.emit(
+            "note", {"text": f"no channel would have been left of {', '.join(names)}: the best of each is kept"}
+        )
 
 
 def _nothing_to_prune(name: str, groups: Sequence[ChannelGroup]) -> ModelError:

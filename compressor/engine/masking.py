@@ -133,9 +133,6 @@ def _entries(
         if around.data is None:
             words = f"none, and {criterion.name} scores weights by training images"
             raise RecipeError("recipe", "data", words, "give --data PATH, or a data block")
-        if criterion.loss == "logit" and not around.data.num_classes:
-            words = f"{around.data.name} has no classes, and {criterion.name} scores by the right one's answer"
-            raise RecipeError("recipe", "data.task", words, "set loss: task in the method's settings")
         fixed, weights = (masks, {}) if step.nested else ({}, dense)
         found = sensitivities(module, criterion, around.data, around.seed, epoch=number, masks=fixed, weights=weights)
         found = found if criterion.signed else {name: each.abs() for name, each in found.items()}
@@ -156,7 +153,6 @@ def _finite(name: str, scores: Tensor) -> Tensor:
 def _tell(saved: tuple[str, ...], guard: bool, around: Surroundings) -> None:
     names = ", ".join(name.removesuffix(".weight") for name in saved)
     if guard:
-        text = f"{len(saved)} layers would have lost all weights and keep one, their best: {names}"
-        around.emit("note", {"text": text})
+        around.emit("note", {"text": f"no weight would have been left of {names}: the best of each is kept"})
     else:
-        around.emit("warning", {"text": f"{len(saved)} layers have no weight left: {names}"})
+        around.emit("warning", {"text": f"no weight is left of {names}"})

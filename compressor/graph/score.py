@@ -58,8 +58,13 @@ def scores_of_entries(
     """Group name -> score (C,): what all weights and biases that write a channel matter for together, `|sum entries|`,
     or the sum itself where scores are `signed`.
 
-    It is the derivative to a gate that scales the channel behind every layer that writes it, which these layers share.
-    `entries`: parameter -> what each entry matters for; parameters that are absent count nothing.
+    Layers that share their channels share one gate behind each of them, for these channels go from all of them at once.
+    To first order that changes the loss, or the gradient flow, by the derivative to this gate: the signed sum over the
+    layers, whose parts may cancel, and not the sum of their magnitudes, which is what gates of their own would give. It
+    is a sum and no mean, so that what many layers write counts for more when all groups are compared. The released code
+    of CroP and SNAP has a gate for each layer and lets each keep channels of its own.
+
+    `entries`: parameter -> what each entry matters for; biases that are absent count nothing.
     """
     result: dict[str, FloatArray] = {}
     for group in (each for each in groups if each.frozen is None):

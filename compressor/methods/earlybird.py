@@ -10,9 +10,9 @@ in no more than a share `distance` of the channels.
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from compressor.core import Choose, Penalty, Remove, Scales, Selection, Step, Stop, Term
 from compressor.errors import RecipeError
@@ -40,7 +40,9 @@ class EarlyBird(Pretraining, Method):
         default=True, description="take these epochs off retrain.epochs, so that both together last as long as it says"
     )
     strength: NotNegative = Field(default=1e-4, description="factor on the sum of |scale|")
-    masks: Count = Field(default=5, ge=2, description="the newest and those it is compared with")
+    masks: Annotated[int, Strict(), Field(ge=2)] = Field(
+        default=5, description="the newest and those it is compared with"
+    )
     distance: Part = Field(default=0.1, description="share of channels in which masks may differ")
     drawn: Part | None = Field(
         default=None, description="share of channels that masks leave out; null = what the target takes"

@@ -55,11 +55,12 @@ class GateDecorators(Regularising, Method):
     def steps(self, selection: Selection) -> tuple[Step, ...]:
         criterion = Gates("gates", gate, self.batches, self.batch_size)
         steps: tuple[Step, ...] = ()
-        for number, each in enumerate(shrinking(selection, self.ticks)):
+        rounds = shrinking(selection, self.ticks)
+        for number, each in enumerate(rounds):
             if number % self.every == 0:
                 steps += (self._tock(),)
             asked = replace(each, floor=self.floor)
-            steps += (self._tick(), Choose(criterion, asked), Remove(last=number == self.ticks - 1))
+            steps += (self._tick(), Choose(criterion, asked), Remove(last=each is rounds[-1]))
         return steps
 
     def _tick(self) -> Train:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compressor.core import Data, Saliency
+from compressor.errors import RecipeError
 from compressor.training.initialise import WEIGHTED
 from compressor.training.iteration import everything_trains
 from compressor.training.nested import mapped
@@ -29,6 +30,7 @@ def sensitivities(
     seed: int,
     *,
     epoch: int = 0,
+    also: Collection[str] = (),
     masks: Mapping[str, Tensor] = MappingProxyType({}),
     weights: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
@@ -46,11 +48,18 @@ def sensitivities(
     through in pieces whose results are added up, which changes nothing in eval mode but the memory it takes; while
     training BatchNorm sees whole batches.
 
-    `masks`: where one is False, g counts as 0. `weights`: what counts as w, where that is not what the module has.
+    `also`: other parameters that serve as such weights, in code of the module's own. `masks`: where one is False, g
+    counts as 0. `weights`: what counts as w, where that is not what the module has.
+
+    Raises RecipeError where the loss is that of the right class's answer and there are no classes.
     """
+    if saliency.loss == "logit" and not data.num_classes:
+        found = f"{data.name} has no classes, and {saliency.name} scores by the right one's answer"
+        raise RecipeError("recipe", "data.task", found, "set loss: task in the method's settings")
     own = copy.deepcopy(module).train(saliency.training)
     everything_trains(own)
     parameters = _weighted(own)
+    parameters |= {name: own.get_parameter(name) for name in also if name not in parameters}
 
     def losses() -> Iterator[Tensor]:
         return _losses(own, saliency, data, seed, epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +29,11 @@ from compressor.core import (
 )
 from compressor.engine import begin, perform
 from compressor.engine.work import Surroundings, Work, example
-from compressor.errors import RecipeError
+from compressor.errors import RecipeError, VerificationFailed
 from compressor.graph.choose import spared
 from compressor.graph.cost import count
 from compressor.methods import methods
+from compressor.methods.criteria import l1
 from compressor.methods.rounds import halving_shares, selections
 from compressor.methods.snap import Snap
 from compressor.recipe import read_recipe
@@ -216,6 +218,13 @@ def test_layers_behind_a_norm_that_begins_at_zero_are_warned_of(tmp_path: Path) 
     selection = Selection(nodes=0.9, scope="global")
     perform(Choose(replace(criterion, batches=1, batch_size=8), selection), begin(model, around, trained=False), around)
     assert any(each.startswith("no gradient reaches inner: all channels there score 0") for each in told)
+
+
+def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    model, around = small(), Surroundings(None, 0, quiet, tmp_path, "")
+    model.module.get_parameter("inner.weight").data[3] = math.nan
+    with pytest.raises(VerificationFailed, match="scores of channels: inner: 1 of 16 are not finite"):
+        perform(Choose(l1, Selection(nodes=0.5)), begin(model, around), around)
 
 
 def test_scores_by_images_need_images(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from compressor.core import Choose, Optimizer, PrunePlan, Remove, Scales, Selection, Train
@@ -41,6 +42,11 @@ def test_masks_need_a_share() -> None:
     with pytest.raises(RecipeError, match=r"prune\.earlybird\.drawn: null, .*; write a number"):
         EarlyBird().steps(Selection(latency_ms=3.0))
     EarlyBird(drawn=0.4).steps(Selection(latency_ms=3.0))
+
+
+def test_one_mask_has_none_to_be_compared_with() -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 2"):
+        EarlyBird(masks=1)
 
 
 def test_channels_are_scored_by_what_scales_them() -> None:

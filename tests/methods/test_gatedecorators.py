@@ -125,6 +125,8 @@ def test_the_same_share_of_what_is_left_goes_each_time() -> None:
     assert [each.ratio for each in rounds] == pytest.approx([0.2, 0.36])
     assert [each.latency_ms for each in rounds] == [None, 3.0]
     assert shrinking(Selection(latency_ms=3.0), 4) == (Selection(latency_ms=3.0),)
+    removals = [each for each in GateDecorators().steps(Selection(latency_ms=3.0)) if isinstance(each, Remove)]
+    assert removals == [Remove(last=True)], "the test set is read after the only one"
 
 
 def test_a_triangle_of_learning_rates() -> None:

@@ -43,6 +43,7 @@ class Rows:
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         self._batch = inputs, targets
         classes = targets.dtype == torch.long
+        self.num_classes = 3 if classes else None
         self.task = SimpleNamespace(loss=self._entropy if classes else self._square)
 
     def train_batches(self, size: int, *, epoch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:

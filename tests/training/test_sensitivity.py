@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.core import Saliency
+from compressor.core import ChannelGroup, Saliency, Slot
+from compressor.errors import RecipeError
+from compressor.graph.analyse import analyse
+from compressor.graph.score import scores_of_entries
 from compressor.methods.saliencies import connection, gated_flow, gradient_flow
 from compressor.training.sensitivity import sensitivities
-from tests.training.toys import toy_data
+from tests.training.toys import Shortcut, toy_data
 
 
 def pico() -> nn.Module:
@@ -62,6 +67,73 @@ def test_a_channel_matters_as_much_as_a_gate_behind_it(value, order) -> None:  #
             f"{name}.bias", torch.zeros(len(gate), dtype=torch.float32)
         )
         assert torch.allclose(rows, gate.float(), rtol=1e-3, atol=1e-5 * float(gate.abs().max()))
+
+
+@pytest.mark.parametrize(("value", "order"), [(connection, 1), (gated_flow, 2)])
+def test_layers_that_share_their_channels_share_a_gate(value, order) -> None:  # type: ignore[no-untyped-def]
+    """`stem` and `outer` write the channels of one group, `inner` those of another."""
+    torch.manual_seed(0)
+    module, data = Shortcut().eval(), toy_data(40)
+    groups = analyse(module, torch.randn(1, 3, 8, 8), name="net").groups
+    saliency = Saliency("it", value, order, batches=2, batch_size=8)
+    found = scores_of_entries(groups, sensitivities(module, saliency, data, 3), signed=False)
+    batches = list(itertools.islice(data.train_batches(8, epoch=0, seed=3), 2))
+    gates = by_gates(module, batches, order)
+    shared = gates["stem"] + gates["outer"]
+    expected = {"stem": shared.abs(), "inner": gates["inner"].abs()}
+    assert found.keys() == expected.keys()
+    for name, gate in expected.items():
+        np.testing.assert_allclose(found[name], gate.numpy(), rtol=1e-3, atol=1e-5 * float(gate.max()))
+    assert not torch.allclose(shared.abs(), gates["stem"].abs() + gates["outer"].abs(), rtol=0.1), "parts cancel"
+
+
+def test_parts_of_a_shared_gate_add_up_by_hand() -> None:
+    """Two layers of two channels each: -1 + 3 with a bias of 1, and 2 - 2 with one of -6, make |3 - 6| and 9."""
+    places = np.array([[0], [1]])
+    slots = tuple(Slot(f"{name}.weight", 0, places, "writer") for name in ("a", "b"))
+    entries = {
+        "a.weight": torch.tensor([[-1.0, 3.0], [4.0, 0.0]]), "a.bias": torch.tensor([1.0, 0.0]),
+        "b.weight": torch.tensor([[2.0, -2.0], [5.0, 0.0]]), "b.bias": torch.tensor([-6.0, 0.0]),
+    }  # fmt: skip
+    groups = [ChannelGroup("a", 2, slots)]
+    assert scores_of_entries(groups, entries, signed=False)["a"].tolist() == [3, 9]
+    assert scores_of_entries(groups, entries, signed=True)["a"].tolist() == [-3, 9]
+
+
+class Own(nn.Module):
+    """The first convolution of `plain` with a weight that no layer holds."""
+
+    def __init__(self, plain: nn.Sequential) -> None:
+        super().__init__()
+        self.kernel, self.rest = nn.Parameter(plain[0].weight.detach().clone()), plain[1:]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.rest(nn.functional.conv2d(images, self.kernel))
+
+
+def test_weights_that_no_layer_holds_count_like_the_others() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(3, 5, 3, bias=False), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 4),
+    )  # fmt: skip
+    found = []
+    for module in (plain, Own(plain)):
+        groups = analyse(module.eval(), torch.randn(1, 3, 8, 8), name="net").groups
+        writers = [slot.tensor for group in groups for slot in group.writers()]
+        saliency = Saliency("it", gradient_flow, 2, batches=1, batch_size=8)
+        entries = sensitivities(module, saliency, toy_data(), 0, also=writers)
+        found.append(scores_of_entries(groups, entries, signed=False))
+    (first, second), own = found[0].values(), found[1]
+    assert own.keys() == {"kernel", "rest.2"}
+    np.testing.assert_allclose(own["kernel"], first, rtol=1e-4)
+    np.testing.assert_allclose(own["rest.2"], second, rtol=1e-4)
+
+
+def test_the_right_class_is_asked_of_data_with_classes_only() -> None:
+    saliency = Saliency("it", connection, loss="logit", batches=1, batch_size=8)
+    with pytest.raises(RecipeError, match=r"toy has no classes, and it scores by .*; set loss: task"):
+        sensitivities(pico(), saliency, replace(toy_data(), num_classes=None), 0)
 
 
 def test_pieces_of_a_batch_add_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
