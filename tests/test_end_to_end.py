@@ -140,6 +140,9 @@ def test_a_finished_folder_is_pruned_further_in_the_originals_numbering(
     kept, kept_before = plan["kept"]["conv1.weight"]["0"], first_plan["kept"]["conv1.weight"]["0"]
     assert set(kept) <= set(kept_before)
     assert run("verify", tmp_path / "more", cwd=tmp_path).returncode == 0
+    done = run(out, "-r", "quickstart", "-o", "less", *QUICK, "--set", "prune.target.macs=90%", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "takes no channel of its" in done.stderr, "fewer than 90 % of the original are left already"
 
 
 def test_an_existing_folder_is_never_touched_without_force(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def compress(
 ) -> None:
     """Compress MODEL as RECIPE says: a slim ONNX model, proven and measured, and a report in DIR.
 
-    MODEL is a checkpoint (.pt .pth .th .ckpt .safetensors), a folder made by an earlier run,
+    MODEL is a checkpoint (.pt .pth .th .ckpt .safetensors .pt2), a folder made by an earlier run,
     torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], cifar:NAME, or path/to/file.py:factory[@checkpoint]. A verb
     wins over a file of that name: ./plan is the file.
     """

@@ -106,6 +106,17 @@ def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
     return True
 
 
+def entries_of(path: Path) -> list[str]:
+    """The names in a zip archive that proved harmless; none of one that is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+        return []
+    _refuse_bombs(path, entries)
+    return [entry.filename for entry in entries]
+
+
 def pickle_in_zip(path: Path) -> bytes:
     """The pickle that holds the structure of a torch.save archive, after the archive itself proved harmless.
 
@@ -155,7 +166,7 @@ def _refuse_other_kinds(path: Path, names: list[str]) -> None:
     if "constants.pkl" in tails or any(tail.startswith("code/") for tail in tails):
         found = "a TorchScript archive: a program, which is not run here"
     elif "archive_format" in tails or any(tail.startswith("serialized_exported_program") for tail in (*tails, *names)):
-        found = "a torch.export archive (.pt2): a program, which is not run here"
+        found = "a torch.export archive (.pt2) of before PyTorch 2.9: a program, which is not run here"
     elif names and all(name.endswith(".npy") for name in names):
         found = "a NumPy archive (.npz)"
     else:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
 from compressor.models.archive import MAX_EXPANSION, SPARE_BYTES, look, pickle_in_zip
+from compressor.models.exported import is_exported, read_exported
 from compressor.models.pickle_scan import scan
 from compressor.models.unwrap import dense_float32, flatten_names, open_wrappers
 
@@ -51,15 +52,18 @@ _STAND_INS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
 
 
 def read_checkpoint(path: str | Path, *, trust_pickle: bool = False) -> Checkpoint:
-    """Read .pt, .pth, .th, .ckpt, .bin and .safetensors, by content rather than by name.
+    """Read .pt, .pth, .th, .ckpt, .bin, .safetensors and the weights in .pt2, by content rather than by name.
 
     Raises ModelError where the file holds no tensors, UntrustedFile where reading it would run code or run away,
     VerificationFailed where a tensor is not finite.
     """
     path = Path(path)
     where = str(path)
-    if look(path) == "safetensors":
+    kind = look(path)
+    if kind == "safetensors":
         loaded: object = _read_safetensors(path)
+    elif kind == "zip" and is_exported(path):
+        loaded = read_exported(path)
     else:
         loaded = _read_torch(path, trust_pickle=trust_pickle)
     held, notes = open_wrappers(loaded, where)

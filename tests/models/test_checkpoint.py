@@ -1,6 +1,7 @@
 """Wrappers and prefixes around a state dict, as people save them."""
 
 import argparse
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from compressor.errors import UntrustedFile
+from compressor.errors import ModelError, UntrustedFile
 from compressor.models.checkpoint import read_checkpoint
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "checkpoints"
@@ -114,3 +115,51 @@ def test_published_file() -> None:
     assert sum(value.numel() for name, value in found.tensors.items() if "running" not in name) == 269_722
     assert found.notes == ("took the weights in 'state_dict'", "peeled the prefix 'module.'")
     assert found.sha256.startswith("12fca82f")
+
+
+class Net(nn.Module):
+    """Tied weights and buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.bn = nn.BatchNorm2d(4)
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.two.weight = self.one.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.one(self.bn(self.conv(x)).mean((2, 3))))
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Net]:
+    path, net = tmp_path_factory.mktemp("exported") / "net.pt2", Net().eval()
+    torch.export.save(torch.export.export(net, (torch.zeros(1, 3, 8, 8),)), path)
+    return path, net
+
+
+def test_the_weights_of_an_exported_program(archive: tuple[Path, Net]) -> None:
+    path, net = archive
+    tensors = read_checkpoint(path).tensors
+    expected = net.state_dict()
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b'"use_pickle": false', b'"use_pickle": true ', "use_pickle"),
+        (b'"sizes": [{"as_int": 4}, {"as_int": 3}', b'"sizes": [{"as_int": 4}, {"as_int": 9}', "out of bounds"),
+        (b'"path_name": "weight_1"', b'"path_name": "weight_X"', "weight_X"),
+    ],
+)
+def test_an_exported_program_that_does_not_hold_what_it_says(
+    archive: tuple[Path, Net], tmp_path: Path, old: bytes, new: bytes, words: str
+) -> None:
+    path = tmp_path / "net.pt2"
+    with zipfile.ZipFile(archive[0]) as before, zipfile.ZipFile(path, "w") as after:
+        for name in before.namelist():
+            after.writestr(name, before.read(name).replace(old, new))
+    with pytest.raises(ModelError, match=words):
+        read_checkpoint(path)
