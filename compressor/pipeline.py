@@ -14,6 +14,7 @@ from compressor.artefacts.folder import CHECKPOINTS, JOURNAL, assembled
 from compressor.core import Emit
 from compressor.deploy.runner.meters import joules
 from compressor.engine import begin, perform
+from compressor.engine.ahead import look_ahead
 from compressor.engine.work import Surroundings
 from compressor.gates import close
 from compressor.journal import Journal
@@ -65,7 +66,9 @@ def compress(
         metered = partial(trainer or train, joules=joules)
         around = Surroundings(images, recipe.seed, journal, state, identity, metered, watch, found)
         start = work = begin(dense, around, trained=recipe.method.trained)
-        for step in steps(recipe, round_to, retrain=images is not None):
+        performed = steps(recipe, round_to, retrain=images is not None)
+        look_ahead(performed, work, around)
+        for step in performed:
             work = perform(step, work, around)
         exports = export_both(start, work, recipe, images, folder, journal)
         comparisons = measure(exports, recipe, target, images, journal)

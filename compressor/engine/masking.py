@@ -43,7 +43,7 @@ def mask_weights(step: MaskWeights, work: Work, around: Surroundings) -> Work:
         module = masked(work.model.module, masks)
         entries = _entries(step, module, dense, masks, work, around, number)
         found = keep_best(entries, keep, masks if step.nested else everything, guard=step.guard)
-        masks, saved = found.masks, found.saved
+        masks, saved = found.masks, tuple(dict.fromkeys((*saved, *found.saved))) if step.guard else found.saved
         around.emit("progress", {"done": number + 1, "total": len(counts), "what": "rounds of masks"})
     if saved:
         _tell(saved, step.guard, around)
@@ -57,6 +57,12 @@ def mask_weights(step: MaskWeights, work: Work, around: Surroundings) -> Work:
         certificate=certificate.also(work.certificate),
         masks={**work.masks, **masks},
     )
+
+
+def check_masks(step: MaskWeights, work: Work) -> None:
+    """Raises what `mask_weights` would raise whatever the scores are: TargetNotReached, ModelError and RecipeError."""
+    dense = _free(step, work)
+    _counts(step, work, dense, {name: torch.ones_like(each, dtype=torch.bool) for name, each in dense.items()})
 
 
 def remove_dead(work: Work, around: Surroundings) -> Work:

@@ -6,7 +6,8 @@ Pruning, ICML 2022, arXiv:2206.10451. Once the weights' way from where they bega
 flow stays what it is, and so does what CroP measures by it. All layers are compared with each other (prune.scope:
 global). As in the released code: distances are counted from the weights after epoch 1, all channels go at once, Adam at
 2e-3 with decay 5e-5 and gradients of norm 10 at most. Otherwise than there: scores come from training images, channels
-that belong together are scored and go together, and a threshold that no weights ever met is mended (see `when`).
+that belong together are scored and go together, a threshold that no weights ever met is mended (see `patience`), and
+what Adam remembers of the channels that stay goes on.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ class LazyRegime(Pretraining):
     patience: Part | None = Field(
         default=None,
         description="factor on the first change of the distance, below which it counts as settled; "
-        "null = what the target says: the more goes, the longer it takes",
+        "null = what the target says, the more goes the longer it takes: 1 - r for a share r of weights, 0.9 - r of "
+        "channels; where that is below (1 - r) / 10, from 8/9 on, the latter: as released nothing would be settled",
     )
 
     def until_channels_can_go(self, selection: Selection) -> Train:

@@ -1,7 +1,8 @@
 """SNIP: weights whose removal would change the loss least are masked, all at once and mostly before any training.
 
 Lee, Ajanthan and Torr, SNIP: Single-shot Network Pruning based on Connection Sensitivity, ICLR 2019, arXiv:1810.02340:
-`|w dL/dw|`, the sensitivity of the loss to a gate on each weight, compared over the whole network.
+`|w dL/dw|`, the sensitivity of the loss to a gate on each weight, compared over the whole network. Published with one
+batch; 5 and the running statistics of BatchNorm are those of SNIP-it (arXiv:2006.00896).
 """
 
 from __future__ import annotations

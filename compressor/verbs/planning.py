@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compressor.artefacts import masks, zeros
-from compressor.core import Choose, Data, Emit, MaskWeights, Permute, PrunePlan, RemoveDead, Train
+from compressor.core import Choose, Data, Emit, MaskWeights, Permute, PrunePlan, RemoveDead, Step, Train
 from compressor.deploy.target import Target
 from compressor.engine import begin, perform
 from compressor.engine.search import Clock, Running
@@ -111,7 +111,11 @@ def _prepared(
 def _planned(ready: _Ready, recipe: Recipe) -> Plan:
     start, journal = ready.start, ready.journal
     work, before = start, len(journal.events)
-    for step in steps(recipe, ready.round_to, retrain=False):
+    performed = steps(recipe, ready.round_to, retrain=False)
+    if training := _before_choice(performed):
+        found = f"channels will be chosen after {training.stage}"
+        journal("note", {"text": f"{found}: here they are by the weights as they are now, and so are widths"})
+    for step in performed:
         if not isinstance(step, Train | Permute | MaskWeights | RemoveDead):  # order and zeros cost the same
             scored = replace(ready.around, data=ready.images) if isinstance(step, Choose) else ready.around
             work = perform(step, work, scored)
@@ -152,6 +156,12 @@ def _planned(ready: _Ready, recipe: Recipe) -> Plan:
         else zeros.predicted(work, None if ready.target is None else ready.target.provider),
         "schedules": [_rates(step) for step in planned if isinstance(step, Train) and step.epochs],
     }
+
+
+def _before_choice(steps: Sequence[Step]) -> Train | None:
+    """The training that channels are chosen after, if there is one."""
+    first = next((step for step in steps if isinstance(step, Train | Choose)), None)
+    return first if isinstance(first, Train) and any(isinstance(step, Choose) for step in steps) else None
 
 
 def _point(asked: str, found: Plan) -> ParetoPoint:
