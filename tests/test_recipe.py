@@ -346,7 +346,22 @@ FAULTS = [
     (
         "retrain:",
         "data: {source: a.py:b, task: regression}\nretrain:\n  label_smoothing: 0.1",
-        "r.yaml:5:30: data.task is 'regression'; allowed: classification while retrain.label_smoothing is not 0",
+        "r.yaml:7:20: retrain.label_smoothing is 0.1; allowed: 0 while data.task is regression",
+    ),
+    (
+        "retrain:",
+        "data: {source: a.py:b, task: a.py:c}\nretrain:\n  mixup: 0.2",
+        "r.yaml:7:10: retrain.mixup is 0.2; allowed: 0 while data.task is a.py:c",
+    ),
+    (
+        "retrain:",
+        "data: {source: digits}\nretrain:\n  keep: best",
+        "r.yaml:7:9: retrain.keep is 'best'; allowed: last, or best beside a data.holdout to choose by, such as 10%",
+    ),
+    (
+        "retrain:",
+        "retrain:\n  keep: best",
+        "r.yaml:6:9: retrain.keep is 'best'; allowed: last, or best beside a data.holdout to choose by, such as 10%",
     ),
     (
         "version: 1",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     field_validator,
+    model_validator,
 )
 
 from compressor import core
@@ -27,6 +30,8 @@ from compressor.recipe.values import (
     Whole,
     Word,
     auto_or_whole,
+    checked_beside,
+    given,
     refused,
     refused_keys,
 )
@@ -91,15 +96,29 @@ class Recipe(Block):
     gates: Gates = Gates()
     seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _trains_on_what_there_is(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        return checked_beside(data, handler, "recipe", cls._clashes(data))
+
+    @classmethod
+    def _clashes(cls, data: object) -> Iterator[tuple[str, str]]:
+        """What of `retrain` can't be done on the data: found now, not when training begins."""
+        retrain, images = (given(given(data).get(block)) for block in ("retrain", "data"))
+        task = images.get("task", "classification")
+        if task != "classification":
+            # A task of the user's own is given the smoothing and may mean something by it.
+            of_classes = ("label_smoothing", "mixup", "cutmix") if task == "regression" else ("mixup", "cutmix")
+            yield from ((f"retrain.{key}", f"0 while data.task is {task}") for key in of_classes if retrain.get(key))
+        if retrain.get("keep") == "best" and "holdout" not in images:
+            yield "retrain.keep", "last, or best beside a data.holdout to choose by, such as 10%"
+
     @field_validator("data")
     @classmethod
     def _agrees_with_the_rest(cls, data: Data | None, info: ValidationInfo) -> Data | None:
         size = info.data["model"].input if "model" in info.data else "auto"
         if data is not None and data.mean is not None and isinstance(size[0], int) and len(data.mean) != size[0]:
             raise refused_keys("data", [("mean", f"as many numbers as model.input has channels, {size[0]}")])
-        smoothed = "retrain" in info.data and info.data["retrain"].label_smoothing
-        if data is not None and data.task == "regression" and smoothed:
-            raise refused_keys("data", [("task", "classification while retrain.label_smoothing is not 0")])
         return data
 
     @field_validator("gates")

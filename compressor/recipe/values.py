@@ -37,12 +37,14 @@ def refused(allowed: str, options: Iterable[str] = ()) -> PydanticCustomError:
 
 
 def refused_keys(block: str, faults: Iterable[tuple[str, str | None]]) -> ValidationError:
-    """Several faults of one block at once, each a key of it (or "" for the block itself) and what is allowed.
+    """Several faults of one block at once, each a key of it (`a.b` of one in it, "" for itself) and what is allowed.
 
     None instead of what is allowed: the key is missing.
     """
     lines = [
-        InitErrorDetails(type="missing" if allowed is None else refused(allowed), loc=(key,) if key else (), input=None)
+        InitErrorDetails(
+            type="missing" if allowed is None else refused(allowed), loc=tuple(filter(None, key.split("."))), input=None
+        )
         for key, allowed in faults
     ]
     return ValidationError.from_exception_data(block, lines)

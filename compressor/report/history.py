@@ -83,7 +83,10 @@ def stable_rate(events: Iterable[Mapping[str, object]]) -> StableRate | None:
 
 
 def first_stage(rates: Sequence[float]) -> int:
-    """How many epochs pass until the learning rate is first down to half of its highest, or all."""
+    """How many epochs pass until the learning rate is first down to half of its highest, or all.
+
+    At least one: where a single epoch warms up, the rate at its start is 0.
+    """
     highest = max(rates)
     peak = rates.index(highest)
     return next((epoch for epoch in range(peak + 1, len(rates)) if rates[epoch] <= highest / 2), len(rates))

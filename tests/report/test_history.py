@@ -6,7 +6,7 @@ import pytest
 
 from compressor.core import Schedule
 from compressor.report.history import curves, first_stage, trainability
-from compressor.schedules import constant, cosine, multistep, onecycle
+from compressor.schedules import constant, cosine, multistep, onecycle, warmup
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,7 @@ from compressor.schedules import constant, cosine, multistep, onecycle
         (constant(), 7, 7),
         (cosine(10), 10, 5),
         (onecycle(10, rise=0.3), 10, 7),  # the peak after 3, half of it half-way down
+        (warmup(cosine(1), 0.5), 1, 1),  # its one rate is 0
     ],
 )
 def test_the_first_stage_of_learning_rates(schedule: Schedule, epochs: int, stage: int) -> None:
