@@ -1,4 +1,6 @@
-"""Trainings before removal that a rule ends: what is told of them, and what they leave of the retraining."""
+"""Trainings before removal that a rule ends: what is told of them, and what they leave of the retraining.
+
+And what is told of a retraining that comes to nothing."""
 
 from __future__ import annotations
 
@@ -113,3 +115,17 @@ def test_a_retraining_of_which_nothing_is_left_lasts_one_epoch_and_says_so(digit
         "earlier trainings took 2 epochs, as many as retraining was to last or more: it lasts one, "
         "and the whole longer than 2"
     )
+
+
+def test_a_retrained_model_that_guesses_is_doubted_aloud(digits: ImageData, tmp_path: Path) -> None:
+    """Random weights learn nothing at such a rate; at the usual one they do."""
+    for lr, doubted in ((1e-9, True), (0.01, False)):
+        step = replace(RETRAIN, optimizer=Optimizer("sgd", lr, 0.9), epochs=4)
+        work, _, events = run((step,), digits, tmp_path / str(lr))
+        near = [str(fields["text"]) for event, fields in events if event == "warning"]
+        assert any(each.startswith("the retrained model is near chance") for each in near) is doubted
+        if doubted:
+            assert near[-1].endswith(
+                f"({work.quality['after retraining']:.2f} %) on digits: retrain.optimizer.lr=1e-09 "
+                "may be too large, the epochs too few, or the cut too deep"
+            )

@@ -71,12 +71,9 @@ def begin(model: LoadedModel, around: Surroundings, *, trained: bool = True) -> 
     if around.data is not None:
         check_answers(model.module, around.data)
     work = _measured(_timed(work, "analyse", start), "dense", around)
-    classes = around.data.num_classes if around.data is not None and trained and not model.untrained else None
-    if around.data is not None and classes and work.quality["dense"] < 130 / classes:
-        doubt = f"the dense model is near chance ({work.quality['dense']:.2f} %) on {around.data.name}"
-        around.emit(
-            "warning", {"text": f"{doubt}: check model.input, data.mean and data.std, and the order of classes"}
-        )
+    if trained and not model.untrained:
+        todo = "check model.input, data.mean and data.std, and the order of classes"
+        _doubt("the dense model", work, "dense", todo, around)
     return work
 
 
@@ -114,7 +111,11 @@ def perform(step: Step, work: Work, around: Surroundings) -> Work:
         case Train():
             done, stage = _train(step, work, around), f"after {step.stage}" if step.measured else None
     done = _timed(replace(done, log=(*done.log, str(step))), str(step), start)
-    return _measured(done, stage, around) if stage else done
+    done = _measured(done, stage, around) if stage else done
+    if isinstance(step, Train) and stage and step.stage == RETRAINING:
+        todo = f"{step.optimizer.key}={step.optimizer.lr:g} may be too large, the epochs too few, or the cut too deep"
+        _doubt("the retrained model", done, stage, todo, around)
+    return done
 
 
 def _permute(step: Permute, work: Work, around: Surroundings) -> Work:
@@ -253,6 +254,14 @@ def _measured(work: Work, stage: str, around: Surroundings) -> Work:
     gauges = {**work.isometry, **_gauged(stage, work, around.data)}
     done = replace(work, metric=metric, quality={**work.quality, stage: value}, isometry=gauges)
     return _timed(done, "evaluate", start)
+
+
+def _doubt(what: str, work: Work, stage: str, todo: str, around: Surroundings) -> None:
+    """Warn of a classifier that does hardly better than guessing."""
+    classes = around.data.num_classes if around.data is not None else None
+    if around.data is not None and classes and work.quality[stage] < 130 / classes:
+        found = f"{what} is near chance ({work.quality[stage]:.2f} %) on {around.data.name}"
+        around.emit("warning", {"text": f"{found}: {todo}"})
 
 
 def _gauged(stage: str, work: Work, data: Data) -> Mapping[str, Isometry]:

@@ -30,6 +30,7 @@ from compressor.training.session import Session
 from compressor.training.watch import Watch
 
 EMIT_EVERY = 0.2  # seconds
+EXPLODED = 1e6  # times the first loss, or 1 where that is less: trainings that recovered were never far above 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,9 @@ def train(
     The same seed on the same machine and threads gives the same weights; a run that finds its `checkpoint` goes on
     from there, to the same weights bit for bit. `momentum`: what the optimizer remembers of an earlier training.
     `teacher`: the dense model, where `step` distils from it.
-    Raises VerificationFailed when it diverges: when the loss, all gradients or the answers are not finite. Raises
-    Temporary, with a batch size that fits, when memory runs out. Raises RecipeError where the best epoch is to be kept
-    and nothing is held out: the test set is not there to choose by.
+    Raises VerificationFailed when it diverges: when the loss, all gradients or the answers are not finite, or when the
+    loss is EXPLODED times what it was. Raises Temporary, with a batch size that fits, when memory runs out. Raises
+    RecipeError where the best epoch is to be kept and nothing is held out: the test set is not there to choose by.
     """
     if step.keep == "best" and not data.holds_out:
         found = "best, with nothing held out of the training images to tell by"
@@ -210,6 +211,8 @@ class _Loop:
         place = f"iteration {self.session.progress.batches + 1}"
         if not math.isfinite(loss):
             raise self._diverged(place, f"the loss is {loss}")
+        if loss > EXPLODED * max(abs(first := self.session.progress.first), 1.0):
+            raise self._diverged(place, f"the loss is {loss:.4g} and began at {first:.4g}")
         if self.session.scaler.get_scale() < LEAST_SCALE:
             raise self._diverged(place, "gradients are not finite at any scale of the loss")
 

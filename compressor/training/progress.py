@@ -28,7 +28,8 @@ class Progress:
     batches: int = 0  # done, of the epoch at hand; what follows is of this epoch as well
     images: int = 0
     loss: float = 0.0  # sum over the images
-    last: float = math.nan  # of the last batch
+    first: float = math.nan  # loss of the first batch of all
+    last: float = math.nan  # of the last one
     times: list[float] = field(default_factory=list)  # seconds of each batch
     energy_j: float | None = 0.0
 
@@ -47,6 +48,7 @@ class Progress:
         self.batches += 1
         self.images += images
         self.loss += loss * images
+        self.first = loss if math.isnan(self.first) else self.first
         self.last = loss
         self.times.append(seconds)
 

@@ -21,9 +21,11 @@ from compressor.core import Optimizer
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.schedules import constant
 from compressor.training.checkpoint import Checkpoint
+from compressor.training.images import ImageData
 from compressor.training.loop import train
 from compressor.training.optimizers import make_optimizer
-from compressor.training.tasks import classification
+from compressor.training.splits import Split
+from compressor.training.tasks import classification, regression
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -263,6 +265,20 @@ def test_a_loss_that_is_not_finite_names_the_place_and_a_way_out() -> None:
         str(caught.value),
     )
     assert caught.value.exit_code == 6
+
+
+def test_a_finite_loss_that_has_exploded_ends_the_training_too() -> None:
+    """A line through one point, w <- (1 - 10 lr) w: its error grows 81 times with every step."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(1, 1, bias=False))
+    nn.init.constant_(net[1].weight, 1.0)
+    images = torch.full((4, 1, 1, 1), 5.0**0.5)
+    split = Split("one point", images, torch.zeros(4), list("abcd"))
+    data = ImageData("one point", None, (0.0,), (1.0,), split, split, task=regression())
+    step = replace(STEP, epochs=9, batch_size=4, optimizer=Optimizer("sgd", 1.0, 0.0), schedule=constant())
+    with pytest.raises(VerificationFailed) as caught:
+        train(net, data, step, seed=0, emit=quiet)
+    found = "the loss is 2.152e+08 and began at 5, the last finite loss was 2.657e+06"
+    assert str(caught.value).startswith(f"training: epoch 5, iteration 1: {found}; use a smaller learning rate, ")
 
 
 def test_progress_is_told_a_few_times_a_second() -> None:
