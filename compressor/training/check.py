@@ -26,7 +26,10 @@ def check_targets(task: Task, train: Pictures, val: Pictures, num_classes: int |
         if task.name == "regression" and not _is_float(split.targets):
             found = "targets that are classes, or several a picture"
             raise DataError(
-                "data", split.where, found, "give one tensor of floats for each, by data.source: file.py:it"
+                "data",
+                split.where,
+                found,
+                "give floats: a column of them, or a tensor for each by data.source: file.py:it",
             )
         for each in tensors(split.targets):
             wrong = (~torch.isfinite(each)).flatten(1).any(dim=1) if each.ndim > 1 else ~torch.isfinite(each)
@@ -70,7 +73,7 @@ def check_augmentation(augment: Augment, train: Pictures) -> None:
 def check_held_out(rows: Tensor, share: float, train: Pictures) -> Tensor:
     """`rows`. Raises DataError where a share was asked for and none came of it."""
     if share and not len(rows):
-        found = f"{share:.0%} of {len(train.names)} training images is none"
+        found = f"{100 * share:.3g}% of {len(train.names)} training images is none"
         raise DataError("data", "data.holdout", found, "hold out a larger share, or give more images")
     return rows
 

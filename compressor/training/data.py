@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,7 +51,6 @@ def open_data(
     Raises DataError for anything that cannot be trained or measured on.
     """
     base, task = base or Path(), task or classification()
-    check_channels(input)
     places = _Places(input, augmentation(augment), available_workers() if workers is None else workers)
     first, second = _splits(source, train, val, base, places, labels=task.name == "classification")
     count = check_targets(task, first, second, num_classes)
@@ -94,9 +94,13 @@ def _splits(
     source: str, train: str | None, val: str | None, base: Path, places: _Places, *, labels: bool
 ) -> tuple[Pictures, Pictures]:
     kind, _, rest = source.partition(":")
+    theirs = source.rpartition(":")[0].endswith(".py")
+    if not theirs:  # a factory may give floats of as many channels as the model takes
+        check_channels(places.input)
     match kind:
         case "parquet":
-            first, second = parquet_split(base, "train", train), parquet_split(base, "val", val)
+            read = partial(parquet_split, labels=labels)
+            first, second = read(base, "train", train), read(base, "val", val)
             return places.encoded("train", first), places.encoded("val", second)
         case "folder":
             first = folder_split(base, "train", train)
@@ -106,7 +110,7 @@ def _splits(
             return digits_split("train", places.input), digits_split("val", places.input)
         case "torchvision":
             made = torchvision_splits(base, rest)
-        case _ if source.rpartition(":")[0].endswith(".py"):
+        case _ if theirs:
             made = factory_splits(base, source)
         case _:
             raise DataError("data", "data.source", source, f"use one of {SOURCES}")

@@ -94,7 +94,10 @@ def check_channels(input: Shape) -> None:
     """Raises DataError unless pictures can be given the model's number of channels."""
     if input[0] not in MODES:
         raise DataError(
-            "data", "model.input", f"{input[0]} channels", "pictures have 1 (grey) or 3 (colour): use a factory"
+            "data",
+            "model.input",
+            f"{input[0]} channels",
+            "pictures have 1 (grey) or 3 (colour): give float tensors, by data.source: file.py:it",
         )
 
 
@@ -122,7 +125,7 @@ def _opened(picture: Picture | None) -> Image.Image:
         case Tensor():
             if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] not in MODES:
                 found = f"an image of {picture.dtype} and shape {tuple(picture.shape)}"
-                raise ValueError(f"{found}; give uint8 (1 or 3, H, W)")
+                raise ValueError(f"{found}; give uint8 (1 or 3, H, W) or floats")
             pixels = picture.permute(1, 2, 0).cpu().numpy()
             return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
     raise TypeError(f"an image is a {type(picture).__name__}; give a Pillow image or a tensor")
@@ -130,6 +133,8 @@ def _opened(picture: Picture | None) -> Image.Image:
 
 def _converted(image: Image.Image, channels: int) -> Image.Image:
     """Colour to grey or back. Pillow would clip more than 8 bits a channel without a word."""
+    if channels not in MODES:
+        raise ValueError(f"pictures have 1 or 3 channels, the model takes {channels}; give float tensors")
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"{image.mode} pixels have more than 8 bits a channel")
     return image.convert(MODES[channels])

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from torch import Tensor
 
 from compressor.errors import DataError
@@ -23,25 +24,25 @@ LABEL_COLUMNS = ("label", "fine_label")
 WINDOW = 256 * 2**20  # bytes of row groups that a reader keeps
 
 
-def parquet_split(base: Path, split: str, given: str | None) -> Encoded:
+def parquet_split(base: Path, split: str, given: str | None, *, labels: bool = True) -> Encoded:
     """The split `train` or `val`: the file or glob `given`, else the one of that name in the folder `base`.
 
-    Columns: `image` or `img` (a struct with `bytes`, or binary), `label` or `fine_label` (integers). Labels are read
-    at once, pictures when they are asked for.
+    Columns: `image` or `img` (a struct with `bytes`, or binary), `label` or `fine_label` (integers; or floats, where
+    they are no class `labels`). They are read at once, pictures when they are asked for.
     """
     files = parquet_files(base, split, given)
-    labels: list[Tensor] = []
+    targets: list[Tensor] = []
     names: list[str] = []
     for path in files:
-        found, label = _labels(path)
-        labels.append(found)
+        found, label = _targets(path, labels)
+        targets.append(found)
         names += [f"{path.name} row {row}" for row in range(len(found))]
     pictures = RowGroups(files)
     return Encoded(
         where=str(files[0].with_name(shards(files))),
         pictures=pictures,
         names=names,
-        targets=as_targets(np.concatenate(labels)),
+        targets=torch.cat(targets),
         classes=_class_names(files[0], label),
         blocks=pictures.blocks,
     )
@@ -109,8 +110,8 @@ def _unreadable(path: Path, fault: Exception) -> DataError:
     )
 
 
-def _labels(path: Path) -> tuple[Tensor, str]:
-    """The labels of one file, and the column's name. Raises DataError for columns of another kind than we read."""
+def _targets(path: Path, labels: bool) -> tuple[Tensor, str]:
+    """The targets of one file, and the column's name. Raises DataError for columns of another kind than we read."""
     file = _opened(path)
     image = _column(file, path, IMAGE_COLUMNS)
     name = _column(file, path, LABEL_COLUMNS)
@@ -123,13 +124,16 @@ def _labels(path: Path) -> tuple[Tensor, str]:
         column = file.read(columns=[name]).column(name)
     except (pa.ArrowInvalid, OSError) as fault:
         raise _unreadable(path, fault) from fault
-    if not pa.types.is_integer(column.type):
-        raise DataError("data", f"{path}: column {name}", f"type {column.type}", "give integers from 0")
+    floats = pa.types.is_floating(column.type)
+    if not pa.types.is_integer(column.type) and (labels or not floats):
+        todo = "give integers from 0, or say with data.task what it is" if floats else "give integers from 0"
+        raise DataError("data", f"{path}: column {name}", f"type {column.type}", todo)
     if column.null_count:
         first = pc.index(column.is_null(), value=True).as_py()
         found = f"no label ({column.null_count} are missing)"
         raise DataError("data", f"{path}: {path.name} row {first}", found, "give every image a label")
-    return as_targets(column.to_numpy()), name
+    values = column.to_numpy()
+    return (torch.from_numpy(values.astype(np.float32)) if floats else as_targets(values)), name
 
 
 def _column(file: Any, path: Path, wanted: tuple[str, ...]) -> str:

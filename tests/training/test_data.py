@@ -219,6 +219,7 @@ def one(): return Pictures()
 def shape(): return ((torch.zeros(3, 3, 5, 5), torch.arange(3)),) * 2
 def halves(): return ((torch.zeros(3, 3, 4, 4), torch.arange(3) / 2),) * 2
 def short(): return ((torch.zeros(3, 3, 4, 4), torch.arange(2)),) * 2
+def bands(): return ((torch.full((3, 5, 4, 4), 0.25), torch.arange(3)),) * 2
 """
 
 
@@ -229,6 +230,10 @@ def test_factories(tmp_path: Path) -> None:
     (images, _), *_ = open_(infer_source(f"{tmp_path}/mine.py:floats")["source"], tmp_path).val_batches(3)
     assert (images.dtype, images.unique().tolist()) == (torch.float32, [0.5])  # normalised by whoever made them
     assert open_("mine.py:dataset", tmp_path).train.images.unique().tolist() == [200]
+    (images, _), *_ = open_("mine.py:bands", tmp_path, input=(5, 4, 4), mean=None, std=None).val_batches(3)
+    assert (images.shape, images.unique().tolist()) == ((3, 5, 4, 4), [0.25]), "as many channels as the model takes"
+    with pytest.raises(DataError, match="pictures have 1 or 3 channels, the model takes 5; give float tensors"):
+        open_("mine.py:pairs", tmp_path, input=(5, 4, 4), mean=None, std=None)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +330,10 @@ GOOD, CUT = picture(0), picture(0, format="JPEG")[:300]
         (rewrite(labels=[0, 9, 1, 2]), r"found 10 classes \(largest label 9, train.parquet row 1\), the model has 3"),
         (rewrite(labels=[0, 1, 1, 0]), r"train.*label 2 is outside 0..1"),
         (rewrite(labels=[0, None, 1, 2]), r"train.parquet row 1: no label \(1 are missing\)"),
-        (rewrite(labels=[0.0, 1.0, 2.0, 1.5]), "column label: type double; give integers"),
+        (
+            rewrite(labels=[0.0, 1.0, 2.0, 1.5]),
+            "column label: type double; give integers from 0, or say with data.task",
+        ),
         (rewrite(labels=["a", "b", "c", "a"]), "column label: type string; give integers"),
         (rewrite(labels=[True, False, True, True]), "column label: type bool; give integers"),
         (replace_with({"image": [b"x"], "target": [0]}), "no column label or fine_label, only image, target; rename"),
@@ -475,8 +483,8 @@ def test_the_held_out_split_is_never_trained_on(tmp_path: Path) -> None:
 
 
 def test_a_share_that_comes_to_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data.holdout: 10% of 3 training images is none; hold out a larger share"):
-        open_("parquet", labelled(tmp_path, [0, 1, 2]), holdout=0.1)
+    with pytest.raises(DataError, match=r"data.holdout: 0.5% of 3 training images is none; hold out a larger share"):
+        open_("parquet", labelled(tmp_path, [0, 1, 2]), holdout=0.005)
 
 
 TARGETS = """
@@ -529,7 +537,7 @@ def test_targets_of_any_shape(targets: Path) -> None:
         ("ages", {}, r"mine.py:ages train: .*label 0.0 is not an integer"),
         ("depths", {}, r"depths train: .*label of shape \(4, 4\) is not an integer; say what it is with data.task"),
         ("holes", {"task": regression()}, r"holes train: item 1: a target that is not finite \(1 such\)"),
-        ("both", {"task": regression()}, "both train: targets that are classes, or several a picture; give one tensor"),
+        ("both", {"task": regression()}, "both train: targets that are classes, or several a picture; give floats"),
         ("whole", {"task": regression()}, "whole train: targets that are classes"),
         ("ragged", {"task": regression()}, "ragged train: RuntimeError"),
         ("depths", {"task": regression(), "augment": "flip"}, r"data.augment: flip: targets of shape \(4, 4\) would "),
@@ -541,9 +549,14 @@ def test_bad_targets(targets: Path, name: str, changed: dict[str, Any], message:
     assert "\n" not in str(caught.value)
 
 
-def test_parquet_files_hold_classes(tmp_path: Path) -> None:
+def test_integers_in_parquet_files_are_classes_and_floats_are_targets(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"targets that are classes, or several a picture; .*file.py"):
         open_("parquet", parquet(tmp_path), task=regression())
+    for name, ages in (("train.parquet", [0.5, 1.5, 3.0]), ("test.parquet", [2.5])):
+        write(tmp_path / name, [GOOD] * len(ages), ages)
+    data = open_("parquet", tmp_path, task=regression(), num_classes=None)
+    assert [each.tolist() for _, each in data.val_batches(2)] == [[2.5]]
+    assert torch.equal(data.train.targets, torch.tensor([0.5, 1.5, 3.0]))
 
 
 def test_colours_of_floats_are_left_alone(tmp_path: Path) -> None:
