@@ -91,7 +91,8 @@ def test_a_short_recipe_runs(name: str, digits: ImageData, tmp_path: Path) -> No
     assert any(
         each in step for step in work.log for each in ("tpp", "greg", "lasso", "Orth", "Reinit", "early bird", "gates")
     )
-    assert not any(event["event"] == "warning" for event in events)
+    warnings = [str(event["text"]) for event in events if event["event"] == "warning"]
+    assert not [each for each in warnings if name != "scratch" or "the retrained model" not in each]
     if name == "scratch":
         assert any(step.startswith("Train(3 epochs") for step in work.log)  # 1 + 1 * 2.04
 
