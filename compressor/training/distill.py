@@ -30,19 +30,23 @@ def distance(maps: Mapping[str, Tensor], taught: Mapping[str, Tensor], names: tu
     Relative, so that a layer with large activations does not outweigh the others. After Romero et al., FitNets, ICLR
     2015, arXiv:1412.6550, without their regressor: only maps of the same shape are compared.
     """
-    terms = [(maps[name] - taught[name]).square().sum() / taught[name].square().sum() for name in names]
+    pairs = [(maps[name].float(), taught[name].float()) for name in names]  # a sum of squares goes beyond 65504
+    terms = [(f - g).square().sum() / g.square().sum() for f, g in pairs]
     return torch.stack(terms).mean()
 
 
 def matching(student: nn.Module, teacher: nn.Module, images: Tensor) -> tuple[str, ...]:
-    """Modules to compare: for each size of feature map, the last to return one of the same shape in both models."""
+    """Modules to compare: for each size of feature map, the last to return one of the same shape in both models.
+
+    Maps are (B, C, H, W), or tokens (B, N, C).
+    """
     with torch.no_grad(), watching(student) as ours, watching(teacher) as theirs:
         for module in (student, teacher):
             mode = module.training
             module.eval()(images)
             module.train(mode)
     shared = [name for name, map in ours.items() if name in theirs and theirs[name].shape == map.shape]
-    last = {ours[name].shape: name for name in shared if ours[name].ndim == 4 and ours[name].is_floating_point()}
+    last = {ours[name].shape: name for name in shared if ours[name].ndim in (3, 4) and ours[name].is_floating_point()}
     return tuple(last.values())
 
 

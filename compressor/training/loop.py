@@ -90,7 +90,7 @@ def train(
         Watch(step.stop, runtime.from_leader) if step.stop else None,
     )
     with (
-        objective(module, runtime.forward(module), data, step, teacher, computing) as loss,
+        objective(module, runtime.forward(module), data, step, teacher, computing, emit) as loss,
         torch.random.fork_rng(devices=()),
     ):
         iterate = iteration(loss, optimizer, bound, step.clip, runtime, session.scaler)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressor.core import Data, Distill, Train
+from compressor.core import Data, Distill, Emit, Train
 from compressor.training.distill import distance, divergence, matching, watching
 from compressor.training.iteration import Objective
 from compressor.training.mixing import mixing
@@ -28,7 +28,13 @@ Lesson = Callable[[Tensor, Any], Tensor]
 
 @contextmanager
 def objective(
-    module: nn.Module, forward: Answer, data: Data, step: Train, teacher: nn.Module | None, arithmetic: Arithmetic
+    module: nn.Module,
+    forward: Answer,
+    data: Data,
+    step: Train,
+    teacher: nn.Module | None,
+    arithmetic: Arithmetic,
+    emit: Emit,
 ) -> Iterator[Objective]:
     """The loss of a batch, as `step` says; `forward` runs `module`, `teacher` is there to distil from."""
     mix = mixing(step.mixup, step.cutmix, data.num_classes)
@@ -43,7 +49,7 @@ def objective(
         yield lambda images, targets: of_task(images, targets)[0]
         return
     assert teacher is not None, "distillation needs the dense model"
-    with _lesson(module, teacher, data, step.distill, arithmetic) as lesson:
+    with _lesson(module, teacher, data, step.distill, arithmetic, emit) as lesson:
         share = 1 - step.distill.weight
 
         def taught(images: Tensor, targets: Any) -> Tensor:
@@ -65,7 +71,7 @@ def computed_in(arithmetic: Arithmetic, forward: Answer) -> Answer:
 
 @contextmanager
 def _lesson(
-    module: nn.Module, teacher: nn.Module, data: Data, settings: Distill, arithmetic: Arithmetic
+    module: nn.Module, teacher: nn.Module, data: Data, settings: Distill, arithmetic: Arithmetic, emit: Emit
 ) -> Iterator[Lesson]:
     """`weight * divergence of the answers + features * distance of the maps`; mean squares without classes."""
     teacher = copy.deepcopy(teacher).to(arithmetic.device).to(memory_format=arithmetic.layout).eval()
@@ -73,6 +79,11 @@ def _lesson(
     names: tuple[str, ...] = ()
     if settings.features:
         names = matching(module, teacher, next(iter(data.plain_batches(2, images=2))).to(arithmetic.device))
+        if names:
+            emit("note", {"text": f"feature maps are compared after {', '.join(names)}"})
+        else:
+            found = "retrain.distill.features does nothing: no feature map has the shape it has in the dense model"
+            emit("warning", {"text": found})
     with watching(module, names) as maps, watching(teacher, names) as theirs:
 
         def lesson(images: Tensor, output: Any) -> Tensor:

@@ -67,6 +67,25 @@ def test_maps_are_compared_where_shapes_match() -> None:
     assert torch.equal(ours["4"].detach(), f), "no longer watched"
 
 
+def test_tokens_are_maps_too_and_sums_of_half_precision_stay_finite() -> None:
+    student, teacher = (nn.Sequential(nn.Linear(8, width), nn.GELU(), nn.Linear(width, 8)) for width in (5, 7))
+    assert matching(student, teacher, torch.randn(2, 4, 8)) == ("2",)
+    maps, theirs = ({"2": torch.full((2, 64, 256), value, dtype=torch.float16)} for value in (4.0, 2.0))
+    assert distance(maps, theirs, ("2",)).item() == 1.0
+
+
+@pytest.mark.parametrize(("width", "text"), [(6, "maps are compared after 3"), (5, "features does nothing: no feat")])
+def test_which_maps_are_compared_is_told(width: int, text: str) -> None:
+    teacher, student, told = toy_net(0), toy_net(0), list[str]()
+    student[0], student[1] = nn.Conv2d(3, width, 3, bias=False), nn.BatchNorm2d(width)
+    student[5] = nn.Linear(36 * width, 4)
+    step = replace(STEP, epochs=1, distill=Distill(features=0.1))
+    train(
+        student, toy_data(), step, seed=0, emit=lambda _, fields: told.append(str(fields.get("text"))), teacher=teacher
+    )
+    assert any(text in each for each in told)
+
+
 def test_distilling_alone_brings_the_student_to_the_teacher_and_leaves_the_teacher() -> None:
     teacher, student = toy_net(0), toy_net(0)
     train(teacher, toy_data(augmented=False), replace(STEP, epochs=5), seed=0, emit=quiet)
@@ -197,7 +216,7 @@ def test_all_of_it_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Monke
 def test_answers_that_are_no_classes_are_distilled_by_mean_squares() -> None:
     data = replace(toy_data(), task=regression())
     student, teacher, step = toy_net(0), toy_net(0).eval(), replace(STEP, distill=Distill(weight=0.25))
-    with objective(student, student, data, step, teacher, arithmetic("fp32", torch.device("cpu"))) as loss:
+    with objective(student, student, data, step, teacher, arithmetic("fp32", torch.device("cpu")), quiet) as loss:
         images, targets = torch.randn(3, 3, 8, 8), torch.randn(3, 4)
         taught = teacher(images)
         student.train()
