@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from compressor.core import Augment, Data, Task
 from compressor.errors import DataError
-from compressor.training.nested import tensors
+from compressor.training.nested import in_float32, tensors
 from compressor.training.splits import Pictures, Split
 from compressor.training.tasks import main
 
@@ -42,16 +42,27 @@ def check_targets(task: Task, train: Pictures, val: Pictures, num_classes: int |
 
 
 def check_answers(module: nn.Module, data: Data) -> None:
-    """Raises DataError where the data have classes and the model does not answer with a score for each, (B, K)."""
-    if data.num_classes is None:
-        return
+    """Raises DataError where the data have classes and the model does not answer with a score for each, (B, K); or
+    where the metric has not one value for each image, whose mean would be another number."""
+    images, targets = next(iter(data.sample_batches(2, images=2)))
     with torch.inference_mode():
-        scores = main(module(next(iter(data.plain_batches(2, images=2)))))
+        answers = in_float32(module(images))
+        if data.num_classes is None:
+            _check_metric(data.task, data.task.metric.each(answers, targets), len(images))
+            return
+    scores = main(answers)
     if scores.ndim != 2 or scores.shape[1] < data.num_classes:
         shape = "x".join(map(str, scores.shape[1:])) or "one number"
         found = f"{data.num_classes} classes, and the model answers an image with {shape}"
         todo = "give data of the model's classes, or say in data.task what it is to learn"
         raise DataError("data", data.name, found, todo)
+
+
+def _check_metric(task: Task, found: object, images: int) -> None:
+    if not isinstance(found, Tensor) or found.shape[:1] != (images,):
+        shape = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        todo = "return one value, or row of them, for each image, (B,) or (B, ...)"
+        raise DataError("data", f"data.task: {task.name}", f"{task.metric.name} of {images} images is {shape}", todo)
 
 
 def check_augmentation(augment: Augment, train: Pictures) -> None:

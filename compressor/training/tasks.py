@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +14,9 @@ from torch import Tensor
 from compressor.core import Metric, Task
 from compressor.errors import DataError
 from compressor.training.nested import tensors
+from compressor.training.room import is_out_of_memory
 from compressor.training.user_file import call_factory
+from compressor.user_folder import failures_of
 
 RegressionLoss = Literal["mse", "l1", "smooth_l1"]
 RegressionMetric = Literal["rmse", "mae"]
@@ -29,7 +33,8 @@ def open_task(
 ) -> Task:
     """`classification`, `regression` (by `loss` and `metric`), or `file.py:factory` with the file under `base`.
 
-    Raises DataError when the user's factory returns anything but a `compressor.core.Task`.
+    Raises DataError when the user's factory returns anything but a `compressor.core.Task`; and so does that task, for
+    whatever its loss or metric raises.
     """
     match name:
         case "classification":
@@ -39,7 +44,24 @@ def open_task(
     task = call_factory(base, name, "data.task")
     if not isinstance(task, Task) or not isinstance(task.metric, Metric):
         raise DataError("data", f"data.task: {name}", f"it returned a {type(task).__name__}", "return a core.Task")
-    return task
+    theirs = partial(_theirs, where=name, file=base / name.rpartition(":")[0])
+    told = replace(task.metric, each=theirs(task.metric.each), total=theirs(task.metric.total))
+    return replace(task, loss=theirs(task.loss), metric=told)
+
+
+def _theirs(function: Callable[..., Any], *, where: str, file: Path) -> Callable[..., Any]:
+    """A function of the user's, whose failures are told as such: they come hours after its file was read."""
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as fault:
+            if is_out_of_memory(fault):
+                raise
+            with failures_of(DataError, "data", f"data.task: {where}", file):
+                raise
+
+    return call
 
 
 def classification() -> Task:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressor.core import Task
 from compressor.errors import DataError
+from compressor.training.check import check_answers
+from compressor.training.images import ImageData
 from compressor.training.nested import in_float32, mapped, tensors
+from compressor.training.splits import Split
 from compressor.training.tasks import classification, main, open_task, regression
 
 Pair = namedtuple("Pair", "first second")
@@ -117,3 +121,37 @@ def test_a_task_that_is_none(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "helper.py").write_text("WEIGHT = 0.5")
     with pytest.raises(DataError, match=message):
         open_task(name, tmp_path)
+
+
+THEIRS = """
+import torch
+from compressor.core import Metric, Task
+def loss(output, target): return (output - target).abs().mean()
+def error(output, target): return (output - target).abs().mean(dim=1)
+def total(mean): return mean[3]
+def full(output, target, smoothing): raise MemoryError
+def make(): return Task("ages", loss, Metric("mae", error, total))
+def greedy(): return Task("ages", full, Metric("mae", lambda output, target: (output - target).abs().mean()))
+"""
+
+
+def test_what_a_users_loss_or_metric_raises_is_told_as_theirs(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(THEIRS)
+    task, greedy = (open_task(f"own.py:{name}", tmp_path) for name in ("make", "greedy"))
+    with pytest.raises(DataError, match=r"data: .*own.py:make: TypeError: loss\(\) takes 2 positional arguments but 3"):
+        task.loss(E, E, 0.0)
+    assert task.metric.each(E, E + 1).tolist() == [1.0, 1.0]
+    with pytest.raises(DataError, match=r"own.py:6: IndexError"):
+        task.metric.total(torch.zeros(2))
+    with pytest.raises(MemoryError):  # which batch would fit is found out elsewhere
+        greedy.loss(E, E, 0.0)
+
+
+def test_a_metric_that_has_taken_the_mean_itself_is_refused(tmp_path: Path) -> None:
+    """The mean over batches of unlike size, divided by the images, would be told as a number like any other."""
+    (tmp_path / "own.py").write_text(THEIRS)
+    split = Split("ages", torch.zeros(4, 1, 1, 2), torch.zeros(4, 2), list("abcd"))
+    data = ImageData("ages", None, (0.0,), (1.0,), split, split, task=open_task("own.py:make", tmp_path))
+    check_answers(nn.Flatten(), data)
+    with pytest.raises(DataError, match=r"data.task: ages: mae of 2 images is of shape \(\); return one value, or row"):
+        check_answers(nn.Flatten(), replace(data, task=open_task("own.py:greedy", tmp_path)))
