@@ -14,6 +14,7 @@ from compressor.core import Metric
 from compressor.errors import VerificationFailed
 from compressor.training.memory import keep_freed_memory
 from compressor.training.nested import in_float32, mapped, tensors
+from compressor.training.precision import LAYOUT
 
 BATCH_SIZE = 64
 """Small batches with channels last stay in the cache: four times the images per second of 512 contiguous ones on a
@@ -28,11 +29,11 @@ def measure(module: nn.Module, batches: Iterable[tuple[Tensor, Any]], metric: Me
     """
     keep_freed_memory()
     device = next((each.device for each in module.parameters()), torch.device("cpu"))
-    module = copy.deepcopy(module).to(memory_format=torch.channels_last).eval()
+    module = copy.deepcopy(module).to(memory_format=LAYOUT).eval()
     seen, total = 0, torch.zeros((), dtype=torch.float64)
     for images, targets in batches:
         images, targets = images.to(device), mapped(lambda each: each.to(device), targets)
-        output = in_float32(module(images.contiguous(memory_format=torch.channels_last)))
+        output = in_float32(module(images.contiguous(memory_format=LAYOUT)))
         if not all(bool(torch.isfinite(each).all()) for each in tensors(output)):
             raise _not_finite(f"test images {seen} to {seen + len(images) - 1}", "answers are not finite numbers")
         total = total + metric.each(output, targets).cpu().double().sum(dim=0)

@@ -22,7 +22,7 @@ from compressor.training.meter import Joules, Meter, cost, unmetered
 from compressor.training.objective import computed_in, objective
 from compressor.training.optimizers import make_optimizer, momentum_of, recall
 from compressor.training.order import draw
-from compressor.training.precision import LEAST_SCALE, arithmetic
+from compressor.training.precision import LAYOUT, LEAST_SCALE, arithmetic
 from compressor.training.progress import Record, iterations_of
 from compressor.training.room import forward_and_backward, largest_batch_told
 from compressor.training.runtime import Runtime, alone
@@ -73,10 +73,10 @@ def train(
     keep_freed_memory()
     runtime = runtime or alone()
     everything_trains(module)
-    computing = arithmetic(step.precision, runtime.device)
+    computing = arithmetic(step.precision, module, runtime.device)
     meter = Meter(module, runtime.device, joules)
     module.to(runtime.device)
-    module.to(memory_format=computing.layout)
+    module.to(memory_format=LAYOUT)
     optimizer = make_optimizer(module, step.optimizer)
     recall(module, optimizer, momentum or {})
     per_epoch, total = iterations_of(step, data)

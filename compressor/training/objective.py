@@ -16,7 +16,7 @@ from compressor.training.distill import distance, divergence, matching, watching
 from compressor.training.iteration import Objective
 from compressor.training.mixing import mixing
 from compressor.training.nested import in_float32
-from compressor.training.precision import Arithmetic
+from compressor.training.precision import LAYOUT, Arithmetic
 from compressor.training.tasks import main
 
 Answer = Callable[[Tensor], Any]
@@ -60,11 +60,11 @@ def objective(
 
 
 def computed_in(arithmetic: Arithmetic, forward: Answer) -> Answer:
-    """`forward` in that arithmetic and its memory layout, with answers in float32."""
+    """`forward` in that arithmetic, on images laid out as it likes them, with answers in float32."""
 
     def answer(images: Tensor) -> Any:
         with arithmetic.autocast():
-            return in_float32(forward(images.contiguous(memory_format=arithmetic.layout)))
+            return in_float32(forward(images.contiguous(memory_format=LAYOUT)))
 
     return answer
 
@@ -74,7 +74,7 @@ def _lesson(
     module: nn.Module, teacher: nn.Module, data: Data, settings: Distill, arithmetic: Arithmetic, emit: Emit
 ) -> Iterator[Lesson]:
     """`weight * divergence of the answers + features * distance of the maps`; mean squares without classes."""
-    teacher = copy.deepcopy(teacher).to(arithmetic.device).to(memory_format=arithmetic.layout).eval()
+    teacher = copy.deepcopy(teacher).to(arithmetic.device).to(memory_format=LAYOUT).eval()
     answer = computed_in(arithmetic, teacher)
     names: tuple[str, ...] = ()
     if settings.features:

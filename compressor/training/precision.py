@@ -1,15 +1,20 @@
 """Which arithmetic trains, and which pays on this processor: a fixed rule, so that a run can be repeated.
 
-Images per second of training a slim ResNet-56 (half of every block's first convolution removed) at batch 128 with 2
-threads of an EPYC with AVX512_BF16, freed memory kept (memory.py), 8 iterations after 2 of warm-up:
+Milliseconds of one iteration at batch 128 (32 from MobileNetV2 on), with 1 and with 2 threads of an EPYC with
+AVX512_BF16, freed memory kept (memory.py), the least of 6:
 
-      float32                bfloat16 autocast
-      contiguous   last      contiguous   last
-             332    389             480    447
+                                        float32                   bfloat16 autocast
+                                 contiguous      last          contiguous      last
+    ResNet-20, half of conv1       353  274    271  201          192  149    183  160
+    ResNet-56, half of conv1      1068  693    794  465          559  400    499  389
+    ResNet-18, quarter, odd widths 317  227    230  205          216  161    164  154
+    MobileNetV2, 64 x 64           227  187    145  125          306  216    267  190
+    ViT-Ti/16, 64 x 64             235  181    237  177          203  165    218  168
 
-Without such instructions bfloat16 is emulated and slower than float32. Hence bfloat16 with contiguous tensors where
-the processor multiplies it, else float32 with channels last; on a GPU always channels last, which is what its matrix
-units read. float16 computes on every processor, few of which gain by it: it is for GPUs that have no bfloat16.
+Hence channels last everywhere, which is what a GPU's matrix units read as well; and bfloat16 where the processor
+multiplies it, but for depthwise convolutions: their gradients in bfloat16 take more than half of MobileNetV2's time.
+Without such instructions bfloat16 is emulated and slower than float32. float16 computes on every processor, few of
+which gain by it: it is for GPUs that have no bfloat16.
 """
 
 from __future__ import annotations
@@ -17,8 +22,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from compressor.core import Precision
+
+LAYOUT = torch.channels_last
+"""The order of images in memory, and of weights that they meet."""
 
 LEAST_SCALE = 2.0**-10
 """Of a loss in float16. Gradients that have no room even then are a thousand times as large as its largest number."""
@@ -32,12 +41,6 @@ class Arithmetic:
 
     device: torch.device
     dtype: torch.dtype
-
-    @property
-    def layout(self) -> torch.memory_format:
-        """The order of images in memory that goes with it."""
-        reduced = self.dtype != torch.float32
-        return torch.contiguous_format if self.device.type == "cpu" and reduced else torch.channels_last
 
     def autocast(self) -> torch.autocast:
         """What the forward pass runs in."""
@@ -53,11 +56,17 @@ class Arithmetic:
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
 
-def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
-    """The one that a recipe names, or the one that pays on `device`."""
+def arithmetic(precision: Precision, module: nn.Module, device: torch.device) -> Arithmetic:
+    """The one that a recipe names, or the one that pays for `module` on `device`."""
     if precision == "auto":
-        return Arithmetic(device, torch.bfloat16 if _multiplies_bf16(device) else torch.float32)
+        pays = _multiplies_bf16(device) and not (device.type == "cpu" and _has_depthwise(module))
+        return Arithmetic(device, torch.bfloat16 if pays else torch.float32)
     return Arithmetic(device, _NAMED[precision])
+
+
+def _has_depthwise(module: nn.Module) -> bool:
+    convolutions = (each for each in module.modules() if isinstance(each, nn.Conv1d | nn.Conv2d | nn.Conv3d))
+    return any(each.groups == each.in_channels > 1 for each in convolutions)
 
 
 def _multiplies_bf16(device: torch.device) -> bool:

@@ -48,7 +48,7 @@ def ratio(rules: tuple[LayerRule, ...], pairs: int) -> None:
     images = torch.randn(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(0, 10, (BATCH,))
     optimizer = make_optimizer(module, Optimizer("sgd", lr=1e-3, momentum=0.9, weight_decay=5e-4))
-    unscaled = arithmetic("fp32", torch.device("cpu")).scaler()
+    unscaled = arithmetic("fp32", module, torch.device("cpu")).scaler()
 
     def objective(images: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(module(images), targets)

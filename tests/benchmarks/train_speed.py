@@ -162,14 +162,14 @@ def bare(module: Any, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
     import torch
 
     from compressor.training.memory import keep_freed_memory
-    from compressor.training.precision import arithmetic
+    from compressor.training.precision import LAYOUT, arithmetic
 
     keep_freed_memory()
-    ours = arithmetic("auto", torch.device("cpu"))
+    ours = arithmetic("auto", module, torch.device("cpu"))
     pixels, labels = images()
-    module.train().to(memory_format=ours.layout)
+    module.train().to(memory_format=LAYOUT)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=True)
-    inputs = (pixels.float() / 255 - 0.5).to(memory_format=ours.layout).split(BATCH)
+    inputs = (pixels.float() / 255 - 0.5).to(memory_format=LAYOUT).split(BATCH)
     for x, y in gate(itertools.cycle(zip(inputs, labels.split(BATCH), strict=True))):
         with ours.autocast():
             logits = module(x)

@@ -216,7 +216,8 @@ def test_all_of_it_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Monke
 def test_answers_that_are_no_classes_are_distilled_by_mean_squares() -> None:
     data = replace(toy_data(), task=regression())
     student, teacher, step = toy_net(0), toy_net(0).eval(), replace(STEP, distill=Distill(weight=0.25))
-    with objective(student, student, data, step, teacher, arithmetic("fp32", torch.device("cpu")), quiet) as loss:
+    computing = arithmetic("fp32", student, torch.device("cpu"))
+    with objective(student, student, data, step, teacher, computing, quiet) as loss:
         images, targets = torch.randn(3, 3, 8, 8), torch.randn(3, 4)
         taught = teacher(images)
         student.train()

@@ -41,10 +41,23 @@ def steep(factor: float) -> ImageData:
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
 def test_what_a_recipe_names_is_what_layers_compute_in(precision: Precision, dtype: torch.dtype) -> None:
-    computing = arithmetic(precision, CPU)
+    computing = arithmetic(precision, toy_net(), CPU)
     with computing.autocast():
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
     assert computing.scaler().is_enabled() == (precision == "fp16")
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_auto_is_bfloat16_where_the_processor_multiplies_it_but_for_depthwise_convolutions(
+    monkeypatch: pytest.MonkeyPatch, multiplies: bool
+) -> None:
+    monkeypatch.setattr("compressor.training.precision._multiplies_bf16", lambda device: multiplies)
+    whole, grouped, depthwise = (nn.Sequential(nn.Conv2d(8, 8, 3, groups=groups)) for groups in (1, 2, 8))
+    pays = torch.bfloat16 if multiplies else torch.float32
+    assert [arithmetic("auto", each, CPU).dtype for each in (whole, grouped)] == [pays, pays]
+    assert arithmetic("auto", depthwise, CPU).dtype == torch.float32
+    assert arithmetic("auto", nn.Conv2d(1, 8, 3), CPU).dtype == pays, "one channel in is not depthwise"
+    assert arithmetic("bf16", depthwise, CPU).dtype == torch.bfloat16
 
 
 def test_trains_what_float32_trains() -> None:
@@ -78,7 +91,7 @@ def test_steps_are_skipped_until_the_gradient_has_room() -> None:
     """The loss is 1000 w, its gradient in float16 is 1000 times the scale: at most 65504 with a scale of 2^6."""
     weight = nn.Parameter(torch.ones(()))
     optimizer, spy = torch.optim.SGD([weight], 1e-3), Spy(weight)
-    scaler = arithmetic("fp16", CPU).scaler()
+    scaler = arithmetic("fp16", toy_net(), CPU).scaler()
     iterate = iteration(lambda images, targets: (weight.half() * 1000).float(), optimizer, [spy], None, alone(), scaler)
     for number in range(10):
         assert iterate(torch.zeros(1), torch.zeros(1), number, 1e-3) == 1000
