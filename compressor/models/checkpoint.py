@@ -34,8 +34,8 @@ class Checkpoint:
     module: nn.Module | None = None
 
 
-class _NumpyStandIn:
-    """Takes the place of NumPy's types, whose own readers never run; training scripts save scores as NumPy scalars."""
+class _StandIn:
+    """Takes the place of types that training scripts save beside the weights, and whose own readers never run."""
 
     def __init__(self, *args: object) -> None:
         del args
@@ -45,9 +45,13 @@ class _NumpyStandIn:
 
 
 _STAND_INS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
-    (_NumpyStandIn, name)
-    for core in ("numpy.core.multiarray", "numpy._core.multiarray")
-    for name in ("numpy.dtype", "numpy.ndarray", f"{core}.scalar", f"{core}._reconstruct")
+    (_StandIn, name)
+    for name in (
+        "argparse.Namespace",
+        *(f"{module}.{path}" for module in ("pathlib", "pathlib._local") for path in ("PosixPath", "WindowsPath")),
+        *("numpy.dtype", "numpy.ndarray"),
+        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    )
 ]
 
 

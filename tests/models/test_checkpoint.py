@@ -1,6 +1,7 @@
 """Wrappers and prefixes around a state dict, as people save them."""
 
 import argparse
+import fractions
 import zipfile
 from pathlib import Path
 
@@ -90,11 +91,21 @@ def test_safetensors_by_content(name: str, tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / name).tensors.keys() == STATE.keys()
 
 
-def test_no_automatic_trust(tmp_path: Path) -> None:
-    """Harmless as they are, these classes are code of someone else's; the user decides."""
+def test_arguments_beside_the_weights_are_read_past(tmp_path: Path) -> None:
+    """What argparse makes, with paths in it: training scripts save it, and neither class has to run."""
     path = tmp_path / "model.pt"
-    torch.save({"state_dict": STATE, "args": argparse.Namespace(lr=0.1), "arch": "resnet50"}, path)
-    with pytest.raises(UntrustedFile, match=r"argparse\.Namespace.*safetensors.*--trust-pickle"):
+    arguments = argparse.Namespace(lr=0.1, output=tmp_path, model=None)
+    torch.save({"state_dict": STATE, "args": arguments, "arch": "resnet50"}, path)
+    found = read_checkpoint(path)
+    assert found.arch == "resnet50"
+    assert found.tensors.keys() == STATE.keys()
+
+
+def test_no_automatic_trust(tmp_path: Path) -> None:
+    """Harmless as it is, this class is code of someone else's; the user decides."""
+    path = tmp_path / "model.pt"
+    torch.save({"state_dict": STATE, "scores": fractions.Fraction(1, 2), "arch": "resnet50"}, path)
+    with pytest.raises(UntrustedFile, match=r"fractions\.Fraction.*safetensors.*--trust-pickle"):
         read_checkpoint(path)
     trusted = read_checkpoint(path, trust_pickle=True)
     assert trusted.arch == "resnet50"
