@@ -2,7 +2,7 @@
 
     python tests/benchmarks/early_pruning.py path/to/cifar10 --out results.jsonl --weights 20% 5% --seeds 0 1 2
 
-A narrow ResNet-18 or VGG-16 (narrow.py) is trained for as many epochs on one one-cycle course whatever the method; the
+A ResNet-18 or VGG-16 of networks.py is trained for as many epochs on one one-cycle course whatever the method; the
 epochs that EarlyCroP-S takes before it prunes, half of them at most, are a part of them. `weights` is the share of the
 weights of convolutions and linear layers that remains. One JSON line a run, accuracy on the test set after the last
 epoch; runs that are in the file are not repeated. The table: mean and sample standard deviation over seeds.
@@ -30,7 +30,7 @@ from compressor.recipe import Recipe, read_recipe
 from compressor.stages import load, open_recipe_data, steps
 
 METHODS = ("dense", "random-s", "efficientconvnets", "snap", "crop-s", "cropit-s", "earlycrop-s")
-NARROW = Path(__file__).with_name("narrow.py")
+NETWORKS = Path(__file__).with_name("networks.py")
 EARLY = "earlycrop-s"
 DENSE = "random-s"  # whose start and training are the dense network's too
 
@@ -62,7 +62,7 @@ def run(
     dense = method == "dense"
     asked = recipe(DENSE, "50%", seed, epochs, []) if dense else recipe(method, weights, seed, epochs, settings)
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "run.jsonl", lambda *_: None) as journal:
-        model = load(f"{NARROW}:{network}", asked, False, journal)
+        model = load(f"{NETWORKS}:{network}", asked, False, journal)
         images = open_recipe_data(asked, data, model, journal)
         work = begin(model, around := Surroundings(images, seed, journal, Path(folder) / "state", ""))
         for step in steps(asked, 1, retrain=True):
@@ -84,7 +84,7 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("data")
     words.add_argument("--out", type=Path, required=True)
-    words.add_argument("--network", choices=("resnet18", "vgg16"), default="resnet18")
+    words.add_argument("--network", choices=("resnet18", "whole_resnet18", "vgg16"), default="resnet18")
     words.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     words.add_argument("--weights", nargs="+", default=["20%", "5%"], help="share that remains")
     words.add_argument("--seeds", nargs="+", type=int, default=[0])

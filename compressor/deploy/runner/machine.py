@@ -138,7 +138,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     on_mains = numbers(SYS + "/class/power_supply/A*/online")
     facts = {
         "cpu": cpu_model(),
-        "cpus": " ".join(map(str, cpus)) or "not pinned",
+        "cpus": f"pinned to {' '.join(map(str, cpus))}" if cpus else "not pinned",
         "cpu_quota": cpu_quota(),
         "governor": read(f"{SYS}/devices/system/cpu/cpu{cpus[0] if cpus else 0}/cpufreq/scaling_governor"),
         "boost": read(SYS + "/devices/system/cpu/cpufreq/boost"),
