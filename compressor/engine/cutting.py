@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from compressor.core import ChannelGroup, Choose, Gates, PrunePlan, Saliency, Selection
 from compressor.engine.search import widths_for_latency
@@ -67,7 +67,8 @@ def _chosen(step: Choose, work: Work, around: Surroundings) -> Work:
     cut = work.cut
     assert cut is not None, "cuttable comes before"
     number = sum(each.startswith("Choose") for each in work.log)
-    graded = _finite(_graded(step, work, cut, around, number))
+    graded = _graded(step, work, cut, around, number)
+    check_finite("channels", graded)
     selection, gone = step.selection, {}
     if work.plan is not None:  # layers of which one channel is left are no groups any more, and their rules are idle
         selection = replace(selection, rules=naming_layers(cut.groups, selection.rules))
@@ -115,12 +116,13 @@ def _graded(step: Choose, work: Work, cut: Cut, around: Surroundings, number: in
     return graded
 
 
-def _finite(graded: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
-    for name, scores_C in graded.items():
-        if not np.isfinite(scores_C).all():
-            found = f"{int((~np.isfinite(scores_C)).sum())} of {len(scores_C)} are not finite"
-            raise VerificationFailed("scores of channels", name, found, "check the model's weights, and the data")
-    return graded
+def check_finite(of: str, graded: Mapping[str, FloatArray] | Mapping[str, Tensor]) -> None:
+    """Raises VerificationFailed where a score is no number: nothing can be ranked by it."""
+    for name, each in graded.items():
+        finite = torch.isfinite(torch.as_tensor(each))
+        if not bool(finite.all()):
+            found = f"{int((~finite).sum())} of {finite.numel()} are not finite"
+            raise VerificationFailed(f"scores of {of}", name, found, "check the model's weights, and the data")
 
 
 def _tell(selection: Selection, graded: Mapping[str, FloatArray], plan: PrunePlan, around: Surroundings) -> None:

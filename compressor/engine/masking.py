@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import Certificate, Flow, LoadedModel, MaskWeights, PrunePlan, Saliency
-from compressor.engine.cutting import cuttable, remove
+from compressor.engine.cutting import check_finite, cuttable, remove
 from compressor.engine.work import Surroundings, Work, example
-from compressor.errors import ModelError, RecipeError, TargetNotReached, VerificationFailed
+from compressor.errors import ModelError, RecipeError, TargetNotReached
 from compressor.graph.certificate import TOLERANCE, change
 from compressor.graph.cost import count, macs_by_weight
 from compressor.graph.couple import Structure
@@ -146,14 +146,9 @@ def _entries(
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(around.seed)  # for criteria that draw lots
             found = {name: criterion(each) for name, each in dense.items()}
-    return {name: _finite(name, found[name]) for name in dense}
-
-
-def _finite(name: str, scores: Tensor) -> Tensor:
-    if not bool(torch.isfinite(scores).all()):
-        words = f"{int((~torch.isfinite(scores)).sum())} of {scores.numel()} are not finite"
-        raise VerificationFailed("scores of weights", name, words, "check the model's weights, and the data")
-    return scores
+    entries = {name: found[name] for name in dense}
+    check_finite("weights", entries)
+    return entries
 
 
 def _tell(saved: tuple[str, ...], guard: bool, around: Surroundings) -> None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
-from compressor.models.archive import MAX_EXPANSION, SPARE_BYTES, look, pickle_in_zip
+from compressor.models.archive import MAX_EXPANSION, SPARE_BYTES, Kind, look, pickle_in_zip
 from compressor.models.exported import is_exported, read_exported
 from compressor.models.pickle_scan import scan
 from compressor.models.unwrap import dense_float32, flatten_names, open_wrappers
@@ -69,7 +69,7 @@ def read_checkpoint(path: str | Path, *, trust_pickle: bool = False) -> Checkpoi
     elif kind == "zip" and is_exported(path):
         loaded = read_exported(path)
     else:
-        loaded = _read_torch(path, trust_pickle=trust_pickle)
+        loaded = _read_torch(path, kind, trust_pickle=trust_pickle)
     held, notes = open_wrappers(loaded, where)
     state: Mapping[str, object] = held.state_dict() if isinstance(held, nn.Module) else held
     _refuse_inflated(state, path)
@@ -112,8 +112,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ModelError("model file", str(path), found, "copy or download it again") from None
 
 
-def _read_torch(path: Path, *, trust_pickle: bool) -> object:
-    kind = look(path)
+def _read_torch(path: Path, kind: Kind, *, trust_pickle: bool) -> object:
     pickled = pickle_in_zip(path) if kind == "zip" else path.read_bytes()
     found = scan(pickled, pickles=_LEGACY_PICKLES if kind == "legacy" else 1)
     unsafe = _unsafe(found.globals)
