@@ -10,13 +10,13 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 if TYPE_CHECKING:
-    from compressor.models.folder import load
+    from compressor.models.saved_model import load
 
 
 def __getattr__(name: str) -> object:
     """Load `load` on first use, so that importing the package stays light enough for `--help`."""
     if name == "load":
-        from compressor.models.folder import load
+        from compressor.models.saved_model import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,6 +28,14 @@ def did_you_mean(word: object, options: Iterable[str]) -> str:
     return f"did you mean {near[0]}? " if near else ""
 
 
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # PyTorch has no class for the CPU's
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, a GPU's, or that of PyTorch's CPU allocator."""
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in _OUT_OF_MEMORY)
+
+
 class CompressorError(Exception):
     """Base of everything a user can cause; `exit_code` is what the process ends with."""
 

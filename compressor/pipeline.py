@@ -8,31 +8,31 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from compressor.artefacts.exports import export_both, measure
-from compressor.artefacts.files import write
-from compressor.artefacts.folder import CHECKPOINTS, JOURNAL, assembled
-from compressor.core import Emit
-from compressor.deploy.runner.meters import joules
-from compressor.engine import begin, perform
-from compressor.engine.ahead import look_ahead
-from compressor.engine.work import Surroundings
-from compressor.gates import close
-from compressor.journal import Journal
+from compressor.bench.open_device import open_device
+from compressor.bench.runner.energy import energy_joules
+from compressor.core import EventSink
+from compressor.output.exports import compare_on_device, export_both
+from compressor.output.folder import CHECKPOINTS, JOURNAL, staged_output
+from compressor.output.gates import check_gates
+from compressor.output.write import write_outputs
 from compressor.recipe import Recipe
 from compressor.report.schema import Report
-from compressor.stages import (
-    find,
-    fit_head,
-    identify,
-    load,
+from compressor.run_log import RunLog
+from compressor.run_setup import (
+    build_steps,
+    check_device,
+    latency_probe,
+    load_recipe_model,
     open_recipe_data,
-    rounding,
-    settled,
-    steps,
-    stopwatch,
+    resize_head,
+    resumed_widths,
+    run_fingerprint,
+    width_multiple,
 )
-from compressor.targets import open_target
-from compressor.training.loop import Trained, train
+from compressor.steps import initial_state, run_step
+from compressor.steps.feasibility import check_feasible
+from compressor.steps.state import Context
+from compressor.training.loop import TrainResult, train
 
 
 def compress(
@@ -44,8 +44,8 @@ def compress(
     resume: bool,
     force: bool,
     trust_pickle: bool,
-    emit: Emit,
-    trainer: Callable[..., Trained] | None = None,
+    emit: EventSink,
+    trainer: Callable[..., TrainResult] | None = None,
     targets: Path | None = None,
 ) -> Report:
     """Compress the model `source` names as `recipe` says; leave model.onnx, its proofs and the report in `out`.
@@ -53,25 +53,25 @@ def compress(
     `trainer` does what `training.loop.train` does, with several processes.
     Raises every class of errors.py; `error.report` holds the report where the artefacts were kept all the same.
     """
-    target = open_target(recipe.bench.target, recipe.bench.threads, file=targets)
-    with assembled(out, force=force, resume=resume) as folder, Journal(folder / JOURNAL, emit) as journal:
-        dense = load(source, recipe, trust_pickle, journal)
-        find(target, journal)
+    target = open_device(recipe.bench.target, recipe.bench.threads, file=targets)
+    with staged_output(out, force=force, resume=resume) as folder, RunLog(folder / JOURNAL, emit) as journal:
+        dense = load_recipe_model(source, recipe, trust_pickle, journal)
+        check_device(target, journal)
         images = open_recipe_data(recipe, data, dense, journal)
-        dense = fit_head(dense, images, journal)
-        round_to = rounding(recipe, target, journal)
-        identity = identify(recipe, round_to, dense, images)
-        watch, found = stopwatch(recipe, target, dense, journal), settled(journal)
+        dense = resize_head(dense, images, journal)
+        round_to = width_multiple(recipe, target, journal)
+        identity = run_fingerprint(recipe, round_to, dense, images)
+        watch, found = latency_probe(recipe, target, dense, journal), resumed_widths(journal)
         state = folder / CHECKPOINTS
-        metered = partial(trainer or train, joules=joules)
-        around = Surroundings(images, recipe.seed, journal, state, identity, metered, watch, found)
-        start = work = begin(dense, around, trained=recipe.method.trained)
-        performed = steps(recipe, round_to, retrain=images is not None)
-        look_ahead(performed, work, around)
+        metered = partial(trainer or train, joules=energy_joules)
+        around = Context(images, recipe.seed, journal, state, identity, metered, watch, found)
+        start = work = initial_state(dense, around, trained=recipe.method.trained)
+        performed = build_steps(recipe, round_to, retrain=images is not None)
+        check_feasible(performed, work, around)
         for step in performed:
-            work = perform(step, work, around)
+            work = run_step(step, work, around)
         exports = export_both(start, work, recipe, images, folder, journal)
-        comparisons = measure(exports, recipe, target, images, journal)
-        report = write(recipe, start, work, exports, comparisons, folder, journal)
+        comparisons = compare_on_device(exports, recipe, target, images, journal)
+        report = write_outputs(recipe, start, work, exports, comparisons, folder, journal)
         shutil.rmtree(around.checkpoints, ignore_errors=True)
-    return close(report)
+    return check_gates(report)

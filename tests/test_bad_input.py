@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 import compressor
 from compressor import cli
-from compressor.artefacts.folder import CHECKPOINTS, assembled, refuse_taken
 from compressor.errors import CompressorError, RecipeError, Temporary
-from compressor.journal import Journal
 from compressor.models.source import load_model
+from compressor.output.folder import CHECKPOINTS, check_output_free, staged_output
+from compressor.run_log import RunLog
 
 WEIGHTS = Path(compressor.__file__).parent / "models" / "resnet8-digits.safetensors"
 QUICK = ("-r", "quickstart", "--target", "none", "--set", "retrain.epochs=0", "-q")
@@ -37,15 +37,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("out", [".", "..", "/", "/proc"])
 def test_force_never_replaces_the_current_folder_or_a_mount_point(here: Path, out: str) -> None:
     with pytest.raises(RecipeError, match=r"current folder|mount point"):
-        refuse_taken(Path(out), force=True)
+        check_output_free(Path(out), force=True)
 
 
 def test_force_never_deletes_what_the_run_reads(here: Path) -> None:
     (here / "out").mkdir()
     shutil.copy(WEIGHTS, "out/model.safetensors")
     with pytest.raises(RecipeError, match=r"holds out/model\.safetensors"):
-        refuse_taken(Path("out"), force=True, inputs=("out/model.safetensors",))
-    refuse_taken(Path("out"), force=True, inputs=("out", "torchvision:resnet18"))
+        check_output_free(Path("out"), force=True, inputs=("out/model.safetensors",))
+    check_output_free(Path("out"), force=True, inputs=("out", "torchvision:resnet18"))
 
 
 def test_an_existing_folder_is_refused_before_anything_heavy_is_imported(here: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_is_left(here: Path) -> None:
     (here / "real").mkdir()
     (here / "real" / "precious").touch()
     (here / "out").symlink_to("real")
-    with assembled(Path("out"), force=True, resume=False) as folder:
+    with staged_output(Path("out"), force=True, resume=False) as folder:
         (folder / "new").touch()
     assert [each.name for each in (here / "out").iterdir()] == ["new"]
     assert (here / "real" / "precious").exists()
@@ -70,22 +70,22 @@ def test_a_link_in_place_of_the_draft_is_not_followed(here: Path) -> None:
     (here / "real").mkdir()
     (here / "real" / "precious").touch()
     (here / ".out.partial").symlink_to("real")
-    with pytest.raises(RecipeError, match="can't be written"), assembled(Path("out"), force=False, resume=False):
+    with pytest.raises(RecipeError, match="can't be written"), staged_output(Path("out"), force=False, resume=False):
         pass
     assert (here / "real" / "precious").exists()
 
 
 def test_a_folder_that_appeared_meanwhile_is_not_replaced(here: Path) -> None:
-    with pytest.raises(RecipeError, match="already exists"), assembled(Path("out"), force=False, resume=False):
+    with pytest.raises(RecipeError, match="already exists"), staged_output(Path("out"), force=False, resume=False):
         (here / "out").mkdir()
     assert list((here / "out").iterdir()) == []
 
 
 def test_two_runs_do_not_share_a_folder(here: Path) -> None:
-    with assembled(Path("out"), force=False, resume=False) as folder:
+    with staged_output(Path("out"), force=False, resume=False) as folder:
         (folder / "precious").touch()
         for resume in (False, True):
-            with pytest.raises(Temporary), assembled(Path("out"), force=False, resume=resume):
+            with pytest.raises(Temporary), staged_output(Path("out"), force=False, resume=resume):
                 pass
         assert (folder / "precious").exists()
 
@@ -95,7 +95,7 @@ def test_a_lock_whose_folder_has_moved_away_counts_for_nothing(here: Path, monke
         Path(".out.partial").rename("out")  # the other run ends between our opening its lock and taking it
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with pytest.raises(Temporary), assembled(Path("out"), force=False, resume=False):
+    with pytest.raises(Temporary), staged_output(Path("out"), force=False, resume=False):
         pass
 
 
@@ -103,7 +103,7 @@ def test_a_lock_whose_folder_has_moved_away_counts_for_nothing(here: Path, monke
 @pytest.mark.parametrize("trained", [True, False])
 def test_only_what_can_be_resumed_is_left(here: Path, error: BaseException, trained: bool) -> None:
     def run() -> None:
-        with assembled(Path("out"), force=False, resume=False) as folder:
+        with staged_output(Path("out"), force=False, resume=False) as folder:
             if trained:
                 (folder / CHECKPOINTS).mkdir()
             raise error
@@ -119,14 +119,14 @@ def test_resuming_goes_on_from_the_journal_and_the_checkpoint_alone(here: Path) 
     (draft / CHECKPOINTS).mkdir()
     for name in ("run.jsonl", "report.json"):
         (draft / name).touch()
-    with assembled(Path("out"), force=False, resume=True) as folder:
+    with staged_output(Path("out"), force=False, resume=True) as folder:
         assert {each.name for each in folder.iterdir()} == {".lock", CHECKPOINTS, "run.jsonl"}
 
 
 def test_a_line_that_a_kill_cut_off_is_no_line(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     path.write_bytes(b'{"event": "stage"}\n{"event": "ep')
-    with Journal(path, lambda event, fields: None) as journal:
+    with RunLog(path, lambda event, fields: None) as journal:
         journal("note", {"text": "resumed"})
     assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["stage", "note"]
     assert [event["event"] for event in journal.events] == ["stage", "note"]

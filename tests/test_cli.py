@@ -20,11 +20,11 @@ import pytest
 
 import compressor
 from compressor import cli, errors
-from compressor.cli.bare import default_folder
-from compressor.cli.failures import Terminated, failure, one_line
-from compressor.cli.terminal import narrator
-from compressor.cli.verbs import verbs
-from compressor.core import Emit
+from compressor.cli.commands import command_line
+from compressor.cli.compress import default_folder
+from compressor.cli.exit_report import Terminated, exit_report, one_line
+from compressor.cli.progress import progress_reporter
+from compressor.core import EventSink
 from compressor.recipe import shipped_recipes
 
 Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
@@ -38,7 +38,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     made: Calls = []
 
     def stand_in(name: str, result: dict[str, Any]) -> Callable[..., dict[str, Any]]:
-        def call(*args: Any, emit: Emit, **named: Any) -> dict[str, Any]:
+        def call(*args: Any, emit: EventSink, **named: Any) -> dict[str, Any]:
             emit("stage", {"name": name})
             made.append((name, args, named))
             return result
@@ -51,14 +51,14 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     replace(monkeypatch, "compressor.pipeline", compress=stand_in("compress", {"is": "a report"}))
     replace(
         monkeypatch,
-        "compressor.verbs.planning",
+        "compressor.commands.plan",
         plan=stand_in("plan", {"is": "a plan"}),
         pareto=stand_in("pareto", {"is": "several plans"}),
     )
-    replace(monkeypatch, "compressor.verbs.benching", bench=stand_in("bench", {"stable": True}))
-    replace(monkeypatch, "compressor.verbs.inspecting", inspect=stand_in("inspect", {"is": "a model"}))
+    replace(monkeypatch, "compressor.commands.bench", bench=stand_in("bench", {"stable": True}))
+    replace(monkeypatch, "compressor.commands.inspect", inspect=stand_in("inspect", {"is": "a model"}))
     replace(
-        monkeypatch, "compressor.verbs.verifying", verify=stand_in("verify", {"ok": True, "proven": True, "gates": []})
+        monkeypatch, "compressor.commands.verify", verify=stand_in("verify", {"ok": True, "proven": True, "gates": []})
     )
     tables = {f"show_{what}": table(what) for what in ("report", "plan", "inspect", "bench", "verify")}
     replace(monkeypatch, "compressor.report.terminal", **tables)
@@ -178,7 +178,7 @@ def test_the_other_verbs(calls: Calls, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_results_that_are_failures(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    verifying, benching = (sys.modules[f"compressor.verbs.{name}"] for name in ("verifying", "benching"))
+    verifying, benching = (sys.modules[f"compressor.commands.{name}"] for name in ("verifying", "benching"))
     checks = [{"name": "hashes", "ok": True}, {"name": "parity", "ok": False}]
     gates = [{"name": "speedup", "asked": "at least 2.00x", "found": "faster 1.20x [1.10, 1.30]", "ok": False}]
     result = {"ok": False, "proven": False, "checks": checks, "gates": gates}
@@ -252,7 +252,7 @@ def test_each_fault_of_a_recipe_is_a_line(calls: Calls, capsys: pytest.CaptureFi
 def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(re.search(rf"^  {verb}  ", text, re.MULTILINE) for verb in verbs.commands)
+    assert all(re.search(rf"^  {verb}  ", text, re.MULTILINE) for verb in command_line.commands)
     assert "--trust-pickle" in text
 
 
@@ -330,7 +330,7 @@ FAILURES = [
 
 @pytest.mark.parametrize(("error", "code", "line"), FAILURES, ids=[repr(error) for error, _, _ in FAILURES])
 def test_what_else_ends_a_run(error: BaseException, code: int, line: str) -> None:
-    end = failure(error, OUT)
+    end = exit_report(error, OUT)
     (only,) = end.lines
     assert (end.exit_code, only[: len(line)]) == (code, line)
 
@@ -341,7 +341,7 @@ def test_a_bug_names_our_line_and_debug_shows_the_traceback(
     raising(monkeypatch, ZeroDivisionError("by zero"))
     assert cli.run([MODEL, "-r", "l1"]) == 1
     err = capsys.readouterr().err
-    assert re.match(r"compress: internal error: compressor/cli/bare\.py:\d+: ZeroDivisionError by zero; ", err)
+    assert re.match(r"compress: internal error: compressor/cli/compress\.py:\d+: ZeroDivisionError by zero; ", err)
     assert "Traceback" not in err
     assert cli.run([MODEL, "-r", "l1", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
@@ -474,7 +474,7 @@ class Terminal(io.StringIO):
 
 
 def told(stream: io.StringIO, *, quiet: bool = False) -> str:
-    with narrator(quiet=quiet, stream=stream) as emit:
+    with progress_reporter(quiet=quiet, stream=stream) as emit:
         for event, fields in EVENTS:
             emit(event, fields)
     return stream.getvalue()

@@ -15,38 +15,38 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import (
-    Choose,
     Data,
+    EarlyStop,
     LoadedModel,
-    Memory,
     ModelSpec,
-    Optimizer,
-    Remove,
-    Selection,
+    OptimizerSettings,
+    PruningTarget,
+    RemoveChannels,
+    RuleState,
+    SelectChannels,
     Step,
-    Stop,
+    StopDecision,
     Train,
-    Verdict,
     one_image,
 )
-from compressor.engine import begin, perform
-from compressor.engine.work import Surroundings, Work
-from compressor.methods.criteria import l1
-from compressor.schedules import multistep
-from compressor.training.images import ImageData
-from compressor.training.loop import Trained
+from compressor.criteria.formulas import l1
+from compressor.data.in_memory import ImageData
+from compressor.steps import initial_state, run_step
+from compressor.steps.state import Context, PruningState
+from compressor.training.loop import TrainResult
 from compressor.training.loop import train as trained
+from compressor.training.schedules import multistep
 from tests.training.toys import few_digits
 
-SGD = Optimizer("sgd", lr=0.01)
+SGD = OptimizerSettings("sgd", lr=0.01)
 
 
-def enough(memory: Memory, epoch: int, weights: Mapping[str, Tensor], *, epochs: int) -> Verdict:
-    return Verdict({}, epoch == epochs, 0.25 * epoch, 0.5)
+def enough(memory: RuleState, epoch: int, weights: Mapping[str, Tensor], *, epochs: int) -> StopDecision:
+    return StopDecision({}, epoch == epochs, 0.25 * epoch, 0.5)
 
 
 EARLY = Train(
-    64, SGD, lambda done: 1.0, epochs=4, stop=Stop("enough", partial(enough, epochs=2)), counted=True,
+    64, SGD, lambda done: 1.0, epochs=4, stop=EarlyStop("enough", partial(enough, epochs=2)), counted=True,
     stage="early training", precision="fp32",
 )  # fmt: skip
 RETRAIN = Train(64, SGD, multistep((5,), 0.1), epochs=10, precision="fp32")
@@ -65,18 +65,18 @@ def model() -> LoadedModel:
 
 def run(
     steps: tuple[Step, ...], data: ImageData, folder: Path
-) -> tuple[Work, list[Train], list[tuple[str, Mapping[str, object]]]]:
+) -> tuple[PruningState, list[Train], list[tuple[str, Mapping[str, object]]]]:
     seen: list[Train] = []
     events: list[tuple[str, Mapping[str, object]]] = []
 
-    def train(module: nn.Module, data: Data, step: Train, **how: Any) -> Trained:
+    def train(module: nn.Module, data: Data, step: Train, **how: Any) -> TrainResult:
         seen.append(step)
         return trained(module, data, replace(step, epochs=min(step.epochs, 4)), **how)
 
-    around = Surroundings(data, 0, lambda event, fields: events.append((event, fields)), folder, "test", train=train)
-    work = begin(model(), around)
+    around = Context(data, 0, lambda event, fields: events.append((event, fields)), folder, "test", train=train)
+    work = initial_state(model(), around)
     for step in steps:
-        work = perform(step, work, around)
+        work = run_step(step, work, around)
     return work, seen, events
 
 
@@ -85,7 +85,7 @@ def said(events: list[tuple[str, Mapping[str, object]]], kind: str) -> list[str]
 
 
 def pruning(early: Train) -> tuple[Step, ...]:
-    return early, Choose(l1, Selection(ratio=0.5)), Remove(), RETRAIN
+    return early, SelectChannels(l1, PruningTarget(ratio=0.5)), RemoveChannels(), RETRAIN
 
 
 def test_both_trainings_last_as_long_as_the_recipe_says(digits: ImageData, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_both_trainings_last_as_long_as_the_recipe_says(digits: ImageData, tmp_p
 
 
 def test_as_released_they_are_not_counted(digits: ImageData, tmp_path: Path) -> None:
-    early = replace(EARLY, counted=False, stop=Stop("enough", partial(enough, epochs=9)))
+    early = replace(EARLY, counted=False, stop=EarlyStop("enough", partial(enough, epochs=9)))
     _, (_, retraining), events = run(pruning(early), digits, tmp_path)
     assert retraining.epochs == 10
     (note,) = said(events, "note")
@@ -120,7 +120,7 @@ def test_a_retraining_of_which_nothing_is_left_lasts_one_epoch_and_says_so(digit
 def test_a_retrained_model_that_guesses_is_doubted_aloud(digits: ImageData, tmp_path: Path) -> None:
     """Random weights learn nothing at such a rate; at the usual one they do."""
     for lr, doubted in ((1e-9, True), (0.01, False)):
-        step = replace(RETRAIN, optimizer=Optimizer("sgd", lr, 0.9), epochs=4)
+        step = replace(RETRAIN, optimizer=OptimizerSettings("sgd", lr, 0.9), epochs=4)
         work, _, events = run((step,), digits, tmp_path / str(lr))
         near = [str(fields["text"]) for event, fields in events if event == "warning"]
         assert any(each.startswith("the retrained model is near chance") for each in near) is doubted

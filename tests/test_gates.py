@@ -8,7 +8,7 @@ import pytest
 
 from compressor.core import Comparison, Cost, Latency, Metric
 from compressor.errors import AccuracyGateFailed, LatencyGateFailed, MeasurementUnstable, TargetNotReached
-from compressor.gates import close, judge, worsening
+from compressor.output.gates import check_gates, judge_gates, worsening
 from compressor.recipe import read_recipe
 from compressor.report.schema import Report
 
@@ -30,7 +30,7 @@ PERCENT = metric("%", higher_is_better=True)
 
 def report(*overrides: str, slim: Cost, accuracy: dict[str, float], measured: list[Comparison]) -> Report:
     recipe = read_recipe("quickstart", overrides)
-    gates = judge(recipe, Cost(params=100, macs=1000), slim, accuracy, measured, PERCENT if accuracy else None)
+    gates = judge_gates(recipe, Cost(params=100, macs=1000), slim, accuracy, measured, PERCENT if accuracy else None)
     return cast(Report, {"gates": gates})
 
 
@@ -61,10 +61,10 @@ def test_the_first_failed_gate_ends_the_run(
 ) -> None:
     made = report(*overrides, slim=slim, accuracy=accuracy, measured=measured)
     if error is None:
-        assert close(made) is made
+        assert check_gates(made) is made
         return
     with pytest.raises(error) as caught:
-        close(made)
+        check_gates(made)
     assert ("give --data" in str(caught.value)) == (not accuracy)
     assert caught.value.report is made, "the artefacts are kept, and the report says which gate failed"
 
@@ -93,7 +93,7 @@ def test_worse_is_points_of_a_percentage_and_a_share_of_anything_else(
 def test_the_gate_of_another_metric_is_told_in_its_own_words() -> None:
     recipe = read_recipe("quickstart", ["gates.accuracy_drop=10%"])
     error = metric("m", higher_is_better=False)
-    (*_, gate) = judge(recipe, Cost(100, 1000), HALF, {"dense": 0.5, "after retraining": 0.6}, [], error)
+    (*_, gate) = judge_gates(recipe, Cost(100, 1000), HALF, {"dense": 0.5, "after retraining": 0.6}, [], error)
     assert (gate["asked"], gate["found"], gate["ok"]) == ("at most 10.00 % of it", "20.00 % of it", False)
 
 
@@ -110,10 +110,10 @@ def test_the_gate_of_another_metric_is_told_in_its_own_words() -> None:
 def test_targets_of_latency_are_judged_by_the_medians(target: str, measured: Comparison, error: Any) -> None:
     made = report(f"prune.target={target}", slim=HALF, accuracy=ACCURATE, measured=[measured])
     if error is None:
-        assert close(made) is made
+        assert check_gates(made) is made
         return
     with pytest.raises(error):
-        close(made)
+        check_gates(made)
 
 
 @pytest.mark.parametrize("name", ["size", "memory"])
@@ -121,5 +121,5 @@ def test_targets_of_bytes_are_judged_by_what_was_taken(name: str) -> None:
     recipe = read_recipe("quickstart", [f"prune.target={{{name}: 50%}}"])
     original = Cost(params=100, macs=1000)
     for slim, ok in ((50, True), (51, False)):
-        (gate,) = judge(recipe, original, HALF, ACCURATE, [], None, {name: (100, slim)})
+        (gate,) = judge_gates(recipe, original, HALF, ACCURATE, [], None, {name: (100, slim)})
         assert gate["ok"] is ok

@@ -14,51 +14,67 @@ import compressor
 
 PACKAGE = Path(compressor.__file__).parent
 
-# Each room and the rooms it may import from; a room may always import from itself.
-BASE = {"errors", "schedules", "core", "outputs", "user_folder"}
+# Each room and the rooms it may import from; a room may always import from itself, and no two rooms from each other.
+CORE = {"errors", "core", "tensors"}
 ALLOWED = {
     "": set(),
     "errors": set(),
-    "schedules": {"core"},
     "core": set(),
-    "outputs": set(),
-    "user_folder": {"errors"},
-    "sparsity": BASE,
-    "methods": BASE | {"sparsity"},
-    "graph": BASE,
-    "models": BASE | {"sparsity"},
-    "training": BASE,
-    "deploy": BASE,
-    "recipe": BASE | {"methods"},
-    "report": BASE,
-    "engine": BASE | {"graph", "sparsity", "training"},
-    "stopwatch": BASE | {"deploy", "engine", "graph"},
-    "journal": BASE,
-    "gates": BASE | {"recipe", "report"},
-    "stages": BASE | {"deploy", "engine", "journal", "models", "recipe", "stopwatch", "training"},
-    "artefacts": BASE
-    | {"deploy", "engine", "gates", "graph", "journal", "models", "recipe", "report", "sparsity", "training"},
-    "targets": BASE | {"deploy", "recipe"},
-    "pipeline": BASE
-    | {"artefacts", "deploy", "engine", "gates", "journal", "recipe", "report", "stages", "targets", "training"},
-    "verbs": BASE
+    "tensors": set(),
+    "user_code": {"errors"},
+    "run_log": CORE,
+    "graph": CORE,
+    "surgery": CORE | {"graph"},
+    "budget": CORE | {"graph"},
+    "sparsity": CORE,
+    "data": CORE | {"user_code"},
+    "training": CORE | {"data"},
+    "criteria": CORE | {"data", "training"},
+    "diagnostics": CORE | {"training"},
+    "models": CORE | {"sparsity", "user_code"},
+    "export": CORE,
+    "methods": CORE | {"criteria", "sparsity", "training"},
+    "recipe": CORE | {"methods", "training"},
+    "report": CORE,
+    "steps": CORE | {"budget", "criteria", "data", "diagnostics", "graph", "sparsity", "surgery", "training"},
+    "bench": CORE | {"budget", "export", "graph", "recipe", "steps"},
+    "run_setup": CORE | {"bench", "data", "export", "models", "recipe", "run_log", "steps"},
+    "output": CORE
     | {
-        "artefacts",
-        "deploy",
-        "engine",
+        "bench",
+        "budget",
+        "export",
         "graph",
-        "journal",
-        "methods",
         "models",
         "recipe",
         "report",
+        "run_log",
         "sparsity",
-        "stages",
-        "targets",
+        "steps",
+        "surgery",
+        "training",
+    },
+    "pipeline": CORE | {"bench", "output", "recipe", "report", "run_log", "run_setup", "steps", "training"},
+    "commands": CORE
+    | {
+        "bench",
+        "budget",
+        "criteria",
+        "export",
+        "graph",
+        "models",
+        "output",
+        "recipe",
+        "report",
+        "run_log",
+        "run_setup",
+        "sparsity",
+        "steps",
+        "surgery",
         "training",
     },
     "__main__": {"cli"},
-    "cli": BASE | {"artefacts", "gates", "pipeline", "recipe", "report", "targets", "training", "verbs"},
+    "cli": CORE | {"bench", "commands", "output", "pipeline", "recipe", "report", "training"},
 }
 
 
@@ -92,7 +108,7 @@ def test_a_room_imports_only_from_the_rooms_below_it(path: Path) -> None:
 
 def test_the_package_the_recipe_and_the_methods_load_without_torch_or_numpy() -> None:
     code = (
-        "import sys, compressor, compressor.cli, compressor.recipe, compressor.schedules\n"
+        "import sys, compressor, compressor.cli, compressor.recipe, compressor.training.schedules\n"
         "from compressor.methods import methods\n"
         "methods()\n"
         "print([name for name in ('torch', 'numpy', 'onnx', 'onnxruntime', 'rich') if name in sys.modules])"
@@ -102,7 +118,7 @@ def test_the_package_the_recipe_and_the_methods_load_without_torch_or_numpy() ->
 
 
 def test_a_bench_begins_without_torch() -> None:
-    code = "import sys, compressor.verbs.benching, compressor.targets; print('torch' in sys.modules)"
+    code = "import sys, compressor.commands.bench, compressor.bench.open_device; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.core import Choose, LayerRule, PrunePlan, Selection
-from compressor.graph.analyse import analyse
-from compressor.graph.choose import choose
-from compressor.graph.cost import count
-from compressor.graph.score import scores
-from compressor.graph.shrink import shrink
-from compressor.methods.criteria import l1
+from compressor.budget.selection import select_channels
+from compressor.core import LayerRule, PrunePlan, PruningTarget, SelectChannels
+from compressor.criteria.channel_scores import channel_scores
+from compressor.criteria.formulas import l1
+from compressor.graph.cost import count_cost
 from compressor.models.source import load_model
 from compressor.recipe import read_recipe
+from compressor.surgery.analysis import analyze
+from compressor.surgery.removal import remove_channels
 
 DENSE_PARAMS, DENSE_MACS = 853_018, 125_485_696
 
@@ -51,14 +51,14 @@ def test_l1_cifar10_gives_the_literatures_networks(ratio: str, params: int, spee
     recipe = read_recipe("l1-cifar10", [f"prune.target.ratio={ratio}"])
     module = load_model("cifar:resnet56").module
     inputs = torch.randn(1, 3, 32, 32)
-    structure = analyse(module, inputs, name="resnet56")
-    original = count(module, inputs)
+    structure = analyze(module, inputs, name="resnet56")
+    original = count_cost(module, inputs)
     assert (original.params, original.macs) == (DENSE_PARAMS, DENSE_MACS)
     assert recipe.prune.round_to == 1
-    (step,) = (each for each in recipe.method.steps(recipe.selection(1)) if isinstance(each, Choose))
-    graded = scores(module, structure.groups, step.criterion)
-    plan, groups = choose(structure.groups, graded, step.selection, structure.cost, original)
-    cost = count(shrink(module, structure, plan), inputs)
+    (step,) = (each for each in recipe.method.steps(recipe.selection(1)) if isinstance(each, SelectChannels))
+    graded = channel_scores(module, structure.groups, step.criterion)
+    plan, groups = select_channels(structure.groups, graded, step.selection, structure.cost, original)
+    cost = count_cost(remove_channels(module, structure, plan), inputs)
     assert cost.params == params == params_by_hand(int(ratio.rstrip("%")) / 100)
     assert round(original.macs / cost.macs, 2) == speedup
     assert {name.rpartition(".")[2] for name in plan.kept} == {"conv1"}
@@ -68,7 +68,7 @@ def test_l1_cifar10_gives_the_literatures_networks(ratio: str, params: int, spee
 def test_option_a_streams_can_be_cut_too() -> None:
     """Zero-padded shortcuts tie channel i of a stage to channel i + 8 (or 16) of the next."""
     module = load_model("cifar:resnet20").module
-    structure = analyse(module, torch.randn(1, 3, 32, 32), name="resnet20")
+    structure = analyze(module, torch.randn(1, 3, 32, 32), name="resnet20")
     free = {group.name: group.size for group in structure.groups if group.frozen is None}
     assert free["conv1"] == 16
     assert free["layer2.0.conv2"] == 16
@@ -90,14 +90,14 @@ def vgg19() -> nn.Module:
 def test_vgg19_has_the_literatures_sparsities_one_column_to_the_left() -> None:
     """The published row for ratios .3 .5 .7 .9 is that of .1 .3 .5 .7."""
     module, inputs = vgg19(), torch.randn(1, 3, 32, 32)
-    structure = analyse(module, inputs, name="vgg19")
+    structure = analyze(module, inputs, name="vgg19")
     whole = structure.cost.of(PrunePlan({}))
     assert whole.params == 20_081_188
-    graded = scores(module, structure.groups, l1)
+    graded = channel_scores(module, structure.groups, l1)
     found = []
     for ratio in (0.1, 0.3, 0.5, 0.7, 0.9):
-        selection = Selection(ratio=ratio, rules=(LayerRule("0", freeze=True),))
-        plan, _ = choose(structure.groups, graded, selection, structure.cost, whole)
+        selection = PruningTarget(ratio=ratio, rules=(LayerRule("0", freeze=True),))
+        plan, _ = select_channels(structure.groups, graded, selection, structure.cost, whole)
         cost = structure.cost.of(plan)
         found.append((100 * (1 - cost.params / whole.params), whole.macs / cost.macs))
     assert [sparsity for sparsity, _ in found] == pytest.approx([19.24, 51.01, 74.87, 90.98, 98.96], abs=0.005)
@@ -124,9 +124,9 @@ def test_vgg19_has_the_literatures_sparsities_one_column_to_the_left() -> None:
 def test_tpp_imagenet_gives_the_published_speedups_of_resnet50(speedup: float, overrides: list[str]) -> None:
     recipe = read_recipe("tpp-imagenet", overrides)
     module = load_model("torchvision:resnet50").module
-    structure = analyse(module, torch.randn(1, 3, 224, 224), name="resnet50")
+    structure = analyze(module, torch.randn(1, 3, 224, 224), name="resnet50")
     whole = structure.cost.of(PrunePlan({}))
-    step = next(each for each in recipe.method.steps(recipe.selection(1)) if isinstance(each, Choose))
-    graded = scores(module, structure.groups, step.criterion)
-    plan, _ = choose(structure.groups, graded, step.selection, structure.cost, whole)
+    step = next(each for each in recipe.method.steps(recipe.selection(1)) if isinstance(each, SelectChannels))
+    graded = channel_scores(module, structure.groups, step.criterion)
+    plan, _ = select_channels(structure.groups, graded, step.selection, structure.cost, whole)
     assert round(whole.macs / structure.cost.of(plan).macs, 2) == speedup

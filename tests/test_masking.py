@@ -14,30 +14,30 @@ import torch
 from torch import nn
 
 import compressor
-from compressor.artefacts.masks import shown
+from compressor.commands import plan as planning
+from compressor.commands import verify as verifying
 from compressor.core import (
+    GradientCriterion,
     LayerRule,
     LoadedModel,
-    MaskWeights,
+    MaskUnstructured,
     ModelSpec,
-    Optimizer,
-    RemoveDead,
-    Saliency,
+    OptimizerSettings,
+    RemoveDeadChannels,
     Train,
     one_image,
 )
-from compressor.engine import begin, perform
-from compressor.engine.work import Surroundings, Work
+from compressor.criteria.formulas import magnitude, random_weight_scores, snip
 from compressor.errors import RecipeError, TargetNotReached, VerificationFailed
-from compressor.methods.saliencies import connection
-from compressor.methods.weighings import lots, magnitude
+from compressor.output.unstructured_report import unstructured_layers
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
-from compressor.schedules import constant
-from compressor.verbs import planning, verifying
+from compressor.steps import initial_state, run_step
+from compressor.steps.state import Context, PruningState
+from compressor.training.schedules import constant
 from tests.training.toys import quiet, toy_data
 
-TRAIN = Train(batch_size=8, optimizer=Optimizer("sgd", 0.05, 0.9, 5e-4), schedule=constant(), iterations=6)
+TRAIN = Train(batch_size=8, optimizer=OptimizerSettings("sgd", 0.05, 0.9, 5e-4), schedule=constant(), iterations=6)
 
 
 def net() -> nn.Module:
@@ -52,21 +52,21 @@ NAMES = ("0.weight", "3.weight", "7.weight")  # 216, 432 and 24 weights: 672
 
 
 @pytest.fixture
-def around(tmp_path: Path) -> Surroundings:
-    return Surroundings(toy_data(40), 0, quiet, tmp_path, "test")
+def around(tmp_path: Path) -> Context:
+    return Context(toy_data(40), 0, quiet, tmp_path, "test")
 
 
 @pytest.fixture
-def start(around: Surroundings) -> Work:
-    return begin(LoadedModel(net(), ModelSpec("toy", one_image((3, 8, 8))), "toy"), around)
+def start(around: Context) -> PruningState:
+    return initial_state(LoadedModel(net(), ModelSpec("toy", one_image((3, 8, 8))), "toy"), around)
 
 
-def left(work: Work) -> int:
+def left(work: PruningState) -> int:
     return sum(int(mask.sum()) for mask in work.masks.values())
 
 
-def test_so_many_of_the_largest_weights_of_all_layers_stay(start: Work, around: Surroundings) -> None:
-    work = perform(MaskWeights(magnitude, (0.1,), guard=False), start, around)
+def test_so_many_of_the_largest_weights_of_all_layers_stay(start: PruningState, around: Context) -> None:
+    work = run_step(MaskUnstructured(magnitude, (0.1,), guard=False), start, around)
     values = torch.cat([start.model.module.get_parameter(name).detach().abs().flatten() for name in NAMES])
     least = values.sort(descending=True).values[66]  # 67 of 672
     assert left(work) == 67
@@ -80,65 +80,66 @@ def test_so_many_of_the_largest_weights_of_all_layers_stay(start: Work, around: 
 
 
 def test_biases_and_norms_are_never_masked_and_frozen_layers_count_as_what_remains(
-    start: Work, around: Surroundings
+    start: PruningState, around: Context
 ) -> None:
-    step = MaskWeights(magnitude, (0.5,), rules=(LayerRule("0", freeze=True),))
-    work = perform(step, start, around)
+    step = MaskUnstructured(magnitude, (0.5,), rules=(LayerRule("0", freeze=True),))
+    work = run_step(step, start, around)
     assert work.masks.keys() == {"3.weight", "7.weight"}
     assert left(work) == 672 // 2 - 216
     with pytest.raises(TargetNotReached, match=r"218 of 672 weights stay at the least, asked for 30"):
-        perform(replace(step, keep=(0.3,)), start, around)
+        run_step(replace(step, keep=(0.3,)), start, around)
     with pytest.raises(RecipeError, match="names no layer"):
-        perform(replace(step, rules=(LayerRule("stem", freeze=True),)), start, around)
+        run_step(replace(step, rules=(LayerRule("stem", freeze=True),)), start, around)
 
 
 def test_later_steps_leave_masked_what_earlier_ones_masked_unless_they_compare_all_anew(
-    start: Work, around: Surroundings
+    start: PruningState, around: Context
 ) -> None:
-    first = perform(MaskWeights(lots, (0.5,)), start, around)
-    nested = perform(MaskWeights(magnitude, (0.1,)), first, around)
+    first = run_step(MaskUnstructured(random_weight_scores, (0.5,)), start, around)
+    nested = run_step(MaskUnstructured(magnitude, (0.1,)), first, around)
     assert all(not bool((nested.masks[name] & ~first.masks[name]).any()) for name in NAMES)
     assert left(nested) == 67
-    free = perform(MaskWeights(magnitude, (0.6,), nested=False), first, around)
+    free = run_step(MaskUnstructured(magnitude, (0.6,), nested=False), first, around)
     assert left(free) == 403
 
 
-def test_lots_follow_the_seed(start: Work, around: Surroundings) -> None:
+def test_lots_follow_the_seed(start: PruningState, around: Context) -> None:
     one, same, other = (
-        perform(MaskWeights(lots, (0.3,)), start, replace(around, seed=seed)).masks for seed in (0, 0, 1)
+        run_step(MaskUnstructured(random_weight_scores, (0.3,)), start, replace(around, seed=seed)).masks
+        for seed in (0, 0, 1)
     )
     assert all(torch.equal(one[name], same[name]) for name in NAMES)
     assert not all(torch.equal(one[name], other[name]) for name in NAMES)
 
 
-def test_scores_that_are_no_numbers_are_refused(start: Work, around: Surroundings) -> None:
-    step = MaskWeights(Saliency("broken", lambda w, g, h: w / 0, batches=1, batch_size=8), (0.5,))
+def test_scores_that_are_no_numbers_are_refused(start: PruningState, around: Context) -> None:
+    step = MaskUnstructured(GradientCriterion("broken", lambda w, g, h: w / 0, batches=1, batch_size=8), (0.5,))
     with pytest.raises(VerificationFailed, match="are not finite"):
-        perform(step, start, around)
+        run_step(step, start, around)
 
 
-def test_the_guard_says_that_it_acted_and_its_absence_too(start: Work, around: Surroundings) -> None:
+def test_the_guard_says_that_it_acted_and_its_absence_too(start: PruningState, around: Context) -> None:
     with torch.no_grad():
         start.model.module.get_parameter("3.weight").mul_(1e-3)
     heard: list[tuple[str, object]] = []
     listening = replace(around, emit=lambda event, fields: heard.append((event, fields.get("text"))))
-    work = perform(MaskWeights(magnitude, (0.1,)), start, listening)
+    work = run_step(MaskUnstructured(magnitude, (0.1,)), start, listening)
     assert int(work.masks["3.weight"].sum()) == 1
     assert ("note", "no weight would have been left of 3: the best of each is kept") in heard
-    work = perform(MaskWeights(magnitude, (0.1,), guard=False), start, listening)
+    work = run_step(MaskUnstructured(magnitude, (0.1,), guard=False), start, listening)
     assert not work.masks["3.weight"].any()
     assert ("warning", "no weight is left of 3") in heard
 
 
-def test_zeros_stay_through_training_and_dead_channels_go_after_it(start: Work, around: Surroundings) -> None:
-    snip = Saliency("snip", connection, batches=2, batch_size=8)
-    masked = perform(MaskWeights(snip, (0.03,)), start, around)
-    trained = perform(TRAIN, masked, around)
+def test_zeros_stay_through_training_and_dead_channels_go_after_it(start: PruningState, around: Context) -> None:
+    criterion = GradientCriterion("snip", snip, batches=2, batch_size=8)
+    masked = run_step(MaskUnstructured(criterion, (0.03,)), start, around)
+    trained = run_step(TRAIN, masked, around)
     assert all(not trained.model.module.get_parameter(name)[~masked.masks[name]].any() for name in NAMES)
     with torch.no_grad():  # one channel that nobody reads, for sure
         trained.masks["3.weight"][:, 0] = False
         trained.model.module.get_parameter("3.weight")[:, 0] = 0
-    slim = perform(RemoveDead(), trained, around)
+    slim = run_step(RemoveDeadChannels(), trained, around)
     assert slim.plan is not None
     assert not slim.plan.kept["0"][0]
     assert slim.certificate is not None
@@ -151,8 +152,8 @@ def test_zeros_stay_through_training_and_dead_channels_go_after_it(start: Work, 
         assert not slim.model.module.get_parameter(name)[~mask].any()
 
 
-def test_without_dead_channels_the_model_stays(start: Work, around: Surroundings) -> None:
-    work = perform(RemoveDead(), start, around)
+def test_without_dead_channels_the_model_stays(start: PruningState, around: Context) -> None:
+    work = run_step(RemoveDeadChannels(), start, around)
     assert work.plan is None
     assert work.model is start.model
 
@@ -194,20 +195,20 @@ def test_the_onnx_file_holds_the_zeros(finished: tuple[Path, dict[str, Any]]) ->
         name = f"{each['name']}.weight"
         assert np.array_equal(exported[name] == 0, (module.get_parameter(name) == 0).numpy()), name
     shape, most = report["masks"]["layers"][2]["shape"], report["masks"]["layers"][2]["left"]
-    assert shown(out / "model.onnx", [(shape, most)]) == (1, [])
-    assert shown(out / "dense.onnx", [((16, 16, 3, 3), most)]) == (0, [(16, 16, 3, 3)])
+    assert unstructured_layers(out / "model.onnx", [(shape, most)]) == (1, [])
+    assert unstructured_layers(out / "dense.onnx", [((16, 16, 3, 3), most)]) == (0, [(16, 16, 3, 3)])
 
 
 def test_verify_counts_the_zeros_of_both_files(finished: tuple[Path, dict[str, Any]]) -> None:
-    checks = {check["name"]: check for check in verifying.verify(finished[0], emit=quiet)["checks"]}
+    checks = {check["name"]: check for check in verifying.verify_folder(finished[0], emit=quiet)["checks"]}
     assert all(check["ok"] for check in checks.values()), checks
     assert {"certificate", "masks in slim.safetensors", "masks in model.onnx"} <= checks.keys()
 
 
 def test_plan_promises_nothing_either() -> None:
     recipe = read_recipe("snip", ["bench.target=none"])
-    plan = planning.plan("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=quiet)
-    assert plan["steps"] == ["Reinitialise", "MaskWeights(snip, 5 % remain)", "RemoveDead"]
+    plan = planning.plan_run("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=quiet)
+    assert plan["steps"] == ["Reinitialise", "MaskWeights(snip, 5 % remain)", "RemoveDeadChannels"]
     assert plan["target"] == "weights: 5%"
     assert "expect no speed-up" in str(plan["sparsity"])
 

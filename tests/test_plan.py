@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from compressor.commands import plan as planning
 from compressor.errors import TargetNotReached
 from compressor.recipe import read_recipe
 from compressor.report.schema_verbs import Pareto, Plan
-from compressor.verbs import planning
 
 DIGITS = "cifar:resnet8@digits"
 
 
 def plan(*overrides: str, data: str | None = None) -> Plan:
     recipe = read_recipe("quickstart", overrides)
-    return planning.plan(DIGITS, recipe, data=data, trust_pickle=False, emit=lambda _event, _fields: None)
+    return planning.plan_run(DIGITS, recipe, data=data, trust_pickle=False, emit=lambda _event, _fields: None)
 
 
 def test_without_a_device_sizes_memory_and_risk_are_told() -> None:
@@ -51,7 +51,7 @@ def pareto(*targets: str) -> Pareto:
         each: read_recipe("quickstart", ["bench.target=none", "prune.round_to=1", f"prune.target={{{each}}}"])
         for each in targets
     }
-    return planning.pareto(DIGITS, recipes, data=None, trust_pickle=False, emit=lambda _event, _fields: None)
+    return planning.plan_several(DIGITS, recipes, data=None, trust_pickle=False, emit=lambda _event, _fields: None)
 
 
 def test_several_targets_are_several_plans_and_one_out_of_reach_says_so() -> None:

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import compressor
+from compressor.commands.verify import verify_folder
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
-from compressor.verbs.verifying import verify
 
 NET = """
 import torch
@@ -194,7 +194,7 @@ def check(blocks: list[str], width: int, percent: int) -> None:
         assert report["certificate"]["ok"]
         assert report["onnx"]["ok"]
         assert report["slim"]["params"] < report["dense"]["params"]
-        checks = verify(folder / "out", emit=lambda event, fields: None)
+        checks = verify_folder(folder / "out", emit=lambda event, fields: None)
         assert checks["ok"], checks
         slim = compressor.load(folder / "out")
         x = torch.randn(3, 3, 8, 8)

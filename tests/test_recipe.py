@@ -17,9 +17,9 @@ from compressor import core
 from compressor.errors import RecipeError
 from compressor.methods import methods
 from compressor.recipe import Recipe, read_recipe, shipped_recipes
-from compressor.recipe.located import dump, parse
+from compressor.recipe.fields import parse_points, parse_share, write_points, write_share
 from compressor.recipe.read import MAX_BYTES
-from compressor.recipe.values import parse_points, parse_share, write_points, write_share
+from compressor.recipe.yaml_source import dump_yaml, parse_yaml
 
 Write = Callable[[str], str]
 
@@ -124,12 +124,12 @@ def test_points_read_back(points: float) -> None:
     ],
 )
 def test_scalars(written: str, value: object) -> None:
-    data = parse(f"a: {written}", "t").data["a"]
+    data = parse_yaml(f"a: {written}", "t").data["a"]
     assert (data, type(data)) == (value, type(value))
 
 
 def test_places_count_from_one() -> None:
-    tree = parse("a: 1\nb:\n  - c: x\n", "t")
+    tree = parse_yaml("a: 1\nb:\n  - c: x\n", "t")
     assert str(tree.place(("b", 0, "c"))) == "t:3:8"
     assert str(tree.place(("b", 0, "c"), of_key=True)) == "t:3:5"
     assert str(tree.place(("b", 0, "missing"))) == "t:3:5"
@@ -140,12 +140,12 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl
 
 @given(st.dictionaries(words, st.one_of(words, st.integers(-10, 10), st.floats(allow_nan=False), st.booleans())))
 def test_what_is_dumped_parses_to_the_same(data: dict[str, Any]) -> None:
-    assert parse(dump(data), "t").data == (data or {})
+    assert parse_yaml(dump_yaml(data), "t").data == (data or {})
 
 
 @given(words)
 def test_words_stay_words_for_other_readers_too(word: str) -> None:
-    assert yaml.safe_load(dump({"match": word}))["match"] == word
+    assert yaml.safe_load(dump_yaml({"match": word}))["match"] == word
 
 
 BOMB = "a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]\n"
@@ -467,7 +467,7 @@ def test_a_recipe_without_channels_to_remove(write: Write) -> None:
     recipe = read_recipe("2of4")
     assert recipe.prune.target is None
     assert not recipe.selection(8).asks
-    assert Recipe.model_validate(parse(recipe.to_yaml(), "t").data) == recipe
+    assert Recipe.model_validate(parse_yaml(recipe.to_yaml(), "t").data) == recipe
     (only,) = faults(write(GOOD.replace("method: l1", "method: 2of4").replace("  target: {macs: 50%}\n", "")),
                      "prune.scope=global")  # fmt: skip
     assert only.endswith("prune.scope is 'global'; allowed: nothing while no prune.target says that channels go")
@@ -533,7 +533,7 @@ ADAMW = {"name": "adamw", "lr": 0.01, "weight_decay": 0.01, "decay_all": False}
     ids=str,
 )
 def test_overrides(write: Write, overrides: list[str], path: str, value: object) -> None:
-    found = parse(read_recipe(write(GOOD), overrides).to_yaml(), "t")
+    found = parse_yaml(read_recipe(write(GOOD), overrides).to_yaml(), "t")
     assert found.value(tuple(int(part) if part.isdecimal() else part for part in path.split("."))) == value
 
 
@@ -673,13 +673,13 @@ recipes = st.fixed_dictionaries(
 def test_what_is_written_out_reads_back(data: dict[str, Any]) -> None:
     recipe = Recipe.model_validate(data)
     text = recipe.to_yaml()
-    again = Recipe.model_validate(parse(text, "t").data)
+    again = Recipe.model_validate(parse_yaml(text, "t").data)
     assert again == recipe
     assert again.to_yaml() == text
 
 
 def test_every_default_is_written_out() -> None:
-    written = parse(read_recipe("l1").to_yaml(), "t").data
+    written = parse_yaml(read_recipe("l1").to_yaml(), "t").data
     assert set(written) == set(Recipe.model_fields)
     assert written["retrain"]["optimizer"]["nesterov"] is False
     assert written["bench"] == {"target": "local", "threads": "auto", "batch": [1], "seconds": 6.0}
@@ -687,16 +687,16 @@ def test_every_default_is_written_out() -> None:
 
 def test_to_core(write: Write) -> None:
     recipe = read_recipe(write(GOOD), ["prune.layers=[{match: a*, freeze: true}, {match: b, ratio: 30%}, {match: c}]"])
-    assert recipe.selection(8) == core.Selection(
+    assert recipe.selection(8) == core.PruningTarget(
         macs=0.5,
         round_to=8,
-        or_finer=True,
+        allow_finer_rounding=True,
         rules=(core.LayerRule("a*", freeze=True), core.LayerRule("b", ratio=0.3), core.LayerRule("c")),
     )
     assert [str(step) for step in recipe.method.steps(recipe.selection(1))] == ["Choose(l1)", "Remove"]
     train = recipe.train_step()
     assert train is not None
-    assert (train.epochs, train.optimizer) == (10, core.Optimizer("sgd", 0.01, 0.9, 5e-4))
+    assert (train.epochs, train.optimizer) == (10, core.OptimizerSettings("sgd", 0.01, 0.9, 5e-4))
     # Warm-up over the first epoch, then 1, 0.1 from epoch 3, 0.01 from epoch 6.
     assert [round(train.schedule(t), 9) for t in (0, 0.5, 1, 2.9, 3, 6, 9.9)] == [0, 0.5, 1, 1, 0.1, 0.01, 0.01]
 
@@ -753,10 +753,10 @@ def test_json_schema_says_what_an_editor_needs() -> None:
     assert schema["required"] == ["version", "prune"]
     assert blocks["Prune"]["required"] == ["method"]
     assert blocks["Prune"]["properties"]["l1"]
-    percent, number, _ = blocks["Target"]["properties"]["macs"]["anyOf"]
+    percent, number, _ = blocks["TargetConfig"]["properties"]["macs"]["anyOf"]
     assert percent["pattern"].startswith("^(")
     assert number == {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
-    kinds = blocks["Retrain"]["properties"]["schedule"]["discriminator"]["mapping"]
+    kinds = blocks["RetrainConfig"]["properties"]["schedule"]["discriminator"]["mapping"]
     names = "constant step multistep cosine onecycle polynomial halving ft lrw slr clr"
     assert set(kinds) == set(names.split())
 

@@ -9,14 +9,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.core import LoadedModel, ModelSpec, Optimizer, Remember, Retrain, Rewind, Step, Train, one_image
-from compressor.engine import begin, perform
-from compressor.engine.work import Surroundings, Work
-from compressor.schedules import cosine
-from compressor.training.images import ImageData
+from compressor.core import (
+    FinetuneSegment,
+    LoadedModel,
+    ModelSpec,
+    OptimizerSettings,
+    RewindWeights,
+    SaveWeights,
+    Step,
+    Train,
+    one_image,
+)
+from compressor.data.in_memory import ImageData
+from compressor.steps import initial_state, run_step
+from compressor.steps.state import Context, PruningState
+from compressor.training.schedules import cosine
 from tests.training.toys import few_digits, quiet
 
-TRAIN = Train(32, Optimizer("sgd", lr=0.05, weight_decay=1e-3), cosine(3), epochs=3, precision="fp32")
+TRAIN = Train(32, OptimizerSettings("sgd", lr=0.05, weight_decay=1e-3), cosine(3), epochs=3, precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -25,47 +35,47 @@ def digits() -> ImageData:
 
 
 @pytest.fixture
-def around(digits: ImageData, tmp_path: Path) -> Surroundings:
-    return Surroundings(digits, 0, quiet, tmp_path, "test")
+def around(digits: ImageData, tmp_path: Path) -> Context:
+    return Context(digits, 0, quiet, tmp_path, "test")
 
 
-def start(around: Surroundings) -> Work:
+def start(around: Context) -> PruningState:
     torch.manual_seed(0)
     module = nn.Sequential(
         nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10)
     )
-    return begin(LoadedModel(module.eval(), ModelSpec("net.py:net", one_image((1, 8, 8)), 10), "net"), around)
+    return initial_state(LoadedModel(module.eval(), ModelSpec("net.py:net", one_image((1, 8, 8)), 10), "net"), around)
 
 
-def state(work: Work) -> dict[str, Tensor]:
+def state(work: PruningState) -> dict[str, Tensor]:
     return {name: each.clone() for name, each in work.model.module.state_dict().items()}
 
 
-def performed(work: Work, around: Surroundings, *steps: Step) -> Work:
+def performed(work: PruningState, around: Context, *steps: Step) -> PruningState:
     for step in steps:
-        work = perform(step, work, around)
+        work = run_step(step, work, around)
     return work
 
 
-def test_a_training_that_is_rewound_and_repeated_ends_the_same(around: Surroundings) -> None:
+def test_a_training_that_is_rewound_and_repeated_ends_the_same(around: Context) -> None:
     early, rest = TRAIN.part(0, 1), replace(TRAIN.part(1, 3), stage="dense training")
-    remembered = performed(start(around), around, early, Remember())
+    remembered = performed(start(around), around, early, SaveWeights())
     once = performed(remembered, around, rest)
-    again = performed(once, around, Rewind(), rest)
-    assert state(performed(once, around, Rewind())).keys() == state(remembered).keys()
-    for name, each in state(performed(once, around, Rewind())).items():
+    again = performed(once, around, RewindWeights(), rest)
+    assert state(performed(once, around, RewindWeights())).keys() == state(remembered).keys()
+    for name, each in state(performed(once, around, RewindWeights())).items():
         assert torch.equal(each, state(remembered)[name]), name
     for name, each in state(once).items():
         assert torch.equal(each, state(again)[name]), name
     assert any(not torch.equal(each, state(once)[name]) for name, each in state(remembered).items())
 
 
-def test_masked_weights_stay_zero_and_the_others_are_those_remembered(around: Surroundings) -> None:
-    remembered = performed(start(around), around, TRAIN.part(0, 1), Remember())
+def test_masked_weights_stay_zero_and_the_others_are_those_remembered(around: Context) -> None:
+    remembered = performed(start(around), around, TRAIN.part(0, 1), SaveWeights())
     torch.manual_seed(1)
     masks = {name: torch.rand(state(remembered)[name].shape) > 0.7 for name in ("0.weight", "4.weight")}
     trained = replace(performed(remembered, around, TRAIN.part(1, 3)), masks=masks)
-    rewound = performed(trained, around, Rewind())
+    rewound = performed(trained, around, RewindWeights())
     for name, each in state(rewound).items():
         expected = state(remembered)[name] * masks.get(name, True)
         assert torch.equal(each, expected.to(each.dtype)), name
@@ -76,7 +86,7 @@ def test_masked_weights_stay_zero_and_the_others_are_those_remembered(around: Su
 
 
 def test_what_a_method_asks_of_the_retraining_takes_its_place() -> None:
-    part = Retrain(2, 7, stage="dense training").of(replace(TRAIN, epochs=9, schedule=cosine(9), clip=1.5))
+    part = FinetuneSegment(2, 7, stage="dense training").of(replace(TRAIN, epochs=9, schedule=cosine(9), clip=1.5))
     assert (part.epochs, part.first, part.stage, part.clip) == (5, 2, "dense training", 1.5)
     assert part.schedule(1.5) == cosine(9)(3.5)
-    assert Retrain(4).of(replace(TRAIN, epochs=9)).epochs == 5
+    assert FinetuneSegment(4).of(replace(TRAIN, epochs=9)).epochs == 5

@@ -10,25 +10,25 @@ import torch
 from torch import nn
 
 from compressor.core import (
-    Choose,
     LayerRule,
     LoadedModel,
     ModelSpec,
-    Optimizer,
-    Remove,
-    Selection,
+    OptimizerSettings,
+    PruningTarget,
+    RemoveChannels,
+    SelectChannels,
     Step,
     Train,
     one_image,
 )
-from compressor.engine import begin, perform
-from compressor.engine.work import Surroundings, Work, example
+from compressor.criteria.formulas import l1
 from compressor.errors import ModelError
-from compressor.graph.certificate import equals_scattered
-from compressor.graph.cost import count
-from compressor.graph.shrink import channels_gone, kept_since, shrink
-from compressor.methods.criteria import l1
-from compressor.schedules import constant
+from compressor.graph.cost import count_cost
+from compressor.steps import initial_state, run_step
+from compressor.steps.state import Context, PruningState, example_inputs
+from compressor.surgery.certificate import verify_against_original
+from compressor.surgery.removal import relative_kept, remove_channels, removed_per_group
+from compressor.training.schedules import constant
 from tests.training.toys import Shortcut, toy_data
 
 
@@ -37,28 +37,28 @@ def small() -> LoadedModel:
     return LoadedModel(Shortcut().eval(), ModelSpec("net", one_image((3, 8, 8))), "it")
 
 
-def run(model: LoadedModel, tmp_path: Path, *steps: Step, data: bool = False) -> Work:
-    around = Surroundings(toy_data(40) if data else None, 0, lambda _event, _fields: None, tmp_path, "")
-    work = begin(model, around)
+def run(model: LoadedModel, tmp_path: Path, *steps: Step, data: bool = False) -> PruningState:
+    around = Context(toy_data(40) if data else None, 0, lambda _event, _fields: None, tmp_path, "")
+    work = initial_state(model, around)
     for step in steps:
-        work = perform(step, work, around)
+        work = run_step(step, work, around)
     return work
 
 
-def rounds(*selections: Selection) -> list[Step]:
+def rounds(*selections: PruningTarget) -> list[Step]:
     last = selections[-1]
-    return [step for each in selections for step in (Choose(l1, each), Remove(last=each is last))]
+    return [step for each in selections for step in (SelectChannels(l1, each), RemoveChannels(last=each is last))]
 
 
 def test_rounds_compose_to_one_cut_of_the_first_model(tmp_path: Path) -> None:
     model = small()
-    work = run(model, tmp_path, *rounds(*(Selection(nodes=share, scope="global") for share in (0.8, 0.6, 0.4))))
+    work = run(model, tmp_path, *rounds(*(PruningTarget(nodes=share, scope="global") for share in (0.8, 0.6, 0.4))))
     assert work.plan is not None
-    once = shrink(model.module, work.structure, work.plan)
+    once = remove_channels(model.module, work.structure, work.plan)
     state = work.model.module.state_dict()
     assert all(torch.equal(each, state[name]) for name, each in once.state_dict().items())
-    assert count(once, *example(model)).nodes <= 0.4 * work.original.nodes
-    assert equals_scattered(work.model.module, small().module, work.model.kept, *example(model)).ok
+    assert count_cost(once, *example_inputs(model)).nodes <= 0.4 * work.original.nodes
+    assert verify_against_original(work.model.module, small().module, work.model.kept, *example_inputs(model)).ok
     assert work.certificate is not None
     assert work.certificate.kind == "masked-dense-float64"
     assert work.certificate.ok
@@ -66,7 +66,7 @@ def test_rounds_compose_to_one_cut_of_the_first_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_a_ratio_is_a_share_of_what_there_was_at_first(tmp_path: Path, scope: str) -> None:
-    selections = [Selection(ratio=ratio, scope=scope) for ratio in (0.2, 0.35, 0.5)]  # type: ignore[arg-type]
+    selections = [PruningTarget(ratio=ratio, scope=scope) for ratio in (0.2, 0.35, 0.5)]  # type: ignore[arg-type]
     work = run(small(), tmp_path, *rounds(*selections))
     assert work.plan is not None
     free = [group for group in work.groups if group.frozen is None]
@@ -79,11 +79,11 @@ def test_a_ratio_is_a_share_of_what_there_was_at_first(tmp_path: Path, scope: st
 
 def test_rules_hold_in_every_round_and_their_ratios_do_not_compound(tmp_path: Path) -> None:
     rules = (LayerRule("inner", ratio=0.5),)
-    work = run(small(), tmp_path, *rounds(*(Selection(nodes=share, rules=rules) for share in (0.7, 0.5))))
+    work = run(small(), tmp_path, *rounds(*(PruningTarget(nodes=share, rules=rules) for share in (0.7, 0.5))))
     assert work.plan is not None
     assert {name: int(kept.sum()) for name, kept in work.plan.kept.items()} == {"inner": 8, "stem": 6}
     rules = (LayerRule("stem", freeze=True),)
-    work = run(small(), tmp_path, *rounds(*(Selection(nodes=share, rules=rules) for share in (0.9, 0.8))))
+    work = run(small(), tmp_path, *rounds(*(PruningTarget(nodes=share, rules=rules) for share in (0.9, 0.8))))
     assert work.plan is not None
     assert {name: int(kept.sum()) for name, kept in work.plan.kept.items()} == {"inner": 8}
     assert [group.frozen for group in work.groups if group.name == "stem"] == ["frozen by the recipe (match: stem)"]
@@ -91,53 +91,53 @@ def test_rules_hold_in_every_round_and_their_ratios_do_not_compound(tmp_path: Pa
 
 def test_rules_for_layers_of_which_one_channel_is_left_stay_quiet(tmp_path: Path) -> None:
     rules = (LayerRule("inner", ratio=0.95),)
-    work = run(small(), tmp_path, *rounds(*(Selection(nodes=share, rules=rules) for share in (0.5, 0.4))))
+    work = run(small(), tmp_path, *rounds(*(PruningTarget(nodes=share, rules=rules) for share in (0.5, 0.4))))
     assert work.plan is not None
     assert int(work.plan.kept["inner"].sum()) == 1
 
 
 def test_a_round_may_take_nothing_but_not_all_of_them(tmp_path: Path) -> None:
-    work = run(small(), tmp_path, *rounds(Selection(nodes=0.5), Selection(nodes=0.5)))
-    assert count(work.model.module, *example(work.model)).nodes <= 0.5 * work.original.nodes
+    work = run(small(), tmp_path, *rounds(PruningTarget(nodes=0.5), PruningTarget(nodes=0.5)))
+    assert count_cost(work.model.module, *example_inputs(work.model)).nodes <= 0.5 * work.original.nodes
     with pytest.raises(ModelError, match="takes no channel of its 2 free groups"):
-        run(small(), tmp_path, *rounds(Selection(nodes=1.0), Selection(nodes=1.0)))
+        run(small(), tmp_path, *rounds(PruningTarget(nodes=1.0), PruningTarget(nodes=1.0)))
 
 
 def test_the_test_set_is_read_after_the_last_round_only(tmp_path: Path) -> None:
-    work = run(small(), tmp_path, *rounds(Selection(nodes=0.8), Selection(nodes=0.6)), data=True)
+    work = run(small(), tmp_path, *rounds(PruningTarget(nodes=0.8), PruningTarget(nodes=0.6)), data=True)
     assert list(work.quality) == ["dense", "after surgery"]
-    first = run(small(), tmp_path, Choose(l1, Selection(nodes=0.8)), Remove(last=False), data=True)
+    first = run(small(), tmp_path, SelectChannels(l1, PruningTarget(nodes=0.8)), RemoveChannels(last=False), data=True)
     assert list(first.quality) == ["dense"]
 
 
 def test_training_between_rounds_keeps_what_its_optimizer_remembers(tmp_path: Path) -> None:
-    training = Train(8, Optimizer("sgd", 0.01, momentum=0.9), constant(), epochs=1, stage="between")
-    first, second = rounds(Selection(nodes=0.8))[:2], rounds(Selection(nodes=0.6))
+    training = Train(8, OptimizerSettings("sgd", 0.01, momentum=0.9), constant(), epochs=1, stage="between")
+    first, second = rounds(PruningTarget(nodes=0.8))[:2], rounds(PruningTarget(nodes=0.6))
     work = run(small(), tmp_path, *first, training, *second, data=True)
     shapes = {name: each.shape for name, each in work.model.module.named_parameters()}
     assert {name: each["momentum_buffer"].shape for name, each in work.momentum.items()} == shapes
 
 
 def test_channels_gone_are_told_by_the_group_of_the_first_model(tmp_path: Path) -> None:
-    work = run(small(), tmp_path, *rounds(Selection(ratio=0.25)))
+    work = run(small(), tmp_path, *rounds(PruningTarget(ratio=0.25)))
     assert work.plan is not None
     again = run(work.model, tmp_path).structure.groups
-    gone = channels_gone(again, work.groups, work.plan, kept_since({}, work.model.kept))
+    gone = removed_per_group(again, work.groups, work.plan, relative_kept({}, work.model.kept))
     assert gone == {"stem": 3, "inner": 4, "head": 0}
 
 
 def test_kept_indices_are_told_in_the_numbering_of_any_model_between() -> None:
-    assert kept_since({"w": {0: (1, 4, 6)}}, {"w": {0: (1, 6), 1: (2,)}}) == {"w": {0: (0, 2), 1: (2,)}}
+    assert relative_kept({"w": {0: (1, 4, 6)}}, {"w": {0: (1, 6), 1: (2,)}}) == {"w": {0: (0, 2), 1: (2,)}}
 
 
 def test_a_model_pruned_before_is_what_its_plan_is_of(tmp_path: Path) -> None:
-    before = run(small(), tmp_path, *rounds(Selection(nodes=0.8))).model
-    work = run(before, tmp_path, *rounds(Selection(nodes=0.6), Selection(nodes=0.4)))
+    before = run(small(), tmp_path, *rounds(PruningTarget(nodes=0.8))).model
+    work = run(before, tmp_path, *rounds(PruningTarget(nodes=0.6), PruningTarget(nodes=0.4)))
     assert work.plan is not None
-    once = shrink(before.module, work.structure, work.plan)
+    once = remove_channels(before.module, work.structure, work.plan)
     state = work.model.module.state_dict()
     assert all(torch.equal(each, state[name]) for name, each in once.state_dict().items())
-    assert equals_scattered(work.model.module, small().module, work.model.kept, *example(before)).ok
+    assert verify_against_original(work.model.module, small().module, work.model.kept, *example_inputs(before)).ok
 
 
 def test_norms_that_mix_channels_may_be_needed_by_a_later_round_only(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_norms_that_mix_channels_may_be_needed_by_a_later_round_only(tmp_path: P
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4),
     ).eval()  # fmt: skip
     model = LoadedModel(module, ModelSpec("net", one_image((3, 8, 8))), "it")
-    work = run(model, tmp_path, *rounds(Selection(nodes=0.8), Selection(nodes=0.4)))
+    work = run(model, tmp_path, *rounds(PruningTarget(nodes=0.8), PruningTarget(nodes=0.4)))
     assert work.plan is not None
     assert {name: int(kept.sum()) for name, kept in work.plan.kept.items()}.keys() == {"0", "2"}
     assert all(group.frozen is None for group in work.groups if group.name in work.plan.kept)

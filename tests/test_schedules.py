@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from compressor.core import Schedule
-from compressor.schedules import (
+from compressor.training.schedules import (
     clr,
     constant,
     cosine,

@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.core import Choose, LoadedModel, ModelSpec, PrunePlan, Selection, one_image
-from compressor.deploy.job import Job, Timing
-from compressor.engine import begin, perform
-from compressor.engine.search import AIM, HIGH, LOW, Pair, Round, Running, meet_latency, next_budget
-from compressor.engine.work import Surroundings, Work
+from compressor.bench.device.protocol import Job, Timing
+from compressor.bench.device_timer import MOST_PROCESSES, DeviceTimer
+from compressor.budget.greedy import retained_score
+from compressor.core import LoadedModel, ModelSpec, PrunePlan, PruningTarget, SelectChannels, one_image
+from compressor.criteria.channel_scores import channel_scores
+from compressor.criteria.formulas import l1
 from compressor.errors import TargetNotReached
-from compressor.graph.allot import kept_mass
-from compressor.graph.score import scores
-from compressor.methods.criteria import l1
-from compressor.stopwatch import MOST_PROCESSES, DeviceStopwatch
+from compressor.steps import initial_state, run_step
+from compressor.steps.latency_search import AIM, HIGH, LOW, Candidate, LatencyPair, OpenProbe, meet_latency, next_budget
+from compressor.steps.state import Context, PruningState
 
 
 class Line:
@@ -39,9 +39,9 @@ class Line:
 
 
 def search(
-    selection: Selection, *, overhead: float, factor: float, noise: float = 0.0, least: float = 0.5,
+    selection: PruningTarget, *, overhead: float, factor: float, noise: float = 0.0, least: float = 0.5,
     grid: float = 0.01, rounds: int = 8, seed: int = 0,
-) -> tuple[Round, list[float]]:  # fmt: skip
+) -> tuple[Candidate, list[float]]:  # fmt: skip
     random = np.random.default_rng(seed)
     line, fills = Line(grid=grid), []
 
@@ -50,9 +50,9 @@ def search(
             raise TargetNotReached("target not reachable", "prune.target", "latency 5% at the least", "ask for more")
         return PrunePlan({"ms": np.ones(int(budget / grid), dtype=bool)}), ()
 
-    def measure(plan: PrunePlan) -> Pair:
+    def measure(plan: PrunePlan) -> LatencyPair:
         slim = (overhead + factor * line.predict(plan)) * float(np.exp(noise * random.standard_normal()))
-        return Pair(10.0, slim, (slim, slim))
+        return LatencyPair(10.0, slim, (slim, slim))
 
     def emit(event: str, fields: object) -> None:
         assert isinstance(fields, dict)
@@ -64,7 +64,7 @@ def search(
 @pytest.mark.parametrize("share", [0.7, 0.5, 0.35])
 @pytest.mark.parametrize(("overhead", "factor"), [(0.0, 1.0), (1.5, 0.85), (3.0, 0.7), (-2.0, 1.2)])
 def test_a_factor_and_an_overhead_are_found_out(share: float, overhead: float, factor: float) -> None:
-    found, fills = search(Selection(latency=share), overhead=overhead, factor=factor)
+    found, fills = search(PruningTarget(latency=share), overhead=overhead, factor=factor)
     assert LOW <= found.fill <= HIGH
     assert found.pair.slim == pytest.approx(found.fill * share * 10)
     assert len(fills) <= 5
@@ -72,34 +72,34 @@ def test_a_factor_and_an_overhead_are_found_out(share: float, overhead: float, f
 
 @pytest.mark.parametrize("seed", range(10))
 def test_noise_of_one_percent_is_lived_with(seed: int) -> None:
-    found, _ = search(Selection(latency=0.5), overhead=1.0, factor=0.9, noise=0.01, seed=seed)
+    found, _ = search(PruningTarget(latency=0.5), overhead=1.0, factor=0.9, noise=0.01, seed=seed)
     assert LOW <= found.fill <= 1
 
 
 def test_milliseconds_and_the_tighter_of_two_targets() -> None:
-    found, _ = search(Selection(latency_ms=4.0), overhead=0.2, factor=1.0)
+    found, _ = search(PruningTarget(latency_ms=4.0), overhead=0.2, factor=1.0)
     assert 0.97 * 4 <= found.pair.slim <= 4
-    found, _ = search(Selection(latency=0.9, latency_ms=4.0), overhead=0.2, factor=1.0)
+    found, _ = search(PruningTarget(latency=0.9, latency_ms=4.0), overhead=0.2, factor=1.0)
     assert 0.97 * 4 <= found.pair.slim <= 4
 
 
 def test_steps_too_coarse_for_the_window_end_below_the_target() -> None:
-    found, fills = search(Selection(latency=0.5), overhead=0.0, factor=1.0, grid=1.5)
+    found, fills = search(PruningTarget(latency=0.5), overhead=0.0, factor=1.0, grid=1.5)
     assert found.pair.slim == 4.5
     assert len(fills) < 8, "the same widths are not measured again"
 
 
 def test_what_cannot_be_met_says_what_came_nearest() -> None:
     with pytest.raises(TargetNotReached, match="at the least"):
-        search(Selection(latency=0.5), overhead=0.0, factor=1.0, least=6.0)
+        search(PruningTarget(latency=0.5), overhead=0.0, factor=1.0, least=6.0)
     # 3 + 2.5 ms are the least there is
     with pytest.raises(TargetNotReached, match=r"nearest measured is 5\.[56]\d* ms.*asked for 5 ms"):
-        search(Selection(latency=0.5), overhead=3.0, factor=1.0, least=2.5)
+        search(PruningTarget(latency=0.5), overhead=3.0, factor=1.0, least=2.5)
 
 
 def test_without_rounds_nothing_is_measured() -> None:
-    found, _ = search(Selection(latency=0.5), overhead=9.0, factor=1.0, rounds=0)
-    assert found.pair == Pair(10.0, found.predicted, (0.9 * found.predicted, 1.1 * found.predicted))
+    found, _ = search(PruningTarget(latency=0.5), overhead=9.0, factor=1.0, rounds=0)
+    assert found.pair == LatencyPair(10.0, found.predicted, (0.9 * found.predicted, 1.1 * found.predicted))
     assert found.predicted <= 5.0
 
 
@@ -162,21 +162,21 @@ def export(module: nn.Module, path: Path) -> None:
 Events = list[tuple[str, dict[str, object]]]
 
 
-def planned_by(work: Work) -> PrunePlan:
+def planned_by(work: PruningState) -> PrunePlan:
     assert work.cut is not None
     assert work.cut.plan is not None
     return work.cut.plan
 
 
-def started(tmp_path: Path, target: InventedTarget, events: Events) -> tuple[Work, Surroundings]:
+def started(tmp_path: Path, target: InventedTarget, events: Events) -> tuple[PruningState, Context]:
     def emit(event: str, fields: object) -> None:
         assert isinstance(fields, dict)
         events.append((event, fields))
 
     model = LoadedModel(net(), ModelSpec("net", one_image((3, 4, 4))), "net")
-    watch = DeviceStopwatch(target, 1, 8, export, emit)  # type: ignore[arg-type]
-    around = Surroundings(None, 0, emit, tmp_path, "", stopwatch=watch)
-    return begin(model, around), around
+    watch = DeviceTimer(target, 1, 8, export, emit)  # type: ignore[arg-type]
+    around = Context(None, 0, emit, tmp_path, "", stopwatch=watch)
+    return initial_state(model, around), around
 
 
 @pytest.mark.parametrize("share", [0.7, 0.4])
@@ -186,22 +186,22 @@ def test_a_module_gets_the_widths_for_its_latency(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     target, events = InventedTarget(), []
     work, around = started(tmp_path, target, events)
-    selection = Selection(latency=share, round_to=32, or_finer=True)
-    chosen = perform(Choose(l1, selection), work, around)
+    selection = PruningTarget(latency=share, round_to=32, allow_finer_rounding=True)
+    chosen = run_step(SelectChannels(l1, selection), work, around)
     plan = planned_by(chosen)
     measured = [fields for event, fields in events if event == "latency"]
     assert 0.85 < float(str(measured[-1]["fill"])) <= 1, "as near as steps of 16 channels come"
     for group in chosen.groups:
         if group.name in plan.kept:
             assert plan.kept[group.name].sum() % 16 == 0, "channels within a step are kept"
-    mass = kept_mass(chosen.groups, scores(work.model.module, chosen.groups, l1), plan.kept)
+    mass = retained_score(chosen.groups, channel_scores(work.model.module, chosen.groups, l1), plan.kept)
     assert share < mass < 1
 
     timed = len(target.device.seen)
     widths = next(fields["kept"] for event, fields in events if event == "widths")
     assert isinstance(widths, dict)
     resumed = dataclasses.replace(around, settled=(widths,))
-    again = perform(Choose(l1, selection), work, resumed)
+    again = run_step(SelectChannels(l1, selection), work, resumed)
     assert all((planned_by(again).kept[name] == kept).all() for name, kept in plan.kept.items())
     assert len(target.device.seen) == timed, "a resumed run keeps its widths and measures nothing"
 
@@ -209,8 +209,10 @@ def test_a_module_gets_the_widths_for_its_latency(
 def test_more_targets_beside_the_latency_hold_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     work, around = started(tmp_path, InventedTarget(), [])
-    selection = Selection(latency=0.8, params=0.3, macs=0.6, memory=0.5, size=0.4, round_to=32, or_finer=True)
-    chosen = perform(Choose(l1, selection), work, around)
+    selection = PruningTarget(
+        latency=0.8, params=0.3, macs=0.6, memory=0.5, size=0.4, round_to=32, allow_finer_rounding=True
+    )
+    chosen = run_step(SelectChannels(l1, selection), work, around)
     cost = work.structure.cost.of(planned_by(chosen))
     assert cost.params <= 0.3 * work.original.params
     assert cost.macs <= 0.6 * work.original.macs
@@ -236,7 +238,7 @@ class Disagreeing(InventedDevice):
 def test_processes_that_disagree_are_asked_again(tmp_path: Path, share: float, processes: int) -> None:
     """By hand for 1.6 %: half of it is 0.8 %, of four processes' mean 0.46 %, of five's 0.39 %, below 0.4 %."""
     device = Disagreeing(share)
-    watch = DeviceStopwatch(InventedTarget(device=device), 1, 8, export, lambda _event, _fields: None)  # type: ignore[arg-type]
+    watch = DeviceTimer(InventedTarget(device=device), 1, 8, export, lambda _event, _fields: None)  # type: ignore[arg-type]
     with watch.started() as clock:
         pair = clock.pair(net(), net())
     assert device.order == ("dssd" * MOST_PROCESSES)[: 2 * processes], "each alone, in mirrored turn"
@@ -249,10 +251,12 @@ def test_one_surface_serves_several_targets(tmp_path: Path, monkeypatch: pytest.
     work, around = started(tmp_path, target, events)
     assert around.stopwatch is not None
     with around.stopwatch.started() as clock:
-        held = dataclasses.replace(around, stopwatch=Running(clock, rounds=0))
+        held = dataclasses.replace(around, stopwatch=OpenProbe(clock, rounds=0))
         timed = []
         for share in (0.7, 0.5, 0.35):
-            perform(Choose(l1, Selection(latency=share, round_to=32, or_finer=True)), work, held)
+            run_step(
+                SelectChannels(l1, PruningTarget(latency=share, round_to=32, allow_finer_rounding=True)), work, held
+            )
             timed.append(len(target.device.seen))
     assert timed[0] > 0
     assert timed == timed[:1] * 3, "the first has timed all there is to time"

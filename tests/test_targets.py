@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from compressor.bench.device.transport import AdbTransport, LocalTransport, SshTransport
+from compressor.bench.open_device import open_device
 from compressor.cli import run
-from compressor.deploy.reach import Adb, Here, Ssh
 from compressor.errors import RecipeError
-from compressor.recipe.targets import read_targets
-from compressor.targets import open_target
+from compressor.recipe.device_config import read_targets
 
 BOARD = """version: 1
 targets:
@@ -39,47 +39,52 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_built_in() -> None:
-    assert open_target("none") is None
-    local = open_target("local", 2)
+    assert open_device("none") is None
+    local = open_device("local", 2)
     assert local is not None
-    assert (local.name, local.reach, local.threads, local.provider) == ("local", Here(), 2, "cpu")
+    assert (local.name, local.reach, local.threads, local.provider) == ("local", LocalTransport(), 2, "cpu")
 
 
 def test_what_a_file_says_becomes_a_target(tmp_path: Path) -> None:
     Path("targets.yaml").write_text(BOARD)
-    board, phone, gpu = map(open_target, ("board", "phone", "gpu"))
+    board, phone, gpu = map(open_device, ("board", "phone", "gpu"))
     assert board is not None
-    assert board.reach == Ssh("board.local", "bench", 2222, tmp_path / ".ssh/board")
+    assert board.reach == SshTransport("board.local", "bench", 2222, tmp_path / ".ssh/board")
     assert board.python == ("taskset", "f0", "/opt/my", "venv/bin/python"), "words are split as a shell would"
     assert (board.threads, board.graph, board.power, board.folder) == (4, "extended", "27 W supply", "/tmp")
-    overridden = open_target("board", 1)
+    overridden = open_device("board", 1)
     assert overridden is not None
     assert overridden.threads == 1
     assert phone is not None
-    assert (phone.reach, phone.folder) == (Adb("R58M"), "/data/local/tmp")
+    assert (phone.reach, phone.folder) == (AdbTransport("R58M"), "/data/local/tmp")
     assert phone.python == ("/data/my python/bin/python3",)
     assert gpu is not None
-    assert (gpu.reach, gpu.provider, gpu.options, gpu.cpu_fallback) == (Here(), "cuda", {"device_id": "1"}, True)
+    assert (gpu.reach, gpu.provider, gpu.options, gpu.cpu_fallback) == (
+        LocalTransport(),
+        "cuda",
+        {"device_id": "1"},
+        True,
+    )
 
 
 def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"target: bench\.target: board, and there is no targets\.yaml; choose local"):
-        open_target("board")
+        open_device("board")
     (tmp_path / "config/compress").mkdir(parents=True)
     (tmp_path / "config/compress/targets.yaml").write_text(BOARD.replace("threads: 4", "threads: 3"))
-    found = open_target("board")
+    found = open_device("board")
     assert found is not None
     assert found.threads == 3
     Path("targets.yaml").write_text(BOARD)
-    assert [open_target("board").threads, open_target("board", file=tmp_path / "targets.yaml").threads] == [4, 4]  # type: ignore[union-attr]
+    assert [open_device("board").threads, open_device("board", file=tmp_path / "targets.yaml").threads] == [4, 4]  # type: ignore[union-attr]
     with pytest.raises(RecipeError, match=r"targets: other\.yaml: no such file; name another with --target-file"):
-        open_target("board", file=Path("other.yaml"))
+        open_device("board", file=Path("other.yaml"))
 
 
 def test_a_name_that_is_nearly_right() -> None:
     Path("targets.yaml").write_text(BOARD)
     with pytest.raises(RecipeError, match=r"borad is not in targets\.yaml; did you mean board\? one of: board, phone"):
-        open_target("borad")
+        open_device("borad")
 
 
 @pytest.mark.parametrize(

@@ -15,24 +15,26 @@ import torch
 
 import compressor
 from compressor import cli
-from compressor.artefacts import zeros
-from compressor.core import LoadedModel, Optimizer, Pattern, Sparsity, Train
-from compressor.deploy.int8 import quantise
-from compressor.engine import begin, perform
-from compressor.engine.work import Surroundings, Work
+from compressor.commands import inspect as inspecting
+from compressor.commands import plan as planning
+from compressor.commands import verify as verifying
+from compressor.core import LoadedModel, NMPattern, NMSparsity, OptimizerSettings, Train
+from compressor.data.open_data import open_data
 from compressor.errors import ModelError
+from compressor.export.int8 import quantize_int8
 from compressor.methods import methods
 from compressor.models.source import load_model
+from compressor.output import nm_report as zeros
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
-from compressor.schedules import constant
-from compressor.sparsity.pattern import holds
-from compressor.training.data import open_data
-from compressor.training.evaluate import measure
-from compressor.verbs import inspecting, planning, verifying
+from compressor.sparsity.nm_masks import satisfies_pattern
+from compressor.steps import initial_state, run_step
+from compressor.steps.state import Context, PruningState
+from compressor.training.evaluate import evaluate
+from compressor.training.schedules import constant
 
-TWO_FOUR = Pattern(2, 4)
-TRAIN = Train(batch_size=64, optimizer=Optimizer("sgd", 0.02, 0.9, 5e-4), schedule=constant(), iterations=12)
+TWO_FOUR = NMPattern(2, 4)
+TRAIN = Train(batch_size=64, optimizer=OptimizerSettings("sgd", 0.02, 0.9, 5e-4), schedule=constant(), iterations=12)
 
 
 def silent(event: str, fields: Mapping[str, object]) -> None:
@@ -45,27 +47,27 @@ def dense() -> LoadedModel:
 
 
 @pytest.fixture
-def around(dense: LoadedModel, tmp_path: Path) -> Surroundings:
+def around(dense: LoadedModel, tmp_path: Path) -> Context:
     data = open_data(
         "digits", train=None, val=None, base=None, input=dense.spec.input, num_classes=10, mean=None, std=None,
         augment="none",
     )  # fmt: skip
-    return Surroundings(data, 0, silent, tmp_path, "test")
+    return Context(data, 0, silent, tmp_path, "test")
 
 
-def worked(dense: LoadedModel, around: Surroundings, *overrides: str) -> Work:
+def worked(dense: LoadedModel, around: Context, *overrides: str) -> PruningState:
     recipe = read_recipe("2of4", ["prune.2of4.rounds=1", *overrides])
-    work = begin(dense, around)
+    work = initial_state(dense, around)
     for step in (*recipe.method.steps(recipe.selection(8)), TRAIN):
-        work = perform(step, work, around)
+        work = run_step(step, work, around)
     return work
 
 
-def rule_holds(work: Work) -> bool:
-    return all(holds(work.model.module.get_parameter(name), TWO_FOUR) for name in work.masks)
+def rule_holds(work: PruningState) -> bool:
+    return all(satisfies_pattern(work.model.module.get_parameter(name), TWO_FOUR) for name in work.masks)
 
 
-def test_fixed_masks_hold_through_training(dense: LoadedModel, around: Surroundings) -> None:
+def test_fixed_masks_hold_through_training(dense: LoadedModel, around: Context) -> None:
     work = worked(dense, around)
     assert work.log == ("Permute(2:4)", "Mask(2:4)", "Train(12 iterations, sgd)")
     assert len(work.masks) == 6, "the stem has one input channel, the classifier ten outputs"
@@ -81,7 +83,7 @@ def test_fixed_masks_hold_through_training(dense: LoadedModel, around: Surroundi
     assert len(changed) == len(work.masks), "what is kept trains"
 
 
-def test_sr_ste_moves_masks_and_ends_with_the_rule(dense: LoadedModel, around: Surroundings) -> None:
+def test_sr_ste_moves_masks_and_ends_with_the_rule(dense: LoadedModel, around: Context) -> None:
     fixed = worked(dense, around)
     around = replace(around, checkpoints=around.checkpoints / "another")
     free = worked(dense, around, "prune.2of4.training=sr-ste")
@@ -96,12 +98,12 @@ def test_sr_ste_moves_masks_and_ends_with_the_rule(dense: LoadedModel, around: S
     state = resumed.model.module.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in free.model.module.state_dict().items())
     assert free.regrow is None, "a later training would hold the masks that were found"
-    later = perform(TRAIN, free, around)
+    later = run_step(TRAIN, free, around)
     assert all(torch.equal(later.masks[name], free.masks[name]) for name in free.masks)
     assert rule_holds(later)
 
 
-def test_channels_first_leave_widths_that_stay_eligible(dense: LoadedModel, around: Surroundings) -> None:
+def test_channels_first_leave_widths_that_stay_eligible(dense: LoadedModel, around: Context) -> None:
     work = worked(dense, around, "prune.target={macs: 70%}")
     assert work.log[:2] == ("Choose(l1)", "Remove")
     shapes = [tuple(weight.shape) for name, weight in work.model.module.named_parameters() if name in work.masks]
@@ -112,11 +114,11 @@ def test_channels_first_leave_widths_that_stay_eligible(dense: LoadedModel, arou
     assert rule_holds(work)
 
 
-def test_a_model_without_a_layer_to_mask_is_refused(dense: LoadedModel, around: Surroundings) -> None:
+def test_a_model_without_a_layer_to_mask_is_refused(dense: LoadedModel, around: Context) -> None:
     recipe = read_recipe("2of4", ["prune.2of4.dense=['*']", "prune.2of4.permute=false"])
     (step,) = recipe.method.steps(recipe.selection(8))
     with pytest.raises(ModelError, match=r"no layer can be masked 2:4 \(left dense by the recipe"):
-        perform(step, begin(dense, around), around)
+        run_step(step, initial_state(dense, around), around)
 
 
 def test_widths_of_its_own_only_where_the_recipe_leaves_them_to_the_target() -> None:
@@ -139,7 +141,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 
 def test_verify_checks_the_rule_in_both_files(finished: tuple[Path, dict[str, Any]]) -> None:
-    checks = {check["name"]: check for check in verifying.verify(finished[0], emit=silent)["checks"]}
+    checks = {check["name"]: check for check in verifying.verify_folder(finished[0], emit=silent)["checks"]}
     assert all(check["ok"] for check in checks.values()), checks
     assert checks["2:4 in slim.safetensors"]["detail"] == "6 of 6 masked layers"
     assert {"certificate", "parity", "2:4 in model.onnx"} <= checks.keys()
@@ -172,25 +174,25 @@ def test_the_onnx_file_names_its_layers_and_shows_their_zeros(finished: tuple[Pa
     slim, dense = (inspecting.inspect_onnx(out / name) for name in ("model.onnx", "dense.onnx"))
     assert (slim["hold"], slim["eligible"]) == (6, 6)
     assert (dense["hold"], dense["eligible"]) == (0, 6)
-    _, missing = zeros.shown(out / "dense.onnx", "tensorrt-ampere", TWO_FOUR, [(16, 16, 3, 3)])
+    _, missing = zeros.nm_layers(out / "dense.onnx", "tensorrt-ampere", TWO_FOUR, [(16, 16, 3, 3)])
     assert missing == [(16, 16, 3, 3)]
 
 
 def test_int8_keeps_the_zeros_and_nearly_all_of_the_accuracy(
-    dense: LoadedModel, around: Surroundings, finished: tuple[Path, dict[str, Any]], tmp_path: Path
+    dense: LoadedModel, around: Context, finished: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     out, _ = finished
     assert around.data is not None
-    calibration = list(around.data.plain_batches(64, images=256))
-    quantise(out / "model.onnx", tmp_path / "sparse.onnx", calibration)
+    calibration = list(around.data.calibration_batches(64, images=256))
+    quantize_int8(out / "model.onnx", tmp_path / "sparse.onnx", calibration)
     shapes = [(16, 16, 3, 3)] * 2
-    held, missing = zeros.shown(tmp_path / "sparse.onnx", "tensorrt-ampere", TWO_FOUR, shapes)
+    held, missing = zeros.nm_layers(tmp_path / "sparse.onnx", "tensorrt-ampere", TWO_FOUR, shapes)
     assert (held, missing) == (6, [])
     assert (tmp_path / "sparse.onnx").stat().st_size < 0.5 * (out / "model.onnx").stat().st_size
-    module = quantise(out / "dense.onnx", tmp_path / "dense.onnx", calibration)
+    module = quantize_int8(out / "dense.onnx", tmp_path / "dense.onnx", calibration)
     metric = around.data.task.metric
-    found = measure(module, around.data.val_batches(64), metric)
-    assert abs(found - measure(dense.module, around.data.val_batches(64), metric)) < 2
+    found = evaluate(module, around.data.val_batches(64), metric)
+    assert abs(found - evaluate(dense.module, around.data.val_batches(64), metric)) < 2
     assert {path.name for path in tmp_path.glob("*.onnx")} == {"sparse.onnx", "dense.onnx"}
 
 
@@ -216,22 +218,22 @@ def test_packed_weights_are_smaller_and_load_to_what_was_exported(finished: tupl
         assert np.array_equal(exported[name] == 0, (module.get_parameter(name) == 0).numpy()), name
 
 
-def test_plan_says_it_before_any_training(dense: LoadedModel, around: Surroundings) -> None:
+def test_plan_says_it_before_any_training(dense: LoadedModel, around: Context) -> None:
     recipe = read_recipe("2of4", ["bench.target=none"])
-    plan = planning.plan("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=silent)
+    plan = planning.plan_run("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=silent)
     assert plan["steps"] == ["Permute(2:4)", "Mask(2:4)"]
     assert plan["target"] == "no channels go"
     assert plan["sparsity"] is not None
     assert plan["sparsity"].startswith("tensorrt-ampere: eligible: 6 of 8 layers with 99% of the MACs, expected at ")
     measured_here = read_recipe("2of4")
     _, mask = measured_here.method.steps(measured_here.selection(8))
-    work = perform(mask, begin(dense, replace(around, data=None)), around)
+    work = run_step(mask, initial_state(dense, replace(around, data=None)), around)
     for provider, row in (("cpu", "cpu"), ("CUDAExecutionProvider", "cuda"), ("xnnpack", "other")):
-        said = zeros.predicted(work, provider)
+        said = zeros.predicted_sparsity(work, provider)
         assert said is not None
         assert said.startswith(f"size only: no speed-up on this runtime (onnxruntime-{row}: ")
         assert said.endswith(plan["sparsity"])
-    on_tensorrt = zeros.predicted(work, "TensorrtExecutionProvider")
+    on_tensorrt = zeros.predicted_sparsity(work, "TensorrtExecutionProvider")
     assert on_tensorrt is not None
     assert on_tensorrt.startswith("tensorrt-ampere: eligible: 6 of 8 layers")
     assert "trt_sparsity_enable: 1" in on_tensorrt
@@ -247,5 +249,5 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
 def test_settings_of_the_steps_are_the_recipes() -> None:
     recipe = read_recipe("2of4", ["prune.2of4.dense=[fc]", "prune.2of4.pattern=[1, 4]"])
     permute, mask = recipe.method.steps(recipe.selection(8))
-    assert permute.sparsity == mask.sparsity == Sparsity(Pattern(1, 4), "tensorrt-ampere", ("fc",))  # type: ignore[union-attr]
+    assert permute.sparsity == mask.sparsity == NMSparsity(NMPattern(1, 4), "tensorrt-ampere", ("fc",))  # type: ignore[union-attr]
     assert str(mask) == "Mask(1:4)"

@@ -13,9 +13,9 @@ import torch
 
 import compressor
 from compressor.cli import run
-from compressor.engine.work import example
-from compressor.models.folder import load_folder
-from compressor.outputs import tensors
+from compressor.models.saved_model import load_folder
+from compressor.steps.state import example_inputs
+from compressor.tensors import tree_leaves
 
 NETWORKS = Path(__file__).with_name("networks_of_users.py")
 FACTORIES = (
@@ -46,13 +46,13 @@ def test_it_is_cut_exported_reloaded_and_verified(factory: str, tmp_path: Path) 
     assert run(["inspect", f"{net}:{factory}", "-q"]) == 0
 
     slim = load_folder(out)
-    inputs = example(slim, 3)
+    inputs = example_inputs(slim, 3)
     session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
     taken, given = ([each.name for each in side] for side in (session.get_inputs(), session.get_outputs()))
     assert (taken, given) == NAMES.get(factory, (["input"], ["output"]))
     found = session.run(None, {name: each.numpy() for name, each in zip(taken, inputs, strict=True)})
     with torch.inference_mode():
-        expected = tensors(compressor.load(out)(*inputs))
+        expected = tree_leaves(compressor.load(out)(*inputs))
     for ours, theirs in zip(found, expected, strict=True):
         assert len(ours) == 3, "any batch"
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-5)

@@ -15,16 +15,16 @@ from collections.abc import Sequence
 
 import click
 
-from compressor.cli.bare import compress
-from compressor.cli.failures import Terminated, failure, one_line
-from compressor.cli.verbs import verbs
+from compressor.cli.commands import command_line
+from compressor.cli.compress import compress_command
+from compressor.cli.exit_report import Terminated, exit_report, one_line
 from compressor.errors import did_you_mean
 
 __all__ = ["main", "run"]
 
 
 def main() -> None:
-    """What the installed `compress` runs."""
+    """What the installed `compress_command` runs."""
     signal.signal(signal.SIGTERM, _terminate)
     _open_standard_streams()
     # Pydantic would read the metadata of every installed package in search of plugins: time, and others' code.
@@ -36,7 +36,7 @@ def main() -> None:
 
 def run(args: Sequence[str]) -> int:
     """Do what `args` say and give the exit code. The first word decides: a verb, or else a model to compress."""
-    command = verbs if args and args[0] in verbs.commands else compress
+    command = command_line if args and args[0] in command_line.commands else compress_command
     context: click.Context | None = None
     try:
         context = command.make_context("compress", list(args))
@@ -49,11 +49,11 @@ def run(args: Sequence[str]) -> int:
     except BaseException as error:
         if "--debug" in args:
             traceback.print_exception(error)
-        end = failure(error, context.obj if context else None)
+        end = exit_report(error, context.obj if context else None)
         if isinstance(error, BrokenPipeError):
             # Python flushes stdout once more on its way out, and would complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        hint = _verb_meant(args) if command is compress and isinstance(error, click.UsageError) else ""
+        hint = _verb_meant(args) if command is compress_command and isinstance(error, click.UsageError) else ""
         for line in end.lines:
             rest, _, todo = line.rpartition("; ")
             print(f"compress: {one_line(f'{rest}; {hint}{todo}')}", file=sys.stderr)
@@ -62,8 +62,12 @@ def run(args: Sequence[str]) -> int:
 
 def _verb_meant(args: Sequence[str]) -> str:
     """For `compress inspcet model.pt` and `compress -q plan model.pt`, whose first word is no verb."""
-    late = next((word for word in args if word in verbs.commands), None)
-    return f"the verb comes first, compress {late}; " if late else did_you_mean(args[0] if args else "", verbs.commands)
+    late = next((word for word in args if word in command_line.commands), None)
+    return (
+        f"the verb comes first, compress {late}; "
+        if late
+        else did_you_mean(args[0] if args else "", command_line.commands)
+    )
 
 
 def _open_standard_streams() -> None:

@@ -20,7 +20,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
 
-class Verbs(click.Group):
+class CommandGroup(click.Group):
     """A group whose unknown verbs are answered with the nearest known one."""
 
     def resolve_command(
@@ -32,7 +32,7 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def together(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+def combine_options(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
     """Several options as one decorator; help lists them in this order."""
 
     def add(command: _Command) -> _Command:
@@ -43,7 +43,7 @@ def together(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _
     return add
 
 
-result_options = together(
+result_options = combine_options(
     click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object."),
     click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
     click.option("--debug", is_flag=True, help="Show the traceback of an error."),
@@ -57,7 +57,7 @@ target_file_option = click.option(
     metavar="FILE",
     help="Devices by name. Default: targets.yaml here, or in ~/.config/compress.",
 )
-recipe_options = together(
+recipe_options = combine_options(
     click.option("-r", "--recipe", required=True, metavar="RECIPE", help="A file, or a name of `compress recipes ls`."),
     click.option("--data", metavar="PATH", help="Labelled images to retrain and to measure accuracy on."),
     click.option(
@@ -76,7 +76,7 @@ recipe_options = together(
 )
 
 
-def read(
+def read_recipe_option(
     recipe: str, overrides: Sequence[str], target: str | None, seed: int | None, target_file: Path | None
 ) -> Recipe:
     """The checked recipe, whose target is known; `target` and `seed` are short for overrides."""
@@ -85,7 +85,7 @@ def read(
     gc.disable()  # the schema is many objects that all stay; looking for garbage takes a tenth of the time to an error
     try:
         from compressor.recipe import read_recipe
-        from compressor.recipe.targets import find_target
+        from compressor.recipe.device_config import find_target
 
         checked = read_recipe(recipe, [*overrides, *more])
         find_target(checked.bench.target, target_file)
@@ -110,7 +110,7 @@ junit_option = click.option(
 )
 
 
-def tell(result: Any, show: str, *, as_json: bool, junit: Path | None = None, **how: object) -> None:
+def print_result(result: Any, show: str, *, as_json: bool, junit: Path | None = None, **how: object) -> None:
     """The one thing that goes to stdout: `result` in JSON, or by the function `show` of compressor.report.terminal.
 
     `junit`: a file that gets the result's gates or checks as well.
@@ -135,11 +135,11 @@ def tell(result: Any, show: str, *, as_json: bool, junit: Path | None = None, **
 
 
 @contextmanager
-def told_even_if_failed(show: str, *, as_json: bool, **how: Any) -> Iterator[None]:
+def print_result_on_gate_failure(show: str, *, as_json: bool, **how: Any) -> Iterator[None]:
     """A gate fails after everything is written: its error carries the result, which is told all the same."""
     try:
         yield
     except CompressorError as error:
         if error.report is not None:
-            tell(error.report, show, as_json=as_json, **how)
+            print_result(error.report, show, as_json=as_json, **how)
         raise

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from compressor.cli.options import Verbs
+from compressor.cli.options import CommandGroup
 from compressor.errors import RecipeError, did_you_mean
 
 
-@click.group(cls=Verbs, no_args_is_help=False)
-def recipes() -> None:
+@click.group(cls=CommandGroup, no_args_is_help=False)
+def recipes_group() -> None:
     """The shipped recipes: ls, show, cp; schema prints the JSON Schema."""
 
 
@@ -26,8 +26,8 @@ def _shipped(name: str) -> Path:
     return known[name]
 
 
-@recipes.command()
-def ls() -> None:
+@recipes_group.command()
+def list_recipes() -> None:
     """List the shipped recipes and the command that runs each."""
     from compressor.recipe import shipped_recipes
 
@@ -38,18 +38,18 @@ def ls() -> None:
         print(f"{name:{width}}  {command}")
 
 
-@recipes.command()
+@recipes_group.command()
 @click.argument("name")
-def show(name: str) -> None:
+def show_recipe(name: str) -> None:
     """Print a shipped recipe."""
     print(_shipped(name).read_text(encoding="utf-8"), end="")
 
 
-@recipes.command()
+@recipes_group.command()
 @click.argument("name")
 @click.argument("to", type=click.Path(path_type=Path), required=False)
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
-def cp(name: str, to: Path | None, force: bool) -> None:
+def copy_recipe(name: str, to: Path | None, force: bool) -> None:
     """Copy a shipped recipe here, or TO a file or folder, to change it."""
     shipped = _shipped(name)
     file = to or Path(shipped.name)
@@ -62,8 +62,8 @@ def cp(name: str, to: Path | None, force: bool) -> None:
     print(file)
 
 
-@recipes.command()
-def schema() -> None:
+@recipes_group.command()
+def print_schema() -> None:
     """Print the JSON Schema of recipes, for editors that complete and check them."""
     from compressor.recipe import Recipe
 

@@ -14,7 +14,7 @@ Role = Literal["writer", "reader", "affine"]
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class TensorSlot:
     """One dimension of one tensor of the state dict that a group's channels live in.
 
     A writer produces the channels (rows of a convolution), a reader consumes them (its columns), an affine only
@@ -33,15 +33,15 @@ class ChannelGroup:
 
     name: str  # the module that writes them first
     size: int  # C
-    slots: tuple[Slot, ...]
+    slots: tuple[TensorSlot, ...]
     frozen: str | None = None  # why it can't be cut: operator, module and source line
 
-    def writers(self) -> tuple[Slot, ...]:
+    def writers(self) -> tuple[TensorSlot, ...]:
         return tuple(slot for slot in self.slots if slot.role == "writer")
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
+class PrunedEntries:
     """The entries of one tensor dimension whose channels a plan drops."""
 
     tensor: str
@@ -51,7 +51,7 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class PrunableShare:
     """The share of a model's multiply-adds that go with the channels of some groups."""
 
     frozen: str | None  # why these groups can't be cut; None: those that can
@@ -68,7 +68,7 @@ class PrunePlan:
     round_to: int = 1  # what the widths are multiples of
 
 
-class Pattern(NamedTuple):
+class NMPattern(NamedTuple):
     """N:M: of every M consecutive weights along the reduction dimension at most N are not zero."""
 
     n: int

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-Kept = Mapping[str, Mapping[int, tuple[int, ...]]]
+KeptIndices = Mapping[str, Mapping[int, tuple[int, ...]]]
 """tensor name -> dimension -> kept indices in the ORIGINAL model's numbering; what is absent is whole."""
 
 
@@ -33,7 +33,7 @@ ImageSize = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
+class ModelInput:
     """One tensor that a model takes, without its batch dimension, which comes first."""
 
     shape: tuple[int, ...]
@@ -42,9 +42,9 @@ class Input:
     name: str = "input"
 
 
-def one_image(size: ImageSize) -> tuple[Input, ...]:
+def one_image(size: ImageSize) -> tuple[ModelInput, ...]:
     """What a model of pictures takes."""
-    return (Input(size),)
+    return (ModelInput(size),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +72,14 @@ class ModelSpec:
     """All it takes to build the original architecture again, without its weights."""
 
     source: str  # torchvision:resnet50 | timm:resnet26d | cifar:resnet56 | /path/net.py:factory
-    inputs: tuple[Input, ...]
+    inputs: tuple[ModelInput, ...]
     num_classes: int | None = None  # None = the architecture's own
 
     @property
     def image(self) -> ImageSize | None:
         """The size of the one picture the model takes; None for a model that takes anything else."""
         match self.inputs:
-            case (Input(shape=(channels, height, width), dtype="float32"),):
+            case (ModelInput(shape=(channels, height, width), dtype="float32"),):
                 return channels, height, width
         return None
 
@@ -101,6 +101,6 @@ class LoadedModel:
     notes: tuple[str, ...] = ()  # prefixes peeled, wrappers opened, architecture recognised
     mean: tuple[float, ...] | None = None  # normalisation the architecture's weights expect
     std: tuple[float, ...] | None = None
-    kept: Kept = field(default_factory=dict)  # not empty for a model that was pruned before
+    kept: KeptIndices = field(default_factory=dict)  # not empty for a model that was pruned before
     original: Cost | None = None  # cost of the original, when pruned before
     untrained: bool = False  # random weights, of an architecture that was named without any

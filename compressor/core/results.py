@@ -31,7 +31,7 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
-class Isometry:
+class JacobianIsometry:
     """Mean singular value of the Jacobian d logits / d input over `images` inputs: 1 where lengths are kept on the way.
 
     `error`: half the 95 % interval of the estimate for these images, 0 where all singular values were computed.
@@ -43,7 +43,7 @@ class Isometry:
 
 
 @dataclass(frozen=True, slots=True)
-class StableRate:
+class StableLearningRate:
     """The largest learning rate that a loss of this largest `curvature` stands, on so many images."""
 
     lr: float
@@ -66,7 +66,7 @@ class TrainingCost:
     energy_j: float | None  # by the meters of the whole package or board
 
 
-Compared = Literal["answers", "layers before a choice by value"]
+ParityScope = Literal["answers", "layers before a choice by value"]
 """what of an ONNX file was compared with PyTorch"""
 
 
@@ -81,11 +81,11 @@ class ExportedModel:
     max_abs_error: float
     ok: bool
     notes: tuple[str, ...] = ()  # what the exporter refused, and what was done instead
-    compared: Compared = "answers"
+    compared: ParityScope = "answers"
 
 
 @dataclass(frozen=True, slots=True)
-class Quantised:
+class QuantizedModel:
     """An int8 ONNX file, and the data's metric of it on the test set."""
 
     path: Path
@@ -109,7 +109,7 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
-class Sustained:
+class SustainedLoad:
     """One model run without a pause for `seconds`: median milliseconds at first and at last."""
 
     seconds: float
@@ -153,8 +153,8 @@ class Comparison:
     batch: int
     environment: Mapping[str, str]
     layers: tuple[LayerTime, ...] = ()  # of a and b, profiled apart; empty = not asked for
-    sustained: Sustained | None = None  # of b, or of a where there is no b
+    sustained: SustainedLoad | None = None  # of b, or of a where there is no b
 
 
-Emit = Callable[[str, Mapping[str, object]], None]
+EventSink = Callable[[str, Mapping[str, object]], None]
 """Tells what happens: an event name and its fields. The command line turns them into bars, lines and run.jsonl."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def scales_of(parameters: Mapping[str, Tensor]) -> tuple[str, ...]:
+def normalization_scales(parameters: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Names, in order: vectors called `weight` beside a `bias` of the same shape.
 
     That is how normalisations of any library hold them, and neither convolutions and linear layers nor activations.

@@ -5,50 +5,50 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from compressor.core.asked import (
-    Criterion,
-    Distill,
-    Flow,
-    Gates,
+from compressor.core.early_stopping import EarlyStop
+from compressor.core.penalties import Penalty
+from compressor.core.settings import (
+    BatchNormGateCriterion,
+    ChannelCriterion,
+    Distillation,
+    GradientCriterion,
     LayerRule,
-    Optimizer,
+    NMSparsity,
+    NormScaleCriterion,
+    OptimizerSettings,
     Precision,
-    Saliency,
-    Scales,
+    PruningTarget,
     Schedule,
-    Selection,
-    Sparsity,
-    Weighing,
+    SynapticFlow,
+    WeightCriterion,
 )
-from compressor.core.pulls import Penalty
-from compressor.core.stops import Stop
 
 RETRAINING = "retraining"
 """The stage of the recipe's own training, after the method's."""
 
 
-def named(criterion: Criterion | Weighing) -> str:
+def criterion_name(criterion: ChannelCriterion | WeightCriterion) -> str:
     """What a criterion is called in words."""
-    if isinstance(criterion, Scales):
-        return f"{named(criterion.value)} of scales"
-    if isinstance(criterion, Gates | Saliency | Flow):
+    if isinstance(criterion, NormScaleCriterion):
+        return f"{criterion_name(criterion.value)} of scales"
+    if isinstance(criterion, BatchNormGateCriterion | GradientCriterion | SynapticFlow):
         return criterion.name
     return getattr(criterion, "__name__", "criterion")
 
 
 @dataclass(frozen=True, slots=True)
-class Choose:
+class SelectChannels:
     """Score every channel and decide which stay."""
 
-    criterion: Criterion
-    selection: Selection
+    criterion: ChannelCriterion
+    selection: PruningTarget
 
     def __str__(self) -> str:
-        return f"Choose({named(self.criterion)})"
+        return f"Choose({criterion_name(self.criterion)})"
 
 
 @dataclass(frozen=True, slots=True)
-class Remove:
+class RemoveChannels:
     """Take the channels that were not chosen out of the module, and prove that only they went."""
 
     last: bool = True  # of several rounds; the test set is not read after the others
@@ -68,7 +68,7 @@ class Recalibrate:
 
 
 @dataclass(frozen=True, slots=True)
-class Orthogonalise:
+class Orthogonalize:
     """Make the filters of every convolution and linear layer orthogonal, times `gain`."""
 
     gain: float
@@ -78,7 +78,7 @@ class Orthogonalise:
 
 
 @dataclass(frozen=True, slots=True)
-class Reinitialise:
+class Reinitialize:
     """Random weights again; after removal, retraining may last longer to make up for what the dense model was given."""
 
     dense_epochs: int = 0  # that the dense model was trained for
@@ -101,11 +101,11 @@ class Train:
     """
 
     batch_size: int
-    optimizer: Optimizer
+    optimizer: OptimizerSettings
     schedule: Schedule
     epochs: int = 0
     iterations: int | None = None  # instead of epochs
-    stop: Stop | None = None  # a rule that may end it before
+    stop: EarlyStop | None = None  # a rule that may end it before
     only: Literal["all", "scales"] = "all"  # what is trained; scales = scales and shifts of normalisations
     measured: bool = True  # whether the test set is read after it
     first: int = 0  # epochs of its course that are over: whose batches come next
@@ -115,7 +115,7 @@ class Train:
     label_smoothing: float = 0.0
     mixup: float = 0.0  # alpha of its Beta distribution; 0 = no
     cutmix: float = 0.0  # likewise
-    distill: Distill | None = None
+    distill: Distillation | None = None
     penalty: Penalty | None = None
     clip: float | None = None  # largest norm of all gradients together
     ema: float | None = None  # decay of the average of the weights that is kept in the end
@@ -143,7 +143,7 @@ class Train:
 
 
 @dataclass(frozen=True, slots=True)
-class Retrain:
+class FinetuneSegment:
     """The recipe's own training, where a method asks for it before its end, or only for a part of its course.
 
     It stands for a `Train`, which takes its place before anything is performed. Methods that say nothing of it are
@@ -164,7 +164,7 @@ class Retrain:
 
 
 @dataclass(frozen=True, slots=True)
-class Remember:
+class SaveWeights:
     """Keep the weights, and what the optimizer remembers of them, as they are now."""
 
     def __str__(self) -> str:
@@ -172,18 +172,18 @@ class Remember:
 
 
 @dataclass(frozen=True, slots=True)
-class Rewind:
-    """Weights and momentum as they were at the last `Remember`; masked weights stay zero."""
+class RewindWeights:
+    """Weights and momentum as they were at the last `SaveWeights`; masked weights stay zero."""
 
     def __str__(self) -> str:
         return "Rewind"
 
 
 @dataclass(frozen=True, slots=True)
-class Permute:
+class PermuteChannels:
     """Put the channels into the order in which a mask keeps most, and prove that the function is the same."""
 
-    sparsity: Sparsity
+    sparsity: NMSparsity
     rounds: int  # of the search, for each group of channels
 
     def __str__(self) -> str:
@@ -191,13 +191,13 @@ class Permute:
 
 
 @dataclass(frozen=True, slots=True)
-class Mask:
+class MaskNM:
     """Zero all but the largest N of every M weights. Training leaves zeros zero, or lets others take their place.
 
     `regrow`: the strength with which SR-STE pulls masked weights towards zero while it goes on training them.
     """
 
-    sparsity: Sparsity
+    sparsity: NMSparsity
     regrow: float | None = None
 
     def __str__(self) -> str:
@@ -205,7 +205,7 @@ class Mask:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskWeights:
+class MaskUnstructured:
     """Zero all but the best of all weights of convolutions and linear layers, compared with each other. Training leaves
     zeros zero.
 
@@ -214,7 +214,7 @@ class MaskWeights:
     steps; else every round compares all weights, each by the value it had before the first.
     """
 
-    criterion: Weighing
+    criterion: WeightCriterion
     keep: tuple[float, ...]
     nested: bool = True
     guard: bool = True  # every layer keeps its best weight, whatever the others are worth
@@ -222,11 +222,11 @@ class MaskWeights:
 
     def __str__(self) -> str:
         rounds = f", {len(self.keep)} rounds" if len(self.keep) > 1 else ""
-        return f"MaskWeights({named(self.criterion)}, {100 * self.keep[-1]:.4g} % remain{rounds})"
+        return f"MaskWeights({criterion_name(self.criterion)}, {100 * self.keep[-1]:.4g} % remain{rounds})"
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveDead:
+class RemoveDeadChannels:
     """Take out the channels that nobody reads, or that are zero everywhere, and prove that nothing else changed."""
 
     def __str__(self) -> str:
@@ -234,17 +234,17 @@ class RemoveDead:
 
 
 Step = (
-    Choose
-    | Remove
-    | Permute
-    | Mask
-    | MaskWeights
-    | RemoveDead
+    SelectChannels
+    | RemoveChannels
+    | PermuteChannels
+    | MaskNM
+    | MaskUnstructured
+    | RemoveDeadChannels
     | Recalibrate
-    | Orthogonalise
-    | Reinitialise
+    | Orthogonalize
+    | Reinitialize
     | Train
-    | Retrain
-    | Remember
-    | Rewind
+    | FinetuneSegment
+    | SaveWeights
+    | RewindWeights
 )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.core import ChannelGroup, Cost, PrunePlan
-from compressor.graph import rules
-from compressor.graph.provenance import Dim, Provenance
-from compressor.graph.trace import Ref, Trace, trace
+from compressor.graph.rules import table as rules
+from compressor.graph.trace import Ref, Trace, trace_module
+from compressor.graph.tracker import ChannelTracker, Dim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from compressor.core import FloatArray, IntArray
 
 
-def count(module: nn.Module, *inputs: Tensor) -> Cost:
+def count_cost(module: nn.Module, *inputs: Tensor) -> Cost:
     """Parameters of the module, and multiply-adds of the convolutions and linear layers it runs on `inputs`.
 
     Convolution: product of the weight's sizes times output positions (input positions when transposed). Linear:
     product of the weight's sizes times rows. A weight that runs twice is one weight, and its outputs are nodes once.
     `inputs` are a batch of one.
     """
-    seen = trace(module, *inputs, known=rules.known)
+    seen = trace_module(module, *inputs, known=rules.has_rule)
     uses = list(_uses(seen))
     weights = {weight.uid: math.prod(weight.shape) for weight, _, _ in uses}
     nodes = {weight.uid: outputs for weight, outputs, _ in uses if weight.uid != uses[-1][0].uid}
@@ -39,16 +39,16 @@ def count(module: nn.Module, *inputs: Tensor) -> Cost:
 
 
 def zeros(module: nn.Module, *inputs: Tensor) -> int:
-    """Entries that are zero, in the weights that `count` counts. Those that are no parameter are not looked into."""
-    seen = trace(module, *inputs, known=rules.known)
+    """Number of zero entries in the weights that `count_cost` counts; weights that are no parameters are skipped."""
+    seen = trace_module(module, *inputs, known=rules.has_rule)
     names = {seen.tensors.get(weight.uid) for weight, _, _ in _uses(seen)}
     return sum(int((each == 0).sum()) for name, each in module.named_parameters() if name in names)
 
 
 def macs_by_weight(module: nn.Module, *inputs: Tensor) -> dict[str, int]:
-    """The multiply-adds of `count` by the name of the weight; those of weights that are no parameter under ""."""
+    """The multiply-adds of `count_cost` by the name of the weight; those of weights that are no parameter under ""."""
     by_name: dict[str, int] = defaultdict(int)
-    seen = trace(module, *inputs, known=rules.known)
+    seen = trace_module(module, *inputs, known=rules.has_rule)
     for weight, _, macs in _uses(seen):
         by_name[seen.tensors.get(weight.uid, "")] += macs
     return dict(by_name)
@@ -57,7 +57,7 @@ def macs_by_weight(module: nn.Module, *inputs: Tensor) -> dict[str, int]:
 def _uses(seen: Trace) -> Iterator[tuple[Ref, int, int]]:
     """Weights at work, in the order in which they run: the weight, its output channels, its multiply-adds."""
     for call in seen.calls:
-        if not rules.carries_weights(call.op):
+        if not rules.is_weighted(call.op):
             continue
         x, weight, out = call.args["input"], call.args["weight"], call.outs[0]
         channels = -1 if call.op == "aten.linear" else 1 - len(weight.shape)
@@ -94,14 +94,14 @@ class CostModel:
 
     def of(self, plan: PrunePlan) -> Cost:
         """Cost after a plan."""
-        return self.cost(removed_by(self.groups, plan))
+        return self.cost(removed_counts(self.groups, plan))
 
     def least(self, groups: Sequence[ChannelGroup]) -> Cost:
         """Cost after removing all but one channel of every group that is not frozen."""
         return self.cost(np.array([0 if group.frozen else group.size - 1 for group in groups], dtype=np.int64))
 
 
-def removed_by(groups: Sequence[str], plan: PrunePlan) -> IntArray:
+def removed_counts(groups: Sequence[str], plan: PrunePlan) -> IntArray:
     """Channels that a plan takes from each of these groups."""
     gone = [int((~plan.kept[name]).sum()) if name in plan.kept else 0 for name in groups]
     return np.array(gone, dtype=np.int64)
@@ -141,7 +141,7 @@ class Sizes:
 
 
 def cost_model(
-    module: nn.Module, provenance: Provenance, groups: Sequence[ChannelGroup], group_of: IntArray
+    module: nn.Module, provenance: ChannelTracker, groups: Sequence[ChannelGroup], group_of: IntArray
 ) -> CostModel:
     """Build the model from a walked trace; `group_of`: atom -> index of its group or -1."""
     sizes = Sizes(groups, group_of)

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves as pytree_leaves
+from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
-from compressor.outputs import tensors
+from compressor.tensors import tree_leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Call:
 
     def refs(self) -> tuple[Ref, ...]:
         """Every tensor that goes in."""
-        return tuple(leaf for leaf in tree_leaves(dict(self.args)) if isinstance(leaf, Ref))
+        return tuple(leaf for leaf in pytree_leaves(dict(self.args)) if isinstance(leaf, Ref))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,13 @@ Handler = Callable[[int, Any, Mapping[str, Any]], Any]
 
 
 def replay(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool], handlers: Mapping[int, Handler]) -> Any:
-    """Run `module(*inputs)` as `trace` does, with some calls, named by their numbers in a trace, done by handlers."""
+    """Run `module(*inputs)` as `trace_module` does; handlers replace some calls, named by their numbers in a trace."""
     recorder = _Recorder(module, known, handlers)
     with torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
         return module(*inputs)
 
 
-def trace(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool]) -> Trace:
+def trace_module(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool]) -> Trace:
     """Run `module(*inputs)` without gradients. An operator that is not `known` is taken apart where PyTorch can.
 
     Raises whatever the module's own forward raises.
@@ -79,7 +80,7 @@ def trace(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool]) -> T
     refs = tuple(recorder.ref(each) for each in inputs)
     with inputs[0].device, torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
         result = module(*inputs)
-    outputs = tuple(recorder.ref(leaf) for leaf in tensors(result))
+    outputs = tuple(recorder.ref(leaf) for leaf in tree_leaves(result))
     return Trace(tuple(recorder.calls), recorder.names, refs, outputs, recorder.data_dependent)
 
 
@@ -126,7 +127,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         handler = self._handlers.get(len(self.calls))
         result = func(*args, **kwargs) if handler is None else handler(len(self.calls), func, named)
         self.data_dependent |= torch.Tag.dynamic_output_shape in func.tags
-        outs = tuple(self.ref(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        outs = tuple(self.ref(leaf) for leaf in pytree_leaves(result) if isinstance(leaf, Tensor))
         self.calls.append(Call(op, pointwise, before, outs, module, _caller(), _shares(named, result)))
         return result
 
@@ -145,7 +146,7 @@ def _attention_in_the_open() -> Iterator[None]:
 def _shares(arguments: Mapping[str, Any], result: Any) -> bool:
     """Whether a result is no memory of its own."""
     before, after = (
-        {leaf.untyped_storage()._cdata for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}
+        {leaf.untyped_storage()._cdata for leaf in pytree_leaves(tree) if isinstance(leaf, Tensor)}
         for tree in (dict(arguments), result)
     )
     return bool(before & after)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from compressor.core import Penalty, Selection, Step
+from compressor.core import Penalty, PruningTarget, Step
 
 
 class Method(BaseModel):
@@ -20,7 +20,7 @@ class Method(BaseModel):
     needs_target: ClassVar[bool] = True  # False: without prune.target no channel goes, and that is a recipe as well
     unstructured: ClassVar[bool] = False  # single weights become zero: prune.target.weights is all it can be asked for
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
         """The steps up to the slim model; retraining is the recipe's own step and comes after."""
         raise NotImplementedError
 

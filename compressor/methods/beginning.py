@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from compressor.core import Reinitialise, Step
-from compressor.methods.regularising import Count
+from compressor.core import Reinitialize, Step
+from compressor.methods._regularization import Count
 
 
 class Beginning(BaseModel):
@@ -20,7 +20,7 @@ class Beginning(BaseModel):
     )
 
     def begin(self) -> tuple[Step, ...]:
-        return (Reinitialise(),) if self.start == "random" else ()
+        return (Reinitialize(),) if self.start == "random" else ()
 
 
 class ByGradients(Beginning):

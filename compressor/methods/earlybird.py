@@ -14,14 +14,23 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, Strict
 
-from compressor.core import Choose, Penalty, Remove, Scales, Selection, Step, Stop, Term
+from compressor.core import (
+    EarlyStop,
+    NormScaleCriterion,
+    Penalty,
+    PenaltyTerm,
+    PruningTarget,
+    RemoveChannels,
+    SelectChannels,
+    Step,
+)
+from compressor.criteria.formulas import l1
 from compressor.errors import RecipeError
+from compressor.methods._early_training import OpenShare, Pretraining
+from compressor.methods._regularization import Count, NotNegative, Positive, Truth
 from compressor.methods.base import Method
-from compressor.methods.criteria import l1
-from compressor.methods.penalties import l1_norm, steady
-from compressor.methods.pretraining import Part, Pretraining
-from compressor.methods.regularising import Count, NotNegative, Positive, Truth
-from compressor.methods.stops import channels_that_go, early_bird
+from compressor.training.penalty_terms import constant_strength, l1_norm
+from compressor.training.stopping_rules import early_bird, pruned_channel_share
 
 
 class EarlyBird(Pretraining, Method):
@@ -43,17 +52,23 @@ class EarlyBird(Pretraining, Method):
     masks: Annotated[int, Strict(), Field(ge=2)] = Field(
         default=5, description="the newest and those it is compared with"
     )
-    distance: Part = Field(default=0.1, description="share of channels in which masks may differ")
-    drawn: Part | None = Field(
+    distance: OpenShare = Field(default=0.1, description="share of channels in which masks may differ")
+    drawn: OpenShare | None = Field(
         default=None, description="share of channels that masks leave out; null = what the target takes"
     )
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
         """Raises RecipeError where neither the target nor `drawn` says how many channels masks leave out."""
-        removed = channels_that_go(selection) if self.drawn is None else self.drawn
+        removed = pruned_channel_share(selection) if self.drawn is None else self.drawn
         if removed is None:
             found = "null, and prune.target names no share that it could follow from"
             raise RecipeError("recipe", "prune.earlybird.drawn", found, "write a number, such as 0.5")
         settled = partial(early_bird, removed=removed, masks=self.masks, distance=self.distance)
-        slimming = Penalty("L1 on scales", (Term(l1_norm, partial(steady, value=self.strength), on="scales"),))
-        return self.pretrain(Stop("early bird", settled), slimming), Choose(Scales(l1), selection), Remove()
+        slimming = Penalty(
+            "L1 on scales", (PenaltyTerm(l1_norm, partial(constant_strength, value=self.strength), on="scales"),)
+        )
+        return (
+            self.pretrain(EarlyStop("early bird", settled), slimming),
+            SelectChannels(NormScaleCriterion(l1), selection),
+            RemoveChannels(),
+        )

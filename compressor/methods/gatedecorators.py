@@ -24,13 +24,24 @@ from typing import Annotated, ClassVar
 
 from pydantic import AllowInfNan, Field, Strict
 
-from compressor.core import Choose, Gates, Optimizer, Penalty, Remove, Schedule, Selection, Step, Term, Train
+from compressor.core import (
+    BatchNormGateCriterion,
+    OptimizerSettings,
+    Penalty,
+    PenaltyTerm,
+    PruningTarget,
+    RemoveChannels,
+    Schedule,
+    SelectChannels,
+    Step,
+    Train,
+)
+from compressor.criteria.formulas import gate_taylor
+from compressor.methods._iterative import SHARES
+from compressor.methods._regularization import Count, NotNegative, Positive, Regularising
 from compressor.methods.base import Method
-from compressor.methods.penalties import l1_norm, steady
-from compressor.methods.regularising import Count, NotNegative, Positive, Regularising
-from compressor.methods.rounds import SHARES
-from compressor.methods.saliencies import gate
-from compressor.schedules import triangle
+from compressor.training.penalty_terms import constant_strength, l1_norm
+from compressor.training.schedules import triangle
 
 LOW = 0.1  # of the learning rate: in ticks, and where tocks begin and end
 
@@ -52,37 +63,39 @@ class GateDecorators(Regularising, Method):
         default=0.1, description="share of its channels that every group keeps, whatever they are worth"
     )
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        criterion = Gates("gates", gate, self.batches, self.batch_size)
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        criterion = BatchNormGateCriterion("gates", gate_taylor, self.batches, self.batch_size)
         steps: tuple[Step, ...] = ()
         rounds = shrinking(selection, self.ticks)
         for number, each in enumerate(rounds):
             if number % self.every == 0:
                 steps += (self._tock(),)
             asked = replace(each, floor=self.floor)
-            steps += (self._tick(), Choose(criterion, asked), Remove(last=each is rounds[-1]))
+            steps += (self._tick(), SelectChannels(criterion, asked), RemoveChannels(last=each is rounds[-1]))
         return steps
 
     def _tick(self) -> Train:
         return replace(self._epochs(self.tick_epochs, lambda done: LOW), stage="tick", only="scales")
 
     def _tock(self) -> Train:
-        slimming = Penalty("L1 on scales", (Term(l1_norm, partial(steady, value=self.strength), on="scales"),))
+        slimming = Penalty(
+            "L1 on scales", (PenaltyTerm(l1_norm, partial(constant_strength, value=self.strength), on="scales"),)
+        )
         return replace(self._epochs(self.tock_epochs, triangle(self.tock_epochs, LOW)), stage="tock", penalty=slimming)
 
     def _epochs(self, epochs: int, schedule: Schedule) -> Train:
-        optimizer = Optimizer("sgd", self.lr, self.momentum, self.weight_decay)
+        optimizer = OptimizerSettings("sgd", self.lr, self.momentum, self.weight_decay)
         return Train(self.batch_size, optimizer, schedule, epochs, measured=False)
 
 
-def shrinking(last: Selection, rounds: int) -> tuple[Selection, ...]:
+def shrinking(last: PruningTarget, rounds: int) -> tuple[PruningTarget, ...]:
     """What each round is asked for, so that all take the same share of what is left: `s^(t/T)` remains after round t of
     T where s is to remain; milliseconds count in the last round only."""
     shares = {name: share for name in SHARES if (share := getattr(last, name)) is not None}
     if last.ratio is not None:
         shares["ratio"] = 1 - last.ratio
 
-    def after(number: int) -> Selection:
+    def after(number: int) -> PruningTarget:
         left = {name: share ** (number / rounds) for name, share in shares.items()}
         asked = {name: 1 - each if name == "ratio" else each for name, each in left.items()}
         return replace(last, latency_ms=None, **asked)

@@ -15,12 +15,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from compressor.core import Saliency, Selection, Step
+from compressor.core import GradientCriterion, PruningTarget, Step
+from compressor.criteria.formulas import crop
+from compressor.methods._regularization import Count, Positive
+from compressor.methods._unstructured import Unstructured
 from compressor.methods.base import Method
 from compressor.methods.beginning import ByGradients
-from compressor.methods.regularising import Count, Positive
-from compressor.methods.saliencies import gradient_flow
-from compressor.methods.unstructured import Unstructured
 
 
 class Grasp(ByGradients, Unstructured, Method):
@@ -33,10 +33,10 @@ class Grasp(ByGradients, Unstructured, Method):
         default="batch", description="statistics of BatchNorm: running = its estimates; batch = as while training"
     )
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        criterion = Saliency(
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        criterion = GradientCriterion(
             self.name,
-            gradient_flow,
+            crop,
             order=2,
             signed=True,
             batches=self.batches,

@@ -14,11 +14,18 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from compressor.core import Choose, Penalty, Remove, Selection, Step, Term
+from compressor.core import Penalty, PenaltyTerm, PruningTarget, RemoveChannels, SelectChannels, Step
+from compressor.criteria.formulas import l1
+from compressor.methods._regularization import Count, Growing, NotNegative, Positive
 from compressor.methods.base import Method
-from compressor.methods.criteria import l1
-from compressor.methods.penalties import decay, decay_leaving, decay_staying, growing, rise, steady
-from compressor.methods.regularising import Count, Growing, NotNegative, Positive
+from compressor.training.penalty_terms import (
+    constant_strength,
+    decay,
+    decay_kept,
+    decay_pruned,
+    stepwise_growth,
+    strength_rise,
+)
 
 
 class GReg1(Growing, Method):
@@ -27,9 +34,9 @@ class GReg1(Growing, Method):
     name: ClassVar[str] = "greg-1"
     needs_data: ClassVar[bool] = True
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        push = Penalty("greg-1", (Term(decay_leaving, self.strength()),))
-        return Choose(l1, selection), self.regularise(push), Remove()
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        push = Penalty("greg-1", (PenaltyTerm(decay_pruned, self.strength()),))
+        return SelectChannels(l1, selection), self.regularise(push), RemoveChannels()
 
 
 class GReg2(Growing, Method):
@@ -43,17 +50,17 @@ class GReg2(Growing, Method):
     pick_ceiling: Positive = Field(default=0.01, description="the strength at which picking ends")
     recover: NotNegative = Field(default=1e-4, description="strength, negated, on filters that stay while pushing")
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
         """The first choice says which layers are picked from, the second which filters go."""
         growth, every, ceiling = self.pick_growth, self.every, self.pick_ceiling
-        picking = partial(growing, growth=growth, every=every, ceiling=ceiling)
-        pick = Penalty("greg-2 pick", (Term(decay, picking),))
-        recovery = Term(decay_staying, partial(steady, value=-self.recover))
-        push = Penalty("greg-2 push", (Term(decay_leaving, self.strength(start=ceiling)), recovery))
+        picking = partial(stepwise_growth, growth=growth, every=every, ceiling=ceiling)
+        pick = Penalty("greg-2 pick", (PenaltyTerm(decay, picking),))
+        recovery = PenaltyTerm(decay_kept, partial(constant_strength, value=-self.recover))
+        push = Penalty("greg-2 push", (PenaltyTerm(decay_pruned, self.strength(start=ceiling)), recovery))
         return (
-            Choose(l1, selection),
-            self.train(pick, epochs=self.pick_epochs, iterations=rise(growth, every, ceiling)),
-            Choose(l1, selection),
+            SelectChannels(l1, selection),
+            self.train(pick, epochs=self.pick_epochs, iterations=strength_rise(growth, every, ceiling)),
+            SelectChannels(l1, selection),
             self.regularise(push, start=ceiling),
-            Remove(),
+            RemoveChannels(),
         )

@@ -5,11 +5,16 @@ Li, Kadav, Durdanovic, Samet and Graf, Pruning Filters for Efficient ConvNets, I
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from compressor.core import Choose, Remove, Selection, Step
+from pydantic import Field
+
+from compressor.core import PruningTarget, Reinitialize, RemoveChannels, SelectChannels, Step
+from compressor.criteria.formulas import l1, magnitude
+from compressor.methods._regularization import Whole
+from compressor.methods._unstructured import Unstructured
 from compressor.methods.base import Method
-from compressor.methods.criteria import l1
+from compressor.methods.beginning import Beginning
 
 
 class L1(Method):
@@ -17,5 +22,31 @@ class L1(Method):
 
     name: ClassVar[str] = "l1"
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        return Choose(l1, selection), Remove()
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return SelectChannels(l1, selection), RemoveChannels()
+
+
+class MagnitudeU(Unstructured, Method):
+    name: ClassVar[str] = "magnitude-u"
+    trained: ClassVar[bool] = True
+
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return *self.begin(), self.mask(magnitude, selection)
+
+
+class EfficientConvNets(Beginning, Method):
+    name: ClassVar[str] = "efficientconvnets"
+
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return *self.begin(), SelectChannels(l1, selection), RemoveChannels()
+
+
+class Scratch(Method):
+    name: ClassVar[str] = "scratch"
+    needs_data: ClassVar[bool] = True
+
+    equal: Literal["epochs", "flops"] = Field(default="epochs", description="what is the same as with pruning")
+    dense_epochs: Whole = Field(default=0, description="epochs that the dense model was trained for, K1")
+
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return SelectChannels(l1, selection), RemoveChannels(), Reinitialize(self.dense_epochs, self.equal == "flops")

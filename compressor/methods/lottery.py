@@ -16,11 +16,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from compressor.core import Remember, Retrain, Rewind, Selection, Step
+from compressor.core import FinetuneSegment, PruningTarget, RewindWeights, SaveWeights, Step
+from compressor.criteria.formulas import magnitude
+from compressor.methods._regularization import Count
+from compressor.methods._unstructured import Unstructured, exponential_shares
 from compressor.methods.base import Method
-from compressor.methods.regularising import Count
-from compressor.methods.unstructured import Unstructured, exponential
-from compressor.methods.weighings import magnitude
 
 
 class Tickets(Unstructured):
@@ -30,16 +30,18 @@ class Tickets(Unstructured):
 
     rounds: Count = Field(default=5, description="each masks the same share of the weights that are left")
 
-    def found(self, selection: Selection, before: tuple[Step, ...], *, first: int, rewind: bool) -> tuple[Step, ...]:
+    def found(
+        self, selection: PruningTarget, before: tuple[Step, ...], *, first: int, rewind: bool
+    ) -> tuple[Step, ...]:
         """The rounds of masks, after the dense network's training; each but the last with a training that begins at
         epoch `first`. What it is asked for in the end follows."""
         assert selection.weights is not None, "recipes ask for prune.target.weights"
-        shares = exponential(selection.weights, self.rounds)
+        shares = exponential_shares(selection.weights, self.rounds)
         steps = (*self.begin(), *before)
         for number, share in enumerate(shares, start=1):
-            back = (Rewind(),) if rewind else ()
+            back = (RewindWeights(),) if rewind else ()
             last = number == len(shares)
-            train = Retrain(first) if last else Retrain(first, stage=f"round {number}")
+            train = FinetuneSegment(first) if last else FinetuneSegment(first, stage=f"round {number}")
             steps = (*steps, self.mask(magnitude, selection, (share,)), *back, train)
         return steps
 
@@ -51,10 +53,10 @@ class IMP(Tickets, Method):
 
     rewind_to: Count = Field(default=2, description="epoch of the retraining's course whose weights are gone back to")
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        early = Retrain(0, self.rewind_to, stage="early training")
-        dense = Retrain(self.rewind_to, stage="dense training")
-        return self.found(selection, (early, Remember(), dense), first=self.rewind_to, rewind=True)
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        early = FinetuneSegment(0, self.rewind_to, stage="early training")
+        dense = FinetuneSegment(self.rewind_to, stage="dense training")
+        return self.found(selection, (early, SaveWeights(), dense), first=self.rewind_to, rewind=True)
 
 
 class LTH(Tickets, Method):
@@ -62,8 +64,8 @@ class LTH(Tickets, Method):
 
     name: ClassVar[str] = "lth"
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        return self.found(selection, (Remember(), Retrain(0, stage="dense training")), first=0, rewind=True)
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return self.found(selection, (SaveWeights(), FinetuneSegment(0, stage="dense training")), first=0, rewind=True)
 
 
 class LTR(Tickets, Method):
@@ -73,5 +75,5 @@ class LTR(Tickets, Method):
 
     rewind_to: Count = Field(default=2, description="epoch of the retraining's course whose rates are gone back to")
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        return self.found(selection, (Retrain(0, stage="dense training"),), first=self.rewind_to, rewind=False)
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return self.found(selection, (FinetuneSegment(0, stage="dense training"),), first=self.rewind_to, rewind=False)

@@ -14,22 +14,24 @@ from typing import ClassVar
 
 from pydantic import BaseModel, Field
 
-from compressor.core import Choose, Orthogonalise, Penalty, Remove, Selection, Step, Term
+from compressor.core import Orthogonalize, Penalty, PenaltyTerm, PruningTarget, RemoveChannels, SelectChannels, Step
+from compressor.criteria.formulas import l1
+from compressor.methods._regularization import Count, NotNegative, Positive, Regularising
 from compressor.methods.base import Method
-from compressor.methods.criteria import l1
-from compressor.methods.penalties import convolution_orthogonality, kernel_orthogonality, steady
-from compressor.methods.regularising import Count, NotNegative, Positive, Regularising
+from compressor.training.penalty_terms import constant_strength, convolution_orthogonality, kernel_orthogonality
 
 
 class Weighted(BaseModel):
     weight: NotNegative = Field(default=0.1, description="factor on the penalty")
 
     def kern_orth(self) -> Penalty:
-        return Penalty("KernOrth", (Term(kernel_orthogonality, partial(steady, value=self.weight), on="layers"),))
+        return Penalty(
+            "KernOrth", (PenaltyTerm(kernel_orthogonality, partial(constant_strength, value=self.weight), on="layers"),)
+        )
 
     def orth_conv(self) -> Penalty:
-        strength = partial(steady, value=self.weight)
-        return Penalty("OrthConv", (Term(convolution_orthogonality, strength, on="layers", spare=1),))
+        strength = partial(constant_strength, value=self.weight)
+        return Penalty("OrthConv", (PenaltyTerm(convolution_orthogonality, strength, on="layers", spare=1),))
 
 
 class L1OrthP(Method):
@@ -39,8 +41,8 @@ class L1OrthP(Method):
 
     gain: Positive = Field(default=math.sqrt(2), description="factor on orthogonal weights; the root of 2 suits ReLU")
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        return Choose(l1, selection), Remove(), Orthogonalise(self.gain)
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return SelectChannels(l1, selection), RemoveChannels(), Orthogonalize(self.gain)
 
 
 class L1KernOrth(Weighted, Method):
@@ -48,8 +50,8 @@ class L1KernOrth(Weighted, Method):
 
     name: ClassVar[str] = "l1-kernorth"
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        return Choose(l1, selection), Remove()
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return SelectChannels(l1, selection), RemoveChannels()
 
     def retraining(self) -> Penalty:
         return self.kern_orth()
@@ -60,8 +62,8 @@ class L1OrthConv(Weighted, Method):
 
     name: ClassVar[str] = "l1-orthconv"
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        return Choose(l1, selection), Remove()
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return SelectChannels(l1, selection), RemoveChannels()
 
     def retraining(self) -> Penalty:
         return self.orth_conv()
@@ -75,8 +77,8 @@ class KernOrthL1(Weighted, Regularising, Method):
 
     epochs: Count = Field(default=30, description="length of the training with the penalty")
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        return self.train(self.kern_orth(), epochs=self.epochs), Choose(l1, selection), Remove()
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return self.train(self.kern_orth(), epochs=self.epochs), SelectChannels(l1, selection), RemoveChannels()
 
 
 class OrthConvL1(Weighted, Regularising, Method):
@@ -87,5 +89,5 @@ class OrthConvL1(Weighted, Regularising, Method):
 
     epochs: Count = Field(default=30, description="length of the training with the penalty")
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        return self.train(self.orth_conv(), epochs=self.epochs), Choose(l1, selection), Remove()
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return self.train(self.orth_conv(), epochs=self.epochs), SelectChannels(l1, selection), RemoveChannels()

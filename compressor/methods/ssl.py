@@ -12,11 +12,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from compressor.core import Choose, Penalty, Remove, Selection, Step, Term
+from compressor.core import Penalty, PenaltyTerm, PruningTarget, RemoveChannels, SelectChannels, Step
+from compressor.criteria.formulas import l1
+from compressor.methods._regularization import Count, Positive, Regularising
 from compressor.methods.base import Method
-from compressor.methods.criteria import l1
-from compressor.methods.penalties import group_lasso, steady
-from compressor.methods.regularising import Count, Positive, Regularising
+from compressor.training.penalty_terms import constant_strength, group_lasso
 
 
 class SSL(Regularising, Method):
@@ -27,7 +27,12 @@ class SSL(Regularising, Method):
     lr: Positive = 0.01
     strength: Positive = Field(default=1e-3, description="factor on the sum of norms")
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
         """The first choice says which layers are penalised, the second which filters go."""
-        lasso = Penalty("group lasso", (Term(group_lasso, partial(steady, value=self.strength)),))
-        return Choose(l1, selection), self.train(lasso, epochs=self.epochs), Choose(l1, selection), Remove()
+        lasso = Penalty("group lasso", (PenaltyTerm(group_lasso, partial(constant_strength, value=self.strength)),))
+        return (
+            SelectChannels(l1, selection),
+            self.train(lasso, epochs=self.epochs),
+            SelectChannels(l1, selection),
+            RemoveChannels(),
+        )

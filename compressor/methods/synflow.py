@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from compressor.core import Flow, Selection, Step
+from compressor.core import PruningTarget, Step, SynapticFlow
+from compressor.criteria.formulas import synflow
+from compressor.methods._regularization import Count
+from compressor.methods._unstructured import InRounds, Unstructured
 from compressor.methods.base import Method
-from compressor.methods.regularising import Count
-from compressor.methods.saliencies import carried
-from compressor.methods.unstructured import InRounds, Unstructured
 
 
 class SynFlow(InRounds, Unstructured, Method):
@@ -21,5 +21,5 @@ class SynFlow(InRounds, Unstructured, Method):
 
     rounds: Count = 100
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        return *self.begin(), self.mask(Flow(self.name, carried), selection, self.shares(selection))
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return *self.begin(), self.mask(SynapticFlow(self.name, synflow), selection, self.shares(selection))

@@ -17,11 +17,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from compressor.core import Choose, Penalty, Remove, Selection, Step, Term
+from compressor.core import Penalty, PenaltyTerm, PruningTarget, RemoveChannels, SelectChannels, Step
+from compressor.criteria.formulas import l1
+from compressor.methods._regularization import Growing, NotNegative, Truth
 from compressor.methods.base import Method
-from compressor.methods.criteria import l1
-from compressor.methods.penalties import decay_leaving, gram_mean, gram_sum, late_zero
-from compressor.methods.regularising import Growing, NotNegative, Truth
+from compressor.training.penalty_terms import decay_pruned, gram_mean, gram_sum, zero_start
 
 
 class TPP(Growing, Method):
@@ -43,11 +43,11 @@ class TPP(Growing, Method):
         pull, usual = (gram_mean, 1000.0) if self.gram == "mean" else (gram_sum, 1.0)
         weight = usual if self.gram_weight is None else self.gram_weight
         terms = [
-            *([Term(pull, self.strength(scale=weight))] if weight else ()),
-            *([Term(decay_leaving, self.strength())] if self.decay else ()),
-            *([Term(decay_leaving, self.strength(), on="affines")] if self.norms else ()),
+            *([PenaltyTerm(pull, self.strength(scale=weight))] if weight else ()),
+            *([PenaltyTerm(decay_pruned, self.strength())] if self.decay else ()),
+            *([PenaltyTerm(decay_pruned, self.strength(), on="affines")] if self.norms else ()),
         ]
-        return Penalty(self.name, tuple(terms), partial(late_zero, rise=self.rise(), hold=self.hold))
+        return Penalty(self.name, tuple(terms), partial(zero_start, rise=self.rise(), hold=self.hold))
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        return Choose(l1, selection), self.regularise(self.penalty()), Remove()
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return SelectChannels(l1, selection), self.regularise(self.penalty()), RemoveChannels()

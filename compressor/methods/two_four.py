@@ -16,10 +16,19 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from compressor.core import Choose, Mask, Pattern, Permute, Remove, Selection, Sparsity, Step
+from compressor.core import (
+    MaskNM,
+    NMPattern,
+    NMSparsity,
+    PermuteChannels,
+    PruningTarget,
+    RemoveChannels,
+    SelectChannels,
+    Step,
+)
+from compressor.criteria.formulas import l1
 from compressor.methods.base import Method
-from compressor.methods.criteria import l1
-from compressor.sparsity.support import RUNTIMES, SIZES
+from compressor.sparsity.runtimes import RUNTIMES, SIZES
 
 
 class TwoFour(Method):
@@ -56,16 +65,16 @@ class TwoFour(Method):
             raise PydanticCustomError("refused", "{allowed}", {"allowed": allowed, "options": []})
         return pattern
 
-    def steps(self, selection: Selection) -> tuple[Step, ...]:
-        sparsity = Sparsity(Pattern(*self.pattern), self.runtime, self.dense, self.packed)
-        channels = (Choose(l1, self._eligible(selection)), Remove()) if selection.asks else ()
-        order = (Permute(sparsity, self.rounds),) if self.permute else ()
-        return (*channels, *order, Mask(sparsity, self.decay if self.training == "sr-ste" else None))
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        sparsity = NMSparsity(NMPattern(*self.pattern), self.runtime, self.dense, self.packed)
+        channels = (SelectChannels(l1, self._eligible(selection)), RemoveChannels()) if selection.asks else ()
+        order = (PermuteChannels(sparsity, self.rounds),) if self.permute else ()
+        return (*channels, *order, MaskNM(sparsity, self.decay if self.training == "sr-ste" else None))
 
-    def _eligible(self, selection: Selection) -> Selection:
+    def _eligible(self, selection: PruningTarget) -> PruningTarget:
         """Widths that the runtime takes, unless the recipe names others: one layer's outputs are the next's inputs."""
-        if not selection.or_finer:
+        if not selection.allow_finer_rounding:
             return selection
         support = RUNTIMES[self.runtime]
         multiple = math.lcm(selection.round_to, support.inputs, support.outputs, self.pattern[1])
-        return replace(selection, round_to=multiple, or_finer=False)
+        return replace(selection, round_to=multiple, allow_finer_rounding=False)

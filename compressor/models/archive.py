@@ -41,7 +41,7 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
 _ASK = "give a state dict saved by torch.save, or a .safetensors file"
 
 
-def look(path: Path) -> Kind:
+def detect_format(path: Path) -> Kind:
     """Say how the tensors of a file are stored. Raises ModelError for anything that holds none."""
     size = _size(path)
     with open(path, "rb") as file:

@@ -35,7 +35,7 @@ class Defaults:
     std: tuple[float, ...] | None
 
 
-def split(source: str) -> tuple[Family, str]:
+def split_name(source: str) -> tuple[Family, str]:
     """`timm:resnet26d` -> (timm, resnet26d). Raises ModelError for a name no family has, with the nearest ones."""
     family, _, name = source.partition(":")
     if user_code.is_code(source):
@@ -84,9 +84,9 @@ def timm_names() -> list[str]:
     return names
 
 
-def defaults(source: str) -> Defaults:
+def model_defaults(source: str) -> Defaults:
     """Input size, classes and normalisation of an architecture, before any weights are named."""
-    family, name = split(source)
+    family, name = split_name(source)
     if family == "cifar":
         return Defaults(cifar.INPUT, cifar.CLASSES, cifar.MEAN, cifar.STD)
     if family == "torchvision":
@@ -112,12 +112,12 @@ def _torchvision_defaults(name: str) -> Defaults:
     return Defaults((3, size, size), len(weights.meta["categories"]), mean, std)
 
 
-def build(spec: ModelSpec) -> nn.Module:
+def build_named(spec: ModelSpec) -> nn.Module:
     """The architecture with random weights, in eval mode; under `torch.device("meta")` without any.
 
     Auxiliary heads, which only training uses, are left out. Raises ModelError for unknown names and impossible sizes.
     """
-    family, name = split(spec.source)
+    family, name = split_name(spec.source)
     if family == "cifar":
         module: nn.Module = cifar.cifar_resnet(
             name,

@@ -15,16 +15,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
-from compressor.models.archive import MAX_EXPANSION, SPARE_BYTES, Kind, look, pickle_in_zip
-from compressor.models.exported import is_exported, read_exported
+from compressor.models.archive import MAX_EXPANSION, SPARE_BYTES, Kind, detect_format, pickle_in_zip
+from compressor.models.normalize_checkpoint import dense_float32, flatten_names, open_wrappers
 from compressor.models.pickle_scan import scan
-from compressor.models.unwrap import dense_float32, flatten_names, open_wrappers
+from compressor.models.pt2_archive import is_exported, read_exported
 
 _LEGACY_PICKLES = 5  # magic number, version, machine, the object, the names of its storages
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class LoadedCheckpoint:
     """A flat float32 state dict. `arch` is what the file calls its architecture; `module` only from trusted pickles."""
 
     tensors: dict[str, Tensor]
@@ -55,7 +55,7 @@ _STAND_INS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
 ]
 
 
-def read_checkpoint(path: str | Path, *, trust_pickle: bool = False) -> Checkpoint:
+def read_checkpoint(path: str | Path, *, trust_pickle: bool = False) -> LoadedCheckpoint:
     """Read .pt, .pth, .th, .ckpt, .bin, .safetensors and the weights in .pt2, by content rather than by name.
 
     Raises ModelError where the file holds no tensors, UntrustedFile where reading it would run code or run away,
@@ -63,7 +63,7 @@ def read_checkpoint(path: str | Path, *, trust_pickle: bool = False) -> Checkpoi
     """
     path = Path(path)
     where = str(path)
-    kind = look(path)
+    kind = detect_format(path)
     if kind == "safetensors":
         loaded: object = _read_safetensors(path)
     elif kind == "zip" and is_exported(path):
@@ -77,7 +77,7 @@ def read_checkpoint(path: str | Path, *, trust_pickle: bool = False) -> Checkpoi
     tensors, type_notes = dense_float32(named, where)
     _check_finite(tensors, where)
     arch = loaded.get("arch") if isinstance(loaded, dict) else None
-    return Checkpoint(
+    return LoadedCheckpoint(
         tensors=tensors,
         sha256=sha256(path),
         notes=(*notes, *name_notes, *type_notes),

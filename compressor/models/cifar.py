@@ -47,7 +47,7 @@ class PaddedShortcut(nn.Module):
         return F.pad(x[:, :, ::2, ::2], self.padding)
 
 
-class Block(nn.Module):
+class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, projected: bool) -> None:
@@ -94,8 +94,8 @@ class CifarResNet(nn.Module):
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int, *, projected: bool) -> nn.Sequential:
     return nn.Sequential(
-        Block(inputs, outputs, stride, projected=projected),
-        *(Block(outputs, outputs, 1, projected=projected) for _ in range(blocks - 1)),
+        BasicBlock(inputs, outputs, stride, projected=projected),
+        *(BasicBlock(outputs, outputs, 1, projected=projected) for _ in range(blocks - 1)),
     )
 
 

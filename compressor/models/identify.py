@@ -12,10 +12,20 @@ from torch import Tensor, nn
 
 from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
-from compressor.models import cifar, index
-from compressor.models.build import build, defaults, weights_to_come
-from compressor.models.fit import COUNTER, Fit, Shapes, compare, counts, expected_shapes, likely_counts, shapes_of
-from compressor.models.index import Entry
+from compressor.models import cifar
+from compressor.models import fingerprints as index
+from compressor.models.build import build_named, model_defaults, weights_to_come
+from compressor.models.fingerprints import Fingerprint
+from compressor.models.shape_match import (
+    COUNTER,
+    ShapeMatch,
+    Shapes,
+    class_counts,
+    compare_shapes,
+    expected_shapes,
+    likely_counts,
+    shapes_of,
+)
 
 MAX_CANDIDATES = 12
 SAME_OUTPUT = 1e-4  # of the largest output; epsilons of normalisation layers differ between libraries
@@ -27,7 +37,7 @@ Size = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Recognised:
+class IdentifiedModel:
     """The architecture with its weights loaded."""
 
     module: nn.Module
@@ -35,9 +45,9 @@ class Recognised:
     notes: tuple[str, ...]
 
 
-def identify(
+def identify_architecture(
     tensors: Mapping[str, Tensor], where: str, *, num_classes: int | None, size: Size | None, hint: str | None = None
-) -> Recognised:
+) -> IdentifiedModel:
     """Find the architecture and load the weights. `hint`: what the file says it is, asked only when several fit.
 
     Raises ModelError when none fits, naming the nearest, and when several fit that compute different things.
@@ -60,33 +70,33 @@ def _recognised(
     where: str,
     num_classes: int | None,
     hint: str | None,
-) -> Recognised:
+) -> IdentifiedModel:
     module, spec, notes = _choose(specs, tensors, where, hint)
     if num_classes is not None and spec.num_classes != num_classes:
         found = f"its last layer has {spec.num_classes} classes, {num_classes} were asked for"
         raise ModelError("checkpoint", where, found, "set model.num_classes to auto")
-    return Recognised(module, spec, (*change, f"recognised as {spec.source}", *notes))
+    return IdentifiedModel(module, spec, (*change, f"recognised as {spec.source}", *notes))
 
 
 def load_named(
     tensors: Mapping[str, Tensor], where: str, *, arch: str, num_classes: int | None, size: Size | None
-) -> Recognised:
+) -> IdentifiedModel:
     """Load the weights into an architecture named by the user. Raises ModelError naming what does not fit."""
-    first: tuple[Fit, ModelSpec] | None = None
+    first: tuple[ShapeMatch, ModelSpec] | None = None
     for variant, change in _variants(tensors):
         found = shapes_of(variant)
         spec = _spec_for(arch, found, num_classes, size)
-        fit = compare(found, expected_shapes(spec))
+        fit = compare_shapes(found, expected_shapes(spec))
         if fit.ok:
             module, notes = load_weights(spec, variant)
-            return Recognised(module, spec, (*change, *notes))
+            return IdentifiedModel(module, spec, (*change, *notes))
         first = first or (fit, spec)
     assert first is not None
     fit, spec = first
     raise mismatch(where, f"{arch} with {spec.num_classes or 'its own'} classes", fit)
 
 
-def mismatch(where: str, what: str, fit: Fit) -> ModelError:
+def mismatch(where: str, what: str, fit: ShapeMatch) -> ModelError:
     found = f"not the tensors of {what}: {fit}"
     return ModelError("checkpoint", where, found, "give its whole state dict, or the architecture they belong to")
 
@@ -94,7 +104,7 @@ def mismatch(where: str, what: str, fit: Fit) -> ModelError:
 def load_weights(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:
     """Build, and load tensors that are known to fit."""
     with weights_to_come(spec.source):
-        module = build(spec).float()
+        module = build_named(spec).float()
     state = module.state_dict()  # updated rather than replaced: it carries versions that some layers ask for
     absent = state.keys() - tensors.keys()
     state.update(tensors)
@@ -122,13 +132,13 @@ def _variants(tensors: Mapping[str, Tensor]) -> Iterator[tuple[Mapping[str, Tens
 def _fingerprinted(tensors: Mapping[str, Tensor], size: Size | None) -> list[ModelSpec]:
     """Architectures that every tensor fits, in the order that settles ties."""
     found = shapes_of(tensors)
-    specs = [spec for spec in _cifar_specs(found, size) if compare(found, expected_shapes(spec)).ok]
+    specs = [spec for spec in _cifar_specs(found, size) if compare_shapes(found, expected_shapes(spec)).ok]
     if specs:
         return specs
     names = index.names_fingerprint(found)
-    entries = [entry for entry in index.read() if entry.names == names and entry.fits(found)]
+    entries = [entry for entry in index.read_fingerprints() if entry.names == names and entry.fits(found)]
     specs = [_spec_of(entry, found, size) for entry in entries[:MAX_CANDIDATES]]
-    return [spec for spec in specs if compare(found, _expected_or_nothing(spec)).ok]
+    return [spec for spec in specs if compare_shapes(found, _expected_or_nothing(spec)).ok]
 
 
 def _expected_or_nothing(spec: ModelSpec) -> Shapes:
@@ -151,9 +161,9 @@ def _cifar_specs(found: Shapes, size: Size | None) -> list[ModelSpec]:
     return [ModelSpec(f"cifar:{name}", one_image(size or (channels[0], *cifar.INPUT[1:])), classes)]
 
 
-def _spec_of(entry: Entry, found: Shapes, size: Size | None) -> ModelSpec:
-    implied = counts(found, entry.free) or likely_counts(found, entry.free)
-    usual = defaults(entry.source)
+def _spec_of(entry: Fingerprint, found: Shapes, size: Size | None) -> ModelSpec:
+    implied = class_counts(found, entry.free) or likely_counts(found, entry.free)
+    usual = model_defaults(entry.source)
     channels = implied.get("channels", usual.input[0])
     classes = 0 if entry.headless else implied.get("classes")
     return ModelSpec(entry.source, one_image(size or (channels, *usual.input[1:])), classes)
@@ -161,14 +171,14 @@ def _spec_of(entry: Entry, found: Shapes, size: Size | None) -> ModelSpec:
 
 def _spec_for(arch: str, found: Shapes, num_classes: int | None, size: Size | None) -> ModelSpec:
     """Sizes of an architecture the user named: theirs, else what the tensors imply, else its own."""
-    usual = defaults(arch)
+    usual = model_defaults(arch)
     cifar_specs = _cifar_specs(found, size) if arch.startswith("cifar:") else []
-    entries = [entry for entry in index.read() if entry.source == arch.partition(".")[0]]
+    entries = [entry for entry in index.read_fingerprints() if entry.source == arch.partition(".")[0]]
     implied: dict[str, int] = {}
     if cifar_specs:
         implied = {"classes": cifar_specs[0].num_classes or 0, "channels": cifar_specs[0].input[0]}
     for entry in entries:
-        implied = implied or counts(found, entry.free) or {}
+        implied = implied or class_counts(found, entry.free) or {}
     classes = num_classes if num_classes is not None else implied.get("classes")
     return ModelSpec(arch, one_image(size or (implied.get("channels", usual.input[0]), *usual.input[1:])), classes)
 
@@ -229,10 +239,10 @@ def _same(output: object, image: Tensor, spec: ModelSpec, tensors: Mapping[str, 
     return bool((output - theirs).abs().max() <= SAME_OUTPUT * output.abs().max())
 
 
-def _unknown(count: int, where: str, near: list[tuple[ModelSpec, Fit]]) -> ModelError:
+def _unknown(count: int, where: str, near: list[tuple[ModelSpec, ShapeMatch]]) -> ModelError:
     close = [(spec, fit) for spec, fit in near[:3] if fit.distance <= 2 * near[0][1].distance]
     said = "; ".join(f"{spec.source} ({fit})" for spec, fit in close)
-    made = index.versions()
+    made = index.library_versions()
     stale = [f"{name} {version(name)}, not {made[name]}" for name in index.LIBRARIES if version(name) != made[name]]
     aside = f" (with {' and '.join(stale)})" if stale else ""
     return ModelError(
@@ -244,18 +254,18 @@ def _unknown(count: int, where: str, near: list[tuple[ModelSpec, Fit]]) -> Model
     )
 
 
-def _nearest(found: Shapes, size: Size | None) -> list[tuple[ModelSpec, Fit]]:
+def _nearest(found: Shapes, size: Size | None) -> list[tuple[ModelSpec, ShapeMatch]]:
     """Some architectures that share the most, compared exactly; estimated from the sketches of the index."""
     names, shapes = index.sketches(found)
 
-    def likeness(entry: Entry) -> float:
+    def likeness(entry: Fingerprint) -> float:
         return index.overlap(names, entry.names_sketch) + index.overlap(shapes, entry.shapes_sketch)
 
-    best: dict[str, Entry] = {}
-    for entry in sorted(index.read(), key=likeness, reverse=True):
+    best: dict[str, Fingerprint] = {}
+    for entry in sorted(index.read_fingerprints(), key=likeness, reverse=True):
         if likeness(entry) == 0 or len(best) == MAX_CANDIDATES // 2:
             break
         best.setdefault(entry.shapes, entry)
     specs = [_spec_of(entry, found, size) for entry in best.values()]
-    fits = [(spec, compare(found, _expected_or_nothing(spec))) for spec in specs]
+    fits = [(spec, compare_shapes(found, _expected_or_nothing(spec))) for spec in specs]
     return sorted(fits, key=lambda each: each[1].distance)

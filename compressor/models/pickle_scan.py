@@ -2,7 +2,7 @@
 
 The restricted reader of torch calls nothing that is not on its list, but it still builds what the file says. A few
 hundred bytes can describe tuples nested so that hashing one takes longer than anyone's life, so the pickle is first
-followed on paper: every object is a `Weight`, the number of parts it would have if nothing were shared.
+followed on paper: every object is a `PickledTensor`, the number of parts it would have if nothing were shared.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _OPERANDS = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "REDUCE": 2, "NEWOBJ": 2, "N
 
 
 @dataclass(slots=True)
-class Weight:
+class PickledTensor:
     """Parts and nesting depth of an object on the unpickler's stack; `text` when it is a string."""
 
     parts: int = 1
     depth: int = 0
     text: str | None = None
 
-    def add(self, items: list[Weight]) -> None:
+    def add(self, items: list[PickledTensor]) -> None:
         self.parts += sum(item.parts for item in items)
         self.depth = max(self.depth, 1 + max((item.depth for item in items), default=0))
 
@@ -63,9 +63,9 @@ def scan(data: bytes, *, pickles: int = 1) -> Scan:
 
 def _globals(stream: BinaryIO) -> Iterator[str]:
     """The globals one pickle names, while its stack is followed and bounded."""
-    stack: list[Weight] = []
-    marks: list[list[Weight]] = []
-    memo: dict[int, Weight] = {}
+    stack: list[PickledTensor] = []
+    marks: list[list[PickledTensor]] = []
+    memo: dict[int, PickledTensor] = {}
     spent = 0
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         if count > MAX_OPERATIONS:
@@ -73,7 +73,7 @@ def _globals(stream: BinaryIO) -> Iterator[str]:
         name = opcode.name
         if name in ("GLOBAL", "INST"):
             yield str(argument).replace(" ", ".")
-        made: Weight | None = None
+        made: PickledTensor | None = None
         match name:
             case "MARK":
                 marks.append(stack)
@@ -113,18 +113,18 @@ def _globals(stream: BinaryIO) -> Iterator[str]:
                 made = _made_of(parts)
                 stack[-size:] = [made]
             case "BINPERSID":
-                stack[-1] = Weight()
+                stack[-1] = PickledTensor()
             case "PROTO" | "FRAME" | "STOP" | "READONLY_BUFFER":
                 pass
             case _:
-                stack.append(Weight(text=str(argument) if name in _TEXTS else None))
+                stack.append(PickledTensor(text=str(argument) if name in _TEXTS else None))
         if made is not None:
             spent += made.parts
             if spent > MAX_PARTS or made.depth > MAX_DEPTH:
                 raise _RunsAway("a pickle whose few objects unfold into more than could ever be read")
 
 
-def _made_of(items: list[Weight]) -> Weight:
-    weight = Weight()
+def _made_of(items: list[PickledTensor]) -> PickledTensor:
+    weight = PickledTensor()
     weight.add(items)
     return weight

@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import nn
 
-from compressor.core import ImageSize, Input, LoadedModel, ModelSpec, one_image
+from compressor.core import ImageSize, LoadedModel, ModelInput, ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models import user_code
 from compressor.models.build import (
@@ -24,16 +24,16 @@ from compressor.models.build import (
     IMAGENET_STD,
     RESCALES_INPUT,
     SEED,
-    build,
-    defaults,
+    build_named,
     fixed_seed,
-    split,
+    model_defaults,
+    split_name,
     timm_settings,
 )
 from compressor.models.checkpoint import read_checkpoint
-from compressor.models.fit import compare, shapes_of, under_prefix
-from compressor.models.folder import PLAN, load_folder
-from compressor.models.identify import Recognised, identify, load_named, mismatch
+from compressor.models.identify import IdentifiedModel, identify_architecture, load_named, mismatch
+from compressor.models.saved_model import PLAN, load_folder
+from compressor.models.shape_match import compare_shapes, shapes_of, under_prefix
 
 DIGITS = Path(__file__).with_name("resnet8-digits.safetensors")
 _DIGITS_SOURCE = "cifar:resnet8"
@@ -64,7 +64,7 @@ def load_model(
     elif (Path(source) / PLAN).is_file():
         loaded = load_folder(source)
     elif not Path(source).exists() and Path(source).suffix == "" and "/" not in source:
-        split(source)  # a bare word is taken for an architecture without its family, and the error says so
+        split_name(source)  # a bare word is taken for an architecture without its family, and the error says so
         raise AssertionError("split knows no bare words")
     else:
         return _from_checkpoint(source, arch, num_classes, shapes, trust_pickle)
@@ -81,13 +81,13 @@ def load_model(
 
 def _from_name(source: str, num_classes: int | None, size: ImageSize | None) -> LoadedModel:
     base, _, weights = source.partition("@")
-    family, name = split(base)
-    usual = defaults(base)
+    family, name = split_name(base)
+    usual = model_defaults(base)
     spec = ModelSpec(base, one_image(size or usual.input), usual.num_classes if num_classes is None else num_classes)
     mean, std = _normalisation(spec)
     if not weights:
         with fixed_seed():
-            module = build(spec)
+            module = build_named(spec)
         note = f"random weights (seed {SEED}): nothing was trained; add @WEIGHTS for published ones"
         return LoadedModel(module, spec, source, notes=(note,), mean=mean, std=std, untrained=True)
     if family == "cifar":
@@ -178,7 +178,7 @@ def _from_code(source: str, num_classes: int | None, shapes: Shapes | None, trus
         checkpoint = read_checkpoint(checkpoint_path, trust_pickle=trust_pickle)
         expected = shapes_of(module)
         tensors = under_prefix(checkpoint.tensors, expected)
-        fit = compare(shapes_of(tensors), expected)
+        fit = compare_shapes(shapes_of(tensors), expected)
         if not fit.ok:
             raise mismatch(checkpoint_path, f"{path.name}:{factory}", fit)
         module.load_state_dict({**module.state_dict(), **tensors})
@@ -198,7 +198,9 @@ def _from_checkpoint(
     try:
         size = _picture(shapes, source)
         if arch == "auto":
-            found = identify(checkpoint.tensors, source, num_classes=num_classes, size=size, hint=checkpoint.arch)
+            found = identify_architecture(
+                checkpoint.tensors, source, num_classes=num_classes, size=size, hint=checkpoint.arch
+            )
         else:
             found = load_named(checkpoint.tensors, source, arch=arch, num_classes=num_classes, size=size)
     except ModelError:
@@ -217,21 +219,21 @@ def _from_checkpoint(
     )
 
 
-def _saved_whole(module: nn.Module, source: str, num_classes: int | None, shapes: Shapes | None) -> Recognised:
+def _saved_whole(module: nn.Module, source: str, num_classes: int | None, shapes: Shapes | None) -> IdentifiedModel:
     """A trusted pickle is its own architecture when no known one fits; only that pickle can build it again."""
     module = module.float().eval()
-    inputs: tuple[Input, ...]
+    inputs: tuple[ModelInput, ...]
     if shapes is None:
         inputs = one_image(user_code.input_that_runs(module, source))
     else:
-        inputs = user_code.named([Input(shape) for shape in shapes], module)
+        inputs = user_code.named_in([ModelInput(shape) for shape in shapes], module)
     spec = ModelSpec(f"pickle:{source}", inputs, num_classes)
-    return Recognised(module, spec, ("architecture taken from the trusted pickle itself",))
+    return IdentifiedModel(module, spec, ("architecture taken from the trusted pickle itself",))
 
 
 def _normalisation(spec: ModelSpec) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """The architecture's usual mean and standard deviation, unless the channels are not its own."""
     if spec.source.startswith("pickle:"):
         return None, None
-    usual = defaults(spec.source)
+    usual = model_defaults(spec.source)
     return (usual.mean, usual.std) if spec.input[0] == usual.input[0] else (None, None)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from compressor.core import ImageSize, Input, one_image
+from compressor.core import ImageSize, ModelInput, one_image
 from compressor.errors import ModelError
-from compressor.user_folder import failures_of, importable
+from compressor.user_code import importable, user_errors_as
 
 _CODE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:/\\]*)(?:@(?P<checkpoint>.+))?")
 TRIED_INPUTS = ((3, 224, 224), (3, 32, 32), (1, 28, 28))
@@ -40,7 +40,7 @@ def split_code(source: str) -> tuple[Path, str, str | None]:
 def build_module(source: str, num_classes: int | None) -> nn.Module:
     """Call the factory; float32. Raises ModelError at the user's line that failed."""
     path, factory_name, _ = split_code(source)
-    with failures_of(ModelError, "model code", f"{path}:1", path), importable(path.parent):
+    with user_errors_as(ModelError, "model code", f"{path}:1", path), importable(path.parent):
         factory = _factory(_import(path), path, factory_name)
         arguments = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory) else {}
         module = factory(**arguments)
@@ -58,7 +58,7 @@ def build_module(source: str, num_classes: int | None) -> nn.Module:
 
 def find_inputs(
     source: str, module: nn.Module, shapes: Sequence[tuple[int, ...]] | None
-) -> tuple[tuple[Input, ...], str | None]:
+) -> tuple[tuple[ModelInput, ...], str | None]:
     """What the module takes: as the recipe says, as the file says, or the first usual picture that works; and a note.
 
     Where both say it, the recipe's shapes count, with the types of the file's example.
@@ -66,22 +66,22 @@ def find_inputs(
     path, factory_name, _ = split_code(source)
     code = sys.modules[_module_name(path)]  # imported when the module was built
     name = next((each for each in _NAMED_INPUTS if hasattr(code, each)), None)
-    said: list[Input] = []
+    said: list[ModelInput] = []
     if name is not None:
-        with failures_of(ModelError, "model code", f"{path}:1", path), importable(path.parent):
+        with user_errors_as(ModelError, "model code", f"{path}:1", path), importable(path.parent):
             value = getattr(code, name)
             said = _as_inputs(value() if callable(value) else value, f"{path}:{name}")
     if shapes is not None:
         alike = len(said) == len(shapes)
-        asked = [replace(said[at], shape=shape) if alike else Input(shape) for at, shape in enumerate(shapes)]
-        return named(asked, module), None
+        asked = [replace(said[at], shape=shape) if alike else ModelInput(shape) for at, shape in enumerate(shapes)]
+        return named_in(asked, module), None
     if name is not None:
-        return named(said, module), f"inputs taken from {name} in {path.name}"
+        return named_in(said, module), f"inputs taken from {name} in {path.name}"
     size = input_that_runs(module, f"{path}:{factory_name}")
     return one_image(size), f"input {'x'.join(map(str, size))} found by trying; say otherwise with model.input"
 
 
-def named(inputs: Sequence[Input], module: nn.Module) -> tuple[Input, ...]:
+def named_in(inputs: Sequence[ModelInput], module: nn.Module) -> tuple[ModelInput, ...]:
     """Several inputs called as the parameters of the module's forward are; a single one is just `input`."""
     if len(inputs) == 1:
         return tuple(inputs)
@@ -112,14 +112,14 @@ def _failure(module: nn.Module, size: ImageSize) -> Exception | None:
     return None
 
 
-def _as_inputs(value: object, where: str) -> list[Input]:
+def _as_inputs(value: object, where: str) -> list[ModelInput]:
     """A tensor, or a tuple of them, with the batch dimension; or shapes without it."""
     parts = [value] if isinstance(value, Tensor) else value
     if isinstance(parts, list | tuple) and parts and all(isinstance(each, Tensor) for each in parts):
         if all(each.ndim > 0 for each in parts):
             return [_like(each) for each in parts]
     elif shapes := shapes_in(parts):
-        return [Input(shape) for shape in shapes]
+        return [ModelInput(shape) for shape in shapes]
     todo = "give a tensor or a tuple of tensors with a batch dimension, or a shape without it"
     raise ModelError("model input", where, repr(value)[:80], todo)
 
@@ -134,12 +134,12 @@ def shapes_in(value: object) -> tuple[tuple[int, ...], ...]:
     return ()
 
 
-def _like(tensor: Tensor) -> Input:
+def _like(tensor: Tensor) -> ModelInput:
     """Its shape and type; of whole numbers the least and the largest, too, which others are drawn between."""
     if tensor.is_floating_point():
-        return Input(tuple(tensor.shape[1:]))
+        return ModelInput(tuple(tensor.shape[1:]))
     bounds = (int(tensor.min()), int(tensor.max()))
-    return Input(tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."), bounds)
+    return ModelInput(tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."), bounds)
 
 
 def _module_name(path: Path) -> str:

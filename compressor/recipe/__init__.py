@@ -5,6 +5,6 @@ where it was said   located -> overrides, faults -> read
 """
 
 from compressor.recipe.read import read_recipe, shipped_recipes
-from compressor.recipe.schema import Gates, Recipe
+from compressor.recipe.recipe_config import GatesConfig, Recipe
 
-__all__ = ["Gates", "Recipe", "read_recipe", "shipped_recipes"]
+__all__ = ["GatesConfig", "Recipe", "read_recipe", "shipped_recipes"]

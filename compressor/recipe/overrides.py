@@ -8,16 +8,16 @@ from typing import Any
 
 from compressor.errors import RecipeError
 from compressor.methods import methods
-from compressor.recipe.located import Located, Path, Place, dotted, has, parse
-from compressor.recipe.optimizers import OPTIMIZERS
-from compressor.recipe.prune import Target
-from compressor.recipe.retrain import SCHEDULES
-from compressor.recipe.values import given
+from compressor.recipe.fields import given
+from compressor.recipe.optimizer_config import OPTIMIZERS
+from compressor.recipe.prune_config import TargetConfig
+from compressor.recipe.retrain_config import SCHEDULES
+from compressor.recipe.yaml_source import Path, SourcePosition, YamlDocument, dotted_path, has_path, parse_yaml
 
 _KEY = re.compile(r"[\w-]+(?:\.[\w-]+)*")
 
 
-def override(tree: Located, text: str) -> Located:
+def override(tree: YamlDocument, text: str) -> YamlDocument:
     """`tree` with the value of `text` (`key.path=value`, the value in YAML) put in its place.
 
     Neighbours from the file that make no sense beside the new leaf go: see `_displaced`. Those set by another
@@ -26,12 +26,12 @@ def override(tree: Located, text: str) -> Located:
     Raises:
         RecipeError: no `=`, no such place in a list or word, or a value that is no YAML.
     """
-    place = Place(0, 0, f"--set {text}")
+    place = SourcePosition(0, 0, f"--set {text}")
     key, equals, value_text = text.partition("=")
     if not equals or not _KEY.fullmatch(key.strip()):
         raise _fault(place, "not of the form key.path=value", "write for example --set retrain.epochs=5")
     try:
-        value = parse(value_text, "its value")
+        value = parse_yaml(value_text, "its value")
     except RecipeError as fault:
         raise _fault(place, fault.found, fault.todo) from None
     if value.faults:
@@ -48,14 +48,14 @@ def override(tree: Located, text: str) -> Located:
     return replace(tree, data=data, keys=keys | made, values=stays | made)
 
 
-def _displaced(path: Path, value: object, tree: Located) -> set[Path]:
+def _displaced(path: Path, value: object, tree: YamlDocument) -> set[Path]:
     """What the new value at `path` rules out: another kind of target, another kind's settings, a rate that meant
     something else."""
     above = path[:-1]
     match path:
         case ("prune", "target", "ratio") if value is not None:
-            return {(*above, key) for key in Target.model_fields if key != "ratio"}
-        case ("prune", "target", key) if value is not None and key in Target.model_fields:
+            return {(*above, key) for key in TargetConfig.model_fields if key != "ratio"}
+        case ("prune", "target", key) if value is not None and key in TargetConfig.model_fields:
             return {(*above, "ratio")}
         case ("prune", "method"):
             return {(*above, method) for method in methods() if method != value}
@@ -68,7 +68,7 @@ def _displaced(path: Path, value: object, tree: Located) -> set[Path]:
     return set()
 
 
-def _rate(name: object, tree: Located) -> set[Path]:
+def _rate(name: object, tree: YamlDocument) -> set[Path]:
     """The optimizer's rate, where one of the schedule before and the new one called `name` takes it for the original
     training's and the other does not."""
     before, after = (SCHEDULES.get(str(each)) for each in (tree.value(("retrain", "schedule", "name")), name))
@@ -82,32 +82,32 @@ def _path(data: object, key: str) -> Path:
     for part in key.split("."):
         step = int(part) if isinstance(data, list) and part.isdecimal() and len(part) < 6 else part
         path = (*path, step)
-        data = data[step] if has(data, step) else None  # type: ignore[index]
+        data = data[step] if has_path(data, step) else None  # type: ignore[index]
     return path
 
 
-def _put(data: Any, path: Path, value: object, place: Place, above: Path = ()) -> Any:
+def _put(data: Any, path: Path, value: object, place: SourcePosition, above: Path = ()) -> Any:
     if not path:
         return value
     head, rest = path[0], path[1:]
     if isinstance(data, list):
-        if not has(data, head):
+        if not has_path(data, head):
             raise _fault(
-                place, f"{dotted(above)} is a list of {len(data)}", "count its places from 0, or set it as a whole"
+                place, f"{dotted_path(above)} is a list of {len(data)}", "count its places from 0, or set it as a whole"
             )
         return [_put(each, rest, value, place, (*above, i)) if i == head else each for i, each in enumerate(data)]
     if not isinstance(data, dict | None):
-        raise _fault(place, f"{dotted(above)} is {data!r}, not a block", f"set {dotted(above)} as a whole")
+        raise _fault(place, f"{dotted_path(above)} is {data!r}, not a block", f"set {dotted_path(above)} as a whole")
     block = data or {}
     return {**block, head: _put(block.get(head), rest, value, place, (*above, head))}
 
 
 def _without(data: Any, path: Path) -> Any:
     head, rest = path[0], path[1:]
-    if not has(data, head):
+    if not has_path(data, head):
         return data
     return {key: _without(value, rest) if key == head else value for key, value in data.items() if rest or key != head}
 
 
-def _fault(place: Place, found: str, todo: str) -> RecipeError:
+def _fault(place: SourcePosition, found: str, todo: str) -> RecipeError:
     return RecipeError("recipe", str(place), found, todo)

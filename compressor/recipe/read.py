@@ -8,10 +8,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from compressor.errors import RecipeError, did_you_mean
-from compressor.recipe.faults import explain
-from compressor.recipe.located import Place, parse
 from compressor.recipe.overrides import override
-from compressor.recipe.schema import Recipe
+from compressor.recipe.recipe_config import Recipe
+from compressor.recipe.validation import explain_errors
+from compressor.recipe.yaml_source import SourcePosition, parse_yaml
 
 MAX_BYTES = 256 * 1024  # a thousand layer rules take a quarter of it
 
@@ -32,24 +32,24 @@ def read_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: carrying every fault at once.
     """
     source, text = _text(name_or_path)
-    tree = parse(text, source)
+    tree = parse_yaml(text, source)
     faults = list(tree.faults)
     for each in overrides:
         try:
             tree = override(tree, each)
         except RecipeError as fault:
-            faults.append((Place(0, 0, fault.where), fault))
+            faults.append((SourcePosition(0, 0, fault.where), fault))
     if tree.data is None:
         raise RecipeError("recipe", source, "empty", "compress recipes show quickstart prints one to start from")
     try:
         recipe = Recipe.model_validate(tree.data)
     except ValidationError as error:
-        faults += explain(error, tree, Recipe)
+        faults += explain_errors(error, tree, Recipe)
     raise_all(faults)
     return recipe
 
 
-def raise_all(faults: Sequence[tuple[Place, RecipeError]]) -> None:
+def raise_all(faults: Sequence[tuple[SourcePosition, RecipeError]]) -> None:
     """One error that carries all of these, in the order of their places; nothing where there are none."""
     if faults:
         first, *more = (fault for _, fault in sorted(faults, key=lambda each: (not each[0].line, each[0])))

@@ -16,7 +16,7 @@ NO_PEAK = "the peak of a process is told by Linux alone, and by GPUs of NVIDIA"
 FLOAT = 4  # bytes
 
 
-def training(trainings: Sequence[TrainingCost], meters: Collection[str], why_none: str) -> TrainingReport | None:
+def training_record(trainings: Sequence[TrainingCost], meters: Collection[str], why_none: str) -> TrainingReport | None:
     """None where nothing was trained. `meters`: by name, those that can be read here; `why_none`: if none can."""
     done = [each for each in trainings if each.epochs]
     if not done:
@@ -37,7 +37,7 @@ def training(trainings: Sequence[TrainingCost], meters: Collection[str], why_non
     }
 
 
-def removed(dense: Cost, slim: Cost, zeros: int) -> RemovedRecord:
+def removed_record(dense: Cost, slim: Cost, zeros: int) -> RemovedRecord:
     """`zeros`: entries of the slim model's weights that are zero."""
     return {
         "weights": _share(dense.weights, slim.weights - zeros),
@@ -46,7 +46,7 @@ def removed(dense: Cost, slim: Cost, zeros: int) -> RemovedRecord:
     }
 
 
-def disk(dense_bytes: int, slim_bytes: int, file_bytes: int, weights: int, zeros: int) -> DiskRecord:
+def disk_record(dense_bytes: int, slim_bytes: int, file_bytes: int, weights: int, zeros: int) -> DiskRecord:
     """`zeros` of the slim model's `weights` are zero; `file_bytes`: what its `slim_bytes` take as they were written."""
     packed = slim_bytes - FLOAT * zeros + weights // 8
     return {

@@ -12,7 +12,7 @@ from compressor import __version__
 LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
-def environment(seed: int) -> dict[str, str | int]:
+def environment_record(seed: int) -> dict[str, str | int]:
     """Versions, machine and seed: what it takes to know where numbers came from."""
     return {
         "compressor": __version__,

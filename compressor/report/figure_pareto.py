@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from compressor.report.schema_verbs import Pareto, ParetoPoint
-from compressor.report.svg import Figure, Frame, axes, figure, legend, linear, path, tag, ticks
+from compressor.report.svg import Figure, Frame, axes, figure, legend, linear_scale, path, tag, ticks
 
 FRAME = Frame(width=520, height=320, left=56, right=20)
 
@@ -18,7 +18,7 @@ class Mark(NamedTuple):
     interval: tuple[float, float] | None = None  # of x
 
 
-def pareto(found: Pareto) -> list[Figure]:
+def pareto_figure(found: Pareto) -> list[Figure]:
     """Kept weights, and with data the metric, over latency; over multiply-adds where nothing was timed."""
     met = [point for point in found["points"] if point["reason"] is None]
     latency = met[0]["latency"]
@@ -50,8 +50,8 @@ def _drawn(name: str, caption: str, label: str, plans: Sequence[Mark], dense: Ma
     low, high = min(mark.y for mark in everything), max(mark.y for mark in everything)
     rows = ticks(low - 0.05 * (high - low), high) if high > low else ticks(low - 1, high + 1)
     columns = ticks(0.0, max(max((mark.x, *(mark.interval or ()))) for mark in everything))
-    x = linear(0.0, columns[-1], FRAME.left, FRAME.x1)
-    y = linear(rows[0], rows[-1], FRAME.y0, FRAME.top)
+    x = linear_scale(0.0, columns[-1], FRAME.left, FRAME.x1)
+    y = linear_scale(rows[0], rows[-1], FRAME.y0, FRAME.top)
     parts = [tag("path", class_="line slim", d=path((x(mark.x), y(mark.y)) for mark in everything))]
     for mark in ordered:
         if mark.interval:

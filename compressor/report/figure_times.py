@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from compressor.report import words
 from compressor.report.schema_latency import LayerTimeRecord
-from compressor.report.svg import Figure, Frame, figure, legend, linear, tag, ticks
+from compressor.report.svg import Figure, Frame, figure, legend, linear_scale, tag, ticks
 
 MOST = 24  # rows drawn; the table has every one
 ROW = 20.0
 NAME = 44  # characters of a name that fit beside the bars
 
 
-def layer_times(layers: Sequence[LayerTimeRecord]) -> Figure | None:
+def layer_times_figure(layers: Sequence[LayerTimeRecord]) -> Figure | None:
     """Microseconds of one run as pairs of bars, the slowest rows in the model's order."""
     if not layers:
         return None
@@ -21,7 +21,7 @@ def layer_times(layers: Sequence[LayerTimeRecord]) -> Figure | None:
     rows = [layer for layer in layers if layer in slowest]
     frame = Frame(width=1040, height=34 + ROW * len(rows) + 40, left=290, right=110, top=34, bottom=40)
     heights = ticks(0, max(map(_longer, rows)) or 1.0)
-    x = linear(0, heights[-1], frame.left, frame.x1)
+    x = linear_scale(0, heights[-1], frame.left, frame.x1)
     parts = [tag("line", class_="grid", x1=x(value), x2=x(value), y1=frame.top, y2=frame.y0) for value in heights]
     parts += [
         tag("text", f"{value:,.10g}", class_="tick", x=x(value), y=frame.y0 + 16, text_anchor="middle")

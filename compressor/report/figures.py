@@ -9,22 +9,34 @@ from itertools import groupby
 from markupsafe import Markup
 
 from compressor.report import words
-from compressor.report.schema import Layer, MetricRecord
+from compressor.report.schema import LayerRecord, MetricRecord
 from compressor.report.schema_latency import Samples
-from compressor.report.svg import GLYPH, Figure, Frame, axes, figure, legend, linear, path, tag, ticks, whole_ticks
+from compressor.report.svg import (
+    GLYPH,
+    Figure,
+    Frame,
+    axes,
+    figure,
+    legend,
+    linear_scale,
+    path,
+    tag,
+    ticks,
+    whole_ticks,
+)
 
 WIDE = Frame(width=1040, height=290, left=46, right=8, top=34, bottom=40)
 PANEL = Frame()
 SQUASH = 8  # widths that differ by more than this factor get a square-root scale
 
 
-def widths(layers: Sequence[Layer]) -> Figure | None:
+def widths_figure(layers: Sequence[LayerRecord]) -> Figure | None:
     """Channels of every layer before and after, as bars in the model's order."""
     if not layers:
         return None
     frame, most = WIDE, max(layer["before"] for layer in layers)
     squash = most > SQUASH * min(layer["before"] for layer in layers)
-    up = linear(0, math.sqrt(most) if squash else most, frame.y0, frame.top)
+    up = linear_scale(0, math.sqrt(most) if squash else most, frame.y0, frame.top)
     slot = (frame.x1 - frame.left) / len(layers)
     bar = slot * (0.8 if slot > 5 else 0.9)
 
@@ -97,7 +109,7 @@ def _blocks(frame: Frame, names: Sequence[str], slot: float) -> list[Markup]:
     return made
 
 
-def latency(samples: Samples) -> Figure | None:
+def latency_figure(samples: Samples) -> Figure | None:
     """Share of runs that took at most so long: the further left, the faster; the steeper, the steadier."""
     frame = PANEL
     runs = {name: sorted(values) for name, values in (("dense", samples["dense"]), ("slim", samples["slim"]))}
@@ -106,14 +118,14 @@ def latency(samples: Samples) -> Figure | None:
         return None
     low, high = min(values[0] for values in runs.values()), max(_at(values, 0.99) for values in runs.values())
     room = (high - low) * 0.06 or high * 0.05 or 1.0
-    x = linear(low - room, high + room, frame.left, frame.x1)
-    y = linear(0, 1, frame.y0, frame.top)
+    x = linear_scale(low - room, high + room, frame.left, frame.x1)
+    y = linear_scale(0, 1, frame.y0, frame.top)
     curves, keys = [], []
     for name, values in runs.items():
         shares = [index / 200 for index in range(199)]
-        steps = [(x(low - room), frame.y0)]
-        steps += [(min(x(_at(values, share)), frame.x1), y(share)) for share in shares]
-        curves.append(tag("path", class_=f"line {name}", d=path(steps)))
+        step_points = [(x(low - room), frame.y0)]
+        step_points += [(min(x(_at(values, share)), frame.x1), y(share)) for share in shares]
+        curves.append(tag("path", class_=f"line {name}", d=path(step_points)))
         curves.append(tag("circle", class_=f"dot {name}", cx=x(_at(values, 0.5)), cy=y(0.5), r=4.5))
         keys.append((name, f"{name}: p50 {words.milliseconds(_at(values, 0.5))}"))
     inside = [tick for tick in ticks(low - room, high + room) if low - room <= tick <= high + room]
@@ -144,14 +156,14 @@ def _bare(value: float, metric: MetricRecord) -> str:
     return f"{value:.2f}" if metric["unit"] == "%" else words.significant(value)
 
 
-def stages(values: Mapping[str, float | None], metric: MetricRecord) -> Figure | None:
+def stages_figure(values: Mapping[str, float | None], metric: MetricRecord) -> Figure | None:
     """The metric after each stage, as bars on one scale from 0: to 100 where it is in %, else to the largest."""
     rows = [(stage, value) for stage, value in values.items() if value is not None]
     if not rows:
         return None
     frame = Frame(left=122, right=52, top=22)
     most = 100 if metric["unit"] == "%" else max(abs(value) for _, value in rows) or 1
-    x = linear(0, most, frame.left, frame.x1)
+    x = linear_scale(0, most, frame.left, frame.x1)
     step = (frame.y0 - frame.top) / max(len(rows), 4)
     scale = f"{metric['name']}, {metric['unit']}".rstrip(", ") + " on the test set"
     bars = []
@@ -182,14 +194,14 @@ def stages(values: Mapping[str, float | None], metric: MetricRecord) -> Figure |
     )
 
 
-def steps(name: str, label: str, points: Sequence[tuple[int, float]]) -> Figure:
+def step_points(name: str, label: str, points: Sequence[tuple[int, float]]) -> Figure:
     """A quantity that falls by powers, held for each epoch, on a log scale; 0 stands where the least else does."""
     frame = Frame(top=14)
     logs = [(epoch, math.log10(value)) for epoch, value in points if value > 0]
     least, first, last = min(log for _, log in logs), points[0][0], points[-1][0]
     powers = range(math.floor(least + 1e-9), math.ceil(max(log for _, log in logs) - 1e-9) + 1)
-    x = linear(first, last + 1, frame.left, frame.x1)
-    y = linear(powers[0], powers[-1], frame.y0, frame.top)
+    x = linear_scale(first, last + 1, frame.left, frame.x1)
+    y = linear_scale(powers[0], powers[-1], frame.y0, frame.top)
     heights = {epoch: y(least) for epoch, _ in points} | {epoch: y(log) for epoch, log in logs}
     places = [(x(at), up) for epoch, up in heights.items() for at in (epoch, epoch + 1)]
     marks = [(power, f"{10.0**power:g}") for power in powers]
@@ -199,7 +211,7 @@ def steps(name: str, label: str, points: Sequence[tuple[int, float]]) -> Figure:
     )
 
 
-def curve(name: str, label: str, points: Sequence[tuple[int, float]]) -> Figure | None:
+def curve_figure(name: str, label: str, points: Sequence[tuple[int, float]]) -> Figure | None:
     """A quantity over epochs."""
     if not points:
         return None
@@ -212,8 +224,8 @@ def curve(name: str, label: str, points: Sequence[tuple[int, float]]) -> Figure 
         low, high = low - (abs(low) * 0.05 or 1), high + (abs(high) * 0.05 or 1)
     heights = ticks(low, high)
     first, last = points[0][0], points[-1][0]
-    x = linear(first - 0.3, max(last, first) + 0.3, frame.left, frame.x1)
-    y = linear(heights[0], heights[-1], frame.y0, frame.top)
+    x = linear_scale(first - 0.3, max(last, first) + 0.3, frame.left, frame.x1)
+    y = linear_scale(heights[0], heights[-1], frame.y0, frame.top)
     places = [(x(epoch), y(value)) for epoch, value in points]
     parts = [tag("path", class_="line slim", d=path(places))]
     if len(points) <= 30:

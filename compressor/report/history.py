@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from compressor.report.schema import StableRate, Trainability
+from compressor.report.schema import StableRateRecord, Trainability
 
 IMAGES = {"held_out": "held-out split", "train_sample": "sample of the training images"}
 """What an epoch is judged on -> in words."""
@@ -50,7 +50,7 @@ def curves(events: Iterable[Mapping[str, object]]) -> dict[str, list[tuple[int, 
     return {name: sorted(points.items()) for name, points in found.items()}
 
 
-def trainability(events: Iterable[Mapping[str, object]]) -> Trainability | None:
+def trainability_record(events: Iterable[Mapping[str, object]]) -> Trainability | None:
     """Trainability accuracy `T = 1/N sum_(i <= N) accuracy_i` of the last training; None without one.
 
     Wang et al., Why is the State of Neural Network Pruning so Confusing?, arXiv:2301.05219, who do not say which
@@ -72,9 +72,9 @@ def trainability(events: Iterable[Mapping[str, object]]) -> Trainability | None:
     return {"accuracy": sum(accuracies) / stage, "epochs": stage, "definition": DEFINITION.format(images)}
 
 
-def stable_rate(events: Iterable[Mapping[str, object]]) -> StableRate | None:
+def stable_rate_record(events: Iterable[Mapping[str, object]]) -> StableRateRecord | None:
     """The last one that was told; None where there was no training, or one too short for it."""
-    found: StableRate | None = None
+    found: StableRateRecord | None = None
     for event in events:
         match event:
             case {"event": "stable_rate", "lr": float(lr), "curvature": float(curvature), "images": int(images)}:

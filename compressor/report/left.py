@@ -14,7 +14,7 @@ BUSY_US = 5.0  # operators below this are mostly their own start
 BOUND = 0.5  # of the highest rate of bytes seen here
 
 
-def left_to_win(layers: Sequence[LayerTimeRecord]) -> list[str]:
+def remaining_bottlenecks(layers: Sequence[LayerTimeRecord]) -> list[str]:
     """Layout copies, layers that did not become faster, and layers that wait for memory; nothing without profiles.
 
     A layer counts as bound by memory where it moves bytes at more than half of the highest rate any operator here

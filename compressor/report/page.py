@@ -10,15 +10,15 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from compressor.report import figures, words, words_costs
-from compressor.report.figure_pareto import pareto
-from compressor.report.figure_times import layer_times
+from compressor.report.figure_pareto import pareto_figure
+from compressor.report.figure_times import layer_times_figure
 from compressor.report.files import write_text
 from compressor.report.history import IMAGES, curves
 from compressor.report.plot import falls_in_powers
 from compressor.report.schema import Report
 from compressor.report.schema_latency import Samples
 from compressor.report.schema_verbs import Pareto
-from compressor.report.table_pareto import cells, headings, notes
+from compressor.report.table_pareto import pareto_cells, pareto_headings, pareto_notes
 
 
 def render_page(report: Report, events: Iterable[Mapping[str, object]], samples: Samples) -> str:
@@ -26,20 +26,22 @@ def render_page(report: Report, events: Iterable[Mapping[str, object]], samples:
     template, style = _read("page.html.j2")
     history = curves(events)
     panels = (
-        figures.latency(samples),
-        figures.stages(report["metric_steps"], report["metric"]),
-        *(figures.curve(key, f"Each epoch, on the {images}", history[key]) for key, images in IMAGES.items()),
-        figures.curve("loss", "Training loss", history["loss"]),
-        figures.curve("stop_value", "What the stop rule compares", history["stop_value"]),
-        (figures.steps if falls_in_powers(history["lr"]) else figures.curve)("lr", "Learning rate", history["lr"]),
+        figures.latency_figure(samples),
+        figures.stages_figure(report["metric_steps"], report["metric"]),
+        *(figures.curve_figure(key, f"Each epoch, on the {images}", history[key]) for key, images in IMAGES.items()),
+        figures.curve_figure("loss", "Training loss", history["loss"]),
+        figures.curve_figure("stop_value", "What the stop rule compares", history["stop_value"]),
+        (figures.step_points if falls_in_powers(history["lr"]) else figures.curve_figure)(
+            "lr", "Learning rate", history["lr"]
+        ),
     )
     return template.render(
         report=report,
         words=words,
         costs=words_costs,
         style=style,
-        widths=figures.widths(report["layers"]),
-        times=layer_times(report["layer_times"]),
+        widths=figures.widths_figure(report["layers"]),
+        times=layer_times_figure(report["layer_times"]),
         panels=[panel for panel in panels if panel is not None],
     )
 
@@ -47,8 +49,8 @@ def render_page(report: Report, events: Iterable[Mapping[str, object]], samples:
 def render_pareto(found: Pareto) -> str:
     """The page of several targets, figures and table, in the same way."""
     template, style = _read("pareto.html.j2")
-    parts = {"headings": headings(found), "cells": cells(found), "notes": list(notes(found))}
-    return template.render(found=found, style=style, figures=pareto(found), **parts)
+    parts = {"headings": pareto_headings(found), "cells": pareto_cells(found), "notes": list(pareto_notes(found))}
+    return template.render(found=found, style=style, figures=pareto_figure(found), **parts)
 
 
 def _read(name: str) -> tuple[Template, Markup]:

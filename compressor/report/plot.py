@@ -27,7 +27,7 @@ def turning_points(rates: Points) -> list[tuple[float, float]]:
     return list(dict.fromkeys([first, peak, last]))
 
 
-def draw(training: Rates, width: int, *, ascii_only: bool = False) -> list[str]:
+def draw_plot(training: Rates, width: int, *, ascii_only: bool = False) -> list[str]:
     """Lines of at most `width` columns, or about 20: rates upwards, epochs across."""
     rates, epochs = training["rates"], training["epochs"]
     height, labels = _axis(rates)

@@ -11,17 +11,23 @@ from compressor.core import (
     Comparison,
     Cost,
     ExportedModel,
-    Held,
-    Input,
-    Isometry,
+    JacobianIsometry,
     Latency,
     Metric,
+    ModelInput,
     ModelSpec,
+    PrunableShare,
     PrunePlan,
 )
-from compressor.report.environment import environment
-from compressor.report.left import left_to_win
-from compressor.report.record_latency import conditions, finite, latency_record, layer_times, ratios
+from compressor.report.environment import environment_record
+from compressor.report.left import remaining_bottlenecks
+from compressor.report.record_latency import (
+    conditions_record,
+    finite,
+    latency_record,
+    layer_times_record,
+    ratios_record,
+)
 from compressor.report.schema import (
     CertificateRecord,
     Gate,
@@ -29,22 +35,22 @@ from compressor.report.schema import (
     MetricRecord,
     ModelRecord,
     Report,
-    StableRate,
+    StableRateRecord,
     Trainability,
 )
-from compressor.report.widths import coverage, layers
+from compressor.report.widths import frozen_coverage, layer_widths
 
 FORMAT = 1
 STAGES = ("dense", "after surgery", "after recalibration", "after retraining")
 
 
-def sizes(inputs: Sequence[Input]) -> list[int] | list[list[int]]:
+def model_sizes(inputs: Sequence[ModelInput]) -> list[int] | list[list[int]]:
     """The shape of a model's one input, or of each, without the batch."""
     shapes = [list(each.shape) for each in inputs]
     return shapes[0] if len(shapes) == 1 else shapes
 
 
-def assemble(
+def assemble_report(
     *,
     name: str,
     method: str,
@@ -61,12 +67,12 @@ def assemble(
     certificate: Certificate,
     groups: Sequence[ChannelGroup],
     plan: PrunePlan,
-    held: Sequence[Held],
+    held: Sequence[PrunableShare],
     seconds: Mapping[str, float],
     seed: int,
-    isometry: Mapping[str, Isometry] = MappingProxyType({}),
+    isometry: Mapping[str, JacobianIsometry] = MappingProxyType({}),
     trainability: Trainability | None = None,
-    stable_rate: StableRate | None = None,
+    stable_rate: StableRateRecord | None = None,
     gates: Sequence[Gate] = (),
     warnings: Sequence[str] = (),
     notes: Sequence[str] = (),
@@ -83,7 +89,7 @@ def assemble(
     return {
         "version": FORMAT,
         "model": name,
-        "architecture": {"source": spec.source, "input": sizes(spec.inputs), "num_classes": spec.num_classes},
+        "architecture": {"source": spec.source, "input": model_sizes(spec.inputs), "num_classes": spec.num_classes},
         "method": method,
         "steps": list(steps),
         "retrained": retrained,
@@ -91,7 +97,7 @@ def assemble(
         "slim": _model(
             slim_cost, slim_onnx, judged, after[-1] if after else None, comparison.b if comparison else None
         ),
-        "ratios": ratios(dense_cost, slim_cost, comparison),
+        "ratios": ratios_record(dense_cost, slim_cost, comparison),
         "metric": judged,
         "metric_steps": stages,
         "accuracy_steps": {stage: _accuracy(judged, value) for stage, value in stages.items()},
@@ -106,19 +112,19 @@ def assemble(
             "ok": slim_onnx.ok and dense_onnx.ok,
             "compared": slim_onnx.compared,
         },
-        "bench": conditions(comparison),
-        "layer_times": (times := layer_times(comparison)),
-        "left_to_win": left_to_win(times),
+        "bench": conditions_record(comparison),
+        "layer_times": (times := layer_times_record(comparison)),
+        "left_to_win": remaining_bottlenecks(times),
         "gates": list(gates),
         "groups": {
             "total": len(groups),
             "pruned": sum(not bool(kept.all()) for kept in plan.kept.values()),
             "frozen": [{"name": group.name, "reason": group.frozen} for group in groups if group.frozen],
         },
-        "coverage": coverage(groups, held),
-        "layers": layers(groups, plan, tensors),
+        "coverage": frozen_coverage(groups, held),
+        "layers": layer_widths(groups, plan, tensors),
         "seconds": {stage: float(value) for stage, value in seconds.items()},
-        "environment": environment(seed),
+        "environment": environment_record(seed),
         "warnings": [*_unmeasured(retrained, bool(after)), *warnings],
         "notes": [*notes, *dict.fromkeys((*dense_onnx.notes, *slim_onnx.notes))],
     }
@@ -159,7 +165,7 @@ def _in_order(measured: Iterable[str]) -> list[str]:
     return order
 
 
-def _isometry(found: Isometry) -> IsometryRecord:
+def _isometry(found: JacobianIsometry) -> IsometryRecord:
     return {"mean": found.mean, "error": found.error, "images": found.images}
 
 

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from typing import cast
 
 from compressor.core import Comparison, Cost, Latency
-from compressor.report.left import left_to_win
+from compressor.report.left import remaining_bottlenecks
 from compressor.report.schema import Ratios
 from compressor.report.schema_latency import (
-    Bench,
     BenchRecord,
+    BenchResult,
     LatencyRecord,
     LayerTimeRecord,
     Samples,
@@ -46,7 +46,7 @@ def latency_record(latency: Latency | None) -> LatencyRecord | None:
     }
 
 
-def ratios(dense: Cost, slim: Cost, comparison: Comparison | None) -> Ratios:
+def ratios_record(dense: Cost, slim: Cost, comparison: Comparison | None) -> Ratios:
     """dense / slim. An unstable measurement has no latency ratio, and none goes without its interval."""
     bounds = interval(comparison.ratio_ci95) if comparison and comparison.stable else None
     return {
@@ -57,14 +57,14 @@ def ratios(dense: Cost, slim: Cost, comparison: Comparison | None) -> Ratios:
     }
 
 
-def samples(comparison: Comparison | None) -> Samples:
+def sample_rows(comparison: Comparison | None) -> Samples:
     """Every sample of both models, for the page's figure."""
     if comparison is None:
         return {"dense": [], "slim": []}
     return {"dense": list(comparison.a.samples), "slim": list(comparison.b.samples) if comparison.b else []}
 
 
-def bench(comparison: Comparison, files: Sequence[str]) -> Bench:
+def bench_record(comparison: Comparison, files: Sequence[str]) -> BenchResult:
     """What `compress bench` prints; `files` are the names of a and, where there is one, of b."""
     first = latency_record(comparison.a)
     assert first is not None
@@ -85,13 +85,13 @@ def bench(comparison: Comparison, files: Sequence[str]) -> Bench:
         "threads": comparison.threads,
         "batch": comparison.batch,
         "environment": dict(comparison.environment),
-        "layer_times": (times := layer_times(comparison)),
-        "left_to_win": left_to_win(times),
+        "layer_times": (times := layer_times_record(comparison)),
+        "left_to_win": remaining_bottlenecks(times),
         "sustained": cast(SustainedRecord, asdict(comparison.sustained)) if comparison.sustained else None,
     }
 
 
-def conditions(comparison: Comparison | None) -> BenchRecord:
+def conditions_record(comparison: Comparison | None) -> BenchRecord:
     """What was measured on, and what came of it, in words."""
     return {
         "target": comparison.target if comparison else "none",
@@ -106,7 +106,7 @@ def conditions(comparison: Comparison | None) -> BenchRecord:
     }
 
 
-def layer_times(comparison: Comparison | None) -> list[LayerTimeRecord]:
+def layer_times_record(comparison: Comparison | None) -> list[LayerTimeRecord]:
     """Where the time goes, in the model's order; nothing where it was not profiled."""
     return [
         {

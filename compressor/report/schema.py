@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NotRequired, TypedDict
 
 from compressor.report.schema_costs import DiskRecord, RemovedRecord, TrainingReport
-from compressor.report.schema_latency import Bench, BenchRecord, LatencyRecord, LayerTimeRecord
+from compressor.report.schema_latency import BenchRecord, BenchResult, LatencyRecord, LayerTimeRecord
 from compressor.report.schema_sparsity import MasksRecord, QuantisedRecord, SparsityRecord
 
 
@@ -78,7 +78,7 @@ class Trainability(TypedDict):
     definition: str
 
 
-class StableRate(TypedDict):
+class StableRateRecord(TypedDict):
     """The largest stable learning rate of gradient descent with the retraining's momentum, 2 (1 + momentum) /
     curvature, at its start on so many training images: a hint."""
 
@@ -98,7 +98,7 @@ class GroupsRecord(TypedDict):
     frozen: list[Frozen]
 
 
-class Layer(TypedDict):
+class LayerRecord(TypedDict):
     """Channels that one layer writes."""
 
     name: str
@@ -136,7 +136,7 @@ class Gate(TypedDict):
     ok: bool
 
 
-class Spec(TypedDict):
+class ModelSpecRecord(TypedDict):
     source: str
     input: list[int] | list[list[int]]  # of several, one each
     num_classes: int | None
@@ -147,7 +147,7 @@ class Report(TypedDict):
 
     version: int
     model: str
-    architecture: Spec
+    architecture: ModelSpecRecord
     method: str
     steps: list[str]
     retrained: bool
@@ -159,12 +159,12 @@ class Report(TypedDict):
     accuracy_steps: dict[str, float | None]
     isometry: dict[str, IsometryRecord]
     trainability: Trainability | None
-    stable_rate: StableRate | None
+    stable_rate: StableRateRecord | None
     certificate: CertificateRecord
     onnx: OnnxRecord
     bench: BenchRecord
     gates: list[Gate]
-    batches: NotRequired[list[Bench]]
+    batches: NotRequired[list[BenchResult]]
     layer_times: list[LayerTimeRecord]
     left_to_win: list[str]
     files: NotRequired[dict[str, str]]
@@ -176,7 +176,7 @@ class Report(TypedDict):
     int8: NotRequired[QuantisedRecord | None]
     groups: GroupsRecord
     coverage: Coverage
-    layers: list[Layer]
+    layers: list[LayerRecord]
     seconds: dict[str, float]
     environment: dict[str, str | int]
     warnings: list[str]

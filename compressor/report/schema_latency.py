@@ -50,7 +50,7 @@ class BenchRecord(TypedDict):
     environment: dict[str, str]
 
 
-class Bench(TypedDict):
+class BenchResult(TypedDict):
     """`compress bench`. `b` and all ratios are None for a single file; ratio = a / b."""
 
     files: list[str]

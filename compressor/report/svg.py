@@ -36,7 +36,7 @@ def path(points: Iterable[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in points)
 
 
-def linear(low: float, high: float, start: float, end: float) -> Scale:
+def linear_scale(low: float, high: float, start: float, end: float) -> Scale:
     """[low, high] -> [start, end]."""
     return lambda value: start + (end - start) * (value - low) / (high - low)
 

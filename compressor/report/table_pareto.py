@@ -9,25 +9,29 @@ from compressor.report.schema import CostRecord
 from compressor.report.schema_verbs import Pareto, ParetoPoint
 
 
-def headings(found: Pareto) -> list[str]:
+def pareto_headings(found: Pareto) -> list[str]:
     timed = ["latency", "interval"] if _timed(found) else []
     return ["asked", *timed, "MACs", "params", "kept", *(["untrained"] if _risky(found) else [])]
 
 
-def cells(found: Pareto) -> list[list[str]]:
+def pareto_cells(found: Pareto) -> list[list[str]]:
     """Of each target that can be met, in the order asked."""
     return [
         [point["asked"], *_of(point, slim, found)] for point in found["points"] if (slim := point["slim"]) is not None
     ]
 
 
-def notes(found: Pareto) -> Iterable[tuple[str, str]]:
+def pareto_notes(found: Pareto) -> Iterable[tuple[str, str]]:
     """What can't be met, and how to read the columns."""
     for point in found["points"]:
         if point["reason"] is not None:
             yield point["asked"], f"not reachable: {point['reason']}"
     dense = found["dense"]
-    yield "Shares", f"of the dense model's {words.count(dense['macs'])} MACs and {words.count(dense['params'])} params"
+    yield (
+        "Shares",
+        f"of the dense model's {words.format_count(dense['macs'])} MACs "
+        f"and {words.format_count(dense['params'])} params",
+    )
     latency = next((point["latency"] for point in found["points"] if point["latency"]), None)
     if latency is not None:
         how = "measured" if latency["measured"] else "predicted from the layers' times; a run measures until it holds"

@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.text import Text
 
 from compressor.report import words
-from compressor.report.schema_latency import Bench
-from compressor.report.tables import FAINT, facts, span, table
+from compressor.report.schema_latency import BenchResult
+from compressor.report.tables import FAINT, facts_table, span, table
 
 MOST = 12  # rows
 
 
-def times(console: Console, bench: Bench) -> None:
+def layer_times_table(console: Console, bench: BenchResult) -> None:
     """The layers that take longest, and what is left to win."""
     if not bench["layer_times"]:
         return
@@ -26,4 +26,4 @@ def times(console: Console, bench: Bench) -> None:
     console.print(rows)
     if len(longest) > MOST:
         console.print(Text(f"and {len(longest) - MOST} more rows; --json lists all", FAINT))
-    facts(console, (("Left to win", sentence) for sentence in bench["left_to_win"]))
+    facts_table(console, (("Left to win", sentence) for sentence in bench["left_to_win"]))

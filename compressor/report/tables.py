@@ -41,7 +41,7 @@ def table(*columns: str) -> Table:
     return made
 
 
-def facts(console: Console, rows: Iterable[tuple[str, Text | str]]) -> None:
+def facts_table(console: Console, rows: Iterable[tuple[str, Text | str]]) -> None:
     """Labels and what they say, in two columns."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style=FAINT, min_width=LABEL[0], max_width=LABEL[1], overflow="fold")
@@ -51,7 +51,7 @@ def facts(console: Console, rows: Iterable[tuple[str, Text | str]]) -> None:
     console.print(grid)
 
 
-def mark(ok: bool, yes: str, no: str) -> Text:
+def mark_cell(ok: bool, yes: str, no: str) -> Text:
     """Says in words, and only then in colour, whether something holds."""
     return Text(yes, GOOD) if ok else Text(no, BAD)
 
@@ -59,7 +59,7 @@ def mark(ok: bool, yes: str, no: str) -> Text:
 def warnings(console: Console, sentences: Sequence[str]) -> None:
     if sentences:
         console.print()
-        facts(console, (("warning", Text(words.plain(sentence), WARN)) for sentence in sentences))
+        facts_table(console, (("warning", Text(words.plain(sentence), WARN)) for sentence in sentences))
 
 
 def runs(rows: Iterable[Row], alike: Callable[[Row], object]) -> Iterator[tuple[Row, Row, int]]:

@@ -12,7 +12,7 @@ from compressor.report import words, words_costs
 from compressor.report.schema import Report
 from compressor.report.schema_latency import LatencyRecord
 from compressor.report.schema_verbs import Verify
-from compressor.report.tables import STRONG, facts, mark, table, title, warnings
+from compressor.report.tables import STRONG, facts_table, mark_cell, table, title, warnings
 from compressor.report.terminal_bench import show_bench
 from compressor.report.terminal_inspect import show_inspect, show_onnx_weights
 from compressor.report.terminal_plan import show_pareto, show_plan
@@ -26,17 +26,27 @@ def show_report(report: Report, console: Console, folder: Path | None = None) ->
     title(console, report["model"], report["steps"], method=report["method"])
     numbers = table("", "dense", "slim", "dense / slim")
     numbers.add_row(
-        "Parameters", words.count(dense["params"]), words.count(slim["params"]), words.ratio(gain["params"])
+        "Parameters",
+        words.format_count(dense["params"]),
+        words.format_count(slim["params"]),
+        words.ratio(gain["params"]),
     )
-    numbers.add_row("MACs", words.count(dense["macs"]), words.count(slim["macs"]), words.ratio(gain["macs"]))
+    numbers.add_row(
+        "MACs", words.format_count(dense["macs"]), words.format_count(slim["macs"]), words.ratio(gain["macs"])
+    )
     smaller = dense["onnx_bytes"] / slim["onnx_bytes"] if slim["onnx_bytes"] else None
-    numbers.add_row("ONNX file", words.size(dense["onnx_bytes"]), words.size(slim["onnx_bytes"]), words.ratio(smaller))
+    numbers.add_row(
+        "ONNX file",
+        words.format_bytes(dense["onnx_bytes"]),
+        words.format_bytes(slim["onnx_bytes"]),
+        words.ratio(smaller),
+    )
     before, after, metric = dense["metric"], slim["metric"], report["metric"]
     numbers.add_row(
         Text(words.plain(words.name_of(metric))),
         Text(words.plain(words.quality(before, metric))),
         Text(words.plain(words.quality(after, metric))),
-        words.change(before, after, metric),
+        words.format_change(before, after, metric),
     )
     faster = words.ratio(gain["latency"], gain["latency_ci95"])
     # Cells of numbers hold brackets, which are console markup unless said otherwise.
@@ -44,11 +54,11 @@ def show_report(report: Report, console: Console, folder: Path | None = None) ->
     console.print(numbers)
     console.print()
     _training(report, console)
-    facts(console, _proofs(report))
+    facts_table(console, _proofs(report))
     warnings(console, report["warnings"])
     if folder is not None:
         console.print()
-        facts(console, [("Files", f"{folder}: model.onnx is the slim model, report.html tells more")])
+        facts_table(console, [("Files", f"{folder}: model.onnx is the slim model, report.html tells more")])
 
 
 def _training(report: Report, console: Console) -> None:
@@ -56,7 +66,7 @@ def _training(report: Report, console: Console) -> None:
     if training is None:
         return
     took = table(*words_costs.COLUMNS)
-    for row in words_costs.rows(training):
+    for row in words_costs.cost_rows(training):
         took.add_row(*row)
     console.print(took)
     console.print()
@@ -66,16 +76,20 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
     bench, surgery, onnx, groups = report["bench"], report["certificate"], report["onnx"], report["groups"]
     yield "Latency", Text(words.plain(bench["verdict"]), STRONG)
     if bench["runtime"] is not None:
-        yield "", words.conditions(bench)
+        yield "", words.describe_measurement(bench)
     training = report.get("training")
     if training is not None:
-        said = [words_costs.cheaper(training), words_costs.how(training), *words_costs.unmeasured(training)]
+        said = [
+            words_costs.training_savings(training),
+            words_costs.column_notes(training),
+            *words_costs.unmeasured_costs(training),
+        ]
         yield from (("" if place else "Training", each) for place, each in enumerate(filter(None, said)))
     gone, files = report.get("removed"), report.get("disk")
     if gone is not None:
-        yield "Removed", words_costs.removed(gone)
+        yield "Removed", words_costs.describe_removed(gone)
     if files is not None:
-        yield "On disk", words_costs.disk(files)
+        yield "On disk", words_costs.describe_disk(files)
     metric = report["metric"]
     reached = [
         f"{stage.removeprefix('after ')} {words.quality(value, metric).removesuffix(' ' + metric['unit'])}"
@@ -85,35 +99,36 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
     if reached:
         yield words.plain(f"{words.name_of(metric)} {metric['unit']}"), words.plain(" -> ".join(reached))
     if report["isometry"]:
-        yield "Isometry", words.isometry(report["isometry"])
+        yield "Isometry", words.describe_isometry(report["isometry"])
     if report["trainability"] is not None:
-        yield "Trainability", words.trainability(report["trainability"])
+        yield "Trainability", words.describe_trainability(report["trainability"])
     if report["stable_rate"] is not None:
-        yield "Largest rate", words.stable_rate(report["stable_rate"])
+        yield "Largest rate", words.describe_stable_rate(report["stable_rate"])
     yield (
         "Surgery",
-        mark(surgery["ok"], "proven: ", "NOT PROVEN: ").append(
-            f"{words.proof(surgery['kind'])}; largest error {words.error(surgery['max_abs_error'])}, "
+        mark_cell(surgery["ok"], "proven: ", "NOT PROVEN: ").append(
+            f"{words.describe_proof(surgery['kind'])}; largest error {words.error(surgery['max_abs_error'])}, "
             f"relative {words.error(surgery['max_rel_error'])}",
             "default",
         ),
     )
     yield (
         "ONNX",
-        mark(onnx["ok"], "agrees", "DISAGREES").append(
-            f"{words.compared(onnx)}; largest error {words.error(onnx['max_abs_error'])}; opset {onnx['opset']}",
+        mark_cell(onnx["ok"], "agrees", "DISAGREES").append(
+            f"{words.describe_parity_scope(onnx)}; largest error {words.error(onnx['max_abs_error'])}; "
+            f"opset {onnx['opset']}",
             "default",
         ),
     )
     sparsity = report.get("sparsity")
     if sparsity is not None:
-        yield "Sparsity", words.sparsity(sparsity)
+        yield "Sparsity", words.describe_sparsity(sparsity)
         yield "", Text(words.plain(sparsity["predicted"]))
         if sparsity["measured"] is not None:
             yield "", Text(words.plain(f"measured: {sparsity['measured']}"))
     masks = report.get("masks")
     if masks is not None:
-        yield "Weights", words.masks(masks)
+        yield "Weights", words.describe_masks(masks)
         yield "", words.plain(masks["expected"])
         if masks["measured"] is not None:
             yield "", words.plain(f"measured: {masks['measured']}")
@@ -121,10 +136,10 @@ def _proofs(report: Report) -> Iterable[tuple[str, Text | str]]:
         yield "Left to win", sentence
     quantised = report.get("int8")
     if quantised is not None:
-        yield "Int8", words.plain(words.int8(quantised, metric))
+        yield "Int8", words.plain(words.describe_int8(quantised, metric))
     for gate in report["gates"]:
         found = f"{gate['found']}, asked: {gate['asked']}"
-        yield gate["name"], mark(gate["ok"], "met: ", "NOT MET: ").append(words.plain(found), "default")
+        yield gate["name"], mark_cell(gate["ok"], "met: ", "NOT MET: ").append(words.plain(found), "default")
     reach = report["coverage"]
     share = f"prunable groups hold {reach['prunable_macs_percent']:.1f} % of the MACs"
     yield "Groups", f"{groups['pruned']} of {groups['total']} cut, {len(groups['frozen'])} frozen; {share}"
@@ -143,12 +158,12 @@ def _p50(latency: LatencyRecord | None) -> str:
 def show_verify(result: Verify, console: Console) -> None:
     """Each check of an output folder, and whether all hold."""
     title(console, result["folder"])
-    facts(
+    facts_table(
         console,
         (
             (
                 each["name"],
-                mark(each["ok"], "ok  ", "FAILED  ").append(words.plain(each["detail"]), "default"),
+                mark_cell(each["ok"], "ok  ", "FAILED  ").append(words.plain(each["detail"]), "default"),
             )
             for each in result["checks"]
         ),
@@ -157,7 +172,7 @@ def show_verify(result: Verify, console: Console) -> None:
     total = len(result["checks"])
     console.print()
     console.print(
-        mark(
+        mark_cell(
             result["ok"],
             f"verified: all {total} checks hold",
             f"not verified: {bad} of {total} checks failed",

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from compressor.report import words
 from compressor.report.schema_verbs import Inspect, OnnxWeights
-from compressor.report.tables import facts, frozen, runs, span, table, title
+from compressor.report.tables import facts_table, frozen, runs, span, table, title
 
 
 def show_inspect(info: Inspect, console: Console) -> None:
@@ -14,15 +14,15 @@ def show_inspect(info: Inspect, console: Console) -> None:
     title(console, info["model"])
     reach = info["coverage"]
     classes = "unknown" if info["num_classes"] is None else str(info["num_classes"])
-    facts(
+    facts_table(
         console,
         [
             ("Architecture", info["architecture"]),
             ("Source", info["source"]),
-            ("Input", words.shapes(info["input"])),
+            ("Input", words.format_shapes(info["input"])),
             ("Classes", classes),
-            ("Parameters", words.count(info["params"])),
-            ("MACs", words.count(info["macs"])),
+            ("Parameters", words.format_count(info["params"])),
+            ("MACs", words.format_count(info["macs"])),
             (
                 "Prunable",
                 f"{reach['prunable_layers']} of {reach['layers']} layers, "
@@ -67,4 +67,6 @@ def show_onnx_weights(found: OnnxWeights, console: Console) -> None:
     console.print(rows)
     console.print()
     held, eligible = found["hold"], found["eligible"]
-    facts(console, [(f"{pattern} rule", f"kept by {held} of the {eligible} weights that {found['runtime']} could use")])
+    facts_table(
+        console, [(f"{pattern} rule", f"kept by {held} of the {eligible} weights that {found['runtime']} could use")]
+    )

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from compressor.report import plot, words
 from compressor.report.schema_verbs import Pareto, Plan, Rates, Risk, TimeBounds
-from compressor.report.table_pareto import cells, headings, notes
-from compressor.report.tables import FAINT, STRONG, facts, frozen, runs, span, table, title
+from compressor.report.table_pareto import pareto_cells, pareto_headings, pareto_notes
+from compressor.report.tables import FAINT, STRONG, facts_table, frozen, runs, span, table, title
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -19,16 +19,21 @@ def show_plan(plan: Plan, console: Console) -> None:
     title(console, plan["model"], plan["steps"], method=plan["method"])
     numbers = table("", "dense", "slim", "dense / slim")
     numbers.add_row(
-        "Parameters", words.count(dense["params"]), words.count(slim["params"]), words.ratio(gain["params"])
+        "Parameters",
+        words.format_count(dense["params"]),
+        words.format_count(slim["params"]),
+        words.ratio(gain["params"]),
     )
-    numbers.add_row("MACs", words.count(dense["macs"]), words.count(slim["macs"]), words.ratio(gain["macs"]))
+    numbers.add_row(
+        "MACs", words.format_count(dense["macs"]), words.format_count(slim["macs"]), words.ratio(gain["macs"])
+    )
     if latency is not None:
         both = map(words.milliseconds, (latency["dense_ms"], latency["slim_ms"]))
         how = "measured" if latency["measured"] else "predicted"
         numbers.add_row(f"Latency, {how}", *both, Text(words.ratio(latency["ratio"], latency["ratio_interval"])))
     memory, least = plan["memory"], plan["least"]
     smaller = words.ratio(memory["dense"] / memory["slim"])
-    numbers.add_row("Memory", words.size(memory["dense"]), words.size(memory["slim"]), smaller)
+    numbers.add_row("Memory", words.format_bytes(memory["dense"]), words.format_bytes(memory["slim"]), smaller)
     console.print(numbers)
     console.print()
     cuts = table("groups to cut", "groups", "channels", "left", "share left")
@@ -42,7 +47,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     for training in plan["schedules"]:
         _drawn(console, training)
     console.print()
-    facts(
+    facts_table(
         console,
         [
             ("Target", plan["target"]),
@@ -62,12 +67,12 @@ def show_plan(plan: Plan, console: Console) -> None:
 def show_pareto(found: Pareto, console: Console) -> None:
     """One row for each target, and why the others can't be met."""
     title(console, found["model"], method=found["method"])
-    rows = table(*headings(found))
-    for row in cells(found):
+    rows = table(*pareto_headings(found))
+    for row in pareto_cells(found):
         rows.add_row(*(Text(words.plain(cell)) for cell in row))
     console.print(rows)
     console.print()
-    facts(console, notes(found))
+    facts_table(console, pareto_notes(found))
 
 
 def _limits(bounds: TimeBounds | None) -> Iterable[tuple[str, str]]:
@@ -88,7 +93,7 @@ def _drawn(console: Console, training: Rates) -> None:
     heading = Text("learning rate by epoch", STRONG).append(f", {words.plain(training['step'])}", FAINT)
     scale = "log scale" if plot.falls_in_powers(training["rates"]) else "linear scale"
     console.print(heading.append(f", {scale}", FAINT))
-    for line in plot.draw(training, console.width, ascii_only=console.options.ascii_only):
+    for line in plot.draw_plot(training, console.width, ascii_only=console.options.ascii_only):
         console.print(Text(line), no_wrap=True)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compressor.core import ChannelGroup, Held, PrunePlan
-from compressor.report.schema import Coverage, Layer
+from compressor.core import ChannelGroup, PrunableShare, PrunePlan
+from compressor.report.schema import Coverage, LayerRecord
 
 
-def layers(groups: Sequence[ChannelGroup], plan: PrunePlan, order: Sequence[str]) -> list[Layer]:
+def layer_widths(groups: Sequence[ChannelGroup], plan: PrunePlan, order: Sequence[str]) -> list[LayerRecord]:
     """Channels each layer writes before and after, in the order of `order` (the state dict's tensor names).
 
     A layer whose channels live in several groups is counted over all of them, and frozen only when all are.
@@ -36,7 +36,7 @@ def layers(groups: Sequence[ChannelGroup], plan: PrunePlan, order: Sequence[str]
     ]
 
 
-def coverage(groups: Sequence[ChannelGroup], held: Sequence[Held]) -> Coverage:
+def frozen_coverage(groups: Sequence[ChannelGroup], held: Sequence[PrunableShare]) -> Coverage:
     """How much of the layers, channels and multiply-adds that groups hold can be cut, and what keeps the rest."""
     free = [group for group in groups if group.frozen is None]
     tensors = {slot.tensor for group in groups for slot in group.writers()}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from compressor.report.schema import IsometryRecord, MetricRecord, OnnxRecord, StableRate, Trainability
-from compressor.report.schema_latency import Bench, BenchRecord
+from compressor.report.schema import IsometryRecord, MetricRecord, OnnxRecord, StableRateRecord, Trainability
+from compressor.report.schema_latency import BenchRecord, BenchResult
 from compressor.report.schema_sparsity import MasksRecord, QuantisedRecord, SparsityRecord
 
 NOTHING = "-"
@@ -23,14 +23,14 @@ def plain(text: object) -> str:
     return "".join(each if each.isprintable() else "�" for each in " ".join(str(text).split()))
 
 
-def count(value: int) -> str:
+def format_count(value: int) -> str:
     """853018 -> '853,018'; from ten million on in M, from a thousand million on in G."""
     if value < 10_000_000:
         return f"{value:,}"
     return f"{value / 1e6:.1f} M" if value < 1_000_000_000 else f"{value / 1e9:,.2f} G"
 
 
-def shapes(sizes: Sequence[int] | Sequence[Sequence[int]], sign: str = "x") -> str:
+def format_shapes(sizes: Sequence[int] | Sequence[Sequence[int]], sign: str = "x") -> str:
     """3 x 32 x 32, or the shapes of several inputs."""
     several = [each if isinstance(each, Sequence) else [each] for each in sizes]
     if all(len(each) == 1 for each in several) and not isinstance(next(iter(sizes), 0), Sequence):
@@ -38,7 +38,7 @@ def shapes(sizes: Sequence[int] | Sequence[Sequence[int]], sign: str = "x") -> s
     return " and ".join(f" {sign} ".join(map(str, each)) for each in several)
 
 
-def size(octets: int) -> str:
+def format_bytes(octets: int) -> str:
     """Bytes in decimal units: 3412345 -> '3.41 MB'."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if octets >= scale:
@@ -85,7 +85,7 @@ def quality(value: float | None, metric: MetricRecord) -> str:
     return f"{significant(value)} {metric['unit']}".strip()
 
 
-def change(before: float | None, after: float | None, metric: MetricRecord) -> str:
+def format_change(before: float | None, after: float | None, metric: MetricRecord) -> str:
     """Of a percentage in points: '-0.70 points'; of anything else in % of what it was: '+3.20 %'."""
     if before is None or after is None:
         return NOTHING
@@ -106,7 +106,7 @@ def error(value: float | None) -> str:
     return "not a number" if value is None else f"{value:.1e}" if value else "0"
 
 
-def compared(onnx: OnnxRecord) -> str:
+def describe_parity_scope(onnx: OnnxRecord) -> str:
     """' with PyTorch', and in what, where it is not the answers."""
     return " with PyTorch" + ("" if onnx["compared"] == "answers" else f" in the {onnx['compared']}")
 
@@ -123,7 +123,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def isometry(stages: Mapping[str, IsometryRecord]) -> str:
+def describe_isometry(stages: Mapping[str, IsometryRecord]) -> str:
     """'dense 2.31 -> surgery 0.52 ± 0.04 (mean Jacobian singular value, 32 images)', by stage."""
     values = [
         f"{stage.removeprefix('after ')} {significant(each['mean'])}"
@@ -134,13 +134,13 @@ def isometry(stages: Mapping[str, IsometryRecord]) -> str:
     return f"{' -> '.join(values)} (mean Jacobian singular value, {images} image{'s' if images != 1 else ''})"
 
 
-def trainability(found: Trainability) -> str:
+def describe_trainability(found: Trainability) -> str:
     """'88.10 % (mean over the first 60 epochs)'."""
     epochs = "the first epoch" if found["epochs"] == 1 else f"the first {found['epochs']} epochs"
     return f"{percent(found['accuracy'])} (mean over {epochs} of retraining)"
 
 
-def stable_rate(found: StableRate) -> str:
+def describe_stable_rate(found: StableRateRecord) -> str:
     """'0.042 for gradient descent on 32 images (a hint: 2 (1 + momentum) / curvature 90.4 where retraining starts)'."""
     return (
         f"{significant(found['lr'])} for gradient descent on {found['images']} images (a hint: 2 (1 + momentum) / "
@@ -148,12 +148,12 @@ def stable_rate(found: StableRate) -> str:
     )
 
 
-def proof(kind: str) -> str:
+def describe_proof(kind: str) -> str:
     """What a certificate of this kind says."""
     return "; then ".join(PROOFS.get(each, plain(each)) for each in kind.split("+"))
 
 
-def conditions(bench: BenchRecord | Bench) -> str:
+def describe_measurement(bench: BenchRecord | BenchResult) -> str:
     """How latency was measured: '1 thread, batch 1, onnxruntime 1.31 CPU, on local'."""
     threads, batch = bench["threads"], bench["batch"]
     parts = (
@@ -165,13 +165,13 @@ def conditions(bench: BenchRecord | Bench) -> str:
     return plain(", ".join(filter(None, parts)))
 
 
-def int8(record: QuantisedRecord, metric: MetricRecord) -> str:
+def describe_int8(record: QuantisedRecord, metric: MetricRecord) -> str:
     """'model.int8.onnx, 322 kB, 85.90 %; 18 weights keep the pattern'."""
     sparse = "" if record["sparse"] is None else f"; {record['sparse']} weights keep the pattern"
-    return f"model.int8.onnx, {size(record['onnx_bytes'])}, {quality(record['quality'], metric)}{sparse}"
+    return f"model.int8.onnx, {format_bytes(record['onnx_bytes'])}, {quality(record['quality'], metric)}{sparse}"
 
 
-def sparsity(record: SparsityRecord) -> str:
+def describe_sparsity(record: SparsityRecord) -> str:
     """'2:4 in 19 of 22 layers; masks keep 76.4 % of the weights' magnitude, ...'."""
     pattern, kept = ":".join(map(str, record["pattern"])), record["kept_percent"]
     ordered = f" ({kept['first']:.1f} % before the channels were put in order)"
@@ -182,12 +182,12 @@ def sparsity(record: SparsityRecord) -> str:
     )
 
 
-def masks(record: MasksRecord) -> str:
+def describe_masks(record: MasksRecord) -> str:
     """'95.00 % of 11.2 M weights are zero or gone, from 41.2 % in conv1 to 99.1 % in fc'."""
     by_layer = sorted((100 * (1 - each["left"] / each["weights"]), each["name"]) for each in record["layers"])
     (least, dense), (most, sparse) = by_layer[0], by_layer[-1]
     return (
-        f"{record['sparsity_percent']:.2f} % of {count(record['weights'])} weights are zero or gone, from "
+        f"{record['sparsity_percent']:.2f} % of {format_count(record['weights'])} weights are zero or gone, from "
         f"{least:.1f} % in {plain(dense)} to {most:.1f} % in {plain(sparse)}; {record['onnx_initializers']} of "
         f"{len(record['layers'])} weights of model.onnx show it"
     )

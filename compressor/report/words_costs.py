@@ -10,27 +10,27 @@ from compressor.report.schema_costs import DiskRecord, RemovedRecord, TrainingRe
 COLUMNS = ("training", "parameters", "a batch", "memory", "time", "energy")
 
 
-def rows(report: TrainingReport) -> Iterator[tuple[str, ...]]:
+def cost_rows(report: TrainingReport) -> Iterator[tuple[str, ...]]:
     """Under `COLUMNS`: each training, and all together where there are several."""
     for each in report["trainings"]:
         yield (
             f"{words.plain(each['stage'])}, {_epochs(each['epochs'])}",
-            words.count(each["params"]),
+            words.format_count(each["params"]),
             words.milliseconds(each["batch_ms"]),
-            words.NOTHING if each["peak_bytes"] is None else words.size(each["peak_bytes"]),
+            words.NOTHING if each["peak_bytes"] is None else words.format_bytes(each["peak_bytes"]),
             words.duration(each["seconds"]),
-            joules(each["energy_j"]),
+            format_joules(each["energy_j"]),
         )
     if len(report["trainings"]) > 1:
         epochs = _epochs(sum(each["epochs"] for each in report["trainings"]))
-        yield (f"in all, {epochs}", "", "", "", words.duration(report["seconds"]), joules(report["energy_j"]))
+        yield (f"in all, {epochs}", "", "", "", words.duration(report["seconds"]), format_joules(report["energy_j"]))
 
 
 def _epochs(number: int) -> str:
     return f"{number} epoch{'s' if number != 1 else ''}"
 
 
-def joules(value: float | None) -> str:
+def format_joules(value: float | None) -> str:
     """Of a training: '812 J', '12.3 kJ', '1.02 kWh'."""
     if value is None:
         return words.NOTHING
@@ -40,7 +40,7 @@ def joules(value: float | None) -> str:
     return f"{words.significant(value)} J"
 
 
-def cheaper(report: TrainingReport) -> str | None:
+def training_savings(report: TrainingReport) -> str | None:
     """How the last training compares with the first, where it trained less of a model in the same way."""
     first, last = report["trainings"][0], report["trainings"][-1]
     alike = all(first[key] == last[key] for key in ("batch_size", "device"))
@@ -59,13 +59,13 @@ def cheaper(report: TrainingReport) -> str | None:
     return f"A batch of the last training took {' and '.join(told)} of one of the first, before channels went"
 
 
-def unmeasured(report: TrainingReport) -> Iterator[str]:
+def unmeasured_costs(report: TrainingReport) -> Iterator[str]:
     """'Energy is not measurable here: no ...'"""
     for name, why in report["unmeasured"].items():
         yield f"{name.capitalize()} is not measurable here: {words.plain(why)}"
 
 
-def how(report: TrainingReport) -> str:
+def column_notes(report: TrainingReport) -> str:
     """What the columns hold."""
     images = sorted({each["batch_size"] for each in report["trainings"]})
     memory = (
@@ -78,15 +78,17 @@ def how(report: TrainingReport) -> str:
     return f"Median time of a batch of {sizes} with its data; peak memory {memory}; time without evaluation{by}"
 
 
-def removed(record: RemovedRecord) -> str:
+def describe_removed(record: RemovedRecord) -> str:
     """'95.10 % of the weights, 65.80 % of the nodes'."""
     weights, nodes = (words.percent(record[each]["sparsity"]) for each in ("weights", "nodes"))
     return f"{weights} of the weights, {nodes} of the nodes"
 
 
-def disk(record: DiskRecord) -> str:
+def describe_disk(record: DiskRecord) -> str:
     """'weights 44.7 MB -> 2.31 MB; 1.20 MB with zeros left out (an estimate)'."""
-    told = f"weights {words.size(record['dense'])} -> {words.size(record['slim'])}"
+    told = f"weights {words.format_bytes(record['dense'])} -> {words.format_bytes(record['slim'])}"
     if record["sparse"] is None:
         return told
-    return f"{told}; {words.size(record['sparse'])} with zeros left out, an estimate: no runtime reads such a file"
+    return (
+        f"{told}; {words.format_bytes(record['sparse'])} with zeros left out, an estimate: no runtime reads such a file"
+    )

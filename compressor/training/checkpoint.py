@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from compressor.core import Emit
+from compressor.core import EventSink
 from compressor.errors import RecipeError
 
 SHARE = 0.01  # of the time that writing may take
 AT_LEAST = 10.0  # seconds between two in the middle of an epoch, however cheap
 
 
-class Checkpoint:
+class TrainingCheckpoint:
     """One file, which belongs to the training of this `identity` at the learning rate `lr`, the recipe's `key`."""
 
     def __init__(self, path: Path, identity: str, lr: float = 0.0, key: str = "lr") -> None:
@@ -50,7 +50,7 @@ class Checkpoint:
         ours = found is not None and (found["identity"], found["lr"]) == (self._identity, self._lr)
         self._write(found["state"] if found is not None and ours else None, diverged=True)
 
-    def restore(self, emit: Emit) -> Mapping[str, Any] | None:
+    def restore(self, emit: EventSink) -> Mapping[str, Any] | None:
         """What was saved; None without a readable file, or where the training diverged at another learning rate.
 
         Such a training starts anew: its weights were on their way out long before a number was not finite. One that

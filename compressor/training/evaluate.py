@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from compressor.core import Metric
 from compressor.errors import VerificationFailed
+from compressor.tensors import to_float32, tree_leaves, tree_map
 from compressor.training.memory import keep_freed_memory
-from compressor.training.nested import in_float32, mapped, tensors
 from compressor.training.precision import LAYOUT
 
 BATCH_SIZE = 64
@@ -22,7 +22,7 @@ ResNet-56."""
 
 
 @torch.inference_mode()
-def measure(module: nn.Module, batches: Iterable[tuple[Tensor, Any]], metric: Metric) -> float:
+def evaluate(module: nn.Module, batches: Iterable[tuple[Tensor, Any]], metric: Metric) -> float:
     """`metric` of a copy of `module`, in float32 on the device it is on, over all `batches` of (images, targets).
 
     Raises VerificationFailed when an answer is not finite.
@@ -32,9 +32,9 @@ def measure(module: nn.Module, batches: Iterable[tuple[Tensor, Any]], metric: Me
     module = copy.deepcopy(module).to(memory_format=LAYOUT).eval()
     seen, total = 0, torch.zeros((), dtype=torch.float64)
     for images, targets in batches:
-        images, targets = images.to(device), mapped(lambda each: each.to(device), targets)
-        output = in_float32(module(images.contiguous(memory_format=LAYOUT)))
-        if not all(bool(torch.isfinite(each).all()) for each in tensors(output)):
+        images, targets = images.to(device), tree_map(lambda each: each.to(device), targets)
+        output = to_float32(module(images.contiguous(memory_format=LAYOUT)))
+        if not all(bool(torch.isfinite(each).all()) for each in tree_leaves(output)):
             raise _not_finite(f"test images {seen} to {seen + len(images) - 1}", "answers are not finite numbers")
         total = total + metric.each(output, targets).cpu().double().sum(dim=0)
         seen += len(images)

@@ -11,34 +11,37 @@ from functools import partial
 import torch
 from torch import nn
 
-from compressor.core import Bind, Data, Emit, Momentum, Train, TrainingCost
+from compressor.core import ConstraintFactory, Data, EventSink, OptimizerState, Train, TrainingCost
+from compressor.data.sampling import random_words
 from compressor.errors import RecipeError, VerificationFailed
-from compressor.training.average import averaged
-from compressor.training.checkpoint import Checkpoint
-from compressor.training.iteration import Iterate, everything_trains, iteration
-from compressor.training.judge import Best, judged
-from compressor.training.memory import keep_freed_memory
-from compressor.training.meter import Joules, Meter, cost, unmetered
-from compressor.training.objective import computed_in, objective
-from compressor.training.optimizers import make_optimizer, momentum_of, recall
-from compressor.training.order import draw
-from compressor.training.precision import LAYOUT, LEAST_SCALE, arithmetic
-from compressor.training.progress import Record, iterations_of
-from compressor.training.room import forward_and_backward, largest_batch_told
-from compressor.training.runtime import Runtime, alone
-from compressor.training.session import Session
-from compressor.training.watch import Watch
+from compressor.training.checkpoint import TrainingCheckpoint
+from compressor.training.cost_meter import CostMeter, Joules, no_energy_meter, training_cost
+from compressor.training.distributed.runtime import Runtime, single_process
+from compressor.training.loss import in_precision, make_loss
+from compressor.training.memory import forward_and_backward, keep_freed_memory, suggest_batch_size_on_oom
+from compressor.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
+from compressor.training.precision import LAYOUT, LEAST_SCALE, precision_policy
+from compressor.training.state import (
+    BestWeights,
+    EpochRecord,
+    StopMonitor,
+    TrainState,
+    ema_weights,
+    iterations_of,
+    validation_metric,
+)
+from compressor.training.train_step import Iterate, run_iteration, unfreeze
 
 EMIT_EVERY = 0.2  # seconds
 EXPLODED = 1e6  # times the first loss, or 1 where that is less: trainings that recovered were never far above 100
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainResult:
     """What a training leaves beside the weights."""
 
-    records: tuple[Record, ...]
-    momentum: Momentum
+    records: tuple[EpochRecord, ...]
+    momentum: OptimizerState
     cost: TrainingCost
     stopped: bool = False  # by its rule
 
@@ -49,14 +52,14 @@ def train(
     step: Train,
     *,
     seed: int,
-    emit: Emit,
-    checkpoint: Checkpoint | None = None,
+    emit: EventSink,
+    checkpoint: TrainingCheckpoint | None = None,
     teacher: nn.Module | None = None,
-    constraints: Sequence[Bind] = (),
-    momentum: Momentum | None = None,
+    constraints: Sequence[ConstraintFactory] = (),
+    momentum: OptimizerState | None = None,
     runtime: Runtime | None = None,
-    joules: Joules = unmetered,
-) -> Trained:
+    joules: Joules = no_energy_meter,
+) -> TrainResult:
     """Train `module` in place as `step` says and leave it in eval mode, float32.
 
     The same seed on the same machine and threads gives the same weights; a run that finds its `checkpoint` goes on
@@ -66,42 +69,42 @@ def train(
     loss is EXPLODED times what it was. Raises Temporary, with a batch size that fits, when memory runs out. Raises
     RecipeError where the best epoch is to be kept and nothing is held out: the test set is not there to choose by.
     """
-    if step.keep == "best" and not data.holds_out:
+    if step.keep == "best" and not data.has_holdout:
         found = "best, with nothing held out of the training images to tell by"
         raise RecipeError("retrain", "keep", found, "set data.holdout=10%, or retrain.keep=last")
     started = time.perf_counter()
     keep_freed_memory()
-    runtime = runtime or alone()
-    everything_trains(module)
-    computing = arithmetic(step.precision, module, runtime.device)
-    meter = Meter(module, runtime.device, joules)
+    runtime = runtime or single_process()
+    unfreeze(module)
+    computing = precision_policy(step.precision, module, runtime.device)
+    meter = CostMeter(module, runtime.device, joules)
     module.to(runtime.device)
     module.to(memory_format=LAYOUT)
     optimizer = make_optimizer(module, step.optimizer)
-    recall(module, optimizer, momentum or {})
+    load_optimizer_state(module, optimizer, momentum or {})
     per_epoch, total = iterations_of(step, data)
     bound = [bind(module, total) for bind in constraints]
-    session = Session(
+    session = TrainState(
         module,
         optimizer,
         computing.scaler(),
-        averaged(module, step.ema),
-        Best() if step.keep == "best" else None,
-        Watch(step.stop, runtime.from_leader) if step.stop else None,
+        ema_weights(module, step.ema),
+        BestWeights() if step.keep == "best" else None,
+        StopMonitor(step.stop, runtime.from_leader) if step.stop else None,
     )
     with (
-        objective(module, runtime.forward(module), data, step, teacher, computing, emit) as loss,
+        make_loss(module, runtime.forward(module), data, step, teacher, computing, emit) as loss,
         torch.random.fork_rng(devices=()),
     ):
-        iterate = iteration(loss, optimizer, bound, step.clip, runtime, session.scaler)
+        iterate = run_iteration(loss, optimizer, bound, step.clip, runtime, session.scaler)
         loop = _Loop(session, data, step, seed, iterate, per_epoch, total, runtime.part, meter, emit, checkpoint)
         if state := runtime.from_leader(checkpoint.restore(emit) if checkpoint else None):
             session.load(state)
         elif session.watch is not None:
             session.watch.look(0, module)
         module.train()
-        attempt = partial(forward_and_backward, computed_in(computing, module), data, runtime.device)
-        with largest_batch_told(attempt, step.batch_size, runtime.part[1]):
+        attempt = partial(forward_and_backward, in_precision(computing, module), data, runtime.device)
+        with suggest_batch_size_on_oom(attempt, step.batch_size, runtime.part[1]):
             while not loop.over:
                 loop.epoch()
     module.load_state_dict(session.result())
@@ -113,15 +116,15 @@ def train(
         spent = {"written": checkpoint.written, "writing_seconds": checkpoint.seconds}
         emit("trained", {"stage": step.stage, "seconds": time.perf_counter() - started, **spent})
     records = tuple(session.progress.records)
-    taken = cost(step, module, runtime.device, records)
-    return Trained(records, momentum_of(module, optimizer), taken, session.stopped)
+    taken = training_cost(step, module, runtime.device, records)
+    return TrainResult(records, optimizer_state(module, optimizer), taken, session.stopped)
 
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
     """What is done with a session in each iteration: all that stays the same."""
 
-    session: Session
+    session: TrainState
     data: Data
     step: Train
     seed: int
@@ -129,9 +132,9 @@ class _Loop:
     per_epoch: int  # iterations
     total: int  # iterations
     part: tuple[int, int]
-    meter: Meter
-    emit: Emit
-    checkpoint: Checkpoint | None
+    meter: CostMeter
+    emit: EventSink
+    checkpoint: TrainingCheckpoint | None
 
     def epoch(self) -> None:
         """What is left of the epoch at hand."""
@@ -143,7 +146,7 @@ class _Loop:
             self.step.batch_size, epoch=number, seed=self.seed, start=now.batches, part=self.part
         ):
             # For dropout and the like; the data have numbers of their own.
-            torch.manual_seed(draw(self.seed, past + now.iterations, self.part))
+            torch.manual_seed(random_words(self.seed, past + now.iterations, self.part))
             loss = self.iterate(images, targets, now.iterations, self._lr(before + now.batches / self.per_epoch))
             self._check(loss)
             if session.average is not None:
@@ -167,7 +170,7 @@ class _Loop:
         session, now = self.session, self.session.progress
         peak = self.meter.first_peak()
         try:
-            quality = judged(session.candidate, self.data)
+            quality = validation_metric(session.candidate, self.data)
         except VerificationFailed as error:
             raise self._diverged("its end", error.found) from error
         record = now.close_epoch(self._lr(now.epoch))

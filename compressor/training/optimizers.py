@@ -8,10 +8,10 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW
 from torch.optim import Optimizer as TorchOptimizer
 
-from compressor.core import Momentum, Optimizer
+from compressor.core import OptimizerSettings, OptimizerState
 
 
-def make_optimizer(module: nn.Module, settings: Optimizer) -> TorchOptimizer:
+def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> TorchOptimizer:
     """SGD (with Nesterov's momentum), Adam (Kingma and Ba, arXiv:1412.6980) or AdamW (arXiv:1711.05101).
 
     Without `decay_all`, biases, normalisations and what the model itself lists (`no_weight_decay`: tokens, positions)
@@ -33,7 +33,7 @@ def make_optimizer(module: nn.Module, settings: Optimizer) -> TorchOptimizer:
             return AdamW(groups, settings.lr, foreach=True)
 
 
-def momentum_of(module: nn.Module, optimizer: TorchOptimizer) -> Momentum:
+def optimizer_state(module: nn.Module, optimizer: TorchOptimizer) -> OptimizerState:
     """What the optimizer remembers of each parameter, by its name: (momentum_buffer) of SGD, (exp_avg, ...) of Adam."""
     return {
         name: {key: value.detach().cpu() for key, value in optimizer.state[parameter].items() if value is not None}
@@ -42,8 +42,8 @@ def momentum_of(module: nn.Module, optimizer: TorchOptimizer) -> Momentum:
     }
 
 
-def recall(module: nn.Module, optimizer: TorchOptimizer, momentum: Momentum) -> None:
-    """Give a new optimizer what `momentum_of` took from one of its kind; of another kind, nothing."""
+def load_optimizer_state(module: nn.Module, optimizer: TorchOptimizer, momentum: OptimizerState) -> None:
+    """Give a new optimizer what `optimizer_state` took from one of its kind; of another kind, nothing."""
     keys = {"momentum_buffer"} if isinstance(optimizer, SGD) else {"step", "exp_avg", "exp_avg_sq"}
     for name, parameter in module.named_parameters():
         remembered = momentum.get(name, {})

@@ -36,7 +36,7 @@ _NAMED = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
-class Arithmetic:
+class PrecisionPolicy:
     """What convolutions and matrix products compute in, by autocast; weights, gradients and losses stay float32."""
 
     device: torch.device
@@ -56,12 +56,12 @@ class Arithmetic:
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
 
-def arithmetic(precision: Precision, module: nn.Module, device: torch.device) -> Arithmetic:
+def precision_policy(precision: Precision, module: nn.Module, device: torch.device) -> PrecisionPolicy:
     """The one that a recipe names, or the one that pays for `module` on `device`."""
     if precision == "auto":
         pays = _multiplies_bf16(device) and not (device.type == "cpu" and _has_depthwise(module))
-        return Arithmetic(device, torch.bfloat16 if pays else torch.float32)
-    return Arithmetic(device, _NAMED[precision])
+        return PrecisionPolicy(device, torch.bfloat16 if pays else torch.float32)
+    return PrecisionPolicy(device, _NAMED[precision])
 
 
 def _has_depthwise(module: nn.Module) -> bool:

@@ -14,18 +14,18 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from compressor.deploy.latency import compare
-from compressor.deploy.onnx import export_onnx
-from compressor.deploy.target import Target
-from compressor.engine.work import example
+from compressor.bench.compare import compare_latency
+from compressor.bench.device.target import DeviceTarget
+from compressor.export.onnx import export_onnx
 from compressor.models.source import load_model
+from compressor.steps.state import example_inputs
 
 Row = dict[str, object]
 Sample = tuple[float, tuple[float, float]]
 
 
 def repeat(device: object, a: Path, copy: Path, seconds: float) -> tuple[Row, list[Sample]]:
-    found = compare(device, a, copy, seconds=seconds, emit=lambda _event, _fields: None)  # type: ignore[arg-type]
+    found = compare_latency(device, a, copy, seconds=seconds, emit=lambda _event, _fields: None)  # type: ignore[arg-type]
     assert found.ratio is not None
     assert found.ratio_ci95 is not None
     assert found.control is not None
@@ -58,10 +58,10 @@ def main() -> None:
     with TemporaryDirectory() as name:
         model = load_model(asked.model)
         a, copy = Path(name) / "a.onnx", Path(name) / "copy.onnx"
-        export_onnx(model.module, example(model, images=2), a, opset=None, dynamic_batch=False, metadata={})
+        export_onnx(model.module, example_inputs(model, images=2), a, opset=None, dynamic_batch=False, metadata={})
         shutil.copy(a, copy)
         for _ in range(asked.repeats):
-            with Target().opened() as device:
+            with DeviceTarget().opened() as device:
                 row, found = repeat(device, a, copy, asked.seconds)
             samples += found
             verdicts.append(str(row["verdict"]))

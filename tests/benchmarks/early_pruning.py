@@ -21,13 +21,13 @@ from statistics import mean
 
 from rows import collected, spread
 
-from compressor.core import RETRAINING, Reinitialise, Train
-from compressor.engine import begin, perform
-from compressor.engine.work import Surroundings, example
-from compressor.graph.cost import count
-from compressor.journal import Journal
+from compressor.core import RETRAINING, Reinitialize, Train
+from compressor.graph.cost import count_cost
 from compressor.recipe import Recipe, read_recipe
-from compressor.stages import load, open_recipe_data, steps
+from compressor.run_log import RunLog
+from compressor.run_setup import build_steps, load_recipe_model, open_recipe_data
+from compressor.steps import initial_state, run_step
+from compressor.steps.state import Context, example_inputs
 
 METHODS = ("dense", "random-s", "efficientconvnets", "snap", "crop-s", "cropit-s", "earlycrop-s")
 NETWORKS = Path(__file__).with_name("networks.py")
@@ -61,15 +61,15 @@ def run(
 ) -> dict[str, object]:
     dense = method == "dense"
     asked = recipe(DENSE, "50%", seed, epochs, []) if dense else recipe(method, weights, seed, epochs, settings)
-    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "run.jsonl", lambda *_: None) as journal:
-        model = load(f"{NETWORKS}:{network}", asked, False, journal)
+    with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder) / "run.jsonl", lambda *_: None) as journal:
+        model = load_recipe_model(f"{NETWORKS}:{network}", asked, False, journal)
         images = open_recipe_data(asked, data, model, journal)
-        work = begin(model, around := Surroundings(images, seed, journal, Path(folder) / "state", ""))
-        for step in steps(asked, 1, retrain=True):
+        work = initial_state(model, around := Context(images, seed, journal, Path(folder) / "state", ""))
+        for step in build_steps(asked, 1, retrain=True):
             trains = isinstance(step, Train) and step.stage == RETRAINING
-            if not dense or trains or isinstance(step, Reinitialise):
-                work = perform(step, work, around)
-        left, whole = count(work.model.module, *example(model)), work.original
+            if not dense or trains or isinstance(step, Reinitialize):
+                work = run_step(step, work, around)
+        left, whole = count_cost(work.model.module, *example_inputs(model)), work.original
     return {
         "accuracy": work.quality["after retraining"],
         "weight_sparsity": 100 * (1 - left.weights / whole.weights),

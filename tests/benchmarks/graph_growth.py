@@ -16,12 +16,12 @@ import torch
 import torchvision
 from torch import nn
 
-from compressor.core import PrunePlan, Selection
-from compressor.graph.analyse import analyse
-from compressor.graph.choose import choose
-from compressor.graph.score import scores
-from compressor.graph.shrink import shrink
-from compressor.methods.criteria import l1
+from compressor.budget.selection import select_channels
+from compressor.core import PrunePlan, PruningTarget
+from compressor.criteria.channel_scores import channel_scores
+from compressor.criteria.formulas import l1
+from compressor.surgery.analysis import analyze
+from compressor.surgery.removal import remove_channels
 
 
 def networks() -> Iterator[tuple[str, Callable[[], nn.Module]]]:
@@ -48,11 +48,11 @@ def main() -> None:
         module = make().eval()
         layers = sum(isinstance(each, nn.Conv2d | nn.Linear) for each in module.modules())
         start = time.process_time()
-        structure = analyse(module, torch.randn(1, 3, 64, 64), name=name)
+        structure = analyze(module, torch.randn(1, 3, 64, 64), name=name)
         original = structure.cost.of(PrunePlan({}))
-        graded = scores(module, structure.groups, l1)
-        plan, _ = choose(structure.groups, graded, Selection(ratio=0.5), structure.cost, original)
-        shrink(module, structure, plan)
+        graded = channel_scores(module, structure.groups, l1)
+        plan, _ = select_channels(structure.groups, graded, PruningTarget(ratio=0.5), structure.cost, original)
+        remove_channels(module, structure, plan)
         seconds = time.process_time() - start
         gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(f"| {name} | {layers} | {seconds:.2f} | {1000 * seconds / layers:.1f} | {gib:.2f} |", flush=True)

@@ -30,20 +30,20 @@ LIMIT = 240  # seconds for one tool on one model
 def ours(name: str) -> None:
     import torch
 
-    from compressor.core import PrunePlan, Selection
-    from compressor.graph.analyse import analyse
-    from compressor.graph.choose import choose
-    from compressor.graph.score import scores
-    from compressor.graph.shrink import shrink
-    from compressor.methods.criteria import l1
+    from compressor.budget.selection import select_channels
+    from compressor.core import PrunePlan, PruningTarget
+    from compressor.criteria.channel_scores import channel_scores
+    from compressor.criteria.formulas import l1
+    from compressor.surgery.analysis import analyze
+    from compressor.surgery.removal import remove_channels
 
     module, inputs = _model(name), torch.randn(1, 3, 224, 224)
     start = time.process_time()
-    structure = analyse(module, inputs, name=name)
+    structure = analyze(module, inputs, name=name)
     original = structure.cost.of(PrunePlan({}))
-    graded = scores(module, structure.groups, l1)
-    plan, _ = choose(structure.groups, graded, Selection(ratio=0.5), structure.cost, original)
-    _report(start, shrink(module, structure, plan), original.params)
+    graded = channel_scores(module, structure.groups, l1)
+    plan, _ = select_channels(structure.groups, graded, PruningTarget(ratio=0.5), structure.cost, original)
+    _report(start, remove_channels(module, structure, plan), original.params)
 
 
 def theirs(name: str) -> None:

@@ -18,33 +18,35 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from compressor.core import Choose, Comparison, PrunePlan, Remove, Selection
-from compressor.deploy.latency import compare
-from compressor.deploy.target import Target
-from compressor.engine import begin, perform
-from compressor.engine.search import Pair
-from compressor.engine.work import Surroundings, Work
-from compressor.graph.allot import kept_mass
-from compressor.graph.choose import choose
-from compressor.graph.score import scores
-from compressor.graph.shrink import shrink
-from compressor.journal import Journal
-from compressor.methods.criteria import l1
+from compressor.bench.compare import compare_latency
+from compressor.bench.device.target import DeviceTarget
+from compressor.budget.greedy import retained_score
+from compressor.budget.selection import select_channels
+from compressor.core import Comparison, PrunePlan, PruningTarget, RemoveChannels, SelectChannels
+from compressor.criteria.channel_scores import channel_scores
+from compressor.criteria.formulas import l1
 from compressor.recipe import Recipe, read_recipe
-from compressor.stages import load, open_recipe_data, steps, stopwatch
+from compressor.run_log import RunLog
+from compressor.run_setup import build_steps, latency_probe, load_recipe_model, open_recipe_data
+from compressor.steps import initial_state, run_step
+from compressor.steps.latency_search import LatencyPair
+from compressor.steps.state import Context, PruningState
+from compressor.surgery.removal import remove_channels
 
 
 def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, object]:
     training = [f"retrain.epochs={asked.epochs}", "retrain.schedule={name: onecycle}", f"data={asked.data_settings}"]
     recipe = read_recipe("l1", [f"prune.target={{latency: {share:.0%}}}", *(training if asked.data else [])])
-    target = Target()
-    with TemporaryDirectory() as name, Journal(Path(name) / "run.jsonl", lambda _event, _fields: None) as journal:
-        model = load(source, recipe, False, journal)
-        watch = stopwatch(recipe, target, model, journal)
+    target = DeviceTarget()
+    with TemporaryDirectory() as name, RunLog(Path(name) / "run.jsonl", lambda _event, _fields: None) as journal:
+        model = load_recipe_model(source, recipe, False, journal)
+        watch = latency_probe(recipe, target, model, journal)
         assert watch is not None
-        start = begin(model, Surroundings(None, 0, journal, Path(name) / "none", ""))
+        start = initial_state(model, Context(None, 0, journal, Path(name) / "none", ""))
         began = time.perf_counter()
-        work = perform(Choose(l1, recipe.selection(32)), start, replace(_around(journal, name), stopwatch=watch))
+        work = run_step(
+            SelectChannels(l1, recipe.selection(32)), start, replace(_around(journal, name), stopwatch=watch)
+        )
         seconds = time.perf_counter() - began
         rounds = [event for event in journal.events if event["event"] == "latency"]
         row: dict[str, object] = {
@@ -72,51 +74,51 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
     return row
 
 
-def _retrained(work: Work, plan: PrunePlan, recipe: Recipe, around: Surroundings) -> float:
+def _retrained(work: PruningState, plan: PrunePlan, recipe: Recipe, around: Context) -> float:
     """Accuracy on the test set after the recipe's retraining of what the plan leaves."""
     assert work.cut is not None
     work = replace(work, cut=replace(work.cut, plan=plan))
     around = replace(around, checkpoints=around.checkpoints / str(time.monotonic_ns()))
-    for step in (Remove(), *steps(recipe, 1, retrain=True)[2:]):
-        work = perform(step, work, around)
+    for step in (RemoveChannels(), *build_steps(recipe, 1, retrain=True)[2:]):
+        work = run_step(step, work, around)
     return work.quality["after retraining"]
 
 
-def _around(journal: Journal, name: str) -> Surroundings:
-    return Surroundings(None, 0, journal, Path(name) / "none", "")
+def _around(journal: RunLog, name: str) -> Context:
+    return Context(None, 0, journal, Path(name) / "none", "")
 
 
-def _planned(work: Work) -> PrunePlan:
+def _planned(work: PruningState) -> PrunePlan:
     assert work.cut is not None
     assert work.cut.plan is not None
     return work.cut.plan
 
 
-def _mass(work: Work, plan: PrunePlan) -> float:
-    return kept_mass(work.groups, scores(work.model.module, work.groups, l1), plan.kept)
+def _mass(work: PruningState, plan: PrunePlan) -> float:
+    return retained_score(work.groups, channel_scores(work.model.module, work.groups, l1), plan.kept)
 
 
-def _compared(work: Work, folder: Path, export: object, seconds: float) -> Comparison:
+def _compared(work: PruningState, folder: Path, export: object, seconds: float) -> Comparison:
     assert callable(export)
     paths = folder / "dense.onnx", folder / "slim.onnx"
     export(work.model.module, paths[0])
-    export(shrink(work.model.module, work.structure, _planned(work)), paths[1])
-    with Target().opened() as device:
-        return compare(device, *paths, seconds=seconds, emit=lambda _event, _fields: None)
+    export(remove_channels(work.model.module, work.structure, _planned(work)), paths[1])
+    with DeviceTarget().opened() as device:
+        return compare_latency(device, *paths, seconds=seconds, emit=lambda _event, _fields: None)
 
 
-def _uniform(work: Work, goal: float, pair: object) -> tuple[PrunePlan, Pair]:
+def _uniform(work: PruningState, goal: float, pair: object) -> tuple[PrunePlan, LatencyPair]:
     """Bisect the ratio, in steps of 16 channels as the device rewards, to the same measured share of the time."""
     assert callable(pair)
     module, structure = work.model.module, work.structure
-    graded = scores(module, structure.groups, l1)
+    graded = channel_scores(module, structure.groups, l1)
     low, high = 0.0, 0.95
-    best: tuple[float, PrunePlan, Pair] | None = None
+    best: tuple[float, PrunePlan, LatencyPair] | None = None
     for _ in range(7):
         ratio = (low + high) / 2
-        selection = Selection(ratio=ratio, round_to=16, or_finer=True)
-        plan, _ = choose(structure.groups, graded, selection, structure.cost, work.original)
-        found: Pair = pair(module, shrink(module, structure, plan))
+        selection = PruningTarget(ratio=ratio, round_to=16, allow_finer_rounding=True)
+        plan, _ = select_channels(structure.groups, graded, selection, structure.cost, work.original)
+        found: LatencyPair = pair(module, remove_channels(module, structure, plan))
         share = found.slim / found.dense
         if best is None or abs(share - goal) < best[0]:
             best = abs(share - goal), plan, found

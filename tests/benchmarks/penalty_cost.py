@@ -18,19 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.core import Constraint, LayerRule, Optimizer, PrunePlan, Selection
-from compressor.graph.analyse import analyse
-from compressor.graph.choose import choose
-from compressor.graph.score import scores
-from compressor.graph.shrink import leaving
-from compressor.methods.criteria import l1
+from compressor.budget.selection import select_channels
+from compressor.core import Constraint, LayerRule, OptimizerSettings, PrunePlan, PruningTarget
+from compressor.criteria.channel_scores import channel_scores
+from compressor.criteria.formulas import l1
 from compressor.methods.tpp import TPP
 from compressor.models.cifar import cifar_resnet
-from compressor.training.iteration import iteration
+from compressor.surgery.analysis import analyze
+from compressor.surgery.removal import pruned_entries
+from compressor.training.constraints import PenaltyConstraint
+from compressor.training.distributed.runtime import single_process
 from compressor.training.optimizers import make_optimizer
-from compressor.training.penalise import Penalised
-from compressor.training.precision import arithmetic
-from compressor.training.runtime import alone
+from compressor.training.precision import precision_policy
+from compressor.training.train_step import run_iteration
 
 BATCH, WHOLE, NOW = 128, 110_000, 109_000  # an iteration at which all is at work: every pull, and the zeroing
 INNER = (LayerRule("layer*.conv1"), LayerRule("*", freeze=True))
@@ -39,26 +39,28 @@ INNER = (LayerRule("layer*.conv1"), LayerRule("*", freeze=True))
 def ratio(rules: tuple[LayerRule, ...], pairs: int) -> None:
     torch.manual_seed(0)
     module = cifar_resnet("resnet56")
-    structure = analyse(module.eval(), torch.randn(1, 3, 32, 32), name="resnet56")
-    selection = Selection(ratio=0.9, rules=rules)
+    structure = analyze(module.eval(), torch.randn(1, 3, 32, 32), name="resnet56")
+    selection = PruningTarget(ratio=0.9, rules=rules)
     whole = structure.cost.of(PrunePlan({}))
-    plan, groups = choose(structure.groups, scores(module, structure.groups, l1), selection, structure.cost, whole)
-    lost = [leaving((group,), plan, module) for group in groups if group.name in plan.kept]
+    plan, groups = select_channels(
+        structure.groups, channel_scores(module, structure.groups, l1), selection, structure.cost, whole
+    )
+    lost = [pruned_entries((group,), plan, module) for group in groups if group.name in plan.kept]
     module.train().to(memory_format=torch.channels_last)
     images = torch.randn(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(0, 10, (BATCH,))
-    optimizer = make_optimizer(module, Optimizer("sgd", lr=1e-3, momentum=0.9, weight_decay=5e-4))
-    unscaled = arithmetic("fp32", module, torch.device("cpu")).scaler()
+    optimizer = make_optimizer(module, OptimizerSettings("sgd", lr=1e-3, momentum=0.9, weight_decay=5e-4))
+    unscaled = precision_policy("fp32", module, torch.device("cpu")).scaler()
 
     def objective(images: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(module(images), targets)
 
     def timed(constraints: list[Constraint]) -> float:
         start = time.process_time()
-        iteration(objective, optimizer, constraints, None, alone(), unscaled)(images, targets, NOW, 1e-3)
+        run_iteration(objective, optimizer, constraints, None, single_process(), unscaled)(images, targets, NOW, 1e-3)
         return time.process_time() - start
 
-    penalised = [partial(Penalised, penalty=TPP().penalty(), leaving=lost)(module, WHOLE)]
+    penalised = [partial(PenaltyConstraint, penalty=TPP().penalty(), leaving=lost)(module, WHOLE)]
     timed([]), timed(penalised)
     plain_s, tpp_s = [], []
     for pair in range(pairs):

@@ -22,38 +22,38 @@ import time
 import numpy as np
 import torch
 
-from compressor.core import Input, ModelSpec, Saliency
-from compressor.graph.analyse import analyse
-from compressor.graph.score import scores_of_entries
-from compressor.methods.saliencies import gradient_flow
-from compressor.models.build import build
-from compressor.training import sensitivity
-from compressor.training.images import ImageData
-from compressor.training.splits import Split
+from compressor.core import GradientCriterion, ModelInput, ModelSpec
+from compressor.criteria import gradient as sensitivity
+from compressor.criteria.channel_scores import channel_scores_from_entries
+from compressor.criteria.formulas import crop
+from compressor.data.in_memory import ImageData
+from compressor.data.splits import InMemorySplit
+from compressor.models.build import build_named
+from compressor.surgery.analysis import analyze
 
 
 def noise(size: int, count: int) -> ImageData:
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=random)
     labels = torch.randint(0, 1000, (count,), generator=random)
-    split = Split("noise", images, labels, [f"item {index}" for index in range(count)])
+    split = InMemorySplit("noise", images, labels, [f"item {index}" for index in range(count)])
     return ImageData("noise", 1000, (0.5,) * 3, (0.25,) * 3, split, split, augment="none")
 
 
 def measured(model: str, size: int, batch: int, pieces: int, queue: multiprocessing.Queue[object]) -> None:
     """In a process of its own, so that the peak is of these scores and nothing before them."""
     torch.manual_seed(0)
-    module = build(ModelSpec(model, (Input((3, size, size)),)))
-    groups = analyse(module, torch.randn(1, 3, size, size), name=model).groups
+    module = build_named(ModelSpec(model, (ModelInput((3, size, size)),)))
+    groups = analyze(module, torch.randn(1, 3, size, size), name=model).groups
     data = noise(size, batch)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     sensitivity.NUMBERS = pieces * 3 * size * size
     start = time.perf_counter()
-    saliency = Saliency("crop", gradient_flow, order=2, batches=1, batch_size=batch)
-    entries = sensitivity.sensitivities(module, saliency, data, 0)
+    saliency = GradientCriterion("crop", crop, order=2, batches=1, batch_size=batch)
+    entries = sensitivity.gradient_scores(module, saliency, data, 0)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = scores_of_entries(groups, entries, signed=False)
+    found = channel_scores_from_entries(groups, entries, signed=False)
     scores = np.concatenate([found[name] for name in sorted(found)])
     queue.put(({"images at a time": pieces, "seconds": round(seconds, 1), "peak_gb": round(peak * 1024 / 1e9, 2),
                 "peak_before_gb": round(before * 1024 / 1e9, 2)}, scores))  # fmt: skip

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from rows import collected, spread
 
-from compressor.engine import begin, perform
-from compressor.engine.work import Surroundings, Work
-from compressor.journal import Journal
 from compressor.recipe import Recipe, read_recipe
-from compressor.stages import load, open_recipe_data, steps
+from compressor.run_log import RunLog
+from compressor.run_setup import build_steps, load_recipe_model, open_recipe_data
+from compressor.steps import initial_state, run_step
+from compressor.steps.state import Context, PruningState
 
 ORIGINAL = "original: {epochs: 16, milestones: [8, 12], gamma: 0.1}"
 SCHEDULES = {
@@ -57,23 +57,23 @@ def main() -> None:
     words.add_argument("--distilled", nargs="+", type=int, default=[0, 1], choices=[0, 1])
     words.add_argument("--epochs", type=int, default=8)
     given = words.parse_args()
-    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "run.jsonl", silent) as journal:
+    with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder) / "run.jsonl", silent) as journal:
         first = recipe(given.ratios[0], "ft", False, 0, given.epochs)
-        model = load(given.checkpoint, first, False, journal)
+        model = load_recipe_model(given.checkpoint, first, False, journal)
         data = open_recipe_data(first, given.data, model, journal)
-        cut: dict[str, Work] = {}
+        cut: dict[str, PruningState] = {}
 
-        def around(seed: int) -> Surroundings:
-            return Surroundings(data, seed, silent, Path(folder) / str(time.monotonic_ns()), "")
+        def around(seed: int) -> Context:
+            return Context(data, seed, silent, Path(folder) / str(time.monotonic_ns()), "")
 
         def run(ratio: str, schedule: str, distilled: int, seed: int) -> Mapping[str, float]:
             asked = recipe(ratio, schedule, bool(distilled), seed, given.epochs)
-            *surgery, retraining = steps(asked, 1, retrain=True)
+            *surgery, retraining = build_steps(asked, 1, retrain=True)
             if ratio not in cut:
-                cut[ratio] = begin(model, around(0))
+                cut[ratio] = initial_state(model, around(0))
                 for step in surgery:
-                    cut[ratio] = perform(step, cut[ratio], around(0))
-            return perform(retraining, cut[ratio], around(seed)).quality
+                    cut[ratio] = run_step(step, cut[ratio], around(0))
+            return run_step(retraining, cut[ratio], around(seed)).quality
 
         keys = (
             {"ratio": ratio, "schedule": schedule, "distilled": distilled, "seed": seed}

@@ -14,21 +14,21 @@ import time
 
 import torch
 
-from compressor.core import Mask, Pattern, Permute, Sparsity
-from compressor.engine.sparsify import mask, permute
-from compressor.engine.work import example
+from compressor.core import MaskNM, NMPattern, NMSparsity, PermuteChannels
 from compressor.models.source import load_model
-from compressor.sparsity.layers import candidates, weights
-from compressor.sparsity.pattern import magnitude_mask
+from compressor.sparsity.masking import candidates, weights_of
+from compressor.sparsity.nm_masks import magnitude_mask
+from compressor.steps.nm_sparsity import mask_nm, permute_for_nm
+from compressor.steps.state import example_inputs
 
 
 def main(name: str, rounds: int) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = load_model(name)
-    sparsity = Sparsity(Pattern(2, 4), "tensorrt-ampere")
+    sparsity = NMSparsity(NMPattern(2, 4), "tensorrt-ampere")
     found = candidates(model.module, sparsity)
-    dense = weights(model.module, found)
+    dense = weights_of(model.module, found)
     start, used = time.perf_counter(), time.process_time()
     for weight in dense.values():
         magnitude_mask(weight, sparsity.pattern)
@@ -36,12 +36,16 @@ def main(name: str, rounds: int) -> None:
     print(f"{name}: {len(dense)} of {len(found)} layers, {count:,} weights")
     print(f"masks: {time.perf_counter() - start:.2f} s, {time.process_time() - used:.2f} s of the processor")
     start = time.perf_counter()
-    ordered = permute(
-        model, Permute(sparsity, rounds), *example(model, images=2), seed=0, emit=lambda event, told: None
+    ordered = permute_for_nm(
+        model,
+        PermuteChannels(sparsity, rounds),
+        *example_inputs(model, images=2),
+        seed=0,
+        emit=lambda event, told: None,
     )
     print(f"permutation, {rounds} rounds: {time.perf_counter() - start:.1f} s, {len(ordered.orders)} groups")
     print(f"proof: relative difference {ordered.certificate.max_rel_error:.1e} in float64")
-    outcome = mask(model, Mask(sparsity), None).outcome
+    outcome = mask_nm(model, MaskNM(sparsity), None).outcome
     total, ours = outcome.total, ordered.outcome.total
     print(f"{'layer':32} {'shape':>20}  as it is  permuted  any half")
     for layer, shares in ordered.outcome.layers:

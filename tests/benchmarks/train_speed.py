@@ -103,22 +103,22 @@ class Gate:
 
 def slim(name: str) -> Any:
     """Half of the first convolution of every block removed, those of smallest L1 norm."""
-    from compressor.core import LayerRule, LoadedModel, PrunePlan, Selection
-    from compressor.engine.work import example
-    from compressor.graph.analyse import analyse
-    from compressor.graph.choose import choose
-    from compressor.graph.score import scores
-    from compressor.graph.shrink import shrink
-    from compressor.methods.criteria import l1
+    from compressor.budget.selection import select_channels
+    from compressor.core import LayerRule, LoadedModel, PrunePlan, PruningTarget
+    from compressor.criteria.channel_scores import channel_scores
+    from compressor.criteria.formulas import l1
     from compressor.models.source import load_model
+    from compressor.steps.state import example_inputs
+    from compressor.surgery.analysis import analyze
+    from compressor.surgery.removal import remove_channels
 
     dense: LoadedModel = load_model(name)
-    structure = analyse(dense.module, *example(dense), name=name)
+    structure = analyze(dense.module, *example_inputs(dense), name=name)
     rules = (LayerRule("layer*.conv1"), LayerRule("*", freeze=True))
-    selection = Selection(ratio=0.5, rules=rules)
-    graded = scores(dense.module, structure.groups, l1)
-    plan, _ = choose(structure.groups, graded, selection, structure.cost, structure.cost.of(PrunePlan({})))
-    return shrink(dense.module, structure, plan)
+    selection = PruningTarget(ratio=0.5, rules=rules)
+    graded = channel_scores(dense.module, structure.groups, l1)
+    plan, _ = select_channels(structure.groups, graded, selection, structure.cost, structure.cost.of(PrunePlan({})))
+    return remove_channels(dense.module, structure, plan)
 
 
 def images() -> tuple[Any, Any]:
@@ -132,14 +132,14 @@ def images() -> tuple[Any, Any]:
 def ours(module: Any, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
     from dataclasses import dataclass
 
-    from compressor.core import Optimizer, Train
-    from compressor.schedules import constant
-    from compressor.training.images import ImageData
+    from compressor.core import OptimizerSettings, Train
+    from compressor.data.in_memory import ImageData
+    from compressor.data.splits import InMemorySplit
     from compressor.training.loop import train
-    from compressor.training.splits import Split
+    from compressor.training.schedules import constant
 
     pixels, labels = images()
-    split = Split("noise", pixels, labels, [""] * IMAGES)
+    split = InMemorySplit("noise", pixels, labels, [""] * IMAGES)
 
     @dataclass(frozen=True)
     class Gated(ImageData):
@@ -153,7 +153,7 @@ def ours(module: Any, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
             return gate(itertools.chain.from_iterable(epochs))
 
     data = Gated("noise", 10, MEAN, STD, split, split, augment="cifar")
-    optimizer = Optimizer("sgd", lr=0.01, momentum=0.9, weight_decay=5e-4)
+    optimizer = OptimizerSettings("sgd", lr=0.01, momentum=0.9, weight_decay=5e-4)
     step = Train(epochs=1, batch_size=BATCH, optimizer=optimizer, schedule=constant())
     train(module, data, step, seed=0, emit=lambda event, fields: None)
 
@@ -162,10 +162,10 @@ def bare(module: Any, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
     import torch
 
     from compressor.training.memory import keep_freed_memory
-    from compressor.training.precision import LAYOUT, arithmetic
+    from compressor.training.precision import LAYOUT, precision_policy
 
     keep_freed_memory()
-    ours = arithmetic("auto", module, torch.device("cpu"))
+    ours = precision_policy("auto", module, torch.device("cpu"))
     pixels, labels = images()
     module.train().to(memory_format=LAYOUT)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, foreach=True)

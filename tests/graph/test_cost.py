@@ -7,15 +7,15 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from compressor.core import Cost, Selection
+from compressor.budget.selection import select_channels
+from compressor.core import Cost, PruningTarget
+from compressor.criteria.channel_scores import channel_scores
+from compressor.criteria.formulas import l1
 from compressor.errors import RecipeError
-from compressor.graph.analyse import analyse
-from compressor.graph.choose import choose
-from compressor.graph.cost import count, zeros
-from compressor.graph.score import scores
-from compressor.graph.shrink import shrink
-from compressor.methods.criteria import l1
+from compressor.graph.cost import count_cost, zeros
 from compressor.models.cifar import cifar_resnet
+from compressor.surgery.analysis import analyze
+from compressor.surgery.removal import remove_channels
 
 
 def test_nodes_and_weights_of_a_small_network_by_hand() -> None:
@@ -23,7 +23,7 @@ def test_nodes_and_weights_of_a_small_network_by_hand() -> None:
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ConvTranspose2d(8, 6, 3), nn.Conv2d(6, 6, 3, groups=6), nn.Flatten(),
         nn.Linear(6 * 64, 4),
     ).eval()  # fmt: skip
-    found = count(module, torch.randn(1, 3, 10, 10))
+    found = count_cost(module, torch.randn(1, 3, 10, 10))
     assert found.nodes == 8 + 6 + 6
     assert found.weights == 3 * 8 * 9 + 8 * 6 * 9 + 6 * 9 + 6 * 64 * 4
 
@@ -41,7 +41,7 @@ def test_zeros_are_those_of_weights_that_run() -> None:
 
 def test_nodes_and_weights_of_resnet18() -> None:
     module = torchvision.models.resnet18().eval()
-    found = count(module, torch.randn(1, 3, 32, 32))
+    found = count_cost(module, torch.randn(1, 3, 32, 32))
     assert found.nodes == 64 + 4 * 64 + 5 * 128 + 5 * 256 + 5 * 512
     layers = [each for each in module.modules() if isinstance(each, (nn.Conv2d, nn.Linear))]
     assert found.weights == sum(each.weight.numel() for each in layers)
@@ -57,7 +57,7 @@ class Twice(nn.Module):
 
 
 def test_a_weight_that_runs_twice_is_one() -> None:
-    found = count(Twice().eval(), torch.randn(1, 4, 2, 2))
+    found = count_cost(Twice().eval(), torch.randn(1, 4, 2, 2))
     assert (found.weights, found.nodes, found.macs) == (16 + 8, 4, 2 * 16 * 4 + 8)
 
 
@@ -66,10 +66,10 @@ def test_a_weight_that_runs_twice_is_one() -> None:
 def test_targets_hold_on_the_slim_module_and_are_met_narrowly(asked: dict[str, float], scope: str) -> None:
     torch.manual_seed(0)
     module, inputs = cifar_resnet("resnet8").eval(), torch.randn(1, 3, 32, 32)
-    structure, original = analyse(module, inputs, name="it"), count(module, inputs)
-    graded = scores(module, structure.groups, l1)
-    plan, _ = choose(structure.groups, graded, Selection(**asked, scope=scope), structure.cost, original)
-    found = count(shrink(module, structure, plan), inputs)
+    structure, original = analyze(module, inputs, name="it"), count_cost(module, inputs)
+    graded = channel_scores(module, structure.groups, l1)
+    plan, _ = select_channels(structure.groups, graded, PruningTarget(**asked, scope=scope), structure.cost, original)
+    found = count_cost(remove_channels(module, structure, plan), inputs)
     assert found == structure.cost.of(plan)
     fill = {name: getattr(found, name) / getattr(original, name) / share for name, share in asked.items()}
     assert all(each <= 1 for each in fill.values())
@@ -78,8 +78,8 @@ def test_targets_hold_on_the_slim_module_and_are_met_narrowly(asked: dict[str, f
 
 def test_a_share_of_what_was_never_counted_is_refused() -> None:
     module, inputs = cifar_resnet("resnet8").eval(), torch.randn(1, 3, 32, 32)
-    structure = analyse(module, inputs, name="it")
-    graded = scores(module, structure.groups, l1)
+    structure = analyze(module, inputs, name="it")
+    graded = channel_scores(module, structure.groups, l1)
     old = Cost(params=100, macs=1000)
     with pytest.raises(RecipeError, match=r"prune\.target\.nodes"):
-        choose(structure.groups, graded, Selection(nodes=0.5), structure.cost, old)
+        select_channels(structure.groups, graded, PruningTarget(nodes=0.5), structure.cost, old)

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compressor.core import PrunePlan, Selection
-from compressor.graph.analyse import analyse
-from compressor.graph.certificate import certify
-from compressor.graph.choose import choose
-from compressor.graph.cost import count
-from compressor.graph.couple import Structure
-from compressor.graph.score import scores
-from compressor.graph.shrink import shrink
-from compressor.methods.criteria import l1
+from compressor.budget.selection import select_channels
+from compressor.core import PrunePlan, PruningTarget
+from compressor.criteria.channel_scores import channel_scores
+from compressor.criteria.formulas import l1
+from compressor.graph.cost import count_cost
+from compressor.graph.dependency_graph import DependencyGraph
+from compressor.surgery.analysis import analyze
+from compressor.surgery.certificate import certify_removal
+from compressor.surgery.removal import remove_channels
 
 
 class PaddedShortcut(nn.Module):
@@ -134,18 +134,20 @@ def test_it_is_cut_exactly_where_it_can_be(case: str) -> None:
     make, free = CASES[case]
     torch.manual_seed(0)
     module, inputs = make().eval(), torch.randn(1, 3, 4, 4) if case == "tied weights" else torch.randn(1, 3, 8, 8)
-    structure = analyse(module, inputs, name=case)
+    structure = analyze(module, inputs, name=case)
     assert sum(group.frozen is None for group in structure.groups) >= free, [each.frozen for each in structure.groups]
     plan = third_less(module, structure, inputs)
-    slim = shrink(module, structure, plan)
-    assert certify(module, slim, structure, plan, inputs).ok
-    found, predicted = count(slim, inputs), structure.cost.of(plan)
+    slim = remove_channels(module, structure, plan)
+    assert certify_removal(module, slim, structure, plan, inputs).ok
+    found, predicted = count_cost(slim, inputs), structure.cost.of(plan)
     assert found == predicted
 
 
-def third_less(module: nn.Module, structure: Structure, inputs: Tensor) -> PrunePlan:
-    graded = scores(module, structure.groups, l1)
-    chosen = choose(structure.groups, graded, Selection(ratio=0.34), structure.cost, count(module, inputs))
+def third_less(module: nn.Module, structure: DependencyGraph, inputs: Tensor) -> PrunePlan:
+    graded = channel_scores(module, structure.groups, l1)
+    chosen = select_channels(
+        structure.groups, graded, PruningTarget(ratio=0.34), structure.cost, count_cost(module, inputs)
+    )
     return chosen[0]
 
 
@@ -162,7 +164,7 @@ class ShapedAsItCame(nn.Module):
 
 def test_code_that_insists_on_the_width_it_was_given_is_left_whole_and_the_rest_goes_on() -> None:
     module = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 8, 1), ShapedAsItCame(), nn.Conv2d(8, 2, 1))
-    structure = analyse(module.eval(), torch.randn(1, 3, 4, 4), name="insists")
+    structure = analyze(module.eval(), torch.randn(1, 3, 4, 4), name="insists")
     frozen = {group.name: group.frozen for group in structure.groups}
     assert frozen["0"] is None
     assert frozen["2"] is not None
@@ -191,12 +193,12 @@ class Answer:
 def test_the_width_of_an_embedding_is_cut_with_what_is_added_to_it_and_the_answer_stays() -> None:
     torch.manual_seed(0)
     module, inputs = Words().eval(), (torch.randint(0, 20, (2, 4)), torch.randn(2, 5))
-    structure = analyse(module, *inputs, name="words")
+    structure = analyze(module, *inputs, name="words")
     groups = {group.name: group for group in structure.groups}
     assert groups["head"].frozen == "output of the model"
     assert {slot.tensor for slot in groups["words"].writers()} == {"words.weight", "numbers.weight"}
     plan = PrunePlan({"words": np.arange(12) % 3 > 0, "hidden": np.arange(16) % 2 > 0})
-    slim = shrink(module, structure, plan)
+    slim = remove_channels(module, structure, plan)
     assert slim.get_submodule("words").embedding_dim == 8
-    assert certify(module, slim, structure, plan, *inputs).ok
-    assert count(slim, *inputs) == structure.cost.of(plan)
+    assert certify_removal(module, slim, structure, plan, *inputs).ok
+    assert count_cost(slim, *inputs) == structure.cost.of(plan)

@@ -13,18 +13,28 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compressor.core import ChannelGroup, Choose, Criterion, Gates, Remove, Saliency, Scales, Selection, Train
-from compressor.graph.analyse import analyse
-from compressor.graph.choose import choose
-from compressor.graph.cost import count
-from compressor.graph.score import scores, scores_of_entries, scores_of_gates
+from compressor.budget.selection import select_channels
+from compressor.core import (
+    BatchNormGateCriterion,
+    ChannelCriterion,
+    ChannelGroup,
+    GradientCriterion,
+    NormScaleCriterion,
+    PruningTarget,
+    RemoveChannels,
+    SelectChannels,
+    Train,
+)
+from compressor.criteria.batchnorm_gate import gate_scores
+from compressor.criteria.channel_scores import channel_scores, channel_scores_from_entries, channel_scores_from_gates
+from compressor.criteria.formulas import random_filter_scores
+from compressor.criteria.gradient import gradient_scores
+from compressor.graph.cost import count_cost
 from compressor.methods import Method, methods
-from compressor.methods.criteria import lots
-from compressor.training.gates import gate_sensitivities
-from compressor.training.sensitivity import sensitivities
+from compressor.surgery.analysis import analyze
 from tests.training.toys import toy_data
 
-SELECTION = Selection(ratio=0.5)
+SELECTION = PruningTarget(ratio=0.5)
 
 
 @pytest.fixture(params=methods().values(), ids=methods().keys())
@@ -45,22 +55,26 @@ def pico() -> nn.Module:
     ).eval()  # fmt: skip
 
 
-def grade(criterion: Criterion, module: nn.Module, groups: Sequence[ChannelGroup]) -> Mapping[str, NDArray[np.float64]]:
-    if isinstance(criterion, Saliency):
-        return scores_of_entries(groups, sensitivities(module, criterion, toy_data(), 0), criterion.signed)
-    if isinstance(criterion, Gates):
-        return scores_of_gates(groups, gate_sensitivities(module, replace(criterion, batch_size=8), toy_data(), 0))
+def grade(
+    criterion: ChannelCriterion, module: nn.Module, groups: Sequence[ChannelGroup]
+) -> Mapping[str, NDArray[np.float64]]:
+    if isinstance(criterion, GradientCriterion):
+        return channel_scores_from_entries(groups, gradient_scores(module, criterion, toy_data(), 0), criterion.signed)
+    if isinstance(criterion, BatchNormGateCriterion):
+        return channel_scores_from_gates(groups, gate_scores(module, replace(criterion, batch_size=8), toy_data(), 0))
     torch.manual_seed(0)
-    return scores(module, groups, criterion)
+    return channel_scores(module, groups, criterion)
 
 
 def test_steps_choose_before_they_remove(structured: type[Method]) -> None:
     steps = structured().steps(SELECTION)
     kinds = [type(step) for step in steps]
-    assert kinds.index(Choose) < kinds.index(Remove)
-    last = len(kinds) - 1 - kinds[::-1].index(Remove)
+    assert kinds.index(SelectChannels) < kinds.index(RemoveChannels)
+    last = len(kinds) - 1 - kinds[::-1].index(RemoveChannels)
     assert Train not in kinds[last:], "retraining is the recipe's"
-    assert [step.last for step in steps if isinstance(step, Remove)] == [False] * (kinds.count(Remove) - 1) + [True]
+    assert [step.last for step in steps if isinstance(step, RemoveChannels)] == [False] * (
+        kinds.count(RemoveChannels) - 1
+    ) + [True]
 
 
 def test_settings_survive_a_round_trip_and_refuse_strangers(method: type[Method]) -> None:
@@ -76,12 +90,14 @@ def test_the_paper_is_cited_where_the_method_is(method: type[Method]) -> None:
 
 def test_the_same_model_gives_the_same_plan_and_every_group_keeps_a_channel(structured: type[Method]) -> None:
     module, inputs = pico(), torch.randn(1, 3, 8, 8)
-    structure = analyse(module, inputs, name="pico")
-    step = [each for each in structured().steps(SELECTION) if isinstance(each, Choose)][-1]
-    plans, of_norms = [], isinstance(step.criterion, Scales | Gates)
+    structure = analyze(module, inputs, name="pico")
+    step = [each for each in structured().steps(SELECTION) if isinstance(each, SelectChannels)][-1]
+    plans, of_norms = [], isinstance(step.criterion, NormScaleCriterion | BatchNormGateCriterion)
     for _ in range(2):
         graded = grade(step.criterion, module, structure.groups)
-        plans.append(choose(structure.groups, graded, step.selection, structure.cost, count(module, inputs))[0])
+        plans.append(
+            select_channels(structure.groups, graded, step.selection, structure.cost, count_cost(module, inputs))[0]
+        )
     assert plans[0].kept.keys() == plans[1].kept.keys() == ({"0"} if of_norms else {"0", "3"})
     for name, kept in plans[0].kept.items():
         assert (kept == plans[1].kept[name]).all()
@@ -89,23 +105,23 @@ def test_the_same_model_gives_the_same_plan_and_every_group_keeps_a_channel(stru
 
 
 def test_scores_follow_a_permutation_of_the_filters(structured: type[Method]) -> None:
-    step = [each for each in structured().steps(SELECTION) if isinstance(each, Choose)][-1]
+    step = [each for each in structured().steps(SELECTION) if isinstance(each, SelectChannels)][-1]
     rows, *slopes = torch.randn(3, 6, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     order = torch.tensor([3, 1, 5, 0, 2, 4])
-    if isinstance(step.criterion, Saliency):
+    if isinstance(step.criterion, GradientCriterion):
         whole = step.criterion.value(rows, *slopes)
         assert torch.equal(whole[order], step.criterion.value(rows[order], *(each[order] for each in slopes)))
         return
-    if isinstance(step.criterion, Gates):
+    if isinstance(step.criterion, BatchNormGateCriterion):
         of_gates = (*rows.T[:2], *slopes[0].T[:2])
         shuffled = step.criterion.value(*(each[order] for each in of_gates))
         assert torch.equal(step.criterion.value(*of_gates)[order], shuffled)
         return
-    criterion = step.criterion.value if isinstance(step.criterion, Scales) else step.criterion
-    if criterion is lots:
+    criterion = step.criterion.value if isinstance(step.criterion, NormScaleCriterion) else step.criterion
+    if criterion is random_filter_scores:
         torch.manual_seed(0)
-        drawn = lots(rows)
+        drawn = random_filter_scores(rows)
         torch.manual_seed(0)
-        assert torch.equal(drawn, lots(rows[order])), "weights have no say in it"
+        assert torch.equal(drawn, random_filter_scores(rows[order])), "weights have no say in it"
         return
     assert np.array_equal(criterion(rows)[order].numpy(), criterion(rows[order]).numpy())

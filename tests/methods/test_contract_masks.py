@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from compressor.core import (
+    FinetuneSegment,
     LayerRule,
     LoadedModel,
-    MaskWeights,
+    MaskUnstructured,
     ModelSpec,
-    RemoveDead,
-    Retrain,
-    Selection,
+    PruningTarget,
+    RemoveDeadChannels,
     Train,
     one_image,
 )
-from compressor.engine import begin, perform
-from compressor.engine.work import Surroundings
 from compressor.methods import Method, methods
+from compressor.steps import initial_state, run_step
+from compressor.steps.state import Context
 from tests.methods.test_contract import pico
 from tests.training.toys import quiet, toy_data
 
@@ -33,23 +33,23 @@ def method(request: pytest.FixtureRequest) -> type[Method]:
 
 def test_masks_reach_the_target_and_dead_channels_go_last(method: type[Method]) -> None:
     settings = method()
-    steps = settings.steps(Selection(weights=0.05, rules=(LayerRule("0", freeze=True),)))
-    masks = [step for step in steps if isinstance(step, MaskWeights)]
+    steps = settings.steps(PruningTarget(weights=0.05, rules=(LayerRule("0", freeze=True),)))
+    masks = [step for step in steps if isinstance(step, MaskUnstructured)]
     assert masks[-1].keep[-1] == 0.05
     assert all(step.rules for step in masks)
     assert all(a >= b for step in masks for a, b in itertools.pairwise(step.keep)), "each round leaves less"
-    assert settings.finish() == (RemoveDead(),)
+    assert settings.finish() == (RemoveDeadChannels(),)
 
 
 def test_the_same_seed_masks_the_same_weights_and_every_layer_keeps_one(method: type[Method], tmp_path: Path) -> None:
     spec = ModelSpec("toy", one_image((3, 8, 8)))
-    around = Surroundings(toy_data(40), 0, quiet, tmp_path, "test")
+    around = Context(toy_data(40), 0, quiet, tmp_path, "test")
     found = []
     for _ in range(2):
-        work = begin(LoadedModel(pico(), spec, "pico"), around)
-        for step in method().steps(Selection(weights=0.2)):
-            if not isinstance(step, Train | Retrain):
-                work = perform(step, work, around)
+        work = initial_state(LoadedModel(pico(), spec, "pico"), around)
+        for step in method().steps(PruningTarget(weights=0.2)):
+            if not isinstance(step, Train | FinetuneSegment):
+                work = run_step(step, work, around)
         found.append(work.masks)
     assert found[0].keys() == found[1].keys() == {"0.weight", "3.weight", "6.weight"}
     assert sum(int(mask.sum()) for mask in found[0].values()) == work.original.weights // 5

@@ -15,31 +15,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from compressor.budget.selection import clamped_groups
+from compressor.commands.plan import plan_run
 from compressor.core import (
-    Choose,
+    GradientCriterion,
     LoadedModel,
     ModelSpec,
     PrunePlan,
-    Reinitialise,
-    Remove,
-    Saliency,
-    Selection,
+    PruningTarget,
+    Reinitialize,
+    RemoveChannels,
+    SelectChannels,
     Train,
     one_image,
 )
-from compressor.engine import begin, perform
-from compressor.engine.work import Surroundings, Work, example
+from compressor.criteria.formulas import l1
+from compressor.criteria.gradient import gradient_scores
 from compressor.errors import RecipeError, VerificationFailed
-from compressor.graph.choose import spared
-from compressor.graph.cost import count
+from compressor.graph.cost import count_cost
 from compressor.methods import methods
-from compressor.methods.criteria import l1
-from compressor.methods.rounds import halving_shares, selections
-from compressor.methods.snap import Snap
+from compressor.methods._iterative import halving_shares, round_targets
+from compressor.methods.snip import Snap
 from compressor.recipe import read_recipe
-from compressor.stages import steps
-from compressor.training.sensitivity import sensitivities
-from compressor.verbs.planning import plan
+from compressor.run_setup import build_steps
+from compressor.steps import initial_state, run_step
+from compressor.steps.state import Context, PruningState, example_inputs
 from tests.training.toys import Shortcut, quiet, toy_data
 
 FAMILY = ("crop-s", "cropit-s", "snap", "snap-it", "random-s", "efficientconvnets", "earlycrop-s")
@@ -75,22 +75,24 @@ def test_rounds_come_nearer_and_end_at_the_limit(limit: float, halvings: int) ->
 
 
 def test_every_target_has_its_own_course_and_milliseconds_wait_for_the_end() -> None:
-    last = Selection(nodes=0.05, macs=0.6, latency_ms=8.0, scope="global")
-    found = selections(last)
+    last = PruningTarget(nodes=0.05, macs=0.6, latency_ms=8.0, scope="global")
+    found = round_targets(last)
     assert [each.nodes for each in found] == pytest.approx([1 - share for share in halving_shares(0.95)])
     assert [each.macs for each in found] == pytest.approx([1 - share for share in halving_shares(0.4)])
     assert [each.latency_ms for each in found] == [None] * 6 + [8.0]
     assert found[-1] is last
-    assert selections(Selection(latency_ms=8.0)) == (Selection(latency_ms=8.0),)
-    assert [each.ratio for each in selections(Selection(ratio=0.66))] == pytest.approx(list(halving_shares(0.66)))
+    assert round_targets(PruningTarget(latency_ms=8.0)) == (PruningTarget(latency_ms=8.0),)
+    assert [each.ratio for each in round_targets(PruningTarget(ratio=0.66))] == pytest.approx(
+        list(halving_shares(0.66))
+    )
 
 
 # ---------------------------------------------------------------- methods
 
 
 def criterion_of(name: str, **settings: object) -> object:
-    found = methods()[name].model_validate(settings).steps(Selection(nodes=0.5))
-    return next(step.criterion for step in found if isinstance(step, Choose))
+    found = methods()[name].model_validate(settings).steps(PruningTarget(nodes=0.5))
+    return next(step.criterion for step in found if isinstance(step, SelectChannels))
 
 
 def test_the_quadratic_drops_its_first_weight_by_every_score() -> None:
@@ -101,7 +103,7 @@ def test_the_quadratic_drops_its_first_weight_by_every_score() -> None:
         ("snap", {}, [0.0, 10.0]),
     ):
         criterion = criterion_of(name, **settings)
-        assert isinstance(criterion, Saliency)
+        assert isinstance(criterion, GradientCriterion)
         assert criterion.value(w, g, h).abs().tolist() == expected
         assert not criterion.signed, "magnitudes are compared: a loss below zero turns no order round"
         assert not criterion.training, "statistics of the batch would undo the gates"
@@ -115,7 +117,7 @@ def test_gates_before_a_norm_count_nothing_while_it_takes_statistics_of_the_batc
     ).eval()  # fmt: skip
     criterion = Snap().sensitivity()
     by_mode = [
-        sensitivities(module, replace(criterion, training=mode, batches=1, batch_size=16), toy_data(), 0)["0.weight"]
+        gradient_scores(module, replace(criterion, training=mode, batches=1, batch_size=16), toy_data(), 0)["0.weight"]
         for mode in (True, False)
     ]
     training, running = (float(each.flatten(1).sum(dim=1).abs().max()) for each in by_mode)
@@ -125,32 +127,32 @@ def test_gates_before_a_norm_count_nothing_while_it_takes_statistics_of_the_batc
 @pytest.mark.parametrize("name", FAMILY)
 def test_random_weights_come_first_and_the_test_set_last(name: str) -> None:
     method = methods()[name].model_validate({"start": "random"})
-    found = method.steps(Selection(nodes=0.34))
-    assert found[0] == Reinitialise()
-    assert methods()[name]().steps(Selection(nodes=0.34))[0] != Reinitialise()
+    found = method.steps(PruningTarget(nodes=0.34))
+    assert found[0] == Reinitialize()
+    assert methods()[name]().steps(PruningTarget(nodes=0.34))[0] != Reinitialize()
     assert not method.trained
-    cuts = sum(isinstance(step, Remove) for step in found)
+    cuts = sum(isinstance(step, RemoveChannels) for step in found)
     assert cuts == (1 if name in AT_ONCE or name == "earlycrop-s" else 7)
 
 
 def test_the_early_training_is_the_released_one_and_stops_in_the_lazy_regime() -> None:
-    train, choice, _ = methods()["earlycrop-s"]().steps(Selection(nodes=0.34))
+    train, choice, _ = methods()["earlycrop-s"]().steps(PruningTarget(nodes=0.34))
     assert isinstance(train, Train)
-    assert isinstance(choice, Choose)
+    assert isinstance(choice, SelectChannels)
     assert (train.epochs, train.batch_size, train.clip) == (100, 256, 10.0)
     assert (train.optimizer.name, train.optimizer.lr, train.optimizer.weight_decay) == ("adam", 2e-3, 5e-5)
     assert train.stop is not None
     assert train.stop.rule.keywords == {"factor": pytest.approx(0.9 - 0.66)}  # type: ignore[attr-defined]
-    assert isinstance(choice.criterion, Saliency)
+    assert isinstance(choice.criterion, GradientCriterion)
     assert (choice.criterion.order, choice.criterion.batch_size, choice.criterion.batches) == (2, 256, 5)
-    iterative = methods()["earlycrop-s"].model_validate({"iterative": True}).steps(Selection(nodes=0.34))
-    assert sum(isinstance(step, Remove) for step in iterative) == 7
+    iterative = methods()["earlycrop-s"].model_validate({"iterative": True}).steps(PruningTarget(nodes=0.34))
+    assert sum(isinstance(step, RemoveChannels) for step in iterative) == 7
 
 
 def test_groups_that_only_a_guard_saves_are_told() -> None:
     scores = {"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0, 9.0]), "c": np.array([5.0, 8.0])}
     kept = {"a": np.array([False, True]), "b": np.array([False, False, True])}
-    assert spared(scores, PrunePlan(kept)) == ["a"]
+    assert clamped_groups(scores, PrunePlan(kept)) == ["a"]
 
 
 # ---------------------------------------------------------------- performed
@@ -161,7 +163,7 @@ def small() -> LoadedModel:
     return LoadedModel(Shortcut().eval(), ModelSpec("net", one_image((3, 8, 8)), 4), "it")
 
 
-def performed(name: str, tmp_path: Path, *more: str) -> tuple[Work, list[dict[str, object]]]:
+def performed(name: str, tmp_path: Path, *more: str) -> tuple[PruningState, list[dict[str, object]]]:
     own = {"earlycrop-s": ["prune.earlycrop-s.epochs=2", "prune.earlycrop-s.start=random"]}.get(name, [])
     sizes = [
         "retrain.batch_size=8",
@@ -173,10 +175,10 @@ def performed(name: str, tmp_path: Path, *more: str) -> tuple[Work, list[dict[st
     def emit(event: str, fields: Mapping[str, object]) -> None:
         events.append({"event": event, **fields})
 
-    around = Surroundings(toy_data(40), recipe.seed, emit, tmp_path, "")
-    work = begin(small(), around, trained=recipe.method.trained)
-    for step in steps(recipe, 1, retrain=True):
-        work = perform(step, work, around)
+    around = Context(toy_data(40), recipe.seed, emit, tmp_path, "")
+    work = initial_state(small(), around, trained=recipe.method.trained)
+    for step in build_steps(recipe, 1, retrain=True):
+        work = run_step(step, work, around)
     return work, events
 
 
@@ -185,7 +187,7 @@ def test_a_recipe_leaves_the_nodes_it_asks_for(name: str, tmp_path: Path) -> Non
     work, events = performed(name, tmp_path)
     asked = read_recipe(name).selection(1).nodes
     assert asked is not None
-    share = count(work.model.module, *example(work.model)).nodes / work.original.nodes
+    share = count_cost(work.model.module, *example_inputs(work.model)).nodes / work.original.nodes
     assert asked - 0.06 < share <= asked, "one step of the shared channels is two of 40 nodes"
     assert work.certificate is not None
     assert work.certificate.ok
@@ -213,22 +215,26 @@ def test_layers_behind_a_norm_that_begins_at_zero_are_warned_of(tmp_path: Path) 
     model = small()
     nn.init.zeros_(model.module.get_parameter("outer.weight"))
     criterion = criterion_of("snap")
-    assert isinstance(criterion, Saliency)
+    assert isinstance(criterion, GradientCriterion)
     told: list[str] = []
-    around = Surroundings(toy_data(), 0, lambda _, fields: told.append(str(fields.get("text"))), tmp_path, "")
-    selection = Selection(nodes=0.9, scope="global")
-    perform(Choose(replace(criterion, batches=1, batch_size=8), selection), begin(model, around, trained=False), around)
+    around = Context(toy_data(), 0, lambda _, fields: told.append(str(fields.get("text"))), tmp_path, "")
+    selection = PruningTarget(nodes=0.9, scope="global")
+    run_step(
+        SelectChannels(replace(criterion, batches=1, batch_size=8), selection),
+        initial_state(model, around, trained=False),
+        around,
+    )
     assert any(each.startswith("no gradient reaches inner: all channels there score 0") for each in told)
 
 
 def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    model, around = small(), Surroundings(None, 0, quiet, tmp_path, "")
+    model, around = small(), Context(None, 0, quiet, tmp_path, "")
     model.module.get_parameter("inner.weight").data[3] = math.nan
     with pytest.raises(VerificationFailed, match="scores of channels: inner: 1 of 16 are not finite"):
-        perform(Choose(l1, Selection(nodes=0.5)), begin(model, around), around)
+        run_step(SelectChannels(l1, PruningTarget(nodes=0.5)), initial_state(model, around), around)
 
 
 def test_scores_by_images_need_images(tmp_path: Path) -> None:
     recipe = read_recipe("crop-s", ["bench.target=none"])
     with pytest.raises(RecipeError, match="crop scores channels by training images"):
-        plan("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=quiet)
+        plan_run("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=quiet)

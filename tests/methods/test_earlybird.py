@@ -10,22 +10,30 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from compressor.core import Choose, Optimizer, PrunePlan, Remove, Scales, Selection, Train
+from compressor.budget.selection import select_channels
+from compressor.core import (
+    NormScaleCriterion,
+    OptimizerSettings,
+    PrunePlan,
+    PruningTarget,
+    RemoveChannels,
+    SelectChannels,
+    Train,
+)
+from compressor.criteria.channel_scores import channel_scores
+from compressor.criteria.formulas import l1
 from compressor.errors import RecipeError
-from compressor.graph.analyse import analyse
-from compressor.graph.choose import choose
-from compressor.graph.score import scores
-from compressor.methods.criteria import l1
 from compressor.methods.earlybird import EarlyBird
-from compressor.methods.penalties import l1_norm
-from compressor.methods.stops import early_bird
 from compressor.models.cifar import cifar_resnet
+from compressor.surgery.analysis import analyze
+from compressor.training.penalty_terms import l1_norm
+from compressor.training.stopping_rules import early_bird
 
 
 def test_as_published() -> None:
-    train, choice, remove = EarlyBird().steps(Selection(ratio=0.3, scope="global"))
+    train, choice, remove = EarlyBird().steps(PruningTarget(ratio=0.3, scope="global"))
     assert isinstance(train, Train)
-    assert train.optimizer == Optimizer("sgd", 0.1, momentum=0.9, weight_decay=1e-4)
+    assert train.optimizer == OptimizerSettings("sgd", 0.1, momentum=0.9, weight_decay=1e-4)
     assert (train.batch_size, train.clip, train.counted) == (256, None, True)
     assert train.stop is not None
     assert isinstance(train.stop.rule, partial)
@@ -34,14 +42,14 @@ def test_as_published() -> None:
     assert train.penalty is not None
     (term,) = train.penalty.terms
     assert (term.pull, term.on, term.strength(7, 10)) == (l1_norm, "scales", 1e-4)
-    assert choice == Choose(Scales(l1), Selection(ratio=0.3, scope="global"))
-    assert remove == Remove()
+    assert choice == SelectChannels(NormScaleCriterion(l1), PruningTarget(ratio=0.3, scope="global"))
+    assert remove == RemoveChannels()
 
 
 def test_masks_need_a_share() -> None:
     with pytest.raises(RecipeError, match=r"prune\.earlybird\.drawn: null, .*; write a number"):
-        EarlyBird().steps(Selection(latency_ms=3.0))
-    EarlyBird(drawn=0.4).steps(Selection(latency_ms=3.0))
+        EarlyBird().steps(PruningTarget(latency_ms=3.0))
+    EarlyBird(drawn=0.4).steps(PruningTarget(latency_ms=3.0))
 
 
 def test_one_mask_has_none_to_be_compared_with() -> None:
@@ -59,12 +67,12 @@ def test_channels_are_scored_by_what_scales_them() -> None:
     scale = torch.tensor([0.3, -0.9, 0.1, 0.5])
     with torch.no_grad():
         module[1].weight.copy_(scale)
-    structure = analyse(module, torch.randn(1, 3, 8, 8), name="net")
-    graded = scores(module, structure.groups, Scales(l1))
+    structure = analyze(module, torch.randn(1, 3, 8, 8), name="net")
+    graded = channel_scores(module, structure.groups, NormScaleCriterion(l1))
     assert graded.keys() == {"0"}
     np.testing.assert_allclose(graded["0"], scale.abs().double().numpy())
-    plan, groups = choose(
-        structure.groups, graded, Selection(ratio=0.5), structure.cost, structure.cost.of(PrunePlan({}))
+    plan, groups = select_channels(
+        structure.groups, graded, PruningTarget(ratio=0.5), structure.cost, structure.cost.of(PrunePlan({}))
     )
     assert {name: kept.tolist() for name, kept in plan.kept.items()} == {"0": [False, True, False, True]}
     assert {group.name: group.frozen for group in groups}["3"] == "no score: nothing scales its channels"
@@ -72,12 +80,12 @@ def test_channels_are_scored_by_what_scales_them() -> None:
 
 def test_shared_channels_have_the_mean_of_their_scales() -> None:
     module = cifar_resnet("resnet8b").eval()
-    structure = analyse(module, torch.randn(1, 3, 32, 32), name="resnet8b")
+    structure = analyze(module, torch.randn(1, 3, 32, 32), name="resnet8b")
     norms = {name: each for name, each in module.named_modules() if isinstance(each, nn.BatchNorm2d)}
     with torch.no_grad():
         for norm in norms.values():
             norm.weight.uniform_(-1, 1)
-    graded = scores(module, structure.groups, Scales(l1))
+    graded = channel_scores(module, structure.groups, NormScaleCriterion(l1))
     for group in (each for each in structure.groups if each.frozen is None):
         theirs = {slot.tensor for slot in group.slots if slot.tensor.removesuffix(".weight") in norms}
         expected = torch.stack([module.get_parameter(name).abs().double() for name in theirs]).mean(0)

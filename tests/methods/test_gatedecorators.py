@@ -10,32 +10,41 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.core import ChannelGroup, Choose, Gates, PrunePlan, Remove, Selection, Slot, Train
-from compressor.graph.analyse import analyse
-from compressor.graph.choose import choose
-from compressor.graph.score import scores_of_gates
+from compressor.budget.selection import select_channels
+from compressor.core import (
+    BatchNormGateCriterion,
+    ChannelGroup,
+    PrunePlan,
+    PruningTarget,
+    RemoveChannels,
+    SelectChannels,
+    TensorSlot,
+    Train,
+)
+from compressor.criteria.batchnorm_gate import gate_scores
+from compressor.criteria.channel_scores import channel_scores_from_gates
+from compressor.criteria.formulas import gate_taylor
 from compressor.methods.gatedecorators import GateDecorators, shrinking
-from compressor.methods.saliencies import gate
-from compressor.schedules import triangle
-from compressor.training.gates import gate_sensitivities
+from compressor.surgery.analysis import analyze
+from compressor.training.constraints import ScalesOnly
 from compressor.training.loop import train
-from compressor.training.partly import ScalesOnly
+from compressor.training.schedules import triangle
 from tests.training.toys import STEP, quiet, toy_data, toy_net
 
 
 def test_a_gate_matters_by_its_gradient_and_not_by_its_size() -> None:
     """g = (.5, -.2), dL/dg = (.1, 1): scores (.05, .2); channel 0 goes although |g| is larger."""
     scale, by_scale, nothing = torch.tensor([0.5, -0.2]), torch.tensor([0.1, 1.0]), torch.zeros(2)
-    assert gate(scale, by_scale, nothing, nothing).tolist() == pytest.approx([0.05, 0.2])
+    assert gate_taylor(scale, by_scale, nothing, nothing).tolist() == pytest.approx([0.05, 0.2])
 
 
 def test_gates_of_shared_channels_count_together() -> None:
     places = np.array([[0], [1]])
-    slots = tuple(Slot(f"{name}.weight", 0, places, "affine") for name in ("a", "b"))
-    found = scores_of_gates([ChannelGroup("conv", 2, slots)], {"a.weight": torch.tensor([1.0, 2.0]),
+    slots = tuple(TensorSlot(f"{name}.weight", 0, places, "affine") for name in ("a", "b"))
+    found = channel_scores_from_gates([ChannelGroup("conv", 2, slots)], {"a.weight": torch.tensor([1.0, 2.0]),
                                                                "b.weight": torch.tensor([5.0, 1.0])})  # fmt: skip
     assert found["conv"].tolist() == [6.0, 3.0]
-    assert scores_of_gates([ChannelGroup("conv", 2, slots)], {}) == {}
+    assert channel_scores_from_gates([ChannelGroup("conv", 2, slots)], {}) == {}
 
 
 class Gated(nn.Module):
@@ -55,7 +64,7 @@ def test_scores_are_derivatives_to_gates_summed_batch_by_batch() -> None:
         net[1].weight.uniform_(-1, 1)
         net[1].bias.uniform_(-1, 1)
     before = copy.deepcopy(net.state_dict())
-    found = gate_sensitivities(net, Gates("gates", gate, 3, 8), data, 0, epoch=1)
+    found = gate_scores(net, BatchNormGateCriterion("gates", gate_taylor, 3, 8), data, 0, epoch=1)
     gated, expected = Gated(copy.deepcopy(net)).train(), torch.zeros(6)
     for number, (images, labels) in enumerate(data.train_batches(8, epoch=1, seed=0)):
         if number < 3:
@@ -82,27 +91,27 @@ def test_every_group_keeps_its_floor_of_what_it_had_at_first() -> None:
         nn.Conv2d(3, 20, 3), nn.BatchNorm2d(20), nn.ReLU(), nn.Conv2d(20, 30, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
         nn.Flatten(), nn.Linear(30, 2),
     ).eval()  # fmt: skip
-    structure = analyse(module, torch.randn(1, 3, 8, 8), name="net")
+    structure = analyze(module, torch.randn(1, 3, 8, 8), name="net")
     graded = {"0": np.arange(20.0), "3": 100 + np.arange(30.0)}
     whole = structure.cost.of(PrunePlan({}))
 
-    def kept(selection: Selection, gone: dict[str, int]) -> dict[str, int]:
-        plan, _ = choose(structure.groups, graded, selection, structure.cost, whole, gone=gone)
+    def kept(selection: PruningTarget, gone: dict[str, int]) -> dict[str, int]:
+        plan, _ = select_channels(structure.groups, graded, selection, structure.cost, whole, gone=gone)
         return {name: int(each.sum()) for name, each in plan.kept.items()}
 
-    half = Selection(ratio=0.5, scope="global", floor=0.25)
+    half = PruningTarget(ratio=0.5, scope="global", floor=0.25)
     assert kept(half, {}) == {"0": 5, "3": 20}
     assert kept(replace(half, floor=0.0), {})["0"] == 1
     assert kept(replace(half, ratio=0.6), {"0": 20}) == {"0": 10, "3": 18}, "a quarter of 40 that it had"
-    assert kept(Selection(ratio=0.99, floor=0.1), {}) == {"0": 2, "3": 3}
-    assert not Selection(floor=0.1).asks
+    assert kept(PruningTarget(ratio=0.99, floor=0.1), {}) == {"0": 2, "3": 3}
+    assert not PruningTarget(floor=0.1).asks
 
 
 def test_ticks_and_tocks() -> None:
     settings = GateDecorators(ticks=5, every=2)
-    steps = settings.steps(Selection(nodes=0.5, scope="global"))
+    steps = settings.steps(PruningTarget(nodes=0.5, scope="global"))
     kinds = [each.stage if isinstance(each, Train) else type(each).__name__ for each in steps]
-    tick = ["tick", "Choose", "Remove"]
+    tick = ["tick", "SelectChannels", "RemoveChannels"]
     assert kinds == ["tock", *tick, *tick, "tock", *tick, *tick, "tock", *tick]
     tock, first = (next(each for each in steps if isinstance(each, Train) and each.stage == stage)
                    for stage in ("tock", "tick"))  # fmt: skip
@@ -114,19 +123,21 @@ def test_ticks_and_tocks() -> None:
     assert tock.penalty.terms[0].strength(3, 10) == 1e-3
     assert (first.epochs, first.only, first.penalty) == (1, "scales", None)
     assert first.optimizer.lr * first.schedule(0.5) == pytest.approx(0.001)
-    choices = [each.selection for each in steps if isinstance(each, Choose)]
+    choices = [each.selection for each in steps if isinstance(each, SelectChannels)]
     assert [each.nodes for each in choices] == pytest.approx([0.5 ** (number / 5) for number in range(1, 6)])
     assert all(each.floor == 0.1 for each in choices)
-    assert [each.last for each in steps if isinstance(each, Remove)] == [False] * 4 + [True]
+    assert [each.last for each in steps if isinstance(each, RemoveChannels)] == [False] * 4 + [True]
 
 
 def test_the_same_share_of_what_is_left_goes_each_time() -> None:
-    rounds = shrinking(Selection(ratio=0.36, latency_ms=3.0), 2)
+    rounds = shrinking(PruningTarget(ratio=0.36, latency_ms=3.0), 2)
     assert [each.ratio for each in rounds] == pytest.approx([0.2, 0.36])
     assert [each.latency_ms for each in rounds] == [None, 3.0]
-    assert shrinking(Selection(latency_ms=3.0), 4) == (Selection(latency_ms=3.0),)
-    removals = [each for each in GateDecorators().steps(Selection(latency_ms=3.0)) if isinstance(each, Remove)]
-    assert removals == [Remove(last=True)], "the test set is read after the only one"
+    assert shrinking(PruningTarget(latency_ms=3.0), 4) == (PruningTarget(latency_ms=3.0),)
+    removals = [
+        each for each in GateDecorators().steps(PruningTarget(latency_ms=3.0)) if isinstance(each, RemoveChannels)
+    ]
+    assert removals == [RemoveChannels(last=True)], "the test set is read after the only one"
 
 
 def test_a_triangle_of_learning_rates() -> None:

@@ -9,14 +9,24 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.core import LoadedModel, MaskWeights, ModelSpec, RemoveDead, Rewind, Selection, Step, Train, one_image
-from compressor.engine import begin, perform
-from compressor.engine.work import Surroundings, Work
+from compressor.core import (
+    LoadedModel,
+    MaskUnstructured,
+    ModelSpec,
+    PruningTarget,
+    RemoveDeadChannels,
+    RewindWeights,
+    Step,
+    Train,
+    one_image,
+)
+from compressor.data.in_memory import ImageData
 from compressor.errors import RecipeError
 from compressor.methods.lottery import IMP, LTH, LTR
 from compressor.recipe import read_recipe
-from compressor.stages import steps
-from compressor.training.images import ImageData
+from compressor.run_setup import build_steps
+from compressor.steps import initial_state, run_step
+from compressor.steps.state import Context, PruningState
 from tests.training.toys import few_digits
 
 
@@ -28,15 +38,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def shares(steps: tuple[Step, ...]) -> list[float]:
-    return [share for step in steps if isinstance(step, MaskWeights) for share in step.keep]
+def shares(build_steps: tuple[Step, ...]) -> list[float]:
+    return [share for step in build_steps if isinstance(step, MaskUnstructured) for share in step.keep]
 
 
 def test_each_round_masks_the_same_share_of_the_survivors() -> None:
     """Three rounds of 0.5358411166387221 leave 10 %, ten rounds of 20 % leave 10.74 %."""
-    keep = shares(LTH(rounds=3).steps(Selection(weights=0.1)))
+    keep = shares(LTH(rounds=3).steps(PruningTarget(weights=0.1)))
     assert [1 - keep[0], 1 - keep[1] / keep[0], 1 - keep[2] / keep[1]] == pytest.approx([0.5358411166387221] * 3)
-    ten = shares(LTR(rounds=10).steps(Selection(weights=0.8**10)))
+    ten = shares(LTR(rounds=10).steps(PruningTarget(weights=0.8**10)))
     assert ten == pytest.approx([0.8**number for number in range(1, 11)])
     assert ten[-1] == pytest.approx(0.1074, abs=5e-5)
 
@@ -51,7 +61,7 @@ def test_every_training_is_a_part_of_the_same_course() -> None:
     }
     for name, trainings in expected.items():
         recipe = read_recipe(name, [*overrides, f"prune.{name}.rounds=3"])
-        performed = steps(recipe, 1, retrain=True)
+        performed = build_steps(recipe, 1, retrain=True)
         found = [each for each in performed if isinstance(each, Train)]
         assert [(each.stage, each.epochs) for each in found] == trainings
         for each in found:
@@ -60,15 +70,15 @@ def test_every_training_is_a_part_of_the_same_course() -> None:
                 whole = epoch + each.first
                 lr = 0.1 if whole < 6 else 0.01 if whole < 9 else 0.001
                 assert each.optimizer.lr * each.schedule(epoch) == pytest.approx(lr)
-        assert sum(isinstance(each, Rewind) for each in performed) == (0 if name == "ltr" else 3)
-        assert isinstance(performed[-1], RemoveDead)
+        assert sum(isinstance(each, RewindWeights) for each in performed) == (0 if name == "ltr" else 3)
+        assert isinstance(performed[-1], RemoveDeadChannels)
 
 
 @pytest.mark.parametrize("epochs", [0, 2])
 def test_going_back_beyond_the_training_is_refused(epochs: int) -> None:
     recipe = read_recipe("imp", [f"retrain.epochs={epochs}", "retrain.schedule={name: constant}"])
     with pytest.raises(RecipeError, match=rf"retrain.epochs: {epochs}, and imp trains from epoch [02] on; "):
-        steps(recipe, 1, retrain=True)
+        build_steps(recipe, 1, retrain=True)
 
 
 # ---------------------------------------------------------------- performed
@@ -87,7 +97,9 @@ def net() -> LoadedModel:
     return LoadedModel(module.eval(), ModelSpec("net.py:net", one_image((1, 8, 8)), 10), "net")
 
 
-def run(name: str, around: Surroundings, after: Callable[[Step, Work], None] = lambda step, work: None) -> Work:
+def run(
+    name: str, around: Context, after: Callable[[Step, PruningState], None] = lambda step, work: None
+) -> PruningState:
     own = [
         f"prune.{name}.start=given",
         f"prune.{name}.rounds=2",
@@ -95,9 +107,9 @@ def run(name: str, around: Surroundings, after: Callable[[Step, Work], None] = l
     ]
     schedule = "retrain.schedule={name: step, size: 1, gamma: 0.5}"
     recipe = read_recipe(name, ["retrain.epochs=3", "retrain.batch_size=32", schedule, *own])
-    work = begin(net(), around)
-    for step in steps(recipe, 1, retrain=True):
-        work = perform(step, work, around)
+    work = initial_state(net(), around)
+    for step in build_steps(recipe, 1, retrain=True):
+        work = run_step(step, work, around)
         after(step, work)
     return work
 
@@ -110,15 +122,15 @@ def quiet(event: str, fields: Mapping[str, object]) -> None:
 def test_survivors_are_what_they_were_and_the_rest_is_zero(name: str, digits: ImageData, tmp_path: Path) -> None:
     rewound = []
 
-    def check(step: Step, work: Work) -> None:
-        if isinstance(step, Rewind):
+    def check(step: Step, work: PruningState) -> None:
+        if isinstance(step, RewindWeights):
             assert work.moment is not None
             for tensor, each in work.model.module.state_dict().items():
                 expected = work.moment.weights[tensor] * work.masks.get(tensor, 1)
                 assert torch.equal(each, expected.to(each.dtype)), tensor
             rewound.append(work.masks)
 
-    work = run(name, Surroundings(digits, 0, quiet, tmp_path, "test"), check)
+    work = run(name, Context(digits, 0, quiet, tmp_path, "test"), check)
     first, second = rewound
     weights = sum(each.numel() for each in first.values())
     left = [sum(int(each.sum()) for each in masks.values()) for masks in rewound]
@@ -139,14 +151,14 @@ def test_rates_are_gone_back_to_and_weights_are_not(digits: ImageData, tmp_path:
         if event == "epoch":
             rates.append((fields["stage"], fields["lr"]))
 
-    def check(step: Step, work: Work) -> None:
+    def check(step: Step, work: PruningState) -> None:
         weight = work.model.module.get_parameter("4.weight").detach()
-        if isinstance(step, MaskWeights):
+        if isinstance(step, MaskUnstructured):
             mask = work.masks["4.weight"]
             assert torch.equal(weight[mask], before[-1][mask])
         before.append(weight.clone())
 
-    run("ltr", Surroundings(digits, 0, emit, tmp_path, "test"), check)
+    run("ltr", Context(digits, 0, emit, tmp_path, "test"), check)
     dense, rest = [0.1, 0.05, 0.025], [0.05, 0.025]
     assert [rate for _, rate in rates] == pytest.approx([*dense, *rest, *rest])
     assert [stage for stage, _ in rates][3:5] == ["round 1"] * 2
@@ -167,10 +179,10 @@ def test_an_interrupted_search_ends_with_the_same_ticket(
         if event == "epoch":
             trained.append((fields["stage"], fields["epoch"]))
 
-    expected = run("imp", Surroundings(digits, 0, quiet, tmp_path / "undisturbed", "test"))
+    expected = run("imp", Context(digits, 0, quiet, tmp_path / "undisturbed", "test"))
     with pytest.raises(KeyboardInterrupt):
-        run("imp", Surroundings(digits, 0, interrupted, tmp_path / "run", "test"))
-    found = run("imp", Surroundings(digits, 0, listening, tmp_path / "run", "test"))
+        run("imp", Context(digits, 0, interrupted, tmp_path / "run", "test"))
+    found = run("imp", Context(digits, 0, listening, tmp_path / "run", "test"))
     for name, each in expected.model.module.state_dict().items():
         assert torch.equal(each, found.model.module.state_dict()[name]), name
     assert (stage, epoch) not in trained

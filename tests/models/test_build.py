@@ -6,7 +6,7 @@ from torch import nn
 
 from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
-from compressor.models.build import build, defaults
+from compressor.models.build import build_named, model_defaults
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from compressor.models.build import build, defaults
     ],
 )
 def test_sizes(source: str, size: tuple[int, int, int]) -> None:
-    module = build(ModelSpec(source, one_image(size), 7))
+    module = build_named(ModelSpec(source, one_image(size), 7))
     assert not module.training
     with torch.no_grad():
         assert module(torch.zeros(2, *size)).shape == (2, 7)
@@ -43,15 +43,15 @@ def test_meta_device_agrees(source: str) -> None:
     """Names and shapes without memory are those with memory, also where a builder computes its widths."""
     size = (3, 64, 64)
     with torch.device("meta"):
-        light = build(ModelSpec(source, one_image(size), 10)).state_dict()
+        light = build_named(ModelSpec(source, one_image(size), 10)).state_dict()
     assert all(tensor.is_meta for tensor in light.values())
-    heavy = build(ModelSpec(source, one_image(size), 10)).state_dict()
+    heavy = build_named(ModelSpec(source, one_image(size), 10)).state_dict()
     assert {name: t.shape for name, t in light.items()} == {name: t.shape for name, t in heavy.items()}
 
 
 def test_own_class_count() -> None:
     with torch.device("meta"):
-        module = build(ModelSpec("torchvision:resnet18", one_image((3, 224, 224))))
+        module = build_named(ModelSpec("torchvision:resnet18", one_image((3, 224, 224))))
     assert isinstance(module.fc, nn.Linear)
     assert module.fc.out_features == 1000
 
@@ -72,7 +72,7 @@ def test_own_class_count() -> None:
 )
 def test_impossible(source: str, size: tuple[int, int, int], words: str) -> None:
     with pytest.raises(ModelError, match=words), torch.device("meta"):
-        build(ModelSpec(source, one_image(size)))
+        build_named(ModelSpec(source, one_image(size)))
 
 
 @pytest.mark.parametrize(
@@ -86,5 +86,5 @@ def test_impossible(source: str, size: tuple[int, int, int], words: str) -> None
     ],
 )
 def test_defaults(source: str, size: tuple[int, int, int], mean: float) -> None:
-    assert defaults(source).input == size
-    assert defaults(source).mean[0] == mean
+    assert model_defaults(source).input == size
+    assert model_defaults(source).mean[0] == mean

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
-from compressor.models import index
-from compressor.models.build import build
-from compressor.models.fit import counts, free_dims
-from compressor.models.identify import Recognised, identify, load_named
+from compressor.models import fingerprints as index
+from compressor.models.build import build_named
+from compressor.models.identify import IdentifiedModel, identify_architecture, load_named
+from compressor.models.shape_match import class_counts, free_dims
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "checkpoints"
 
@@ -21,11 +21,11 @@ def weights_of(
 ) -> dict[str, Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return dict(build(ModelSpec(source, one_image(size), classes)).state_dict())
+        return dict(build_named(ModelSpec(source, one_image(size), classes)).state_dict())
 
 
-def recognise(tensors: dict[str, Tensor], **settings: object) -> Recognised:
-    return identify(tensors, "some.pt", **({"num_classes": None, "size": None} | settings))
+def recognise(tensors: dict[str, Tensor], **settings: object) -> IdentifiedModel:
+    return identify_architecture(tensors, "some.pt", **({"num_classes": None, "size": None} | settings))
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_class_count_against_the_users() -> None:
 def test_counts_that_contradict() -> None:
     """Two heads of 1000 classes in the architecture, of 5 and 6 in the checkpoint."""
     free = free_dims({"a": (1000, 2), "b": (2000,), "stem": (8, 12)}, {"a": (1013, 2), "b": (2026,), "stem": (8, 20)})
-    assert counts({"a": (5, 2), "b": (10,), "stem": (8, 4)}, free) == {"classes": 5, "channels": 1}
-    assert counts({"a": (5, 2), "b": (12,), "stem": (8, 4)}, free) is None
-    assert counts({"a": (5, 2), "b": (10,), "stem": (8, 5)}, free) is None
+    assert class_counts({"a": (5, 2), "b": (10,), "stem": (8, 4)}, free) == {"classes": 5, "channels": 1}
+    assert class_counts({"a": (5, 2), "b": (12,), "stem": (8, 4)}, free) is None
+    assert class_counts({"a": (5, 2), "b": (10,), "stem": (8, 5)}, free) is None
 
 
 @pytest.mark.parametrize(
@@ -176,13 +176,13 @@ def test_counts_that_contradict() -> None:
     ["cifar:resnet110b", "torchvision:swin_t", "torchvision:regnet_x_400mf", "timm:resnet50", "timm:ghostnet_050"],
 )
 def test_index_is_that_of_these_libraries(source: str) -> None:
-    shipped = [entry for entry in index.read() if entry.source == source]
+    shipped = [entry for entry in index.read_fingerprints() if entry.source == source]
     assert shipped == index.fingerprint(source)
 
 
 def test_index_is_small_and_complete() -> None:
     assert index.FILE.stat().st_size < 150_000
-    assert {entry.source for entry in index.read()} == set(index.all_sources())
+    assert {entry.source for entry in index.read_fingerprints()} == set(index.all_sources())
 
 
 def test_overlap_estimates_jaccard() -> None:

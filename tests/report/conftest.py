@@ -15,16 +15,16 @@ from compressor.core import (
     Comparison,
     Cost,
     ExportedModel,
-    Held,
     Latency,
     Metric,
     ModelSpec,
+    PrunableShare,
     PrunePlan,
-    Slot,
+    TensorSlot,
     one_image,
 )
-from compressor.report.record import assemble
-from compressor.report.record_latency import samples
+from compressor.report.record import assemble_report
+from compressor.report.record_latency import sample_rows
 from compressor.report.schema import Report
 from compressor.report.schema_latency import Samples
 
@@ -40,7 +40,7 @@ class Run(NamedTuple):
 def channel_group(name: str, size: int, tensors: list[str], frozen: str | None = None) -> ChannelGroup:
     """`size` channels of one entry each, written by every one of `tensors`."""
     positions = np.arange(size).reshape(-1, 1)
-    return ChannelGroup(name, size, tuple(Slot(each, 0, positions, "writer") for each in tensors), frozen)
+    return ChannelGroup(name, size, tuple(TensorSlot(each, 0, positions, "writer") for each in tensors), frozen)
 
 
 def keep(size: int, kept: int) -> np.ndarray:
@@ -106,7 +106,7 @@ def resnet56_groups() -> tuple[list[ChannelGroup], list[str]]:
 def trained(comparison: Comparison) -> Run:
     groups, order = resnet56_groups()
     plan = PrunePlan({g.name: keep(g.size, g.size // 2) for g in groups if g.name.endswith(".conv1")})
-    report = assemble(
+    report = assemble_report(
         name="../checkpoints/resnet56-cifar10jpeg.pt",
         method="l1",
         steps=["Choose(l1)", "Remove", "Recalibrate(4096 images)", "Train(6 epochs, sgd)"],
@@ -127,7 +127,7 @@ def trained(comparison: Comparison) -> Run:
         certificate=Certificate("masked-dense-float64", 3.1e-13, 8.8e-14, ok=True),
         groups=groups,
         plan=plan,
-        held=[Held(None, 30, 1_160, 0.997), Held("these are the model's outputs", 1, 10, 0.0001)],
+        held=[PrunableShare(None, 30, 1_160, 0.997), PrunableShare("these are the model's outputs", 1, 10, 0.0001)],
         seconds={
             "load": 0.4,
             "groups": 2.1,
@@ -152,7 +152,7 @@ def trained(comparison: Comparison) -> Run:
             "held_out": 90.88 - 7 * math.exp(-epoch) + 0.01,
         }
         events.append({"event": "epoch", "stage": "retrain", "epoch": epoch, "seconds": 70.1, **fields})
-    return Run(report, events, samples(comparison))
+    return Run(report, events, sample_rows(comparison))
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +173,7 @@ def untrained() -> Run:
             if g.frozen is None
         }
     )
-    report = assemble(
+    report = assemble_report(
         name="torchvision:deepnet150",
         method="l1",
         steps=["Choose(l1)", "Remove"],
@@ -189,8 +189,8 @@ def untrained() -> Run:
         certificate=Certificate("masked-dense-float64", 0.0, 0.0, ok=True),
         groups=groups,
         plan=plan,
-        held=[Held(None, 30, 1_160, 0.997), Held("these are the model's outputs", 1, 10, 0.0001)],
+        held=[PrunableShare(None, 30, 1_160, 0.997), PrunableShare("these are the model's outputs", 1, 10, 0.0001)],
         seconds={"load": 3.2, "prune": 12.0, "export": 61.3},
         seed=3,
     )
-    return Run(report, [], samples(None))
+    return Run(report, [], sample_rows(None))

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from compressor.core import Cost, TrainingCost
 from compressor.report import words_costs
-from compressor.report.costs import disk, removed, training
+from compressor.report.costs import disk_record, removed_record, training_record
 from compressor.report.page import render_page
 from compressor.report.schema import Report
 from compressor.report.schema_costs import TrainingReport
@@ -21,7 +21,7 @@ WHY = "no counter, and no board"
 
 
 def reported(*trainings: TrainingCost, meters: tuple[str, ...] = ("RAPL",)) -> TrainingReport:
-    found = training(trainings, meters, WHY)
+    found = training_record(trainings, meters, WHY)
     assert found is not None
     return found
 
@@ -30,8 +30,8 @@ def test_trainings_are_summed_and_none_is_none() -> None:
     found = reported(DENSE, SLIM)
     assert (found["seconds"], found["energy_j"], found["meters"], found["unmeasured"]) == (240.0, 2400.0, ["RAPL"], {})
     assert [each["stage"] for each in found["trainings"]] == ["regularising", "retraining"]
-    assert training([], ["RAPL"], WHY) is None
-    assert training([replace(SLIM, epochs=0)], ["RAPL"], WHY) is None
+    assert training_record([], ["RAPL"], WHY) is None
+    assert training_record([replace(SLIM, epochs=0)], ["RAPL"], WHY) is None
 
 
 def test_what_can_not_be_measured_says_why() -> None:
@@ -39,22 +39,22 @@ def test_what_can_not_be_measured_says_why() -> None:
     found = reported(DENSE, blind, meters=())
     assert (found["energy_j"], found["unmeasured"]["energy"]) == (None, WHY)
     assert "Linux" in found["unmeasured"]["peak memory"]
-    assert [*words_costs.rows(found)][1][3:] == ("-", "2 min 30 s", "-")
-    told = " ".join(words_costs.unmeasured(found))
+    assert [*words_costs.cost_rows(found)][1][3:] == ("-", "2 min 30 s", "-")
+    told = " ".join(words_costs.unmeasured_costs(found))
     assert "Energy is not measurable here: no counter, and no board" in told
     assert "Peak memory is not measurable here" in told
     assert "started over" in reported(replace(SLIM, energy_j=None))["unmeasured"]["energy"]
 
 
 def test_the_table_of_trainings() -> None:
-    rows = [*words_costs.rows(reported(DENSE, SLIM))]
+    rows = [*words_costs.cost_rows(reported(DENSE, SLIM))]
     assert rows == [
         ("regularising, 2 epochs", "853,018", "400 ms", "600 MB", "1 min 30 s", "900 J"),
         ("retraining, 6 epochs", "428,074", "160 ms", "240 MB", "2 min 30 s", "1.50 kJ"),
         ("in all, 8 epochs", "", "", "", "4 min 00 s", "2.40 kJ"),
     ]
     assert all(len(row) == len(words_costs.COLUMNS) for row in rows)
-    assert len([*words_costs.rows(reported(SLIM))]) == 1
+    assert len([*words_costs.cost_rows(reported(SLIM))]) == 1
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_table_of_trainings() -> None:
     ],
 )
 def test_how_much_cheaper_training_got(first: TrainingCost, last: TrainingCost, expected: str | None) -> None:
-    told = words_costs.cheaper(reported(first, last))
+    told = words_costs.training_savings(reported(first, last))
     assert (told is None) == (expected is None)
     assert (
         told is None
@@ -79,33 +79,33 @@ def test_how_much_cheaper_training_got(first: TrainingCost, last: TrainingCost, 
 
 @pytest.mark.parametrize(("value", "expected"), [(812.0, "812 J"), (12_345.0, "12.3 kJ"), (7.2e6, "2.00 kWh")])
 def test_energy_in_words(value: float, expected: str) -> None:
-    assert words_costs.joules(value) == expected
+    assert words_costs.format_joules(value) == expected
 
 
 def test_sparsities_are_shares_of_the_dense_model() -> None:
-    found = removed(Cost(0, 0, weights=1000, nodes=80), Cost(0, 0, weights=400, nodes=60), zeros=350)
+    found = removed_record(Cost(0, 0, weights=1000, nodes=80), Cost(0, 0, weights=400, nodes=60), zeros=350)
     assert found["weights"] == {"dense": 1000, "left": 50, "sparsity": 95.0}
     assert found["nodes"] == {"dense": 80, "left": 60, "sparsity": 25.0}
-    assert words_costs.removed(found) == "95.00 % of the weights, 25.00 % of the nodes"
-    assert removed(Cost(0, 0), Cost(0, 0), 0)["nodes"]["sparsity"] == 0.0
+    assert words_costs.describe_removed(found) == "95.00 % of the weights, 25.00 % of the nodes"
+    assert removed_record(Cost(0, 0), Cost(0, 0), 0)["nodes"]["sparsity"] == 0.0
 
 
 def test_a_file_without_zeros_needs_a_bit_for_each_entry() -> None:
-    found = disk(4400, 4200, 4300, weights=1000, zeros=900)  # 100 floats, and 200 bytes of something else
+    found = disk_record(4400, 4200, 4300, weights=1000, zeros=900)  # 100 floats, and 200 bytes of something else
     assert (found["dense"], found["slim"], found["sparse"]) == (4400, 4300, 4200 - 3600 + 125)
-    assert "an estimate" in words_costs.disk(found)
-    assert disk(4400, 4200, 4250, weights=1000, zeros=0)["sparse"] is None
-    assert disk(4400, 4200, 4200, weights=1000, zeros=31)["sparse"] is None  # 124 bytes won, 125 lost
-    assert disk(4400, 4200, 600, weights=1000, zeros=900)["sparse"] is None  # the file is packed, and better
-    assert words_costs.disk(disk(4400, 2200, 2200, 500, 0)) == "weights 4.40 kB -> 2.20 kB"
+    assert "an estimate" in words_costs.describe_disk(found)
+    assert disk_record(4400, 4200, 4250, weights=1000, zeros=0)["sparse"] is None
+    assert disk_record(4400, 4200, 4200, weights=1000, zeros=31)["sparse"] is None  # 124 bytes won, 125 lost
+    assert disk_record(4400, 4200, 600, weights=1000, zeros=900)["sparse"] is None  # the file is packed, and better
+    assert words_costs.describe_disk(disk_record(4400, 2200, 2200, 500, 0)) == "weights 4.40 kB -> 2.20 kB"
 
 
 def test_terminal_and_page_tell_it(trained, capsys: pytest.CaptureFixture[str]) -> None:
     report: Report = {
         **trained.report,
         "training": reported(DENSE, replace(SLIM, energy_j=None)),
-        "removed": removed(Cost(0, 0, weights=1000, nodes=80), Cost(0, 0, weights=400, nodes=60), 350),
-        "disk": disk(4400, 4200, 4300, 1000, 900),
+        "removed": removed_record(Cost(0, 0, weights=1000, nodes=80), Cost(0, 0, weights=400, nodes=60), 350),
+        "disk": disk_record(4400, 4200, 4300, 1000, 900),
     }
     show_report(report, Console(width=200))
     page = render_page(report, trained.events, trained.samples)

@@ -33,7 +33,7 @@ def bars(root: ElementTree.Element, kind: str) -> list[float]:
 
 
 def test_heights_follow_the_channels() -> None:
-    root = drawn(figures.widths([layer("a", 64, 16), layer("b", 32, 24), layer("c", 10, 10, frozen=True)]))
+    root = drawn(figures.widths_figure([layer("a", 64, 16), layer("b", 32, 24), layer("c", 10, 10, frozen=True)]))
     gone, slim = bars(root, "gone"), bars(root, "slim")
     assert [gone[1] / gone[0], slim[0] / gone[0], slim[1] / gone[0]] == pytest.approx([0.5, 0.25, 0.375], abs=1e-3)
     assert len(bars(root, "frozen")) == 1
@@ -41,7 +41,7 @@ def test_heights_follow_the_channels() -> None:
 
 
 def test_very_unlike_widths_get_a_square_root_scale() -> None:
-    root = drawn(figures.widths([layer("a", 2048, 512), layer("b", 64, 32)]))
+    root = drawn(figures.widths_figure([layer("a", 2048, 512), layer("b", 64, 32)]))
     gone, slim = bars(root, "gone"), bars(root, "slim")
     assert slim[0] / gone[0] == pytest.approx(0.5, abs=1e-3)
     assert gone[1] / gone[0] == pytest.approx(math.sqrt(64 / 2048), abs=1e-3)
@@ -51,13 +51,13 @@ def test_very_unlike_widths_get_a_square_root_scale() -> None:
 @pytest.mark.parametrize("number", [1, 20, 56, 160])
 def test_any_number_of_layers_fits(number: int) -> None:
     names = [f"stage{index // 40}.block{index}.conv" for index in range(number)]
-    root = drawn(figures.widths([layer(name, 64, 32) for name in names]))
+    root = drawn(figures.widths_figure([layer(name, 64, 32) for name in names]))
     assert len(bars(root, "slim")) == number
     assert "stage0" in "".join(text for each in root.findall("text") for text in each.itertext())
 
 
 def test_the_median_is_where_half_the_runs_are() -> None:
-    root = drawn(figures.latency({"dense": [float(x) for x in range(100, 201)], "slim": [50.0] * 10}))
+    root = drawn(figures.latency_figure({"dense": [float(x) for x in range(100, 201)], "slim": [50.0] * 10}))
     dots = {each.get("class"): float(each.get("cx")) for each in root.findall("circle")}
     places = [(float(each.get("x")), float(each.text)) for each in root.findall("text") if (each.text or "").isdigit()]
     (x1, v1), (x2, v2) = places[0], places[-1]
@@ -67,7 +67,7 @@ def test_the_median_is_where_half_the_runs_are() -> None:
 
 @pytest.mark.parametrize("samples", [{"dense": [], "slim": []}])
 def test_no_samples_no_figure(samples: dict) -> None:
-    assert figures.latency(samples) is None
+    assert figures.latency_figure(samples) is None
 
 
 PERCENT: MetricRecord = {"name": "accuracy", "unit": "%", "higher_is_better": True}
@@ -75,32 +75,32 @@ PERCENT: MetricRecord = {"name": "accuracy", "unit": "%", "higher_is_better": Tr
 
 @pytest.mark.parametrize("values", [[3.0], [3.0, 3.0], [0.0, 0.0]])
 def test_runs_without_spread(values: list[float]) -> None:
-    drawn(figures.latency({"dense": values, "slim": []}))
+    drawn(figures.latency_figure({"dense": values, "slim": []}))
 
 
 def test_stages_are_drawn_on_one_scale() -> None:
-    root = drawn(figures.stages({"dense": 80.0, "after surgery": 20.0, "after retraining": None}, PERCENT))
+    root = drawn(figures.stages_figure({"dense": 80.0, "after surgery": 20.0, "after retraining": None}, PERCENT))
     full = [float(each.get("width")) for each in root.findall("./rect[@class='gone']")]
     dense = float(root.find("./rect[@class='dense']").get("width"))
     slim = float(root.find("./rect[@class='slim']").get("width"))
     assert [dense / full[0], slim / full[1]] == pytest.approx([0.8, 0.2], abs=1e-3)
-    assert figures.stages({"dense": None}, PERCENT) is None
+    assert figures.stages_figure({"dense": None}, PERCENT) is None
 
 
 def test_stages_of_an_error_reach_to_the_largest() -> None:
     rmse: MetricRecord = {"name": "rmse", "unit": "m", "higher_is_better": False}
-    root = drawn(figures.stages({"dense": 0.02, "after surgery": 0.08}, rmse))
+    root = drawn(figures.stages_figure({"dense": 0.02, "after surgery": 0.08}, rmse))
     full = [float(each.get("width")) for each in root.findall("./rect[@class='gone']")]
     dense = float(root.find("./rect[@class='dense']").get("width"))
     slim = float(root.find("./rect[@class='slim']").get("width"))
     assert [dense / full[0], slim / full[1]] == pytest.approx([0.25, 1], abs=1e-3)
     assert "rmse, m on the test set" in [each.text for each in root.findall("text")]
-    drawn(figures.stages({"dense": 0.0}, rmse))
+    drawn(figures.stages_figure({"dense": 0.0}, rmse))
 
 
 @pytest.mark.parametrize("points", [[(1, 0.5)], [(0, 0.0), (1, 0.0)], [(e, 0.1**e) for e in range(200)]])
 def test_a_curve_stays_in_its_frame(points: list[tuple[int, float]]) -> None:
-    root = drawn(figures.curve("lr", "Learning rate", points))
+    root = drawn(figures.curve_figure("lr", "Learning rate", points))
     line = next(each for each in root.findall("path") if each.get("class") == "line slim")
     places = [tuple(map(float, each.split())) for each in re.split("[ML]", line.get("d"))[1:]]
     assert len(places) == len(points)
@@ -109,7 +109,7 @@ def test_a_curve_stays_in_its_frame(points: list[tuple[int, float]]) -> None:
 
 def test_steps_fall_by_the_same_height_for_the_same_factor() -> None:
     rates = [0.0, *[0.1] * 3, *[0.01] * 3, *[0.001] * 3]
-    root = drawn(figures.steps("lr", "Learning rate", list(enumerate(rates, 1))))
+    root = drawn(figures.step_points("lr", "Learning rate", list(enumerate(rates, 1))))
     places = [tuple(map(float, each.split())) for each in re.split("[ML]", root.find("path").get("d"))[1:]]
     heights = [y for _, y in places[::2]]
     assert heights == [y for _, y in places[1::2]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from compressor.core import Schedule
-from compressor.report.history import curves, first_stage, trainability
-from compressor.schedules import constant, cosine, multistep, onecycle, warmup
+from compressor.report.history import curves, first_stage, trainability_record
+from compressor.training.schedules import constant, cosine, multistep, onecycle, warmup
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,14 @@ def test_the_mean_over_the_first_stage_of_the_last_training_that_was_evaluated()
         {"event": "accuracy", "stage": "after retraining", "accuracy": 99.0},
         epoch(1, 0.1, 50.0), epoch(2, 0.1, 58.0), epoch(2, 0.1, 60.0), epoch(3, 0.01, 90.0),
     ]  # fmt: skip
-    found = trainability(events)
+    found = trainability_record(events)
     assert found is not None
     assert (found["accuracy"], found["epochs"]) == (55.0, 2)
     assert "top-1 accuracy on the sample of the training images" in found["definition"]
-    held_out = trainability([{**epoch(1, 0.1), "held_out": 1.0}])
+    held_out = trainability_record([{**epoch(1, 0.1), "held_out": 1.0}])
     assert held_out is not None
     assert "accuracy on the held-out split" in held_out["definition"]
-    assert trainability(events[:2]) is None
+    assert trainability_record(events[:2]) is None
 
 
 def test_epochs_of_a_training_that_diverged_count_no_more() -> None:

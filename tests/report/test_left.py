@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from compressor.core import LAYOUT_COPIES
-from compressor.report.figure_times import layer_times
-from compressor.report.left import left_to_win
+from compressor.report.figure_times import layer_times_figure
+from compressor.report.left import remaining_bottlenecks
 from compressor.report.schema_latency import LayerTimeRecord
 
 
@@ -20,12 +20,12 @@ def row(name: str, before: float | None, after: float | None, octets: int = 0) -
 
 
 def test_nothing_is_said_without_profiles_or_when_all_is_well() -> None:
-    assert left_to_win([]) == []
-    assert left_to_win([row("a", 100.0, 50.0), row("b", 100.0, 50.0)]) == []
+    assert remaining_bottlenecks([]) == []
+    assert remaining_bottlenecks([row("a", 100.0, 50.0), row("b", 100.0, 50.0)]) == []
 
 
 def test_copies_layers_that_stayed_and_layers_bound_by_memory() -> None:
-    said = left_to_win(
+    said = remaining_bottlenecks(
         [
             row("conv", 100.0, 40.0, 40_000),  # 1,000 bytes a microsecond, computes
             row("pool", 40.0, 20.0, 200_000),  # 10,000, the highest rate
@@ -43,9 +43,9 @@ def test_copies_layers_that_stayed_and_layers_bound_by_memory() -> None:
 
 
 def test_the_figure_has_a_pair_of_bars_for_the_slowest_rows() -> None:
-    assert layer_times([]) is None
+    assert layer_times_figure([]) is None
     rows = [row(f"layer{n}<&>", 10.0 + n, 5.0 + n) for n in range(40)]
-    found = layer_times(rows)
+    found = layer_times_figure(rows)
     assert found is not None
     picture = str(found.picture)
     assert picture.count('<rect class="dense"') == picture.count('<rect class="slim"') == 24 + 1  # with the legend's

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from compressor.report.figure_pareto import pareto as figures
+from compressor.report.figure_pareto import pareto_figure as figures
 from compressor.report.page import render_pareto
 from compressor.report.schema_verbs import Pareto, ParetoPoint
 from compressor.report.terminal import show_pareto

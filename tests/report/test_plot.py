@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressor.report.plot import HEIGHT, WIDEST, draw, falls_in_powers, turning_points
+from compressor.report.plot import HEIGHT, WIDEST, draw_plot, falls_in_powers, turning_points
 from compressor.report.schema_verbs import Rates
 
 
@@ -33,25 +33,25 @@ STEPS = """\
 
 
 def test_a_step_on_a_log_scale() -> None:
-    assert "\n".join(draw(DROPS, 24)) == STEPS
+    assert "\n".join(draw_plot(DROPS, 24)) == STEPS
     assert falls_in_powers(DROPS["rates"])
 
 
 def test_a_constant_is_one_line() -> None:
-    lines = draw(training(0.01, 0.01, 0.01), 20)
+    lines = draw_plot(training(0.01, 0.01, 0.01), 20)
     assert lines == ["0.01 ┤─────────────", "     └┬─────┬─────┬", "      0     1     2"]
 
 
 def test_ascii_is_the_same_drawing() -> None:
     table = str.maketrans("─│╮╰╯╭┤└┬", "-|.''.|++")
-    plain = draw(DROPS, 60, ascii_only=True)
-    assert plain == [line.translate(table) for line in draw(DROPS, 60)]
+    plain = draw_plot(DROPS, 60, ascii_only=True)
+    assert plain == [line.translate(table) for line in draw_plot(DROPS, 60)]
     assert all(line.isascii() for line in plain)
 
 
 def test_a_curve_is_drawn_from_zero_on() -> None:
     rise = training(0.0, *[index / 100 for index in range(1, 101)])
-    lines = draw(rise, 50)
+    lines = draw_plot(rise, 50)
     assert not falls_in_powers(rise["rates"])
     assert [line[:6] for line in lines[: HEIGHT : HEIGHT // 2]] == ["  1 ┤ ", "0.5 ┤ ", "  0 ┤─"]
     heights = [next(row for row in range(HEIGHT) if lines[row][column : column + 1].strip()) for column in range(5, 49)]
@@ -77,7 +77,7 @@ rates = st.one_of(st.floats(0, 1e3), st.sampled_from([0.1, 0.01, 1e-5]))
 
 @given(st.lists(rates, min_size=2, max_size=300), st.integers(24, 150), st.booleans())
 def test_whatever_is_drawn_keeps_to_its_frame(values: list[float], width: int, ascii_only: bool) -> None:
-    lines = draw(training(*values), width, ascii_only=ascii_only)
+    lines = draw_plot(training(*values), width, ascii_only=ascii_only)
     assert len(lines) <= HEIGHT + 2
     assert max(map(len, lines)) <= min(width, WIDEST)
     assert not any(line.endswith(" ") for line in lines)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.core import ChannelGroup, Comparison, Cost, Held, PrunePlan, Slot
+from compressor.core import ChannelGroup, Comparison, Cost, PrunableShare, PrunePlan, TensorSlot
 from compressor.report.files import write_json
-from compressor.report.record_latency import bench, finite, interval, latency_record, ratios, samples
-from compressor.report.widths import coverage, layers
+from compressor.report.record_latency import bench_record, finite, interval, latency_record, ratios_record, sample_rows
+from compressor.report.widths import frozen_coverage, layer_widths
 
 NUMBER = (int, float)
 MAYBE = (int, float, type(None))
@@ -99,31 +99,31 @@ def test_what_was_not_done_is_said(untrained) -> None:
 
 def test_an_unstable_measurement_has_no_ratio(comparison: Comparison) -> None:
     shaky = dataclasses.replace(comparison, stable=False, verdict="unstable: control 1.09")
-    found = ratios(Cost(10, 20), Cost(5, 4), shaky)
+    found = ratios_record(Cost(10, 20), Cost(5, 4), shaky)
     assert found == {"params": 2.0, "macs": 5.0, "latency": None, "latency_ci95": None}
-    assert bench(shaky, ["a.onnx", "b.onnx"])["ratio"] is None
+    assert bench_record(shaky, ["a.onnx", "b.onnx"])["ratio"] is None
 
 
 def test_a_ratio_without_an_interval_is_not_told(comparison: Comparison) -> None:
     lone = dataclasses.replace(comparison, ratio_ci95=None)
-    assert ratios(Cost(1, 1), Cost(1, 1), lone)["latency"] is None
+    assert ratios_record(Cost(1, 1), Cost(1, 1), lone)["latency"] is None
 
 
 def test_nothing_left_has_no_ratio() -> None:
-    assert ratios(Cost(10, 20), Cost(5, 0), None)["macs"] is None
+    assert ratios_record(Cost(10, 20), Cost(5, 0), None)["macs"] is None
 
 
 def test_one_file_benched(comparison: Comparison) -> None:
     alone = dataclasses.replace(comparison, b=None, ratio=None, ratio_ci95=None, control=None, control_ci95=None)
-    made = bench(alone, ["a.onnx"])
+    made = bench_record(alone, ["a.onnx"])
     assert made["b"] is None
     assert made["ratio"] is None
     assert "samples" not in made["a"]
 
 
 def test_samples_are_kept_for_the_figure(comparison: Comparison) -> None:
-    assert samples(comparison)["slim"] == list(comparison.b.samples)
-    assert samples(None) == {"dense": [], "slim": []}
+    assert sample_rows(comparison)["slim"] == list(comparison.b.samples)
+    assert sample_rows(None) == {"dense": [], "slim": []}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), None])
@@ -139,8 +139,8 @@ def test_latency_of_nothing() -> None:
 # ---------------------------------------------------------------- widths
 
 
-def slot(tensor: str, positions: list[list[int]], role: str = "writer") -> Slot:
-    return Slot(tensor, 0, np.array(positions), role)
+def slot(tensor: str, positions: list[list[int]], role: str = "writer") -> TensorSlot:
+    return TensorSlot(tensor, 0, np.array(positions), role)
 
 
 def test_widths_in_the_models_order_with_entries_counted() -> None:
@@ -149,7 +149,7 @@ def test_widths_in_the_models_order_with_entries_counted() -> None:
         ChannelGroup("early", 3, (slot("early.weight", [[0, 1], [2, 3], [4, 5]]),)),
     ]
     plan = PrunePlan({"early": np.array([True, False, True])})
-    assert layers(groups, plan, ["early.weight", "late.weight"]) == [
+    assert layer_widths(groups, plan, ["early.weight", "late.weight"]) == [
         {"name": "early", "before": 6, "after": 4, "frozen": False},
         {"name": "late", "before": 2, "after": 2, "frozen": False},
     ]
@@ -162,12 +162,12 @@ def test_a_layer_shared_by_groups_is_the_sum_and_frozen_only_if_all_are() -> Non
         ChannelGroup("head", 1, (slot("head.weight", [[0]]),), frozen="outputs"),
     ]
     plan = PrunePlan({"q": np.array([True, False])})
-    assert layers(groups, plan, ["qkv.weight", "head.weight"]) == [
+    assert layer_widths(groups, plan, ["qkv.weight", "head.weight"]) == [
         {"name": "qkv", "before": 5, "after": 4, "frozen": False},
         {"name": "head", "before": 1, "after": 1, "frozen": True},
     ]
-    held = [Held(None, 2, 2, 0.75), Held("outputs", 1, 1, 0.5)]
-    assert coverage(groups, held) == {
+    held = [PrunableShare(None, 2, 2, 0.75), PrunableShare("outputs", 1, 1, 0.5)]
+    assert frozen_coverage(groups, held) == {
         "layers": 2,
         "prunable_layers": 1,
         "channels": 6,

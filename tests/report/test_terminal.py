@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from compressor.core import Comparison, LayerTime, Sustained
-from compressor.report.record_latency import bench
+from compressor.core import Comparison, LayerTime, SustainedLoad
+from compressor.report.record_latency import bench_record
 from compressor.report.schema import Report
 from compressor.report.schema_verbs import Inspect, Plan, Rates, Verify
 from compressor.report.terminal import show_bench, show_inspect, show_plan, show_report, show_verify
@@ -157,7 +157,7 @@ def test_every_table_fits(
         printed(show_report, run.report, Path("a/long/folder" * 8), width=width)
     printed(show_inspect, inspected, width=width)
     printed(show_plan, planned, width=width)
-    printed(show_bench, bench(comparison, ["out/dense.onnx", "out/model.onnx"]), width=width)
+    printed(show_bench, bench_record(comparison, ["out/dense.onnx", "out/model.onnx"]), width=width)
 
 
 def test_names_are_not_obeyed(trained, inspected: Inspect, planned: Plan, comparison: Comparison) -> None:
@@ -167,7 +167,7 @@ def test_names_are_not_obeyed(trained, inspected: Inspect, planned: Plan, compar
         printed(show_report, report, Path(HOSTILE)),
         printed(show_inspect, {**inspected, "model": HOSTILE, "groups": [{**group, "name": HOSTILE}]}),
         printed(show_plan, {**planned, "groups": [{"name": HOSTILE, "before": 2, "after": 1}]}),
-        printed(show_bench, bench(comparison, [HOSTILE, HOSTILE])),
+        printed(show_bench, bench_record(comparison, [HOSTILE, HOSTILE])),
         printed(show_verify, {"folder": HOSTILE, "checks": [], "ok": True}),
     ):
         assert "\x1b" not in text
@@ -220,7 +220,7 @@ def test_plan_of_an_old_terminal_is_drawn_in_ascii(planned: Plan) -> None:
 
 
 def test_bench_of_two_files(comparison: Comparison) -> None:
-    text = joined(printed(show_bench, bench(comparison, ["dense.onnx", "model.onnx"])))
+    text = joined(printed(show_bench, bench_record(comparison, ["dense.onnx", "model.onnx"])))
     assert "Verdict faster 1.60x [1.57, 1.63]" in text
     assert f"dense.onnx {comparison.a.p50:.2f} ms" in text
     assert "Control 1.00x [0.99, 1.01]" in text
@@ -235,9 +235,9 @@ def test_bench_says_where_the_time_goes_and_what_it_took(comparison: Comparison)
         a=dataclasses.replace(comparison.a, energy_j=0.5, peak_bytes=30_000_000),
         b=dataclasses.replace(comparison.b, energy_j=0.25, peak_bytes=20_000_000),  # type: ignore[type-var]
         layers=tuple(layers),
-        sustained=Sustained(300.0, 5.0, 5.5, 2.0),
+        sustained=SustainedLoad(300.0, 5.0, 5.5, 2.0),
     )
-    text = joined(printed(show_bench, bench(full, ["dense.onnx", "model.onnx"])))
+    text = joined(printed(show_bench, bench_record(full, ["dense.onnx", "model.onnx"])))
     assert "layer14[red] 140 µs 133 µs 1.05x" in text
     assert "new - 60.0 µs -" in text
     assert "layer3[red]" not in text
@@ -250,7 +250,7 @@ def test_bench_says_where_the_time_goes_and_what_it_took(comparison: Comparison)
 
 def test_bench_that_was_unstable_states_no_ratio(comparison: Comparison) -> None:
     shaky = dataclasses.replace(comparison, stable=False, verdict="unstable: control 1.09")
-    text = joined(printed(show_bench, bench(shaky, ["dense.onnx", "model.onnx"])))
+    text = joined(printed(show_bench, bench_record(shaky, ["dense.onnx", "model.onnx"])))
     assert "1.60x" not in text
     assert "not stable enough" in text
 

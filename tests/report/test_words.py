@@ -13,13 +13,13 @@ from compressor.report.schema import MetricRecord
 @pytest.mark.parametrize(
     ("form", "value", "expected"),
     [
-        (words.count, 853_018, "853,018"),
-        (words.count, 9_999_999, "9,999,999"),
-        (words.count, 125_485_706, "125.5 M"),
-        (words.count, 4_089_184_256, "4.09 G"),
-        (words.size, 999, "999 B"),
-        (words.size, 3_521_004, "3.52 MB"),
-        (words.size, 240_912_000, "241 MB"),
+        (words.format_count, 853_018, "853,018"),
+        (words.format_count, 9_999_999, "9,999,999"),
+        (words.format_count, 125_485_706, "125.5 M"),
+        (words.format_count, 4_089_184_256, "4.09 G"),
+        (words.format_bytes, 999, "999 B"),
+        (words.format_bytes, 3_521_004, "3.52 MB"),
+        (words.format_bytes, 240_912_000, "241 MB"),
         (words.significant, 0.0, "0"),
         (words.significant, 0.04213, "0.0421"),
         (words.significant, 42.13, "42.1"),
@@ -57,9 +57,14 @@ def test_ratio_and_points() -> None:
 def test_a_metric_in_its_own_words(name: str, unit: str, expected: tuple[str, ...]) -> None:
     metric: MetricRecord = {"name": name, "unit": unit, "higher_is_better": unit == "%"}
     told = (words.name_of(metric), words.quality(80.0, metric), words.quality(64.0, metric))
-    assert (*told, words.change(80.0, 64.0, metric)) == expected
-    assert words.quality(None, metric) == words.change(None, 64.0, metric) == words.change(80.0, None, metric) == "-"
-    assert words.change(0.0, 1.0, metric) == ("+1.00 points" if unit == "%" else "-")
+    assert (*told, words.format_change(80.0, 64.0, metric)) == expected
+    assert (
+        words.quality(None, metric)
+        == words.format_change(None, 64.0, metric)
+        == words.format_change(80.0, None, metric)
+        == "-"
+    )
+    assert words.format_change(0.0, 1.0, metric) == ("+1.00 points" if unit == "%" else "-")
 
 
 @pytest.mark.parametrize(

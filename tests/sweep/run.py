@@ -27,14 +27,14 @@ import torch
 from models import ROOMS, names  # beside this file
 from torch import Tensor, nn
 
-from compressor.core import Choose, LoadedModel, ModelSpec, Remove, Selection, one_image
-from compressor.deploy.onnx import export_onnx
-from compressor.engine import begin, perform
-from compressor.engine.work import Surroundings, Work, example
+from compressor.core import LoadedModel, ModelSpec, PruningTarget, RemoveChannels, SelectChannels, one_image
+from compressor.criteria.formulas import l1
 from compressor.errors import CompressorError
-from compressor.graph.cost import count
-from compressor.methods.criteria import l1
-from compressor.models.build import build, defaults
+from compressor.export.onnx import export_onnx
+from compressor.graph.cost import count_cost
+from compressor.models.build import build_named, model_defaults
+from compressor.steps import initial_state, run_step
+from compressor.steps.state import Context, PruningState, example_inputs
 
 CPU_SECONDS, WALL_SECONDS, BYTES = 120, 1800, 12 * 2**30
 LARGE = (224, 240)  # what architectures for larger images are tried at
@@ -125,18 +125,18 @@ def prune(name: str, tell: Callable[[dict[str, Any]], None], *, onnx: bool, nati
 
     with phase("build"):
         module, shape = make(name, native)
-    around = Surroundings(None, 0, lambda *_: None, Path("unused"), name)
+    around = Context(None, 0, lambda *_: None, Path("unused"), name)
     with phase("analyse"):
-        work = begin(LoadedModel(module, ModelSpec(name, one_image(shape)), name), around)
+        work = initial_state(LoadedModel(module, ModelSpec(name, one_image(shape)), name), around)
     tell({"input": shape, "seconds": seconds, **describe(work)})
     with phase("choose"):
-        work = perform(Choose(l1, Selection(macs=0.5)), work, around)
+        work = run_step(SelectChannels(l1, PruningTarget(macs=0.5)), work, around)
     tell({"seconds": seconds, **describe(work)})
     with phase("remove"):
-        work = perform(Remove(), work, around)
+        work = run_step(RemoveChannels(), work, around)
     assert work.certificate is not None
     slim = work.model.module
-    cost = count(slim, *example(work.model))
+    cost = count_cost(slim, *example_inputs(work.model))
     tell(
         {"share": cost.macs / work.original.macs, "params share": cost.params / work.original.params,
          "certificate": work.certificate.max_rel_error, "kind": work.certificate.kind, "seconds": seconds}
@@ -144,7 +144,12 @@ def prune(name: str, tell: Callable[[dict[str, Any]], None], *, onnx: bool, nati
     if onnx:
         with phase("onnx"), tempfile.TemporaryDirectory() as folder:
             exported = export_onnx(
-                slim, example(work.model, 2), Path(folder) / "slim.onnx", opset=None, dynamic_batch=False, metadata={}
+                slim,
+                example_inputs(work.model, 2),
+                Path(folder) / "slim.onnx",
+                opset=None,
+                dynamic_batch=False,
+                metadata={},
             )
         if not exported.ok:
             return {"outcome": "parity", "error": f"{exported.max_abs_error:.1e}", "seconds": seconds}
@@ -155,7 +160,7 @@ def prune(name: str, tell: Callable[[dict[str, Any]], None], *, onnx: bool, nati
     return {"outcome": "ok", "seconds": seconds}
 
 
-def describe(work: Work) -> dict[str, Any]:
+def describe(work: PruningState) -> dict[str, Any]:
     """Groups by what they are: free, or frozen and why."""
     reasons = Counter((group.frozen or "free").split(" (")[0] for group in work.groups)
     lines = Counter(group.frozen for group in work.groups if group.frozen)
@@ -165,20 +170,20 @@ def describe(work: Work) -> dict[str, Any]:
 
 def make(name: str, native: bool) -> tuple[nn.Module, tuple[int, int, int]]:
     """The model awake, and the smallest input shape it was seen to run on."""
-    expected = defaults(name).input
+    expected = model_defaults(name).input
     torch.manual_seed(0)
     if name in names("detection"):  # they resize what they are given
-        module = awake(build(ModelSpec(name, one_image(expected))))
+        module = awake(build_named(ModelSpec(name, one_image(expected))))
         if not module.transform.fixed_size:
             module.transform.min_size, module.transform.max_size = (128,), 192
         return module, (3, 128, 160)
     for size in LARGE if expected[1] > 256 and not native else ():
         smaller = (3, size, size)
         with suppress(CompressorError):
-            module = awake(build(ModelSpec(name, one_image(smaller))))
+            module = awake(build_named(ModelSpec(name, one_image(smaller))))
             if runs(module, smaller):
                 return module, smaller
-    module = awake(build(ModelSpec(name, one_image(expected))))
+    module = awake(build_named(ModelSpec(name, one_image(expected))))
     shapes = [] if native or any(word in name for word in FIXED) else [(3, size, size) for size in SMALL]
     return module, next((shape for shape in shapes if runs(module, shape)), expected)
 

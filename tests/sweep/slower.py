@@ -15,9 +15,9 @@ import sys
 import time
 from collections.abc import Iterator
 
+from compressor.commands.plan import plan_several
 from compressor.errors import TargetNotReached
 from compressor.recipe import read_recipe
-from compressor.verbs.planning import pareto
 
 MODELS = (
     "cifar:resnet20",
@@ -40,7 +40,7 @@ def measured(source: str, targets: tuple[str, ...]) -> Iterator[tuple[str, float
     """Target, dense / slim, and its interval, of each target that can be met."""
     recipes = {each: read_recipe("l1", [f"prune.target={{{each}}}"]) for each in targets}
     try:
-        found = pareto(source, recipes, data=None, trust_pickle=False, emit=lambda _event, _fields: None)
+        found = plan_several(source, recipes, data=None, trust_pickle=False, emit=lambda _event, _fields: None)
     except TargetNotReached as error:
         print(json.dumps({"model": source, "error": str(error)}), flush=True)
         return

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save
 
 import compressor
-from compressor.core import Optimizer, Train
+from compressor.core import OptimizerSettings, Train
+from compressor.data.open_data import open_data
 from compressor.models.cifar import cifar_resnet
-from compressor.schedules import onecycle
-from compressor.training.data import open_data
-from compressor.training.evaluate import measure
+from compressor.training.evaluate import evaluate
 from compressor.training.loop import train
+from compressor.training.schedules import onecycle
 
 INPUT = (1, 8, 8)
 MEAN, STD = (0.3055,), (0.3759,)  # of the training pixels
@@ -35,7 +35,7 @@ def main() -> None:
         "digits", train=None, val=None, base=None, input=INPUT, num_classes=10, mean=MEAN, std=STD, augment="none"
     )
     module = cifar_resnet("resnet8", num_classes=10, in_channels=1)
-    optimizer = Optimizer("sgd", lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    optimizer = OptimizerSettings("sgd", lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     step = Train(epochs=30, batch_size=50, optimizer=optimizer, schedule=onecycle(30), precision="fp32")
     for record in train(module, data, step, seed=SEED, emit=lambda event, fields: None):
         print(f"epoch {record['epoch']:2.0f}  loss {record['loss']:.4f}", file=sys.stderr)
@@ -43,7 +43,7 @@ def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else default
     header = {"input": json.dumps(INPUT), "mean": json.dumps(MEAN), "std": json.dumps(STD)}
     path.write_bytes(save(module.state_dict(), metadata=header))
-    accuracy = measure(module, data.val_batches(64), data.task.metric)
+    accuracy = evaluate(module, data.val_batches(64), data.task.metric)
     print(f"{path}: {path.stat().st_size} bytes, test accuracy {accuracy:.2f} %")
 
 

@@ -11,18 +11,17 @@ import torch
 from torch import nn
 from toys import SGD, toy_net
 
-from compressor.core import Constraint, Leaving, Penalty, Term
-from compressor.methods.penalties import decay_leaving, gram_mean, group_lasso
-from compressor.sparsity.held import held
-from compressor.training.average import averaged
-from compressor.training.nested import tensors
-from compressor.training.optimizers import make_optimizer, recall
-from compressor.training.penalise import Penalised
+from compressor.core import Constraint, Penalty, PenaltyTerm, PrunedEntries
+from compressor.tensors import tree_leaves
+from compressor.training.constraints import PenaltyConstraint, fixed_masks
+from compressor.training.optimizers import load_optimizer_state, make_optimizer
+from compressor.training.penalty_terms import decay_pruned, gram_mean, group_lasso
+from compressor.training.state import ema_weights
 
-PULLS = (Term(decay_leaving, lambda at, all: 1.0), Term(gram_mean, lambda at, all: 1.0))
-AFFINES = Term(decay_leaving, lambda at, all: 1.0, on="affines")
-LAYERS = Term(group_lasso, lambda at, all: 1.0, on="layers")
-PENALTY = Penalty("all", (*PULLS, AFFINES, LAYERS), zero_at=lambda place, places, all: 0)
+PULLS = (PenaltyTerm(decay_pruned, lambda at, all: 1.0), PenaltyTerm(gram_mean, lambda at, all: 1.0))
+AFFINES = PenaltyTerm(decay_pruned, lambda at, all: 1.0, on="affines")
+LAYERS = PenaltyTerm(group_lasso, lambda at, all: 1.0, on="layers")
+PENALTY = Penalty("all", (*PULLS, AFFINES, LAYERS), zero_from=lambda place, places, all: 0)
 
 
 @pytest.fixture
@@ -35,27 +34,27 @@ def elsewhere() -> nn.Module:
 
 
 def masks(module: nn.Module) -> Constraint:
-    return held(module, 10, masks={"0.weight": torch.ones(6, 3, 3, 3, dtype=torch.bool)})
+    return fixed_masks(module, 10, masks={"0.weight": torch.ones(6, 3, 3, 3, dtype=torch.bool)})
 
 
 def penalty(module: nn.Module) -> Constraint:
     gone = np.array([True, False, True, False, False, False])
-    leaving = [(Leaving("0.weight", 0, "writer", gone), Leaving("1.weight", 0, "affine", gone))]
-    return Penalised(module, 10, penalty=PENALTY, leaving=leaving)
+    leaving = [(PrunedEntries("0.weight", 0, "writer", gone), PrunedEntries("1.weight", 0, "affine", gone))]
+    return PenaltyConstraint(module, 10, penalty=PENALTY, leaving=leaving)
 
 
 @pytest.mark.parametrize("bind", [masks, penalty])
 def test_constraints(elsewhere: nn.Module, bind: Callable[[nn.Module], Constraint]) -> None:
     constraint = bind(elsewhere)
-    held_beside = list(tensors(list(vars(constraint).values())))
+    held_beside = list(tree_leaves(list(vars(constraint).values())))
     assert len(held_beside) > 1
     assert {each.device.type for each in held_beside} == {"meta"}
-    constraint.loss(0), constraint.on_gradients(0), constraint.on_weights(0)
+    constraint.loss(0), constraint.after_backward(0), constraint.after_step(0)
     assert all(each.grad is not None and each.grad.device.type == "meta" for each in elsewhere.parameters())
 
 
 def test_averages(elsewhere: nn.Module) -> None:
-    average = averaged(elsewhere, 0.9)
+    average = ema_weights(elsewhere, 0.9)
     assert average is not None
     assert all(each.device.type == "meta" for each in average.module.state_dict().values())
 
@@ -63,6 +62,8 @@ def test_averages(elsewhere: nn.Module) -> None:
 def test_what_the_optimizer_remembers(elsewhere: nn.Module) -> None:
     optimizer = make_optimizer(elsewhere, SGD)
     shapes = {name: each.shape for name, each in elsewhere.named_parameters()}
-    recall(elsewhere, optimizer, {name: {"momentum_buffer": torch.zeros(shape)} for name, shape in shapes.items()})
+    load_optimizer_state(
+        elsewhere, optimizer, {name: {"momentum_buffer": torch.zeros(shape)} for name, shape in shapes.items()}
+    )
     optimizer.step()
     assert all(each["momentum_buffer"].device.type == "meta" for each in optimizer.state.values())

@@ -12,11 +12,11 @@ import pytest
 import torch
 from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
-from compressor.core import Emit, Optimizer, Train
+from compressor.core import EventSink, OptimizerSettings, Train
 from compressor.errors import RecipeError, VerificationFailed
-from compressor.schedules import constant
-from compressor.training.checkpoint import Checkpoint
+from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.loop import train
+from compressor.training.schedules import constant
 
 KEY = "retrain.optimizer.lr"
 
@@ -30,18 +30,18 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def at(lr: float) -> Train:
-    return replace(STEP, optimizer=Optimizer("sgd", lr, 0.9), schedule=constant())
+    return replace(STEP, optimizer=OptimizerSettings("sgd", lr, 0.9), schedule=constant())
 
 
 def diverged(file: Path, lr: float, identity: str = "a") -> None:
     """What a run leaves that diverges at this rate."""
-    checkpoint = Checkpoint(file, identity, lr, KEY)
+    checkpoint = TrainingCheckpoint(file, identity, lr, KEY)
     with pytest.raises(VerificationFailed):
         train(toy_net(), toy_data(), at(lr), seed=2, emit=quiet, checkpoint=checkpoint)
     checkpoint.mark_diverged()
 
 
-def listening(notes: list[str]) -> Emit:
+def listening(notes: list[str]) -> EventSink:
     def emit(event: str, fields: Mapping[str, object]) -> None:
         if event == "note":
             notes.append(str(fields["text"]))
@@ -55,40 +55,42 @@ def test_it_starts_anew_with_another_rate_as_if_it_had_always_had_that(file: Pat
     train(fresh, toy_data(), at(0.01), seed=2, emit=quiet)
     interrupted = partial(train, toy_net(), toy_data(), at(0.01), seed=2, constraints=[partial(Halt, at=7)])
     with pytest.raises(Interrupted):
-        interrupted(emit=listening(notes), checkpoint=Checkpoint(file, "a", 0.01, KEY))
+        interrupted(emit=listening(notes), checkpoint=TrainingCheckpoint(file, "a", 0.01, KEY))
     assert notes == [f"training diverged with {KEY}=1e+30: it starts anew with 0.01"]
-    train(again, toy_data(), at(0.01), seed=2, emit=listening(notes), checkpoint=Checkpoint(file, "a", 0.01, KEY))
+    train(
+        again, toy_data(), at(0.01), seed=2, emit=listening(notes), checkpoint=TrainingCheckpoint(file, "a", 0.01, KEY)
+    )
     assert len(notes) == 1, "the state of the new rate is continued like any other"
     assert same(again, fresh)
 
 
 def test_with_the_same_rate_it_goes_on_where_it_was(file: Path) -> None:
     diverged(file, 1e30)
-    found = Checkpoint(file, "a", 1e30, KEY).restore(quiet)
+    found = TrainingCheckpoint(file, "a", 1e30, KEY).restore(quiet)
     assert found is not None
     assert found["progress"]["iterations"] >= 1
 
 
 def test_one_that_diverged_before_anything_was_saved_is_marked_too(tmp_path: Path) -> None:
-    Checkpoint(tmp_path / "states" / "1", "a", 1e30, KEY).mark_diverged()
-    assert Checkpoint(tmp_path / "states" / "1", "a", 1e30, KEY).restore(quiet) is None
-    assert Checkpoint(tmp_path / "states" / "1", "a", 0.1, KEY).restore(quiet) is None
+    TrainingCheckpoint(tmp_path / "states" / "1", "a", 1e30, KEY).mark_diverged()
+    assert TrainingCheckpoint(tmp_path / "states" / "1", "a", 1e30, KEY).restore(quiet) is None
+    assert TrainingCheckpoint(tmp_path / "states" / "1", "a", 0.1, KEY).restore(quiet) is None
     with pytest.raises(RecipeError):
-        Checkpoint(tmp_path / "states" / "1", "b", 0.1, KEY).restore(quiet)
+        TrainingCheckpoint(tmp_path / "states" / "1", "b", 0.1, KEY).restore(quiet)
 
 
 def test_the_state_of_the_rate_before_is_not_taken_for_that_of_the_next(file: Path) -> None:
     """The second one diverges before it has saved anything."""
     diverged(file, 1e30)
-    Checkpoint(file, "a", 1e20, KEY).mark_diverged()
-    assert Checkpoint(file, "a", 1e20, KEY).restore(quiet) is None
+    TrainingCheckpoint(file, "a", 1e20, KEY).mark_diverged()
+    assert TrainingCheckpoint(file, "a", 1e20, KEY).restore(quiet) is None
 
 
 def test_another_rate_of_a_training_that_has_not_diverged_is_refused(file: Path) -> None:
-    train(toy_net(), toy_data(), at(0.05), seed=2, emit=quiet, checkpoint=Checkpoint(file, "a", 0.05, KEY))
+    train(toy_net(), toy_data(), at(0.05), seed=2, emit=quiet, checkpoint=TrainingCheckpoint(file, "a", 0.05, KEY))
     before = file.read_bytes()
     with pytest.raises(RecipeError, match=rf"has {KEY}=0.05, not 0.01, and has not diverged; set {KEY}=0.05, or start"):
-        Checkpoint(file, "a", 0.01, KEY).restore(quiet)
+        TrainingCheckpoint(file, "a", 0.01, KEY).restore(quiet)
     assert file.read_bytes() == before
 
 
@@ -96,24 +98,24 @@ def test_another_run_is_refused_after_a_divergence_as_well(file: Path) -> None:
     diverged(file, 1e30)
     before = file.read_bytes()
     with pytest.raises(RecipeError, match="another recipe, model, data or version"):
-        Checkpoint(file, "b", 0.01, KEY).restore(quiet)
+        TrainingCheckpoint(file, "b", 0.01, KEY).restore(quiet)
     assert file.read_bytes() == before
 
 
 def test_what_ended_before_with_a_rate_of_the_same_name_is_kept(file: Path) -> None:
     earlier, other = file.with_name("1"), file.with_name("2")
     for each, key in ((earlier, KEY), (other, "prune.tpp.lr")):
-        train(toy_net(), toy_data(), at(0.05), seed=2, emit=quiet, checkpoint=Checkpoint(each, "a", 0.05, key))
-    Checkpoint(file, "a", 0.05, KEY).mark_diverged()
+        train(toy_net(), toy_data(), at(0.05), seed=2, emit=quiet, checkpoint=TrainingCheckpoint(each, "a", 0.05, key))
+    TrainingCheckpoint(file, "a", 0.05, KEY).mark_diverged()
     notes: list[str] = []
-    found = Checkpoint(earlier, "a", 0.01, KEY).restore(listening(notes))
+    found = TrainingCheckpoint(earlier, "a", 0.01, KEY).restore(listening(notes))
     assert found is not None
     assert found["progress"]["iterations"] == 15
     assert notes == [f"a training that ended with {KEY}=0.05 is kept"]
     with pytest.raises(RecipeError, match="has not diverged"):
-        Checkpoint(other, "a", 0.01, "prune.tpp.lr").restore(quiet)
-    Checkpoint(file, "a", 0.01, KEY).save(dict)  # what diverged has begun anew
-    assert Checkpoint(earlier, "a", 0.01, KEY).restore(quiet) is not None
+        TrainingCheckpoint(other, "a", 0.01, "prune.tpp.lr").restore(quiet)
+    TrainingCheckpoint(file, "a", 0.01, KEY).save(dict)  # what diverged has begun anew
+    assert TrainingCheckpoint(earlier, "a", 0.01, KEY).restore(quiet) is not None
 
 
 def test_weights_that_the_last_iteration_of_an_epoch_has_spoilt(tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_weights_that_the_last_iteration_of_an_epoch_has_spoilt(tmp_path: Path) 
             told.append((fields["epoch"], fields["lr"]))
 
     with pytest.raises(VerificationFailed, match=r"training: epoch 1, its end: the network's answers are not finite"):
-        train(toy_net(), toy_data(8), at(1e38), seed=0, emit=emit, checkpoint=Checkpoint(file, "a", 1e38, KEY))
+        train(toy_net(), toy_data(8), at(1e38), seed=0, emit=emit, checkpoint=TrainingCheckpoint(file, "a", 1e38, KEY))
     assert told == [(1, 1e38)]
     assert not file.exists(), "what is spoilt is not saved"
 
@@ -137,7 +139,7 @@ def test_what_training_cost_is_told_at_its_end(file: Path) -> None:
         if event == "trained":
             told.append(fields)
 
-    checkpoint = Checkpoint(file, "a", 0.05, KEY)
+    checkpoint = TrainingCheckpoint(file, "a", 0.05, KEY)
     train(toy_net(), toy_data(), at(0.05), seed=2, emit=emit, checkpoint=checkpoint)
     ((found),) = told
     assert found["written"] == checkpoint.written == 17, (

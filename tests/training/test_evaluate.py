@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import Metric
+from compressor.data.in_memory import ImageData
+from compressor.data.splits import InMemorySplit
+from compressor.data.tasks import classification, regression
 from compressor.errors import VerificationFailed
-from compressor.training.evaluate import measure
-from compressor.training.images import ImageData
-from compressor.training.splits import Split
-from compressor.training.tasks import classification, regression
+from compressor.training.evaluate import evaluate
 
 ACCURACY = classification().metric
 
@@ -19,7 +19,7 @@ ACCURACY = classification().metric
 def data(labels: list[int]) -> ImageData:
     """One-pixel float images whose two channels are the logits (0, 1): class 1 is always the answer."""
     images = torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1).repeat(len(labels), 1, 1, 1)
-    split = Split("here", images, torch.tensor(labels), [f"item {index}" for index in range(len(labels))])
+    split = InMemorySplit("here", images, torch.tensor(labels), [f"item {index}" for index in range(len(labels))])
     return ImageData("toy", 2, (0.0, 0.0), (1.0, 1.0), split, split)
 
 
@@ -27,7 +27,7 @@ def data(labels: list[int]) -> ImageData:
 @pytest.mark.parametrize("batch_size", [1, 2, 512])
 def test_counts_every_image_once(labels: list[int], expected: float, batch_size: int) -> None:
     module = nn.Flatten().train()
-    assert measure(module, data(labels).val_batches(batch_size), ACCURACY) == pytest.approx(expected)
+    assert evaluate(module, data(labels).val_batches(batch_size), ACCURACY) == pytest.approx(expected)
     assert module.training, "the module is left as it was"
 
 
@@ -46,7 +46,7 @@ def test_errors_are_over_the_whole_test_set(size: int) -> None:
         ("mae", (outputs - targets).abs().mean()),
     ):
         metric = regression(metric=name).metric
-        assert measure(nn.Flatten(), batches(outputs, targets, size), metric) == pytest.approx(float(expected), 1e-5)
+        assert evaluate(nn.Flatten(), batches(outputs, targets, size), metric) == pytest.approx(float(expected), 1e-5)
         assert (metric.name, metric.higher_is_better) == (name, False)
 
 
@@ -61,13 +61,13 @@ def test_a_metric_may_be_made_of_several_means() -> None:
     outputs = torch.tensor([[1.0], [1.0], [1.0], [-1.0], [-1.0]])
     targets = torch.tensor([1, 1, 0, 1, 0])
     for size in (1, 2, 5):
-        assert measure(nn.Flatten(), batches(outputs, targets, size), f1) == pytest.approx(4 / 6)
+        assert evaluate(nn.Flatten(), batches(outputs, targets, size), f1) == pytest.approx(4 / 6)
 
 
 def test_a_metric_that_is_no_number_is_an_error() -> None:
     nothing = Metric("mine", lambda output, target: output[:, 0] * float("nan"))
     with pytest.raises(VerificationFailed, match="evaluation: test set: the network's mine is nan"):
-        measure(nn.Flatten(), data([1]).val_batches(1), nothing)
+        evaluate(nn.Flatten(), data([1]).val_batches(1), nothing)
 
 
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (torch.zeros(1), x), lambda x: {"aux": {"deep": [x]}}])
@@ -77,5 +77,5 @@ def test_answers_that_are_not_finite_are_an_error(wrap) -> None:
             return wrap(x.flatten(1) / 0)
 
     with pytest.raises(VerificationFailed, match=r"test images 0 to 1: .* not finite") as caught:
-        measure(Broken(), data([1, 1]).val_batches(2), ACCURACY)
+        evaluate(Broken(), data([1, 1]).val_batches(2), ACCURACY)
     assert caught.value.exit_code == 6

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 from toys import SGD, STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
-from compressor.core import Optimizer
+from compressor.core import OptimizerSettings
+from compressor.data.in_memory import ImageData
+from compressor.data.splits import InMemorySplit
+from compressor.data.tasks import classification, regression
 from compressor.errors import RecipeError, VerificationFailed
-from compressor.schedules import constant
-from compressor.training.checkpoint import Checkpoint
-from compressor.training.images import ImageData
+from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.loop import train
 from compressor.training.optimizers import make_optimizer
-from compressor.training.splits import Split
-from compressor.training.tasks import classification, regression
+from compressor.training.schedules import constant
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -60,7 +60,7 @@ def test_equals_sgd_written_out(nesterov: bool) -> None:
 
 def test_adamw_decays_matrices_only_and_sgd_everything() -> None:
     module = toy_net()
-    groups = make_optimizer(module, Optimizer("adamw", lr=1e-3, weight_decay=0.1, decay_all=False)).param_groups
+    groups = make_optimizer(module, OptimizerSettings("adamw", lr=1e-3, weight_decay=0.1, decay_all=False)).param_groups
     decay = {id(each): group["weight_decay"] for group in groups for each in group["params"]}
     assert {name: decay[id(each)] for name, each in module.named_parameters()} == {
         "0.weight": 0.1, "1.weight": 0.0, "1.bias": 0.0, "5.weight": 0.1, "5.bias": 0.0,
@@ -106,13 +106,13 @@ def test_frozen_parameters_are_trained() -> None:
     assert not any(torch.equal(each, old) for each, old in zip(module.parameters(), before, strict=True))
 
 
-@pytest.mark.parametrize("optimizer", [SGD, Optimizer("adamw", lr=1e-3, weight_decay=0.1)])
+@pytest.mark.parametrize("optimizer", [SGD, OptimizerSettings("adamw", lr=1e-3, weight_decay=0.1)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("epochs_done", [1, 2, 3])
 def test_resumes_bit_for_bit(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    optimizer: Optimizer,
+    optimizer: OptimizerSettings,
     precision: Literal["fp32", "bf16"],
     epochs_done: int,
 ) -> None:
@@ -127,7 +127,7 @@ def test_resumes_bit_for_bit(
 
     file = tmp_path / "run" / "state.pt"
     with pytest.raises(Interrupted):
-        train(toy_net(), data, step, seed=2, emit=stop, checkpoint=Checkpoint(file, "a"))
+        train(toy_net(), data, step, seed=2, emit=stop, checkpoint=TrainingCheckpoint(file, "a"))
     assert [each.name for each in file.parent.iterdir()] == ["state.pt"]
     told: list[object] = []
 
@@ -138,7 +138,7 @@ def test_resumes_bit_for_bit(
     resumed = toy_net()
     with torch.no_grad():
         resumed[5].weight.zero_()  # it all comes from the file
-    records = train(resumed, data, step, seed=2, emit=listen, checkpoint=Checkpoint(file, "a")).records
+    records = train(resumed, data, step, seed=2, emit=listen, checkpoint=TrainingCheckpoint(file, "a")).records
     assert told == list(range(epochs_done + 1, 4))
     assert [each["loss"] for each in records] == [each["loss"] for each in expected]
     assert same(resumed, undisturbed)
@@ -147,16 +147,16 @@ def test_resumes_bit_for_bit(
 def test_checkpoints_take_their_share_of_the_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 40 epochs that take as long as a checkpoint or less, hardly any is written, but the last one is."""
     written = []
-    save = Checkpoint.save
+    save = TrainingCheckpoint.save
 
-    def slow(self: Checkpoint, state: Callable[[], Mapping[str, object]]) -> None:
+    def slow(self: TrainingCheckpoint, state: Callable[[], Mapping[str, object]]) -> None:
         written.append(state()["progress"]["iterations"])  # type: ignore[index]
         save(self, state)
         self._cost = 3600.0
 
-    monkeypatch.setattr(Checkpoint, "save", slow)
+    monkeypatch.setattr(TrainingCheckpoint, "save", slow)
     step = replace(STEP, epochs=40)
-    train(toy_net(), toy_data(), step, seed=0, emit=quiet, checkpoint=Checkpoint(tmp_path / "state", "a"))
+    train(toy_net(), toy_data(), step, seed=0, emit=quiet, checkpoint=TrainingCheckpoint(tmp_path / "state", "a"))
     assert written == [5, 200]
 
 
@@ -174,13 +174,13 @@ def test_resumes_in_the_middle_of_an_epoch(tmp_path: Path, monkeypatch: pytest.M
             STEP,
             seed=2,
             emit=quiet,
-            checkpoint=Checkpoint(tmp_path / "state", "a"),
+            checkpoint=TrainingCheckpoint(tmp_path / "state", "a"),
             constraints=[halt],
         )
     done = torch.load(tmp_path / "state", weights_only=True)["state"]["progress"]
     assert done["iterations"] == at
     assert (done["batches"], len(done["records"])) == (at % 5, at // 5)
-    train(resumed, toy_data(), STEP, seed=2, emit=quiet, checkpoint=Checkpoint(tmp_path / "state", "a"))
+    train(resumed, toy_data(), STEP, seed=2, emit=quiet, checkpoint=TrainingCheckpoint(tmp_path / "state", "a"))
     assert same(resumed, undisturbed)
 
 
@@ -195,8 +195,8 @@ def test_a_length_in_iterations() -> None:
     assert not same(module, whole)
 
 
-@pytest.mark.parametrize("optimizer", [SGD, Optimizer("adamw", lr=1e-3, weight_decay=0.1)])
-def test_what_an_optimizer_remembers_goes_on_in_the_next_training(optimizer: Optimizer) -> None:
+@pytest.mark.parametrize("optimizer", [SGD, OptimizerSettings("adamw", lr=1e-3, weight_decay=0.1)])
+def test_what_an_optimizer_remembers_goes_on_in_the_next_training(optimizer: OptimizerSettings) -> None:
     """Two trainings of the same batches, one after the other: the second starts with the first one's momentum."""
     step = replace(STEP, epochs=1, optimizer=optimizer, schedule=constant())
     module = toy_net(0)
@@ -217,8 +217,8 @@ def test_what_an_optimizer_remembers_goes_on_in_the_next_training(optimizer: Opt
     assert not same(forgetful, module)
 
 
-@pytest.mark.parametrize("optimizer", [SGD, Optimizer("adamw", lr=1e-3, weight_decay=0.1)])
-def test_a_course_in_parts_is_the_course(optimizer: Optimizer) -> None:
+@pytest.mark.parametrize("optimizer", [SGD, OptimizerSettings("adamw", lr=1e-3, weight_decay=0.1)])
+def test_a_course_in_parts_is_the_course(optimizer: OptimizerSettings) -> None:
     """Rates, batches, augmentation, dropout and momentum go on where the part before ended."""
     step = replace(STEP, optimizer=optimizer)
     whole, parts = toy_net(), toy_net()
@@ -237,21 +237,21 @@ def test_a_course_in_parts_is_the_course(optimizer: Optimizer) -> None:
 @pytest.mark.parametrize("damage", ["truncated", "empty", "junk"])
 def test_a_damaged_checkpoint_is_not_continued(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "state.pt"
-    train(toy_net(), toy_data(), replace(STEP, epochs=1), seed=0, emit=quiet, checkpoint=Checkpoint(file, "a"))
+    train(toy_net(), toy_data(), replace(STEP, epochs=1), seed=0, emit=quiet, checkpoint=TrainingCheckpoint(file, "a"))
     whole = file.read_bytes()
     file.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "junk": b"hello"}[damage])
     fresh, module = toy_net(), toy_net()
     train(fresh, toy_data(), STEP, seed=0, emit=quiet)
-    train(module, toy_data(), STEP, seed=0, emit=quiet, checkpoint=Checkpoint(file, "a"))
+    train(module, toy_data(), STEP, seed=0, emit=quiet, checkpoint=TrainingCheckpoint(file, "a"))
     assert same(module, fresh)
 
 
 def test_the_checkpoint_of_another_run_is_neither_continued_nor_lost(tmp_path: Path) -> None:
     file = tmp_path / "state.pt"
-    train(toy_net(), toy_data(), replace(STEP, epochs=1), seed=0, emit=quiet, checkpoint=Checkpoint(file, "a"))
+    train(toy_net(), toy_data(), replace(STEP, epochs=1), seed=0, emit=quiet, checkpoint=TrainingCheckpoint(file, "a"))
     whole = file.read_bytes()
     with pytest.raises(RecipeError, match="another recipe"):
-        train(toy_net(), toy_data(), STEP, seed=0, emit=quiet, checkpoint=Checkpoint(file, "b"))
+        train(toy_net(), toy_data(), STEP, seed=0, emit=quiet, checkpoint=TrainingCheckpoint(file, "b"))
     assert file.read_bytes() == whole
 
 
@@ -272,9 +272,9 @@ def test_a_finite_loss_that_has_exploded_ends_the_training_too() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(1, 1, bias=False))
     nn.init.constant_(net[1].weight, 1.0)
     images = torch.full((4, 1, 1, 1), 5.0**0.5)
-    split = Split("one point", images, torch.zeros(4), list("abcd"))
+    split = InMemorySplit("one point", images, torch.zeros(4), list("abcd"))
     data = ImageData("one point", None, (0.0,), (1.0,), split, split, task=regression())
-    step = replace(STEP, epochs=9, batch_size=4, optimizer=Optimizer("sgd", 1.0, 0.0), schedule=constant())
+    step = replace(STEP, epochs=9, batch_size=4, optimizer=OptimizerSettings("sgd", 1.0, 0.0), schedule=constant())
     with pytest.raises(VerificationFailed) as caught:
         train(net, data, step, seed=0, emit=quiet)
     found = "the loss is 2.152e+08 and began at 5, the last finite loss was 2.657e+06"
@@ -283,7 +283,7 @@ def test_a_finite_loss_that_has_exploded_ends_the_training_too() -> None:
 
 def test_progress_is_told_a_few_times_a_second() -> None:
     class Slow:
-        name, num_classes, train_size, holds_out, task = "slow", 4, 6, False, classification()
+        name, num_classes, train_size, has_holdout, task = "slow", 4, 6, False, classification()
 
         def train_batches(
             self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: tuple[int, int] = (0, 1)
@@ -292,13 +292,13 @@ def test_progress_is_told_a_few_times_a_second() -> None:
                 time.sleep(0.12)
                 yield torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64)
 
-        def plain_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
+        def calibration_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
             raise AssertionError
 
         def sample_batches(self, batch_size: int, *, images: int) -> Iterator[tuple[Tensor, Tensor]]:
             yield torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64)
 
-        def held_out_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        def holdout_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
             raise AssertionError("nothing is chosen here")
 
         def val_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
 from compressor.core import Precision, Task
+from compressor.data.in_memory import ImageData
 from compressor.errors import VerificationFailed
-from compressor.schedules import constant
-from compressor.training.checkpoint import Checkpoint
-from compressor.training.images import ImageData
-from compressor.training.iteration import iteration
+from compressor.training.checkpoint import TrainingCheckpoint
+from compressor.training.distributed.runtime import single_process
 from compressor.training.loop import train
-from compressor.training.precision import LEAST_SCALE, arithmetic
-from compressor.training.runtime import alone
+from compressor.training.precision import LEAST_SCALE, precision_policy
+from compressor.training.schedules import constant
+from compressor.training.train_step import run_iteration
 
 CPU = torch.device("cpu")
 HALF = replace(STEP, precision="fp16")
@@ -41,7 +41,7 @@ def steep(factor: float) -> ImageData:
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
 def test_what_a_recipe_names_is_what_layers_compute_in(precision: Precision, dtype: torch.dtype) -> None:
-    computing = arithmetic(precision, toy_net(), CPU)
+    computing = precision_policy(precision, toy_net(), CPU)
     with computing.autocast():
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
     assert computing.scaler().is_enabled() == (precision == "fp16")
@@ -54,10 +54,10 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it_but_for_depthwise_co
     monkeypatch.setattr("compressor.training.precision._multiplies_bf16", lambda device: multiplies)
     whole, grouped, depthwise = (nn.Sequential(nn.Conv2d(8, 8, 3, groups=groups)) for groups in (1, 2, 8))
     pays = torch.bfloat16 if multiplies else torch.float32
-    assert [arithmetic("auto", each, CPU).dtype for each in (whole, grouped)] == [pays, pays]
-    assert arithmetic("auto", depthwise, CPU).dtype == torch.float32
-    assert arithmetic("auto", nn.Conv2d(1, 8, 3), CPU).dtype == pays, "one channel in is not depthwise"
-    assert arithmetic("bf16", depthwise, CPU).dtype == torch.bfloat16
+    assert [precision_policy("auto", each, CPU).dtype for each in (whole, grouped)] == [pays, pays]
+    assert precision_policy("auto", depthwise, CPU).dtype == torch.float32
+    assert precision_policy("auto", nn.Conv2d(1, 8, 3), CPU).dtype == pays, "one channel in is not depthwise"
+    assert precision_policy("bf16", depthwise, CPU).dtype == torch.bfloat16
 
 
 def test_trains_what_float32_trains() -> None:
@@ -76,14 +76,14 @@ class Spy:
         self.weight = weight
         self.seen: list[float] = []
 
-    def loss(self, iteration: int) -> None:
+    def loss(self, run_iteration: int) -> None:
         return None
 
-    def on_gradients(self, iteration: int) -> None:
+    def after_backward(self, run_iteration: int) -> None:
         assert self.weight.grad is not None
         self.seen.append(self.weight.grad.item())
 
-    def on_weights(self, iteration: int) -> None:
+    def after_step(self, run_iteration: int) -> None:
         pass
 
 
@@ -91,8 +91,10 @@ def test_steps_are_skipped_until_the_gradient_has_room() -> None:
     """The loss is 1000 w, its gradient in float16 is 1000 times the scale: at most 65504 with a scale of 2^6."""
     weight = nn.Parameter(torch.ones(()))
     optimizer, spy = torch.optim.SGD([weight], 1e-3), Spy(weight)
-    scaler = arithmetic("fp16", toy_net(), CPU).scaler()
-    iterate = iteration(lambda images, targets: (weight.half() * 1000).float(), optimizer, [spy], None, alone(), scaler)
+    scaler = precision_policy("fp16", toy_net(), CPU).scaler()
+    iterate = run_iteration(
+        lambda images, targets: (weight.half() * 1000).float(), optimizer, [spy], None, single_process(), scaler
+    )
     for number in range(10):
         assert iterate(torch.zeros(1), torch.zeros(1), number, 1e-3) == 1000
         assert scaler.get_scale() == 2.0 ** (15 - number)
@@ -112,7 +114,7 @@ def test_resumes_bit_for_bit_while_steps_are_skipped_and_after(
     data, undisturbed, resumed = steep(1000), toy_net(), toy_net()
     step = replace(HALF, optimizer=replace(HALF.optimizer, lr=1e-5))
     train(undisturbed, data, step, seed=2, emit=quiet)
-    file = partial(Checkpoint, tmp_path / "state", "a")
+    file = partial(TrainingCheckpoint, tmp_path / "state", "a")
     with pytest.raises(Interrupted):
         train(toy_net(), data, step, seed=2, emit=quiet, checkpoint=file(), constraints=[partial(Halt, at=at)])
     train(resumed, data, step, seed=2, emit=quiet, checkpoint=file())
@@ -144,7 +146,7 @@ class Hopeless(nn.Module):
 def test_gradients_that_are_finite_at_no_scale_end_the_training() -> None:
     step = replace(HALF, epochs=9, schedule=constant())
     skipped = round(math.log2(2**16 / LEAST_SCALE)) + 1
-    epoch, iteration = divmod(skipped - 1, 5)
-    place = rf"training: epoch {epoch + 1}, iteration {iteration + 1}"
+    epoch, run_iteration = divmod(skipped - 1, 5)
+    place = rf"training: epoch {epoch + 1}, run_iteration {run_iteration + 1}"
     with pytest.raises(VerificationFailed, match=rf"{place}: gradients are not finite at any scale .*bf16"):
         train(Hopeless(), toy_data(), step, seed=0, emit=quiet)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.training.recalibrate import recalibrate
+from compressor.training.batchnorm_statistics import recalibrate_batchnorm
 
 
 def net() -> nn.Sequential:
@@ -23,7 +23,7 @@ def test_statistics_are_those_of_the_images_given() -> None:
         module[1].running_mean.fill_(torch.nan)  # what was there before must not matter
     batches = [torch.randn(8, 3, 6, 6) + 1, torch.randn(8, 3, 6, 6), torch.randn(4, 3, 6, 6) - 1]
     before = {name: each.detach().clone() for name, each in module.named_parameters()}
-    assert recalibrate(module, batches) == 1
+    assert recalibrate_batchnorm(module, batches) == 1
     with torch.no_grad():
         seen = [module[0](batch).double() for batch in batches]
     mean = torch.cat(seen).mean(dim=(0, 2, 3))
@@ -40,7 +40,7 @@ def test_later_layers_see_what_earlier_ones_give_now() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
     images = torch.randn(16, 2, 4, 4) * 3 + 5
-    assert recalibrate(module, [images]) == 2
+    assert recalibrate_batchnorm(module, [images]) == 2
     normalised = (images - images.mean((0, 2, 3), keepdim=True)) / images.std((0, 2, 3), keepdim=True, correction=0)
     torch.testing.assert_close(module[2].running_mean, module[1](normalised).mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
 
@@ -48,7 +48,7 @@ def test_later_layers_see_what_earlier_ones_give_now() -> None:
 def test_a_single_odd_image_is_left_out() -> None:
     module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12))
     images = torch.randn(9, 3, 2, 2)
-    recalibrate(module, [images[:8], images[8:]])
+    recalibrate_batchnorm(module, [images[:8], images[8:]])
     torch.testing.assert_close(module[1].running_mean, images[:8].flatten(1).mean(0))
 
 
@@ -56,4 +56,4 @@ def test_without_batch_norm_there_is_nothing_to_do() -> None:
     def never() -> torch.Tensor:
         pytest.fail("read an image for nothing")
 
-    assert recalibrate(nn.Linear(2, 2), (never() for _ in range(1))) == 0
+    assert recalibrate_batchnorm(nn.Linear(2, 2), (never() for _ in range(1))) == 0

@@ -10,13 +10,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from compressor.core import Optimizer, Train
-from compressor.schedules import cosine
-from compressor.training.data import open_data
-from compressor.training.images import ImageData
-from compressor.training.splits import Split
+from compressor.core import OptimizerSettings, Train
+from compressor.data.in_memory import ImageData
+from compressor.data.open_data import open_data
+from compressor.data.splits import InMemorySplit
+from compressor.training.schedules import cosine
 
-SGD = Optimizer("sgd", lr=0.05, momentum=0.9, weight_decay=1e-2, nesterov=True)
+SGD = OptimizerSettings("sgd", lr=0.05, momentum=0.9, weight_decay=1e-2, nesterov=True)
 STEP = Train(epochs=3, batch_size=8, optimizer=SGD, schedule=cosine(3), precision="fp32")
 
 
@@ -24,7 +24,7 @@ def toy_data(count: int = 44, *, augmented: bool = True) -> ImageData:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 4, (count,), generator=generator)
-    split = Split("toy", images, labels, [f"item {index}" for index in range(count)])
+    split = InMemorySplit("toy", images, labels, [f"item {index}" for index in range(count)])
     return ImageData("toy", 4, (0.5,) * 3, (0.25,) * 3, split, split, augment="cifar" if augmented else "none")
 
 
@@ -85,10 +85,10 @@ class Halt:
     def loss(self, iteration: int) -> None:
         return None
 
-    def on_gradients(self, iteration: int) -> None:
+    def after_backward(self, iteration: int) -> None:
         pass
 
-    def on_weights(self, iteration: int) -> None:
+    def after_step(self, iteration: int) -> None:
         if iteration == self.at:
             raise Interrupted
 
@@ -102,10 +102,10 @@ class Shrinking:
     def loss(self, iteration: int) -> torch.Tensor:
         return 0.01 * (self._weight**4).sum()
 
-    def on_gradients(self, iteration: int) -> None:
+    def after_backward(self, iteration: int) -> None:
         self._weight.grad += 0.01 * self._weight.detach().sign()
 
-    def on_weights(self, iteration: int) -> None:
+    def after_step(self, iteration: int) -> None:
         with torch.no_grad():
             self._weight[:, iteration] = 0
 
@@ -120,8 +120,8 @@ class Dying:
         if iteration == self._at and os.environ.get("RANK") == "1":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def on_gradients(self, iteration: int) -> None:
+    def after_backward(self, iteration: int) -> None:
         pass
 
-    def on_weights(self, iteration: int) -> None:
+    def after_step(self, iteration: int) -> None:
         pass

@@ -1,0 +1,93 @@
+"""A target: a device by name, how to reach it, and how models are to be run there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from compressor.bench.device.connection import Connection, ConnectionLost
+from compressor.bench.device.payload import bootstrap_program, runner_archive
+from compressor.bench.device.session import Device
+from compressor.bench.device.transport import LocalTransport, Transport, last_line
+from compressor.errors import CompressorError, DeviceUnavailable, Temporary
+
+PROGRAM_PREFIX = "compress: "  # what the program that receives the runner begins its last line with
+GREETING_SECONDS = 60.0  # to connect, log in and start Python
+
+Provider = Literal["cpu", "cuda", "tensorrt", "openvino", "coreml", "xnnpack", "qnn"]
+GraphLevel = Literal["none", "basic", "extended", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTarget:
+    """Reaches nothing before `opened`. Only `name`, `power` and what the device says of itself enter a report."""
+
+    name: str = "local"
+    reach: Transport = field(default_factory=LocalTransport)
+    provider: Provider = "cpu"
+    threads: int = 1
+    python: tuple[str, ...] = ()  # the command that runs Python there; empty = the usual one
+    folder: str = "/tmp"  # where files go there
+    graph: GraphLevel = "all"  # how far ONNX Runtime may optimise the graph
+    options: Mapping[str, str] = field(default_factory=dict)  # of the provider
+    cpu_fallback: bool = False  # whether the CPU may execute what the provider can't
+    power: str = ""  # in words: supply, governor, cooling
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine, which nothing leaves that is measured."""
+        return self.reach.shares_files
+
+    @contextmanager
+    def opened(self) -> Iterator[Device]:
+        """Reach the device and hold it alone; files sent there are gone when the block ends, however it ends.
+
+        Raises DeviceUnavailable, and Temporary while someone else measures there.
+        """
+        code = runner_archive()
+        asked = {
+            "size": len(code),
+            "sha256": hashlib.sha256(code).hexdigest(),
+            "folder": self.folder if self.reach.locked else None,
+        }
+        command = self.reach.command(self.python, ("-c", bootstrap_program(), json.dumps(asked)))
+        try:
+            wire = Connection(command, os.environ)
+        except OSError as error:
+            found = f"can't start {command[0]}: {error.strerror}"
+            raise DeviceUnavailable("target", self.name, found, f"install {command[0]}, or mend it") from error
+        try:
+            try:
+                wire.send(code)
+                wire.greeting(GREETING_SECONDS)
+                device = Device(self, wire)
+            except ConnectionLost as broken:
+                raise self.explained(broken, wire) from broken
+            yield device
+        finally:
+            wire.close()
+
+    def explained(self, broken: ConnectionLost, wire: Connection) -> CompressorError:
+        """Why a connection broke, from its last words."""
+        code, said = wire.ending()
+        if f"{PROGRAM_PREFIX}busy" in said:
+            return Temporary("target", self.name, "another bench is running there", "wait for it, then run again")
+        if "No space left" in said or "Disk quota exceeded" in said:
+            return Temporary("target", self.name, "its disk is full", "free some there, or name another folder")
+        if last_line(said).startswith(PROGRAM_PREFIX):
+            found = last_line(said)[len(PROGRAM_PREFIX) :]
+            return DeviceUnavailable("target", self.name, found, "name another folder in targets.yaml, or run again")
+        trouble = self.reach.trouble(code, said)
+        if trouble is not None:
+            return DeviceUnavailable("target", self.name, *trouble)
+        if code in (126, 127) or "No such file" in said or "can't open" in said:
+            python = " ".join(self.python) or "python3"
+            found = f"can't start {python} there ({last_line(said)})"
+            return DeviceUnavailable("target", self.name, found, "name the right one with python in targets.yaml")
+        found = f"{broken}" + (f" ({last_line(said)})" if said.strip() else "")
+        return DeviceUnavailable("target", self.name, found, "run again; see that the device is well")

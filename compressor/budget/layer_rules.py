@@ -1,0 +1,77 @@
+"""What a recipe's rules say of each group: globs on layer names, the first match decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from compressor.core import ChannelGroup, LayerRule
+from compressor.errors import RecipeError
+
+
+def apply_freeze_rules(groups: Sequence[ChannelGroup], rules: Sequence[LayerRule]) -> tuple[ChannelGroup, ...]:
+    """The groups, with those frozen that a rule freezes: one frozen writer is enough.
+
+    Raises RecipeError, with every fault, when a glob matches no layer.
+    """
+    _no_idle([layer for group in groups for layer in _layers(group)], rules)
+    return tuple(_frozen(group, rules) for group in groups)
+
+
+def rules_naming_layers(groups: Sequence[ChannelGroup], rules: Sequence[LayerRule]) -> tuple[LayerRule, ...]:
+    """The rules whose glob matches a layer that writes one of the groups."""
+    layers = [layer for group in groups for layer in _layers(group)]
+    return tuple(rule for rule in rules if any(_matches(layer, rule.match) for layer in layers))
+
+
+def frozen_layers(layers: Sequence[str], rules: Sequence[LayerRule]) -> dict[str, str]:
+    """Layer -> the glob that freezes it. Raises RecipeError, with every fault, when a glob matches no layer."""
+    _no_idle(layers, rules)
+    first = {layer: next((rule for rule in rules if _matches(layer, rule.match)), None) for layer in layers}
+    return {layer: rule.match for layer, rule in first.items() if rule is not None and rule.freeze}
+
+
+def layer_ratio(group: ChannelGroup, rules: Sequence[LayerRule]) -> float | None:
+    """The share of channels a rule removes from the group; None leaves it to the target."""
+    return next((rule.ratio for rule in _matching(group, rules) if rule.ratio is not None), None)
+
+
+def _frozen(group: ChannelGroup, rules: Sequence[LayerRule]) -> ChannelGroup:
+    rule = next((rule for rule in _matching(group, rules) if rule.freeze), None)
+    if rule is None or group.frozen:
+        return group
+    return replace(group, frozen=f"frozen by the recipe (match: {rule.match})")
+
+
+def _matching(group: ChannelGroup, rules: Sequence[LayerRule]) -> Iterator[LayerRule]:
+    """The rule that decides, for each layer that writes the group."""
+    for layer in _layers(group):
+        yield from [rule for rule in rules if _matches(layer, rule.match)][:1]
+
+
+def _matches(layer: str, glob: str) -> bool:
+    """A glob matches a layer by its own name or by the name of a module around it."""
+    parts = layer.split(".")
+    return any(fnmatchcase(".".join(parts[:length]), glob) for length in range(len(parts), 0, -1))
+
+
+def _layers(group: ChannelGroup) -> list[str]:
+    return list(dict.fromkeys(slot.tensor.rpartition(".")[0] for slot in group.writers()))
+
+
+def _no_idle(layers: Sequence[str], rules: Sequence[LayerRule]) -> None:
+    faults = list(_idle(layers, rules))
+    if faults:
+        first, *more = faults
+        raise RecipeError(first.what, first.where, first.found, first.todo, more=tuple(more))
+
+
+def _idle(layers: Sequence[str], rules: Sequence[LayerRule]) -> Iterator[RecipeError]:
+    for rule in rules:
+        if not any(_matches(layer, rule.match) for layer in layers):
+            near = ", ".join(get_close_matches(rule.match, layers, n=3, cutoff=0.0))
+            found = f"match {rule.match!r} names no layer"
+            todo = f"use a glob on names such as {near or 'those inspect lists'}"
+            yield RecipeError("recipe does not fit the model", "prune.layers", found, todo)

@@ -1,0 +1,134 @@
+"""What a run tells while it works, on stderr: a bar with its ETA on a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from compressor.core import EventSink
+
+Fields = Mapping[str, object]
+
+
+@contextmanager
+def progress_reporter(*, quiet: bool = False, stream: TextIO | None = None) -> Iterator[EventSink]:
+    """Something that turns events into what a person reads; the bar is gone when the block ends.
+
+    Events: stage {name}, epoch {epoch, and any of those in _SAY},
+    metric {stage, metric, unit, and the value under the metric's name}, progress {done, total, what}, note {text},
+    warning {text}; others are for the log only.
+    """
+    stream = sys.stderr if stream is None else stream
+    if quiet:
+        yield _silent
+    elif stream.isatty():
+        with _bars(stream) as emit:
+            yield emit
+    else:
+        yield _lines(stream)
+
+
+def _silent(event: str, fields: Fields) -> None:
+    """Takes an event and says nothing."""
+
+
+def _lines(stream: TextIO) -> EventSink:
+    began = time.monotonic()
+
+    def emit(event: str, fields: Fields) -> None:
+        line = _line(event, fields)
+        if line is not None:
+            # Whoever read the lines may leave; the run goes on.
+            with suppress(BrokenPipeError):
+                print(f"[{time.monotonic() - began:7.1f}s] {line}", file=stream, flush=True)
+
+    return emit
+
+
+@contextmanager
+def _bars(stream: TextIO) -> Iterator[EventSink]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[told]}", markup=False),
+    )
+    with Progress(*columns, console=Console(file=stream), transient=True, expand=True) as progress:
+        bar, last = None, ""  # what was measured after the last epoch
+
+        def advance(what: str, done: float, total: float, told: str = "") -> None:
+            nonlocal bar
+            bar = progress.add_task(what, told=told) if bar is None else bar
+            progress.update(bar, description=what, completed=done, total=total, told=told)
+
+        def emit(event: str, fields: Fields) -> None:
+            nonlocal bar, last
+            line = _line(event, fields)
+            if line is not None:
+                progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            match event:
+                case "stage":
+                    if bar is not None:
+                        progress.remove_task(bar)
+                    bar, last = None, ""
+                case "epoch":
+                    last = _told(fields, _MEASURED)
+                case "progress" if "epoch" in fields:  # one bar for the whole training, so that its end can be told
+                    done = _number(fields["epoch"]) - 1 + _number(fields["done"]) / _number(fields["total"])
+                    now = _told(fields, _NOW, " ")
+                    advance(str(fields["what"]), done, _number(fields["epochs"]), f"{now} {last}".rstrip())
+                case "progress":
+                    advance(str(fields["what"]), _number(fields["done"]), _number(fields["total"]))
+
+        yield emit
+
+
+def _line(event: str, fields: Fields) -> str | None:
+    """The event as one line; None for events that are only shown as a bar, or not at all."""
+    match event:
+        case "stage":
+            return str(fields["name"])
+        case "epoch":
+            return _epoch(fields)
+        case "metric":
+            value = _number(fields[str(fields["metric"])])
+            told = f"{value:.2f} %" if fields["unit"] == "%" else f"{value:.4g} {fields['unit']}".strip()
+            return f"  {fields['metric']} {told} ({fields['stage']})"
+        case "note":
+            return f"  {fields['text']}"
+        case "warning":
+            return f"  warning: {fields['text']}"
+    return None
+
+
+_SAY: Mapping[str, Callable[[float], str]] = {
+    "loss": lambda value: f"loss {value:.4f}",
+    "lr": lambda value: f"lr {value:.3g}",
+    "held_out": lambda value: f"held out {value:.4g}",
+    "train_sample": lambda value: f"training sample {value:.4g}",
+    "stop_value": lambda value: f"stop rule {value:.3g}",
+    "images_per_second": lambda value: f"{value:,.0f} images/s",
+    "seconds": lambda value: f"{value:.1f} s",
+}
+_MEASURED = ("held_out", "train_sample")
+_NOW = ("loss", "lr", "images_per_second")
+
+
+def _epoch(fields: Fields) -> str:
+    of = f"/{fields['epochs']}" if "epochs" in fields else ""
+    return f"  epoch {fields['epoch']}{of}  {_told(fields, tuple(_SAY))}".rstrip()
+
+
+def _told(fields: Fields, keys: Sequence[str], between: str = "  ") -> str:
+    return between.join(_SAY[key](_number(fields[key])) for key in keys if fields.get(key) is not None)
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, int | float), f"an event's field is {value!r}, not a number"
+    return value

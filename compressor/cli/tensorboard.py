@@ -1,0 +1,38 @@
+"""Epochs as TensorBoard draws them, for whoever asks for that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from compressor.core import EventSink
+from compressor.errors import RecipeError
+
+
+@contextmanager
+def tensorboard_sink(emit: EventSink, folder: Path | None) -> Iterator[EventSink]:
+    """`emit`, which also writes every number of an epoch into `folder`, under `<stage>/<name>`; None = `emit` itself.
+
+    Raises RecipeError where TensorBoard is not installed.
+    """
+    if folder is None:
+        yield emit
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        todo = "pip install tensorboard, or leave the option out"
+        raise RecipeError("usage", "--tensorboard", "TensorBoard is not installed", todo) from error
+    with SummaryWriter(str(folder)) as writer:
+
+        def both(event: str, fields: Mapping[str, object]) -> None:
+            emit(event, fields)
+            if event == "epoch":
+                epoch = fields["epoch"]
+                for name, value in fields.items():
+                    if isinstance(value, int | float) and not name.startswith("epoch"):
+                        writer.add_scalar(f"{fields['stage']}/{name}", value, epoch)
+                writer.flush()
+
+        yield both

@@ -1,0 +1,46 @@
+"""What a model is, what can be cut from it, what not and why; and which weights of an ONNX file are sparse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compressor.core import EventSink, NMPattern
+from compressor.graph.cost import count_cost
+from compressor.graph.prunable_share import prunable_shares
+from compressor.models.source import load_model
+from compressor.output import nm_report as zeros
+from compressor.report.record import model_sizes
+from compressor.report.schema_verbs import Inspect, OnnxWeights
+from compressor.report.widths import frozen_coverage
+from compressor.steps.state import example_inputs
+from compressor.surgery.analysis import analyze
+
+
+def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspect:
+    """What a model is, what can be cut from it, and what can't and why."""
+    emit("stage", {"name": "load"})
+    model = load_model(source, trust_pickle=trust_pickle)
+    emit("stage", {"name": "analyse"})
+    inputs = example_inputs(model)
+    structure = analyze(model.module, *inputs, name=model.name)
+    cost = count_cost(model.module, *inputs)
+    return {
+        "model": model.name,
+        "source": source,
+        "architecture": model.spec.source,
+        "notes": list(model.notes),
+        "params": cost.params,
+        "macs": cost.macs,
+        "input": model_sizes(model.spec.inputs),
+        "num_classes": model.spec.num_classes,
+        "groups": [
+            {"name": group.name, "channels": group.size, "layers": len(group.writers()), "frozen": group.frozen}
+            for group in structure.groups
+        ],
+        "coverage": frozen_coverage(structure.groups, prunable_shares(structure.groups, structure.cost)),
+    }
+
+
+def inspect_onnx(path: Path) -> OnnxWeights:
+    """Which weights of any ONNX file keep the 2:4 rule, and which a runtime could use."""
+    return zeros.onnx_weight_report(path, NMPattern(2, 4), "tensorrt-ampere")

@@ -1,0 +1,156 @@
+"""An output folder, proven again from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, StringConstraints
+from torch import nn
+
+from compressor.core import EventSink, NMPattern
+from compressor.export.onnx import split_exporters
+from compressor.export.onnx_file import has_free_batch
+from compressor.export.parity import CannotRun, check_parity
+from compressor.graph.cost import count_cost
+from compressor.models.build import build_named
+from compressor.models.checkpoint import sha256
+from compressor.models.saved_model import PLAN, WEIGHTS, load_folder, read_record
+from compressor.output import nm_report as zeros
+from compressor.output import unstructured_report as masks
+from compressor.output.write import REPORT
+from compressor.report.schema import Gate
+from compressor.report.schema_verbs import Check, Verify
+from compressor.sparsity.nm_masks import satisfies_pattern
+from compressor.steps.state import example_inputs
+from compressor.surgery.analysis import analyze
+from compressor.surgery.certificate import verify_against_original
+
+MODEL = "model.onnx"
+PROVEN = (MODEL, WEIGHTS, PLAN)  # what the proofs are about; report.json must name their hashes
+
+
+def verify_folder(folder: Path, *, emit: EventSink) -> Verify:
+    """Check an output folder again: hashes, parity, the masked-dense equality of what is in it, and its gates."""
+    emit("stage", {"name": "verify"})
+    report = read_record(folder / REPORT, _Report)
+    checks = [_hash_check(folder / name, report.files.get(name)) for name in dict.fromkeys([*PROVEN, *report.files])]
+    if all(check["ok"] for check in checks):
+        checks += _proofs(folder, report)
+    proven = all(check["ok"] for check in checks)
+    gates: list[Gate] = [
+        {"name": each.name, "asked": each.asked, "found": each.found, "ok": each.ok} for each in report.gates
+    ]
+    checks += [_check(gate["name"], gate["ok"], f"{gate['asked']}: {gate['found']}") for gate in gates]
+    ok = all(check["ok"] for check in checks)
+    return {"folder": str(folder), "checks": checks, "proven": proven, "gates": gates, "ok": ok}
+
+
+def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
+    """Parity and certificate, computed anew from the files."""
+    slim = load_folder(folder)
+    inputs = example_inputs(slim, images=2)
+    try:
+        parity = check_parity(folder / MODEL, slim.module, split_exporters(inputs, has_free_batch(folder / MODEL)))
+        found = f"{parity.compared} of ONNX Runtime and PyTorch differ by {parity.max_abs_error:.1e}"
+        yield _check("parity", parity.ok, found)
+    except CannotRun as reason:
+        yield _check("parity", False, str(reason))
+    proof = verify_against_original(slim.module, build_named(slim.spec), slim.kept, *inputs)
+    if not proof.ok:  # unless the plan changed what norms work on
+        dense = build_named(slim.spec)
+        structure = analyze(dense, *example_inputs(slim), name=slim.name, mixing=True)
+        proof = verify_against_original(slim.module, dense, slim.kept, *inputs, structure=structure)
+    yield _check("certificate", proof.ok, f"slim and masked dense differ by {proof.max_rel_error:.1e} in float64")
+    if report.sparsity is not None:
+        yield from _still_sparse(folder, slim.module, report.sparsity)
+    if report.masks is not None:
+        yield from _still_masked(folder, slim.module, report.masks)
+    cost = count_cost(slim.module, *example_inputs(slim))
+    same = (cost.params, cost.macs) == (report.slim.params, report.slim.macs)
+    yield _check("cost", same, f"{cost.params:,} parameters, {cost.macs:,} MACs")
+
+
+def _still_sparse(folder: Path, slim: nn.Module, sparsity: _Sparsity) -> Iterator[Check]:
+    """The rule, in the module and in the ONNX file, for each weight that was masked."""
+    pattern, layers = NMPattern(*sparsity.pattern), [each for each in sparsity.layers if each.reason is None]
+    broken = [
+        each.name
+        for each in layers
+        if not satisfies_pattern(slim.get_submodule(each.name).get_parameter("weight"), pattern)
+    ]
+    said = f"{len(layers) - len(broken)} of {len(layers)} masked layers"
+    yield _check(f"{pattern} in {WEIGHTS}", not broken, f"{said}{f', not {broken[0]}' if broken else ''}")
+    held, missing = zeros.nm_layers(folder / MODEL, sparsity.runtime, pattern, [each.shape for each in layers])
+    yield _check(f"{pattern} in {MODEL}", not missing, f"{held} weights, {len(missing)} of the masked ones missing")
+
+
+def _still_masked(folder: Path, slim: nn.Module, record: _Masks) -> Iterator[Check]:
+    """In the module and in the ONNX file, of every layer no more weights that are not zero than the report says."""
+    broken = [
+        each.name
+        for each in record.layers
+        if int(slim.get_submodule(each.name).get_parameter("weight").count_nonzero()) > each.left
+    ]
+    said = f"{len(record.layers) - len(broken)} of {len(record.layers)} layers"
+    yield _check(f"masks in {WEIGHTS}", not broken, f"{said}{f', not {broken[0]}' if broken else ''}")
+    held, missing = masks.unstructured_layers(folder / MODEL, [(each.shape, each.left) for each in record.layers])
+    yield _check(f"masks in {MODEL}", not missing, f"{held} weights, {len(missing)} missing")
+
+
+class _SparseLayer(BaseModel):
+    name: str
+    shape: tuple[int, ...]
+    reason: str | None
+
+
+class _Sparsity(BaseModel):
+    pattern: tuple[int, int]
+    runtime: str
+    layers: list[_SparseLayer]
+
+
+class _MaskedLayer(BaseModel):
+    name: str
+    shape: tuple[int, ...]
+    left: int
+
+
+class _Masks(BaseModel):
+    layers: list[_MaskedLayer]
+
+
+class _Gate(BaseModel):
+    name: str
+    ok: bool
+    asked: str
+    found: str
+
+
+class _Cost(BaseModel):
+    params: int
+    macs: int
+
+
+class _Report(BaseModel):
+    """What of report.json is checked."""
+
+    version: Literal[1]
+    files: dict[Annotated[str, StringConstraints(pattern=r"^[^/]+$")], str]
+    slim: _Cost
+    gates: list[_Gate]
+    sparsity: _Sparsity | None = None
+    masks: _Masks | None = None
+
+
+def _hash_check(path: Path, digest: str | None) -> Check:
+    found = sha256(path) if path.is_file() else "no such file"
+    if digest is None:
+        return _check(f"hash of {path.name}", False, f"{REPORT} has none")
+    detail = found[:12] if found == digest else f"{found[:12]}, not {digest[:12]}"
+    return _check(f"hash of {path.name}", found == digest, detail)
+
+
+def _check(name: str, ok: bool, detail: str) -> Check:
+    return {"name": name, "ok": ok, "detail": detail}

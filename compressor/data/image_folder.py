@@ -1,0 +1,50 @@
+"""Labelled pictures as files, a folder for each class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from compressor.data.splits import NAMES, EncodedImages, as_targets, find_data_file
+from compressor.errors import DataError
+
+
+def folder_split(base: Path, split: str, given: str | None, known_classes: tuple[str, ...] = ()) -> EncodedImages:
+    """The split `train` or `val`: the folder `given`, else the one of that name under `base`.
+
+    Layout: `<split>/<class>/<picture>`; classes are numbered in alphabetical order, those of the other split where
+    all of this one's are among them: it may have pictures of some of them only. Other files are left alone.
+    """
+    top = split_folder(base, split, given)
+    classes = tuple(sorted(each.name for each in top.iterdir() if each.is_dir() and not each.name.startswith(".")))
+    if not classes:
+        raise DataError("data", f"data.{split}: {top}", "no class folders", "lay it out as <split>/<class>/<picture>")
+    some = set(classes) <= set(known_classes)
+    classes = known_classes if some else classes
+    known = set(Image.registered_extensions())
+    pictures: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(each for each in (top / name).rglob("*") if each.suffix.lower() in known and each.is_file())
+        if not found and not some:
+            raise DataError("data", str(top / name), "no pictures in this class", "add some, or remove the folder")
+        pictures += found
+        labels += [label] * len(found)
+    names = [str(picture.relative_to(top)) for picture in pictures]
+    return EncodedImages(str(top), pictures, names, as_targets(labels), classes)
+
+
+def split_folder(base: Path, split: str, given: str | None) -> Path:
+    """The folder of one split. Raises DataError when there is none."""
+    if given is not None:
+        return find_data_file(base, given, f"data.{split}")
+    for name in NAMES[split]:
+        if (base / name).is_dir():
+            return base / name
+    raise DataError(
+        "data",
+        f"data.{split}: {base}",
+        f"no folder {' or '.join(NAMES[split])}",
+        f"name the folder of this split in data.{split}",
+    )

@@ -1,0 +1,281 @@
+"""A module becomes an ONNX file: exported, checked, compared with PyTorch, and moved into place in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import errno
+import hashlib
+import io
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from compressor.core import ExportedModel
+from compressor.errors import ModelError, RecipeError
+from compressor.export.parity import CannotRun, check_parity
+from compressor.tensors import is_flat, tree_leaves, tree_names
+
+Exporter = Literal["dynamo", "torchscript"]
+
+OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)  # the exporter's own functions start at 18
+SINGLE_FILE = 2**31 - 2**24  # bytes of weights; protobuf ends at 2 GiB
+CHUNK = 16  # images at once in the parity check
+KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # which module a node came from
+
+
+class ExportRefused(Exception):
+    """An exporter that can't do this model; the message is its reason, one line."""
+
+
+def export_onnx(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    path: Path,
+    *,
+    opset: int | None,
+    dynamic_batch: bool,
+    metadata: Mapping[str, str],
+    names: Sequence[str] = ("input",),
+) -> ExportedModel:
+    """Write `module` to `path` and compare the file with PyTorch on `inputs`, a batch of each.
+
+    Inputs are called as `names` says, outputs by their keys, fields or places (see outputs.py).
+    torch's dynamo exporter with a free batch dimension where asked; a model it refuses is exported with batch 1, or
+    by the TorchScript exporter, and the result's `notes` say so. `opset` None is the exporter's own choice. A free
+    batch is claimed only after batches of several sizes ran. The module is left as it is: a copy is exported.
+    Raises ModelError when no exporter takes the model, VerificationFailed for non-finite outputs.
+    """
+    if opset is not None and opset not in OPSETS:
+        raise RecipeError(
+            "opset", "export.opset", str(opset), f"choose {OPSETS[0]} to {OPSETS[-1]}, or auto for the exporter's own"
+        )
+    copied = copy.deepcopy(module).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
+    inputs = tuple(_plain(each) for each in inputs)
+    taken = TensorNames(tuple(names), *_outputs(copied, [each[:1] for each in inputs], names))
+    notes: list[str] = []
+    attempts: list[tuple[Exporter, bool]] = [("dynamo", False), ("torchscript", False)]
+    if dynamic_batch:
+        attempts = [("dynamo", True), ("dynamo", False), ("torchscript", True), ("torchscript", False)]
+    with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        draft = Path(folder) / path.name
+        for exporter, dynamic in attempts:
+            batches = split_exporters(inputs, dynamic)
+            try:
+                model = traced_program(copy.deepcopy(copied), batches[dynamic], exporter, dynamic, opset, taken, draft)
+                keep_zeros(model)
+                set_metadata(model, {**metadata, "exporter": exporter})
+                save(model, draft)
+                parity = check_parity(draft, copied, batches)
+            except (ExportRefused, CannotRun) as reason:
+                notes.append(f"{exporter} exporter, {'free batch' if dynamic else 'batch 1'}: {first_line(reason)}")
+                continue
+            break
+        else:
+            raise ModelError("can't export", path.name, "; ".join(notes), "report it with the model's name")
+        version = model.opset_imports[""]
+        if opset is not None and version != opset:
+            raise ModelError("opset", path.name, f"the exporter wrote {version}, not {opset}", "set export.opset: auto")
+        if notes:
+            notes.append(f"exported by the {exporter} exporter with {'a free batch' if dynamic else 'batch 1'}")
+        if parity.compared != "answers":
+            notes.append(f"rounding decides what the model answers, so {parity.compared} were compared instead")
+        publish(draft, path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = path.stat().st_size + sum(data.stat().st_size for data in external_files(path))
+    return ExportedModel(path, version, size, digest, parity.max_abs_error, parity.ok, tuple(notes), parity.compared)
+
+
+def split_exporters(inputs: Sequence[Tensor], dynamic: bool) -> list[tuple[Tensor, ...]]:
+    """Batches of one image, or, with a free batch, of 1, 2 and up to 16; tracing takes the 2, since a 1 would stay."""
+    count = len(inputs[0])
+    if not dynamic:
+        return list(zip(*(torch.split(each, 1) for each in inputs), strict=True))
+    if count < 3:
+        inputs, count = [torch.cat([each] * 3) for each in inputs], 3 * count
+    sizes = [1, 2, *[CHUNK] * ((count - 3) // CHUNK)]
+    sizes += [count - sum(sizes)] * (sum(sizes) < count)
+    return list(zip(*(torch.split(each, sizes) for each in inputs), strict=True))
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """On the CPU, in one piece, and float32 unless it holds whole numbers."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TensorNames:
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    flat: bool  # whether exporters take the output as it is
+
+
+def _outputs(module: nn.Module, inputs: Sequence[Tensor], taken: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    with torch.no_grad():
+        answer = module(*inputs)
+    found = tree_names(answer)
+    return tuple(f"output_{name}" if name in taken else name for name in found), is_flat(answer)
+
+
+class FlatOutputs(nn.Module):
+    """The module with its dicts, dataclasses and nested sequences of tensors as one tuple."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tree_leaves(self.module(*inputs)))
+
+
+def traced_program(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    exporter: Exporter,
+    dynamic: bool,
+    opset: int | None,
+    names: TensorNames,
+    draft: Path,
+) -> ir.Model:
+    """Run one exporter without its chatter: it prints whole graphs and warns about its own deprecations.
+
+    Raises Refused with the root cause. Which exceptions an exporter may raise is nowhere stated, so all are taken.
+    """
+    if not names.flat:
+        module = FlatOutputs(module)
+    batch = torch.export.Dim("batch")
+    shapes = tuple({0: batch} for _ in example)
+    silence = io.StringIO()
+    with (
+        warnings.catch_warnings(action="ignore"),
+        contextlib.redirect_stdout(silence),
+        contextlib.redirect_stderr(silence),
+    ):
+        try:
+            if exporter == "dynamo":
+                program = torch.onnx.export(
+                    module,
+                    example,
+                    dynamo=True,
+                    dynamic_shapes=(shapes if names.flat else (shapes,)) if dynamic else None,
+                    input_names=list(names.inputs),
+                    output_names=list(names.outputs),
+                    opset_version=opset,
+                    verbose=False,
+                )
+                assert program is not None
+                return program.model
+            torch.onnx.export(
+                module,
+                example,
+                str(draft),
+                dynamo=False,
+                dynamic_axes={name: {0: "batch"} for name in (*names.inputs, *names.outputs)} if dynamic else None,
+                input_names=list(names.inputs),
+                output_names=list(names.outputs),
+                opset_version=opset,
+                verbose=False,
+            )
+            return ir.load(draft)
+        except Exception as error:
+            raise ExportRefused(first_line(root_cause(error))) from error
+
+
+def set_metadata(model: ir.Model, metadata: Mapping[str, str]) -> None:
+    """Put `metadata` in; of the exporter's own keep only the module names, for its stack traces hold local paths."""
+    model.metadata_props.clear()
+    model.metadata_props.update(metadata)
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        scopes = node.metadata_props.get(KEPT_METADATA)
+        node.metadata_props.clear()
+        node.doc_string = None
+        if scopes:
+            node.metadata_props[KEPT_METADATA] = scopes
+
+
+def save(model: ir.Model, draft: Path) -> None:
+    """Weights inside the file unless they are over 2 GB. Raises Refused when the ONNX checker objects."""
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    ir.save(model, draft, external_data=f"{draft.name}.data" if weights > SINGLE_FILE else None)
+    try:
+        onnx.checker.check_model(str(draft))
+    except onnx.checker.ValidationError as error:
+        raise ExportRefused(f"ONNX checker: {first_line(error)}") from error
+
+
+def publish(draft: Path, path: Path) -> None:
+    """Move the finished file, after the weights it may name, over the final one."""
+    for data in external_files(draft):
+        os.replace(data, path.parent / data.name)
+    os.replace(draft, path)
+
+
+def external_files(path: Path) -> list[Path]:
+    data = path.with_name(f"{path.name}.data")
+    return [data] if data.exists() else []
+
+
+def root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A place that can't be written is the user's to mend; what of a full disk, whoever can resume has to say."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RecipeError("can't write", str(path), str(error.strerror or error), "choose another --out") from error
+
+
+ALMOST_ZERO = np.finfo(np.float32).tiny  # 1.2e-38, far below what float32 arithmetic on activations resolves
+
+
+def keep_zeros(model: ir.Model) -> None:
+    """Give every Pad of zeros in front of a MaxPool a value that is not quite zero."""
+    almost: ir.Value | None = None
+    for node in list(model.graph):
+        if node.op_type != "Pad" or not _pads_zeros(node):
+            continue
+        if any(user.op_type == "MaxPool" for user in node.outputs[0].consumers()):
+            almost = almost or _almost_zero(model)
+            node.resize_inputs(max(3, len(node.inputs)))
+            zero = node.inputs[2]
+            node.replace_input_with(2, almost)
+            if zero is not None and zero.name is not None and not zero.uses():
+                model.graph.initializers.pop(zero.name, None)
+
+
+def _almost_zero(model: ir.Model) -> ir.Value:
+    value = ir.Value(name="almost_zero", const_value=ir.tensor(np.float32(ALMOST_ZERO), name="almost_zero"))
+    model.graph.register_initializer(value)
+    return value
+
+
+def _pads_zeros(node: ir.Node) -> bool:
+    mode = node.attributes.get("mode")
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if mode is not None and mode.as_string() != "constant":
+        return False
+    return value is None or (value.const_value is not None and not value.const_value.numpy().any())

@@ -1,0 +1,223 @@
+"""From a trace to channel groups: walk the operators, resolve what is tied, collect what lives in the same places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from compressor.core import ChannelGroup, TensorSlot
+from compressor.graph.activation_sizes import ActivationSizes, activation_sizes
+from compressor.graph.cost import CostModel, cost_model
+from compressor.graph.rules import table as rules
+from compressor.graph.trace import Trace
+from compressor.graph.tracker import ChannelTracker, Dims, MixedNormalization, SizeInterpretation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compressor.core import IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class SizeAttribute:
+    """A size stored in a module: `fixed` entries plus one for each of these channels that is kept."""
+
+    module: str
+    name: str
+    index: int | None  # entry of a tuple
+    fixed: int
+    channels: Mapping[str, IntArray]  # group name -> channels, with repetition
+
+
+ChannelIndex = tuple["IntArray", "IntArray"]
+"""For each entry of a dimension: the index of its group, -1 for none, and its channel in there."""
+
+
+@dataclass(frozen=True, slots=True)
+class NormalizationSite:
+    """A call that mixes channels, with the entries of every dimension that has channels of some group."""
+
+    number: int  # of the call in the trace
+    args: Mapping[str, Mapping[int, ChannelIndex]]  # argument -> dimension
+    outs: tuple[Mapping[int, ChannelIndex], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DependencyGraph:
+    """What can be cut from a module, and what that does to its sizes."""
+
+    groups: tuple[ChannelGroup, ...]
+    attributes: tuple[SizeAttribute, ...]
+    cost: CostModel
+    workload: ActivationSizes
+    whole: frozenset[str]  # source lines that take frozen channels apart place by place: blocks might go whole
+    mixtures: tuple[NormalizationSite, ...]  # calls whose result depends on which channels of a group are there
+    data_dependent: bool  # some sizes depend on the values of the input, and with them the multiply-adds
+
+
+def build_dependency_graph(
+    module: nn.Module,
+    trace: Trace,
+    readings: Mapping[str, SizeInterpretation] = MappingProxyType({}),
+    *,
+    mixing: bool = False,
+) -> DependencyGraph:
+    """Walk the trace and group the channels that must stay or go together.
+
+    `readings`: source line -> how the sizes of the operators it calls are understood; "plain" where nothing is said.
+    `mixing`: channels that a normalisation mixes may go, too.
+    """
+    provenance = ChannelTracker(module, trace, mixing=mixing)
+    for number, call in enumerate(trace.calls):
+        provenance.reading = readings.get(call.where, "plain")
+        if provenance.reading == "fixed" and rules.takes_sizes(call.op):
+            rules.freeze_operands(provenance, call, "sizes fixed in the code")
+        else:
+            rules.apply_rule(provenance, call)
+            if provenance.reading == "shut":
+                for ref in (*call.refs(), *call.outs):
+                    for dim in provenance.dims(ref):
+                        provenance.freeze(dim, call, "sizes fixed in the code")
+        provenance.finish(number, call)
+    for ref in trace.outputs:
+        for dim in provenance.dims(ref):
+            if dim is not None:
+                provenance.frozen.append((dim.atoms, "output of the model"))
+    channels = _Channels(provenance)
+    attributes = tuple(
+        SizeAttribute(each.module, each.name, each.index, *channels.split(each.atoms)) for each in provenance.attributes
+    )
+    whole = frozenset(where for where, atoms in provenance.taken_apart if channels.frozen(atoms))
+    cost = cost_model(module, provenance, channels.groups, channels.group_of)
+    mixtures = tuple(channels.mixed(each) for each in provenance.mixtures if channels.any(each.over))
+    work = activation_sizes(trace, provenance, channels.groups, channels.group_of)
+    return DependencyGraph(channels.groups, attributes, cost, work, whole, mixtures, trace.data_dependent)
+
+
+class _Channels:
+    """Atoms resolved: which channel of which group each one is."""
+
+    def __init__(self, provenance: ChannelTracker) -> None:
+        self._component = _components(provenance)
+        reasons = list(dict.fromkeys(reason for _, reason in provenance.frozen))
+        number = {reason: index for index, reason in enumerate(reasons)}
+        self._why = np.full(self._component.max(initial=0) + 1, -1, dtype=np.int64)  # of components; -1: not frozen
+        for atoms, reason in reversed(provenance.frozen):  # the first reason stands
+            self._why[self._component[atoms]] = number[reason]
+        self.group_of = np.full(provenance.atoms, -1, dtype=np.int64)
+        self._channel_of = np.full(provenance.atoms, -1, dtype=np.int64)
+        self.groups = tuple(self._collect(provenance, reasons))
+
+    def frozen(self, atoms: IntArray) -> bool:
+        """Whether none of the atoms can go."""
+        return bool((self._why[self._component[atoms]] >= 0).all())
+
+    def any(self, parts: Iterable[IntArray]) -> bool:
+        """Whether some of the atoms are channels of a group that can be cut."""
+        found = np.concatenate([self.group_of[atoms] for atoms in parts])
+        return any(self.groups[index].frozen is None for index in np.unique(found[found >= 0]).tolist())
+
+    def mixed(self, mixture: MixedNormalization) -> NormalizationSite:
+        def entries(dims: Dims) -> dict[int, ChannelIndex]:
+            found = {
+                at: (self.group_of[dim.atoms], self._channel_of[dim.atoms])
+                for at, dim in enumerate(dims)
+                if dim is not None
+            }
+            return {at: each for at, each in found.items() if (each[0] >= 0).any()}
+
+        args = {name: entries(dims) for name, dims in mixture.args.items()}
+        return NormalizationSite(mixture.number, args, tuple(entries(dims) for dims in mixture.outs))
+
+    def split(self, atoms: IntArray) -> tuple[int, dict[str, IntArray]]:
+        """How many of the atoms are in no group, and the channels of the others by group name."""
+        of = self.group_of[atoms]
+        found = {
+            self.groups[index].name: self._channel_of[atoms[of == index]] for index in np.unique(of[of >= 0]).tolist()
+        }
+        return int((of < 0).sum()), found
+
+    def _collect(self, provenance: ChannelTracker, reasons: Sequence[str]) -> Iterator[ChannelGroup]:
+        """Components written by some layer, put together by the slots they occupy."""
+        owners = [
+            (name, index, dim.atoms)
+            for name, dims in provenance.parameters.items()
+            for index, dim in enumerate(dims)
+            if dim is not None
+        ]
+        if not owners:
+            return
+        component = np.concatenate([self._component[atoms] for _, _, atoms in owners])
+        slot = np.repeat(np.arange(len(owners)), [len(atoms) for _, _, atoms in owners])
+        position = np.concatenate([np.arange(len(atoms)) for _, _, atoms in owners])
+        writes = np.array([provenance.roles.get((name, index)) == "writer" for name, index, _ in owners])
+        alike = [each for each in _alike(component, slot, position, self._why) if writes[each.slots].any()]
+        names: dict[str, int] = {}
+        channel_of = np.full(len(self._why), -1, dtype=np.int64)
+        group_of = np.full(len(self._why), -1, dtype=np.int64)
+
+        def place(each: _Alike) -> tuple[int, bytes, int]:
+            return int(each.slots[writes[each.slots]][0]), each.slots.tobytes(), int(each.components[0])
+
+        for index, each in enumerate(sorted(alike, key=place)):
+            first = int(np.flatnonzero(writes[each.slots])[0])
+            order = np.argsort(each.positions[:, first], kind="stable")
+            channel_of[each.components[order]], group_of[each.components] = np.arange(len(order)), index
+            table = each.positions[order]
+            tensor = owners[each.slots[first]][0]
+            base = tensor.rpartition(".")[0] or tensor
+            names[base] = names.get(base, 0) + 1
+            why = int(self._why[each.components[0]])
+            yield ChannelGroup(
+                name=base if names[base] == 1 else f"{base}#{names[base]}",
+                size=len(order),
+                slots=tuple(
+                    TensorSlot(name, dim, table[:, each.slots == number], provenance.roles.get((name, dim), "affine"))
+                    for number in np.unique(each.slots).tolist()
+                    for name, dim, _ in (owners[number],)
+                ),
+                frozen=reasons[why] if why >= 0 else "only one channel" if len(order) == 1 else None,
+            )
+        self._channel_of, self.group_of = channel_of[self._component], group_of[self._component]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Alike:
+    """Components that occupy the same slots, and are frozen for the same reason or not at all."""
+
+    components: IntArray  # (C,)
+    slots: IntArray  # (n,), one that holds several entries of a channel several times
+    positions: IntArray  # (C, n)
+
+
+def _alike(component: IntArray, slot: IntArray, position: IntArray, why: IntArray) -> Iterator[_Alike]:
+    """Entries (component, slot, position) as tables, one for all components that differ in positions only."""
+    order = np.lexsort((position, slot, component))
+    component, slot, position = component[order], slot[order], position[order]
+    begins = np.flatnonzero(np.diff(component, prepend=-1))
+    lengths = np.diff(begins, append=len(component))
+    for length in np.unique(lengths).tolist():
+        begin = begins[lengths == length]
+        entries = begin[:, None] + np.arange(length)
+        rows = np.column_stack([slot[entries], why[component[begin]]])
+        _, kind_of = np.unique(rows, axis=0, return_inverse=True)
+        by_kind = np.argsort(kind_of, kind="stable")
+        for members in np.split(by_kind, np.cumsum(np.bincount(kind_of))[:-1]):
+            yield _Alike(component[begin[members]], rows[members[0], :-1], position[entries[members]])
+
+
+def _components(provenance: ChannelTracker) -> IntArray:
+    """Component of every atom under the ties collected."""
+    count = provenance.atoms
+    if not provenance.edges:
+        return np.arange(count, dtype=np.int64)
+    a = np.concatenate([left for left, _ in provenance.edges])
+    b = np.concatenate([right for _, right in provenance.edges])
+    ties = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
+    return connected_components(ties, directed=False)[1].astype(np.int64)

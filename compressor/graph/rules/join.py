@@ -1,0 +1,237 @@
+"""Rules of the operators that join tensors, take parts of them, pad, roll or write into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from compressor.graph.rules.shape import tie_all
+from compressor.graph.trace import Call, Ref
+from compressor.graph.tracker import ChannelTracker, Dim
+
+
+def cat(provenance: ChannelTracker, call: Call) -> None:
+    """Atoms one after the other along `dim`; tied across the operands everywhere else."""
+    refs, (out,) = [ref for ref in call.refs() if ref.shape != (0,)], call.outs
+    at = call.args["dim"] % len(out.shape)
+    dims: list[Dim | None] = []
+    for index, size in enumerate(out.shape):
+        parts = [provenance.dims(ref)[index] for ref in refs]
+        if index != at:
+            dims.append(tie_all(provenance, call, parts) if size > 1 else None)
+        elif not any(parts):
+            dims.append(None)
+        else:
+            dims.append(_joined(provenance, call, parts, [ref.shape[index] for ref in refs]))
+    provenance.set(out, dims)
+
+
+def stack(provenance: ChannelTracker, call: Call) -> None:
+    """A new, fixed dimension; everything else is tied across the operands."""
+    refs, (out,) = call.refs(), call.outs
+    at = call.args["dim"] % len(out.shape)
+    columns = zip(*(provenance.dims(ref) for ref in refs), strict=True)
+    dims = [tie_all(provenance, call, parts) for parts in columns]
+    provenance.set(out, (*dims[:at], None, *dims[at:]))
+
+
+def _joined(provenance: ChannelTracker, call: Call, parts: Sequence[Dim | None], sizes: Sequence[int]) -> Dim:
+    atoms = []
+    for part, size in zip(parts, sizes, strict=True):
+        if part is None:
+            part = provenance.fresh(size)
+            provenance.freeze(part, call, "concatenated with fixed channels")
+        atoms.append(part.atoms)
+    return Dim(np.concatenate(atoms))
+
+
+def split_axis(provenance: ChannelTracker, call: Call) -> None:
+    """chunk and split. The same places go in every one of equal parts; unequal parts need sizes the module stores."""
+    x, parts = call.args["self"], call.outs
+    at = call.args["dim"] % len(x.shape)
+    dims = provenance.dims(x)
+    whole = dims[at]
+    pieces: list[Dim | None] = [None] * len(parts)
+    if whole is not None:
+        first, *others = atoms = np.split(whole.atoms, np.cumsum([part.shape[at] for part in parts])[:-1])
+        pieces = [Dim(each) if len(each) > 1 else None for each in atoms]
+        if not others or _stored_sizes(provenance, call, [Dim(each) for each in atoms]):
+            pass
+        elif len(first) == 1 or any(len(each) != len(first) for each in others):
+            provenance.freeze(whole, call, "split into parts whose sizes the module does not store")
+        else:
+            for each in others:
+                provenance.tie(first, each)
+            provenance.follow(call, (whole, Dim(first)))
+    for part, piece in zip(parts, pieces, strict=True):
+        provenance.set(part, (*dims[:at], piece, *dims[at + 1 :]))
+
+
+def _stored_sizes(provenance: ChannelTracker, call: Call, pieces: Sequence[Dim]) -> bool:
+    """Whether the module stores every size of an explicit split, as a list or one by one; then they follow."""
+    sizes = [len(piece) for piece in pieces]
+    if call.args.get("split_sizes", call.args.get("split_size")) != sizes:
+        return False
+    stored = vars(provenance.modules[call.module])
+    for name, value in stored.items():
+        if isinstance(value, list | tuple) and list(value) == sizes:
+            return all(provenance.attribute(call, name, piece, index) for index, piece in enumerate(pieces))
+    names = {value: name for name, value in stored.items() if type(value) is int}
+    if len(set(sizes)) < len(sizes) or any(size not in names for size in sizes):
+        return False
+    return all(provenance.attribute(call, names[len(piece)], piece) for piece in pieces)
+
+
+def gather(provenance: ChannelTracker, call: Call) -> None:
+    """slice, narrow, select and unbind: free along fixed dimensions; along channels only up to a stored size."""
+    x, rank = call.args["self"], len(call.args["self"].shape)
+    at = call.args.get("dim", 0) % rank
+    dims = provenance.dims(x)
+    for out in call.outs:
+        if out.shape == x.shape:
+            provenance.set(out, dims)
+            continue
+        part = _sliced(provenance, call, dims[at], x.shape[at]) if call.op == "aten.slice" else None
+        if part is None:
+            provenance.freeze(dims[at], call, "a fixed part of the channels is taken")
+        kept = dims[at + 1 :] if len(out.shape) < rank else (part, *dims[at + 1 :])
+        provenance.set(out, (*dims[:at], *kept))
+
+
+def _sliced(provenance: ChannelTracker, call: Call, dim: Dim | None, size: int) -> Dim | None:
+    """x[:n] or x[n:] where the module stores n, which then follows; None for other slices."""
+    begin, end = call.args["start"] or 0, call.args["end"]
+    end = size if end is None else min(end, size)
+    begin, end = begin + size * (begin < 0), end + size * (end < 0)
+    at = begin or end
+    if dim is None or call.args["step"] != 1 or (begin and end != size) or end - begin < 2:
+        return None
+    stored = vars(provenance.modules[call.module]).items()
+    name = next((name for name, value in stored if type(value) is int and value == at), None)
+    if name is None or not provenance.attribute(call, name, Dim(dim.atoms[:at])):
+        return None
+    return Dim(dim.atoms[begin:end])
+
+
+def index(provenance: ChannelTracker, call: Call) -> None:
+    """x[..., indices, ...]: free along fixed dimensions, freezing along channels."""
+    x, (out,) = call.args["self"], call.outs
+    plan = _indexed(call)
+    dims = provenance.dims(x)
+    if plan is None:
+        _freeze_all(provenance, call, "indexed in a way that has no rule")
+        provenance.set(out, (None,) * len(out.shape))
+        return
+    begin, end = plan
+    for dim in dims[begin:end]:
+        provenance.freeze(dim, call, "a fixed part of the channels is taken")
+    middle = len(out.shape) - len(dims) + end - begin
+    provenance.set(out, (*dims[:begin], *(None,) * middle, *dims[end:]))
+
+
+def scatter(provenance: ChannelTracker, call: Call) -> None:
+    """x[..., indices, ...] = values: dimensions that are not indexed are tied; a blank x takes those of the values."""
+    x, values, (out,) = call.args["self"], call.args["values"], call.outs
+    plan = _indexed(call)
+    if plan is None or not isinstance(values, Ref):
+        _freeze_all(provenance, call, "written in a way that has no rule")
+        provenance.set(out, provenance.dims(x))
+        return
+    begin, end = plan
+    dims, found = list(provenance.dims(x)), provenance.dims(values)
+    for dim in dims[begin:end]:
+        provenance.freeze(dim, call, "a fixed part of the channels is written")
+    after = list(range(end - len(dims), 0))
+    for at in after:
+        if len(values.shape) >= -at and values.shape[at] > 1:
+            dims[at] = _written(provenance, call, x, dims[at], found[at])
+    for dim in found[: len(found) - len(after)]:
+        provenance.freeze(dim, call, "channels used as places")
+    provenance.set(x, dims)
+    provenance.set(out, dims)
+
+
+def _indexed(call: Call) -> tuple[int, int] | None:
+    """The run of dimensions an index takes, [begin, end); None if it is not one run of whole-number indices."""
+    indices = call.args["indices"]
+    used = [at for at, each in enumerate(indices) if each is not None]
+    if not used or used != list(range(used[0], used[-1] + 1)):
+        return None
+    ranks = {len(indices[at].shape) for at in used}
+    whole = call.args["self"].shape
+    if len(ranks) != 1 and 0 not in ranks:
+        return None
+    if len(used) == 1 and max(ranks) > 1 and indices[used[0]].shape == whole[used[0] : used[0] + max(ranks)]:
+        return used[0], used[0] + max(ranks)  # a mask over several dimensions
+    return used[0], used[-1] + 1
+
+
+def _freeze_all(provenance: ChannelTracker, call: Call, why: str) -> None:
+    for ref in call.refs():
+        for dim in provenance.dims(ref):
+            provenance.freeze(dim, call, why)
+
+
+def _written(provenance: ChannelTracker, call: Call, into: Ref, dim: Dim | None, source: Dim | None) -> Dim | None:
+    if dim is None and into.uid in provenance.blank:
+        return source
+    return provenance.join(dim, source, call, "written into a tensor of fixed size")
+
+
+def roll(provenance: ChannelTracker, call: Call) -> None:
+    """roll and flip move entries along `dims`: free along positions, freezing along channels."""
+    x, (out,) = call.args["self"], call.outs
+    dims = provenance.dims(x)
+    for axis in call.args["dims"] or range(len(dims)):
+        provenance.freeze(dims[axis], call, "channels moved by a fixed amount")
+    provenance.set(out, dims)
+
+
+def pad(provenance: ChannelTracker, call: Call) -> None:
+    """Constant padding. Padded channels are fresh ones; how many of them stay is an attribute of the module."""
+    x, (out,) = call.args["self"], call.outs
+    amounts = call.args["pad"]
+    dims = list(provenance.dims(x))
+    for pair in range(len(amounts) // 2):
+        axis, (left, right) = len(dims) - 1 - pair, amounts[2 * pair : 2 * pair + 2]
+        dim = dims[axis]
+        if dim is None or (left == 0 and right == 0):
+            continue
+        if left < 0 or right < 0 or list(getattr(provenance.modules[call.module], "padding", ())) != list(amounts):
+            provenance.freeze(dim, call, "channels padded by a fixed amount")
+            dims[axis] = None
+            continue
+        before, after = provenance.fresh(left), provenance.fresh(right)
+        provenance.attribute(call, "padding", before, 2 * pair)
+        provenance.attribute(call, "padding", after, 2 * pair + 1)
+        dims[axis] = Dim(np.concatenate([before.atoms, dim.atoms, after.atoms]))
+    provenance.set(out, dims)
+
+
+def copy(provenance: ChannelTracker, call: Call) -> None:
+    """Writing into a tensor ties both; a fixed tensor fixes what is written."""
+    into, source, (out,) = call.args["self"], call.args["src"], call.outs
+    dims = list(provenance.dims(into))
+    for index in range(-len(source.shape), 0):
+        if source.shape[index] > 1:
+            dims[index] = _written(provenance, call, into, dims[index], provenance.dims(source)[index])
+    provenance.set(into, dims)
+    provenance.set(out, dims)
+
+
+def _all(rule: Callable[[ChannelTracker, Call], None], names: str) -> dict[str, Callable[[ChannelTracker, Call], None]]:
+    return {f"aten.{name}": rule for name in names.split()}
+
+
+RULES: dict[str, Callable[[ChannelTracker, Call], None]] = {
+    **_all(cat, "cat concat concatenate"),
+    **_all(stack, "stack"),
+    **_all(split_axis, "chunk split split_with_sizes"),
+    **_all(gather, "slice narrow select unbind"),
+    **_all(index, "index"),
+    **_all(scatter, "index_put index_put_"),
+    **_all(roll, "roll flip"),
+    **_all(pad, "constant_pad_nd pad"),
+    **_all(copy, "copy_"),
+}

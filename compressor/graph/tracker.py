@@ -1,0 +1,200 @@
+"""Where every entry of every tensor dimension comes from, and which entries must stay or go together.
+
+A dimension of a parameter is a row of fresh *atoms*, one an entry. Operators hand atoms on (a slice hands on part of
+them, a concatenation joins them) and tie some together (an addition ties entry i of both sides). A dimension that is
+None is fixed: batch, positions, the model's inputs. Ties are collected as edges and resolved once, at the end, so the
+whole analysis is linear in the number of operators and needs no recursion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from compressor.core import Layer
+from compressor.graph.trace import Call, Ref, Trace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compressor.core import IntArray, Role
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dim:
+    """A prunable dimension: its atoms (size,), and the tensor dimension they index when it is a parameter's own."""
+
+    atoms: IntArray
+    owner: tuple[str, int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.atoms)
+
+
+Dims = tuple[Dim | None, ...]
+
+SizeInterpretation = Literal["plain", "named", "blocks", "fixed", "shut"]
+"""How a source line is understood whose sizes may be fixed in the code, in the order they are tried.
+
+plain: sizes follow the tensor. named: integers the module stores are sizes, and are rewritten. blocks: so too, and a
+dimension taken apart loses whole blocks (attention heads) and not the same places in each. fixed: what operators with
+sizes touch stays whole. shut: what any operator touches does.
+"""
+SIZE_INTERPRETATIONS: tuple[SizeInterpretation, ...] = ("plain", "named", "blocks", "fixed", "shut")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightApplication:
+    """A convolution's or linear layer's weight at work: multiply-adds = repeats * product of its dimensions.
+
+    The weight's own dimensions come first; the rest are places of the input that are channels of some layer.
+    """
+
+    weight: Ref
+    dims: Dims
+    sizes: tuple[int, ...]
+    repeats: int
+    layer: Layer
+    inputs: Dim | None
+    outputs: Dim | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackedSize:
+    """`module.name` (or its entry `index`) equals the number of these atoms that are kept."""
+
+    module: str
+    name: str
+    index: int | None
+    atoms: IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MixedNormalization:
+    """A call whose result depends on which channels there are: a norm, a mean over channels."""
+
+    number: int  # of the call in the trace
+    args: Mapping[str, Dims]
+    outs: tuple[Dims, ...]
+    over: tuple[IntArray, ...]  # the atoms that are mixed
+
+
+class ChannelTracker:
+    """What is known while the trace is walked; rules (see rules.py) read and extend it."""
+
+    def __init__(self, module: nn.Module, trace: Trace, *, mixing: bool = False) -> None:
+        self.modules = dict(module.named_modules())
+        self.edges: list[tuple[IntArray, IntArray]] = []
+        self.frozen: list[tuple[IntArray, str]] = []
+        self.roles: dict[tuple[str, int], Role] = {}
+        self.weights: list[WeightApplication] = []
+        self.attributes: list[TrackedSize] = []
+        self.parameters: dict[str, Dims] = {}
+        self.atoms = 0
+        self.reading: SizeInterpretation = "plain"  # of the call at hand
+        self.taken_apart: list[tuple[str, IntArray]] = []  # source line, atoms of a dimension read place by place
+        self.mixing = mixing  # whether channels may go that a normalisation mixes with others
+        self.mixed: list[IntArray] = []  # by the call at hand
+        self.mixtures: list[MixedNormalization] = []
+        self.blank: set[int] = set()  # uids of tensors of one repeated value
+        self._dims: dict[int, Dims] = {}
+        self._names = trace.tensors
+
+    # ------------------------------------------------ reading
+
+    def dims(self, ref: Ref) -> Dims:
+        """Where the dimensions of a tensor come from. A parameter gets its atoms when it is first read."""
+        known = self._dims.get(ref.uid)
+        if known is None:
+            name = self._names.get(ref.uid)
+            if name is None:
+                return (None,) * len(ref.shape)
+            known = tuple(
+                Dim(self.fresh(size).atoms, (name, index)) if size > 1 else None for index, size in enumerate(ref.shape)
+            )
+            self.parameters[name] = known
+            self._dims[ref.uid] = known
+        return known
+
+    def fresh(self, size: int) -> Dim:
+        """A dimension of new atoms, tied to nothing yet."""
+        self.atoms += size
+        return Dim(np.arange(self.atoms - size, self.atoms, dtype=np.int64))
+
+    # ------------------------------------------------ extending
+
+    def set(self, ref: Ref, dims: Sequence[Dim | None]) -> None:
+        assert len(dims) == len(ref.shape), (ref, dims)
+        assert all(dim is None or len(dim) == size for dim, size in zip(dims, ref.shape, strict=True)), (ref, dims)
+        self._dims[ref.uid] = tuple(dims)
+
+    def tie(self, a: IntArray, b: IntArray) -> None:
+        """Entry i of `a` and entry i of `b` stay or go together."""
+        assert a.shape == b.shape, (a.shape, b.shape)
+        if a is not b:
+            self.edges.append((a.reshape(-1), b.reshape(-1)))
+
+    def join(self, a: Dim | None, b: Dim | None, call: Call, why: str) -> Dim | None:
+        """Tie two dimensions of the same size; if one is fixed, so is the other."""
+        if a is None or b is None:
+            either = b if a is None else a
+            self.freeze(either, call, why)
+            return either
+        self.tie(a.atoms, b.atoms)
+        return a if a.owner or not b.owner else b
+
+    def freeze(self, dim: Dim | None, call: Call, why: str) -> None:
+        """None of these entries can be removed."""
+        if dim is not None:
+            at = f" in {call.module}" if call.module else ""
+            self.frozen.append((dim.atoms, f"{why} ({call.op}{at}, {call.where})"))
+
+    def mix(self, dim: Dim | None, call: Call, why: str) -> None:
+        """The result depends on how many of these entries there are."""
+        if not self.mixing:
+            self.freeze(dim, call, why)
+        elif dim is not None:
+            self.mixed.append(dim.atoms)
+
+    def finish(self, number: int, call: Call) -> None:
+        """Note what the call just walked has mixed."""
+        if self.mixed:
+            args = {name: self.dims(ref) for name, ref in call.args.items() if isinstance(ref, Ref)}
+            outs = tuple(self.dims(ref) for ref in call.outs)
+            self.mixtures.append(MixedNormalization(number, args, outs, tuple(self.mixed)))
+            self.mixed = []
+
+    def role(self, dim: Dim | None, role: Role) -> None:
+        """Say what a parameter's dimension does. One that writes here and reads there stays: no mask parts the two."""
+        if dim is None or dim.owner is None:
+            return
+        known = self.roles.setdefault(dim.owner, role)
+        if known != role:
+            self.roles[dim.owner] = "writer"
+            self.frozen.append((dim.atoms, f"one weight both writes and reads these channels ({dim.owner[0]})"))
+
+    def follow(self, call: Call, dims: Sequence[Dim | None]) -> None:
+        """Every integer the calling module stores that equals one of these sizes follows it, where read so."""
+        if self.reading == "plain":
+            return
+        for dim in dims:
+            if dim is not None:
+                for name, value in vars(self.modules[call.module]).items():
+                    if type(value) is int and value == len(dim):
+                        self.attribute(call, name, dim)
+
+    def attribute(self, call: Call, name: str, dim: Dim | None, index: int | None = None) -> bool:
+        """Note that an attribute of the calling module is the size of `dim`; False if it isn't."""
+        module = self.modules[call.module]
+        found: Any = getattr(module, name, None)
+        if dim is None or found is None or isinstance(getattr(type(module), name, None), property):
+            return False
+        if index is not None:
+            found = found[index] if isinstance(found, tuple | list) and -len(found) <= index < len(found) else None
+        if found != len(dim):
+            return False
+        self.attributes.append(TrackedSize(call.module, name, index, dim.atoms))
+        return True

@@ -1,0 +1,29 @@
+"""Random-S: the same share of every layer's channels, drawn by lot; what every criterion has to beat.
+
+As the baseline of Rachwan et al., Winning the Lottery Ahead of Time, ICML 2022, arXiv:2206.10451 (prune.scope: local).
+Layers that share their channels lose the same ones; there each draws its own.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from compressor.core import PruningTarget, RemoveChannels, SelectChannels, Step
+from compressor.criteria.formulas import random_filter_scores, random_weight_scores
+from compressor.methods._unstructured import Unstructured
+from compressor.methods.base import Method
+from compressor.methods.beginning import Beginning
+
+
+class RandomS(Beginning, Method):
+    name: ClassVar[str] = "random-s"
+
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return *self.begin(), SelectChannels(random_filter_scores, selection), RemoveChannels()
+
+
+class RandomU(Unstructured, Method):
+    name: ClassVar[str] = "random-u"
+
+    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+        return *self.begin(), self.mask(random_weight_scores, selection)

@@ -1,0 +1,178 @@
+"""Fingerprints of every architecture we can name, so that recognising one does not mean building all of them.
+
+`python -m compressor.models.fingerprints` builds each on the meta device and writes `index.json.gz`; that takes about
+ten minutes and is needed when torchvision or timm change. A fingerprint ignores class count, input channels and batch
+counters. A sketch holds the smallest hashes of a set, from which the overlap of two sets can be estimated.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+
+from compressor.errors import ModelError
+from compressor.models import cifar
+from compressor.models.build import model_defaults, timm_names, torchvision_names
+from compressor.models.shape_match import COUNTER, FreeDim, Shapes, class_counts, probe_free_dims
+
+FILE = Path(__file__).with_name("index.json.gz")
+LIBRARIES = ("torchvision", "timm")
+SKETCH_SIZE = 16
+
+Sketch = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """One architecture. `headless`: as built with no classes at all, for those whose default that is."""
+
+    source: str
+    headless: bool
+    names: str  # fingerprint of the tensor names
+    shapes: str  # fingerprint of names and shapes, free dimensions left open
+    names_sketch: Sketch
+    shapes_sketch: Sketch
+    free: tuple[FreeDim, ...]
+
+    def fits(self, found: Shapes) -> bool:
+        """Whether tensors with these names have the shapes too, whatever their class count and input channels."""
+        return (
+            class_counts(found, self.free) is not None and _fingerprint(_shape_words(found, self.free)) == self.shapes
+        )
+
+
+def _fingerprint(words: Iterable[str]) -> str:
+    return blake2b("\n".join(sorted(words)).encode(), digest_size=6).hexdigest()
+
+
+def names_fingerprint(found: Shapes) -> str:
+    return _fingerprint(_names(found))
+
+
+def _names(found: Shapes) -> list[str]:
+    return [name for name in found if not name.endswith(COUNTER)]
+
+
+def _shape_words(found: Shapes, free: tuple[FreeDim, ...]) -> list[str]:
+    open_dims = {(each.tensor, each.dim) for each in free}
+    return [
+        f"{name} {'x'.join('*' if (name, dim) in open_dims else str(size) for dim, size in enumerate(found[name]))}"
+        for name in _names(found)
+    ]
+
+
+def sketches(found: Shapes, free: tuple[FreeDim, ...] = ()) -> tuple[Sketch, Sketch]:
+    """The sketch of the names and that of names with shapes."""
+    return _sketch(_names(found)), _sketch(_shape_words(found, free))
+
+
+def _sketch(words: Iterable[str]) -> Sketch:
+    hashes = {int.from_bytes(blake2b(word.encode(), digest_size=2).digest()) for word in words}
+    return tuple(sorted(hashes)[:SKETCH_SIZE])
+
+
+def overlap(a: Sketch, b: Sketch) -> float:
+    """Estimate of |A and B| / |A or B| from bottom-k sketches (Broder 1997)."""
+    smallest = sorted(set(a) | set(b))[:SKETCH_SIZE]
+    return len(set(smallest) & set(a) & set(b)) / max(len(smallest), 1)
+
+
+def fingerprint(source: str) -> list[Fingerprint]:
+    """Build an architecture on the meta device and describe it."""
+    usual = model_defaults(source)
+    entries: list[Fingerprint] = []
+    for headless in (False, True) if usual.num_classes == 0 else (False,):
+        shapes, free = probe_free_dims(source, usual.input[1:], headless=headless)
+        names = names_fingerprint(shapes)
+        if names not in [entry.names for entry in entries]:  # some have no classifier whatever they are told
+            fingerprint_shapes = _fingerprint(_shape_words(shapes, free))
+            entries.append(Fingerprint(source, headless, names, fingerprint_shapes, *sketches(shapes, free), free))
+    return entries
+
+
+def all_sources() -> Iterator[str]:
+    """In the order that settles ties: our own, torchvision's, timm's; shorter names first."""
+    for family, names in (("cifar", cifar.NAMES), ("torchvision", torchvision_names()), ("timm", timm_names())):
+        yield from (f"{family}:{name}" for name in sorted(names, key=lambda name: (len(name), name)))
+
+
+def write_fingerprints(entries: Iterable[Fingerprint], path: Path = FILE) -> None:
+    """Sketches and free dimensions that several architectures share are written once."""
+    shared: dict[str, int] = {}
+
+    def number(value: object) -> int:
+        return shared.setdefault(json.dumps(value, separators=(",", ":")), len(shared))
+
+    rows = [
+        [
+            each.source,
+            int(each.headless),
+            number([each.names, *_steps(each.names_sketch)]),
+            number([each.shapes, *_steps(each.shapes_sketch)]),
+            number([[free.tensor, free.dim, free.follows, free.factor, free.offset] for free in each.free]),
+        ]
+        for each in entries
+    ]
+    content = {
+        "versions": {name: version(name) for name in LIBRARIES},
+        "shared": [json.loads(text) for text in shared],
+        "entries": rows,
+    }
+    text = json.dumps(content, separators=(",", ":")).encode()
+    path.write_bytes(gzip.compress(text, compresslevel=9, mtime=0))
+
+
+def _steps(sketch: Sketch) -> list[int]:
+    """Differences of neighbours: small numbers, which compress."""
+    return [high - low for low, high in zip((0, *sketch), sketch, strict=False)]
+
+
+def _sums(steps: list[int]) -> Sketch:
+    total, sketch = 0, []
+    for step in steps:
+        total += step
+        sketch.append(total)
+    return tuple(sketch)
+
+
+@cache
+def read_fingerprints() -> tuple[Fingerprint, ...]:
+    """The shipped index, in the order of `all_sources`."""
+    content = json.loads(gzip.decompress(FILE.read_bytes()))
+    shared = content["shared"]
+    entries = []
+    for source, headless, names, shapes, free in content["entries"]:
+        (names_hash, *names_steps), (shapes_hash, *shapes_steps) = shared[names], shared[shapes]
+        dims = tuple(FreeDim(*each) for each in shared[free])
+        entries.append(
+            Fingerprint(source, bool(headless), names_hash, shapes_hash, _sums(names_steps), _sums(shapes_steps), dims)
+        )
+    return tuple(entries)
+
+
+def library_versions() -> dict[str, str]:
+    """The library versions the shipped index was made with."""
+    found: dict[str, str] = json.loads(gzip.decompress(FILE.read_bytes()))["versions"]
+    return found
+
+
+def write_all_fingerprints() -> None:
+    entries: list[Fingerprint] = []
+    for source in all_sources():
+        try:
+            entries += fingerprint(source)
+        except ModelError as error:
+            print(error, file=sys.stderr)
+    write_fingerprints(entries)
+    print(f"{len(entries)} architectures, {FILE.stat().st_size:,} bytes", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    write_all_fingerprints()

@@ -1,0 +1,252 @@
+"""A finished output folder: what plan.json and slim.safetensors say, and the module rebuilt from them.
+
+Both ends of plan.json live here: `plan_json` makes it, `load_folder` reads it. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from compressor.core import Cost, LoadedModel, ModelInput, ModelSpec, NMPattern
+from compressor.errors import ModelError, UntrustedFile, VerificationFailed
+from compressor.models.build import build_named, weights_to_come
+from compressor.models.checkpoint import sha256
+from compressor.models.shape_match import compare_shapes, shapes_of
+from compressor.models.user_code import is_code, split_code
+from compressor.sparsity.compressed_format import unpack
+
+PLAN = "plan.json"
+WEIGHTS = "slim.safetensors"
+
+Record = TypeVar("Record", bound=BaseModel)
+
+Attributes = Mapping[str, Mapping[str, int | Sequence[int]]]
+"""module name -> attribute -> value; sequences are tuples in the module."""
+
+
+class _Input(BaseModel):
+    shape: tuple[int, ...]
+    dtype: str
+    whole: tuple[int, int] | None
+    name: str
+
+
+class _Model(BaseModel):
+    source: str
+    inputs: tuple[_Input, ...] = Field(min_length=1)
+    num_classes: int | None
+
+
+class _Cost(BaseModel):
+    params: int
+    macs: int
+    weights: int = 0  # not counted by earlier versions
+    nodes: int = 0
+
+
+class _Plan(BaseModel):
+    model_config = ConfigDict(extra="ignore")  # `layers` is for people
+
+    version: Literal[1]
+    model: _Model
+    name: str
+    kept: dict[str, dict[int, tuple[int, ...]]]
+    attributes: dict[str, dict[str, int | tuple[int, ...]]]
+    original: _Cost | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    weights_sha256: str | None = None
+    packed: dict[str, tuple[int, int]] = {}
+
+
+def plan_json(
+    loaded: LoadedModel,
+    attributes: Attributes,
+    layers: Mapping[str, object],
+    *,
+    weights_sha256: str | None = None,
+    packed: Mapping[str, NMPattern] = MappingProxyType({}),
+) -> dict[str, object]:
+    """What plan.json holds for a slim model whose `kept` and `original` are filled in.
+
+    `packed`: the weights that are stored as values and places.
+    """
+    return {
+        "version": 1,
+        "model": {
+            "source": loaded.spec.source,
+            "inputs": [_input_json(each) for each in loaded.spec.inputs],
+            "num_classes": loaded.spec.num_classes,
+        },
+        "name": loaded.name,
+        "weights_sha256": weights_sha256,
+        "packed": {name: list(pattern) for name, pattern in packed.items()},
+        "kept": {
+            tensor: {str(dim): list(indices) for dim, indices in dims.items()} for tensor, dims in loaded.kept.items()
+        },
+        "attributes": {
+            module: {name: value if isinstance(value, int) else list(value) for name, value in values.items()}
+            for module, values in attributes.items()
+        },
+        "original": None if loaded.original is None else asdict(loaded.original),
+        "mean": None if loaded.mean is None else list(loaded.mean),
+        "std": None if loaded.std is None else list(loaded.std),
+        "layers": dict(layers),
+    }
+
+
+def _input_json(one: ModelInput) -> dict[str, object]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(one).items()}
+
+
+def load(folder: str | Path) -> nn.Module:
+    """The slim module of an output folder: float32, eval mode, CPU. Reads no pickle."""
+    return load_folder(folder).module
+
+
+def load_folder(folder: str | Path) -> LoadedModel:
+    """Rebuild the slim model. Raises ModelError, naming the tensor, where the folder contradicts itself."""
+    folder = Path(folder)
+    plan = read_record(folder / PLAN, _Plan)
+    digest, tensors = _read_weights(folder / WEIGHTS, plan.weights_sha256)
+    try:
+        tensors = unpack(tensors, {name: NMPattern(*sizes) for name, sizes in plan.packed.items()})
+    except ValueError as error:
+        raise ModelError("output folder", str(folder / WEIGHTS), str(error), "compress the model again") from None
+    if is_code(plan.model.source):
+        _refuse_enclosed_code(folder, plan.model.source)
+    inputs = tuple(ModelInput(**each.model_dump()) for each in plan.model.inputs)
+    spec = ModelSpec(plan.model.source, inputs, plan.model.num_classes)
+    with weights_to_come(spec.source):
+        module = build_named(spec)
+    _cut(module, plan.kept, tensors, folder)
+    _set_attributes(module, plan.attributes, folder)
+    _fill(module, tensors, folder)
+    return LoadedModel(
+        module.float().eval(),
+        spec,
+        plan.name,
+        sha256=digest,
+        notes=(f"rebuilt from {folder}",),
+        mean=plan.mean,
+        std=plan.std,
+        kept=plan.kept,
+        original=None if plan.original is None else Cost(**plan.original.model_dump()),
+    )
+
+
+def read_record(path: Path, schema: type[Record]) -> Record:
+    """A JSON file of an output folder, checked. Raises ModelError, naming the first key that is wrong."""
+    try:
+        return schema.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        found = f"it has no {path.name}" if path.parent.is_dir() else "no such folder"
+        raise ModelError("output folder", str(path.parent), found, "give a folder that compress wrote") from None
+    except OSError as error:
+        raise ModelError("output folder", str(path), f"{error.strerror}", "make it readable") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ModelError("output folder", f"{path}: {place}", first["msg"], "compress the model again") from None
+
+
+def _read_weights(path: Path, expected_sha256: str | None) -> tuple[str, dict[str, Tensor]]:
+    try:
+        digest = sha256(path)
+        if expected_sha256 not in (None, digest):
+            found = f"its SHA-256 starts with {digest[:12]}, plan.json says {str(expected_sha256)[:12]}"
+            raise ModelError("output folder", str(path), found, "the file was changed; compress the model again")
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise ModelError("output folder", str(path), "no such file", "compress the model again") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError("output folder", str(path), f"cannot be read ({error})", "compress the model again") from None
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise VerificationFailed("weights", f"{path}: {name}", "not finite", "compress the model again")
+    return digest, tensors
+
+
+def _refuse_enclosed_code(folder: Path, source: str) -> None:
+    """A folder may come from anyone; code that comes along with it must not run just because it is loaded."""
+    path, _, _ = split_code(source)
+    if not path.is_absolute() or path.resolve().is_relative_to(folder.resolve()):
+        found = f"its architecture is code inside the folder ({path})"
+        raise UntrustedFile("output folder", str(folder), f"{found}, not executed", "move the code out if you trust it")
+
+
+def _cut(
+    module: nn.Module, kept: Mapping[str, Mapping[int, tuple[int, ...]]], tensors: Mapping[str, Tensor], folder: Path
+) -> None:
+    """Replace the tensors that were cut by empty ones of the slim shape, everywhere a shared one is used."""
+    state = module.state_dict(keep_vars=True)
+    stored = {id(state[name]): tensor for name, tensor in tensors.items() if name in state}
+    for name, dims in kept.items():
+        where = f"{folder / PLAN}: kept.{name}"
+        if name not in state:
+            raise ModelError("output folder", where, "the architecture has no such tensor", "compress it again")
+        old, shape = state[name], list(state[name].shape)
+        if id(old) not in stored:
+            raise ModelError("output folder", f"{folder / WEIGHTS}: {name}", "no such tensor", "compress it again")
+        for dim, indices in dims.items():
+            if not 0 <= dim < len(shape) or len(set(indices)) < len(indices) or not _within(indices, shape[dim]):
+                found = f"dimension {dim} of shape {_x(shape)} has no such {len(indices)} indices"
+                raise ModelError("output folder", where, found, "compress it again")
+            shape[dim] = len(indices)
+        if list(stored[id(old)].shape) != shape:
+            found = f"shape {_x(stored[id(old)].shape)}, but plan.json keeps {_x(shape)}"
+            raise ModelError("output folder", f"{folder / WEIGHTS}: {name}", found, "compress it again")
+        slim = torch.empty(shape, dtype=old.dtype)
+        new = nn.Parameter(slim, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else slim
+        for owner, attribute in _owners(module, old):
+            setattr(owner, attribute, new)
+
+
+def _within(indices: Sequence[int], size: int) -> bool:
+    return all(0 <= index < size for index in indices)
+
+
+def _owners(module: nn.Module, tensor: Tensor) -> Iterator[tuple[nn.Module, str]]:
+    """Every place that holds this very tensor; several when it is shared."""
+    for owner in module.modules():
+        held = (*owner.named_parameters(recurse=False, remove_duplicate=False), *owner.named_buffers(recurse=False))
+        yield from ((owner, name) for name, value in held if value is tensor)
+
+
+def _set_attributes(module: nn.Module, attributes: Attributes, folder: Path) -> None:
+    """Widths that a module keeps as numbers. Only numbers that are there already are replaced."""
+    modules = dict(module.named_modules())
+    for name, values in attributes.items():
+        for attribute, value in values.items():
+            old = getattr(modules.get(name), attribute, None)
+            if not isinstance(old, int | tuple | list):
+                where = f"{folder / PLAN}: attributes.{name}.{attribute}"
+                raise ModelError("output folder", where, "the architecture has no such number", "compress it again")
+            setattr(modules[name], attribute, value)
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Load every weight; a shared one may be in the file once, under any of its names."""
+    state = module.state_dict(keep_vars=True)
+    stored = {id(state[name]): tensor for name, tensor in tensors.items() if name in state}
+    complete = {name: stored[id(value)] for name, value in state.items() if id(value) in stored} | tensors
+    fit = compare_shapes(shapes_of(complete), shapes_of(state))
+    if not fit.ok:
+        raise ModelError("output folder", str(folder / WEIGHTS), str(fit), "compress the model again")
+    state = module.state_dict()
+    state.update(complete)
+    module.load_state_dict(state)
+
+
+def _x(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

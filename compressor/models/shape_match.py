@@ -1,0 +1,152 @@
+"""Do these tensors fit this architecture? By names and shapes, before a single weight is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from compressor.core import ModelSpec, one_image
+from compressor.errors import ModelError
+from compressor.models.build import build_named
+
+Shapes = Mapping[str, tuple[int, ...]]
+COUNTER = "num_batches_tracked"  # absent from checkpoints older than 2018, and of no effect in eval mode
+
+_PROBE_CLASSES = (1000, 1013)
+_PROBE_CHANNELS = (3, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeMatch:
+    """What keeps tensors from fitting: names only, each with its shapes where both sides have it."""
+
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    reshaped: tuple[str, ...]  # "fc.weight is 7x512, not 1000x512"
+
+    @property
+    def ok(self) -> bool:
+        return not (self.missing or self.extra or self.reshaped)
+
+    @property
+    def distance(self) -> int:
+        return len(self.missing) + len(self.extra) + len(self.reshaped)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+            for names, what in (
+                (self.missing, "missing"),
+                (self.extra, "extra"),
+                (self.reshaped, "of another shape"),
+            )
+            if names
+        ]
+        return ", ".join(parts) or "all fit"
+
+
+def shapes_of(module: nn.Module | Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    state = module.state_dict() if isinstance(module, nn.Module) else module
+    return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an architecture, without allocating its weights."""
+    with torch.device("meta"):
+        return shapes_of(build_named(spec))
+
+
+def compare_shapes(found: Shapes, expected: Shapes) -> ShapeMatch:
+    """Missing batch counters are forgiven; everything else must agree."""
+    return ShapeMatch(
+        missing=tuple(name for name in expected if name not in found and not name.endswith(COUNTER)),
+        extra=tuple(name for name in found if name not in expected),
+        reshaped=tuple(
+            f"{name} is {_x(shape)}, not {_x(expected[name])}"
+            for name, shape in found.items()
+            if name in expected and shape != expected[name]
+        ),
+    )
+
+
+def under_prefix(tensors: Mapping[str, Tensor], expected: Shapes) -> Mapping[str, Tensor]:
+    """The tensors with a prefix that was peeled too eagerly put back, where only that makes them fit."""
+    if compare_shapes(shapes_of(tensors), expected).ok:
+        return tensors
+    words = next(iter(expected), "").split(".")
+    for count in range(1, len(words)):
+        prefix = ".".join(words[:count]) + "."
+        longer = {prefix + name: value for name, value in tensors.items()}
+        if compare_shapes(shapes_of(longer), expected).ok:
+            return longer
+    return tensors
+
+
+def _x(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a single number"
+
+
+@dataclass(frozen=True, slots=True)
+class FreeDim:
+    """A dimension that follows the class count or the input channels: size = factor * count + offset."""
+
+    tensor: str
+    dim: int
+    follows: Literal["classes", "channels"]
+    factor: int
+    offset: int
+
+
+def free_dims(default: Shapes, other: Shapes) -> tuple[FreeDim, ...]:
+    """The dimensions that differ between two builds with 1000 and 1013 classes, 3 and 5 channels."""
+    found: list[FreeDim] = []
+    classes, channels = _PROBE_CLASSES[1] - _PROBE_CLASSES[0], _PROBE_CHANNELS[1] - _PROBE_CHANNELS[0]
+    for name, shape in default.items():
+        for dim, (size, changed) in enumerate(zip(shape, other[name], strict=True)):
+            if size == changed:
+                continue
+            if (changed - size) % classes == 0:
+                factor = (changed - size) // classes
+                found.append(FreeDim(name, dim, "classes", factor, size - factor * _PROBE_CLASSES[0]))
+            else:
+                factor = (changed - size) // channels
+                found.append(FreeDim(name, dim, "channels", factor, size - factor * _PROBE_CHANNELS[0]))
+    return tuple(found)
+
+
+def probe_free_dims(
+    source: str, size: tuple[int, int], *, headless: bool = False
+) -> tuple[Shapes, tuple[FreeDim, ...]]:
+    """Shapes with 1000 classes and 3 channels, and which dimensions are free. `headless`: without a classifier."""
+    first, second = (0, 0) if headless else _PROBE_CLASSES
+    three, five = _PROBE_CHANNELS
+    default = expected_shapes(ModelSpec(source, one_image((three, *size)), first))
+    try:
+        other = expected_shapes(ModelSpec(source, one_image((five, *size)), second))
+    except ModelError:  # an architecture that takes colour images only
+        other = expected_shapes(ModelSpec(source, one_image((three, *size)), second))
+    return default, free_dims(default, other)
+
+
+def class_counts(found: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int] | None:
+    """Class count and input channels that the tensors imply; None where they contradict each other."""
+    implied: dict[str, int] = {}
+    for each in free:
+        shape = found.get(each.tensor)
+        if shape is None or len(shape) <= each.dim:
+            return None
+        count, rest = divmod(shape[each.dim] - each.offset, each.factor)
+        if rest or count < 1 or implied.setdefault(each.follows, count) != count:
+            return None
+    return implied
+
+
+def likely_counts(found: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int]:
+    """What most of the tensors that are there imply, for saying how far the rest are from fitting."""
+    votes = Counter(vote for each in free for vote in (class_counts(found, (each,)) or {}).items())
+    return dict(vote for vote, _ in reversed(votes.most_common()))  # the last of a name counts

@@ -1,0 +1,133 @@
+"""Which channels can be cut: trace, couple, then cut on trial; code that insists on the old sizes is frozen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.core import PrunePlan
+from compressor.errors import ModelError
+from compressor.graph.dependency_graph import DependencyGraph, build_dependency_graph
+from compressor.graph.rules import table as rules
+from compressor.graph.trace import Trace, trace_module
+from compressor.graph.tracker import SIZE_INTERPRETATIONS, SizeInterpretation
+from compressor.surgery.removal import remove_channels
+
+if TYPE_CHECKING:
+    from compressor.core import BoolArray
+
+
+def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False) -> DependencyGraph:
+    """The channel groups of a module, found by running it on `inputs`, a batch of one.
+
+    Where a forward pass after a trial cut fails, the reshapes, splits and slices nearby have sizes fixed in code: they
+    are read in stricter ways (see Reading) until it runs. What is still fixed then is frozen, and the rest goes on.
+    Channels that a normalisation mixes with others are frozen, too, unless `mixing`: without them its statistics are
+    others, so that no channel's removal leaves the rest as it was.
+
+    Raises:
+        ModelError: the module does not run on `inputs`, or what breaks it cannot be found.
+    """
+    try:
+        module, inputs, seen = _without_values(module, *inputs)
+    except Exception:  # something on the way asks for values
+        seen = _traced(module, *inputs, name=name)
+    lines = {call.where for call in seen.calls if rules.takes_sizes(call.op)}
+    readings: dict[str, SizeInterpretation] = {}
+    while True:
+        structure = build_dependency_graph(module, seen, readings, mixing=mixing)
+        whole = {where for where in structure.whole if readings.get(where, "plain") == "plain"}
+        if whole:
+            readings |= dict.fromkeys(whole, SIZE_INTERPRETATIONS[2])
+            structure = build_dependency_graph(module, seen, readings, mixing=mixing)
+        failure = _try(module, *inputs, structure=structure)
+        if failure is None:
+            return structure
+        blamed = _blame(failure, lines, {call.where for call in seen.calls}, readings)
+        if not blamed:  # every round reads at least one line more strictly, so this ends
+            break
+        for where in blamed:
+            known = SIZE_INTERPRETATIONS.index(readings.get(where, SIZE_INTERPRETATIONS[0]))
+            readings[where] = SIZE_INTERPRETATIONS[known + 1] if where in lines else SIZE_INTERPRETATIONS[-1]
+    found = f"the forward pass breaks at {_place(failure)} after a trial cut: {failure}"
+    raise ModelError("model cannot be cut", name, found, "freeze the layers around that line with prune.layers")
+
+
+def _try(module: nn.Module, *inputs: Tensor, structure: DependencyGraph) -> Exception | None:
+    """Cut between a quarter and three quarters of every group, each another number than the one before, and run."""
+    random = np.random.default_rng(0)
+    kept: dict[str, BoolArray] = {}
+    for index, group in enumerate(structure.groups):
+        if group.frozen is None:
+            least = max(1, group.size // 4)
+            count = least + index % max(1, 3 * group.size // 4 - least + 1)
+            kept[group.name] = random.permutation(group.size) < count
+    slim = remove_channels(module, structure, PrunePlan(kept))
+    try:
+        with torch.inference_mode(), inputs[0].device:
+            slim(*inputs)
+    except Exception as error:  # whatever a user's forward may raise
+        return error
+    return None
+
+
+def _traced(module: nn.Module, *inputs: Tensor, name: str) -> Trace:
+    try:
+        return trace_module(module, *inputs, known=rules.has_rule)
+    except Exception as error:  # whatever a user's forward may raise
+        shapes = " and ".join(str(tuple(each.shape)) for each in inputs)
+        found = f"fails on an input of shape {shapes} at {_place(error)}: {error}"
+        raise ModelError("model does not run", name, found, "set model.input to the shape it expects") from error
+
+
+def _without_values(module: nn.Module, *inputs: Tensor) -> tuple[nn.Module, tuple[Tensor, ...], Trace]:
+    """Copies on the meta device, where a forward pass is about shapes alone, and their trace.
+
+    Raises whatever the forward raises there, which it does where a value is asked for.
+    """
+    bare: dict[int, object] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        data = tensor.detach().to("meta")
+        bare[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
+    shapes, on_meta = copy.deepcopy(module, bare), tuple(each.to("meta") for each in inputs)
+    return shapes, on_meta, trace_module(shapes, *on_meta, known=rules.has_rule)
+
+
+def _blame(
+    failure: Exception, lines: set[str], called: set[str], readings: Mapping[str, SizeInterpretation]
+) -> set[str]:
+    """Which source lines may hold fixed sizes: of `lines` the failing one, else its function's, else all that are
+    `called` in that function, else its callers'; none that can't be read more strictly."""
+    sized = {line for line in lines if readings.get(line) not in SIZE_INTERPRETATIONS[3:]}
+    called = {line for line in called if readings.get(line) != SIZE_INTERPRETATIONS[-1]}
+    for code, line in _frames(failure):
+        if f"{code.co_filename}:{line}" in sized:
+            return {f"{code.co_filename}:{line}"}
+        own = {f"{code.co_filename}:{number}" for *_, number in code.co_lines()}
+        if own & lines and (own & sized or own & called):
+            return own & sized or own & called
+    return sized
+
+
+def _place(error: Exception) -> str:
+    """file:line of the innermost frame outside PyTorch and this room."""
+    inside = (torch.__path__[0], str(Path(__file__).parent))
+    places = [f"{code.co_filename}:{line}" for code, line in _frames(error) if not code.co_filename.startswith(inside)]
+    return places[0] if places else "the call of the model itself"
+
+
+def _frames(error: Exception) -> Iterator[tuple[CodeType, int]]:
+    """(code, line) of the traceback, innermost first."""
+    frames = []
+    step = error.__traceback__
+    while step is not None:
+        frames.append((step.tb_frame.f_code, step.tb_lineno))
+        step = step.tb_next
+    yield from reversed(frames)

@@ -1,0 +1,70 @@
+"""Trees of tensors, which models take and return: a tensor, or mappings, dataclasses, tuples and lists of trees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+
+def tree_leaves(tree: object) -> list[Tensor]:
+    """Every tensor in `tree`, depth first, in the order of its containers."""
+    return [tensor for _, tensor in _named_leaves(tree, "")]
+
+
+def tree_names(tree: object) -> list[str]:
+    """A name for each leaf: its key or field, or its index as in `output_0`; `output` for a single tensor."""
+    names = [path or "output" for path, _ in _named_leaves(tree, "")]
+    return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
+
+
+def tree_map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """Apply a function to every tensor.
+
+    Args:
+        function: maps one leaf to its replacement.
+        tree: the tree of tensors; anything in it that is no tensor is kept.
+
+    Returns:
+        A tree of the same containers with the replaced leaves.
+    """
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, Mapping):
+        items = {key: tree_map(function, value) for key, value in tree.items()}
+        return type(tree)(**items) if is_dataclass(tree) else items
+    if is_dataclass(tree) and not isinstance(tree, type):
+        changes = {field.name: tree_map(function, getattr(tree, field.name)) for field in fields(tree) if field.init}
+        return replace(tree, **changes)
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):  # a named tuple
+        return type(tree)(*(tree_map(function, value) for value in tree))
+    if isinstance(tree, tuple | list):
+        return type(tree)(tree_map(function, value) for value in tree)
+    return tree
+
+
+def to_float32(tree: Any) -> Any:
+    """The tree with floating-point tensors in float32: losses and metrics are not computed in reduced precision."""
+    return tree_map(lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, tree)
+
+
+def is_flat(tree: object) -> bool:
+    """Whether the tree is a tensor or a flat sequence of tensors, which every ONNX exporter accepts."""
+    parts = tree if isinstance(tree, list | tuple) else [tree]
+    return all(isinstance(part, Tensor) for part in parts)
+
+
+def _named_leaves(tree: object, path: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(tree, Tensor):
+        yield path, tree
+    elif isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _named_leaves(value, f"{path}_{key}" if path else str(key))
+    elif is_dataclass(tree):
+        for field in fields(tree):
+            yield from _named_leaves(getattr(tree, field.name), f"{path}_{field.name}" if path else field.name)
+    elif isinstance(tree, list | tuple):
+        for index, value in enumerate(tree):
+            yield from _named_leaves(value, f"{path or 'output'}_{index}")

@@ -1,0 +1,207 @@
+"""The protocol end to end on tiny models, and what it says of models and machines that won't do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from compressor.bench.compare import compare_latency, rounds_within
+from compressor.bench.device.protocol import DeviceState, Job, Timing
+from compressor.bench.device.session import Device
+from compressor.bench.device.target import DeviceTarget
+from compressor.bench.runner import timing
+from compressor.core import Comparison
+from compressor.errors import ModelError, RecipeError, VerificationFailed
+
+Make = Callable[..., Path]
+
+
+def quiet(_name: str, _fields: Mapping[str, object]) -> None:
+    pass
+
+
+@pytest.mark.usefixtures("brief")
+def test_less_work_is_faster(here: Device, linear: Make) -> None:
+    events: list[Mapping[str, object]] = []
+    a, b = linear("a.onnx", width=512, repeats=12), linear("b.onnx", width=512, repeats=4)
+    found = compare_latency(here, a, b, seconds=0.3, emit=lambda _name, fields: events.append(fields))
+    assert found.b is not None
+    assert found.ratio is not None
+    assert found.ratio_ci95 is not None
+    assert 1.8 < found.ratio < 4.5  # 3 by the work alone
+    assert found.ratio_ci95[0] <= found.ratio <= found.ratio_ci95[1]
+    assert found.verdict.startswith(("faster", "unstable"))  # the machine may be too busy to say, never the opposite
+    assert found.stable == found.verdict.startswith("faster")
+    assert found.control is not None
+    assert 0.5 < found.control < 2
+    assert [event["arm"] for event in events[:6]] == ["a", "b", "control", "control", "b", "a"]
+    assert len(events) == 6
+    assert found.a.n == len(found.a.samples) >= 2 * timing.MIN_RUNS
+    assert found.a.ci95[0] <= found.a.p50 <= found.a.ci95[1]
+    assert found.a.cold_start_ms > 0
+    assert (found.target, found.provider, found.threads, found.batch) == ("local", "CPUExecutionProvider", 1, 1)
+    assert found.runtime.startswith("onnxruntime ")
+    assert found.environment["telemetry"] == "off"
+    assert {"cpu", "clock", "sha256_a", "sha256_b", "lowest_cpu_share"} <= found.environment.keys()
+
+
+@pytest.mark.usefixtures("brief")
+def test_one_model_with_weights_beside_it_and_real_inputs(here: Device, linear: Make, tmp_path: Path) -> None:
+    path = tmp_path / "big.onnx"
+    onnx.save(onnx.load(linear("a.onnx")), path, save_as_external_data=True, location="big.data", size_threshold=0)
+    found = compare_latency(here, path, None, batch=3, seconds=0.05, inputs=np.ones((2, 64), np.float32), emit=quiet)
+    assert (found.b, found.ratio, found.ratio_ci95) == (None, None, None)
+    assert found.control is not None
+    assert found.verdict.split(":")[0] in ("stable", "unstable")
+    assert found.environment["inputs"] == "real"
+
+
+def serialized(graph: onnx.GraphProto) -> bytes:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def external(tmp_path: Path, where: str) -> Path:
+    tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[64, 64])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=where)
+    ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, [1, 64]) for end in ("input", "output")]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["input", "weight"], ["output"])], "x", ends[:1], ends[1:], []
+    )
+    graph.initializer.append(tensor)
+    path = tmp_path / "folder" / "model.onnx"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(serialized(graph))
+    return path
+
+
+@pytest.mark.parametrize("where", ["../secret", "/etc/hostname", "", "a/../../secret", "link"])
+def test_weights_outside_the_folder_are_refused(here: Device, tmp_path: Path, where: str) -> None:
+    (tmp_path / "secret").write_bytes(bytes(64 * 64 * 4))
+    path = external(tmp_path, where)
+    (path.parent / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(ModelError, match="weights outside the model's folder"):
+        compare_latency(here, path, None, emit=quiet)
+
+
+def test_missing_weights_are_named(here: Device, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"weights missing: .*no file 'gone\.data' beside it"):
+        compare_latency(here, external(tmp_path, "gone.data"), None, emit=quiet)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", "not an ONNX model: .*: an empty file"),
+        (b"PK\x03\x04 not a model at all", "not an ONNX model"),
+        (b"\x00" * 4096, "not an ONNX model"),
+    ],
+)
+def test_files_that_are_no_models(here: Device, tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "bad.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match=message) as caught:
+        compare_latency(here, path, None, emit=quiet)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_model(here: Device, linear: Make, tmp_path: Path) -> None:
+    path = tmp_path / "cut.onnx"
+    path.write_bytes(linear("a.onnx").read_bytes()[:-5000])
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        compare_latency(here, path, None, emit=quiet)
+
+
+def test_operator_the_runtime_does_not_know(here: Device, tmp_path: Path) -> None:
+    ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, [1]) for end in ("input", "output")]
+    graph = helper.make_graph([helper.make_node("Nonsense", ["input"], ["output"])], "x", ends[:1], ends[1:])
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(serialized(graph))
+    with pytest.raises(ModelError, match=r"ONNX Runtime can load: .*odd\.onnx: .*Nonsense"):
+        compare_latency(here, path, None, emit=quiet)
+
+
+def test_nan_gets_no_number(here: Device, linear: Make) -> None:
+    with pytest.raises(VerificationFailed, match="NaN"):
+        compare_latency(here, linear("nan.onnx", value=float("nan")), None, emit=quiet)
+
+
+def test_batch_the_model_does_not_take(here: Device, linear: Make) -> None:
+    with pytest.raises(ModelError, match="fixed at batch 8, not 1"):
+        compare_latency(here, linear("fixed.onnx", batch=8), None, emit=quiet)
+
+
+def test_free_dimensions_that_do_not_fit_are_shown(here: Device, tmp_path: Path) -> None:
+    ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, ["n", "width"]) for end in ("input", "output")]
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [8, 8], [0.0] * 64)
+    graph = helper.make_graph([helper.make_node("MatMul", ["input", "weight"], ["output"])], "x", ends[:1], ends[1:])
+    graph.initializer.append(weight)
+    path = tmp_path / "free.onnx"
+    path.write_bytes(serialized(graph))
+    with pytest.raises(ModelError, match="does not run"):
+        compare_latency(here, path, None, emit=quiet)
+
+
+@pytest.mark.parametrize("arguments", [{"batch": -1}, {"seconds": float("nan")}, {"seconds": 0.0}])
+def test_arguments_out_of_range(here: Device, linear: Make, arguments: dict[str, object]) -> None:
+    with pytest.raises(RecipeError, match="above 0"):
+        compare_latency(here, linear("a.onnx"), None, emit=quiet, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.1, 6), (1, 6), (3, 6), (5, 10), (6, 12), (60, 12)])
+def test_more_seconds_are_more_blocks_first(seconds: float, rounds: int) -> None:
+    assert rounds_within(seconds) == rounds
+
+
+class Scripted:
+    """A device that answers as it is told: a quarter of the CPU, half the work for b, and heat."""
+
+    runtime, provider, facts, cpus = "onnxruntime 1", "CPUExecutionProvider", {"cpu": "Scripted"}, (0,)
+
+    def __init__(self, threads: int = 1, throttled: tuple[int | None, ...] = (None, None), power: str = "") -> None:
+        self.target = DeviceTarget(name="scripted", threads=threads, power=power)
+        self.states = [
+            DeviceState(load=1.0, steal=0, total=10 * n, celsius=None, throttled=t) for n, t in enumerate(throttled)
+        ]
+
+    def state(self) -> DeviceState:
+        return self.states.pop(0)
+
+    def run(self, job: Job) -> tuple[Timing, ...]:
+        cpu = (2.0,) * 5 if job.models[0].name == "b.onnx" else (4.0,) * 5
+        return (Timing(((8.0,) * 5,), (cpu,), 1.0, 1.0, True, energy_j=0.5, output_error=1e-6, mhz=2000.0),)
+
+
+def scripted(a: Path, b: Path, **how: object) -> Comparison:
+    return compare_latency(Scripted(**how), a, b, emit=quiet)  # type: ignore[arg-type]
+
+
+def test_clock_is_cpu_time_when_others_took_the_cpu(linear: Make) -> None:
+    a, b = linear("a.onnx"), linear("b.onnx")
+    found = scripted(a, b)
+    assert found.ratio == pytest.approx(2.0)
+    assert found.a.p50 == pytest.approx(4.0)
+    assert found.environment["clock"] == "CPU time, for other processes took up to 75% of the CPU"
+    assert scripted(a, b, threads=2).a.p50 == pytest.approx(8.0), "CPU time of one thread says nothing about two"
+
+
+def test_a_device_that_throttled_has_no_speed(linear: Make) -> None:
+    a, b = linear("a.onnx"), linear("b.onnx")
+    cool = scripted(a, b, throttled=(7, 7), power="27 W supply")
+    assert cool.stable
+    assert (cool.environment["throttled"], cool.environment["power"]) == ("no", "27 W supply")
+    hot = scripted(a, b, throttled=(7, 9))
+    assert (hot.stable, hot.environment["throttled"]) == (False, "2 times")
+    assert hot.verdict == "unstable: heat or power slowed the device down while it was measured"
+
+
+def test_energy_is_that_of_one_run(linear: Make) -> None:
+    assert scripted(linear("a.onnx"), linear("b.onnx")).a.energy_j == pytest.approx(0.5)

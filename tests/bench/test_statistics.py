@@ -1,0 +1,151 @@
+"""Block times to ratio, centre and verdict, against hand values and properties."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm, t
+
+from compressor.bench.statistics import (
+    Ratio,
+    abba_schedule,
+    latency_verdict,
+    median_interval,
+    ratio_interval,
+    tail_quantiles,
+    tails,
+)
+
+times = st.floats(0.01, 1000.0)
+pairs = st.lists(st.tuples(times, times), min_size=4, max_size=12)
+
+
+def test_ratio_by_hand() -> None:
+    ratio = ratio_interval([20.0, 30.0, 44.0], [10.0, 15.0, 20.0])
+    assert ratio.value == pytest.approx(2.0)  # of 2.0, 2.0, 2.2
+    assert ratio.low == pytest.approx(2.0)
+    assert ratio.high == pytest.approx(2.2)
+
+
+def test_equal_blocks_have_an_interval_of_no_width() -> None:
+    ratio = ratio_interval([3.0] * 6, [2.0] * 6)
+    assert (ratio.low, ratio.value, ratio.high) == pytest.approx((1.5, 1.5, 1.5))
+
+
+def test_one_disturbed_round_does_not_move_the_ratio() -> None:
+    b = [10.0, 10.1, 9.9, 10.0, 10.05, 9.95, 10.0, 10.1, 9.9, 10.0, 10.05, 9.95]
+    a = [2 * time for time in b]
+    a[3] *= 4
+    ratio = ratio_interval(a, b)
+    assert ratio.value == pytest.approx(2.0)
+    assert ratio.high < 2.1
+
+
+@given(pairs, st.floats(0.01, 100.0))
+def test_ratio_is_scale_equivariant(found: list[tuple[float, float]], factor: float) -> None:
+    a, b = zip(*found, strict=True)
+    plain, scaled = ratio_interval(a, b), ratio_interval([factor * time for time in a], b)
+    assert scaled.value == pytest.approx(factor * plain.value)
+    assert scaled.low == pytest.approx(factor * plain.low)
+    assert scaled.high == pytest.approx(factor * plain.high)
+
+
+@given(pairs, st.randoms())
+def test_order_of_rounds_does_not_matter(found: list[tuple[float, float]], random: np.random.Generator) -> None:
+    shuffled = list(found)
+    random.shuffle(shuffled)
+    assert ratio_interval(*zip(*found, strict=True)) == ratio_interval(*zip(*shuffled, strict=True))
+
+
+@given(pairs)
+def test_interval_lies_within_the_rounds_and_turns_around(found: list[tuple[float, float]]) -> None:
+    a, b = zip(*found, strict=True)
+    ratio, inverse = ratio_interval(a, b), ratio_interval(b, a)
+    each = [x / y for x, y in found]
+    assert min(each) * (1 - 1e-9) <= ratio.low <= ratio.value <= ratio.high <= max(each) * (1 + 1e-9)
+    assert inverse.value == pytest.approx(1 / ratio.value)
+
+
+@pytest.mark.parametrize("rounds", [6, 12])
+def test_interval_covers_the_truth(rounds: int) -> None:
+    rng, hits = np.random.default_rng(1), 0
+    for _ in range(200):
+        a, b = 2.0 * rng.lognormal(0, 0.05, rounds), rng.lognormal(0, 0.05, rounds)
+        ratio = ratio_interval(list(a), list(b))
+        hits += ratio.low <= 2.0 <= ratio.high
+    assert hits >= 182  # 91 % of 200: at 95 % this fails once in 200 seeds
+
+
+def test_tails_are_wider_than_the_plain_percentiles() -> None:
+    for n in (4, 6, 12):
+        assert tails(n)[0] == pytest.approx(norm.cdf(-t.ppf(0.975, n - 1) * math.sqrt(n / (n - 1))))
+        assert tails(n)[0] < 0.025
+    assert tails(10_000)[0] == pytest.approx(0.025, rel=1e-2)
+
+
+@given(st.lists(st.lists(times, min_size=3, max_size=9), min_size=2, max_size=6), st.floats(0.1, 10.0))
+def test_centre_is_the_median_inside_its_interval(blocks: list[list[float]], factor: float) -> None:
+    centre = median_interval(blocks)
+    assert centre.p50 == pytest.approx(np.median([time for block in blocks for time in block]))
+    assert centre.low <= centre.p50 <= centre.high
+    scaled = median_interval([[factor * time for time in block] for block in blocks])
+    assert scaled.p50 == pytest.approx(factor * centre.p50)
+    assert scaled.high == pytest.approx(factor * centre.high)
+    backwards = median_interval(blocks[::-1])
+    assert backwards.p50 == centre.p50
+
+
+@pytest.mark.parametrize(
+    ("n", "has_p90", "has_p99"), [(999, False, False), (1000, True, False), (9999, True, False), (10000, True, True)]
+)
+def test_tails_need_samples(n: int, has_p90: bool, has_p99: bool) -> None:
+    p90, p99 = tail_quantiles([float(value) for value in range(n)])
+    assert (p90 is not None, p99 is not None) == (has_p90, has_p99)
+    if p90 is not None:
+        assert p90 == pytest.approx(0.9 * (n - 1))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "control", "verdict", "stable"),
+    [
+        ((1.42, 1.38, 1.46), (1.00, 0.99, 1.01), "faster 1.42x [1.38, 1.46]", True),
+        ((0.91, 0.90, 0.92), (1.00, 0.99, 1.01), "slower 0.91x [0.90, 0.92]", True),
+        ((1.01, 0.99, 1.03), (1.00, 0.99, 1.01), "no measurable change", True),
+        ((1.02, 1.01, 1.03), (1.015, 1.0, 1.03), "no measurable change", True),  # the copy "gains" 1.5 % too
+        ((1.42, 1.38, 1.46), (1.05, 1.0, 1.1), "faster 1.42x [1.38, 1.46]", True),  # 5 % is little beside 42 %
+        ((1.08, 1.05, 1.10), (1.05, 1.0, 1.1), "unstable: the same model twice differs by 5.0%; busy", False),
+        ((1.08, 1.05, 1.10), (1 / 1.05, 0.9, 1.0), "unstable: the same model twice differs by 5.0%; busy", False),
+        ((1.05, 0.80, 1.30), (1.00, 0.99, 1.01), "unstable: the ratio is anywhere from 0.80 to 1.30; busy", False),
+        (None, (1.01, 0.99, 1.03), "stable", True),
+        (None, (1.01, 0.95, 1.48), "unstable: the same model twice differs by 0.95 to 1.48; busy", False),
+        (None, (1.03, 0.99, 1.05), "unstable: the same model twice differs by 3.0%; busy", False),
+    ],
+)
+def test_verdicts(
+    ratio: tuple[float, float, float] | None, control: tuple[float, float, float], verdict: str, stable: bool
+) -> None:
+    assert latency_verdict(Ratio(*ratio) if ratio else None, Ratio(*control), "busy") == (verdict, stable)
+
+
+def test_ratio_outside_its_interval_is_our_mistake() -> None:
+    with pytest.raises(AssertionError):
+        Ratio(1.5, 1.6, 1.7)
+
+
+def test_two_arms_run_abba_baab() -> None:
+    assert "".join("".join(order) for order in abba_schedule("AB", 4)) == "ABBABAAB"
+
+
+@pytest.mark.parametrize("rounds", [6, 12])
+def test_three_arms_take_each_place_equally_often(rounds: int) -> None:
+    orders = abba_schedule("ABC", rounds)
+    assert len(orders) == rounds
+    for place in range(3):
+        assert set(Counter(order[place] for order in orders).values()) == {rounds // 3}
+    for first, second in zip(orders[::2], orders[1::2], strict=True):
+        assert first == second[::-1]

@@ -1,0 +1,75 @@
+"""What cannot be met is told before the training that comes first, not after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from compressor.commands.plan import plan_run
+from compressor.core import LayerRule, LoadedModel, ModelSpec, PruningTarget, one_image
+from compressor.errors import RecipeError, TargetNotReached
+from compressor.methods import methods
+from compressor.pipeline import compress
+from compressor.recipe import read_recipe
+from compressor.steps import initial_state
+from compressor.steps.feasibility import check_feasible
+from compressor.steps.state import Context
+from tests.training.toys import Shortcut, quiet
+
+
+def ahead(name: str, selection: PruningTarget, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = LoadedModel(Shortcut().eval(), ModelSpec("net", one_image((3, 8, 8)), 4), "it")
+    around = Context(None, 0, quiet, tmp_path, "")
+    check_feasible(methods()[name]().steps(selection), initial_state(model, around), around)
+
+
+@pytest.mark.parametrize("name", ["earlycrop-s", "earlybird", "gatedecorators"])
+def test_channels_that_cannot_go_are_told_before_the_training(name: str, tmp_path: Path) -> None:
+    """Of 12 + 16 + 12 nodes one of each must stay: 7.5 %."""
+    ahead(name, PruningTarget(nodes=0.08, scope="global"), tmp_path)
+    with pytest.raises(TargetNotReached, match=r"nodes 7\.5% at the least, asked for 7\.0%"):
+        ahead(name, PruningTarget(nodes=0.07, scope="global"), tmp_path)
+    with pytest.raises(RecipeError, match="names no layer"):
+        ahead(name, PruningTarget(nodes=0.5, rules=(LayerRule("conv9", freeze=True),)), tmp_path)
+
+
+def test_so_are_weights(tmp_path: Path) -> None:
+    ahead("earlycrop-u", PruningTarget(weights=0.01), tmp_path)
+    with pytest.raises(TargetNotReached, match=r"4 of 2,292 weights stay at the least, asked for 0\.1000%"):
+        ahead("earlycrop-u", PruningTarget(weights=0.001), tmp_path)
+
+
+def test_times_are_not_asked_for_and_choices_without_a_training_speak_for_themselves(tmp_path: Path) -> None:
+    ahead("gatedecorators", PruningTarget(latency_ms=0.001), tmp_path)
+    ahead("crop-s", PruningTarget(nodes=0.01), tmp_path)
+
+
+def test_a_run_ends_before_its_training(tmp_path: Path) -> None:
+    recipe = read_recipe("earlybird", ["prune.target={nodes: 1%}", "bench.target=none"])
+    stages: list[object] = []
+
+    def emit(event: str, fields: Mapping[str, object]) -> None:
+        stages.append(fields.get("name"))
+
+    with pytest.raises(TargetNotReached, match=r"nodes .* at the least"):
+        compress(
+            "cifar:resnet8@digits", recipe, tmp_path / "out", data="digits", resume=False, force=False,
+            trust_pickle=False, emit=emit,
+        )  # fmt: skip
+    assert "analyse" in stages
+    assert not [each for each in stages if str(each).startswith("Train")]
+
+
+@pytest.mark.parametrize(("name", "said"), [("earlybird", True), ("random-s", False)])
+def test_a_plan_says_that_channels_are_chosen_later(name: str, said: bool) -> None:
+    notes: list[str] = []
+
+    def emit(event: str, fields: Mapping[str, object]) -> None:
+        notes.extend([str(fields["text"])] if event == "note" else [])
+
+    plan_run("cifar:resnet8@digits", read_recipe(name, ["bench.target=none"]), data=None, trust_pickle=False, emit=emit)
+    assert any(each.startswith("channels will be chosen after early training") for each in notes) == said
