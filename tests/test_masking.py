@@ -76,7 +76,7 @@ def test_so_many_of_the_largest_weights_of_all_layers_stay(start: PruningState, 
         assert torch.equal(after, before * work.masks[name])
     assert work.certificate is not None
     assert work.certificate.kind == "masked-weights"
-    assert work.log[-1] == "MaskWeights(magnitude, 10 % remain)"
+    assert work.log[-1] == "MaskUnstructured(magnitude, 10 % remain)"
 
 
 def test_biases_and_norms_are_never_masked_and_frozen_layers_count_as_what_remains(
@@ -178,7 +178,7 @@ def test_the_report_counts_what_is_left_and_promises_no_speed(finished: tuple[Pa
     assert sum(each["weights"] for each in masks["layers"]) == masks["weights"] == 74512
     assert "expect no speed-up" in masks["expected"]
     assert "expect no speed-up" in (out / "report.html").read_text()
-    assert report["steps"][-1] == "RemoveDead"
+    assert report["steps"][-1] == "RemoveDeadChannels"
     (gate,) = report["gates"]
     assert (gate["name"], gate["ok"]) == ("target weights", True)
     assert report["groups"]["pruned"] > 0, "at 2 % some channels have lost every reader"
@@ -208,7 +208,7 @@ def test_verify_counts_the_zeros_of_both_files(finished: tuple[Path, dict[str, A
 def test_plan_promises_nothing_either() -> None:
     recipe = read_recipe("snip", ["bench.target=none"])
     plan = planning.plan_run("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=quiet)
-    assert plan["steps"] == ["Reinitialise", "MaskWeights(snip, 5 % remain)", "RemoveDeadChannels"]
+    assert plan["steps"] == ["Reinitialize", "MaskUnstructured(snip, 5 % remain)", "RemoveDeadChannels"]
     assert plan["target"] == "weights: 5%"
     assert "expect no speed-up" in str(plan["sparsity"])
 

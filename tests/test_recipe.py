@@ -693,7 +693,7 @@ def test_to_core(write: Write) -> None:
         allow_finer_rounding=True,
         rules=(core.LayerRule("a*", freeze=True), core.LayerRule("b", ratio=0.3), core.LayerRule("c")),
     )
-    assert [str(step) for step in recipe.method.steps(recipe.selection(1))] == ["Choose(l1)", "Remove"]
+    assert [str(step) for step in recipe.method.steps(recipe.selection(1))] == ["SelectChannels(l1)", "RemoveChannels"]
     train = recipe.train_step()
     assert train is not None
     assert (train.epochs, train.optimizer) == (10, core.OptimizerSettings("sgd", 0.01, 0.9, 5e-4))

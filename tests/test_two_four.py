@@ -69,7 +69,7 @@ def rule_holds(work: PruningState) -> bool:
 
 def test_fixed_masks_hold_through_training(dense: LoadedModel, around: Context) -> None:
     work = worked(dense, around)
-    assert work.log == ("Permute(2:4)", "Mask(2:4)", "Train(12 iterations, sgd)")
+    assert work.log == ("PermuteChannels(2:4)", "MaskNM(2:4)", "Train(12 iterations, sgd)")
     assert len(work.masks) == 6, "the stem has one input channel, the classifier ten outputs"
     assert rule_holds(work)
     assert work.certificate is not None
@@ -87,7 +87,7 @@ def test_sr_ste_moves_masks_and_ends_with_the_rule(dense: LoadedModel, around: C
     fixed = worked(dense, around)
     around = replace(around, checkpoints=around.checkpoints / "another")
     free = worked(dense, around, "prune.2of4.training=sr-ste")
-    assert free.log[1] == "Mask(2:4, SR-STE)"
+    assert free.log[1] == "MaskNM(2:4, SR-STE)"
     assert rule_holds(free)
     assert free.masks.keys() == fixed.masks.keys()
     assert any(not torch.equal(free.masks[name], fixed.masks[name]) for name in fixed.masks)
@@ -105,7 +105,7 @@ def test_sr_ste_moves_masks_and_ends_with_the_rule(dense: LoadedModel, around: C
 
 def test_channels_first_leave_widths_that_stay_eligible(dense: LoadedModel, around: Context) -> None:
     work = worked(dense, around, "prune.target={macs: 70%}")
-    assert work.log[:2] == ("Choose(l1)", "Remove")
+    assert work.log[:2] == ("SelectChannels(l1)", "RemoveChannels")
     shapes = [tuple(weight.shape) for name, weight in work.model.module.named_parameters() if name in work.masks]
     assert len(shapes) == 6
     assert all(k % 8 == 0 and c % 16 == 0 for k, c, *_ in shapes)
@@ -150,7 +150,7 @@ def test_verify_checks_the_rule_in_both_files(finished: tuple[Path, dict[str, An
 def test_the_report_says_what_was_kept_and_what_to_expect(finished: tuple[Path, dict[str, Any]]) -> None:
     out, report = finished
     sparsity = report["sparsity"]
-    assert report["steps"] == ["Choose(l1)", "Remove", "Permute(2:4)", "Mask(2:4)"]
+    assert report["steps"] == ["SelectChannels(l1)", "RemoveChannels", "PermuteChannels(2:4)", "MaskNM(2:4)"]
     assert report["certificate"]["kind"] == "masked-dense-float64+reordered-float64+masked-weights"
     assert (sparsity["pattern"], sparsity["eligible"], sparsity["onnx_initializers"]) == ([2, 4], 6, 6)
     assert 2 * sparsity["zeros"] == sparsity["masked_weights"]
@@ -221,7 +221,7 @@ def test_packed_weights_are_smaller_and_load_to_what_was_exported(finished: tupl
 def test_plan_says_it_before_any_training(dense: LoadedModel, around: Context) -> None:
     recipe = read_recipe("2of4", ["bench.target=none"])
     plan = planning.plan_run("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=silent)
-    assert plan["steps"] == ["Permute(2:4)", "Mask(2:4)"]
+    assert plan["steps"] == ["PermuteChannels(2:4)", "MaskNM(2:4)"]
     assert plan["target"] == "no channels go"
     assert plan["sparsity"] is not None
     assert plan["sparsity"].startswith("tensorrt-ampere: eligible: 6 of 8 layers with 99% of the MACs, expected at ")
@@ -250,4 +250,4 @@ def test_settings_of_the_steps_are_the_recipes() -> None:
     recipe = read_recipe("2of4", ["prune.2of4.dense=[fc]", "prune.2of4.pattern=[1, 4]"])
     permute, mask = recipe.method.steps(recipe.selection(8))
     assert permute.sparsity == mask.sparsity == NMSparsity(NMPattern(1, 4), "tensorrt-ampere", ("fc",))  # type: ignore[union-attr]
-    assert str(mask) == "Mask(1:4)"
+    assert str(mask) == "MaskNM(1:4)"

@@ -44,7 +44,7 @@ class SelectChannels:
     selection: PruningTarget
 
     def __str__(self) -> str:
-        return f"Choose({criterion_name(self.criterion)})"
+        return f"SelectChannels({criterion_name(self.criterion)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class RemoveChannels:
     last: bool = True  # of several rounds; the test set is not read after the others
 
     def __str__(self) -> str:
-        return "Remove"
+        return "RemoveChannels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Orthogonalize:
     gain: float
 
     def __str__(self) -> str:
-        return f"Orthogonalise(gain {self.gain:.3g})"
+        return f"Orthogonalize(gain {self.gain:.3g})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Reinitialize:
         return round(self.dense_epochs * (macs_ratio if self.flops else 1.0))
 
     def __str__(self) -> str:
-        return f"Reinitialise(equal {'FLOPs' if self.flops else 'epochs'})" if self.dense_epochs else "Reinitialise"
+        return f"Reinitialize(equal {'FLOPs' if self.flops else 'epochs'})" if self.dense_epochs else "Reinitialize"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class FinetuneSegment:
         return replace(training.part(self.first, last), stage=self.stage)
 
     def __str__(self) -> str:
-        return f"Retrain(from epoch {self.first}{'' if self.last is None else f' to {self.last}'})"
+        return f"FinetuneSegment(from epoch {self.first}{'' if self.last is None else f' to {self.last}'})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class SaveWeights:
     """Keep the weights, and what the optimizer remembers of them, as they are now."""
 
     def __str__(self) -> str:
-        return "Remember"
+        return "SaveWeights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class RewindWeights:
     """Weights and momentum as they were at the last `SaveWeights`; masked weights stay zero."""
 
     def __str__(self) -> str:
-        return "Rewind"
+        return "RewindWeights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class PermuteChannels:
     rounds: int  # of the search, for each group of channels
 
     def __str__(self) -> str:
-        return f"Permute({self.sparsity.pattern})"
+        return f"PermuteChannels({self.sparsity.pattern})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class MaskNM:
     regrow: float | None = None
 
     def __str__(self) -> str:
-        return f"Mask({self.sparsity.pattern}{'' if self.regrow is None else ', SR-STE'})"
+        return f"MaskNM({self.sparsity.pattern}{'' if self.regrow is None else ', SR-STE'})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class MaskUnstructured:
 
     def __str__(self) -> str:
         rounds = f", {len(self.keep)} rounds" if len(self.keep) > 1 else ""
-        return f"MaskWeights({criterion_name(self.criterion)}, {100 * self.keep[-1]:.4g} % remain{rounds})"
+        return f"MaskUnstructured({criterion_name(self.criterion)}, {100 * self.keep[-1]:.4g} % remain{rounds})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ class RemoveDeadChannels:
     """Take out the channels that nobody reads, or that are zero everywhere, and prove that nothing else changed."""
 
     def __str__(self) -> str:
-        return "RemoveDead"
+        return "RemoveDeadChannels"
 
 
 Step = (

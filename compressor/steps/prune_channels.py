@@ -80,7 +80,7 @@ def _mixing(work: PruningState) -> PruningState | None:
 def _chosen(step: SelectChannels, work: PruningState, around: Context) -> PruningState:
     cut = work.cut
     assert cut is not None, "cuttable comes before"
-    number = sum(each.startswith("Choose") for each in work.log)
+    number = sum(each.startswith("SelectChannels") for each in work.log)
     graded = _graded(step, work, cut, around, number)
     check_finite("channels", graded)
     selection, gone = step.selection, {}

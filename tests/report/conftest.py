@@ -109,7 +109,7 @@ def trained(comparison: Comparison) -> Run:
     report = assemble_report(
         name="../checkpoints/resnet56-cifar10jpeg.pt",
         method="l1",
-        steps=["Choose(l1)", "Remove", "Recalibrate(4096 images)", "Train(6 epochs, sgd)"],
+        steps=["SelectChannels(l1)", "RemoveChannels", "Recalibrate(4096 images)", "Train(6 epochs, sgd)"],
         spec=ModelSpec("cifar:resnet56", one_image((3, 32, 32)), 10),
         tensors=order,
         dense_cost=Cost(853_018, 125_485_706),
@@ -176,7 +176,7 @@ def untrained() -> Run:
     report = assemble_report(
         name="torchvision:deepnet150",
         method="l1",
-        steps=["Choose(l1)", "Remove"],
+        steps=["SelectChannels(l1)", "RemoveChannels"],
         spec=ModelSpec("torchvision:deepnet150", one_image((3, 224, 224))),
         tensors=[f"{name}.weight" for name in names],
         dense_cost=Cost(60_192_808, 11_513_624_576),

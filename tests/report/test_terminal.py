@@ -67,7 +67,7 @@ def planned() -> Plan:
     return {
         "model": "resnet56.pt",
         "method": "l1",
-        "steps": ["Choose(l1)", "Remove"],
+        "steps": ["SelectChannels(l1)", "RemoveChannels"],
         "target": "at most 50 % of the MACs",
         "round_to": 8,
         "dense": {"params": 853_018, "macs": 125_485_706},

@@ -126,7 +126,9 @@ class RequestHandler:
                 asked.write(json.dumps(request).encode())
                 asked.seek(0)
                 environment = dict(os.environ, ORT_DISABLE_TELEMETRY="1", OPENBLAS_NUM_THREADS="1")
-                start = "import sys; sys.path.insert(0, sys.argv[1]); from runner.worker import main; main()"
+                start = (
+                    "import sys; sys.path.insert(0, sys.argv[1]); from runner.worker import worker_main; worker_main()"
+                )
                 command = [sys.executable, "-c", start, self.archive]
                 self.job = subprocess.Popen(
                     command,
