@@ -89,7 +89,7 @@ def plan_several(
                 points.append(_point(asked, _planned(ready, recipe)))
             except TargetNotReached as error:
                 missed.append(error)
-                points.append(_out_of_reach(asked, error.found))
+                points.append(_out_of_reach(asked, error.problem))
         if len(missed) == len(points):
             raise missed[0]
         dense = ready.start.model

@@ -41,19 +41,22 @@ def infer_source(path: str) -> dict[str, str]:
         return {"source": f"{find_data_file(Path(), file, '--data').resolve()}:{factory}"}
     where = find_data_file(Path(), path, "--data").resolve()
     if where.is_file():
-        found = "a single file" if where.suffix == ".parquet" else "neither a folder nor a Parquet file"
+        problem = "it is a single file" if where.suffix == ".parquet" else "it is neither a folder nor a Parquet file"
         raise DataError(
-            "data", f"--data {path}", found, "give the folder that holds both splits, or set data.train and data.val"
+            "data/single-file",
+            f"--data {path}",
+            problem,
+            "give the folder with both splits, or set data.train and data.val",
         )
     if any(where.glob("*.parquet")):
         return {"source": "parquet", **{split: _files(where, split) for split in NAMES}}
     if any((where / name).is_dir() for names in NAMES.values() for name in names):
         return {"source": "folder", **{split: str(split_folder(where, split, None)) for split in NAMES}}
     raise DataError(
-        "data",
+        "data/unknown-layout",
         f"--data {path}",
-        "a folder with neither *.parquet nor train/",
-        "give train.parquet and test.parquet, or train/<class>/ and val/<class>/",
+        "the folder has neither *.parquet files nor train/",
+        "provide train.parquet and test.parquet, or train/<class>/ and val/<class>/",
     )
 
 

@@ -60,8 +60,13 @@ def export_both(
             names=[each.name for each in work.model.spec.inputs],
         )
         if not done.ok:
-            found = f"ONNX Runtime and PyTorch differ by {done.max_abs_error:.2e}"
-            raise VerificationFailed("parity", name, found, "report this model; try another export.opset")
+            problem = f"the outputs of ONNX Runtime and PyTorch differ by {done.max_abs_error:.2e}"
+            raise VerificationFailed(
+                "parity/outputs-differ",
+                name,
+                problem,
+                "try another export.opset, and report this with the model's name",
+            )
         return done
 
     with journal.stage("export"):

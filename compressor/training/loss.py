@@ -119,8 +119,13 @@ def make_mixup(mixup: float, cutmix: float, num_classes: int | None) -> Mix:
     if not mixup and not cutmix:
         return lambda images, targets: (images, targets)
     if num_classes is None:
-        todo = "leave retrain.mixup and retrain.cutmix out"
-        raise RecipeError("retrain", "mixup" if mixup else "cutmix", "the targets are no classes", todo)
+        hint = "omit retrain.mixup and retrain.cutmix"
+        raise RecipeError(
+            "retrain/mixing-without-classes",
+            f"retrain.{'mixup' if mixup else 'cutmix'}",
+            "the targets are not classes",
+            hint,
+        )
     from torchvision.transforms import v2
 
     wanted = ((v2.MixUp, mixup), (v2.CutMix, cutmix))
