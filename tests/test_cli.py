@@ -52,13 +52,15 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     replace(
         monkeypatch,
         "compressor.commands.plan",
-        plan=stand_in("plan", {"is": "a plan"}),
-        pareto=stand_in("pareto", {"is": "several plans"}),
+        plan_run=stand_in("plan", {"is": "a plan"}),
+        plan_several=stand_in("pareto", {"is": "several plans"}),
     )
-    replace(monkeypatch, "compressor.commands.bench", bench=stand_in("bench", {"stable": True}))
-    replace(monkeypatch, "compressor.commands.inspect", inspect=stand_in("inspect", {"is": "a model"}))
+    replace(monkeypatch, "compressor.commands.bench", bench_files=stand_in("bench", {"stable": True}))
+    replace(monkeypatch, "compressor.commands.inspect", inspect_model=stand_in("inspect", {"is": "a model"}))
     replace(
-        monkeypatch, "compressor.commands.verify", verify=stand_in("verify", {"ok": True, "proven": True, "gates": []})
+        monkeypatch,
+        "compressor.commands.verify",
+        verify_folder=stand_in("verify", {"ok": True, "proven": True, "gates": []}),
     )
     tables = {f"show_{what}": table(what) for what in ("report", "plan", "inspect", "bench", "verify")}
     replace(monkeypatch, "compressor.report.terminal", **tables)
@@ -177,18 +179,24 @@ def test_the_other_verbs(calls: Calls, capsys: pytest.CaptureFixture[str]) -> No
     assert named == {"batch": 4, "seconds": 0.5, "layers": False, "sustain": None}
 
 
-def test_results_that_are_failures(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    verifying, benching = (sys.modules[f"compressor.commands.{name}"] for name in ("verifying", "benching"))
+def test_results_that_are_failures(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify, bench = (sys.modules[f"compressor.commands.{name}"] for name in ("verify", "bench"))
     checks = [{"name": "hashes", "ok": True}, {"name": "parity", "ok": False}]
     gates = [{"name": "speedup", "asked": "at least 2.00x", "found": "faster 1.20x [1.10, 1.30]", "ok": False}]
     result = {"ok": False, "proven": False, "checks": checks, "gates": gates}
-    monkeypatch.setattr(verifying, "verify", lambda folder, emit: result)
-    monkeypatch.setattr(benching, "bench", lambda a, b, **_: {"stable": False, "verdict": "unstable: it drifts"})
+    monkeypatch.setattr(verify, "verify_folder", lambda folder, emit: result)
+    unstable = {"stable": False, "verdict": "unstable: it drifts"}
+    monkeypatch.setattr(bench, "bench_files", lambda a, b, **_: unstable)
     Path("a.onnx").touch()
-    assert cli.run(["verify", "."]) == 6
+    assert cli.run(["verify", ".", "--json"]) == 6
+    assert json.loads(capsys.readouterr().out) == result, "one object: the result"
     result["proven"] = True
     assert cli.run(["verify", "."]) == 8, "what it is proven to be falls short of a gate"
-    assert cli.run(["bench", "a.onnx"]) == 9
+    capsys.readouterr()
+    assert cli.run(["bench", "a.onnx", "--json"]) == 9
+    assert json.loads(capsys.readouterr().out) == unstable
 
 
 # ---------------------------------------------------------------- usage
@@ -199,35 +207,53 @@ def test_results_that_are_failures(calls: Calls, monkeypatch: pytest.MonkeyPatch
     [
         ("", "usage: compress: MODEL is missing; see compress --help"),
         ("m.pt", "usage: compress: --recipe is missing; see compress --help"),
-        ("m.pt --recip l1", "usage: compress: no such option --recip; did you mean --recipe? see compress --help"),
+        ("m.pt --recip l1", "usage: compress: there is no option --recip; did you mean --recipe? see compress --help"),
         ("m.pt -r", "usage: compress: Option '-r' requires an argument; see compress --help"),
         ("m.pt -r l1 x", "usage: compress: Got unexpected extra argument (x); see compress --help"),
         ("m.pt -r l1 --seed x", "usage: compress: Invalid value for '--seed': 'x' is not a valid integer; "),
-        ("m.pt -r l1 --devices 0", "usage: --devices: 0; give 1 or more"),
-        ("m.pt -r l1 --nodes 2", "usage: --nodes: 2, but torchrun has not started this process; start it on each"),
-        ("m.pt -r qickstart", "recipe: qickstart: neither a file nor a shipped recipe; did you mean quickstart? "),
-        ("m.pt -r l1 --target pi5", "target: bench.target: pi5, and there is no targets.yaml; choose local or none"),
+        ("m.pt -r l1 --devices 0", "usage: --devices: it is 0; give 1 or more"),
+        ("m.pt -r l1 --nodes 2", "usage: --nodes: it is 2, but torchrun did not start this process; run this on each"),
+        (
+            "m.pt -r qickstart",
+            "recipe: qickstart: it is neither a file nor a shipped recipe; did you mean quickstart? ",
+        ),
+        (
+            "m.pt -r l1 --target pi5",
+            "target: bench.target: it is pi5, but there is no targets.yaml; choose local or none",
+        ),
         ("inspcet m.pt", "usage: compress: --recipe is missing; did you mean inspect? see compress --help"),
-        ("-q plan m.pt -r l1", "usage: compress: Got unexpected extra argument (m.pt); the verb comes first, "),
+        ("-q plan m.pt -r l1", "usage: compress: Got unexpected extra argument (m.pt); the command comes first, "),
         ("plan m.pt", "usage: compress plan: --recipe is missing; see compress plan --help"),
         (
             "plan m.pt -r l1 --pareto latency",
-            "usage: --pareto: latency; write for example --pareto latency=70%,50%,35%",
+            "usage: --pareto: 'latency' is not of the form KEY=A,B,...; write for example --pareto latency=70%,50%,35%",
         ),
-        ("plan m.pt -r l1 --pareto latency=70%,,50%", "usage: --pareto: latency=70%,,50%; write for example "),
+        (
+            "plan m.pt -r l1 --pareto latency=70%,,50%",
+            "usage: --pareto: 'latency=70%,,50%' is not of the form KEY=A,B,...; write for example ",
+        ),
         (
             "plan m.pt -r l1 --pareto latncy=70%,50%",
             "recipe: --set prune.target={latncy: 70%}: prune.target.latncy is ",
         ),
-        ("plan m.pt -r l1 --figure f.html", "usage: --figure: f.html; say which targets to draw, with --pareto"),
-        ("plan m.pt -r l1 --pareto macs=5% --figure no/f.html", "usage: --figure: no/f.html; no such folder, make it"),
+        ("plan m.pt -r l1 --figure f.html", "usage: --figure: f.html is given without --pareto; name the targets"),
+        (
+            "plan m.pt -r l1 --pareto macs=5% --figure no/f.html",
+            "usage: --figure: the folder of no/f.html does not exist; create it",
+        ),
         ("bench", "usage: compress bench: A.onnx is missing; see compress bench --help"),
         ("bench no.onnx", "usage: compress bench: Invalid value for 'A.onnx': File 'no.onnx' does not exist; "),
         ("verify no", "usage: compress verify: Invalid value for 'DIR': Directory 'no' does not exist; "),
         ("recipes", "usage: compress recipes: Missing command; see compress recipes --help"),
-        ("recipes lss", "usage: compress recipes: no such verb lss; did you mean ls? one of: ls, show, cp, schema"),
-        ("recipes show l1-cifar", "recipe: l1-cifar: not a shipped recipe; did you mean l1-cifar10? one of: "),
-        ("recipes cp l1 no/such/x.yaml", "recipe: no/such/x.yaml: no such folder; "),
+        (
+            "recipes lss",
+            "usage: compress recipes: there is no command lss; did you mean ls? one of: ls, show, cp, schema",
+        ),
+        (
+            "recipes show l1-cifar",
+            "recipe: l1-cifar: no shipped recipe has this name; did you mean l1-cifar10? one of: ",
+        ),
+        ("recipes cp l1 no/such/x.yaml", "recipe: no/such/x.yaml: the folder does not exist; "),
     ],
 )
 def test_usage_errors_are_one_line(calls: Calls, capsys: pytest.CaptureFixture[str], words: str, line: str) -> None:
@@ -287,7 +313,7 @@ def test_exit_codes(
     kind: type[errors.CompressorError],
     code: int,
 ) -> None:
-    raising(monkeypatch, kind("what", "where", "found", "what to do"))
+    raising(monkeypatch, kind("what/slug", "where", "found", "what to do"))
     assert cli.run([MODEL, "-r", "l1"]) == code
     assert capsys.readouterr() == ("", "compress: what: where: found; what to do\n")
 
@@ -296,26 +322,90 @@ def test_exit_codes(
 def test_a_failed_gate_still_tells_the_result(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str, out: str
 ) -> None:
-    gate = errors.LatencyGateFailed("gate", "speedup", "1.1, asked: 1.3", "prune more")
-    gate.report = {"ok": False}
-    raising(monkeypatch, gate)
+    gate = errors.LatencyGateFailed("gate/too-slow", "speedup", "1.1, asked: 1.3", "prune more")
+    raising(monkeypatch, gate.with_report({"ok": False}))
     assert cli.run([MODEL, "-r", "l1", flag]) == 8
     assert capsys.readouterr() == (out, "compress: gate: speedup: 1.1, asked: 1.3; prune more\n")
 
 
+def test_a_failure_without_a_result_is_one_json_object(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = errors.RecipeError("recipe/too-short", "r.yaml:2:1", "[]", "add one")
+    raising(monkeypatch, errors.RecipeError("recipe/unknown-key", "r.yaml:1:1", "prun", "prune?", (second,)))
+    assert cli.run([MODEL, "-r", "l1", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {
+        "error": {
+            "code": "recipe/unknown-key",
+            "place": "r.yaml:1:1",
+            "problem": "prun",
+            "hint": "prune?",
+            "exit_code": 2,
+            "more": [{"code": "recipe/too-short", "place": "r.yaml:2:1", "problem": "[]", "hint": "add one"}],
+        }
+    }
+    assert len(err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "exit_code"),
+    [
+        (KeyboardInterrupt(), "interrupted/ctrl-c", 130),
+        (Terminated(), "interrupted/sigterm", 143),
+        (OSError(errno.ENOSPC, "full", "x"), "disk-full/no-space", 75),
+        (MemoryError(), "out-of-memory/allocation", 75),
+        (ZeroDivisionError("by zero"), "internal-error/bug", 1),
+    ],
+)
+def test_whatever_ends_a_run_has_a_code(
+    calls: Calls,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: str,
+    exit_code: int,
+) -> None:
+    raising(monkeypatch, error)
+    assert cli.run([MODEL, "-r", "l1", "--json"]) == exit_code
+    printed = json.loads(capsys.readouterr().out)["error"]
+    assert (printed["code"], printed["exit_code"], printed["more"]) == (code, exit_code, [])
+
+
+@pytest.mark.parametrize(
+    "words", [["--json"], ["plan", "--json"], ["verify", "no", "--json"], ["recipes", "ls", "--json"]]
+)
+def test_usage_errors_are_json_too(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert cli.run(words) == 2
+    printed = json.loads(capsys.readouterr().out)["error"]
+    assert (printed["code"].partition("/")[0], printed["exit_code"]) == ("usage", 2)
+
+
 OUT = Path("runs/out").absolute()
 FAILURES = [
-    (KeyboardInterrupt(), 130, f"interrupted: {OUT}: Ctrl-C; the same command with --resume goes on from here"),
-    (Terminated(), 143, f"interrupted: {OUT}: SIGTERM; the same command with --resume goes on"),
-    (OSError(errno.ENOSPC, "full", "x"), 75, "disk full: x: no space left; free some, then the same command with --re"),
-    (RuntimeError("write failed: No space left on device"), 75, f"disk full: {OUT}: no space left"),
+    (
+        KeyboardInterrupt(),
+        130,
+        f"interrupted: {OUT}: Ctrl-C was pressed; run the same command with --resume to continue",
+    ),
+    (Terminated(), 143, f"interrupted: {OUT}: SIGTERM was received; run the same command with --resume"),
+    (
+        OSError(errno.ENOSPC, "full", "x"),
+        75,
+        "disk full: x: no space is left; free some space, then run the same command with --re",
+    ),
+    (RuntimeError("write failed: No space left on device"), 75, f"disk full: {OUT}: no space is left"),
     (MemoryError(), 75, f"out of memory: {OUT}: MemoryError; free some memory or lower retrain.batch_size"),
     (
         PermissionError(errno.EACCES, "Permission denied", str(OUT)),
         2,
-        f"output: {OUT}: Permission denied; choose anoth",
+        f"output: {OUT}: it cannot be written (Permission denied); choose anoth",
     ),
-    (OSError(errno.EROFS, "Read-only file system", str(OUT.parent)), 2, f"output: {OUT.parent}: Read-only file system"),
+    (
+        OSError(errno.EROFS, "Read-only file system", str(OUT.parent)),
+        2,
+        f"output: {OUT.parent}: it cannot be written (Read-only file system)",
+    ),
     (OSError(errno.EROFS, "Read-only", f"{OUT.parent}/.out.partial/a"), 2, "output: "),
     (FileNotFoundError(errno.ENOENT, "No such file", str(OUT.parent)), 2, "output: "),
     (
@@ -432,7 +522,7 @@ def test_signals_leave_a_line_that_says_how_to_go_on(tmp_path: Path, number: sig
     assert done.returncode == 128 + number
     assert done.stdout == ""
     assert "compress: interrupted: out: " in done.stderr
-    assert done.stderr.endswith("; the same command with --resume goes on from here\n")
+    assert done.stderr.endswith("; run the same command with --resume to continue\n")
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

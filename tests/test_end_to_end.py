@@ -140,17 +140,18 @@ def test_a_finished_folder_is_pruned_further_in_the_originals_numbering(
     kept, kept_before = plan["kept"]["conv1.weight"]["0"], first_plan["kept"]["conv1.weight"]["0"]
     assert set(kept) <= set(kept_before)
     assert run("verify", tmp_path / "more", cwd=tmp_path).returncode == 0
-    done = run(out, "-r", "quickstart", "-o", "less", *QUICK, "--set", "prune.target.macs=90%", cwd=tmp_path)
+    done = run(out, "-r", "quickstart", "-o", "less", "--json", *QUICK, "--set", "prune.target.macs=90%", cwd=tmp_path)
     assert done.returncode == 3
-    assert "takes no channel of its" in done.stderr, "fewer than 90 % of the original are left already"
+    code = json.loads(done.stdout)["error"]["code"]
+    assert code == "nothing-to-prune/target-removes-nothing", "fewer than 90 % of the original are left already"
 
 
 def test_an_existing_folder_is_never_touched_without_force(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("x")
-    done = run("cifar:resnet8@digits", "-r", "quickstart", "-o", "out", *QUICK, cwd=tmp_path)
+    done = run("cifar:resnet8@digits", "-r", "quickstart", "-o", "out", "--json", *QUICK, cwd=tmp_path)
     assert done.returncode == 2
-    assert "already exists" in done.stderr
+    assert json.loads(done.stdout)["error"]["code"] == "output/exists"
     assert (tmp_path / "out" / "precious").read_text() == "x"
     assert run("cifar:resnet8@digits", "-r", "quickstart", "-o", "out", "--force", *QUICK, cwd=tmp_path).returncode == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
@@ -199,7 +200,7 @@ def test_without_data_the_report_says_what_was_not_done(tmp_path: Path) -> None:
         ("gates.accuracy_drop=0.0%", 7, "accuracy gate failed"),
         ("prune.layers=[{match: nothing, freeze: true}]", 2, "'nothing'"),
         ("prune.layers=[{match: '*', freeze: true}]", 5, "target not reachable"),
-        ("model.num_classes=7", 3, "model.num_classes says 7"),
+        ("model.num_classes=7", 3, "model.num_classes is 7"),
     ],
 )
 def test_what_cannot_be_met_ends_with_its_code_in_one_line(
@@ -276,7 +277,9 @@ def test_random_weights_are_drawn_for_the_classes_that_the_data_have(tmp_path: P
     assert "3 classes of the data instead of 10" in done.stderr
     asked = run(*words, "--set", "model.num_classes=10", cwd=tmp_path)
     assert asked.returncode == 2
-    assert "found 3 classes" in asked.stderr
+    error = json.loads(asked.stdout)["error"]
+    assert error["code"] == "data/class-count-differs"
+    assert "3 classes" in error["problem"]
     without = run("plan", "cifar:resnet8", "-r", "l1", "--target", "none", "--json", cwd=tmp_path)
     fewer = json.loads(without.stdout)["dense"]["params"] - json.loads(done.stdout)["dense"]["params"]
     assert fewer == 7 * (64 + 1)  # the last layer's

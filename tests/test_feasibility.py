@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from failures import raises_error
 
 from compressor.commands.plan import plan_run
 from compressor.core import LayerRule, LoadedModel, ModelSpec, PruningTarget, one_image
@@ -31,15 +32,19 @@ def ahead(name: str, selection: PruningTarget, tmp_path: Path) -> None:
 def test_channels_that_cannot_go_are_told_before_the_training(name: str, tmp_path: Path) -> None:
     """Of 12 + 16 + 12 nodes one of each must stay: 7.5 %."""
     ahead(name, PruningTarget(nodes=0.08, scope="global"), tmp_path)
-    with pytest.raises(TargetNotReached, match=r"nodes 7\.5% at the least, asked for 7\.0%"):
+    with raises_error(TargetNotReached, "target-not-reachable/beyond-maximum", "nodes", "7.5%", "7.0%"):
         ahead(name, PruningTarget(nodes=0.07, scope="global"), tmp_path)
-    with pytest.raises(RecipeError, match="names no layer"):
+    with raises_error(
+        RecipeError, "recipe-does-not-fit-the-model/unmatched-layer-rule", "prune.layers", "'conv9'", "stem"
+    ):
         ahead(name, PruningTarget(nodes=0.5, rules=(LayerRule("conv9", freeze=True),)), tmp_path)
 
 
 def test_so_are_weights(tmp_path: Path) -> None:
     ahead("earlycrop-u", PruningTarget(weights=0.01), tmp_path)
-    with pytest.raises(TargetNotReached, match=r"4 of 2,292 weights stay at the least, asked for 0\.1000%"):
+    with raises_error(
+        TargetNotReached, "target-not-reachable/too-few-weights", "prune.target.weights", "4 of 2,292", "0.1000%"
+    ):
         ahead("earlycrop-u", PruningTarget(weights=0.001), tmp_path)
 
 
@@ -55,7 +60,7 @@ def test_a_run_ends_before_its_training(tmp_path: Path) -> None:
     def emit(event: str, fields: Mapping[str, object]) -> None:
         stages.append(fields.get("name"))
 
-    with pytest.raises(TargetNotReached, match=r"nodes .* at the least"):
+    with raises_error(TargetNotReached, "target-not-reachable/beyond-maximum", "nodes"):
         compress(
             "cifar:resnet8@digits", recipe, tmp_path / "out", data="digits", resume=False, force=False,
             trust_pickle=False, emit=emit,

@@ -65,7 +65,7 @@ def test_the_first_failed_gate_ends_the_run(
         return
     with pytest.raises(error) as caught:
         check_gates(made)
-    assert ("give --data" in str(caught.value)) == (not accuracy)
+    assert (caught.value.code == "accuracy-gate-failed/not-measured") == (not accuracy)
     assert caught.value.report is made, "the artefacts are kept, and the report says which gate failed"
 
 

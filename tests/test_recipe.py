@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from failures import raises_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -152,37 +153,42 @@ BOMB = "a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("text", "code", "place", "value"),
     [
-        ("", "recipe: r.yaml: empty; "),
-        ("# only a comment\n", "recipe: r.yaml: empty; "),
-        ("- a\n- b\n", "recipe: r.yaml:1:1: the recipe is ['a', 'b']; write it as a block of: version"),
-        ("just words", "recipe: r.yaml:1:1: the recipe is 'just words'; write it as a block of: version"),
-        ("version: [1\n", "recipe: r.yaml:2:1: not readable as YAML: "),
-        ("version: 1\n\tprune: x\n", "recipe: r.yaml:2:1: not readable as YAML: "),
-        ("version: 1\n--- \nversion: 1\n", "recipe: r.yaml:2:1: not readable as YAML: "),
-        (BOMB, "recipe: r.yaml:2:8: an alias, *name; "),
-        ("version: !!python/object/apply:os.getcwd []\n", "recipe: r.yaml:1:10: a tag, "),
-        ("a: " + "[" * 50, "recipe: r.yaml:1:20: nested deeper than 16; "),
-        ("version: 1\nseed: \x07\n", "recipe: r.yaml:2:7: character "),
+        ("", "recipe/empty", "r.yaml", ""),
+        ("# only a comment\n", "recipe/empty", "r.yaml", ""),
+        ("- a\n- b\n", "recipe/not-a-block", "r.yaml:1:1", "['a', 'b']"),
+        ("just words", "recipe/not-a-block", "r.yaml:1:1", "'just words'"),
+        ("version: [1\n", "recipe/not-yaml", "r.yaml:2:1", ""),
+        ("version: 1\n\tprune: x\n", "recipe/not-yaml", "r.yaml:2:1", "'\\t'"),
+        ("version: 1\n--- \nversion: 1\n", "recipe/not-yaml", "r.yaml:2:1", ""),
+        (BOMB, "recipe/alias", "r.yaml:2:8", ""),
+        ("version: !!python/object/apply:os.getcwd []\n", "recipe/tag", "r.yaml:1:10", "os.getcwd"),
+        ("a: " + "[" * 50, "recipe/too-deep", "r.yaml:1:20", "16"),
+        ("version: 1\nseed: \x07\n", "recipe/forbidden-character", "r.yaml:2:7", "7"),
     ],
 )
-def test_texts_that_are_no_recipe(write: Write, text: str, line: str) -> None:
-    (only,) = faults(write(text))
-    assert only.startswith(line)
+def test_texts_that_are_no_recipe(write: Write, text: str, code: str, place: str, value: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(write(text))
+    error = caught.value
+    assert (error.code, error.place, error.more) == (code, place, ())
+    assert value in error.problem
 
 
 def test_files_that_are_no_recipe(tmp_path: Path, write: Write) -> None:
     large, latin = tmp_path / "large.yaml", tmp_path / "latin.yaml"
     large.write_text("#" * (MAX_BYTES + 1))
     latin.write_bytes(b"version: 1 # caf\xe9\n")
-    assert "larger than 256 KB" in faults(str(large))[0]
-    assert "not UTF-8 from byte 16" in faults(str(latin))[0]
-    assert "can't be read: Is a directory" in faults(str(tmp_path))[0]
-    assert "can't be read: " in faults("a\0b")[0]
-    assert faults("quikstart")[0].startswith(
-        "recipe: quikstart: neither a file nor a shipped recipe; did you mean quickstart? give a file, or one of: "
-    )
+    for name, code, *values in [
+        (str(large), "recipe/too-large", "256 KB"),
+        (str(latin), "recipe/not-utf-8", "byte 16"),
+        (str(tmp_path), "recipe/not-readable", "Is a directory"),
+        ("a\0b", "recipe/not-readable"),
+        ("quikstart", "recipe/unknown-name", "quikstart", "did you mean quickstart?", "l1-cifar10"),
+    ]:
+        with raises_error(RecipeError, code, *values):
+            read_recipe(name)
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
@@ -243,7 +249,11 @@ FAULTS = [
     ("epochs: 10", "epochs: 1.5", "r.yaml:6:11: retrain.epochs is 1.5; allowed: a whole number"),
     ("epochs: 10", "epochs: '10'", "r.yaml:6:11: retrain.epochs is '10'; allowed: a whole number"),
     ("epochs: 10", "epochs: true", "r.yaml:6:11: retrain.epochs is true; allowed: a whole number"),
-    ("epochs: 10", "epochs: 10\n  epochs: 10", "r.yaml:7:3: retrain.epochs stands here again, first at r.yaml:6:3; "),
+    (
+        "epochs: 10",
+        "epochs: 10\n  epochs: 10",
+        "r.yaml:7:3: retrain.epochs is set again; it was first set at r.yaml:6:3; ",
+    ),
     ("epochs: 10", "epochs: 10\n  batch_size: 0", "r.yaml:7:15: retrain.batch_size is 0; allowed: a number at least 1"),
     (
         "epochs: 10",
@@ -546,18 +556,18 @@ def test_a_macs_target_drops_the_ratio_of_the_file(write: Write) -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("retrain.epochs", "not of the form key.path=value; "),
-        ("=5", "not of the form key.path=value; "),
-        ("a..b=5", "not of the form key.path=value; "),
+        ("retrain.epochs", "it is not of the form key.path=value; "),
+        ("=5", "it is not of the form key.path=value; "),
+        ("a..b=5", "it is not of the form key.path=value; "),
         ("retrain.epoch=5", "retrain.epoch is not a key; did you mean epochs? "),
         ("retran.epochs=5", "retran is not a key; did you mean retrain? "),
         ("prune.target.macs=50", "prune.target.macs is 50; allowed: a share"),
         ("prune.target={ratio: 1%, macs: 1%}", "prune.target.ratio is '1%'; allowed: either ratio alone"),
-        ("prune.target={", "not readable as YAML: "),
-        ("prune.target=*a", "an alias, *name; "),
-        ("prune.target={macs: 50%, macs: 40%}", "a key stands in its value twice; "),
+        ("prune.target={", "it is not valid YAML: "),
+        ("prune.target=*a", "an alias (*name) is not allowed; "),
+        ("prune.target={macs: 50%, macs: 40%}", "its value contains a key twice; "),
         ("prune.method.x=1", "prune.method is 'l1', not a block; set prune.method as a whole"),
-        ("retrain.schedule.milestones.2=9", "retrain.schedule.milestones is a list of 2; count its places from 0"),
+        ("retrain.schedule.milestones.2=9", "retrain.schedule.milestones is a list of 2; use an index from 0"),
         ("retrain.schedule.milestones.1=20", "retrain.schedule.milestones is [3, 20]; allowed: all below "),
         ("retrain.schedule.name=step", "retrain.schedule.size is missing; add it"),
         ("retrain.schedule.name=foo", "retrain.schedule.name is 'foo'; allowed: cosine, "),

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from failures import raises_error
 
 from compressor.bench.device.transport import AdbTransport, LocalTransport, SshTransport
 from compressor.bench.open_device import open_device
@@ -68,7 +69,7 @@ def test_what_a_file_says_becomes_a_target(tmp_path: Path) -> None:
 
 
 def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"target: bench\.target: board, and there is no targets\.yaml; choose local"):
+    with raises_error(RecipeError, "target/no-targets-file", "bench.target", "board", "targets.yaml", "local"):
         open_device("board")
     (tmp_path / "config/compress").mkdir(parents=True)
     (tmp_path / "config/compress/targets.yaml").write_text(BOARD.replace("threads: 4", "threads: 3"))
@@ -77,47 +78,65 @@ def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
     assert found.threads == 3
     Path("targets.yaml").write_text(BOARD)
     assert [open_device("board").threads, open_device("board", file=tmp_path / "targets.yaml").threads] == [4, 4]  # type: ignore[union-attr]
-    with pytest.raises(RecipeError, match=r"targets: other\.yaml: no such file; name another with --target-file"):
+    with raises_error(RecipeError, "targets/no-such-file", "other.yaml", "--target-file"):
         open_device("board", file=Path("other.yaml"))
 
 
 def test_a_name_that_is_nearly_right() -> None:
     Path("targets.yaml").write_text(BOARD)
-    with pytest.raises(RecipeError, match=r"borad is not in targets\.yaml; did you mean board\? one of: board, phone"):
+    with raises_error(RecipeError, "target/unknown-name", "borad", "targets.yaml", "did you mean board?", "phone"):
         open_device("borad")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "words"),
+    ("old", "new", "code", "value"),
     [
         (
             "host: board.local",
             "hots: board.local",
+            "targets/unknown-key",
             "targets.yaml:4:9: targets.0.ssh.hots is not a key; did you mean host?",
         ),
-        ("host: board.local", "host: -oProxyCommand=x", "targets.yaml:4:15: targets.0.ssh.host is '-oProxyCommand=x'"),
-        ("host: board.local", "host: 'a b'", "targets.0.ssh.host is 'a b'"),
-        ("user: bench", "user: -x", "targets.0.ssh.user is '-x'"),
-        ("port: 2222", "port: 70000", "allowed: a number at most 65535"),
-        ("port: 2222", "password: secret", "targets.0.ssh.password is not a key; allowed: host, user, port, key"),
-        ("name: board", "name: local", "allowed: another name, local and none are built in"),
-        ("name: board", "name: phone", "allowed: each name once"),
-        ("name: board", "name: ../up", "targets.0.name is '../up'"),
-        ("  threads: 4", "  adb: {}", "allowed: either ssh or adb"),
-        ("  threads: 4", "  threads: 0", "allowed: a number at least 1"),
-        ("provider: cuda", "provider: gpu", "targets.2.provider is 'gpu'"),
-        ("graph: extended", "folder: here", "targets.0.folder is 'here'"),
-        ("python: taskset f0 /opt/my venv/bin/python", "python: 'un\"closed'", "a command (No closing quotation)"),
-        ("version: 1", "version: 2", "targets.yaml:1:10"),
-        (BOARD, "version: 1\ntargets: []\n", "allowed: at least one"),
-        (BOARD, "[", "targets: targets.yaml:"),
+        (
+            "host: board.local",
+            "host: -oProxyCommand=x",
+            "targets/wrong-type",
+            "targets.yaml:4:15: targets.0.ssh.host is '-oProxyCommand=x'",
+        ),
+        ("host: board.local", "host: 'a b'", "targets/wrong-type", "targets.0.ssh.host is 'a b'"),
+        ("user: bench", "user: -x", "targets/wrong-type", "targets.0.ssh.user is '-x'"),
+        ("port: 2222", "port: 70000", "targets/out-of-range", "65535"),
+        (
+            "port: 2222",
+            "password: secret",
+            "targets/unknown-key",
+            "targets.0.ssh.password is not a key; allowed: host, user, port, key",
+        ),
+        ("name: board", "name: local", "targets/not-allowed", "local and none"),
+        ("name: board", "name: phone", "targets/not-allowed", "each name once"),
+        ("name: board", "name: ../up", "targets/wrong-type", "targets.0.name is '../up'"),
+        ("  threads: 4", "  adb: {}", "targets/not-allowed", "either ssh or adb"),
+        ("  threads: 4", "  threads: 0", "targets/out-of-range", "at least 1"),
+        ("provider: cuda", "provider: gpu", "targets/not-allowed", "targets.2.provider is 'gpu'"),
+        ("graph: extended", "folder: here", "targets/wrong-type", "targets.0.folder is 'here'"),
+        (
+            "python: taskset f0 /opt/my venv/bin/python",
+            "python: 'un\"closed'",
+            "targets/not-allowed",
+            "(No closing quotation)",
+        ),
+        ("version: 1", "version: 2", "targets/not-allowed", "targets.yaml:1:10"),
+        (BOARD, "version: 1\ntargets: []\n", "targets/too-short", "at least one"),
+        (BOARD, "[", "targets/not-yaml", "targets: targets.yaml:"),
     ],
 )
-def test_faults_say_where_and_what_is_allowed(old: str, new: str, words: str) -> None:
+def test_faults_say_where_and_what_is_allowed(old: str, new: str, code: str, value: str) -> None:
     Path("targets.yaml").write_text(BOARD.replace(old, new, 1))
     with pytest.raises(RecipeError) as caught:
         read_targets(Path("targets.yaml"))
-    assert any(line.startswith("targets: targets.yaml:") and words in line for line in map(str, caught.value.errors)), caught.value
+    (error,) = [error for error in caught.value.errors if value in str(error)]
+    assert error.code == code
+    assert error.place.startswith("targets.yaml:")
 
 
 def test_a_device_out_of_reach_is_exit_code_10(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +149,7 @@ def test_a_device_out_of_reach_is_exit_code_10(capsys: pytest.CaptureFixture[str
         assert run(["cifar:resnet8@digits", "-r", "quickstart", "--target", "board", "-o", "out", "-q"]) == 10
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.count("compress: target: board: nothing listens there; check host and port in targets.yaml") == 2
+    assert err.count("compress: target: board: it refused the connection; check host and port in targets.yaml") == 2
     assert list(Path().glob("*out*")) == []
 
 
@@ -139,5 +158,5 @@ def test_the_command_line_says_so_before_it_does_anything(capsys: pytest.Capture
     assert run(["bench", "a.onnx", "--target", "none"]) == 2
     assert run(["bench", "a.onnx", "--target", "board"]) == 2
     assert run(["cifar:resnet8@digits", "-r", "quickstart", "--target", "board", "-o", "out", "-q"]) == 2
-    assert capsys.readouterr().err.count("board, and there is no targets.yaml") == 2
+    assert capsys.readouterr().err.count("board, but there is no targets.yaml") == 2
     assert not Path("out").exists()

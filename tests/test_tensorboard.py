@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from failures import raises_error
 
 from compressor.cli.tensorboard import tensorboard_sink
 from compressor.errors import RecipeError
@@ -38,7 +39,7 @@ def test_every_number_of_an_epoch_is_drawn(tmp_path: Path) -> None:
 def test_without_tensorboard_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with (
-        pytest.raises(RecipeError, match="--tensorboard: TensorBoard is not installed"),
+        raises_error(RecipeError, "usage/tensorboard-not-installed", "--tensorboard"),
         tensorboard_sink(print, tmp_path),
     ):
         pass

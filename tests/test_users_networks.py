@@ -75,8 +75,10 @@ def test_data_for_a_model_that_does_not_take_one_picture_is_refused(
     net = tmp_path / "net.py"
     net.write_text(f"{NETWORKS.read_text()}\nexample_inputs = TAKES['TwoInputs']\n")
     options = ["--set", "data={source: digits}", "--set", "prune.target={ratio: 50%}"]
-    assert run([f"{net}:TwoInputs", "-r", "l1", "-o", str(tmp_path / "out"), "-q", *options]) == 3
-    assert "it takes 3x8x8 and 5, not one image" in capsys.readouterr().err
+    assert run([f"{net}:TwoInputs", "-r", "l1", "-o", str(tmp_path / "out"), "--json", *options]) == 3
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "data/model-takes-no-image"
+    assert "3x8x8 and 5" in error["problem"]
 
 
 @pytest.mark.long
@@ -91,21 +93,24 @@ def test_several_inputs_are_measured(factory: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "words"),
+    ("layers", "code", "words"),
     [
-        ("nn.Linear(12, 4)", "nothing to prune: .*no channel can be removed .*output of the model"),
+        ("nn.Linear(12, 4)", "nothing-to-prune/all-frozen", "output of the model"),
         (
             "nn.Linear(9, 8), nn.Linear(8, 4)",
-            r"does not run: .*\(1, 12\) at the call of the model itself: .*mat1 and mat2",
+            "model-does-not-run/forward-fails",
+            r"\(1, 12\).*mat1 and mat2",
         ),
     ],
 )
 def test_a_network_that_cannot_be_cut_is_no_target_out_of_reach(
-    layers: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    layers: str, code: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = tmp_path / "net.py"
     net.write_text(f"from torch import nn\n\ndef make():\n    return nn.Sequential({layers})\n")
     options = ["--set", "model.input=[12]", "--set", "bench.target=none", "-q"]
-    assert run([f"{net}:make", "-r", "l1", "-o", str(tmp_path / "out"), *options]) == 3
-    assert re.search(words, capsys.readouterr().err)
+    assert run([f"{net}:make", "-r", "l1", "-o", str(tmp_path / "out"), "--json", *options]) == 3
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == code
+    assert re.search(words, error["problem"])
     assert [each.name for each in tmp_path.iterdir() if each.suffix != ".py" and each.name != "__pycache__"] == []

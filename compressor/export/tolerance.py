@@ -48,7 +48,7 @@ def max_difference(found: Array, reference: Array, where: str) -> float:
         if not np.isfinite(array).all():
             bad = int(array.size - np.isfinite(array).sum())
             raise VerificationFailed(
-                "non-finite-numbers/outputs",
+                "outputs/non-finite",
                 where,
                 f"{bad} of {array.size} values from {who} are NaN or infinite",
                 "check the model's weights and normalization statistics",

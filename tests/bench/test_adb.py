@@ -54,26 +54,32 @@ def test_a_model_is_timed_there_and_nothing_is_left(tmp_path: Path, linear: Make
 
 
 @pytest.mark.parametrize(
-    ("state", "serial", "words"),
+    ("state", "serial", "word"),
     [
-        ("none", None, "no device is connected"),
-        ("many", None, "name one with adb.serial"),
+        ("none", None, "no device"),
+        ("many", None, "several devices"),
         ("one", "PHONE2", "no such device"),
-        ("offline", "PHONE1", "the device is offline"),
-        ("unauthorized", "PHONE1", "allow USB debugging"),
+        ("offline", "PHONE1", "offline"),
+        ("unauthorized", "PHONE1", "USB debugging"),
     ],
 )
 def test_what_adb_complains_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, serial: str | None, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, serial: str | None, word: str
 ) -> None:
     monkeypatch.setenv("ADB_STATE", state)
-    fails(phone(tmp_path, serial), DeviceUnavailable, "target: phone: ", words)
+    fails(phone(tmp_path, serial), DeviceUnavailable, "target/unreachable", word)
 
 
 def test_no_python_on_the_phone(tmp_path: Path) -> None:
-    fails(phone(tmp_path, python="/data/no/python3"), DeviceUnavailable, "can't start /data/no/python3", "python in")
+    fails(
+        phone(tmp_path, python="/data/no/python3"),
+        DeviceUnavailable,
+        "target/no-python",
+        "/data/no/python3",
+        "targets.yaml",
+    )
 
 
 def test_no_adb_here(tmp_path: Path) -> None:
     (tmp_path / "bin/adb").unlink()
-    fails(phone(tmp_path), DeviceUnavailable, "target: phone: can't start adb", "install adb")
+    fails(phone(tmp_path), DeviceUnavailable, "target/transport-missing", "adb")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from failures import raises_error
 from torch import Tensor, nn
 
 from compressor.core import ChannelGroup, GradientCriterion, TensorSlot
@@ -132,7 +133,7 @@ def test_weights_that_no_layer_holds_count_like_the_others() -> None:
 
 def test_the_right_class_is_asked_of_data_with_classes_only() -> None:
     saliency = GradientCriterion("it", snip, loss="logit", batches=1, batch_size=8)
-    with pytest.raises(RecipeError, match=r"toy has no classes, and it scores by .*; set loss: task"):
+    with raises_error(RecipeError, "recipe/logit-without-classes", "data.task", "toy", "loss: task"):
         gradient_scores(pico(), saliency, replace(toy_data(), num_classes=None), 0)
 
 

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from failures import raises_error
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -134,7 +135,7 @@ def test_non_finite_is_refused_and_leaves_nothing(tmp_path: Path, images: Tensor
     module = net()
     with torch.no_grad():
         module[5].bias[0] = float("nan")  # type: ignore[index, union-attr]
-    with pytest.raises(VerificationFailed, match="from PyTorch are NaN or infinite"):
+    with raises_error(VerificationFailed, "outputs/non-finite", "m.onnx", "PyTorch"):
         export_onnx(module, (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert list(tmp_path.iterdir()) == []
 
@@ -180,15 +181,15 @@ def test_what_no_exporter_takes_is_one_line(tmp_path: Path, images: Tensor, monk
         raise export.ExportRefused("can't")
 
     monkeypatch.setattr(export, "traced_program", refuse)
-    with pytest.raises(ModelError, match="can't export") as caught:
+    with raises_error(ModelError, "export/every-exporter-failed", "m.onnx") as caught:
         export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert "\n" not in str(caught.value)
 
 
 def test_bad_opset_and_bad_folder(tmp_path: Path, images: Tensor) -> None:
-    with pytest.raises(RecipeError, match=r"export\.opset: 7; choose 18 to"):
+    with raises_error(RecipeError, "export/unsupported-opset", "export.opset", "7", "18"):
         export_onnx(net(), (images,), tmp_path / "m.onnx", opset=7, dynamic_batch=True, metadata={})
-    with pytest.raises(RecipeError, match="can't write"):
+    with raises_error(RecipeError, "output/not-writable", "m.onnx"):
         export_onnx(net(), (images,), tmp_path / "none" / "m.onnx", opset=18, dynamic_batch=True, metadata={})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
+from failures import raises_error
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
@@ -81,5 +82,5 @@ def test_a_share_of_what_was_never_counted_is_refused() -> None:
     structure = analyze(module, inputs, name="it")
     graded = channel_scores(module, structure.groups, l1)
     old = Cost(params=100, macs=1000)
-    with pytest.raises(RecipeError, match=r"prune\.target\.nodes"):
+    with raises_error(RecipeError, "recipe-does-not-fit-the-model/unknown-original-cost", "prune.target.nodes"):
         select_channels(structure.groups, graded, PruningTarget(nodes=0.5), structure.cost, old)

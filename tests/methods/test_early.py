@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from failures import raises_error
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -230,11 +231,11 @@ def test_layers_behind_a_norm_that_begins_at_zero_are_warned_of(tmp_path: Path) 
 def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     model, around = small(), Context(None, 0, quiet, tmp_path, "")
     model.module.get_parameter("inner.weight").data[3] = math.nan
-    with pytest.raises(VerificationFailed, match="scores of channels: inner: 1 of 16 are not finite"):
+    with raises_error(VerificationFailed, "scores/non-finite", "inner", "1 of 16", "channels"):
         run_step(SelectChannels(l1, PruningTarget(nodes=0.5)), initial_state(model, around), around)
 
 
 def test_scores_by_images_need_images(tmp_path: Path) -> None:
     recipe = read_recipe("crop-s", ["bench.target=none"])
-    with pytest.raises(RecipeError, match="crop scores channels by training images"):
+    with raises_error(RecipeError, "recipe/data-required", "crop", "--data"):
         plan_run("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=quiet)

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from failures import raises_error
 from pydantic import ValidationError
 from torch import nn
 
@@ -47,7 +48,7 @@ def test_as_published() -> None:
 
 
 def test_masks_need_a_share() -> None:
-    with pytest.raises(RecipeError, match=r"prune\.earlybird\.drawn: null, .*; write a number"):
+    with raises_error(RecipeError, "recipe/not-derivable-from-target", "prune.earlybird.drawn"):
         EarlyBird().steps(PruningTarget(latency_ms=3.0))
     EarlyBird(drawn=0.4).steps(PruningTarget(latency_ms=3.0))
 

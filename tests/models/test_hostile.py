@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from failures import raises_error
 from torch import nn
 
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, ModelError, UntrustedFile
 from compressor.models.checkpoint import read_checkpoint
 
 
@@ -85,55 +86,105 @@ HEADER = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
 # {"w": torch.FloatTensor(4 * 10 ** 8)}: 1.6 GB that the system hands out and nobody has written
 HUGE = b"\x80\x02}X\x01\x00\x00\x00wctorch\nFloatTensor\nJ" + (4 * 10**8).to_bytes(4, "little") + b"\x85Rs."
 
-CASES: dict[str, tuple[bytes, int, str]] = {
-    "empty": (b"", 3, "empty"),
-    "png": (b"\x89PNG\r\n\x1a\n" + bytes(64), 3, "PNG"),
-    "html": (b"<!DOCTYPE html><html>sign in</html>", 3, "web page"),
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", 3, "git lfs pull"),
-    "text": (b"hello, these are not weights\n" * 9, 3, "not a checkpoint"),
-    "zeros": (bytes(4096), 3, "not a checkpoint"),
-    "gzip": (b"\x1f\x8b\x08" + bytes(64), 3, "unpacked first"),
-    "truncated zip": (saved(WEIGHTS)[:600], 3, "cut short"),
-    "truncated legacy": (saved(WEIGHTS, _use_new_zipfile_serialization=False)[:-50], 3, "damaged"),
-    "other zip": (b"PK\x05\x06" + bytes(18), 3, "data.pkl"),
-    "torchscript": (script(), 3, "TorchScript"),
-    "pt2": (exported(), 3, "torch.export"),
-    "no tensors": (saved({"epoch": 3}), 3, "no tensors"),
-    "one tensor": (saved(torch.ones(2)), 3, "no tensors"),
-    "plain pickle": (pickle.dumps({"w": [1.0]}), 3, "torch.save"),
-    "sparse": (saved({"w": torch.eye(2).to_sparse()}), 3, "sparse"),
-    "complex": (saved({"w": torch.ones(2, dtype=torch.complex64)}), 3, "complex"),
-    "meta": (saved({"w": torch.ones(2, device="meta")}), 3, "meta"),
-    "expanded": (saved({"w": torch.ones(1).expand(1 << 20, 1 << 20)}), 3, "more numbers"),
-    "integers": (saved({"w.weight": torch.ones(2, dtype=torch.int8)}), 3, "quantised"),
-    "damaged pickle": (rezipped(nothing, pickled=b"\x80\x02}q"), 3, "damaged"),
-    "safetensors cut": (safetensors(HEADER, bytes(8))[:40], 3, "cut short"),
-    "safetensors short": (safetensors(HEADER, bytes(4)), 3, "safetensors"),
-    "safetensors bad offsets": (safetensors({"w": {**HEADER["w"], "data_offsets": [0, 1 << 60]}}), 3, "safetensors"),
-    "safetensors no json": (struct.pack("<Q", 4) + b"{{{{", 3, "safetensors"),
-    "nan": (saved({"w": torch.tensor([1.0, float("nan")])}), 6, "1 of 2 values"),
-    "infinite": (saved({"w": torch.tensor([float("inf")] * 3)}), 6, "3 of 3 values"),
-    "module": (saved(nn.Linear(2, 2)), 4, "torch.nn.modules.linear.Linear"),
-    "zip bomb": (rezipped(lambda z: z.writestr("archive/data/9", bytes(64 << 20)), compress=True), 4, "zip bomb"),
-    "traversal": (rezipped(lambda z: z.writestr("archive/../../../tmp/x", b"x")), 4, "leads out"),
-    "same name": (rezipped(lambda z: z.writestr("archive/DATA.PKL", b"x")), 4, "share a name"),
-    "laughs": (rezipped(nothing, pickled=laughs(200, last=b"K\x00s")), 4, "unfold"),
-    "deep tuples": (rezipped(nothing, pickled=b"\x80\x02}K\x01" + b"\x85" * 100_000 + b"K\x00s."), 4, "unfold"),
-    "huge tensor": (rezipped(nothing, pickled=HUGE), 4, "unpack to 1,600,000,000 bytes"),
-    "many operations": (rezipped(nothing, pickled=b"\x80\x02" + b"N0" * 1_500_000 + b"}."), 4, "operations"),
+CASES: dict[str, tuple[bytes, int, str, str]] = {
+    "empty": (b"", 3, "model-file/empty", "empty"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(64), 3, "model-file/other-format", "PNG"),
+    "html": (b"<!DOCTYPE html><html>sign in</html>", 3, "model-file/web-page", "web page"),
+    "lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+        3,
+        "model-file/other-format",
+        "git lfs pull",
+    ),
+    "text": (b"hello, these are not weights\n" * 9, 3, "model-file/foreign-pickle", "not a checkpoint"),
+    "zeros": (bytes(4096), 3, "model-file/foreign-pickle", "not a checkpoint"),
+    "gzip": (b"\x1f\x8b\x08" + bytes(64), 3, "model-file/other-format", "unpacked first"),
+    "truncated zip": (saved(WEIGHTS)[:600], 3, "model-file/damaged", "truncated"),
+    "truncated legacy": (
+        saved(WEIGHTS, _use_new_zipfile_serialization=False)[:-50],
+        3,
+        "model-file/damaged",
+        "damaged",
+    ),
+    "other zip": (b"PK\x05\x06" + bytes(18), 3, "model-file/not-a-torch-archive", "data.pkl"),
+    "torchscript": (script(), 3, "model-file/other-archive", "TorchScript"),
+    "pt2": (exported(), 3, "model-file/other-archive", "torch.export"),
+    "no tensors": (saved({"epoch": 3}), 3, "model-file/no-tensors", "no tensors"),
+    "one tensor": (saved(torch.ones(2)), 3, "model-file/no-tensors", "no tensors"),
+    "plain pickle": (pickle.dumps({"w": [1.0]}), 3, "model-file/foreign-pickle", "torch.save"),
+    "sparse": (saved({"w": torch.eye(2).to_sparse()}), 3, "model-file/unsupported-tensor", "sparse"),
+    "complex": (saved({"w": torch.ones(2, dtype=torch.complex64)}), 3, "model-file/unsupported-tensor", "complex"),
+    "meta": (saved({"w": torch.ones(2, device="meta")}), 3, "model-file/unsupported-tensor", "meta"),
+    "expanded": (
+        saved({"w": torch.ones(1).expand(1 << 20, 1 << 20)}),
+        3,
+        "model-file/unsupported-tensor",
+        "more values",
+    ),
+    "integers": (saved({"w.weight": torch.ones(2, dtype=torch.int8)}), 3, "model-file/unsupported-tensor", "quantised"),
+    "damaged pickle": (rezipped(nothing, pickled=b"\x80\x02}q"), 3, "model-file/damaged", "damaged"),
+    "safetensors cut": (safetensors(HEADER, bytes(8))[:40], 3, "model-file/damaged", "truncated"),
+    "safetensors short": (safetensors(HEADER, bytes(4)), 3, "model-file/damaged", "safetensors"),
+    "safetensors bad offsets": (
+        safetensors({"w": {**HEADER["w"], "data_offsets": [0, 1 << 60]}}),
+        3,
+        "model-file/damaged",
+        "safetensors",
+    ),
+    "safetensors no json": (struct.pack("<Q", 4) + b"{{{{", 3, "model-file/damaged", "safetensors"),
+    "nan": (saved({"w": torch.tensor([1.0, float("nan")])}), 6, "weights/non-finite", "1 of 2 values"),
+    "infinite": (saved({"w": torch.tensor([float("inf")] * 3)}), 6, "weights/non-finite", "3 of 3 values"),
+    "module": (saved(nn.Linear(2, 2)), 4, "untrusted-file/pickle-with-code", "torch.nn.modules.linear.Linear"),
+    "zip bomb": (
+        rezipped(lambda z: z.writestr("archive/data/9", bytes(64 << 20)), compress=True),
+        4,
+        "untrusted-file/malformed-archive",
+        "zip bomb",
+    ),
+    "traversal": (
+        rezipped(lambda z: z.writestr("archive/../../../tmp/x", b"x")),
+        4,
+        "untrusted-file/malformed-archive",
+        "leads out",
+    ),
+    "same name": (
+        rezipped(lambda z: z.writestr("archive/DATA.PKL", b"x")),
+        4,
+        "untrusted-file/malformed-archive",
+        "share a name",
+    ),
+    "laughs": (rezipped(nothing, pickled=laughs(200, last=b"K\x00s")), 4, "untrusted-file/suspicious-pickle", "unfold"),
+    "deep tuples": (
+        rezipped(nothing, pickled=b"\x80\x02}K\x01" + b"\x85" * 100_000 + b"K\x00s."),
+        4,
+        "untrusted-file/suspicious-pickle",
+        "unfold",
+    ),
+    "huge tensor": (
+        rezipped(nothing, pickled=HUGE),
+        4,
+        "untrusted-file/oversized-tensors",
+        "unpack to 1,600,000,000 bytes",
+    ),
+    "many operations": (
+        rezipped(nothing, pickled=b"\x80\x02" + b"N0" * 1_500_000 + b"}."),
+        4,
+        "untrusted-file/suspicious-pickle",
+        "operations",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_bad_file(name: str, tmp_path: Path) -> None:
-    content, code, words = CASES[name]
+    content, exit_code, code, word = CASES[name]
     path = tmp_path / "model.pt"
     path.write_bytes(content)
     start = time.process_time()
     with pytest.raises(CompressorError) as caught:
         read_checkpoint(path)
-    assert caught.value.exit_code == code
-    assert words in str(caught.value)
+    assert (caught.value.exit_code, caught.value.code) == (exit_code, code)
+    assert word in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert time.process_time() - start < 20
@@ -155,7 +206,7 @@ def test_code_is_refused_and_not_run(name: str, suffix: str, tmp_path: Path) -> 
     sentinel = tmp_path / "executed"
     path = tmp_path / f"model{suffix}"
     path.write_bytes(FORMS[name](Evil(sentinel)))
-    with pytest.raises(CompressorError, match=r"posix.system") as caught:
+    with raises_error(UntrustedFile, "untrusted-file/pickle-with-code", "posix.system") as caught:
         read_checkpoint(path)
     assert caught.value.exit_code == 4
     assert not sentinel.exists()
@@ -171,10 +222,10 @@ def test_trust_is_what_runs_it(tmp_path: Path) -> None:
 
 def test_missing_folder_and_name(tmp_path: Path) -> None:
     (tmp_path / "resnet56.pt").write_bytes(b"x")
-    with pytest.raises(CompressorError, match=r"did you mean resnet56\.pt") as caught:
+    with raises_error(ModelError, "model-file/no-such-file", "did you mean resnet56.pt") as caught:
         read_checkpoint(tmp_path / "resnet65.pt")
     assert caught.value.exit_code == 3
-    with pytest.raises(CompressorError, match="a folder without") as caught:
+    with raises_error(ModelError, "model-file/not-a-file", "plan.json") as caught:
         read_checkpoint(tmp_path)
     assert caught.value.exit_code == 3
 
@@ -183,6 +234,6 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(b"x")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(CompressorError, match="permission denied") as caught:
+    with raises_error(ModelError, "model-file/permission-denied", "model.pt") as caught:
         read_checkpoint(path)
     assert caught.value.exit_code == 3

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from failures import raises_error
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import compressor
 from compressor.core import Cost, LoadedModel, ModelSpec, one_image
-from compressor.errors import CompressorError
+from compressor.errors import ModelError, UntrustedFile
 from compressor.models.build import build_named
 from compressor.models.saved_model import load_folder, plan_json
 from compressor.models.source import load_model
@@ -82,54 +83,63 @@ def edit(folder: Path, path: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "words"),
+    ("path", "value", "code", "word"),
     [
-        ("version", 2, "version"),
-        ("kept", None, "kept: Field required"),
-        ("weights_sha256", "0" * 64, "SHA-256"),
-        ("model/source", "cifar:resnet9", "no such architecture"),
-        ("model/source", "cifar:resnet14", "missing"),
-        ("model/num_classes", 9, "linear.weight is 10x64, not 9x64"),
-        ("kept/layer1.0.conv1.weight/0", [0, 1, 2], "5x16x3x3, but plan.json keeps 3x16x3x3"),
-        ("kept/layer1.0.conv1.weight/0", [0, 1, 2, 3, 16], "no such 5 indices"),
-        ("kept/layer1.0.conv1.weight/0", [0, 1, 2, 3, 3], "no such 5 indices"),
-        ("kept/layer1.0.conv1.weight/0", "all", "kept.layer1.0.conv1.weight.0"),
-        ("kept/layer1.0.conv1.weight/4", [0], "dimension 4"),
-        ("kept/layer1.0.conv1.weight", None, "layer1.0.conv1.weight is 5x16x3x3, not 16x16x3x3"),
-        ("kept/no.such.weight", {"0": [1]}, "no such tensor"),
-        ("attributes/layer1.0.conv1/forward", 3, "no such number"),
-        ("attributes/nowhere", {"out_channels": 3}, "no such number"),
+        ("version", 2, "output-folder/malformed-record", "version"),
+        ("kept", None, "output-folder/malformed-record", "kept"),
+        ("weights_sha256", "0" * 64, "output-folder/hash-differs", "000000000000"),
+        ("model/source", "cifar:resnet9", "model/unknown-architecture", "cifar:resnet9"),
+        ("model/source", "cifar:resnet14", "output-folder/tensors-differ", "missing"),
+        ("model/num_classes", 9, "output-folder/tensors-differ", "linear.weight is 10x64, not 9x64"),
+        (
+            "kept/layer1.0.conv1.weight/0",
+            [0, 1, 2],
+            "output-folder/shape-differs",
+            "5x16x3x3, but plan.json keeps 3x16x3x3",
+        ),
+        ("kept/layer1.0.conv1.weight/0", [0, 1, 2, 3, 16], "output-folder/index-out-of-range", "5 indices"),
+        ("kept/layer1.0.conv1.weight/0", [0, 1, 2, 3, 3], "output-folder/index-out-of-range", "5 indices"),
+        ("kept/layer1.0.conv1.weight/0", "all", "output-folder/malformed-record", "kept.layer1.0.conv1.weight.0"),
+        ("kept/layer1.0.conv1.weight/4", [0], "output-folder/index-out-of-range", "dimension 4"),
+        (
+            "kept/layer1.0.conv1.weight",
+            None,
+            "output-folder/tensors-differ",
+            "layer1.0.conv1.weight is 5x16x3x3, not 16x16x3x3",
+        ),
+        ("kept/no.such.weight", {"0": [1]}, "output-folder/unknown-tensor", "kept.no.such.weight"),
+        ("attributes/layer1.0.conv1/forward", 3, "output-folder/unknown-attribute", "layer1.0.conv1.forward"),
+        ("attributes/nowhere", {"out_channels": 3}, "output-folder/unknown-attribute", "nowhere.out_channels"),
     ],
 )
-def test_contradictions(folder: Path, path: str, value: object, words: str) -> None:
+def test_contradictions(folder: Path, path: str, value: object, code: str, word: str) -> None:
     edit(folder, path, value)
-    with pytest.raises(CompressorError) as caught:
+    with raises_error(ModelError, code, word) as caught:
         load_folder(folder)
     assert caught.value.exit_code == 3
-    assert words in str(caught.value)
     assert str(folder) in str(caught.value) or "cifar:resnet9" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "code", "word"),
     [
-        ("slim.safetensors", None, "slim.safetensors: no such file"),
-        ("slim.safetensors", b"", "cannot be read"),
-        ("plan.json", None, "it has no plan.json"),
-        ("plan.json", b"{", "Invalid JSON"),
+        ("slim.safetensors", None, "output-folder/no-such-file", "slim.safetensors"),
+        ("slim.safetensors", b"", "output-folder/not-readable", "slim.safetensors"),
+        ("plan.json", None, "output-folder/no-such-file", "plan.json"),
+        ("plan.json", b"{", "output-folder/malformed-record", "plan.json"),
     ],
 )
-def test_missing_or_damaged(folder: Path, name: str, content: bytes | None, words: str) -> None:
+def test_missing_or_damaged(folder: Path, name: str, content: bytes | None, code: str, word: str) -> None:
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_bytes(content)
-    with pytest.raises(CompressorError, match=words) as caught:
+    with raises_error(ModelError, code, word) as caught:
         compressor.load(folder)
     assert caught.value.exit_code == 3
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
-    with pytest.raises(CompressorError, match="no such folder"):
+    with raises_error(ModelError, "output-folder/no-such-file", "none"):
         compressor.load(tmp_path / "none")
 
 
@@ -137,7 +147,7 @@ def test_code_that_came_with_the_folder_is_not_run(folder: Path) -> None:
     sentinel = folder / "executed"
     (folder / "net.py").write_text(f"open({str(sentinel)!r}, 'w')\n")
     edit(folder, "model/source", f"{folder / 'net.py'}:make")
-    with pytest.raises(CompressorError, match="code inside the folder") as caught:
+    with raises_error(UntrustedFile, "output-folder/enclosed-code", "net.py") as caught:
         load_folder(folder)
     assert caught.value.exit_code == 4
     assert not sentinel.exists()

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from failures import raises_error
 from torch import nn
 
-from compressor.errors import CompressorError, ModelError
+from compressor.errors import ModelError, UntrustedFile
 from compressor.models.source import DIGITS, load_model
 
 
@@ -30,19 +31,19 @@ def test_sizes_of_the_user() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "settings", "words"),
+    ("source", "settings", "code", "word"),
     [
-        ("resnet56", {}, "did you mean cifar:resnet56"),
-        ("no-such-file.pt", {}, "no such file"),
-        ("torchvision:resnet18@IMAGENET1K_V9", {}, "did you mean IMAGENET1K_V1"),
-        ("timm:resnet18@IMAGENET", {}, "timm:resnet18@pretrained"),
-        ("cifar:resnet56@digits", {}, "only cifar:resnet8@digits"),
-        ("cifar:resnet8@imagenet", {}, "no weights 'imagenet'"),
-        ("cifar:resnet8", {"arch": "cifar:resnet14"}, "set model.arch to auto"),
+        ("resnet56", {}, "model/unknown-architecture", "did you mean cifar:resnet56"),
+        ("no-such-file.pt", {}, "model-file/no-such-file", "no-such-file.pt"),
+        ("torchvision:resnet18@IMAGENET1K_V9", {}, "weights/unknown-name", "did you mean IMAGENET1K_V1"),
+        ("timm:resnet18@IMAGENET", {}, "weights/unknown-name", "timm:resnet18@pretrained"),
+        ("cifar:resnet56@digits", {}, "weights/unknown-name", "cifar:resnet8@digits"),
+        ("cifar:resnet8@imagenet", {}, "weights/unknown-name", "'imagenet'"),
+        ("cifar:resnet8", {"arch": "cifar:resnet14"}, "model/architecture-differs", "cifar:resnet14"),
     ],
 )
-def test_not_understood(source: str, settings: dict[str, str], words: str) -> None:
-    with pytest.raises(ModelError, match=words):
+def test_not_understood(source: str, settings: dict[str, str], code: str, word: str) -> None:
+    with raises_error(ModelError, code, word):
         load_model(source, **settings)
 
 
@@ -53,7 +54,7 @@ def test_failed_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     monkeypatch.setattr("timm.create_model", offline)
     for source in ("torchvision:resnet18@DEFAULT", "timm:resnet18@pretrained"):
-        with pytest.raises(ModelError, match=r"could not be downloaded.*Network is unreachable"):
+        with raises_error(ModelError, "weights/download-failed", source, "OSError: Network is unreachable"):
             load_model(source)
 
 
@@ -63,7 +64,7 @@ def test_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_model("torchvision:resnet18@IMAGENET1K_V1")
     assert torch.equal(loaded.module.state_dict()["fc.weight"], state["fc.weight"])
     assert (loaded.spec.source, loaded.spec.input) == ("torchvision:resnet18", (3, 224, 224))
-    with pytest.raises(ModelError, match=r"fc.weight is 1000x512, not 7x512"):
+    with raises_error(ModelError, "checkpoint/tensors-differ", "fc.weight is 1000x512, not 7x512"):
         load_model("torchvision:resnet18@DEFAULT", num_classes=7)
 
 
@@ -83,7 +84,7 @@ def test_checkpoint_file(tmp_path: Path) -> None:
 def test_trusted_module_is_its_own_architecture(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
     torch.save(net, tmp_path / "whole.pt")
-    with pytest.raises(CompressorError) as caught:
+    with raises_error(UntrustedFile, "untrusted-file/pickle-with-code", "whole.pt") as caught:
         load_model(str(tmp_path / "whole.pt"))
     assert caught.value.exit_code == 4
     loaded = load_model(str(tmp_path / "whole.pt"), trust_pickle=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from failures import raises_error
 from torch import Tensor, nn
 
 from compressor.core import Metric
@@ -66,7 +67,7 @@ def test_a_metric_may_be_made_of_several_means() -> None:
 
 def test_a_metric_that_is_no_number_is_an_error() -> None:
     nothing = Metric("mine", lambda output, target: output[:, 0] * float("nan"))
-    with pytest.raises(VerificationFailed, match="evaluation: test set: the network's mine is nan"):
+    with raises_error(VerificationFailed, "evaluation/non-finite", "test set", "mine", "nan"):
         evaluate(nn.Flatten(), data([1]).val_batches(1), nothing)
 
 
@@ -76,6 +77,6 @@ def test_answers_that_are_not_finite_are_an_error(wrap) -> None:
         def forward(self, x: torch.Tensor) -> object:
             return wrap(x.flatten(1) / 0)
 
-    with pytest.raises(VerificationFailed, match=r"test images 0 to 1: .* not finite") as caught:
+    with raises_error(VerificationFailed, "evaluation/non-finite", "test images 0 to 1") as caught:
         evaluate(Broken(), data([1, 1]).val_batches(2), ACCURACY)
     assert caught.value.exit_code == 6

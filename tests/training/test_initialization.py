@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from failures import raises_error
 from torch import nn
 
 from compressor.errors import ModelError
@@ -49,5 +50,5 @@ def test_a_parameter_that_nobody_can_make_anew_is_refused() -> None:
             super().__init__()
             self.scale = nn.Parameter(torch.ones(3))
 
-    with pytest.raises(ModelError, match="has no reset_parameters for scale"):
+    with raises_error(ModelError, "random-weights/no-reset-parameters", "Scaled", "scale"):
         reinitialize(nn.Sequential(nn.Linear(2, 3), Scaled()), 0)

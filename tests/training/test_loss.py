@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from failures import raises_error
 from torch import Tensor, nn
 from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
@@ -109,7 +110,7 @@ def test_mixed_labels_say_how_much_of_each_image_there_is(mixup: float, cutmix: 
 
 
 def test_without_classes_nothing_is_mixed() -> None:
-    with pytest.raises(RecipeError, match="mixup: the targets are no classes"):
+    with raises_error(RecipeError, "retrain/mixing-without-classes", "retrain.mixup"):
         make_mixup(0.2, 0.0, None)
     images = torch.randn(2, 3, 4, 4)
     assert make_mixup(0.0, 0.0, None)(images, "targets") == (images, "targets")
@@ -181,7 +182,7 @@ def test_the_best_epoch_is_kept() -> None:
 
 
 def test_the_best_epoch_needs_images_held_out() -> None:
-    with pytest.raises(RecipeError, match=r"retrain: keep: best, .*; set data.holdout=10%"):
+    with raises_error(RecipeError, "retrain/best-without-holdout", "retrain.keep", "data.holdout=10%"):
         train(toy_net(), toy_data(), replace(STEP, keep="best"), seed=0, emit=quiet)
 
 
