@@ -242,7 +242,7 @@ def test_factories(tmp_path: Path) -> None:
         ("broken", "ZeroDivisionError"),
         ("absent", "has no attribute 'absent'"),
         ("unsized", "neither a Dataset with a length nor"),
-        ("one", r"it returned a Pictures; return two data sets, \(train, val\)"),
+        ("one", "2 tensors, the model takes 1"),
         ("shape", r"float image of shape \(3, 5, 5\), the model takes \(3, 4, 4\)"),
         ("halves", "label 0.0 is not an integer"),
         ("short", "shorter than"),
@@ -431,9 +431,10 @@ def test_infer_source(tmp_path: Path) -> None:
     assert infer_source("digits") == {"source": "digits"}
     assert infer_source("torchvision:MNIST") == {"source": "torchvision:MNIST"}
     (tmp_path / "empty").mkdir()
+    single = here / "train.parquet"
+    assert infer_source(str(single)) == {"source": "samples", "train": str(single)}
     for path, message in [
-        (here / "train.parquet", "a single file; give the folder that holds both splits"),
-        (tmp_path / "empty", r"a folder with neither \*.parquet nor train/"),
+        (tmp_path / "empty", r"a folder without \*.parquet and without pictures"),
         (tmp_path / "sett", "did you mean set?"),
         (tmp_path / "mine.py:make", "no such file"),
     ]:
