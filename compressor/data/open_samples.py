@@ -114,10 +114,7 @@ def samples_from_object(
         DataError: what the user's code raises, or samples that the model does not take.
     """
     with user_errors_as(DataError, "data/factory", name):
-        if _is_stacked(value):
-            tensors = to_inputs(value, inputs)
-        else:
-            tensors = _collected(value, inputs)
+        tensors = to_inputs(value, inputs) if _is_stacked(value) else _collected(value, inputs)
     names = [f"item {index}" for index in range(len(tensors[0]))]
     return check_samples(Samples(name, _tensors(tensors, names, name, image, preprocessing)), inputs)
 

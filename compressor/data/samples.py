@@ -18,13 +18,11 @@ from compressor.data.augmentation import Augmentation
 from compressor.data.sampling import ProcessShare, process_share, shuffled
 from compressor.data.splits import ImageSource
 from compressor.errors import DataError
+from compressor.tensors import Inputs
 
 SAMPLE_SEED = 0
 HELD_OUT = 0.2  # share of the samples that the agreement is measured on
 LARGEST_HELD_OUT = 2048  # samples; more would cost time and say no more
-
-Inputs = Tensor | tuple[Tensor, ...]
-"""One batch of what a model takes: a tensor (B, ...), or a tuple of them where the model has several inputs."""
 
 
 class InputSource(Protocol):
@@ -69,7 +67,10 @@ class TensorInputs:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Implements `core.Data` without labels: targets are None, and the test batches are the held-out samples."""
+    """Implements `core.Data` without labels: its test batches are the held-out samples.
+
+    In the place of targets, training batches have the rows of their samples (B,): a teacher's answers are kept by row.
+    """
 
     name: str
     source: InputSource
@@ -90,13 +91,13 @@ class Samples:
 
     def train_batches(
         self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: ProcessShare = (0, 1)
-    ) -> Iterator[tuple[Inputs, None]]:
+    ) -> Iterator[tuple[Inputs, Tensor]]:
         """Shuffled; the last odd batch is dropped, and a set smaller than a batch is one batch."""
         order = shuffled(self._split()[0], seed, epoch, None)
         size = min(batch_size, len(order))
         firsts = range(start * size, len(order) - size + 1, size)
-        rows = (process_share(order[first : first + size], part) for first in firsts)
-        return ((inputs, None) for inputs in self.source.batches(rows))
+        chosen = [process_share(order[first : first + size], part) for first in firsts]
+        return zip(self.source.batches(chosen), chosen, strict=True)
 
     def calibration_batches(self, batch_size: int, *, images: int) -> Iterator[Inputs]:
         """A fixed sample of at most `images` samples, none of them held out."""
