@@ -1,29 +1,39 @@
-"""The error tree. Each class knows the exit code of the contract.
+"""The errors that a user can cause. Each class has one exit code, each kind of message one stable code.
 
 CompressorError
-  RecipeError           2   usage or recipe invalid; carries every fault at once
-  DataError             2   the data named cannot be used
-  ModelError            3   model not understood, or nothing in it can be pruned
-  UntrustedFile         4   pickle with code; nothing was executed
-  TargetNotReached      5   target not reachable, or not reached
+  RecipeError           2   the usage or the recipe is invalid; carries every fault at once
+  DataError             2   the data cannot be used
+  ModelError            3   the model is not understood, or nothing in it can be pruned
+  UntrustedFile         4   the file is a pickle with code; nothing was executed
+  TargetNotReached      5   the target cannot be reached, or was not reached
   VerificationFailed    6   certificate, parity or non-finite numbers
   AccuracyGateFailed    7
   LatencyGateFailed     8
   MeasurementUnstable   9
   DeviceUnavailable    10
-  Temporary            75   lock held, disk full
+  Temporary            75   a lock is held, or a disk or memory is full
 
-A message is `<what>: <where>: <found>; <what to do>`, on one line; the command line puts `compress: ` before it.
+A code is `subject/slug`, such as `data/no-images`. The printed line is `<subject>: <place>: <problem>; <hint>`, with the
+subject written with blanks; the command line puts `compress: ` before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Self
 
 
 def did_you_mean(word: object, options: Iterable[str]) -> str:
-    """`did you mean step? `, or nothing where nothing is near: the beginning of a `todo`."""
+    """Return the beginning of a hint, `did you mean step? `, or nothing if no option is similar.
+
+    Args:
+        word: The unknown word.
+        options: The words that are allowed.
+
+    Returns:
+        A sentence that ends with a blank, or an empty string.
+    """
     near = get_close_matches(str(word), list(options), 1)
     return f"did you mean {near[0]}? " if near else ""
 
@@ -32,42 +42,56 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: Python's, a GPU's, or that of PyTorch's CPU allocator."""
+    """Return whether memory ran out: Python's, a GPU's, or that of PyTorch's CPU allocator."""
     return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in _OUT_OF_MEMORY)
 
 
 class CompressorError(Exception):
-    """Base of everything a user can cause; `exit_code` is what the process ends with."""
+    """Base of everything that a user can cause.
+
+    Attributes:
+        code: `subject/slug`, stable across versions.
+        place: The file, option or recipe key that is at fault.
+        problem: What is wrong there, with the value found.
+        hint: What to do next, with the values that are allowed.
+        report: The result of the command, if there is one in spite of the error.
+    """
 
     exit_code = 1
-    report: object = None  # the result, where there is one all the same
+    report: object = None
 
-    def __init__(self, what: str, where: str, found: str, todo: str) -> None:
-        self.what, self.where, self.found, self.todo = what, where, found, todo
-        super().__init__(" ".join(f"{what}: {where}: {found}; {todo}".split()))
+    def __init__(self, code: str, place: str, problem: str, hint: str) -> None:
+        self.code, self.place, self.problem, self.hint = code, place, problem, hint
+        subject = code.partition("/")[0].replace("-", " ")
+        super().__init__(" ".join(f"{subject}: {place}: {problem}; {hint}".split()))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """So that it can be sent from the process that raised it."""
-        return type(self), (self.what, self.where, self.found, self.todo), vars(self)
+        """Support pickling: a worker process sends its error to the process that started it."""
+        return type(self), (self.code, self.place, self.problem, self.hint), vars(self)
 
     @property
-    def lines(self) -> tuple[str, ...]:
-        """What to print, one line for each fault."""
-        return (str(self),)
+    def errors(self) -> tuple[CompressorError, ...]:
+        """This error, then those that it carries; each is printed on its own line."""
+        return (self,)
+
+    def with_report(self, report: object) -> Self:
+        """Attach the result of the command, which is printed all the same."""
+        self.report = report
+        return self
 
 
 class RecipeError(CompressorError):
-    """Usage or recipe invalid. `faults` holds further errors when there is more than one."""
+    """The usage or the recipe is invalid. `more` holds the further faults if there are several."""
 
     exit_code = 2
 
-    def __init__(self, what: str, where: str, found: str, todo: str, more: tuple[RecipeError, ...] = ()) -> None:
-        super().__init__(what, where, found, todo)
+    def __init__(self, code: str, place: str, problem: str, hint: str, more: tuple[RecipeError, ...] = ()) -> None:
+        super().__init__(code, place, problem, hint)
         self.more = more
 
     @property
-    def lines(self) -> tuple[str, ...]:
-        return (str(self), *(line for fault in self.more for line in fault.lines))
+    def errors(self) -> tuple[CompressorError, ...]:
+        return (self, *(error for fault in self.more for error in fault.errors))
 
 
 class DataError(CompressorError):

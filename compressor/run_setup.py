@@ -83,14 +83,16 @@ def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journ
     """
     settings, place = recipe.data, find_recipe_data(recipe, path)
     if place is None and recipe.method.needs_data:
-        found = f"none, and {recipe.method.name} takes training images before anything goes"
-        raise RecipeError("recipe", "data", found, "give --data PATH, or a data block")
+        problem = f"no data are given, but {recipe.method.name} needs training images before it prunes"
+        raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or add a data block")
     if place is None:
         return None
     if dense.spec.image is None:
         shapes = " and ".join("x".join(map(str, each.shape)) for each in dense.spec.inputs)
-        takes = f"it takes {shapes}, not one image"
-        raise ModelError("data", dense.name, takes, "compress it without data, and retrain it in your own code")
+        takes = f"it takes inputs of shape {shapes}, not one image"
+        raise ModelError(
+            "data/model-takes-no-image", dense.name, takes, "compress it without data, then retrain it in your own code"
+        )
     base = Path(path) if path and not is_source(path) else Path()
     with journal.stage("read data"):
         return open_data(
@@ -218,6 +220,6 @@ def build_steps(recipe: Recipe, round_to: int, *, retrain: bool) -> tuple[Step, 
 def _trained(step: FinetuneSegment, training: Train | None, recipe: Recipe) -> Train:
     """What a method asks of the recipe's retraining."""
     if training is None or training.epochs <= step.first:
-        found = f"{recipe.retrain.epochs}, and {recipe.method.name} trains from epoch {step.first} on"
-        raise RecipeError("recipe", "retrain.epochs", found, f"set retrain.epochs above {step.first}")
+        problem = f"it is {recipe.retrain.epochs}, but {recipe.method.name} trains from epoch {step.first} on"
+        raise RecipeError("recipe/too-few-epochs", "retrain.epochs", problem, f"set retrain.epochs above {step.first}")
     return step.of(training)

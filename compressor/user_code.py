@@ -1,4 +1,4 @@
-"""A user's own Python file, while it is imported and run: its folder, and whatever it raises."""
+"""Run a user's own Python file: make its neighbours importable, and report what it raises."""
 
 from __future__ import annotations
 
@@ -13,47 +13,54 @@ from compressor.errors import CompressorError
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """The file's own folder first on the search path, as when python runs the file itself.
+    """Put the file's own folder first on the search path, as Python does for the file that it runs.
 
-    A `utils.py` beside it is the one it means, not another that a file of another folder has imported from there.
+    `import utils` then finds the file beside it, not a module of that name from another folder.
     """
     entry = folder.resolve()
-    strangers = {name: module for name, module in sys.modules.items() if _hides(module, entry / f"{name}.py")}
-    for name in strangers:
+    shadowing = {name: module for name, module in sys.modules.items() if _hides(module, entry / f"{name}.py")}
+    for name in shadowing:
         del sys.modules[name]
     sys.path.insert(0, str(entry))
     try:
         yield
     finally:
         sys.path.remove(str(entry))
-        sys.modules.update(strangers)
+        sys.modules.update(shadowing)
 
 
 def _hides(module: object, own: Path) -> bool:
-    """Whether a module, which is not an installed one, was imported under the name of another file."""
+    """Return whether a module that is not installed was imported from another file under the name of `own`."""
     file = Path(getattr(module, "__file__", None) or own)
     installed = file.is_relative_to(sys.prefix) or file.is_relative_to(sys.base_prefix)
     return file != own and own.is_file() and not installed
 
 
 @contextmanager
-def user_errors_as(error: type[CompressorError], what: str, where: str, file: Path | None = None) -> Iterator[None]:
-    """Turn what a user's code raises, which may be anything, into one line that names the line of `file`, or `where`.
+def user_errors_as(error: type[CompressorError], code: str, place: str, file: Path | None = None) -> Iterator[None]:
+    """Raise whatever the user's code raises as an error of ours.
 
-    Raises `error`.
+    Args:
+        error: The class to raise.
+        code: Its code.
+        place: Its place, unless a line of `file` took part in the failure.
+        file: The user's Python file.
+
+    Raises:
+        CompressorError: of class `error`, if the user's code raised anything but a CompressorError or called sys.exit.
     """
     try:
         yield
     except CompressorError:
         raise
     except (Exception, SystemExit) as fault:  # a call of sys.exit too
-        place = (file and _line(file, fault)) or where
-        found = f"{type(fault).__name__}: {fault}"
-        raise error(what, place, found, "correct the code; run it alone to see more") from fault
+        line = _line(file, fault) if file else None
+        problem = f"it raised {type(fault).__name__}: {fault}"
+        raise error(code, line or place, problem, "correct the code, or run it alone for the full traceback") from fault
 
 
 def _line(file: Path, fault: BaseException) -> str | None:
-    """The last line of the file that took part in the failure, if any did."""
+    """Return `file:line` for the last line of the file that took part in the failure, or None."""
     frames = traceback.extract_tb(fault.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
     if isinstance(fault, SyntaxError) and fault.lineno:

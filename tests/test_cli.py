@@ -22,7 +22,7 @@ import compressor
 from compressor import cli, errors
 from compressor.cli.commands import command_line
 from compressor.cli.compress import default_folder
-from compressor.cli.exit_report import Terminated, exit_report, one_line
+from compressor.cli.exit_report import Terminated, as_compressor_error, one_line
 from compressor.cli.progress import progress_reporter
 from compressor.core import EventSink
 from compressor.recipe import shipped_recipes
@@ -330,9 +330,9 @@ FAILURES = [
 
 @pytest.mark.parametrize(("error", "code", "line"), FAILURES, ids=[repr(error) for error, _, _ in FAILURES])
 def test_what_else_ends_a_run(error: BaseException, code: int, line: str) -> None:
-    end = exit_report(error, OUT)
-    (only,) = end.lines
-    assert (end.exit_code, only[: len(line)]) == (code, line)
+    failure = as_compressor_error(error, OUT)
+    assert failure.errors == (failure,)
+    assert (failure.exit_code, str(failure)[: len(line)]) == (code, line)
 
 
 def test_a_bug_names_our_line_and_debug_shows_the_traceback(

@@ -51,7 +51,7 @@ def faults(name: str, *overrides: str) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         read_recipe(name, overrides)
     assert caught.value.exit_code == 2
-    return list(caught.value.lines)
+    return list(map(str, caught.value.errors))
 
 
 # ---------------------------------------------------------------- values

@@ -117,7 +117,9 @@ def test_faults_say_where_and_what_is_allowed(old: str, new: str, words: str) ->
     Path("targets.yaml").write_text(BOARD.replace(old, new, 1))
     with pytest.raises(RecipeError) as caught:
         read_targets(Path("targets.yaml"))
-    assert any(line.startswith("targets: targets.yaml:") and words in line for line in caught.value.lines), caught.value
+    assert any(line.startswith("targets: targets.yaml:") and words in line for line in map(str, caught.value.errors)), (
+        caught.value
+    )
 
 
 def test_a_device_out_of_reach_is_exit_code_10(capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,7 @@ def compare_latency(
     """
     for name, value in (("batch", batch), ("seconds", seconds)):
         if not value > 0:
-            raise RecipeError(name, f"bench.{name}", str(value), "must be above 0")
+            raise RecipeError("bench/not-positive", f"bench.{name}", f"it is {value}", "give a number above 0")
     files = {arm: validate_onnx(path) for arm, path in ((A, a), (B, b)) if path is not None}
     with tempfile.TemporaryDirectory(prefix="compress-bench-") as name:
         folder = Path(name)

@@ -65,13 +65,13 @@ def _no_idle(layers: Sequence[str], rules: Sequence[LayerRule]) -> None:
     faults = list(_idle(layers, rules))
     if faults:
         first, *more = faults
-        raise RecipeError(first.what, first.where, first.found, first.todo, more=tuple(more))
+        raise RecipeError(first.code, first.place, first.problem, first.hint, tuple(more))
 
 
 def _idle(layers: Sequence[str], rules: Sequence[LayerRule]) -> Iterator[RecipeError]:
     for rule in rules:
         if not any(_matches(layer, rule.match) for layer in layers):
             near = ", ".join(get_close_matches(rule.match, layers, n=3, cutoff=0.0))
-            found = f"match {rule.match!r} names no layer"
-            todo = f"use a glob on names such as {near or 'those inspect lists'}"
-            yield RecipeError("recipe does not fit the model", "prune.layers", found, todo)
+            problem = f"the pattern {rule.match!r} matches no layer"
+            hint = f"use a pattern of layer names such as {near or 'those that compress inspect lists'}"
+            yield RecipeError("recipe-does-not-fit-the-model/unmatched-layer-rule", "prune.layers", problem, hint)

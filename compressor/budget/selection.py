@@ -192,8 +192,10 @@ def plan_from_widths(
     groups = _scored(apply_freeze_rules(groups, rules), scores)
     sizes = {group.name: group.size for group in groups}
     if not widths.keys() <= sizes.keys():
-        found = "widths found before are of other groups"
-        raise TargetNotReached("target not reachable", "prune.target", found, "start afresh, without --resume")
+        problem = "the saved widths belong to other groups"
+        raise TargetNotReached(
+            "target-not-reachable/other-groups", "prune.target", problem, "start over without --resume"
+        )
     kept = {name: _keep_best(scores[name], sizes[name] - width) for name, width in widths.items()}
     return PrunePlan(kept), groups
 
@@ -207,8 +209,13 @@ def _limits(selection: PruningTarget, cost: CostModel, original: Cost) -> list[B
 
         whole = getattr(original, name)
         if not whole:
-            found = f"the original's {name} are not known: an earlier version wrote the folder"
-            raise RecipeError("recipe does not fit the model", f"prune.target.{name}", found, "ask for params or macs")
+            problem = f"the {name} of the original model are unknown, because an earlier version wrote the folder"
+            raise RecipeError(
+                "recipe-does-not-fit-the-model/unknown-original-cost",
+                f"prune.target.{name}",
+                problem,
+                "set a target for params or macs",
+            )
         return Budget(name, value, share * whole, whole)
 
     asked = [(name, getattr(selection, name)) for name in ("macs", "params", "weights", "nodes")]
@@ -222,12 +229,12 @@ def _fitting(limits: Sequence[Budget]) -> Callable[[IntArray], bool]:
 
 def _out_of_reach(limits: Sequence[Budget], least_G: IntArray) -> TargetNotReached:
     found = " and ".join(
-        f"{limit.name} {float(limit.value(least_G[None])[0]) / limit.original:.1%} at the least, "
-        f"asked for {limit.most / limit.original:.1%}"
+        f"{limit.name} cannot be reduced below {float(limit.value(least_G[None])[0]) / limit.original:.1%}, "
+        f"the target is {limit.most / limit.original:.1%}"
         for limit in limits
     )
-    todo = "ask for more to remain, set prune.round_to: 1, or free frozen layers (see inspect)"
-    return TargetNotReached("target not reachable", "prune.target", found, todo)
+    hint = "raise the target, set prune.round_to: 1, or unfreeze layers (see compress inspect)"
+    return TargetNotReached("target-not-reachable/beyond-maximum", "prune.target", found, hint)
 
 
 def _keep_best(scores_C: FloatArray, removed: int) -> BoolArray:

@@ -1,11 +1,13 @@
-"""The command line. Nothing heavy is imported before the words and the recipe are known to be right.
+"""The command line. Nothing heavy is imported before the arguments and the recipe are checked.
 
-stdout carries the result and nothing else; whatever goes wrong becomes a line on stderr and an exit code.
+stdout carries the result and nothing else. A failure is a line on stderr and an exit code, with `--json` also an object
+`{"error": ...}` on stdout if there is no result.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import sys
@@ -17,14 +19,15 @@ import click
 
 from compressor.cli.commands import command_line
 from compressor.cli.compress import compress_command
-from compressor.cli.exit_report import Terminated, exit_report, one_line
+from compressor.cli.distributed import is_helper
+from compressor.cli.exit_report import Terminated, as_compressor_error, as_json, one_line
 from compressor.errors import did_you_mean
 
 __all__ = ["main", "run"]
 
 
 def main() -> None:
-    """What the installed `compress_command` runs."""
+    """Run the installed program `compress`."""
     signal.signal(signal.SIGTERM, _terminate)
     _open_standard_streams()
     # Pydantic would read the metadata of every installed package in search of plugins: time, and others' code.
@@ -35,7 +38,7 @@ def main() -> None:
 
 
 def run(args: Sequence[str]) -> int:
-    """Do what `args` say and give the exit code. The first word decides: a verb, or else a model to compress."""
+    """Run a command line and return the exit code. The first word decides: a command, or else a model to compress."""
     command = command_line if args and args[0] in command_line.commands else compress_command
     context: click.Context | None = None
     try:
@@ -46,32 +49,32 @@ def run(args: Sequence[str]) -> int:
         return 0
     except click.exceptions.Exit as done:  # --help and --version
         return done.exit_code
+    except BrokenPipeError:
+        # Python flushes stdout once more on its way out, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # what a shell reports for a program whose reader has left
     except BaseException as error:
         if "--debug" in args:
             traceback.print_exception(error)
-        end = exit_report(error, context.obj if context else None)
-        if isinstance(error, BrokenPipeError):
-            # Python flushes stdout once more on its way out, and would complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        hint = _verb_meant(args) if command is compress_command and isinstance(error, click.UsageError) else ""
-        for line in end.lines:
-            rest, _, todo = line.rpartition("; ")
-            print(f"compress: {one_line(f'{rest}; {hint}{todo}')}", file=sys.stderr)
-        return end.exit_code
+        usage_hint = _command_meant(args) if command is compress_command else ""
+        failure = as_compressor_error(error, context.obj if context else None, usage_hint)
+        for fault in failure.errors:
+            print(f"compress: {one_line(str(fault))}", file=sys.stderr)
+        if "--json" in args and failure.report is None and not is_helper():
+            print(json.dumps(as_json(failure), indent=2))
+        return failure.exit_code
 
 
-def _verb_meant(args: Sequence[str]) -> str:
-    """For `compress inspcet model.pt` and `compress -q plan model.pt`, whose first word is no verb."""
+def _command_meant(args: Sequence[str]) -> str:
+    """Return a hint for `compress inspcet model.pt` and `compress -q plan model.pt`, whose first word is no command."""
     late = next((word for word in args if word in command_line.commands), None)
-    return (
-        f"the verb comes first, compress {late}; "
-        if late
-        else did_you_mean(args[0] if args else "", command_line.commands)
-    )
+    if late:
+        return f"the command comes first, compress {late}; "
+    return did_you_mean(args[0] if args else "", command_line.commands)
 
 
 def _open_standard_streams() -> None:
-    """Where the caller closed one, the next file opened would take its number, and get what libraries print."""
+    """Open standard streams that the caller closed: the next file opened would otherwise get what libraries print."""
     number = 0
     while number <= 2:
         number = os.open(os.devnull, os.O_RDWR)

@@ -34,7 +34,7 @@ def command_line() -> None:
     """The verbs; what is none of them is a model to compress."""
 
 
-@command_line.command()
+@command_line.command("inspect")
 @click.argument("model")
 @trust_option
 @result_options
@@ -52,7 +52,7 @@ def inspect_command(model: str, trust_pickle: bool, as_json: bool, quiet: bool, 
     print_result(result, "show_inspect", as_json=as_json)
 
 
-@command_line.command()
+@command_line.command("plan")
 @click.argument("model")
 @recipe_options
 @click.option(
@@ -94,7 +94,12 @@ def plan_command(
         print_pareto(model, asked, figure, as_json=as_json, quiet=quiet, **how)
         return
     if figure is not None:
-        raise RecipeError("usage", "--figure", str(figure), "say which targets to draw, with --pareto")
+        raise RecipeError(
+            "usage/figure-without-pareto",
+            "--figure",
+            f"{figure} is given without --pareto",
+            "name the targets to draw with --pareto",
+        )
     print_plan(
         model, read_recipe_option(recipe, overrides, target, seed, target_file), as_json=as_json, quiet=quiet, **how
     )
@@ -105,7 +110,12 @@ def plan_pareto(text: str) -> list[str]:
     key, equals, values = (each.strip() for each in text.partition("="))
     each = [value.strip() for value in values.split(",")]
     if not (key and equals and all(each)):
-        raise RecipeError("usage", "--pareto", text, "write for example --pareto latency=70%,50%,35%")
+        raise RecipeError(
+            "usage/malformed-pareto",
+            "--pareto",
+            f"{text!r} is not of the form KEY=A,B,...",
+            "write for example --pareto latency=70%,50%,35%",
+        )
     return [f"{key}: {value}" for value in dict.fromkeys(each)]
 
 
@@ -138,7 +148,7 @@ def print_plan(model: str, recipe: Recipe, *, as_json: bool, quiet: bool, **how:
 _onnx_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@command_line.command()
+@command_line.command("bench")
 @click.argument("a", metavar="A.onnx", type=_onnx_file)
 @click.argument("b", metavar="[B.onnx]", type=_onnx_file, required=False)
 @click.option("--threads", type=click.IntRange(1, 1024), help="Default: what targets.yaml says, or 1.")
@@ -181,18 +191,24 @@ def bench_command(
 
     device = open_device(target, threads or "auto", file=target_file)
     if device is None:
-        raise RecipeError("target", "--target", target, "nothing is measured there, choose local or a device")
+        raise RecipeError(
+            "target/not-measurable",
+            "--target",
+            f"{target} measures nothing",
+            "choose local, or a device of targets.yaml",
+        )
     with print_result_on_gate_failure("show_bench", as_json=as_json), progress_reporter(quiet=quiet) as emit:
         result = benching.bench_files(
             a, b, target=device, batch=batch, seconds=seconds, layers=layers, sustain=sustained, emit=emit
         )
+        if not result["stable"]:
+            hint = "stop other programs on the machine, or raise --seconds"
+            error = MeasurementUnstable("measurement/unstable", str(a), str(result["verdict"]), hint)
+            raise error.with_report(result)
     print_result(result, "show_bench", as_json=as_json)
-    if not result["stable"]:
-        todo = "quieten the machine or give it more --seconds"
-        raise MeasurementUnstable("measurement", str(a), str(result["verdict"]), todo)
 
 
-@command_line.command()
+@command_line.command("verify")
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @junit_option
 @result_options
@@ -202,14 +218,18 @@ def verify_command(folder: Path, junit: Path | None, as_json: bool, quiet: bool,
     from compressor.commands import verify as verifying
     from compressor.output.gates import first_failure
 
-    with print_result_on_gate_failure("show_verify", as_json=as_json), progress_reporter(quiet=quiet) as emit:
+    with (
+        print_result_on_gate_failure("show_verify", as_json=as_json, junit=junit),
+        progress_reporter(quiet=quiet) as emit,
+    ):
         result = verifying.verify_folder(folder, emit=emit)
+        if not result["proven"]:
+            failed = ", ".join(check["name"] for check in result["checks"] if not check["ok"])
+            problem, hint = f"these checks failed: {failed}", "compress the model again"
+            raise VerificationFailed("verify/check-failed", str(folder), problem, hint).with_report(result)
+        if error := first_failure(result["gates"]):
+            raise error.with_report(result)
     print_result(result, "show_verify", as_json=as_json, junit=junit)
-    if not result["proven"]:
-        wrong = ", ".join(check["name"] for check in result["checks"] if not check["ok"])
-        raise VerificationFailed("verify", str(folder), f"failed: {wrong}", "make the folder again")
-    if error := first_failure(result["gates"]):
-        raise error
 
 
 command_line.add_command(recipes_group)

@@ -19,11 +19,13 @@ def check_process_options(devices: int, nodes: int) -> None:
     """Raises RecipeError for what can't be had, or what `torchrun` was told otherwise."""
     for option, asked in (("--devices", devices), ("--nodes", nodes)):
         if asked < 1:
-            raise RecipeError("usage", option, str(asked), "give 1 or more")
+            raise RecipeError("usage/not-positive", option, f"it is {asked}", "give 1 or more")
     if _TORCHRUN not in os.environ:
         if nodes > 1:
-            todo = f"start it on each of them: torchrun --nnodes {nodes} --nproc-per-node {devices} ... -m compressor"
-            raise RecipeError("usage", "--nodes", f"{nodes}, but torchrun has not started this process", todo)
+            hint = f"run this on each node: torchrun --nnodes {nodes} --nproc-per-node {devices} ... -m compressor"
+            raise RecipeError(
+                "usage/not-under-torchrun", "--nodes", f"it is {nodes}, but torchrun did not start this process", hint
+            )
         return
     here = int(os.environ["LOCAL_WORLD_SIZE"])
     for option, asked, given in (
@@ -31,7 +33,9 @@ def check_process_options(devices: int, nodes: int) -> None:
         ("--nodes", nodes, int(os.environ["WORLD_SIZE"]) // here),
     ):
         if asked not in (1, given):
-            raise RecipeError("usage", option, f"{asked}, but torchrun started {given}", "leave it out")
+            raise RecipeError(
+                "usage/contradicts-torchrun", option, f"it is {asked}, but torchrun started {given}", "omit the option"
+            )
 
 
 def is_helper() -> bool:

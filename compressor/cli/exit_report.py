@@ -1,88 +1,117 @@
-"""Whatever ends a run early, as the lines to print and the exit code. One place, so that no verb needs its own."""
+"""Whatever ends a run early, as an error of ours: one place decides what to print and which exit code to use."""
 
 from __future__ import annotations
 
 import errno
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from compressor.errors import CompressorError, did_you_mean, is_out_of_memory
+from compressor.errors import CompressorError, RecipeError, Temporary, did_you_mean, is_out_of_memory
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; every `with` and `finally` on the way out runs, and who catches exceptions lets it through."""
+    """SIGTERM arrived. Every `with` and `finally` on the way out runs, and no `except Exception` catches it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExitReport:
-    lines: tuple[str, ...]
-    exit_code: int
+class InternalError(CompressorError):
+    """A bug of ours."""
+
+    exit_code = 1
 
 
-def exit_report(error: BaseException, out: Path | None = None) -> ExitReport:
-    """What to say of `error` and how to exit; `out` is the folder that was being made, when one was."""
-    again = "the same command with --resume goes on from here" if out else "run it again"
-    where = str(out) if out else "run"
+class Interrupted(CompressorError):
+    """Ctrl-C; the run can be resumed."""
+
+    exit_code = 130
+
+
+class TerminatedRun(Interrupted):
+    """SIGTERM; the run can be resumed."""
+
+    exit_code = 143
+
+
+def as_compressor_error(error: BaseException, out: Path | None = None, usage_hint: str = "") -> CompressorError:
+    """Return the error that says how to exit, and what to print.
+
+    Args:
+        error: Whatever was raised.
+        out: The output folder that was being written, if there was one.
+        usage_hint: The beginning of the hint if the command line cannot be parsed.
+
+    Returns:
+        `error` itself if it is one of ours.
+    """
+    again = "run the same command with --resume to continue" if out else "run it again"
+    place = str(out) if out else "run"
     match error:
         case CompressorError():
-            return ExitReport(error.lines, error.exit_code)
+            return error
         case click.UsageError():
-            return ExitReport((_usage(error),), 2)
+            return _usage_error(error, usage_hint)
         case Terminated():
-            return ExitReport((f"interrupted: {where}: SIGTERM; {again}",), 143)
+            return TerminatedRun("interrupted/sigterm", place, "SIGTERM was received", again)
         case KeyboardInterrupt() | click.exceptions.Abort():
-            return ExitReport((f"interrupted: {where}: Ctrl-C; {again}",), 130)
-        case BrokenPipeError():
-            return ExitReport((), 141)  # what a shell reports for a program whose reader has left
+            return Interrupted("interrupted/ctrl-c", place, "Ctrl-C was pressed", again)
         case _ if _is_full(error):
-            place = getattr(error, "filename", None) or where
-            return ExitReport((f"disk full: {place}: no space left; free some, then {again}",), 75)
+            file = getattr(error, "filename", None) or place
+            return Temporary("disk-full/no-space", str(file), "no space is left", f"free some space, then {again}")
         case _ if is_out_of_memory(error):
-            todo = f"free some memory or lower retrain.batch_size, then {again}"
-            return ExitReport((f"out of memory: {where}: {_first_line(error)}; {todo}",), 75)
-        case OSError(filename=str() as name) if error.errno in _UNUSABLE or _is_inside(name, out):
-            ours = _is_inside(name, out)
-            todo = "choose another place with --out" if ours else "check the path and its permissions"
-            return ExitReport((f"{'output' if ours else 'file'}: {name}: {error.strerror}; {todo}",), 2)
+            hint = f"free some memory or lower retrain.batch_size, then {again}"
+            return Temporary("out-of-memory/allocation", place, _first_line(error), hint)
+        case OSError(filename=str() as name) if _is_inside(name, out):
+            return RecipeError(
+                "output/not-writable", name, f"it cannot be written ({error.strerror})", "choose another --out"
+            )
+        case OSError(filename=str() as name) if error.errno in _UNUSABLE:
+            return RecipeError("file/not-usable", name, str(error.strerror), "check the path and its permissions")
         case _:
-            todo = "this is a bug of ours, run again with --debug and report what it prints"
-            return ExitReport((f"internal error: {_origin(error)}: {_first_line(error)}; {todo}",), 1)
+            hint = "this is a bug of ours, run again with --debug and report what it prints"
+            return InternalError("internal-error/bug", _origin(error), _first_line(error), hint)
+
+
+def as_json(error: CompressorError) -> dict[str, object]:
+    """Return what `--json` prints for a command that failed without a result."""
+    first, *more = [
+        {"code": fault.code, "place": fault.place, "problem": fault.problem, "hint": fault.hint}
+        for fault in error.errors
+    ]
+    return {"error": {**first, "exit_code": error.exit_code, "more": more}}
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks and control characters: names in it may come from files nobody vouches for."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    """Escape line breaks and control characters: names in `text` may come from files that nobody vouches for."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def _usage(error: click.UsageError) -> str:
+def _usage_error(error: click.UsageError, usage_hint: str) -> RecipeError:
     command = error.ctx.command_path if error.ctx else "compress"
-    hint = f"see {command} --help"
+    hint = f"{usage_hint}see {command} --help"
     match error:
         case click.NoSuchOption():
-            known = [name for each in error.ctx.command.params for name in each.opts] if error.ctx else []
-            found = f"no such option {error.option_name}"
-            hint = did_you_mean(error.option_name, [*known, "--help"]) + hint
+            known = [name for option in error.ctx.command.params for name in option.opts] if error.ctx else []
+            hint = f"{usage_hint}{did_you_mean(error.option_name, [*known, '--help'])}see {command} --help"
+            return RecipeError("usage/unknown-option", command, f"there is no option {error.option_name}", hint)
         case click.MissingParameter(param=click.Parameter() as parameter):
-            names = [name for name in parameter.opts if name.startswith("-")]
-            found = f"{max(names, key=len) if names else parameter.human_readable_name} is missing"
+            options = [name for name in parameter.opts if name.startswith("-")]
+            missing = max(options, key=len) if options else parameter.human_readable_name
+            return RecipeError("usage/missing-argument", command, f"{missing} is missing", hint)
         case _:
-            found = error.format_message().rstrip(".")
-    return f"usage: {command}: {found}; {hint}"
+            return RecipeError("usage/invalid-argument", command, error.format_message().rstrip("."), hint)
 
 
 def _is_full(error: BaseException) -> bool:
-    """Also where a library kept only the words of the operating system's error."""
+    """Return whether the disk is full, also where a library kept only the operating system's words."""
     return (isinstance(error, OSError) and error.errno in _FULL) or "No space left on device" in str(error)
 
 
 def _is_inside(name: str, out: Path | None) -> bool:
-    """Whether a path is on the way to the output folder, in it, or in the one of like name where it is put together."""
+    """Return whether a path leads to the output folder, lies in it, or in the draft of like name beside it."""
     if out is None:
         return False
     path, folder = Path(name).absolute(), out.absolute()
@@ -95,7 +124,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _origin(error: BaseException) -> str:
-    """File and line of the last of our own frames."""
+    """Return file and line of the innermost frame that is our own code."""
     package = Path(__file__).parents[1]
     ours = [
         frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(package)

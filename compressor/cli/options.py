@@ -27,8 +27,8 @@ class CommandGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in self.commands:
-            todo = f"{did_you_mean(args[0], self.commands)}one of: {', '.join(self.commands)}"
-            raise RecipeError("usage", ctx.command_path, f"no such verb {args[0]}", todo)
+            hint = f"{did_you_mean(args[0], self.commands)}one of: {', '.join(self.commands)}"
+            raise RecipeError("usage/unknown-command", ctx.command_path, f"there is no command {args[0]}", hint)
         return super().resolve_command(ctx, args)
 
 
@@ -97,7 +97,9 @@ def read_recipe_option(
 def in_a_folder(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
     """For an option that names a file to write. Raises RecipeError where its folder is not there."""
     if file is not None and not file.absolute().parent.is_dir():
-        raise RecipeError("usage", option.opts[0], str(file), "no such folder, make it first")
+        raise RecipeError(
+            "usage/no-such-folder", option.opts[0], f"the folder of {file} does not exist", "create it first"
+        )
     return file
 
 

@@ -22,8 +22,10 @@ def tensorboard_sink(emit: EventSink, folder: Path | None) -> Iterator[EventSink
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        todo = "pip install tensorboard, or leave the option out"
-        raise RecipeError("usage", "--tensorboard", "TensorBoard is not installed", todo) from error
+        hint = "run pip install tensorboard, or omit the option"
+        raise RecipeError(
+            "usage/tensorboard-not-installed", "--tensorboard", "TensorBoard is not installed", hint
+        ) from error
     with SummaryWriter(str(folder)) as writer:
 
         def both(event: str, fields: Mapping[str, object]) -> None:

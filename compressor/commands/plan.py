@@ -89,7 +89,7 @@ def plan_several(
                 points.append(_point(asked, _planned(ready, recipe)))
             except TargetNotReached as error:
                 missed.append(error)
-                points.append(_out_of_reach(asked, error.found))
+                points.append(_out_of_reach(asked, error.problem))
         if len(missed) == len(points):
             raise missed[0]
         dense = ready.start.model
@@ -177,7 +177,9 @@ def _planned(ready: _Ready, recipe: Recipe) -> Plan:
         },
         "least": lower_bound(start.structure),
         "bounds": latency_bottlenecks(events),
-        "risk": None if ready.images is None else accuracy_preview(start, work, ready.images),
+        "risk": None
+        if ready.images is None or ready.images.task is None
+        else accuracy_preview(start, work, ready.images),
         "kept": retained_l1(start, work),
         "worth_it": recommendation(latency, dense_cost.macs / slim_cost.macs, work.plan is not None),
         "sparsity": masks.EXPECTED

@@ -54,8 +54,10 @@ def gradient_scores(
     Raises RecipeError where the loss is that of the right class's answer and there are no classes.
     """
     if saliency.loss == "logit" and not data.num_classes:
-        found = f"{data.name} has no classes, and {saliency.name} scores by the right one's answer"
-        raise RecipeError("recipe", "data.task", found, "set loss: task in the method's settings")
+        problem = f"{data.name} has no classes, but {saliency.name} scores by the logit of the correct class"
+        raise RecipeError(
+            "recipe/logit-without-classes", "data.task", problem, "set loss: task in the settings of the method"
+        )
     own = copy.deepcopy(module).train(saliency.training)
     unfreeze(own)
     parameters = _weighted(own)

@@ -44,9 +44,9 @@ def decode(encoded: EncodedImages, input: Shape, zoom: float = 1.0) -> InMemoryS
     if bad:
         others = ", ".join(encoded.names[index] for index, _ in bad[1:4]) + (", ..." if len(bad) > 4 else "")
         raise DataError(
-            "data",
+            "data/unreadable-image",
             f"{encoded.where}: {encoded.names[bad[0][0]]}",
-            f"not a readable image ({bad[0][1]}); {len(bad)} of {count} cannot be read"
+            f"the image cannot be read ({bad[0][1]}); {len(bad)} of {count} images are affected"
             + (f", also {others}" if others else ""),
             "repair or remove them",
         )
@@ -94,10 +94,10 @@ def check_channels(input: Shape) -> None:
     """Raises DataError unless pictures can be given the model's number of channels."""
     if input[0] not in MODES:
         raise DataError(
-            "data",
+            "data/unsupported-channels",
             "model.input",
-            f"{input[0]} channels",
-            "pictures have 1 (grey) or 3 (colour): give float tensors, by data.source: file.py:it",
+            f"the model takes {input[0]} channels, but images have 1 (grey) or 3 (colour)",
+            "give float tensors with data.source: file.py:factory",
         )
 
 

@@ -19,7 +19,12 @@ def folder_split(base: Path, split: str, given: str | None, known_classes: tuple
     top = split_folder(base, split, given)
     classes = tuple(sorted(each.name for each in top.iterdir() if each.is_dir() and not each.name.startswith(".")))
     if not classes:
-        raise DataError("data", f"data.{split}: {top}", "no class folders", "lay it out as <split>/<class>/<picture>")
+        raise DataError(
+            "data/no-class-folders",
+            f"data.{split}: {top}",
+            "it has no class folders",
+            "arrange the images as <split>/<class>/<image>",
+        )
     some = set(classes) <= set(known_classes)
     classes = known_classes if some else classes
     known = set(Image.registered_extensions())
@@ -28,7 +33,12 @@ def folder_split(base: Path, split: str, given: str | None, known_classes: tuple
     for label, name in enumerate(classes):
         found = sorted(each for each in (top / name).rglob("*") if each.suffix.lower() in known and each.is_file())
         if not found and not some:
-            raise DataError("data", str(top / name), "no pictures in this class", "add some, or remove the folder")
+            raise DataError(
+                "data/empty-class-folder",
+                str(top / name),
+                "the class has no images",
+                "add images, or remove the folder",
+            )
         pictures += found
         labels += [label] * len(found)
     names = [str(picture.relative_to(top)) for picture in pictures]
@@ -43,8 +53,8 @@ def split_folder(base: Path, split: str, given: str | None) -> Path:
         if (base / name).is_dir():
             return base / name
     raise DataError(
-        "data",
+        "data/no-split-folder",
         f"data.{split}: {base}",
-        f"no folder {' or '.join(NAMES[split])}",
-        f"name the folder of this split in data.{split}",
+        f"it has no folder {' or '.join(NAMES[split])}",
+        f"set data.{split} to the folder of this split",
     )

@@ -63,8 +63,8 @@ def infer_source(path: str) -> dict[str, str]:
             raise DataError(
                 "data/unknown-file",
                 f"--data {path}",
-                f"a {where.suffix or 'nameless'} file",
-                f"give a folder, or {known}",
+                f"the file ends with {where.suffix or 'nothing'}",
+                f"give a folder, or one of {known}",
             )
         return _samples(where)
     if any(where.glob("*.parquet")):
@@ -76,10 +76,10 @@ def infer_source(path: str) -> dict[str, str]:
     if any((where / name).is_dir() for names in NAMES.values() for name in names):
         return {"source": "folder", **{split: str(split_folder(where, split, None)) for split in NAMES}}
     raise DataError(
-        "data/no-images",
+        "data/unknown-layout",
         f"--data {path}",
-        "a folder without *.parquet and without pictures",
-        "give train/<class>/ and val/<class>/, train.parquet and test.parquet, or a folder of pictures without labels",
+        "the folder has neither *.parquet files nor pictures",
+        "provide train/<class>/ and val/<class>/, train.parquet and test.parquet, or pictures without labels",
     )
 
 

@@ -107,7 +107,12 @@ def open_data(
     mean, std = mean or measured[0], std or measured[1]
     for key, values in (("data.mean", mean), ("data.std", std)):
         if len(values) != input[0]:
-            raise DataError("data", key, f"{len(values)} values", f"give one for each of the {input[0]} channels")
+            raise DataError(
+                "data/wrong-statistics-length",
+                key,
+                f"it has {len(values)} values",
+                f"give one value for each of the {input[0]} channels",
+            )
     held = check_held_out(hold_out(first.targets if count else torch.zeros(len(first.names)), holdout), holdout, first)
     return ImageData(_name(source, first), count, mean, std, first, second, augment, task, held)
 
@@ -161,6 +166,6 @@ def _splits(
         case _ if theirs:
             pair = factory_splits(made, source)
         case _:
-            raise DataError("data", "data.source", source, f"use one of {SOURCES}")
+            raise DataError("data/unknown-source", "data.source", f"{source} is unknown", f"use one of {SOURCES}")
     training, testing = (places.objects(split, each, f"{source} {split}", labels=labels) for split, each in pair)
     return training, testing

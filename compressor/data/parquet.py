@@ -89,7 +89,12 @@ def parquet_files(base: Path, split: str, given: str | None) -> list[Path]:
         if found := sorted(pattern.parent.glob(pattern.name)):
             return found
     wanted = " or ".join(pattern.name for pattern in patterns)
-    raise DataError("data", f"data.{split}: {patterns[0].parent}", f"no {wanted}", f"name the file in data.{split}")
+    raise DataError(
+        "data/no-split-file",
+        f"data.{split}: {patterns[0].parent}",
+        f"it has no {wanted}",
+        f"set data.{split} to the file",
+    )
 
 
 def shards(files: list[Path]) -> str:
@@ -111,7 +116,10 @@ def _opened(path: Path) -> Any:
 
 def _unreadable(path: Path, fault: Exception) -> DataError:
     return DataError(
-        "data", str(path), f"not a readable Parquet file ({fault})", "give a Parquet file of images and labels"
+        "data/unreadable-parquet",
+        str(path),
+        f"it is not a readable Parquet file ({fault})",
+        "give a Parquet file of images and labels",
     )
 
 
@@ -123,7 +131,10 @@ def _targets(path: Path, labels: bool) -> tuple[Tensor, str]:
     kind = _bytes_type(file.schema_arrow.field(image).type)
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         raise DataError(
-            "data", f"{path}: column {image}", f"type {kind}", "give encoded images: binary, or a struct with bytes"
+            "data/not-an-image-column",
+            f"{path}: column {image}",
+            f"its type is {kind}",
+            "store encoded images as binary, or as a struct with bytes",
         )
     try:
         column = file.read(columns=[name]).column(name)
@@ -131,12 +142,12 @@ def _targets(path: Path, labels: bool) -> tuple[Tensor, str]:
         raise _unreadable(path, fault) from fault
     floats = pa.types.is_floating(column.type)
     if not pa.types.is_integer(column.type) and (labels or not floats):
-        todo = "give integers from 0, or say with data.task what it is" if floats else "give integers from 0"
-        raise DataError("data", f"{path}: column {name}", f"type {column.type}", todo)
+        hint = "store integers from 0, or set data.task" if floats else "store integers from 0"
+        raise DataError("data/not-a-target-column", f"{path}: column {name}", f"its type is {column.type}", hint)
     if column.null_count:
         first = pc.index(column.is_null(), value=True).as_py()
-        found = f"no label ({column.null_count} are missing)"
-        raise DataError("data", f"{path}: {path.name} row {first}", found, "give every image a label")
+        problem = f"the label is missing ({column.null_count} in all)"
+        raise DataError("data/missing-label", f"{path}: {path.name} row {first}", problem, "give every image a label")
     values = column.to_numpy()
     return (torch.from_numpy(values.astype(np.float32)) if floats else as_targets(values)), name
 
@@ -147,9 +158,9 @@ def _column(file: Any, path: Path, wanted: tuple[str, ...]) -> str:
         if name in present:
             return name
     raise DataError(
-        "data",
+        "data/no-such-column",
         str(path),
-        f"no column {' or '.join(wanted)}, only {', '.join(present) or 'none at all'}",
+        f"it has no column {' or '.join(wanted)}; its columns are {', '.join(present) or 'none'}",
         f"rename the column to {wanted[0]}",
     )
 

@@ -76,14 +76,19 @@ def factory_splits(made: Any, source: str) -> Splits:
     Raises:
         DataError: whatever the user's code does wrong.
     """
-    with user_errors_as(DataError, "data", source):
+    with user_errors_as(DataError, "data/user-code-raised", source):
         return ("train", UserDataset(made[0])), ("val", UserDataset(made[1]))
 
 
 def torchvision_splits(base: Path, name: str) -> Splits:
     """`torchvision:NAME`, read from the folder `base`, and downloaded there where it is not in it yet."""
     if name not in TORCHVISION:
-        raise DataError("data", "data.source", f"torchvision:{name}", f"use one of {', '.join(TORCHVISION)}")
+        raise DataError(
+            "data/unknown-torchvision-dataset",
+            "data.source",
+            f"torchvision:{name} is not supported",
+            f"use one of {', '.join(TORCHVISION)}",
+        )
     from torchvision import datasets
 
     def make(download: bool) -> Splits:
@@ -100,9 +105,9 @@ def torchvision_splits(base: Path, name: str) -> Splits:
         with redirect_stdout(sys.stderr):  # stdout carries the result only
             return make(download=True)
     except Exception as fault:  # what a server, a proxy or an archive has to say
-        found = f"not in {base.resolve()}, and the download failed ({type(fault).__name__}: {fault})"
-        todo = "say with --data where it lies, or run once where there is a network"
-        raise DataError("data", f"torchvision:{name}", found, todo) from fault
+        problem = f"it is not in {base.resolve()}, and the download failed ({type(fault).__name__}: {fault})"
+        hint = "set --data to its folder, or run once with a network connection"
+        raise DataError("data/download-failed", f"torchvision:{name}", problem, hint) from fault
 
 
 class UserDataset:
@@ -136,7 +141,7 @@ def keep_entries(given: UserDataset, where: str, input: Shape, zoom: float, *, l
 
     Raises DataError for whatever is no image or no label, and for what the user's code raises.
     """
-    with user_errors_as(DataError, "data", where):
+    with user_errors_as(DataError, "data/user-code-raised", where):
         images, targets = [], []
         for image, target in given.pairs():
             images.append(resize_crop(image, input, zoom))
@@ -147,7 +152,7 @@ def keep_entries(given: UserDataset, where: str, input: Shape, zoom: float, *, l
 
 def drop_entries(given: UserDataset, where: str, *, labels: bool) -> EncodedImages:
     """Targets read once, images to be read again batch by batch."""
-    with user_errors_as(DataError, "data", where):
+    with user_errors_as(DataError, "data/user-code-raised", where):
         return EncodedImages(where, given, given.names, _targets([target for _, target in given.pairs()], labels))
 
 
@@ -173,7 +178,7 @@ def call_factory(base: Path, source: str, key: str) -> Any:
     """
     file, _, name = source.rpartition(":")
     path = find_data_file(base, file, key)
-    with user_errors_as(DataError, "data", source, path), importable(path.parent):
+    with user_errors_as(DataError, "data/user-code-raised", source, path), importable(path.parent):
         return getattr(_imported(path), name)()
 
 

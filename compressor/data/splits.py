@@ -103,8 +103,8 @@ def find_data_file(base: Path, given: str, key: str) -> Path:
         return path
     beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
     nearest = difflib.get_close_matches(path.name, beside, n=1)
-    todo = f"did you mean {nearest[0]}?" if nearest else f"give an existing path as {key}"
-    raise DataError("data", f"{key}: {path}", "no such file or folder", todo)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"give an existing path as {key}"
+    raise DataError("data/no-such-file", f"{key}: {path}", "the file or folder does not exist", hint)
 
 
 def fits_in_memory(count: int, input: Shape) -> bool:

@@ -68,7 +68,9 @@ class StreamingSplit:
         for batch in batches:
             if isinstance(batch, _Unreadable):
                 where = f"{self.where}: {self.names[batch.row]}"
-                raise DataError("data", where, f"not a readable image ({batch.reason})", "repair or remove it")
+                raise DataError(
+                    "data/unreadable-image", where, f"the image cannot be read ({batch.reason})", "repair or remove it"
+                )
             yield batch
 
     def _loader(self, reader: _Reader, chosen: Iterable[BatchIndex]) -> DataLoader[Any]:

@@ -42,7 +42,12 @@ def open_task(
             return regression(loss or "mse", metric or "rmse")
     task = call_factory(base, name, "data.task")
     if not isinstance(task, Task) or not isinstance(task.metric, Metric):
-        raise DataError("data", f"data.task: {name}", f"it returned a {type(task).__name__}", "return a core.Task")
+        raise DataError(
+            "data/not-a-task",
+            f"data.task: {name}",
+            f"it returned {type(task).__name__}",
+            "return a compressor.core.Task",
+        )
     theirs = partial(_theirs, where=name, file=base / name.rpartition(":")[0])
     told = replace(task.metric, each=theirs(task.metric.each), total=theirs(task.metric.total))
     return replace(task, loss=theirs(task.loss), metric=told)
@@ -57,7 +62,7 @@ def _theirs(function: Callable[..., Any], *, where: str, file: Path) -> Callable
         except Exception as fault:
             if is_out_of_memory(fault):
                 raise
-            with user_errors_as(DataError, "data", f"data.task: {where}", file):
+            with user_errors_as(DataError, "data/user-code-raised", f"data.task: {where}", file):
                 raise
 
     return call
@@ -138,8 +143,11 @@ def _aligned(answer: Tensor, target: Tensor) -> Tensor:
     A (B, 1) answer minus a (B,) target would be a (B, B) matrix. Raises DataError where they do not match.
     """
     if [each for each in answer.shape[1:] if each != 1] != [each for each in target.shape[1:] if each != 1]:
-        found = f"targets of shape {tuple(target.shape[1:])}, the model answers with {tuple(answer.shape[1:])}"
+        problem = f"the targets have shape {tuple(target.shape[1:])}, the model's output {tuple(answer.shape[1:])}"
         raise DataError(
-            "data", "data.task: regression", found, "give targets of the answer's shape, or a task of yours"
+            "data/target-shape-differs",
+            "data.task: regression",
+            problem,
+            "give targets of the output's shape, or your own task with data.task: file.py:factory",
         )
     return answer.reshape(target.shape)

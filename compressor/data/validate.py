@@ -19,24 +19,29 @@ def check_targets(task: Task, train: ImageSource, val: ImageSource, num_classes:
     """
     for split in (train, val):
         if not split.names:
-            raise DataError("data", split.where, "no images", "give at least one in each split")
+            raise DataError(
+                "data/no-images", split.where, "the split has no images", "give at least one image in each split"
+            )
     if task.name == "classification":
         return _classes(train, val, num_classes)
     for split in (train, val):
         if task.name == "regression" and not _is_float(split.targets):
-            found = "targets that are classes, or several a picture"
+            problem = "the targets are classes, or several for each image"
             raise DataError(
-                "data",
+                "data/targets-not-floats",
                 split.where,
-                found,
-                "give floats: a column of them, or a tensor for each by data.source: file.py:it",
+                problem,
+                "give floats: a float column, or one tensor for each image with data.source: file.py:factory",
             )
         for each in tree_leaves(split.targets):
             wrong = (~torch.isfinite(each)).flatten(1).any(dim=1) if each.ndim > 1 else ~torch.isfinite(each)
             if len(rows := wrong.nonzero().flatten()):
                 where = f"{split.where}: {split.names[int(rows[0])]}"
                 raise DataError(
-                    "data", where, f"a target that is not finite ({len(rows)} such)", "correct or remove it"
+                    "data/non-finite-target",
+                    where,
+                    f"the target is not finite ({len(rows)} in all)",
+                    "correct or remove them",
                 )
     return None
 
@@ -55,16 +60,21 @@ def check_answers(module: nn.Module, data: Data) -> None:
     scores = primary_output(answers)
     if scores.ndim != 2 or scores.shape[1] < data.num_classes:
         shape = "x".join(map(str, scores.shape[1:])) or "one number"
-        found = f"{data.num_classes} classes, and the model answers an image with {shape}"
-        todo = "give data of the model's classes, or say in data.task what it is to learn"
-        raise DataError("data", data.name, found, todo)
+        problem = f"the data have {data.num_classes} classes, but the model's output for an image has shape {shape}"
+        hint = "give data with the model's classes, or set data.task"
+        raise DataError("data/too-few-outputs", data.name, problem, hint)
 
 
 def _check_metric(task: Task, found: object, images: int) -> None:
     if not isinstance(found, Tensor) or found.shape[:1] != (images,):
         shape = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        todo = "return one value, or row of them, for each image, (B,) or (B, ...)"
-        raise DataError("data", f"data.task: {task.name}", f"{task.metric.name} of {images} images is {shape}", todo)
+        hint = "return one value or one row of values for each image: (B,) or (B, ...)"
+        raise DataError(
+            "data/malformed-metric",
+            f"data.task: {task.name}",
+            f"{task.metric.name} of {images} images is {shape}",
+            hint,
+        )
 
 
 def check_augmentation(augment: Augment, train: ImageSource) -> None:
@@ -74,24 +84,33 @@ def check_augmentation(augment: Augment, train: ImageSource) -> None:
     found = list(tree_leaves(train.targets))
     if len(found) != 1 or found[0].ndim > 2:
         shape = (
-            f"targets of shape {tuple(found[0].shape[1:])}" if len(found) == 1 else f"{len(found)} targets a picture"
+            f"targets of shape {tuple(found[0].shape[1:])}"
+            if len(found) == 1
+            else f"{len(found)} targets for each image"
         )
-        todo = "use none, and augment both in your data set"
-        raise DataError("data", f"data.augment: {augment}", f"{shape} would stay where the picture moves", todo)
+        hint = "set data.augment: none, and augment images and targets together in your data set"
+        raise DataError(
+            "data/augment-moves-targets", f"data.augment: {augment}", f"it moves the image but not the {shape}", hint
+        )
     if (
         augment in ("trivialaugment", "randaugment")
         and isinstance(train, InMemorySplit)
         and train.images.is_floating_point()
     ):
-        found_words = "it changes colours, and these images are floats"
-        raise DataError("data", f"data.augment: {augment}", found_words, "give uint8 images, or use cifar")
+        problem = "it changes colours of uint8 images, and these images are floats"
+        raise DataError(
+            "data/augment-needs-uint8",
+            f"data.augment: {augment}",
+            problem,
+            "give uint8 images, or set data.augment: cifar",
+        )
 
 
 def check_held_out(rows: Tensor, share: float, train: ImageSource) -> Tensor:
     """`rows`. Raises DataError where a share was asked for and none came of it."""
     if share and not len(rows):
-        found = f"{100 * share:.3g}% of {len(train.names)} training images is none"
-        raise DataError("data", "data.holdout", found, "hold out a larger share, or give more images")
+        problem = f"{100 * share:.3g}% of {len(train.names)} training images is less than one image"
+        raise DataError("data/empty-holdout", "data.holdout", problem, "hold out a larger share, or give more images")
     return rows
 
 
@@ -103,10 +122,10 @@ def _classes(train: ImageSource, val: ImageSource, num_classes: int | None) -> i
     if train.classes != val.classes:
         missing = set(train.classes or ()) ^ set(val.classes or ())
         raise DataError(
-            "data",
+            "data/split-classes-differ",
             val.where,
             f"its classes differ from those of {train.where}: " + ", ".join(sorted(missing)[:5] or ["another order"]),
-            "give both splits the same classes",
+            "use the same classes in both splits",
         )
     largest = int(train.targets.argmax())
     count = len(train.classes) if train.classes else int(train.targets[largest]) + 1
@@ -115,17 +134,17 @@ def _classes(train: ImageSource, val: ImageSource, num_classes: int | None) -> i
             first = int(wrong[0])
             bounds = f"outside 0..{count - 1}" if count > 0 else "below 0"
             raise DataError(
-                "data",
+                "data/label-out-of-range",
                 f"{split.where}: {split.names[first]}",
-                f"label {int(split.targets[first])} is {bounds} ({len(wrong)} such labels)",
+                f"label {int(split.targets[first])} is {bounds} ({len(wrong)} in all)",
                 "correct or remove them",
             )
     if num_classes is not None and count != num_classes:
         raise DataError(
-            "data",
+            "data/class-count-differs",
             train.where,
-            f"found {count} classes (largest label {int(train.targets[largest])}, {train.names[largest]}), "
-            f"the model has {num_classes}",
-            "give data of the model's classes, or a model of the data's",
+            f"it has {count} classes (largest label {int(train.targets[largest])}, {train.names[largest]}), "
+            f"but the model has {num_classes}",
+            "give data with the model's classes, or a model with the classes of the data",
         )
     return count

@@ -77,7 +77,9 @@ def quantize_int8(path: Path, out: Path, batches: Iterable[Tensor]) -> OnnxModul
             publish(draft, out)
             return OnnxModule(out)
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise ModelError("can't quantise", path.name, str(error), "set export.int8: false") from error
+        raise ModelError(
+            "export/int8-failed", path.name, f"it cannot be quantized: {error}", "set export.int8: false"
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
 

@@ -58,7 +58,10 @@ def export_onnx(
     """
     if opset is not None and opset not in OPSETS:
         raise RecipeError(
-            "opset", "export.opset", str(opset), f"choose {OPSETS[0]} to {OPSETS[-1]}, or auto for the exporter's own"
+            "export/unsupported-opset",
+            "export.opset",
+            f"opset {opset} is not supported",
+            f"choose {OPSETS[0]} to {OPSETS[-1]}, or auto for the exporter's default",
         )
     copied = copy.deepcopy(module).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
     inputs = tuple(_plain(each) for each in inputs)
@@ -82,10 +85,20 @@ def export_onnx(
                 continue
             break
         else:
-            raise ModelError("can't export", path.name, "; ".join(notes), "report it with the model's name")
+            raise ModelError(
+                "export/every-exporter-failed",
+                path.name,
+                f"no exporter converts it: {'; '.join(notes)}",
+                "report this with the model's name",
+            )
         version = model.opset_imports[""]
         if opset is not None and version != opset:
-            raise ModelError("opset", path.name, f"the exporter wrote {version}, not {opset}", "set export.opset: auto")
+            raise ModelError(
+                "export/opset-not-applied",
+                path.name,
+                f"the exporter wrote opset {version}, not {opset}",
+                "set export.opset: auto",
+            )
         if notes:
             notes.append(f"exported by the {exporter} exporter with {'a free batch' if dynamic else 'batch 1'}")
         if parity.compared != "answers":
@@ -246,7 +259,12 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise RecipeError("can't write", str(path), str(error.strerror or error), "choose another --out") from error
+        raise RecipeError(
+            "output/not-writable",
+            str(path),
+            f"it cannot be written ({error.strerror or error})",
+            "choose another --out",
+        ) from error
 
 
 ALMOST_ZERO = np.finfo(np.float32).tiny  # 1.2e-38, far below what float32 arithmetic on activations resolves

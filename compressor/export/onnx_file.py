@@ -34,19 +34,22 @@ class OnnxFile:
 def validate_onnx(path: Path) -> OnnxFile:
     """Raises ModelError for what is missing, is no ONNX model, or names weights outside its own folder."""
     if not path.is_file():
-        found = "is a folder" if path.is_dir() else "no such file"
-        raise ModelError("can't read the model", str(path), found, "name an .onnx file")
+        problem = "it is a folder" if path.is_dir() else "the file does not exist"
+        raise ModelError("onnx-model/no-such-file", str(path), problem, "give an .onnx file")
     try:
         model = onnx.load(str(path), load_external_data=False)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (DecodeError, OSError) as error:
         raise ModelError(
-            "not an ONNX model", str(path), str(error), "export it again, or check the download"
+            "onnx-model/not-onnx",
+            str(path),
+            f"it is not an ONNX model ({error})",
+            "export it again, or check the download",
         ) from error
     if not model.graph.node and not model.graph.initializer:
-        found = "no operators in it" if path.stat().st_size else "an empty file"
-        raise ModelError("not an ONNX model", str(path), found, "export it again, or check the download")
+        problem = "the model has no operators" if path.stat().st_size else "the file is empty"
+        raise ModelError("onnx-model/empty", str(path), problem, "export it again, or check the download")
     return OnnxFile(path, digest, tuple(sorted({external_location(path, tensor) for tensor in is_outside(model)})))
 
 
@@ -95,8 +98,18 @@ def external_location(path: Path, tensor: TensorProto) -> PurePosixPath:
     file = path.parent / relative
     inside = bool(named) and not relative.is_absolute() and ".." not in relative.parts and "\\" not in named
     if not inside or file.is_symlink() or not file.resolve().is_relative_to(path.parent.resolve()):
-        todo = "keep weights in files beside the model"
-        raise ModelError("weights outside the model's folder", str(path), f"{tensor.name} names {named!r}", todo)
+        hint = "store the weights in files beside the model"
+        raise ModelError(
+            "onnx-model/weights-outside-folder",
+            str(path),
+            f"tensor {tensor.name} refers to {named!r}, outside the model's folder",
+            hint,
+        )
     if not file.is_file():
-        raise ModelError("weights missing", str(path), f"no file {named!r} beside it", "copy that file there too")
+        raise ModelError(
+            "onnx-model/weights-missing",
+            str(path),
+            f"the weight file {named!r} is missing beside it",
+            "copy that file too",
+        )
     return relative

@@ -48,10 +48,10 @@ def max_difference(found: Array, reference: Array, where: str) -> float:
         if not np.isfinite(array).all():
             bad = int(array.size - np.isfinite(array).sum())
             raise VerificationFailed(
-                "non-finite numbers",
+                "non-finite-numbers/outputs",
                 where,
                 f"{bad} of {array.size} values from {who} are NaN or infinite",
-                "check the weights, and the normalisation statistics, of the model",
+                "check the model's weights and normalization statistics",
             )
     return max_abs(found.astype(np.float64) - reference.astype(np.float64))
 

@@ -84,7 +84,9 @@ class LazyRegime(Pretraining):
             return self.pretrain(None)
         factor = asked if self.patience is None else self.patience
         if factor is None:
-            found = "null, and prune.target names no share that it could follow from"
-            raise RecipeError("recipe", f"prune.{self.name}.patience", found, "write a number, such as 0.05")
+            problem = "it is null, and prune.target has no share to derive it from"
+            raise RecipeError(
+                "recipe/not-derivable-from-target", f"prune.{self.name}.patience", problem, "set a number, such as 0.05"
+            )
         rule = lazy_regime if self.when == "released" else lazy_regime_squared
         return self.pretrain(EarlyStop("lazy regime", partial(rule, factor=factor)))

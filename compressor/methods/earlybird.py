@@ -61,8 +61,10 @@ class EarlyBird(Pretraining, Method):
         """Raises RecipeError where neither the target nor `drawn` says how many channels masks leave out."""
         removed = pruned_channel_share(selection) if self.drawn is None else self.drawn
         if removed is None:
-            found = "null, and prune.target names no share that it could follow from"
-            raise RecipeError("recipe", "prune.earlybird.drawn", found, "write a number, such as 0.5")
+            problem = "it is null, and prune.target has no share to derive it from"
+            raise RecipeError(
+                "recipe/not-derivable-from-target", "prune.earlybird.drawn", problem, "set a number, such as 0.5"
+            )
         settled = partial(early_bird, removed=removed, masks=self.masks, distance=self.distance)
         slimming = Penalty(
             "L1 on scales", (PenaltyTerm(l1_norm, partial(constant_strength, value=self.strength), on="scales"),)

@@ -47,14 +47,19 @@ def detect_format(path: Path) -> Kind:
     with open(path, "rb") as file:
         head = file.read(4096)
     if size == 0:
-        raise ModelError("model file", str(path), "the file is empty", _ASK)
+        raise ModelError("model-file/empty", str(path), "the file is empty", _ASK)
     for magic, meaning in _KNOWN:
         if head.startswith(magic):
-            raise ModelError("model file", str(path), f"{meaning}", _ASK)
+            raise ModelError("model-file/other-format", str(path), f"it is {meaning}", _ASK)
     if path.suffix == ".py":
-        raise ModelError("model file", str(path), "Python code", f"name the function that makes it: {path}:factory")
+        raise ModelError(
+            "model-file/python-code",
+            str(path),
+            "it is Python code",
+            f"name the function that returns the model: {path}:factory",
+        )
     if head[257:262] == b"ustar":
-        raise ModelError("model file", str(path), "a tar archive", f"unpack it, or {_ASK}")
+        raise ModelError("model-file/tar-archive", str(path), "it is a tar archive", f"unpack it, or {_ASK}")
     if head.startswith(b"PK"):
         return "zip"
     if _is_safetensors(path, head, size):
@@ -63,7 +68,9 @@ def detect_format(path: Path) -> Kind:
         return "legacy"
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise ModelError("model file", str(path), "a web page, not a model (a failed download?)", _ASK)
+        raise ModelError(
+            "model-file/web-page", str(path), "it is a web page, not a model; the download may have failed", _ASK
+        )
     return "pickle"
 
 
@@ -71,14 +78,21 @@ def _size(path: Path) -> int:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise ModelError("model file", str(path), "no such file", _beside(path)) from None
+        raise ModelError("model-file/no-such-file", str(path), "the file does not exist", _beside(path)) from None
     except OSError as error:
-        raise ModelError("model file", str(path), _reason(error), "check the path and its permissions") from None
+        raise ModelError(
+            "model-file/not-readable",
+            str(path),
+            f"it cannot be read ({_reason(error)})",
+            "check the path and its permissions",
+        ) from None
     if not path.is_file():
-        found = "a folder without plan.json" if path.is_dir() else "not a regular file"
-        raise ModelError("model file", str(path), found, _ASK)
+        problem = "it is a folder without plan.json" if path.is_dir() else "it is not a regular file"
+        raise ModelError("model-file/not-a-file", str(path), problem, _ASK)
     if not os.access(path, os.R_OK):
-        raise ModelError("model file", str(path), "permission denied", "make it readable for this user")
+        raise ModelError(
+            "model-file/permission-denied", str(path), "permission is denied", "make it readable for this user"
+        )
     return size
 
 
@@ -101,8 +115,8 @@ def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
         return False
     (header,) = struct.unpack("<Q", head[:8])
     if header + 8 > size:
-        found = f"a safetensors file cut short: its header should have {header:,} bytes, the file has {size:,}"
-        raise ModelError("model file", str(path), found, "copy or download it again")
+        problem = f"the safetensors file is truncated: its header needs {header:,} bytes, the file has {size:,}"
+        raise ModelError("model-file/damaged", str(path), problem, "copy or download it again")
     return True
 
 
@@ -129,15 +143,15 @@ def pickle_in_zip(path: Path) -> bytes:
             _refuse_other_kinds(path, [entry.filename for entry in entries])
             inner = [entry for entry in entries if PurePosixPath(entry.filename).name == "data.pkl"]
             if len(inner) != 1:
-                found = f"a zip archive with {len(inner)} entries named data.pkl instead of one"
-                raise ModelError("model file", str(path), found, _ASK)
+                problem = f"it is a zip archive with {len(inner)} entries named data.pkl instead of one"
+                raise ModelError("model-file/not-a-torch-archive", str(path), problem, _ASK)
             if inner[0].file_size > MAX_PICKLE_BYTES:
-                found = f"data.pkl has {inner[0].file_size:,} bytes, more than any checkpoint's structure needs"
-                raise UntrustedFile("untrusted file", str(path), found, "save only the state dict")
+                problem = f"data.pkl has {inner[0].file_size:,} bytes, more than the structure of any checkpoint needs"
+                raise UntrustedFile("untrusted-file/oversized-pickle", str(path), problem, "save the state dict alone")
             return archive.read(inner[0])
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-        found = f"a torch archive that is damaged or cut short ({error})"
-        raise ModelError("model file", str(path), found, "copy or download it again") from None
+        problem = f"the torch archive is damaged or truncated ({error})"
+        raise ModelError("model-file/damaged", str(path), problem, "copy or download it again") from None
 
 
 def _refuse_bombs(path: Path, entries: list[zipfile.ZipInfo]) -> None:
@@ -145,15 +159,18 @@ def _refuse_bombs(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     doubles = [name for name, times in Counter(entry.filename.lower() for entry in entries).items() if times > 1]
     outside = [entry.filename for entry in entries if _leaves(entry.filename)]
     if unpacked > MAX_EXPANSION * size + SPARE_BYTES:
-        found = f"a zip bomb: {size:,} bytes that unpack to {unpacked:,}"
+        problem = f"it is a zip bomb, {size:,} bytes that unpack to {unpacked:,}"
     elif doubles:
-        found = f"{len(doubles)} archive entries share a name, such as {doubles[0]!r}"
+        problem = f"{len(doubles)} archive entries share a name, such as {doubles[0]!r}"
     elif outside:
-        found = f"an archive entry leads out of the archive: {outside[0]!r}"
+        problem = f"an archive entry leads out of the archive: {outside[0]!r}"
     else:
         return
     raise UntrustedFile(
-        "untrusted file", str(path), f"{found}; nothing was read from it", "get it from its author again"
+        "untrusted-file/malformed-archive",
+        str(path),
+        f"{problem}, so nothing was read",
+        "get the file from its author again",
     )
 
 
@@ -164,13 +181,16 @@ def _leaves(name: str) -> bool:
 def _refuse_other_kinds(path: Path, names: list[str]) -> None:
     tails = {name.partition("/")[2] for name in names}
     if "constants.pkl" in tails or any(tail.startswith("code/") for tail in tails):
-        found = "a TorchScript archive: a program, which is not run here"
+        problem = "it is a TorchScript archive: a program, which is never run"
     elif "archive_format" in tails or any(tail.startswith("serialized_exported_program") for tail in (*tails, *names)):
-        found = "a torch.export archive (.pt2) of before PyTorch 2.9: a program, which is not run here"
+        problem = "it is a torch.export archive (.pt2) from before PyTorch 2.9: a program, which is never run"
     elif names and all(name.endswith(".npy") for name in names):
-        found = "a NumPy archive (.npz)"
+        problem = "it is a NumPy archive (.npz)"
     else:
         return
     raise ModelError(
-        "model file", str(path), found, "give the state dict: torch.save(model.state_dict(), 'weights.pt')"
+        "model-file/other-archive",
+        str(path),
+        problem,
+        "give the state dict: torch.save(model.state_dict(), 'weights.pt')",
     )

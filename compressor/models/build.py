@@ -41,8 +41,10 @@ def split_name(source: str) -> tuple[Family, str]:
     if user_code.is_code(source):
         return "code", source
     if family == "pickle":
-        found = "a module saved whole, which only its own pickle can rebuild"
-        raise ModelError("model", name, found, "give the code instead: path/to/net.py:factory@checkpoint")
+        problem = "the whole module was pickled, and only that pickle can rebuild it"
+        raise ModelError(
+            "model/whole-pickled-module", name, problem, "give its code: path/to/net.py:factory@checkpoint"
+        )
     if family == "cifar":
         if cifar.blocks_per_stage(name) is None:
             raise _unknown(source, name, {family: list(cifar.NAMES)})
@@ -63,10 +65,10 @@ def _unknown(source: str, name: str, names: dict[str, list[str]]) -> ModelError:
     exact = [f"{family}:{name}" for family, known in names.items() if name in known]
     alike = [f"{family}:{each}" for family, known in names.items() for each in get_close_matches(name, known, n=3)]
     close = exact or alike
-    todo = (
+    hint = (
         f"did you mean {' or '.join(close[:4])}?" if close else "give torchvision:NAME, timm:NAME, cifar:NAME or a path"
     )
-    return ModelError("model", source, "no such architecture", todo)
+    return ModelError("model/unknown-architecture", source, "the architecture is unknown", hint)
 
 
 def torchvision_names() -> list[str]:
@@ -154,7 +156,12 @@ def _build_torchvision(spec: ModelSpec, name: str) -> nn.Module:
     with _WidthsOnCpu() if name.startswith("regnet") else nullcontext():
         module: nn.Module = _in_words(spec.source, models.get_model_builder(name), weights=None, **settings)
     if channels != 3 and detects:
-        raise ModelError("model", spec.source, f"{channels} input channels", "torchvision's detectors take 3 only")
+        raise ModelError(
+            "model/unsupported-channels",
+            spec.source,
+            f"{channels} input channels are set, but torchvision's detectors take 3",
+            "set model.input to [3, height, width]",
+        )
     if channels != 3:
         _replace_stem(module, channels)
     return module
@@ -162,7 +169,12 @@ def _build_torchvision(spec: ModelSpec, name: str) -> nn.Module:
 
 def _square(spec: ModelSpec, size: list[int]) -> int:
     if size[0] != size[1]:
-        raise ModelError("model", spec.source, f"an input of {size[0]}x{size[1]}", "it takes square images only")
+        raise ModelError(
+            "model/input-not-square",
+            spec.source,
+            f"an input of {size[0]}x{size[1]} is set, but it takes square images",
+            "set equal height and width in model.input",
+        )
     return size[0]
 
 
@@ -205,8 +217,8 @@ def _in_words(source: str, function: Any, *args: Any, **settings: Any) -> Any:
         raise
     except Exception as error:  # builders raise whatever their layers happen to raise
         asked = ", ".join(f"{key}={value}" for key, value in settings.items() if key not in ("weights", "pretrained"))
-        found = f"it cannot be built{f' with {asked}' if asked else ''} ({type(error).__name__}: {error})"
-        raise ModelError("model", source, found, "give sizes this architecture takes") from None
+        problem = f"it cannot be built{f' with {asked}' if asked else ''} ({type(error).__name__}: {error})"
+        raise ModelError("model/not-buildable", source, problem, "set sizes that the architecture takes") from None
 
 
 class _WidthsOnCpu(TorchFunctionMode):

@@ -94,8 +94,10 @@ def _refuse_inflated(state: Mapping[str, object], path: Path) -> None:
     }
     held, size = sum(storages.values()), path.stat().st_size
     if held > MAX_EXPANSION * size + SPARE_BYTES:
-        found = f"{size:,} bytes that unpack to {held:,} bytes of tensors; they were not read"
-        raise UntrustedFile("untrusted file", str(path), found, "get it from its author again")
+        problem = f"its {size:,} bytes unpack to {held:,} bytes of tensors, which were not read"
+        raise UntrustedFile(
+            "untrusted-file/oversized-tensors", str(path), problem, "get the file from its author again"
+        )
 
 
 def sha256(path: Path) -> str:
@@ -108,8 +110,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:
-        found = f"a safetensors file that cannot be read ({error})"
-        raise ModelError("model file", str(path), found, "copy or download it again") from None
+        problem = f"the safetensors file cannot be read ({error})"
+        raise ModelError("model-file/damaged", str(path), problem, "copy or download it again") from None
 
 
 def _read_torch(path: Path, kind: Kind, *, trust_pickle: bool) -> object:
@@ -118,22 +120,27 @@ def _read_torch(path: Path, kind: Kind, *, trust_pickle: bool) -> object:
     unsafe = _unsafe(found.globals)
     if unsafe and not trust_pickle:
         raise UntrustedFile(
-            "untrusted file",
+            "untrusted-file/pickle-with-code",
             str(path),
-            f"it asks to run {', '.join(unsafe[:5])}{f' and {len(unsafe) - 5} more' * (len(unsafe) > 5)}, "
+            f"it would run {', '.join(unsafe[:5])}{f' and {len(unsafe) - 5} more' * (len(unsafe) > 5)}, "
             "nothing was executed",
-            "save only the state_dict() or convert it to .safetensors; if you trust its author with your machine, "
-            "--trust-pickle",
+            "save only the state_dict(), or convert it to .safetensors; if you trust its author with your machine, "
+            "add --trust-pickle",
         )
     if found.fault and kind != "pickle" and not unsafe:
         if found.fault.startswith("damaged"):
-            raise ModelError("model file", str(path), found.fault, "copy or download it again")
+            raise ModelError("model-file/damaged", str(path), found.fault, "copy or download it again")
         raise UntrustedFile(
-            "untrusted file", str(path), f"{found.fault}; it was not loaded", "save the state dict alone"
+            "untrusted-file/suspicious-pickle",
+            str(path),
+            f"{found.fault}, so it was not loaded",
+            "save the state dict alone",
         )
     if kind == "pickle" and not unsafe:
-        what = "not a checkpoint" if found.fault else "a pickle that torch.save did not write"
-        raise ModelError("model file", str(path), what, "give a state dict saved by torch.save, or .safetensors")
+        what = "it is not a checkpoint" if found.fault else "it is a pickle that torch.save did not write"
+        raise ModelError(
+            "model-file/foreign-pickle", str(path), what, "give a state dict saved with torch.save, or .safetensors"
+        )
     return _torch_load(path, trust_pickle=bool(unsafe))
 
 
@@ -145,11 +152,13 @@ def _torch_load(path: Path, *, trust_pickle: bool) -> object:
             warnings.simplefilter("ignore")  # advice to programmers, such as which pickle protocol to write
             return torch.load(file, map_location="cpu", weights_only=not trust_pickle)
     except MemoryError:
-        raise ModelError("model file", str(path), "it does not fit in memory", "use a larger machine") from None
+        raise ModelError(
+            "model-file/too-large", str(path), "it does not fit in memory", "use a machine with more memory"
+        ) from None
     except Exception as error:  # a reader fed with arbitrary bytes can raise anything
         line = " ".join(str(error).split())[:200] or type(error).__name__
-        todo = "copy or download it again; if it was saved by other means, save the state_dict()"
-        raise ModelError("model file", str(path), f"damaged or not a checkpoint ({line})", todo) from None
+        hint = "copy or download it again; if another program wrote it, save the state_dict() with torch.save"
+        raise ModelError("model-file/damaged", str(path), f"it is damaged or not a checkpoint ({line})", hint) from None
 
 
 def _unsafe(names: Iterable[str]) -> list[str]:
@@ -168,7 +177,7 @@ def _check_finite(tensors: dict[str, Tensor], where: str) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             bad = int((~torch.isfinite(tensor)).sum())
-            found = f"{bad} of {tensor.numel()} values are not finite"
+            problem = f"{bad} of {tensor.numel()} values are not finite"
             raise VerificationFailed(
-                "weights", f"{where}: {name}", found, "use a checkpoint from before the divergence"
+                "weights/non-finite", f"{where}: {name}", problem, "use a checkpoint from before the divergence"
             )

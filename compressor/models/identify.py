@@ -73,8 +73,8 @@ def _recognised(
 ) -> IdentifiedModel:
     module, spec, notes = _choose(specs, tensors, where, hint)
     if num_classes is not None and spec.num_classes != num_classes:
-        found = f"its last layer has {spec.num_classes} classes, {num_classes} were asked for"
-        raise ModelError("checkpoint", where, found, "set model.num_classes to auto")
+        problem = f"its last layer has {spec.num_classes} classes, but model.num_classes is {num_classes}"
+        raise ModelError("checkpoint/class-count-differs", where, problem, "set model.num_classes to auto")
     return IdentifiedModel(module, spec, (*change, f"recognised as {spec.source}", *notes))
 
 
@@ -97,8 +97,13 @@ def load_named(
 
 
 def mismatch(where: str, what: str, fit: ShapeMatch) -> ModelError:
-    found = f"not the tensors of {what}: {fit}"
-    return ModelError("checkpoint", where, found, "give its whole state dict, or the architecture they belong to")
+    problem = f"its tensors are not those of {what}: {fit}"
+    return ModelError(
+        "checkpoint/tensors-differ",
+        where,
+        problem,
+        "give the complete state dict, or the architecture that it belongs to",
+    )
 
 
 def load_weights(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:
@@ -205,10 +210,10 @@ def _choose(
         notes = (*notes, f"{_sources(alike)} would do as well: the same tensors, the same outputs")
     if others and not _agreed(first, alike):
         raise ModelError(
-            "checkpoint",
+            "checkpoint/ambiguous-architecture",
             where,
-            f"ambiguous: its tensors fit {_sources(specs)}, which compute different outputs",
-            f"say which, such as --set model.arch={first.source}",
+            f"its tensors fit {_sources(specs)}, which compute different outputs",
+            f"choose one, for example with --set model.arch={first.source}",
         )
     if others:
         notes = (*notes, f"{_sources(others)} fit too but are variants: name one with model.arch if it is that")
@@ -246,11 +251,11 @@ def _unknown(count: int, where: str, near: list[tuple[ModelSpec, ShapeMatch]]) -
     stale = [f"{name} {version(name)}, not {made[name]}" for name in index.LIBRARIES if version(name) != made[name]]
     aside = f" (with {' and '.join(stale)})" if stale else ""
     return ModelError(
-        "checkpoint",
+        "checkpoint/unknown-architecture",
         where,
-        f"its {count} tensors fit no known architecture{aside}" + (f", nearest: {said}" if said else ""),
-        "give the whole state dict of one, or name it with --set model.arch=..., "
-        "or give your code: path/to/net.py:factory@checkpoint",
+        f"its {count} tensors fit no known architecture{aside}" + (f"; the nearest: {said}" if said else ""),
+        "give a complete state dict, name the architecture with --set model.arch=..., "
+        "or give its code: path/to/net.py:factory@checkpoint",
     )
 
 

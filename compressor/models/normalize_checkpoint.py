@@ -35,7 +35,12 @@ def open_wrappers(loaded: object, where: str) -> tuple[dict[str, object] | nn.Mo
         aside = f"; left aside the averaged copy in {averaged[0]!r}" if averaged else ""
         notes.append(f"took {kind} in {key!r}{aside}")
         loaded = loaded[key]
-    raise ModelError("model file", where, f"no tensors, {_describe(loaded)}", "save the module's state_dict()")
+    raise ModelError(
+        "model-file/no-tensors",
+        where,
+        f"it holds no tensors, but {_describe(loaded)}",
+        "save the module's state_dict()",
+    )
 
 
 def _key_of_weights(loaded: Mapping[object, object]) -> object | None:
@@ -91,7 +96,7 @@ def _peel(tensors: dict[str, Tensor], notes: list[str], where: str) -> dict[str,
             return tensors
         notes.append(f"peeled the prefix '{root}.'")
         tensors = {name[len(root) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{root}.")}
-    raise ModelError("model file", where, "no tensors in it", "save the module's state_dict()")
+    raise ModelError("model-file/no-tensors", where, "it holds no tensors", "save the module's state_dict()")
 
 
 def _mostly_under(root: str, tensors: Mapping[str, Tensor]) -> bool:
@@ -151,8 +156,10 @@ def _refuse_unusual(name: str, tensor: Tensor, where: str) -> None:
     elif type(tensor) not in (Tensor, nn.Parameter):
         found = f"is a {type(tensor).__name__}, not a plain tensor"
     elif tensor.is_meta:
-        found = "has a shape but no numbers (meta device)"
+        found = "has a shape but no values (meta device)"
     elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        found = "claims more numbers than the file holds"
+        found = "claims more values than the file holds"
     if found:
-        raise ModelError("model file", f"{where}: {name}", found, "save the dense float state dict of the model")
+        raise ModelError(
+            "model-file/unsupported-tensor", f"{where}: {name}", found, "save the model's dense float state dict"
+        )

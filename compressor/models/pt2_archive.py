@@ -61,9 +61,9 @@ def read_exported(path: Path) -> dict[str, Tensor]:
             stored = {name: bytearray(archive.read(str(folder / name))) for name in held}
         return {name: _tensor(stored[each.path_name], each.tensor_meta) for name, each in weights.items()}
     except (zipfile.BadZipFile, ValidationError, KeyError, RuntimeError, OSError) as error:
-        found = f"a torch.export archive whose weights cannot be read ({str(error)[:200]})"
-        todo = "export it again, or give the state dict: torch.save(model.state_dict(), 'weights.pt')"
-        raise ModelError("model file", str(path), found, todo) from None
+        problem = f"the weights of the torch.export archive cannot be read ({str(error)[:200]})"
+        hint = "export it again, or give the state dict: torch.save(model.state_dict(), 'weights.pt')"
+        raise ModelError("model-file/damaged", str(path), problem, hint) from None
 
 
 def _tensor(data: bytearray, meta: _Meta) -> Tensor:

@@ -122,7 +122,9 @@ def load_folder(folder: str | Path) -> LoadedModel:
     try:
         tensors = unpack(tensors, {name: NMPattern(*sizes) for name, sizes in plan.packed.items()})
     except ValueError as error:
-        raise ModelError("output folder", str(folder / WEIGHTS), str(error), "compress the model again") from None
+        raise ModelError(
+            "output-folder/malformed-packing", str(folder / WEIGHTS), str(error), "compress the model again"
+        ) from None
     if is_code(plan.model.source):
         _refuse_enclosed_code(folder, plan.model.source)
     inputs = tuple(ModelInput(**each.model_dump()) for each in plan.model.inputs)
@@ -150,30 +152,47 @@ def read_record(path: Path, schema: type[Record]) -> Record:
     try:
         return schema.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        found = f"it has no {path.name}" if path.parent.is_dir() else "no such folder"
-        raise ModelError("output folder", str(path.parent), found, "give a folder that compress wrote") from None
+        problem = f"it has no {path.name}" if path.parent.is_dir() else "the folder does not exist"
+        raise ModelError(
+            "output-folder/no-such-file", str(path.parent), problem, "give a folder that compress wrote"
+        ) from None
     except OSError as error:
-        raise ModelError("output folder", str(path), f"{error.strerror}", "make it readable") from None
+        raise ModelError(
+            "output-folder/not-readable",
+            str(path),
+            f"it cannot be read ({error.strerror})",
+            "make it readable for this user",
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise ModelError("output folder", f"{path}: {place}", first["msg"], "compress the model again") from None
+        raise ModelError(
+            "output-folder/malformed-record", f"{path}: {place}", first["msg"], "compress the model again"
+        ) from None
 
 
 def _read_weights(path: Path, expected_sha256: str | None) -> tuple[str, dict[str, Tensor]]:
     try:
         digest = sha256(path)
         if expected_sha256 not in (None, digest):
-            found = f"its SHA-256 starts with {digest[:12]}, plan.json says {str(expected_sha256)[:12]}"
-            raise ModelError("output folder", str(path), found, "the file was changed; compress the model again")
+            problem = f"its SHA-256 begins with {digest[:12]}, but plan.json has {str(expected_sha256)[:12]}"
+            raise ModelError(
+                "output-folder/hash-differs", str(path), problem, "compress the model again: the file was changed"
+            )
         tensors = load_file(path)
     except FileNotFoundError:
-        raise ModelError("output folder", str(path), "no such file", "compress the model again") from None
+        raise ModelError(
+            "output-folder/no-such-file", str(path), "the file does not exist", "compress the model again"
+        ) from None
     except (SafetensorError, OSError) as error:
-        raise ModelError("output folder", str(path), f"cannot be read ({error})", "compress the model again") from None
+        raise ModelError(
+            "output-folder/not-readable", str(path), f"it cannot be read ({error})", "compress the model again"
+        ) from None
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise VerificationFailed("weights", f"{path}: {name}", "not finite", "compress the model again")
+            raise VerificationFailed(
+                "weights/non-finite", f"{path}: {name}", "it has values that are not finite", "compress the model again"
+            )
     return digest, tensors
 
 
@@ -181,8 +200,10 @@ def _refuse_enclosed_code(folder: Path, source: str) -> None:
     """A folder may come from anyone; code that comes along with it must not run just because it is loaded."""
     path, _, _ = split_code(source)
     if not path.is_absolute() or path.resolve().is_relative_to(folder.resolve()):
-        found = f"its architecture is code inside the folder ({path})"
-        raise UntrustedFile("output folder", str(folder), f"{found}, not executed", "move the code out if you trust it")
+        problem = f"its architecture is code inside the folder ({path}), which was not executed"
+        raise UntrustedFile(
+            "output-folder/enclosed-code", str(folder), problem, "move the code out of the folder if you trust it"
+        )
 
 
 def _cut(
@@ -194,18 +215,27 @@ def _cut(
     for name, dims in kept.items():
         where = f"{folder / PLAN}: kept.{name}"
         if name not in state:
-            raise ModelError("output folder", where, "the architecture has no such tensor", "compress it again")
+            raise ModelError(
+                "output-folder/unknown-tensor", where, "the architecture has no such tensor", "compress the model again"
+            )
         old, shape = state[name], list(state[name].shape)
         if id(old) not in stored:
-            raise ModelError("output folder", f"{folder / WEIGHTS}: {name}", "no such tensor", "compress it again")
+            raise ModelError(
+                "output-folder/missing-tensor",
+                f"{folder / WEIGHTS}: {name}",
+                "the tensor is missing",
+                "compress the model again",
+            )
         for dim, indices in dims.items():
             if not 0 <= dim < len(shape) or len(set(indices)) < len(indices) or not _within(indices, shape[dim]):
-                found = f"dimension {dim} of shape {_x(shape)} has no such {len(indices)} indices"
-                raise ModelError("output folder", where, found, "compress it again")
+                problem = f"its {len(indices)} indices do not fit dimension {dim} of shape {_x(shape)}"
+                raise ModelError("output-folder/index-out-of-range", where, problem, "compress the model again")
             shape[dim] = len(indices)
         if list(stored[id(old)].shape) != shape:
-            found = f"shape {_x(stored[id(old)].shape)}, but plan.json keeps {_x(shape)}"
-            raise ModelError("output folder", f"{folder / WEIGHTS}: {name}", found, "compress it again")
+            problem = f"its shape is {_x(stored[id(old)].shape)}, but plan.json keeps {_x(shape)}"
+            raise ModelError(
+                "output-folder/shape-differs", f"{folder / WEIGHTS}: {name}", problem, "compress the model again"
+            )
         slim = torch.empty(shape, dtype=old.dtype)
         new = nn.Parameter(slim, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else slim
         for owner, attribute in _owners(module, old):
@@ -231,7 +261,12 @@ def _set_attributes(module: nn.Module, attributes: Attributes, folder: Path) -> 
             old = getattr(modules.get(name), attribute, None)
             if not isinstance(old, int | tuple | list):
                 where = f"{folder / PLAN}: attributes.{name}.{attribute}"
-                raise ModelError("output folder", where, "the architecture has no such number", "compress it again")
+                raise ModelError(
+                    "output-folder/unknown-attribute",
+                    where,
+                    "the architecture has no such attribute",
+                    "compress the model again",
+                )
             setattr(modules[name], attribute, value)
 
 
@@ -242,7 +277,7 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
     complete = {name: stored[id(value)] for name, value in state.items() if id(value) in stored} | tensors
     fit = compare_shapes(shapes_of(complete), shapes_of(state))
     if not fit.ok:
-        raise ModelError("output folder", str(folder / WEIGHTS), str(fit), "compress the model again")
+        raise ModelError("output-folder/tensors-differ", str(folder / WEIGHTS), str(fit), "compress the model again")
     state = module.state_dict()
     state.update(complete)
     module.load_state_dict(state)

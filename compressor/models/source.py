@@ -69,13 +69,15 @@ def load_model(
     else:
         return _from_checkpoint(source, arch, num_classes, shapes, trust_pickle)
     if arch not in ("auto", loaded.spec.source):
-        found = f"it is {loaded.spec.source}, but model.arch says {arch}"
-        raise ModelError("model", source, found, "set model.arch to auto; it is for checkpoints only")
+        problem = f"it is {loaded.spec.source}, but model.arch is {arch}"
+        raise ModelError(
+            "model/architecture-differs", source, problem, "set model.arch to auto: it applies to checkpoints only"
+        )
     own = tuple(each.shape for each in loaded.spec.inputs)
     for key, asked, has in (("num_classes", num_classes, loaded.spec.num_classes), ("input", shapes, own)):
         if asked not in (None, has):
-            found = f"it has {has}, but model.{key} says {asked}"
-            raise ModelError("model", source, found, f"set model.{key} to auto, or to what the weights are for")
+            problem = f"its {key} is {has}, but model.{key} is {asked}"
+            raise ModelError("model/setting-differs", source, problem, f"set model.{key} to auto, or to {has}")
     return loaded
 
 
@@ -96,7 +98,10 @@ def _from_name(source: str, num_classes: int | None, size: ImageSize | None) -> 
         return _torchvision_weights(source, spec, name, weights, size)
     if weights != "pretrained":
         raise ModelError(
-            "weights", source, f"no weights {weights!r}", f"give {base}@pretrained, or {base}.TAG@pretrained"
+            "weights/unknown-name",
+            source,
+            f"there are no weights {weights!r}",
+            f"give {base}@pretrained, or {base}.TAG@pretrained",
         )
     import timm
 
@@ -111,8 +116,8 @@ def _torchvision_weights(source: str, spec: ModelSpec, name: str, wanted: str, s
     known = models.get_model_weights(name)
     if wanted not in known.__members__:
         close = get_close_matches(wanted, known.__members__, n=1, cutoff=0.3)
-        todo = f"did you mean {close[0]}?" if close else f"it has {', '.join(known.__members__)}"
-        raise ModelError("weights", source, f"no weights {wanted!r}", todo)
+        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known.__members__)}"
+        raise ModelError("weights/unknown-name", source, f"there are no weights {wanted!r}", hint)
     weights = known[wanted]
     preset = weights.transforms()
     crop = getattr(preset, "crop_size", [spec.input[1]])[0]
@@ -131,8 +136,10 @@ def _downloaded(source: str, fetch: Callable[[], Any]) -> Any:
         with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
             return fetch()
     except Exception as error:  # no network, no space, a wrong hash, no such file: each client has its own errors
-        found = f"the weights could not be downloaded ({type(error).__name__}: {str(error)[:200]})"
-        raise ModelError("weights", source, found, "check the network, or give a checkpoint file") from None
+        problem = f"the weights could not be downloaded ({type(error).__name__}: {str(error)[:200]})"
+        raise ModelError(
+            "weights/download-failed", source, problem, "check the network connection, or give a checkpoint file"
+        ) from None
     finally:
         logging.disable(logging.NOTSET)
 
@@ -140,7 +147,12 @@ def _downloaded(source: str, fetch: Callable[[], Any]) -> Any:
 def _digits(source: str, base: str, weights: str) -> LoadedModel:
     """The small network trained on scikit-learn's digits that ships with the package."""
     if (base, weights) != (_DIGITS_SOURCE, "digits"):
-        raise ModelError("weights", source, f"no weights {weights!r}", f"only {_DIGITS_SOURCE}@digits ships with us")
+        raise ModelError(
+            "weights/unknown-name",
+            source,
+            f"there are no weights {weights!r}",
+            f"give {_DIGITS_SOURCE}@digits, the only weights that are included",
+        )
     with safe_open(DIGITS, framework="pt") as file:
         header = {key: json.loads(value) for key, value in file.metadata().items() if key in ("input", "mean", "std")}
     checkpoint = read_checkpoint(DIGITS)
@@ -164,7 +176,12 @@ def _picture(shapes: Shapes | None, source: str) -> ImageSize | None:
             return None
         case ((channels, height, width),):
             return channels, height, width
-    raise ModelError("model input", source, f"{shapes} asked for", "set model.input to [channels, height, width]")
+    raise ModelError(
+        "model-input/not-one-image",
+        source,
+        f"it takes one image, but model.input is {shapes}",
+        "set model.input to [channels, height, width]",
+    )
 
 
 def _from_code(source: str, num_classes: int | None, shapes: Shapes | None, trust_pickle: bool) -> LoadedModel:

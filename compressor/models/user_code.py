@@ -40,18 +40,21 @@ def split_code(source: str) -> tuple[Path, str, str | None]:
 def build_module(source: str, num_classes: int | None) -> nn.Module:
     """Call the factory; float32. Raises ModelError at the user's line that failed."""
     path, factory_name, _ = split_code(source)
-    with user_errors_as(ModelError, "model code", f"{path}:1", path), importable(path.parent):
+    with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
         factory = _factory(_import(path), path, factory_name)
         arguments = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory) else {}
         module = factory(**arguments)
     if not isinstance(module, nn.Module):
-        found = f"it returned {type(module).__name__}"
-        raise ModelError("model code", f"{path}:{factory_name}", found, "return a torch.nn.Module")
+        problem = f"it returned {type(module).__name__}"
+        raise ModelError("model-code/not-a-module", f"{path}:{factory_name}", problem, "return a torch.nn.Module")
     lazy = [name for name, tensor in module.named_parameters() if is_lazy(tensor)]
     if lazy:
-        found = f"lazy parameters without a shape yet ({', '.join(lazy[:3])})"
+        problem = f"it has lazy parameters without a shape ({', '.join(lazy[:3])})"
         raise ModelError(
-            "model code", f"{path}:{factory_name}", found, "run the module once on an example before returning it"
+            "model-code/lazy-parameters",
+            f"{path}:{factory_name}",
+            problem,
+            "run the module once on an example input before returning it",
         )
     return module.float().eval()
 
@@ -68,7 +71,7 @@ def find_inputs(
     name = next((each for each in _NAMED_INPUTS if hasattr(code, each)), None)
     said: list[ModelInput] = []
     if name is not None:
-        with user_errors_as(ModelError, "model code", f"{path}:1", path), importable(path.parent):
+        with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
             value = getattr(code, name)
             said = _as_inputs(value() if callable(value) else value, f"{path}:{name}")
     if shapes is not None:
@@ -99,8 +102,10 @@ def input_that_runs(module: nn.Module, where: str) -> ImageSize:
         if failure is None:
             return size
     tried = ", ".join("x".join(map(str, size)) for size in TRIED_INPUTS)
-    found = f"none of {tried} runs; the last fails with {type(failure).__name__}: {str(failure)[:200]}"
-    raise ModelError("model input", where, found, "set model.input, or define example_inputs() in the file")
+    problem = f"none of the sizes {tried} runs; the last fails with {type(failure).__name__}: {str(failure)[:200]}"
+    raise ModelError(
+        "model-input/no-usual-size-runs", where, problem, "set model.input, or define example_inputs() in the file"
+    )
 
 
 def _failure(module: nn.Module, size: ImageSize) -> Exception | None:
@@ -120,8 +125,8 @@ def _as_inputs(value: object, where: str) -> list[ModelInput]:
             return [_like(each) for each in parts]
     elif shapes := shapes_in(parts):
         return [ModelInput(shape) for shape in shapes]
-    todo = "give a tensor or a tuple of tensors with a batch dimension, or a shape without it"
-    raise ModelError("model input", where, repr(value)[:80], todo)
+    hint = "return a tensor or a tuple of tensors with a batch dimension, or a shape without it"
+    raise ModelError("model-input/malformed", where, f"its value is {repr(value)[:80]}", hint)
 
 
 def shapes_in(value: object) -> tuple[tuple[int, ...], ...]:
@@ -148,7 +153,9 @@ def _module_name(path: Path) -> str:
 
 def _import(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ModelError("model code", str(path), "no such file", "give path/to/file.py:factory")
+        raise ModelError(
+            "model-code/no-such-file", str(path), "the file does not exist", "give path/to/file.py:factory"
+        )
     name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None
@@ -168,8 +175,8 @@ def _factory(code: ModuleType, path: Path, name: str) -> Callable[..., object]:
         for each, value in vars(code).items()
         if callable(value) and not each.startswith("_") and getattr(value, "__module__", None) == code.__name__
     ]
-    todo = f"it has {', '.join(own[:8])}" if own else "define a function that returns the module"
-    raise ModelError("model code", f"{path}:{name}", "no such callable", todo)
+    hint = f"use one of {', '.join(own[:8])}" if own else "define a function that returns the module"
+    raise ModelError("model-code/no-such-callable", f"{path}:{name}", "the file defines no such callable", hint)
 
 
 def _takes_classes(factory: Callable[..., object]) -> bool:

@@ -60,8 +60,13 @@ def export_both(
             names=[each.name for each in work.model.spec.inputs],
         )
         if not done.ok:
-            found = f"ONNX Runtime and PyTorch differ by {done.max_abs_error:.2e}"
-            raise VerificationFailed("parity", name, found, "report this model; try another export.opset")
+            problem = f"the outputs of ONNX Runtime and PyTorch differ by {done.max_abs_error:.2e}"
+            raise VerificationFailed(
+                "parity/outputs-differ",
+                name,
+                problem,
+                "try another export.opset, and report this with the model's name",
+            )
         return done
 
     with journal.stage("export"):
@@ -71,7 +76,7 @@ def export_both(
 
 def _int8(path: Path, data: Data | None, journal: RunLog) -> QuantizedModel | None:
     """The exported model quantised, where there are images to find its ranges with."""
-    if data is None:
+    if data is None or data.task is None:
         journal("warning", {"text": "model.int8.onnx not written: its ranges come from images, add --data"})
         return None
     out = path.with_name("model.int8.onnx")

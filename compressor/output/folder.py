@@ -27,18 +27,20 @@ def check_output_free(out: Path, *, force: bool, inputs: Iterable[str] = ()) -> 
     if not os.path.lexists(out):
         return
     if not force:
-        raise RecipeError("output", str(out), "already exists", "choose another --out, or --force to replace it")
+        raise RecipeError("output/exists", str(out), "it exists", "choose another --out, or replace it with --force")
     place = out.resolve()
     held = [each for each in inputs if place in Path(each).resolve().parents and Path(each).exists()]
     found = None
     if place in (Path.cwd(), *Path.cwd().parents):
-        found = "the current folder, or one it is in"
+        found = "it is the current folder, or a parent of it"
     elif out.is_mount():
-        found = "a mount point, which can't be replaced"
+        found = "it is a mount point, which cannot be replaced"
     elif held:
-        found = f"holds {held[0]}, which --force would delete"
+        found = f"it holds {held[0]}, which --force would delete"
     if found:
-        raise RecipeError("output", str(out), found, "choose another --out, such as a new folder in it")
+        raise RecipeError(
+            "output/not-replaceable", str(out), found, "choose another --out, such as a new folder inside it"
+        )
 
 
 @contextmanager
@@ -74,8 +76,8 @@ def _locked(draft: Path, out: Path) -> Iterator[None]:
     lock = _open_lock(draft)
     try:
         if not _take(lock, draft):
-            found = "another run is writing there"
-            raise Temporary("output", str(out), found, "wait for it, or choose another --out")
+            problem = "another run is writing to it"
+            raise Temporary("output/locked", str(out), problem, "wait until it ends, or choose another --out")
         yield
     finally:
         os.close(lock)
@@ -90,9 +92,9 @@ def _open_lock(draft: Path) -> int:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        found = f"can't be written ({os.strerror(error.errno or 0).lower()})"
+        problem = f"it cannot be written ({os.strerror(error.errno or 0).lower()})"
         where = str(error.filename or draft)
-        raise RecipeError("output", where, found, "choose another place with --out") from error
+        raise RecipeError("output/not-writable", where, problem, "choose another --out") from error
 
 
 def _take(lock: int, draft: Path) -> bool:

@@ -102,8 +102,7 @@ def worsening(metric: Metric, dense: float, slim: float) -> float:
 def check_gates(report: Report) -> Report:
     """The report; or the error of the first target or gate that failed, raised with the report in it."""
     if error := first_failure(report["gates"]):
-        error.report = report
-        raise error
+        raise error.with_report(report)
     return report
 
 
@@ -113,17 +112,23 @@ def first_failure(gates: Sequence[Gate]) -> CompressorError | None:
 
 
 def _error(gate: Gate) -> CompressorError:
-    where, found = f"asked {gate['asked']}", f"found {gate['found']}"
+    place, problem = gate["name"], f"{gate['found']}, but the limit is {gate['asked']}"
     if gate["name"] == "accuracy_drop":
-        todo = "give --data" if gate["found"] == NOT_MEASURED else "retrain longer, prune less, or loosen the gate"
-        return AccuracyGateFailed("accuracy gate failed", where, found, todo)
+        if gate["found"] == NOT_MEASURED:
+            return AccuracyGateFailed("accuracy-gate-failed/not-measured", place, problem, "give --data")
+        hint = "retrain for more epochs, prune less, or relax the gate"
+        return AccuracyGateFailed("accuracy-gate-failed/drop-too-large", place, problem, hint)
     if gate["name"].startswith("target latency") and "unstable" in gate["found"]:
-        return MeasurementUnstable("target not judged", where, found, "measure on an idle machine, or longer")
+        return MeasurementUnstable(
+            "target-not-judged/unstable", place, problem, "measure on an idle machine, or for longer"
+        )
     if gate["name"] not in ("speedup", "latency_ms"):
-        return TargetNotReached("target not reached", where, found, "ask for more to remain")
+        return TargetNotReached("target-not-reached/above-target", place, problem, "raise the target")
     if gate["found"].startswith("unstable"):
-        return MeasurementUnstable("latency gate not judged", where, found, "measure on an idle machine, or longer")
-    return LatencyGateFailed("latency gate failed", where, found, "prune more, or loosen the gate")
+        return MeasurementUnstable(
+            "latency-gate-not-judged/unstable", place, problem, "measure on an idle machine, or for longer"
+        )
+    return LatencyGateFailed("latency-gate-failed/too-slow", place, problem, "prune more, or relax the gate")
 
 
 def _gate(name: str, asked: str, found: str, ok: bool) -> Gate:

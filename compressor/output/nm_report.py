@@ -92,8 +92,10 @@ def _all_shown(onnx: Path, sparse: RetainedMagnitude) -> int:
     sparsity, shapes = sparse.sparsity, [layer.shape for layer, shares in sparse.layers if shares]
     held, missing = nm_layers(onnx, sparsity.runtime, sparsity.pattern, shapes)
     if missing:
-        found = f"{len(missing)} masked weights are not {sparsity.pattern} in it, the first of shape {missing[0]}"
-        raise VerificationFailed("sparsity", onnx.name, found, "report this model")
+        problem = f"{len(missing)} masked weights are not {sparsity.pattern} in it; the first has shape {missing[0]}"
+        raise VerificationFailed(
+            "sparsity/zeros-missing-in-onnx", onnx.name, problem, "report this with the model's name"
+        )
     return held
 
 
@@ -104,7 +106,10 @@ def onnx_weight_report(path: Path, pattern: NMPattern, runtime: str) -> OnnxWeig
         found = pattern_of_initializers(path, RUNTIMES[runtime], pattern)
     except (ValueError, TypeError, LookupError, RecursionError) as error:  # parses, and contradicts itself
         raise ModelError(
-            "not an ONNX model", str(path), str(error), "export it again, or check the download"
+            "onnx-model/not-onnx",
+            str(path),
+            f"it is not an ONNX model ({error})",
+            "export it again, or check the download",
         ) from error
     eligible = [each for each in found if each.reason is None]
     return {

@@ -36,8 +36,10 @@ def unstructured_record(
     layers = list(_layers(start, work))
     held, missing = unstructured_layers(onnx, [(each["shape"], each["left"]) for each in layers])
     if missing:
-        found = f"{len(missing)} masked weights are not in it, the first of shape {missing[0]}"
-        raise VerificationFailed("sparsity", onnx.name, found, "report this model")
+        problem = f"the zeros of {len(missing)} masked weights are not in it; the first has shape {missing[0]}"
+        raise VerificationFailed(
+            "sparsity/zeros-missing-in-onnx", onnx.name, problem, "report this with the model's name"
+        )
     kept = sum(each["left"] for each in layers)
     return {
         "weights": work.original.weights,

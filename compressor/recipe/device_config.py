@@ -130,12 +130,14 @@ def find_target(name: str, file: Path | None = None) -> DeviceConfig | None:
     path = file or next((each for each in (Path(FILE), _of_user()) if each.is_file()), None)
     if path is None:
         known = f"{' or '.join(BUILT_IN)}, or describe it in {FILE} here or in {_of_user()}"
-        raise RecipeError("target", "bench.target", f"{name}, and there is no {FILE}", f"choose {known}")
+        raise RecipeError(
+            "target/no-targets-file", "bench.target", f"it is {name}, but there is no {FILE}", f"choose {known}"
+        )
     entries = {entry.name: entry for entry in read_targets(path).targets}
     if name not in entries:
         options = (*entries, *BUILT_IN)
-        todo = f"{did_you_mean(name, options)}one of: {', '.join(options)}"
-        raise RecipeError("target", "bench.target", f"{name} is not in {path}", todo)
+        hint = f"{did_you_mean(name, options)}one of: {', '.join(options)}"
+        raise RecipeError("target/unknown-name", "bench.target", f"{name} is not in {path}", hint)
     return entries[name]
 
 
@@ -152,15 +154,17 @@ def read_targets(path: Path) -> DevicesFile:
         raise_all(faults)
         return found
     except FileNotFoundError:
-        raise RecipeError("targets", source, "no such file", "name another with --target-file") from None
+        raise RecipeError(
+            "targets/no-such-file", source, "the file does not exist", "give another with --target-file"
+        ) from None
     except RecipeError as error:
         raise _of_targets(error) from None
 
 
 def _of_targets(error: RecipeError) -> RecipeError:
-    """The same fault, said of targets: they are read as recipes are."""
-    what = "targets" if error.what == "recipe" else error.what
-    return RecipeError(what, error.where, error.found, error.todo, tuple(map(_of_targets, error.more)))
+    """Return the same error with targets as its subject: the file is read as a recipe is."""
+    code = f"targets/{error.code.partition('/')[2]}"
+    return RecipeError(code, error.place, error.problem, error.hint, tuple(map(_of_targets, error.more)))
 
 
 def _of_user() -> Path:

@@ -29,13 +29,18 @@ def override(tree: YamlDocument, text: str) -> YamlDocument:
     place = SourcePosition(0, 0, f"--set {text}")
     key, equals, value_text = text.partition("=")
     if not equals or not _KEY.fullmatch(key.strip()):
-        raise _fault(place, "not of the form key.path=value", "write for example --set retrain.epochs=5")
+        raise _fault(
+            "recipe/malformed-override",
+            place,
+            "it is not of the form key.path=value",
+            "write for example --set retrain.epochs=5",
+        )
     try:
         value = parse_yaml(value_text, "its value")
     except RecipeError as fault:
-        raise _fault(place, fault.found, fault.todo) from None
+        raise _fault(fault.code, place, fault.problem, fault.hint) from None
     if value.faults:
-        raise _fault(place, "a key stands in its value twice", "keep one")
+        raise _fault("recipe/duplicate-key", place, "its value contains a key twice", "keep one")
     path = _path(tree.data, key.strip())
     gone = {each for each in _displaced(path, value.data, tree) if tree.place(each).line}
     data = _put(tree.data, path, value.data, place)
@@ -93,11 +98,19 @@ def _put(data: Any, path: Path, value: object, place: SourcePosition, above: Pat
     if isinstance(data, list):
         if not has_path(data, head):
             raise _fault(
-                place, f"{dotted_path(above)} is a list of {len(data)}", "count its places from 0, or set it as a whole"
+                "recipe/no-such-index",
+                place,
+                f"{dotted_path(above)} is a list of {len(data)}",
+                "use an index from 0, or set the list as a whole",
             )
         return [_put(each, rest, value, place, (*above, i)) if i == head else each for i, each in enumerate(data)]
     if not isinstance(data, dict | None):
-        raise _fault(place, f"{dotted_path(above)} is {data!r}, not a block", f"set {dotted_path(above)} as a whole")
+        raise _fault(
+            "recipe/not-a-block",
+            place,
+            f"{dotted_path(above)} is {data!r}, not a block",
+            f"set {dotted_path(above)} as a whole",
+        )
     block = data or {}
     return {**block, head: _put(block.get(head), rest, value, place, (*above, head))}
 
@@ -109,5 +122,5 @@ def _without(data: Any, path: Path) -> Any:
     return {key: _without(value, rest) if key == head else value for key, value in data.items() if rest or key != head}
 
 
-def _fault(place: SourcePosition, found: str, todo: str) -> RecipeError:
-    return RecipeError("recipe", str(place), found, todo)
+def _fault(code: str, place: SourcePosition, problem: str, hint: str) -> RecipeError:
+    return RecipeError(code, str(place), problem, hint)

@@ -38,9 +38,11 @@ def read_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         try:
             tree = override(tree, each)
         except RecipeError as fault:
-            faults.append((SourcePosition(0, 0, fault.where), fault))
+            faults.append((SourcePosition(0, 0, fault.place), fault))
     if tree.data is None:
-        raise RecipeError("recipe", source, "empty", "compress recipes show quickstart prints one to start from")
+        raise RecipeError(
+            "recipe/empty", source, "it is empty", "begin with a shipped recipe: compress recipes cp quickstart"
+        )
     try:
         recipe = Recipe.model_validate(tree.data)
     except ValidationError as error:
@@ -53,7 +55,7 @@ def raise_all(faults: Sequence[tuple[SourcePosition, RecipeError]]) -> None:
     """One error that carries all of these, in the order of their places; nothing where there are none."""
     if faults:
         first, *more = (fault for _, fault in sorted(faults, key=lambda each: (not each[0].line, each[0])))
-        raise RecipeError(first.what, first.where, first.found, first.todo, tuple(more))
+        raise RecipeError(first.code, first.place, first.problem, first.hint, tuple(more))
 
 
 def _text(name_or_path: str) -> tuple[str, str]:
@@ -64,9 +66,8 @@ def _text(name_or_path: str) -> tuple[str, str]:
     try:
         return source, read_text(path, source)
     except FileNotFoundError:
-        hint = did_you_mean(name_or_path, shipped)
-        todo = f"{hint}give a file, or one of: {', '.join(shipped)}"
-        raise RecipeError("recipe", source, "neither a file nor a shipped recipe", todo) from None
+        hint = f"{did_you_mean(name_or_path, shipped)}give a file, or one of: {', '.join(shipped)}"
+        raise RecipeError("recipe/unknown-name", source, "it is neither a file nor a shipped recipe", hint) from None
 
 
 def read_text(path: Path, source: str) -> str:
@@ -75,12 +76,21 @@ def read_text(path: Path, source: str) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise RecipeError("recipe", source, f"larger than {MAX_BYTES // 1024} KB", "a recipe is a short text file")
+            raise RecipeError(
+                "recipe/too-large",
+                source,
+                f"it is larger than {MAX_BYTES // 1024} KB",
+                "give a recipe, which is a short text file",
+            )
         return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise
     except UnicodeDecodeError as error:
-        raise RecipeError("recipe", source, f"not UTF-8 from byte {error.start}", "save it as UTF-8 text") from None
+        raise RecipeError(
+            "recipe/not-utf-8", source, f"it is not UTF-8 from byte {error.start}", "save it as UTF-8 text"
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise RecipeError("recipe", source, f"can't be read: {reason}", "give a readable file") from None
+        raise RecipeError(
+            "recipe/not-readable", source, f"it cannot be read ({reason})", "give a readable file"
+        ) from None

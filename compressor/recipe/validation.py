@@ -52,37 +52,39 @@ def show_value(value: object) -> str:
 
 
 def _explain(error: ErrorDetails, tree: YamlDocument, schema: type[BaseModel]) -> tuple[SourcePosition, RecipeError]:
-    kind, context = error["type"], error.get("ctx", {})
+    kind, context, code = error["type"], error.get("ctx", {}), "recipe/not-allowed"
     path = _path(error, tree.data)
     name = dotted_path(path) or "the recipe"
     place = tree.place(path)
-    found = f"{name} is {show_value(tree.value(path))}"
+    problem = f"{name} is {show_value(tree.value(path))}"
     match kind:
         case "extra_forbidden":
-            place = tree.place(path, of_key=True)
+            code, place = "recipe/unknown-key", tree.place(path, of_key=True)
             options = _keys(schema, path[:-1], tree)
-            found = f"{name} is not a key"
-            todo = f"{did_you_mean(path[-1], options)}allowed: {', '.join(options) or 'nothing'}"
+            problem = f"{name} is not a key"
+            hint = f"{did_you_mean(path[-1], options)}allowed: {', '.join(options) or 'nothing'}"
         case "missing":
-            found, todo = f"{name} is missing", "add it"
+            code, problem, hint = "recipe/missing-key", f"{name} is missing", "add it"
         case "refused":
-            todo = f"{did_you_mean(tree.value(path), context['options'])}allowed: {context['allowed']}"
+            hint = f"{did_you_mean(tree.value(path), context['options'])}allowed: {context['allowed']}"
         case "literal_error" | "union_tag_invalid":
             path = (*path, "name") if kind == "union_tag_invalid" else path
-            place, found = tree.place(path), f"{dotted_path(path)} is {show_value(tree.value(path))}"
+            place, problem = tree.place(path), f"{dotted_path(path)} is {show_value(tree.value(path))}"
             options = re.findall(r"'([^']*)'", str(context.get("expected", context.get("expected_tags"))))
             allowed = str(context.get("expected", context.get("expected_tags"))).replace("'", "")
-            todo = f"{did_you_mean(tree.value(path), options)}allowed: {allowed}"
+            hint = f"{did_you_mean(tree.value(path), options)}allowed: {allowed}"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            word, key = _BOUNDS[kind]
-            todo = f"allowed: a number {word} {context[key]}"
+            code, (word, key) = "recipe/out-of-range", _BOUNDS[kind]
+            hint = f"allowed: a number {word} {context[key]}"
         case "too_short" | "string_too_short":
-            todo = "allowed: at least one"
+            code, hint = "recipe/too-short", "allowed: at least one"
         case "model_type" | "model_attributes_type":
-            todo = f"write it as a block of: {', '.join(_keys(schema, path, tree))}"
+            code = "recipe/not-a-block"
+            hint = f"write it as a block of: {', '.join(_keys(schema, path, tree))}"
         case _:
-            todo = f"allowed: {_KINDS.get(kind.split('_')[0], error['msg'])}"
-    return place, RecipeError("recipe", str(place), found, todo)
+            code = "recipe/wrong-type"
+            hint = f"allowed: {_KINDS.get(kind.split('_')[0], error['msg'])}"
+    return place, RecipeError(code, str(place), problem, hint)
 
 
 def _path(error: ErrorDetails, data: Any) -> Path:

@@ -88,13 +88,18 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
         mark = error.problem_mark or error.context_mark
         place = SourcePosition(mark.line + 1, mark.column + 1, source) if mark else SourcePosition(0, 0, source)
         raise RecipeError(
-            "recipe", str(place), f"not readable as YAML: {error.problem or error.context}", "correct this line"
+            "recipe/not-yaml",
+            str(place),
+            f"it is not valid YAML: {error.problem or error.context}",
+            "correct this line",
         ) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
         place = SourcePosition(line, column, source)
-        raise RecipeError("recipe", str(place), f"character {error.character!r}", "remove it") from None
+        raise RecipeError(
+            "recipe/forbidden-character", str(place), f"the character {error.character!r} is not allowed", "remove it"
+        ) from None
     keys: dict[Path, SourcePosition] = {}
     values: dict[Path, SourcePosition] = {(): SourcePosition(1, 1, source)}
     faults: list[tuple[SourcePosition, RecipeError]] = []
@@ -108,8 +113,8 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
                 at = _place(key_node, source)
                 if key in block:
                     name, first = dotted_path((*path, key)), keys[(*path, key)]
-                    found = f"{name} stands here again, first at {first}"
-                    faults.append((at, RecipeError("recipe", str(at), found, "keep one")))
+                    problem = f"{name} is set again; it was first set at {first}"
+                    faults.append((at, RecipeError("recipe/duplicate-key", str(at), problem, "keep one of them")))
                     continue
                 keys[(*path, key)] = at
                 block[key] = plain(value_node, (*path, key))
@@ -163,18 +168,22 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         event: NodeEvent = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
         if isinstance(event, AliasEvent):
-            raise self._refused(event, "an alias, *name", "write the value itself")
+            raise self._refused("recipe/alias", event, "an alias (*name) is not allowed", "write the value itself")
         if isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
-            raise self._refused(event, f"a tag, {event.tag}", "write the value without it")
+            raise self._refused(
+                "recipe/tag", event, f"the tag {event.tag} is not allowed", "write the value without it"
+            )
         if self.depth > MAX_DEPTH:
-            raise self._refused(event, f"nested deeper than {MAX_DEPTH}", "no recipe is that deep")
+            raise self._refused(
+                "recipe/too-deep", event, f"it is nested deeper than {MAX_DEPTH} levels", "remove levels"
+            )
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
-    def _refused(self, event: NodeEvent, found: str, todo: str) -> RecipeError:
-        return RecipeError("recipe", str(_place(event, self.source)), found, todo)
+    def _refused(self, code: str, event: NodeEvent, problem: str, hint: str) -> RecipeError:
+        return RecipeError(code, str(_place(event, self.source)), problem, hint)
 
 
 class _Dumper(yaml.SafeDumper):

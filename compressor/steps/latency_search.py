@@ -155,9 +155,11 @@ def _nearest(found: Sequence[Candidate], selection: PruningTarget) -> Candidate:
     pair = nearest.pair
     left = f"{pair.slim:.3g} ms, {pair.slim / pair.dense:.1%} of the dense model's {pair.dense:.3g} ms"
     where = "prune.target.latency_ms" if selection.latency is None else "prune.target.latency"
-    asked = f"asked for {allowed(selection, pair.dense):.3g} ms"
-    todo = "ask for more to remain, or free frozen layers (see inspect)"
-    raise TargetNotReached("target not reachable", where, f"the nearest measured is {left}, {asked}", todo)
+    asked = f"the target is {allowed(selection, pair.dense):.3g} ms"
+    hint = "raise the target, or unfreeze layers (see compress inspect)"
+    raise TargetNotReached(
+        "target-not-reachable/latency", where, f"the nearest measured latency is {left}; {asked}", hint
+    )
 
 
 def widths_for_latency(

@@ -100,8 +100,10 @@ def _free(step: MaskUnstructured, work: PruningState) -> dict[str, Tensor]:
     frozen = frozen_layers([name.rpartition(".")[0] for name in found], step.rules)
     free = {name: each for name, each in found.items() if name.rpartition(".")[0] not in frozen}
     if not free:
-        words = f"all {len(found)} layers are frozen" if found else "no convolution or linear layer"
-        raise ModelError("nothing to mask", work.model.name, words, "free some of them in prune.layers")
+        problem = f"all {len(found)} layers are frozen" if found else "it has no convolution or linear layer"
+        raise ModelError(
+            "nothing-to-mask/all-frozen", work.model.name, problem, "unfreeze some of them in prune.layers"
+        )
     return free
 
 
@@ -117,9 +119,12 @@ def _counts(
     counts = [min(most, math.floor(share * whole + 1e-6) - fixed) for share in step.keep]
     least = len(free) if step.guard else 1
     if min(counts) < least:
-        found = f"{fixed + least:,} of {whole:,} weights stay at the least, asked for {step.keep[-1]:.4%}"
+        problem = f"at least {fixed + least:,} of {whole:,} weights remain; the target is {step.keep[-1]:.4%}"
         raise TargetNotReached(
-            "target not reachable", "prune.target.weights", found, "ask for more to remain, or free frozen layers"
+            "target-not-reachable/too-few-weights",
+            "prune.target.weights",
+            problem,
+            "raise the target, or unfreeze layers in prune.layers",
         )
     return counts
 
@@ -139,8 +144,8 @@ def _entries(
         found = synaptic_flow_scores(module, criterion, example_inputs(work.model))
     elif isinstance(criterion, GradientCriterion):
         if around.data is None:
-            words = f"none, and {criterion.name} scores weights by training images"
-            raise RecipeError("recipe", "data", words, "give --data PATH, or a data block")
+            problem = f"no data are given, but {criterion.name} scores weights with training images"
+            raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or add a data block")
         fixed, weights = (masks, {}) if step.nested else ({}, dense)
         found = gradient_scores(module, criterion, around.data, around.seed, epoch=number, masks=fixed, weights=weights)
         found = found if criterion.signed else {name: each.abs() for name, each in found.items()}

@@ -66,8 +66,13 @@ def permute_for_nm(
     orders = best_orders(taken, groups, step.sparsity.pattern, rounds=step.rounds, seed=seed, told=told)
     certificate = certify_permutation(model.module, groups, orders, *inputs)
     if not certificate.ok:
-        found = f"channels in another order change the answer by {certificate.max_rel_error:.1e} of the largest output"
-        raise VerificationFailed("permutation", model.name, found, "report this model; set prune.2of4.permute: false")
+        problem = f"reordering the channels changes the outputs by {certificate.max_rel_error:.1e} of the largest"
+        raise VerificationFailed(
+            "permutation/outputs-differ",
+            model.name,
+            problem,
+            "set prune.2of4.permute: false, and report this with the model's name",
+        )
     module = permute_channels(model.module, groups, orders)
     emit("note", {"text": f"{len(orders)} of {len(groups)} groups of channels put into another order"})
     kept = permute_kept(model.kept, groups, orders, module)
@@ -84,8 +89,12 @@ def mask_nm(model: LoadedModel, step: MaskNM, earlier: RetainedMagnitude | None)
     dense = weights_of(model.module, found)
     if not dense:
         reasons = sorted({each.reason for each in found if each.reason})
-        words = f"no layer can be masked {pattern} ({'; '.join(reasons[:3]) or 'no convolution or linear layer'})"
-        raise ModelError("nothing to mask", model.name, words, "choose another prune.2of4.runtime or pattern")
+        problem = (
+            f"no layer can be masked {pattern} ({'; '.join(reasons[:3]) or 'it has no convolution or linear layer'})"
+        )
+        raise ModelError(
+            "nothing-to-mask/no-eligible-layer", model.name, problem, "choose another prune.2of4.runtime or pattern"
+        )
     masks = {name: magnitude_mask(weight, pattern) for name, weight in dense.items()}
     module = apply_masks(model.module, masks)
     sparse = weights_of(module, found)
@@ -106,6 +115,6 @@ def still_masked(module: nn.Module, masks: Mapping[str, Tensor], regrow: SRSTESt
         masks = {name: magnitude_mask(weight, regrow.pattern) for name, weight in values.items()}
     revived = [name for name, weight in values.items() if bool(weight[~masks[name]].any())]
     if revived:
-        found = f"{len(revived)} of {len(values)} masked weights have values where zeros were"
-        raise VerificationFailed("masks", revived[0], found, "report this model")
+        problem = f"{len(revived)} of {len(values)} masked weights are no longer zero where they were masked"
+        raise VerificationFailed("masks/zeros-revived", revived[0], problem, "report this with the model's name")
     return masks

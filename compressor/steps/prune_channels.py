@@ -116,8 +116,8 @@ def _graded(
             torch.manual_seed(around.seed)  # for criteria that draw lots
             return channel_scores(module, cut.groups, criterion)
     if around.data is None:
-        found = f"none, and {criterion.name} scores channels by training images"
-        raise RecipeError("recipe", "data", found, "give --data PATH, or a data block")
+        problem = f"no data are given, but {criterion.name} scores channels with training images"
+        raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or add a data block")
     if isinstance(criterion, BatchNormGateCriterion):
         return channel_scores_from_gates(
             cut.groups, gate_scores(module, criterion, around.data, around.seed, epoch=number)
@@ -137,8 +137,8 @@ def check_finite(of: str, graded: Mapping[str, FloatArray] | Mapping[str, Tensor
     for name, each in graded.items():
         finite = torch.isfinite(torch.as_tensor(each))
         if not bool(finite.all()):
-            found = f"{int((~finite).sum())} of {finite.numel()} are not finite"
-            raise VerificationFailed(f"scores of {of}", name, found, "check the model's weights, and the data")
+            problem = f"{int((~finite).sum())} of {finite.numel()} scores of {of} are not finite"
+            raise VerificationFailed("scores/non-finite", name, problem, "check the model's weights and the data")
 
 
 def _tell(selection: PruningTarget, graded: Mapping[str, FloatArray], plan: PrunePlan, around: Context) -> None:
@@ -153,13 +153,13 @@ def _tell(selection: PruningTarget, graded: Mapping[str, FloatArray], plan: Prun
 
 def _nothing_to_prune(name: str, groups: Sequence[ChannelGroup]) -> ModelError:
     if free := sum(group.frozen is None for group in groups):
-        found = f"what is asked for takes no channel of its {free} free groups"
+        problem = f"the target removes nothing from its {free} prunable groups"
         return ModelError(
-            "nothing to prune", name, found, "ask for less to remain, of the original, or lower prune.round_to"
+            "nothing-to-prune/target-removes-nothing", name, problem, "lower the target, or prune.round_to"
         )
     reasons = sorted({group.frozen for group in groups if group.frozen})
-    found = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
-    return ModelError("nothing to prune", name, found, "see what inspect says of each group")
+    problem = f"no channel can be removed ({'; '.join(reasons[:3]) or 'it has no prunable layers'})"
+    return ModelError("nothing-to-prune/all-frozen", name, problem, "run compress inspect for the reason of each group")
 
 
 def remove_selected(work: PruningState) -> PruningState:
@@ -173,18 +173,25 @@ def remove_selected(work: PruningState) -> PruningState:
     slim = remove_channels(dense.module, cut.structure, plan)
     certificate = certify_removal(dense.module, slim, cut.structure, plan, *example_inputs(dense, images=2))
     if not certificate.ok:
-        found = f"slim differs from masked dense by {certificate.max_rel_error:.1e} of the largest output"
-        raise VerificationFailed("certificate", dense.name, found, "report this model; freeze layers with prune.layers")
+        problem = f"slim and masked dense outputs differ by {certificate.max_rel_error:.1e} of the largest"
+        raise VerificationFailed(
+            "certificate/outputs-differ",
+            dense.name,
+            problem,
+            "freeze layers with prune.layers, and report this with the model's name",
+        )
     cost = count_cost(slim, *example_inputs(dense))
     if cost.params >= sum(parameter.numel() for parameter in dense.module.parameters()):
         raise _nothing_to_prune(dense.name, cut.groups)
     expected = cut.structure.cost.of(plan)
     if cost != (replace(expected, macs=cost.macs) if cut.structure.data_dependent else expected):
-        found = f"{cost} counted on the slim module, {expected} planned"
-        raise VerificationFailed("cost", dense.name, found, "report this model")
+        problem = f"the slim module has {cost}, but the plan has {expected}"
+        raise VerificationFailed("cost/differs-from-plan", dense.name, problem, "report this with the model's name")
     if work.silent and (changed := output_change(dense.module, slim, *example_inputs(dense, images=2))) > TOLERANCE:
-        found = f"taking out channels that are zero changed outputs by {changed:.1e} of the largest"
-        raise VerificationFailed("lossless removal", dense.name, found, "report this model")
+        problem = f"removing channels that are zero changed the outputs by {changed:.1e} of the largest"
+        raise VerificationFailed(
+            "lossless-removal/outputs-differ", dense.name, problem, "report this with the model's name"
+        )
     kept = compose_kept(dense.kept, cut.groups, plan, slim)
     return replace(
         work,

@@ -70,8 +70,8 @@ def initial_state(model: LoadedModel, around: Context, *, trained: bool = True) 
         check_answers(model.module, around.data)
     work = _measured(_timed(work, "analyse", start), "dense", around)
     if trained and not model.untrained:
-        todo = "check model.input, data.mean and data.std, and the order of classes"
-        _doubt("the dense model", work, "dense", todo, around)
+        hint = "check model.input, data.mean and data.std, and the order of classes"
+        _doubt("the dense model", work, "dense", hint, around)
     return work
 
 
@@ -111,8 +111,8 @@ def run_step(step: Step, work: PruningState, around: Context) -> PruningState:
     done = _timed(replace(done, log=(*done.log, str(step))), str(step), start)
     done = _measured(done, stage, around) if stage else done
     if isinstance(step, Train) and stage and step.stage == RETRAINING:
-        todo = f"{step.optimizer.key}={step.optimizer.lr:g} may be too large, the epochs too few, or the cut too deep"
-        _doubt("the retrained model", done, stage, todo, around)
+        hint = f"{step.optimizer.key}={step.optimizer.lr:g} may be too large, the epochs too few, or the cut too deep"
+        _doubt("the retrained model", done, stage, hint, around)
     return done
 
 
@@ -246,7 +246,7 @@ def _falls_silent(work: PruningState, around: Context) -> bool:
 
 def _measured(work: PruningState, stage: str, around: Context) -> PruningState:
     """With the task's metric at this stage, which is reported and decides nothing."""
-    if around.data is None:
+    if around.data is None or around.data.task is None:
         return work
     start, metric = time.perf_counter(), around.data.task.metric
     value = evaluate(work.model.module, around.data.val_batches(BATCH_SIZE), metric)

@@ -56,8 +56,13 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
         for where in blamed:
             known = SIZE_INTERPRETATIONS.index(readings.get(where, SIZE_INTERPRETATIONS[0]))
             readings[where] = SIZE_INTERPRETATIONS[known + 1] if where in lines else SIZE_INTERPRETATIONS[-1]
-    found = f"the forward pass breaks at {_place(failure)} after a trial cut: {failure}"
-    raise ModelError("model cannot be cut", name, found, "freeze the layers around that line with prune.layers")
+    problem = f"the forward pass fails at {_place(failure)} after channels are removed: {failure}"
+    raise ModelError(
+        "model-cannot-be-pruned/trial-forward-fails",
+        name,
+        problem,
+        "freeze the layers around that line with prune.layers",
+    )
 
 
 def _try(module: nn.Module, *inputs: Tensor, structure: DependencyGraph) -> Exception | None:
@@ -83,8 +88,10 @@ def _traced(module: nn.Module, *inputs: Tensor, name: str) -> Trace:
         return trace_module(module, *inputs, known=rules.has_rule)
     except Exception as error:  # whatever a user's forward may raise
         shapes = " and ".join(str(tuple(each.shape)) for each in inputs)
-        found = f"fails on an input of shape {shapes} at {_place(error)}: {error}"
-        raise ModelError("model does not run", name, found, "set model.input to the shape it expects") from error
+        problem = f"it fails on an input of shape {shapes} at {_place(error)}: {error}"
+        raise ModelError(
+            "model-does-not-run/forward-fails", name, problem, "set model.input to the shape that it expects"
+        ) from error
 
 
 def _without_values(module: nn.Module, *inputs: Tensor) -> tuple[nn.Module, tuple[Tensor, ...], Trace]:

@@ -62,9 +62,11 @@ class TrainingCheckpoint:
         if found is None:
             return None
         if found["identity"] != self._identity:
-            said = "what is there was left by a run of another recipe, model, data or version"
-            todo = "repeat that run's command (a learning rate that failed may be another), or start over without"
-            raise RecipeError("--resume", str(self._path.parent), said, f"{todo} --resume")
+            problem = "the folder was left by a run with another recipe, model, data or version"
+            hint = (
+                "repeat the command of that run (only a learning rate that diverged may change), or start over without"
+            )
+            raise RecipeError("resume/other-run", str(self._path.parent), problem, f"{hint} --resume")
         state: Mapping[str, Any] | None = found["state"]
         if found["lr"] == self._lr:
             return state
@@ -73,8 +75,13 @@ class TrainingCheckpoint:
             emit("note", {"text": f"training diverged with {before}: it starts anew with {self._lr:g}"})
             return None
         if not self._another_diverged(found["lr"]):
-            said = f"training there has {before}, not {self._lr:g}, and has not diverged"
-            raise RecipeError("--resume", str(self._path.parent), said, f"set {before}, or start over without --resume")
+            problem = f"the interrupted training has {before}, not {self._lr:g}, and did not diverge"
+            raise RecipeError(
+                "resume/other-learning-rate",
+                str(self._path.parent),
+                problem,
+                f"set {before}, or start over without --resume",
+            )
         emit("note", {"text": f"a training that ended with {before} is kept"})
         self._write(state, diverged=False)
         return state

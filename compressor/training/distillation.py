@@ -61,9 +61,8 @@ def answer_distance(answer: Any, taught: Any, temperature: float) -> Tensor:
             spread = (g - g.mean()).square().sum()
             terms.append((f - g).square().sum() / spread.clamp_min(1e-12))
     if not terms:
-        raise RecipeError(
-            "retrain", "distill", "the model's answers have no floating tensors of equal shapes", "set retrain.epochs=0"
-        )
+        problem = "the model answers with no floating-point tensor of the dense model's shape"
+        raise RecipeError("retrain/no-comparable-answers", "retrain.distill", problem, "set retrain.epochs=0")
     return torch.stack(terms).mean()
 
 

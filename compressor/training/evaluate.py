@@ -46,7 +46,7 @@ def evaluate(module: nn.Module, batches: Iterable[tuple[Tensor, Any]], metric: M
 
 def _not_finite(where: str, found: str) -> VerificationFailed:
     return VerificationFailed(
-        "evaluation",
+        "evaluation/non-finite",
         where,
         f"the network's {found}",
         "check the checkpoint, or retrain with a smaller learning rate",

@@ -25,8 +25,10 @@ def reinitialize(module: nn.Module, seed: int) -> None:
                 if isinstance(each, WEIGHTED):
                     nn.init.kaiming_normal_(each.weight, nonlinearity="relu")
             elif own := [own for own, _ in each.named_parameters(recurse=False)]:
-                found = f"{type(each).__name__} has no reset_parameters for {', '.join(own)}"
-                raise ModelError("cannot start from random weights", name or "the model", found, "add that method")
+                problem = f"{type(each).__name__} has no reset_parameters for {', '.join(own)}"
+                raise ModelError(
+                    "random-weights/no-reset-parameters", name or "the model", problem, "add this method to the class"
+                )
 
 
 @torch.no_grad()

@@ -71,8 +71,10 @@ def train(
     RecipeError where the best epoch is to be kept and nothing is held out: the test set is not there to choose by.
     """
     if step.keep == "best" and not data.has_holdout:
-        found = "best, with nothing held out of the training images to tell by"
-        raise RecipeError("retrain", "keep", found, "set data.holdout=10%, or retrain.keep=last")
+        problem = "it is best, but no training images are held out to choose the epoch by"
+        raise RecipeError(
+            "retrain/best-without-holdout", "retrain.keep", problem, "set data.holdout=10% or retrain.keep=last"
+        )
     started = time.perf_counter()
     keep_freed_memory()
     runtime = runtime or single_process()
@@ -173,7 +175,7 @@ class _Loop:
         try:
             quality = validation_metric(session.candidate, self.data)
         except VerificationFailed as error:
-            raise self._diverged("its end", error.found) from error
+            raise self._diverged("its end", error.problem) from error
         record = now.close_epoch(self._lr(now.epoch))
         record |= peak | quality
         if session.best is not None and self.data.task is not None:
@@ -223,8 +225,8 @@ class _Loop:
     def _diverged(self, place: str, found: str) -> VerificationFailed:
         now, optimizer = self.session.progress, self.step.optimizer
         self.emit("diverged", {"stage": self.step.stage, "epoch": now.epoch + 1, "lr": optimizer.lr})
-        before = f"the last finite loss was {now.last:.4g}" if math.isfinite(now.last) else "from the first one on"
-        todo = f"use a smaller learning rate, for example --resume --set {optimizer.key}={optimizer.lr / 10:g}"
+        before = f"the last finite loss was {now.last:.4g}" if math.isfinite(now.last) else "no loss was finite"
+        hint = f"use a smaller learning rate, for example --resume --set {optimizer.key}={optimizer.lr / 10:g}"
         if self.session.scaler.is_enabled():
-            todo += ", or start over with retrain.precision=bf16, whose numbers go beyond 65504"
-        return VerificationFailed("training", f"epoch {now.epoch + 1}, {place}", f"{found}, {before}", todo)
+            hint += ", or start over with retrain.precision=bf16, which represents numbers above 65504"
+        return VerificationFailed("training/diverged", f"epoch {now.epoch + 1}, {place}", f"{found}, {before}", hint)

@@ -66,7 +66,8 @@ def make_loss(
     task = data.task
     if step.distill is None and task is None:
         problem = f"{data.name} has no labels, and nothing is distilled"
-        raise RecipeError("retrain", "distill", problem, "set retrain.distill={teacher: dense, labels: false}")
+        hint = "set retrain.distill={teacher: dense, labels: false}"
+        raise RecipeError("retrain/no-labels", "retrain.distill", problem, hint)
     mix = make_mixup(step.mixup, step.cutmix, data.num_classes)
 
     def of_task(inputs: Any, targets: Any) -> tuple[Tensor, Inputs, Any]:
@@ -162,8 +163,13 @@ def make_mixup(mixup: float, cutmix: float, num_classes: int | None) -> Mix:
     if not mixup and not cutmix:
         return lambda images, targets: (images, targets)
     if num_classes is None:
-        todo = "leave retrain.mixup and retrain.cutmix out"
-        raise RecipeError("retrain", "mixup" if mixup else "cutmix", "the targets are no classes", todo)
+        hint = "omit retrain.mixup and retrain.cutmix"
+        raise RecipeError(
+            "retrain/mixing-without-classes",
+            f"retrain.{'mixup' if mixup else 'cutmix'}",
+            "the targets are not classes",
+            hint,
+        )
     from torchvision.transforms import v2
 
     wanted = ((v2.MixUp, mixup), (v2.CutMix, cutmix))

@@ -29,10 +29,10 @@ def suggest_batch_size_on_oom(attempt: Callable[[int], object], batch_size: int,
             raise
         traceback.clear_frames(error.__traceback__)  # they hold what the failed batch has taken so far
         fits = processes * _halved_until_done(attempt, batch_size // processes)
-        todo = (
-            f"batches of {fits} fit: set batch_size to {fits}" if fits else "not even one image fits: free some memory"
-        )
-        raise Temporary("out of memory", "training", f"with batches of {batch_size} images", todo) from error
+        hint = f"set batch_size to {fits}, which fits" if fits else "free memory: not even one image fits"
+        raise Temporary(
+            "out-of-memory/training", "training", f"a batch of {batch_size} images does not fit", hint
+        ) from error
 
 
 def _halved_until_done(attempt: Callable[[int], object], images: int) -> int:

@@ -128,7 +128,12 @@ def bn_scales(weights: Mapping[str, Tensor]) -> Tensor:
     """|g| (n,) of all normalisations, in their order. Raises ModelError where there are none."""
     found = [weights[name].abs() for name in normalization_scales(weights)]
     if not found:
-        raise ModelError("early-bird", "the network", "no normalisation with scales to tell by", "use another method")
+        raise ModelError(
+            "early-bird/no-normalization",
+            "prune.method",
+            "the network has no normalization layers with scales",
+            "use another method",
+        )
     from torch import cat
 
     return cat(found)

@@ -195,7 +195,7 @@ def test_globs_that_name_nothing_are_all_reported() -> None:
     rules = (LayerRule("layr1.*"), LayerRule("nothing"))
     with pytest.raises(RecipeError) as caught:
         pick([group("layer1.0", 4)], {"layer1.0": [1, 2, 3, 4]}, PruningTarget(ratio=0.5, rules=rules))
-    first, second = caught.value.lines
+    first, second = map(str, caught.value.errors)
     assert "'layr1.*'" in first
     assert "layer1.0" in first
     assert "'nothing'" in second

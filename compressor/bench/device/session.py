@@ -199,7 +199,12 @@ class Device:
             raise self.target.explained(broken, self._wire) from broken
 
     def _nonsense(self, found: str) -> DeviceUnavailable:
-        return DeviceUnavailable("target", self.target.name, f"answers nonsense: {found}", "look at what runs there")
+        return DeviceUnavailable(
+            "target/garbled-answer",
+            self.target.name,
+            f"the answer is malformed: {found}",
+            "check which program runs there",
+        )
 
     def _failure(self, failure: DeviceError, models: Sequence[Path]) -> CompressorError:
         name, found = f"target {self.target.name}", failure.message
@@ -209,29 +214,44 @@ class Device:
         match failure.kind:
             case "load":
                 return ModelError(
-                    "not a model ONNX Runtime can load", where, found, "export it again, or check the file"
+                    "onnx-model/not-loadable",
+                    where,
+                    f"ONNX Runtime cannot load it: {found}",
+                    "export it again, or check the file",
                 )
             case "run":
-                return ModelError("the model does not run", where, found, "check its inputs")
+                return ModelError(
+                    "onnx-model/does-not-run", where, f"ONNX Runtime cannot run it: {found}", "check its inputs"
+                )
             case "input":
-                return ModelError("can't make inputs", where, found, "choose that batch, or fix the model's inputs")
+                return ModelError(
+                    "onnx-model/no-inputs",
+                    where,
+                    f"no inputs can be generated: {found}",
+                    "choose another --batch, or correct the model's inputs",
+                )
             case "output":
                 return VerificationFailed(
-                    "wrong output", where, f"{found}, on {name}", "check the model on these inputs"
+                    "wrong-output/device-differs",
+                    where,
+                    f"{found}, on {name}",
+                    "compare the model's outputs on these inputs",
                 )
             case "threads":
-                return RecipeError("threads", "bench.threads", str(self.target.threads), found)
+                return RecipeError("bench/threads-refused", "bench.threads", f"{self.target.threads} threads", found)
             case "provider":
-                todo = "install a runtime there that has it, or choose another provider in targets.yaml"
-                return DeviceUnavailable("provider", name, found, todo)
+                hint = "install an ONNX Runtime that has it on the device, or choose another provider in targets.yaml"
+                return DeviceUnavailable("provider/not-available", name, found, hint)
             case "fallback":
-                todo = "choose another provider, or set cpu_fallback: true, in targets.yaml"
-                return DeviceUnavailable("provider", name, found, todo)
+                hint = "choose another provider in targets.yaml, or set cpu_fallback: true there"
+                return DeviceUnavailable("provider/cpu-fallback", name, found, hint)
             case "runtime":
-                todo = "install numpy and onnxruntime there, or name the Python that has them"
-                return DeviceUnavailable("ONNX Runtime", name, found, todo)
+                hint = "install numpy and onnxruntime on the device, or set python in targets.yaml to one that has them"
+                return DeviceUnavailable("onnx-runtime/not-installed", name, found, hint)
             case "disk":
-                return Temporary("disk full", name, found, "free some there, or name another folder in targets.yaml")
+                return Temporary(
+                    "disk-full/device", name, found, "free space on the device, or set another folder in targets.yaml"
+                )
             case _:
-                todo = "see that it has memory left, and less to do; or use a smaller batch"
-                return DeviceUnavailable("measurement", ", ".join((name, *map(str, models))), found, todo)
+                hint = "free memory on the device and stop other work there, or use a smaller batch"
+                return DeviceUnavailable("measurement/failed", ", ".join((name, *map(str, models))), found, hint)

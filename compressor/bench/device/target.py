@@ -59,8 +59,10 @@ class DeviceTarget:
         try:
             wire = Connection(command, os.environ)
         except OSError as error:
-            found = f"can't start {command[0]}: {error.strerror}"
-            raise DeviceUnavailable("target", self.name, found, f"install {command[0]}, or mend it") from error
+            problem = f"{command[0]} cannot be started: {error.strerror}"
+            raise DeviceUnavailable(
+                "target/transport-missing", self.name, problem, f"install {command[0]}, or repair it"
+            ) from error
         try:
             try:
                 wire.send(code)
@@ -76,18 +78,29 @@ class DeviceTarget:
         """Why a connection broke, from its last words."""
         code, said = wire.ending()
         if f"{PROGRAM_PREFIX}busy" in said:
-            return Temporary("target", self.name, "another bench is running there", "wait for it, then run again")
+            return Temporary(
+                "target/busy", self.name, "another measurement is running on it", "wait until it ends, then run again"
+            )
         if "No space left" in said or "Disk quota exceeded" in said:
-            return Temporary("target", self.name, "its disk is full", "free some there, or name another folder")
+            return Temporary(
+                "target/disk-full",
+                self.name,
+                "its disk is full",
+                "free space there, or set another folder in targets.yaml",
+            )
         if last_line(said).startswith(PROGRAM_PREFIX):
             found = last_line(said)[len(PROGRAM_PREFIX) :]
-            return DeviceUnavailable("target", self.name, found, "name another folder in targets.yaml, or run again")
+            return DeviceUnavailable(
+                "target/folder-refused", self.name, found, "set another folder in targets.yaml, or run again"
+            )
         trouble = self.reach.trouble(code, said)
         if trouble is not None:
-            return DeviceUnavailable("target", self.name, *trouble)
+            return DeviceUnavailable("target/unreachable", self.name, *trouble)
         if code in (126, 127) or "No such file" in said or "can't open" in said:
             python = " ".join(self.python) or "python3"
-            found = f"can't start {python} there ({last_line(said)})"
-            return DeviceUnavailable("target", self.name, found, "name the right one with python in targets.yaml")
+            found = f"{python} cannot be started on it ({last_line(said)})"
+            return DeviceUnavailable(
+                "target/no-python", self.name, found, "set python in targets.yaml to the right command"
+            )
         found = f"{broken}" + (f" ({last_line(said)})" if said.strip() else "")
-        return DeviceUnavailable("target", self.name, found, "run again; see that the device is well")
+        return DeviceUnavailable("target/connection-lost", self.name, found, "check the device, then run again")

@@ -96,26 +96,32 @@ class SshTransport:
             said,
             {
                 "REMOTE HOST IDENTIFICATION HAS CHANGED": (
-                    "the host's key is not the one known: another machine, or someone in between",
-                    "find out why before you remove the known key with ssh-keygen -R",
+                    "the host's key has changed: another machine answers, or the connection is intercepted",
+                    "find out why, then remove the known key with ssh-keygen -R",
                 ),
                 "Host key verification failed": (
-                    "the host's key is not known here",
-                    f"log in once by hand and compare its fingerprint: {by_hand}",
+                    "the host's key is unknown on this machine",
+                    f"log in once and compare its fingerprint: {by_hand}",
                 ),
                 "Permission denied": (
-                    "it refused our key",
-                    f"check user and key of the target; without a password this must work: {by_hand} true",
+                    "it refused the ssh key",
+                    f"check user and key of the target; this command must work without a password: {by_hand} true",
                 ),
-                "Could not resolve hostname": ("no host of that name", "check host in targets.yaml, and the network"),
-                "Connection refused": ("nothing listens there", "check host and port in targets.yaml, and its sshd"),
-                "timed out": ("no answer", "check that it is on and in reach: " + by_hand),
-                "No route to host": ("no way there", "check that it is on, and the network"),
-                "Connection closed": ("it closed the connection", "see the log of its sshd"),
-                "Connection reset": ("it reset the connection", "see the log of its sshd"),
-                "not responding": ("it has stopped answering", "check that it is on and in reach: " + by_hand),
+                "Could not resolve hostname": (
+                    "the host name cannot be resolved",
+                    "check host in targets.yaml, and the network",
+                ),
+                "Connection refused": (
+                    "it refused the connection",
+                    "check host and port in targets.yaml, and its sshd",
+                ),
+                "timed out": ("it did not answer", "check that it is switched on and reachable: " + by_hand),
+                "No route to host": ("there is no route to the host", "check that it is switched on, and the network"),
+                "Connection closed": ("it closed the connection", "read the log of its sshd"),
+                "Connection reset": ("it reset the connection", "read the log of its sshd"),
+                "not responding": ("it stopped answering", "check that it is switched on and reachable: " + by_hand),
             },
-        ) or (("ssh failed: " + last_line(said), f"this must work: {by_hand} true") if code == 255 else None)
+        ) or (("ssh failed: " + last_line(said), f"this command must work: {by_hand} true") if code == 255 else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +143,13 @@ class AdbTransport:
                 said,
                 {
                     "unauthorized": ("the device does not trust this computer", "unlock it and allow USB debugging"),
-                    "offline": ("the device is offline", "plug it in again, or restart it"),
+                    "offline": ("the device is offline", "connect it again, or restart it"),
                     "more than one device": (
                         "several devices are connected",
-                        "name one with adb.serial in targets.yaml",
+                        "set adb.serial in targets.yaml",
                     ),
-                    "not found": ("no such device", "see adb devices; check adb.serial in targets.yaml"),
-                    "no devices": ("no device is connected", "plug it in and allow USB debugging; see adb devices"),
+                    "not found": ("adb knows no such device", "run adb devices and check adb.serial in targets.yaml"),
+                    "no devices": ("no device is connected", "connect it, allow USB debugging, and run adb devices"),
                 },
             )
             if "adb: " in said or "error: " in said

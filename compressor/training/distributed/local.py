@@ -137,10 +137,10 @@ def _result(crew: Crew, tell: Callable[..., None]) -> TrainResult:
 def _raise_died(rank: int, process: BaseProcess, processes: int) -> NoReturn:
     process.join(GRACE)
     code = process.exitcode or 0
-    found = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    cause = "is there enough memory? " if code == -signal.SIGKILL else ""
-    todo = f"{cause}the same command with --resume goes on from the last checkpoint"
-    raise Temporary("training", f"process {rank + 1} of {processes}", found, todo)
+    problem = f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"it ended with exit code {code}"
+    cause = "check that there is enough memory; " if code == -signal.SIGKILL else ""
+    hint = f"{cause}the same command with --resume continues from the last checkpoint"
+    raise Temporary("training/process-died", f"process {rank + 1} of {processes}", problem, hint)
 
 
 def _work(connection: Connection, environment: Mapping[str, str], threads: int) -> None:
@@ -184,8 +184,11 @@ def check_batch_sharding(step: Train, data: Data, processes: int) -> None:
     """Raises RecipeError unless every process gets as many images of a batch as any other."""
     batch = min(step.batch_size, data.train_size)
     if batch % processes:
-        found = f"{processes} processes for batches of {batch} images"
+        problem = f"{processes} processes cannot share batches of {batch} images equally"
         nearest = max(batch - batch % processes, processes)
         raise RecipeError(
-            "training", step.stage, found, f"use a batch_size that is a multiple of {processes}, such as {nearest}"
+            "training/uneven-batches",
+            step.stage,
+            problem,
+            f"use a batch_size that is a multiple of {processes}, such as {nearest}",
         )

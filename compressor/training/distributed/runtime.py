@@ -107,8 +107,10 @@ def distributed_runtime() -> Iterator[Runtime]:
         if not _is_lost(error):
             raise
         place = f"process {int(os.environ['RANK']) + 1} of {everywhere}"
-        found = "the connection to another process is lost"
-        raise Temporary("training", place, found, "see what ended it, then --resume") from error
+        problem = "the connection to another process was lost"
+        raise Temporary(
+            "training/connection-lost", place, problem, "find out what ended that process, then run again with --resume"
+        ) from error
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

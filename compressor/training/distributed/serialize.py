@@ -23,8 +23,8 @@ def serialize(value: object) -> bytes:
     try:
         return bytes(cloudpickle.dumps(value))
     except Exception as error:  # modules may have a word in it
-        found = f"the model can't be sent to other processes ({type(error).__name__}: {error})"
-        raise RecipeError("training", "several processes", found, "train on one device") from error
+        problem = f"the model cannot be sent to other processes ({type(error).__name__}: {error})"
+        raise RecipeError("training/not-serializable", "several processes", problem, "train on one device") from error
 
 
 def serialize_shared(value: object) -> bytes:
