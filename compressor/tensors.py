@@ -8,6 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+Inputs = Tensor | tuple[Tensor, ...]
+"""One batch of what a module takes: a tensor (B, ...), or a tuple of them where it has several inputs."""
+
 
 def tree_leaves(tree: object) -> list[Tensor]:
     """Every tensor in `tree`, depth first, in the order of its containers."""
@@ -43,6 +46,24 @@ def tree_map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     if isinstance(tree, tuple | list):
         return type(tree)(tree_map(function, value) for value in tree)
     return tree
+
+
+def call_module(module: Callable[..., Any], inputs: Inputs) -> Any:
+    """Run a module on a batch.
+
+    Args:
+        module: the module, or a function in its place.
+        inputs: one batch (B, ...), or a tuple with one for each input of the module.
+
+    Returns:
+        What the module returns.
+    """
+    return module(*inputs) if isinstance(inputs, tuple) else module(inputs)
+
+
+def batch_length(inputs: Inputs) -> int:
+    """The number of samples in a batch."""
+    return len(inputs[0] if isinstance(inputs, tuple) else inputs)
 
 
 def to_float32(tree: Any) -> Any:

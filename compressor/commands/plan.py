@@ -177,7 +177,9 @@ def _planned(ready: _Ready, recipe: Recipe) -> Plan:
         },
         "least": lower_bound(start.structure),
         "bounds": latency_bottlenecks(events),
-        "risk": None if ready.images is None else accuracy_preview(start, work, ready.images),
+        "risk": None
+        if ready.images is None or ready.images.task is None
+        else accuracy_preview(start, work, ready.images),
         "kept": retained_l1(start, work),
         "worth_it": recommendation(latency, dense_cost.macs / slim_cost.macs, work.plan is not None),
         "sparsity": masks.EXPECTED

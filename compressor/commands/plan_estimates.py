@@ -9,6 +9,7 @@ from itertools import islice
 from torch import nn
 
 from compressor.budget.greedy import retained_score
+from compressor.data.tasks import labelled_task
 from compressor.core import Data, EventSink, PrunePlan
 from compressor.criteria.channel_scores import channel_scores
 from compressor.criteria.formulas import l1
@@ -71,16 +72,17 @@ def retained_l1(start: PruningState, work: PruningState) -> float:
 def accuracy_preview(start: PruningState, work: PruningState, data: Data) -> Risk:
     """The metric of dense and slim on a few batches, the slim model with BatchNorm statistics estimated anew; never on
     the test set. Without a held-out split they are training images, which flatters both alike."""
+    metric = labelled_task(data, "a preview of the accuracy").metric
     slim = copy.deepcopy(work.model.module)
     recalibrate_batchnorm(slim, data.calibration_batches(BATCH_SIZE, images=BATCHES * BATCH_SIZE))
 
     def of(module: nn.Module) -> float:
         held_out = data.holdout_batches(BATCH_SIZE)
         batches = held_out if data.has_holdout else data.train_batches(BATCH_SIZE, epoch=0, seed=0)
-        return evaluate(module, islice(batches, BATCHES), data.task.metric)
+        return evaluate(module, islice(batches, BATCHES), metric)
 
     return {
-        "metric": data.task.metric.name,
+        "metric": metric.name,
         "split": "held-out" if data.has_holdout else "training",
         "dense": of(start.model.module),
         "slim": of(slim),

@@ -49,7 +49,7 @@ class Data(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def task(self) -> Task: ...
+    def task(self) -> Task | None: ...  # None = samples without labels
     @property
     def num_classes(self) -> int | None: ...  # None = the targets are no classes
     @property
@@ -59,7 +59,7 @@ class Data(Protocol):
 
     def train_batches(
         self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: tuple[int, int] = (0, 1)
-    ) -> Iterator[tuple[Tensor, Any]]:
+    ) -> Iterator[tuple[Any, Any]]:
         """Shuffled and augmented, from batch `start` on; the same (epoch, seed) gives the same batches, whatever else
         drew numbers. A last odd batch is dropped.
 
@@ -68,16 +68,16 @@ class Data(Protocol):
         """
         ...
 
-    def calibration_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
+    def calibration_batches(self, batch_size: int, *, images: int) -> Iterator[Any]:
         """A fixed sample of `images` training images, not augmented (calibration, parity, timing)."""
         ...
 
-    def sample_batches(self, batch_size: int, *, images: int) -> Iterator[tuple[Tensor, Any]]:
+    def sample_batches(self, batch_size: int, *, images: int) -> Iterator[tuple[Any, Any]]:
         """The same sample with its targets."""
         ...
 
-    def holdout_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
+    def holdout_batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]:
         """The held-out split, not augmented, in its order; empty where the recipe holds nothing out."""
         ...
 
-    def val_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]: ...
+    def val_batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]: ...

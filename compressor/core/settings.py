@@ -91,11 +91,15 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Distillation:
-    """Learn from the dense model as well: `(1 - weight) * task + weight * answers + features * maps`."""
+    """Learn from the dense model: `(1 - weight) * task + weight * answers + features * maps`.
+
+    Without `labels` the loss is `answers + features * maps`: the task has no part in it.
+    """
 
     temperature: float = 4.0
     weight: float = 0.5
     features: float = 0.0
+    labels: bool = True
 
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import BatchNormGateCriterion, Data, normalization_scales
+from compressor.data.tasks import labelled_task
 from compressor.training.train_step import unfreeze
 
 
@@ -29,11 +30,12 @@ def gate_scores(
     }
     total = {name: torch.zeros_like(scale) for name, (scale, _) in pairs.items()}
     asked = [each for pair in pairs.values() for each in pair]
+    task = labelled_task(data, f"criterion {gates.name}")
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         batches = data.train_batches(gates.batch_size, epoch=epoch, seed=seed)
         for images, targets in itertools.islice(batches, gates.batches):
-            loss = data.task.loss(own(images), targets, 0.0)
+            loss = task.loss(own(images), targets, 0.0)
             found = torch.autograd.grad(loss, asked, materialize_grads=True)
             with torch.no_grad():
                 for (name, (scale, shift)), by_scale, by_shift in zip(

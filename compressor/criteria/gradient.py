@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compressor.core import Data, GradientCriterion
-from compressor.data.tasks import primary_output
+from compressor.data.tasks import labelled_task, primary_output
 from compressor.errors import RecipeError
 from compressor.tensors import tree_map
 from compressor.training.initialization import WEIGHTED
@@ -132,4 +132,4 @@ def _loss(output: Any, targets: Any, saliency: GradientCriterion, data: Data) ->
         return -primary_output(output).gather(1, targets[:, None]).mean()
     if saliency.temperature != 1:
         output = tree_map(lambda each: each / saliency.temperature, output)
-    return data.task.loss(output, targets, 0.0)
+    return labelled_task(data, f"criterion {saliency.name}").loss(output, targets, 0.0)

@@ -11,26 +11,12 @@ from torch import Tensor
 
 from compressor.core import Augment, Task
 from compressor.data.augmentation import Augmentation, make_augmentation
+from compressor.data.normalization import Normalize
 from compressor.data.sampling import ProcessShare, process_share, shuffled, sort_keys
 from compressor.data.splits import ImageSource
 from compressor.data.tasks import classification
 
 SAMPLE_SEED = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Normalise:
-    """(pixel / 255 - mean) / std by channel, float32; images that came as floats stay as they are."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, images: Tensor) -> Tensor:
-        if images.is_floating_point():
-            return images
-        scale = torch.tensor([1 / (255 * std) for std in self.std])[:, None, None]
-        shift = torch.tensor([-mean / std for mean, std in zip(self.mean, self.std, strict=True)])[:, None, None]
-        return images.to(torch.float32).mul_(scale).add_(shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +54,7 @@ class ImageData:
         firsts = range(start * size, self.train_size - size + 1, size)
         chosen = (process_share(order[first : first + size], part) for first in firsts)
         return self.train.batches(
-            ((rows, sort_keys(rows, seed, epoch)) for rows in chosen), make_augmentation(self.augment), self._normalise
+            ((rows, sort_keys(rows, seed, epoch)) for rows in chosen), make_augmentation(self.augment), self._normalize
         )
 
     def calibration_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
@@ -90,7 +76,7 @@ class ImageData:
 
     def _plain(self, split: ImageSource, rows: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
         batches = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
-        return split.batches(((batch, None) for batch in batches), Augmentation(), self._normalise)
+        return split.batches(((batch, None) for batch in batches), Augmentation(), self._normalize)
 
     def _rows(self) -> Tensor:
         """Of the training split, what is trained on."""
@@ -99,5 +85,5 @@ class ImageData:
         return kept.nonzero().flatten()
 
     @property
-    def _normalise(self) -> Normalise:
-        return Normalise(self.mean, self.std)
+    def _normalize(self) -> Normalize:
+        return Normalize(self.mean, self.std)

@@ -5,59 +5,101 @@ from __future__ import annotations
 from pathlib import Path
 
 from compressor.data.image_folder import split_folder
-from compressor.data.parquet import parquet_files, shards
+from compressor.data.open_samples import ARRAY_FILES, find_image_files
+from compressor.data.parquet import has_labels, parquet_files, shards
 from compressor.data.splits import NAMES, find_data_file
 from compressor.errors import DataError
 
 
 def is_source(path: str) -> bool:
-    """Whether `--data` names a source by itself, and not a folder that a source lies in."""
-    return path == "digits" or path.startswith("torchvision:") or path.rpartition(":")[0].endswith(".py")
+    """Whether `--data` names a source by itself, and not a file or folder that holds one."""
+    return path in ("digits", "noise") or path.startswith(("torchvision:", "noise:")) or _is_code(path)
 
 
 def check_paths(source: str, *, train: str | None, val: str | None, base: Path | None) -> None:
-    """Raises DataError where the folders or files of a source are not there; opens none."""
-    if source.startswith("torchvision:"):
-        return  # downloads to where it is not
+    """Check that the files or folders of a source are there, without opening one.
+
+    Args:
+        source: the kind of source, as in `data.source`.
+        train: path or glob of the training split; None = found by its usual name.
+        val: the same of the test split.
+        base: the folder that paths are relative to; None = the current one.
+
+    Raises:
+        DataError: a file or folder is missing.
+    """
+    if source.startswith(("torchvision:", "noise")):
+        return  # downloads what is missing, and noise needs no files
     base = find_data_file(Path(), str(base), "--data") if base else Path()
     match source:
         case "parquet":
             parquet_files(base, "train", train), parquet_files(base, "val", val)
         case "folder":
             split_folder(base, "train", train), split_folder(base, "val", val)
-        case _ if (file := source.rpartition(":")[0]).endswith(".py"):
-            find_data_file(base, file, "data.source")
+        case "samples" if train and train.endswith(".parquet"):
+            parquet_files(base, "train", train)
+        case "samples":
+            find_data_file(base, train or "", "data.train")
+        case _ if _is_code(source):
+            find_data_file(base, source.rpartition(":")[0], "data.source")
 
 
 def infer_source(path: str) -> dict[str, str]:
-    """What `--data PATH` stands for: `source`, and for files `train` and `val` as absolute paths (globs allowed).
+    """What `--data PATH` stands for: `source`, and `train` and `val` as absolute paths or globs.
 
-    A folder with Parquet files, a folder with train/ and val/, `file.py:factory`, `digits` or `torchvision:NAME`.
+    Labelled: a folder with `train/<class>/` and `val/<class>/`, or with Parquet files that have a label column.
+    Without labels ("samples"): any other folder of pictures, a Parquet file or folder, an array file.
+    Also `file.py:factory`, `digits`, `torchvision:NAME` and `noise`.
     """
-    if path == "digits" or path.startswith("torchvision:"):
-        return {"source": path}
-    file, _, factory = path.rpartition(":")
-    if is_source(path):
+    if _is_code(path):
+        file, _, factory = path.rpartition(":")
         return {"source": f"{find_data_file(Path(), file, '--data').resolve()}:{factory}"}
+    if is_source(path):
+        return {"source": path}
     where = find_data_file(Path(), path, "--data").resolve()
     if where.is_file():
-        problem = "it is a single file" if where.suffix == ".parquet" else "it is neither a folder nor a Parquet file"
-        raise DataError(
-            "data/single-file",
-            f"--data {path}",
-            problem,
-            "give the folder with both splits, or set data.train and data.val",
-        )
+        if where.suffix not in (*ARRAY_FILES, ".parquet"):
+            known = ", ".join((*ARRAY_FILES, ".parquet"))
+            raise DataError(
+                "data/unknown-file",
+                f"--data {path}",
+                f"the file ends with {where.suffix or 'nothing'}",
+                f"give a folder, or one of {known}",
+            )
+        return _samples(where)
     if any(where.glob("*.parquet")):
-        return {"source": "parquet", **{split: _files(where, split) for split in NAMES}}
+        return _parquet(where)
+    train = next((where / name for name in NAMES["train"] if (where / name).is_dir()), None)
+    unlabelled = train is None or not any(child.is_dir() for child in train.iterdir())
+    if unlabelled and find_image_files(train or where):
+        return _samples(train or where)
     if any((where / name).is_dir() for names in NAMES.values() for name in names):
         return {"source": "folder", **{split: str(split_folder(where, split, None)) for split in NAMES}}
     raise DataError(
         "data/unknown-layout",
         f"--data {path}",
-        "the folder has neither *.parquet files nor train/",
-        "provide train.parquet and test.parquet, or train/<class>/ and val/<class>/",
+        "the folder has neither *.parquet files nor pictures",
+        "provide train/<class>/ and val/<class>/, train.parquet and test.parquet, or pictures without labels",
     )
+
+
+def _parquet(folder: Path) -> dict[str, str]:
+    """Labelled splits where the files have a label column; else samples, of the training file alone where one is."""
+    files = sorted(folder.glob("*.parquet"))
+    train = next((file for file in files if file.name.startswith(NAMES["train"])), None)
+    if train is None and not any(file.name.startswith(NAMES["val"]) for file in files):
+        return _samples(folder)
+    if train is not None and not has_labels(train):
+        return _samples(folder / shards(parquet_files(folder, "train", None)))
+    return {"source": "parquet", **{split: _files(folder, split) for split in NAMES}}
+
+
+def _samples(path: Path) -> dict[str, str]:
+    return {"source": "samples", "train": str(path)}
+
+
+def _is_code(path: str) -> bool:
+    return path.rpartition(":")[0].endswith(".py")
 
 
 def _files(folder: Path, split: str) -> str:

@@ -102,6 +102,11 @@ def shards(files: list[Path]) -> str:
     return files[0].name if len(files) == 1 else files[0].name.split("-")[0] + "-*.parquet"
 
 
+def has_labels(path: Path) -> bool:
+    """Whether a Parquet file has a label column. Raises DataError where it is not readable."""
+    return any(name in _opened(path).schema_arrow.names for name in LABEL_COLUMNS)
+
+
 def _opened(path: Path) -> Any:
     try:
         return pq.ParquetFile(path)

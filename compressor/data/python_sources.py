@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from compressor.core import ModelInput
 from compressor.data.decode import resize_crop
 from compressor.data.splits import EncodedImage, EncodedImages, InMemorySplit, Shape, as_targets, find_data_file
 from compressor.errors import DataError
@@ -46,18 +47,37 @@ TORCHVISION: Mapping[str, tuple[dict[str, object], ...]] = {
 Splits = tuple[tuple[str, "UserDataset"], tuple[str, "UserDataset"]]  # the training and the test split, named
 
 
-def factory_splits(base: Path, source: str) -> Splits:
-    """`file.py:factory`: `factory()` returns (train, val), each a Dataset of (image, target), or (images, targets).
+def is_split_pair(made: object, inputs: Sequence[ModelInput]) -> bool:
+    """Whether a factory returned labelled splits, (train, val), and not inputs of the model.
 
-    Images are Pillow's, or uint8 tensors (C, H, W) to be normalised here, or float tensors that already are.
-    Raises DataError for whatever the user's code does wrong.
+    Args:
+        made: what the factory returned.
+        inputs: what the model takes.
+
+    Returns:
+        True for a pair, unless it holds a tensor for each of the model's two inputs.
     """
-    given = call_factory(base, source, "data.source")
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        problem = f"it returned {type(given).__name__}"
-        raise DataError("data/not-two-splits", source, problem, "return a pair of data sets, (train, val)")
+    pair = isinstance(made, tuple | list) and len(made) == 2
+    tensors = pair and len(inputs) == 2 and all(isinstance(item, Tensor) for item in made)  # type: ignore[attr-defined]
+    return pair and not tensors
+
+
+def factory_splits(made: Any, source: str) -> Splits:
+    """The labelled splits of `file.py:factory`, which returned (train, val).
+
+    Args:
+        made: two data sets, each a Dataset of (image, target), or (images, targets). Images are Pillow's, or uint8
+            tensors (C, H, W) to be normalised here, or float tensors that already are.
+        source: `file.py:factory`, for messages.
+
+    Returns:
+        Both splits, named.
+
+    Raises:
+        DataError: whatever the user's code does wrong.
+    """
     with user_errors_as(DataError, "data/user-code-raised", source):
-        return ("train", UserDataset(given[0])), ("val", UserDataset(given[1]))
+        return ("train", UserDataset(made[0])), ("val", UserDataset(made[1]))
 
 
 def torchvision_splits(base: Path, name: str) -> Splits:

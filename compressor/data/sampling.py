@@ -43,8 +43,8 @@ def shuffled(rows: Tensor, seed: int, epoch: int, blocks: ReadBlocks | None = No
     return rows[torch.from_numpy(np.lexsort((places.numpy(), window_N)))]
 
 
-def hold_out(classes: Tensor, process_share: float) -> Tensor:
-    """Rows to hold out, in order: `process_share` of each class, rounded; a class never gives all of its rows.
+def hold_out(classes: Tensor, share: float) -> Tensor:
+    """Rows to hold out, in order: `share` of each class, rounded; a class never gives all of its rows.
 
     `classes`: (N,); what has no classes is all of one.
     """
@@ -52,7 +52,7 @@ def hold_out(classes: Tensor, process_share: float) -> Tensor:
     chosen = []
     for each in torch.unique(classes):
         rows = (classes == each).nonzero().flatten()
-        count = min(round(process_share * len(rows)), len(rows) - 1)
+        count = min(round(share * len(rows)), len(rows) - 1)
         chosen.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
     return torch.cat(chosen).sort().values
 
@@ -69,10 +69,10 @@ def sort_keys(rows: Tensor, seed: int, epoch: int) -> RandomWords:
     return _mixed(_state(seed, epoch) + _GOLDEN * (images + np.uint64(1)))
 
 
-def uniform(sort_keys: RandomWords, count: int) -> Tensor:
+def uniform(keys: RandomWords, count: int) -> Tensor:
     """`count` independent numbers of [0, 1) for each key, (count, B), float64."""
     steps = np.arange(1, count + 1, dtype=np.uint64)[:, None]
-    return torch.from_numpy((_mixed(sort_keys + _GOLDEN * steps) >> np.uint64(11)) * 2.0**-53)
+    return torch.from_numpy((_mixed(keys + _GOLDEN * steps) >> np.uint64(11)) * 2.0**-53)
 
 
 def random_words(seed: int, iteration: int, part: ProcessShare) -> int:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.core import Metric, Task
+from compressor.core import Data, Metric, Task
 from compressor.data.python_sources import call_factory
 from compressor.errors import DataError, is_out_of_memory
 from compressor.tensors import tree_leaves
@@ -66,6 +66,25 @@ def _theirs(function: Callable[..., Any], *, where: str, file: Path) -> Callable
                 raise
 
     return call
+
+
+def labelled_task(data: Data, purpose: str) -> Task:
+    """The task of labelled data.
+
+    Args:
+        data: the run's data.
+        purpose: what needs the labels, as the subject of the error's sentence.
+
+    Returns:
+        The task.
+
+    Raises:
+        DataError: the data are samples without labels.
+    """
+    if data.task is None:
+        problem = f"samples without labels, and {purpose} needs them"
+        raise DataError("data/no-labels", data.name, problem, "give labelled data, or a criterion that needs none")
+    return data.task
 
 
 def classification() -> Task:

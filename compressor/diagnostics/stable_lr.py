@@ -27,11 +27,11 @@ def stable_learning_rate(module: nn.Module, data: Data, step: Train, seed: int) 
     near this rate or a little above it (Cohen et al., Gradient Descent on Neural Networks Typically Occurs at the Edge
     of Stability, ICLR 2021, arXiv:2103.00065): a hint, and no promise.
 
-    None where it would cost over 2 % of the training, for optimizers other than SGD, whose steps are no multiple of the
-    gradient, and where the loss bends nowhere.
+    None without labels, where it would cost over 2 % of the training, for optimizers other than SGD, whose steps are no
+    multiple of the gradient, and where the loss bends nowhere.
     """
     _, iterations = iterations_of(step, data)
-    if step.optimizer.name != "sgd" or SHARE * iterations < STEPS:
+    if data.task is None or step.optimizer.name != "sgd" or SHARE * iterations < STEPS:
         return None
     few = max(1, step.batch_size // 4)
     images, targets = next(iter(data.train_batches(few, epoch=0, seed=seed)))

@@ -76,7 +76,7 @@ def export_both(
 
 def _int8(path: Path, data: Data | None, journal: RunLog) -> QuantizedModel | None:
     """The exported model quantised, where there are images to find its ranges with."""
-    if data is None:
+    if data is None or data.task is None:
         journal("warning", {"text": "model.int8.onnx not written: its ranges come from images, add --data"})
         return None
     out = path.with_name("model.int8.onnx")

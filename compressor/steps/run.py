@@ -246,7 +246,7 @@ def _falls_silent(work: PruningState, around: Context) -> bool:
 
 def _measured(work: PruningState, stage: str, around: Context) -> PruningState:
     """With the task's metric at this stage, which is reported and decides nothing."""
-    if around.data is None:
+    if around.data is None or around.data.task is None:
         return work
     start, metric = time.perf_counter(), around.data.task.metric
     value = evaluate(work.model.module, around.data.val_batches(BATCH_SIZE), metric)

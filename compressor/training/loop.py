@@ -14,6 +14,7 @@ from torch import nn
 from compressor.core import ConstraintFactory, Data, EventSink, OptimizerState, Train, TrainingCost
 from compressor.data.sampling import random_words
 from compressor.errors import RecipeError, VerificationFailed
+from compressor.tensors import batch_length
 from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.cost_meter import CostMeter, Joules, no_energy_meter, training_cost
 from compressor.training.distributed.runtime import Runtime, single_process
@@ -144,17 +145,17 @@ class _Loop:
         number, past = self.step.first + before, self.step.first * self.per_epoch
         self.meter.begin()
         started = told = time.perf_counter()
-        for images, targets in self.data.train_batches(
+        for inputs, targets in self.data.train_batches(
             self.step.batch_size, epoch=number, seed=self.seed, start=now.batches, part=self.part
         ):
             # For dropout and the like; the data have numbers of their own.
             torch.manual_seed(random_words(self.seed, past + now.iterations, self.part))
-            loss = self.iterate(images, targets, now.iterations, self._lr(before + now.batches / self.per_epoch))
+            loss = self.iterate(inputs, targets, now.iterations, self._lr(before + now.batches / self.per_epoch))
             self._check(loss)
             if session.average is not None:
                 session.average.update_parameters(session.module)
             ended = time.perf_counter()
-            now.add(loss, len(images) * self.part[1], ended - started)
+            now.add(loss, batch_length(inputs) * self.part[1], ended - started)
             started = ended
             if ended - told > EMIT_EVERY:
                 told = ended
@@ -177,7 +178,7 @@ class _Loop:
             raise self._diverged("its end", error.problem) from error
         record = now.close_epoch(self._lr(now.epoch))
         record |= peak | quality
-        if session.best is not None:
+        if session.best is not None and self.data.task is not None:
             session.best.offer(record["held_out"], session.candidate, self.data.task.metric)
         if session.watch is not None:
             record |= session.watch.look(now.epoch, session.module)

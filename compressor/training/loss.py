@@ -14,16 +14,23 @@ from torch import Tensor, nn
 from compressor.core import Data, Distillation, EventSink, Train
 from compressor.data.tasks import primary_output
 from compressor.errors import RecipeError
-from compressor.tensors import to_float32
-from compressor.training.distillation import distance, divergence, feature_matching, record_features
-from compressor.training.precision import LAYOUT, PrecisionPolicy
+from compressor.tensors import Inputs, call_module, to_float32, tree_map
+from compressor.training.distillation import (
+    TeacherAnswers,
+    answer_distance,
+    distance,
+    divergence,
+    feature_matching,
+    record_features,
+)
+from compressor.training.precision import LAYOUT, PrecisionPolicy, in_layout
 from compressor.training.train_step import LossFn
 
-ForwardFn = Callable[[Tensor], Any]
-"""images -> what a model says of them, in float32"""
+ForwardFn = Callable[..., Any]
+"""inputs of a batch -> what a model answers, in float32"""
 
-DistillationLoss = Callable[[Tensor, Any], Tensor]
-"""images and the student's answer -> what the teacher adds to `(1 - weight) * task`"""
+DistillationLoss = Callable[[Inputs, Any, Any], Tensor]
+"""inputs, targets and the student's answer -> the distance to the teacher"""
 
 
 @contextmanager
@@ -36,35 +43,70 @@ def make_loss(
     arithmetic: PrecisionPolicy,
     emit: EventSink,
 ) -> Iterator[LossFn]:
-    """The loss of a batch, as `step` says; `forward` runs `module`, `teacher` is there to distil from."""
-    mix = make_mixup(step.mixup, step.cutmix, data.num_classes)
-    answer = in_precision(arithmetic, forward)
+    """The loss of a batch.
 
-    def of_task(images: Tensor, targets: Any) -> tuple[Tensor, Tensor, Any]:
-        images, targets = mix(images, targets)
-        output = answer(images)
-        return data.task.loss(output, targets, step.label_smoothing), images, output
+    With labels `(1 - weight) * task + weight * answers + features * maps`; without, `answers + features * maps`.
+
+    Args:
+        module: the network that is trained.
+        forward: runs `module`, over all processes.
+        data: gives the task; one without labels has none, and needs a teacher.
+        step: the training, with its mixup and its distillation.
+        teacher: the dense model; None where nothing is distilled.
+        arithmetic: what both networks compute in.
+        emit: takes notes and warnings.
+
+    Yields:
+        The function of (inputs, targets) that is minimised.
+
+    Raises:
+        RecipeError: neither labels nor a teacher say what is to be learned.
+    """
+    answer = in_precision(arithmetic, forward)
+    task = data.task
+    if step.distill is None and task is None:
+        problem = f"{data.name} has no labels, and nothing is distilled"
+        hint = "set retrain.distill={teacher: dense, labels: false}"
+        raise RecipeError("retrain/no-labels", "retrain.distill", problem, hint)
+    mix = make_mixup(step.mixup, step.cutmix, data.num_classes)
+
+    def of_task(inputs: Any, targets: Any) -> tuple[Tensor, Inputs, Any]:
+        assert task is not None, "data without labels are distilled"
+        inputs, targets = mix(inputs, targets)
+        output = answer(inputs)
+        return task.loss(output, targets, step.label_smoothing), inputs, output
 
     if step.distill is None:
-        yield lambda images, targets: of_task(images, targets)[0]
+        yield lambda inputs, targets: of_task(inputs, targets)[0]
         return
     assert teacher is not None, "distillation needs the dense model"
-    with _lesson(module, teacher, data, step.distill, arithmetic, emit) as lesson:
-        share = 1 - step.distill.weight
+    settings = step.distill
+    with _lesson(module, teacher, data, settings, arithmetic, emit) as lesson:
 
-        def taught(images: Tensor, targets: Any) -> Tensor:
-            loss, images, output = of_task(images, targets)
-            return share * loss + lesson(images, output)
+        def from_both(inputs: Any, targets: Any) -> Tensor:
+            loss, inputs, output = of_task(inputs, targets)
+            return (1 - settings.weight) * loss + lesson(inputs, None, output)
 
-        yield taught
+        def from_teacher(inputs: Any, targets: Any) -> Tensor:
+            return lesson(inputs, targets if task is None else None, answer(inputs))
+
+        yield from_both if settings.labels and task is not None else from_teacher
 
 
 def in_precision(arithmetic: PrecisionPolicy, forward: ForwardFn) -> ForwardFn:
-    """`forward` in that arithmetic, on images laid out as it likes them, with answers in float32."""
+    """Wrap a forward pass.
 
-    def answer(images: Tensor) -> Any:
+    Args:
+        arithmetic: what it computes in.
+        forward: the pass.
+
+    Returns:
+        The pass in that arithmetic, on images in the layout it prefers, with answers in float32.
+    """
+
+    def answer(inputs: Inputs) -> Any:
         with arithmetic.autocast():
-            return to_float32(forward(images.contiguous(memory_format=LAYOUT)))
+            return to_float32(call_module(forward, in_layout(inputs)))
 
     return answer
 
@@ -78,30 +120,32 @@ def _lesson(
     arithmetic: PrecisionPolicy,
     emit: EventSink,
 ) -> Iterator[DistillationLoss]:
-    """`weight * divergence of the answers + features * distance of the maps`; mean squares without classes."""
     teacher = copy.deepcopy(teacher).to(arithmetic.device).to(memory_format=LAYOUT).eval()
-    answer = in_precision(arithmetic, teacher)
+    answer = TeacherAnswers(in_precision(arithmetic, teacher))
     names: tuple[str, ...] = ()
     if settings.features:
-        names = feature_matching(
-            module, teacher, next(iter(data.calibration_batches(2, images=2))).to(arithmetic.device)
-        )
+        sample = next(iter(data.calibration_batches(2, images=2)))
+        names = feature_matching(module, teacher, tree_map(lambda leaf: leaf.to(arithmetic.device), sample))
         if names:
             emit("note", {"text": f"feature maps are compared after {', '.join(names)}"})
         else:
-            found = "retrain.distill.features does nothing: no feature map has the shape it has in the dense model"
-            emit("warning", {"text": found})
-    with record_features(module, names) as maps, record_features(teacher, names) as theirs:
+            problem = "retrain.distill.features does nothing: no feature map has the shape it has in the dense model"
+            emit("warning", {"text": problem})
+    labelled = settings.labels and data.task is not None
+    classes = data.task is not None and data.task.name == "classification"
+    with record_features(module, names) as maps, record_features(teacher, names) as teacher_maps:
 
-        def lesson(images: Tensor, output: Any) -> Tensor:
+        def lesson(inputs: Inputs, rows: Any, output: Any) -> Tensor:
             with torch.no_grad():
-                taught = primary_output(answer(images))
-            if data.task.name == "classification":
-                loss = divergence(primary_output(output), taught, settings.temperature)
+                taught = answer(inputs, None if names else rows)
+            if not labelled:
+                loss = answer_distance(output, taught, settings.temperature)
+            elif classes:
+                scores, taught_scores = primary_output(output), primary_output(taught)
+                loss = settings.weight * divergence(scores, taught_scores, settings.temperature)
             else:
-                loss = F.mse_loss(primary_output(output), taught)
-            loss = settings.weight * loss
-            return loss + settings.features * distance(maps, theirs, names) if names else loss
+                loss = settings.weight * F.mse_loss(primary_output(output), primary_output(taught))
+            return loss + settings.features * distance(maps, teacher_maps, names) if names else loss
 
         yield lesson
 

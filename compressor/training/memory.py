@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from compressor.core import Data
 from compressor.errors import Temporary, is_out_of_memory
-from compressor.tensors import tree_leaves
+from compressor.tensors import Inputs, tree_leaves, tree_map
 
 
 @contextmanager
@@ -50,10 +49,11 @@ def _halved_until_done(attempt: Callable[[int], object], images: int) -> int:
     return 0
 
 
-def forward_and_backward(answer: Callable[[Tensor], Any], data: Data, device: torch.device, images: int) -> None:
+def forward_and_backward(answer: Callable[[Inputs], Any], data: Data, device: torch.device, images: int) -> None:
     """What takes most of the memory of an iteration, for so many images and without other processes."""
-    image = next(iter(data.calibration_batches(1, images=1))).to(device)
-    output = answer(image.expand(images, *image.shape[1:]).clone())
+    sample = next(iter(data.calibration_batches(1, images=1)))
+    repeated = tree_map(lambda leaf: leaf.to(device).expand(images, *leaf.shape[1:]).clone(), sample)
+    output = answer(repeated)
     torch.autograd.backward(torch.stack([each.sum() for each in tree_leaves(output) if each.requires_grad]).sum())
 
 

@@ -20,14 +20,22 @@ which gain by it: it is for GPUs that have no bfloat16.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from compressor.core import Precision
+from compressor.tensors import tree_map
 
 LAYOUT = torch.channels_last
 """The order of images in memory, and of weights that they meet."""
+
+
+def in_layout(inputs: Any) -> Any:
+    """The batch with images (B, C, H, W) in LAYOUT; other tensors have no such layout and are made contiguous."""
+    return tree_map(lambda leaf: leaf.contiguous(memory_format=LAYOUT) if leaf.ndim == 4 else leaf.contiguous(), inputs)
+
 
 LEAST_SCALE = 2.0**-10
 """Of a loss in float16. Gradients that have no room even then are a thousand times as large as its largest number."""

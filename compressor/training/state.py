@@ -139,6 +139,8 @@ SAMPLE = 2048  # images
 def validation_metric(module: nn.Module, data: Data) -> dict[str, float]:
     """The task's metric on the held-out split (`held_out`), or where there is none on a sample of the training images
     as they are (`train_sample`)."""
+    if data.task is None:
+        return {}
     metric = data.task.metric
     if data.has_holdout:
         return {"held_out": evaluate(module, data.holdout_batches(BATCH_SIZE), metric)}

@@ -246,7 +246,7 @@ def test_factories(tmp_path: Path) -> None:
         ("broken", RAISED, ("mine.py:14", "ZeroDivisionError")),
         ("absent", RAISED, ("mine.py:absent", "AttributeError")),
         ("unsized", RAISED, ("mine.py:unsized", "TypeError: list_iterator")),
-        ("one", "data/not-two-splits", ("mine.py:one", "Pictures", "(train, val)")),
+        ("one", "data/factory", ("mine.py:one", "2 tensors", "the model takes 1")),
         ("shape", RAISED, ("mine.py:shape train", "(3, 5, 5)", "(3, 4, 4)")),
         ("halves", RAISED, ("mine.py:halves train", "label 0.0")),
         ("short", RAISED, ("mine.py:short train", "ValueError: zip()")),
@@ -463,8 +463,9 @@ def test_infer_source(tmp_path: Path) -> None:
     assert infer_source("digits") == {"source": "digits"}
     assert infer_source("torchvision:MNIST") == {"source": "torchvision:MNIST"}
     (tmp_path / "empty").mkdir()
+    single = here / "train.parquet"
+    assert infer_source(str(single)) == {"source": "samples", "train": str(single)}
     for path, code, *values in [
-        (here / "train.parquet", "data/single-file", "train.parquet"),
         (tmp_path / "empty", "data/unknown-layout", "*.parquet", "train/"),
         (tmp_path / "sett", "data/no-such-file", "did you mean set?"),
         (tmp_path / "mine.py:make", "data/no-such-file", "mine.py"),

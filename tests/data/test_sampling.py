@@ -56,15 +56,15 @@ def test_an_order_has_every_row_once_and_is_its_epochs_own(rows: torch.Tensor) -
     counts=st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any),
     share=st.floats(0.01, 0.99),
 )
-def test_every_class_gives_its_share_and_keeps_one(counts: list[int], process_share: float) -> None:
+def test_every_class_gives_its_share_and_keeps_one(counts: list[int], share: float) -> None:
     classes = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
     classes = classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(1))]
-    rows = hold_out(classes, process_share)
+    rows = hold_out(classes, share)
     assert rows.tolist() == sorted(set(rows.tolist()))
     given_up = classes[rows].bincount(minlength=len(counts)).tolist()
-    assert given_up == [min(round(process_share * count), max(count - 1, 0)) for count in counts]
+    assert given_up == [min(round(share * count), max(count - 1, 0)) for count in counts]
     torch.manual_seed(0)
-    assert torch.equal(hold_out(classes, process_share), rows)
+    assert torch.equal(hold_out(classes, share), rows)
 
 
 def test_held_out_rows_are_drawn_at_random() -> None:

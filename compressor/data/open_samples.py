@@ -1,0 +1,224 @@
+"""Open samples without labels: images in a folder or a Parquet file, arrays in a file, a factory's inputs, noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from compressor.core import ModelInput
+from compressor.data.decode import check_channels, decode
+from compressor.data.normalization import Normalize, channel_statistics
+from compressor.data.parquet import RowGroups
+from compressor.data.samples import (
+    ImageInputs,
+    InputSource,
+    Samples,
+    TensorInputs,
+    check_finite_samples,
+    check_samples,
+    to_inputs,
+)
+from compressor.data.splits import EncodedImages, ImageSource, InMemorySplit, Shape, fits_in_memory
+from compressor.data.streaming import StreamingSplit
+from compressor.errors import DataError
+from compressor.user_code import user_errors_as
+
+ARRAY_FILES = (".npy", ".npz", ".safetensors")
+NOISE_SAMPLES = 256
+LARGEST_FACTORY = 100_000  # samples that are taken of a factory that may never end
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a picture becomes an input: scaled so that its short side is `zoom` times the input's, its centre, then
+    (pixel / 255 - mean) / std. None = the statistics of the samples."""
+
+    zoom: float = 1.0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def find_image_files(folder: Path) -> list[Path]:
+    """Every picture in the folder and below it, in alphabetical order; hidden files and folders are skipped."""
+    known = set(Image.registered_extensions())
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in known
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def open_samples(
+    path: Path, inputs: Sequence[ModelInput], image: Shape | None, preprocessing: Preprocessing, workers: int = 0
+) -> Samples:
+    """Open a folder of pictures, a Parquet file or folder without labels, or a file of arrays.
+
+    Args:
+        path: the folder or file.
+        inputs: what the model takes.
+        image: (C, H, W) of the model's one picture; None for a model that takes anything else.
+        preprocessing: of pictures and of uint8 arrays.
+        workers: processes that decode what does not fit in memory.
+
+    Returns:
+        The samples, split into those that calibrate and those that are held out.
+
+    Raises:
+        DataError: the samples cannot be read, or are not what the model takes.
+    """
+    if path.suffix in ARRAY_FILES:
+        source = _arrays(path, inputs, image, preprocessing)
+    else:
+        if image is None:
+            takes = " and ".join("x".join(map(str, expected.shape)) for expected in inputs)
+            raise DataError(
+                "data/no-picture-input",
+                str(path),
+                f"pictures, and the model takes {takes}",
+                f"give {', '.join(ARRAY_FILES)} or file.py:factory",
+            )
+        check_channels(image)
+        source = _pictures(_encoded(path), image, preprocessing, workers)
+    return check_samples(Samples(str(path), source), inputs)
+
+
+def samples_from_object(
+    value: Any, name: str, inputs: Sequence[ModelInput], image: Shape | None, preprocessing: Preprocessing
+) -> Samples:
+    """Samples that a user's factory returned.
+
+    Args:
+        value: tensors (N, ...) by input, or an iterable of samples or batches; each a tensor, a sequence of tensors or
+            a mapping by input name. uint8 pictures (C, H, W) are normalised, everything else is used as it is.
+        name: of the factory, for messages.
+        inputs: what the model takes.
+        image: (C, H, W) of the model's one picture; None for a model that takes anything else.
+        preprocessing: of uint8 pictures.
+
+    Returns:
+        The samples, in memory.
+
+    Raises:
+        DataError: what the user's code raises, or samples that the model does not take.
+    """
+    with user_errors_as(DataError, "data/factory", name):
+        tensors = to_inputs(value, inputs) if _is_stacked(value) else _collected(value, inputs)
+    names = [f"item {index}" for index in range(len(tensors[0]))]
+    return check_samples(Samples(name, _tensors(tensors, names, name, image, preprocessing)), inputs)
+
+
+def noise_samples(inputs: Sequence[ModelInput], seed: int, count: int = NOISE_SAMPLES) -> Samples:
+    """Seeded noise: normal numbers, or whole numbers within the bounds of the input."""
+    random = torch.Generator().manual_seed(seed)
+    tensors = []
+    for expected in inputs:
+        shape = (count, *expected.shape)
+        if expected.whole is None:
+            tensors.append(torch.randn(shape, generator=random).to(getattr(torch, expected.dtype)))
+        else:
+            low, high = expected.whole
+            tensors.append(torch.randint(low, high + 1, shape, generator=random).to(getattr(torch, expected.dtype)))
+    return Samples(f"noise:{seed}", TensorInputs(tuple(tensors), [f"noise {index}" for index in range(count)]))
+
+
+def _encoded(path: Path) -> EncodedImages:
+    files = sorted(path.parent.glob(path.name) if path.suffix == ".parquet" else path.glob("*.parquet"))
+    if files:
+        groups = RowGroups(files)
+        return EncodedImages(str(path), groups, [f"{path.name} row {row}" for row in range(len(groups))], None)
+    pictures = find_image_files(path)
+    return EncodedImages(str(path), pictures, [str(picture.relative_to(path)) for picture in pictures], None)
+
+
+def _pictures(encoded: EncodedImages, image: Shape, preprocessing: Preprocessing, workers: int) -> InputSource:
+    split: ImageSource
+    if fits_in_memory(len(encoded.pictures), image):
+        split = decode(encoded, image, preprocessing.zoom)
+    else:
+        split = StreamingSplit(encoded, image, preprocessing.zoom, workers)
+    return ImageInputs(split, _normalize(split, image, preprocessing))
+
+
+def _normalize(split: ImageSource, image: Shape, preprocessing: Preprocessing) -> Normalize:
+    if preprocessing.mean is not None and preprocessing.std is not None:
+        return Normalize(preprocessing.mean, preprocessing.std)
+    return Normalize(*channel_statistics(split, image[0]))
+
+
+def _arrays(path: Path, inputs: Sequence[ModelInput], image: Shape | None, preprocessing: Preprocessing) -> InputSource:
+    try:
+        match path.suffix:
+            case ".npy":
+                arrays: Any = torch.from_numpy(np.load(path, allow_pickle=False))
+            case ".npz":
+                with np.load(path, allow_pickle=False) as archive:
+                    arrays = {name: torch.from_numpy(archive[name]) for name in archive.files}
+            case _:
+                arrays = load_file(path)
+        tensors = to_inputs(arrays, inputs)
+    except (OSError, ValueError, TypeError, SafetensorError, EOFError) as fault:
+        raise DataError("data/arrays", str(path), str(fault), "give one array (N, ...) for each input") from fault
+    lengths = sorted({len(tensor) if tensor.ndim else 0 for tensor in tensors})
+    if len(lengths) != 1:
+        problem = f"arrays of {' and '.join(map(str, lengths))} samples"
+        raise DataError("data/array-lengths", str(path), problem, "give every input as many samples")
+    names = [f"row {row}" for row in range(lengths[0])]
+    return _tensors(tensors, names, str(path), image, preprocessing)
+
+
+def _tensors(
+    tensors: tuple[Tensor, ...], names: Sequence[str], where: str, image: Shape | None, preprocessing: Preprocessing
+) -> InputSource:
+    """Inputs in memory; uint8 pictures (N, C, H, W) or (N, H, W, C) are normalised as pictures of files are."""
+    first = tensors[0]
+    if image is not None and first.dtype == torch.uint8 and first.ndim == 4:
+        if tuple(first.shape[1:]) != image and (first.shape[3], *first.shape[1:3]) == image:
+            first = first.permute(0, 3, 1, 2).contiguous()
+        split = InMemorySplit(where, first, None, names)
+        return ImageInputs(split, _normalize(split, image, preprocessing))
+    tensors = tuple(tensor.float() if tensor.dtype in (torch.float16, torch.float64) else tensor for tensor in tensors)
+    check_finite_samples(tensors, names, where)
+    return TensorInputs(tensors, names)
+
+
+def _collected(value: Iterable[Any], inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]:
+    """The samples or batches of an iterable, stacked: an item of the input's own shape is one sample."""
+    columns: list[list[Tensor]] = [[] for _ in inputs]
+    count = 0
+    for item in _items(value):
+        tensors = to_inputs(item, inputs)
+        single = tensors[0].ndim == len(inputs[0].shape)
+        for column, tensor in zip(columns, tensors, strict=True):
+            column.append(tensor[None] if single else tensor)
+        count += len(columns[0][-1])
+        if count >= LARGEST_FACTORY:
+            break
+    if not count:
+        raise ValueError("it yields no samples")
+    return tuple(map(partial(torch.cat, dim=0), columns))
+
+
+def _items(value: Any) -> Iterator[Any]:
+    """The items of a Dataset, whose end an index out of range need not mark, or of any other iterable."""
+    if hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, tuple | list):
+        yield from (value[index] for index in range(len(value)))
+    else:
+        yield from value
+
+
+def _is_stacked(value: object) -> bool:
+    """Whether all samples come at once: a tensor (N, ...), or a tuple or mapping of such."""
+    tensors = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else [value]
+    return all(isinstance(tensor, Tensor) for tensor in tensors)

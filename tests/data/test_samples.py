@@ -1,0 +1,181 @@
+"""Samples without labels: what a source is taken for, what is held out, and what is refused."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from compressor.core import ModelInput
+from compressor.data.locate import check_paths, infer_source
+from compressor.data.open_data import open_data
+from compressor.data.samples import Samples
+from compressor.errors import DataError
+
+IMAGE = (3, 8, 8)
+TOKENS = (ModelInput((5,), "int64", (0, 99), "input_ids"), ModelInput((5,), "int64", (0, 1), "attention_mask"))
+
+
+def open_samples(
+    path: str | Path, inputs: tuple[ModelInput, ...] = (ModelInput(IMAGE),), **settings: object
+) -> Samples:
+    place = infer_source(str(path))
+    check_paths(place["source"], train=place.get("train"), val=None, base=None)
+    image = inputs[0].shape if len(inputs) == 1 and len(inputs[0].shape) == 3 else None
+    given = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "workers": 0, **settings}
+    data = open_data(
+        place["source"], train=place.get("train"), val=None, base=None, input=image, num_classes=None,
+        augment="none", inputs=inputs, **given,
+    )  # fmt: skip
+    assert isinstance(data, Samples)
+    return data
+
+
+def pictures(folder: Path, count: int = 10) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        Image.new("RGB", (12, 9), (index * 10, 100, 50)).save(folder / f"{index:02}.png")
+    return folder
+
+
+def every_row(data: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+    calibration = torch.cat(list(data.calibration_batches(3, images=1000)))
+    held_out = torch.cat([inputs for inputs, targets in data.val_batches(3) if targets is None])
+    return calibration, held_out
+
+
+def test_a_flat_and_a_nested_folder_of_pictures(tmp_path: Path) -> None:
+    pictures(tmp_path / "flat")
+    pictures(tmp_path / "nested" / "a" / "b", 5)
+    pictures(tmp_path / "nested" / "c", 5)
+    for name in ("flat", "nested"):
+        calibration, held_out = every_row(open_samples(tmp_path / name))
+        assert (calibration.shape, held_out.shape) == ((8, *IMAGE), (2, *IMAGE))
+        assert held_out[:, 1].unique().tolist() == pytest.approx([(100 / 255 - 0.5) / 0.25])
+
+
+def test_held_out_samples_calibrate_nothing(tmp_path: Path) -> None:
+    data = open_samples(pictures(tmp_path / "set", 20))
+    calibration, held_out = every_row(data)
+    seen = {round(float(image[0, 0, 0]), 4) for image in calibration}
+    kept = {round(float(image[0, 0, 0]), 4) for image in held_out}
+    trained = torch.cat([inputs for inputs, _ in data.train_batches(4, epoch=0, seed=1)])
+    assert (len(seen), len(kept), seen & kept) == (16, 4, set())
+    assert {round(float(image[0, 0, 0]), 4) for image in trained} == seen
+    assert torch.equal(every_row(data)[0], calibration), "the split is fixed"
+
+
+def test_the_training_folder_alone_where_pictures_lie_beside_a_test_folder(tmp_path: Path) -> None:
+    pictures(tmp_path / "train", 6)
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "broken.png").write_bytes(b"not a picture")
+    assert infer_source(str(tmp_path)) == {"source": "samples", "train": str(tmp_path / "train")}
+    assert open_samples(tmp_path).train_size == 5
+
+
+def parquet(path: Path, **columns: list[object]) -> None:
+    encoded = []
+    for index in range(6):
+        stream = io.BytesIO()
+        Image.new("RGB", (8, 8), (index * 20, 0, 0)).save(stream, "PNG")
+        encoded.append({"bytes": stream.getvalue(), "path": f"{index}.png"})
+    pq.write_table(pa.table({"image": encoded, **columns}), path)
+
+
+def test_parquet_without_a_label_column_and_a_single_file_with_one(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        parquet(tmp_path / f"{name}.parquet")
+    place = infer_source(str(tmp_path))
+    assert place == {"source": "samples", "train": str(tmp_path / "train.parquet")}
+    (tmp_path / "test.parquet").write_bytes(b"never opened")
+    assert open_samples(tmp_path).train_size == 5
+    parquet(tmp_path / "labelled.parquet", label=[0, 1, 2, 0, 1, 2])
+    assert open_samples(tmp_path / "labelled.parquet").num_classes is None
+
+
+def test_arrays_by_name(tmp_path: Path) -> None:
+    ids, mask = torch.arange(50).reshape(10, 5), torch.ones(10, 5, dtype=torch.int64)
+    np.savez(tmp_path / "tokens.npz", attention_mask=mask.numpy(), input_ids=ids.numpy())
+    save_file({"input_ids": ids, "attention_mask": mask}, tmp_path / "tokens.safetensors")
+    for name in ("tokens.npz", "tokens.safetensors"):
+        first = next(iter(open_samples(tmp_path / name, TOKENS).calibration_batches(4, images=8)))
+        assert isinstance(first, tuple)
+        assert [tuple(tensor.shape) for tensor in first] == [(4, 5), (4, 5)]
+        assert bool((first[0][:, 1:] - first[0][:, :-1] == 1).all()), "the first is input_ids"
+
+
+def test_uint8_arrays_are_normalised_and_floats_are_not(tmp_path: Path) -> None:
+    pixels = np.arange(10 * 8 * 8 * 3, dtype=np.int64).reshape(10, 8, 8, 3).astype(np.uint8)
+    np.save(tmp_path / "last.npy", pixels)
+    np.save(tmp_path / "first.npy", pixels.transpose(0, 3, 1, 2))
+    np.save(tmp_path / "floats.npy", pixels.transpose(0, 3, 1, 2).astype(np.float64))
+    last, first, floats = (every_row(open_samples(tmp_path / f"{name}.npy"))[0] for name in ("last", "first", "floats"))
+    assert torch.equal(last, first)
+    torch.testing.assert_close(first, (floats / 255 - 0.5) / 0.25)
+
+
+@pytest.mark.parametrize("factory", ["tensor", "singles", "batches", "mapping", "dataset"])
+def test_a_factory_of_inputs(tmp_path: Path, factory: str) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "A = torch.arange(60).reshape(12, 5)\n"
+        "def tensor(): return A, A\n"
+        "def singles(): return ((a, a) for a in A)\n"
+        "def batches(): return ((a, a) for a in A.split(4))\n"
+        "def mapping(): return {'attention_mask': A, 'input_ids': A}\n"
+        "class Set:\n"
+        "    def __len__(self): return 12\n"
+        "    def __getitem__(self, i): return {'input_ids': A[i], 'attention_mask': A[i]}\n"
+        "def dataset(): return Set()\n"
+    )
+    data = open_samples(f"{tmp_path}/mine.py:{factory}", TOKENS)
+    assert (data.train_size, data.val_size) == (10, 2)
+
+
+def test_noise_is_taken_only_where_it_is_asked_for_by_name() -> None:
+    one, same, other = (every_row(open_samples(name))[0] for name in ("noise", "noise:0", "noise:1"))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert abs(float(one.mean())) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "place"),
+    [
+        (np.zeros((1, *IMAGE), np.float32), "data/too-few-samples", ""),
+        (np.ones((9, *IMAGE), np.float32), "data/equal-samples", ""),
+        (np.random.default_rng(0).random((9, 3, 8, 9), np.float32), "data/sample-shape", "input"),
+        (np.arange(9 * 192).reshape(9, *IMAGE), "data/sample-type", "input"),
+        (np.where(np.arange(9 * 192) == 400, np.nan, 1.0).reshape(9, *IMAGE), "data/not-finite", "row 2"),
+    ],
+)  # fmt: skip
+def test_samples_that_the_model_does_not_take(tmp_path: Path, values: np.ndarray, code: str, place: str) -> None:
+    np.save(tmp_path / "x.npy", values)
+    with pytest.raises(DataError) as caught:
+        open_samples(tmp_path / "x.npy")
+    assert caught.value.code == code
+    assert place in caught.value.place
+
+
+def test_files_that_are_no_samples(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(b"no archive")
+    (tmp_path / "x.txt").write_text("text")
+    np.savez(tmp_path / "uneven.npz", input_ids=np.zeros((4, 5), int), attention_mask=np.zeros((3, 5), int))
+    np.savez(tmp_path / "names.npz", ids=np.zeros((4, 5), int), attention_mask=np.zeros((4, 5), int))
+    np.save(tmp_path / "code.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    for name in ("x.npz", "x.txt", "uneven.npz", "names.npz", "code.npy"):
+        with pytest.raises(DataError, match=name):
+            open_samples(tmp_path / name, TOKENS)
+    pictures(tmp_path / "set")
+    (tmp_path / "set" / "99.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"99\.png"):
+        open_samples(tmp_path / "set")
+    with pytest.raises(DataError, match="set"):
+        open_samples(tmp_path / "set", TOKENS)
