@@ -14,28 +14,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.core import (
-    Data,
-    EarlyStop,
-    LoadedModel,
-    ModelSpec,
-    OptimizerSettings,
-    PruningTarget,
-    RemoveChannels,
-    RuleState,
-    SelectChannels,
-    Step,
-    StopDecision,
-    Train,
-    one_image,
-)
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import Data, LoadedModel, ModelSpec, one_image
+from compressor.criteria.magnitude import l1
 from compressor.data.in_memory import ImageData
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.steps.base import Step
+from compressor.steps.context import Context
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
+from compressor.training.early_stopping import EarlyStop, RuleState, StopDecision
 from compressor.training.loop import TrainResult
 from compressor.training.loop import train as trained
 from compressor.training.schedules import multistep
+from compressor.training.settings import OptimizerSettings
 from tests.training.toys import few_digits
 
 SGD = OptimizerSettings("sgd", lr=0.01)

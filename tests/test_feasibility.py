@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from compressor.steps.feasibility import check_feasible
 
+from compressor.budget.layer_rules import LayerRule
+from compressor.budget.target import PruningTarget
 from compressor.commands.plan import plan_run
-from compressor.core import LayerRule, LoadedModel, ModelSpec, PruningTarget, one_image
+from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.errors import RecipeError, TargetNotReached
 from compressor.methods import methods
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
-from compressor.steps import initial_state
-from compressor.steps.feasibility import check_feasible
-from compressor.steps.state import Context
+from compressor.steps.context import Context
+from compressor.steps.run import initial_state
 from tests.training.toys import Shortcut, quiet
 
 

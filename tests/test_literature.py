@@ -12,13 +12,16 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.budget.layer_rules import LayerRule
 from compressor.budget.selection import select_channels
-from compressor.core import LayerRule, PrunePlan, PruningTarget, SelectChannels
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import PrunePlan
+from compressor.criteria.aggregate import channel_scores
+from compressor.criteria.magnitude import l1
 from compressor.graph.cost import count_cost
 from compressor.models.source import load_model
 from compressor.recipe import read_recipe
+from compressor.steps.select_channels import SelectChannels
 from compressor.surgery.analysis import analyze
 from compressor.surgery.removal import remove_channels
 

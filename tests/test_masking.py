@@ -14,27 +14,25 @@ import torch
 from torch import nn
 
 import compressor
+from compressor.budget.layer_rules import LayerRule
 from compressor.commands import plan as planning
 from compressor.commands import verify as verifying
-from compressor.core import (
-    GradientCriterion,
-    LayerRule,
-    LoadedModel,
-    MaskUnstructured,
-    ModelSpec,
-    OptimizerSettings,
-    RemoveDeadChannels,
-    Train,
-    one_image,
-)
-from compressor.criteria.formulas import magnitude, random_weight_scores, snip
+from compressor.core import LoadedModel, ModelSpec, one_image
+from compressor.criteria.gradient import GradientCriterion, snip
+from compressor.criteria.magnitude import magnitude
+from compressor.criteria.random_scores import random_scores
 from compressor.errors import RecipeError, TargetNotReached, VerificationFailed
 from compressor.output.unstructured_report import unstructured_layers
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.steps.context import Context
+from compressor.steps.mask_unstructured import MaskUnstructured
+from compressor.steps.remove_dead_channels import RemoveDeadChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
 from compressor.training.schedules import constant
+from compressor.training.settings import OptimizerSettings
 from tests.training.toys import quiet, toy_data
 
 TRAIN = Train(batch_size=8, optimizer=OptimizerSettings("sgd", 0.05, 0.9, 5e-4), schedule=constant(), iterations=6)
@@ -95,7 +93,7 @@ def test_biases_and_norms_are_never_masked_and_frozen_layers_count_as_what_remai
 def test_later_steps_leave_masked_what_earlier_ones_masked_unless_they_compare_all_anew(
     start: PruningState, around: Context
 ) -> None:
-    first = run_step(MaskUnstructured(random_weight_scores, (0.5,)), start, around)
+    first = run_step(MaskUnstructured(random_scores, (0.5,)), start, around)
     nested = run_step(MaskUnstructured(magnitude, (0.1,)), first, around)
     assert all(not bool((nested.masks[name] & ~first.masks[name]).any()) for name in NAMES)
     assert left(nested) == 67
@@ -105,8 +103,7 @@ def test_later_steps_leave_masked_what_earlier_ones_masked_unless_they_compare_a
 
 def test_lots_follow_the_seed(start: PruningState, around: Context) -> None:
     one, same, other = (
-        run_step(MaskUnstructured(random_weight_scores, (0.3,)), start, replace(around, seed=seed)).masks
-        for seed in (0, 0, 1)
+        run_step(MaskUnstructured(random_scores, (0.3,)), start, replace(around, seed=seed)).masks for seed in (0, 0, 1)
     )
     assert all(torch.equal(one[name], same[name]) for name in NAMES)
     assert not all(torch.equal(one[name], other[name]) for name in NAMES)

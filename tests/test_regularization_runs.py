@@ -8,19 +8,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from compressor.run_setup import open_recipe_data
 from torch import nn
 
+from compressor.budget.target import PruningTarget
 from compressor.commands.plan import plan_run
-from compressor.core import EventSink, LoadedModel, ModelSpec, PruningTarget, Train, one_image
+from compressor.core import EventSink, LoadedModel, ModelSpec, one_image
 from compressor.data.in_memory import ImageData
 from compressor.errors import RecipeError
 from compressor.methods.tpp import TPP
 from compressor.models.source import load_model
 from compressor.recipe import Recipe, read_recipe
+from compressor.recipe.build_steps import build_steps
 from compressor.report.history import trainability_record
-from compressor.run_setup import build_steps, open_recipe_data
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.steps.context import Context
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
 from tests.training.toys import few_digits
 
 SHORT = {  # recipe -> overrides that make it shorter still

@@ -9,21 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.core import (
-    FinetuneSegment,
-    LoadedModel,
-    ModelSpec,
-    OptimizerSettings,
-    RewindWeights,
-    SaveWeights,
-    Step,
-    Train,
-    one_image,
-)
+from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.data.in_memory import ImageData
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.steps.base import Step
+from compressor.steps.context import Context
+from compressor.steps.rewind import RewindWeights, SaveWeights
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.state import PruningState
+from compressor.steps.train import FinetuneSegment, Train
 from compressor.training.schedules import cosine
+from compressor.training.settings import OptimizerSettings
 from tests.training.toys import few_digits, quiet
 
 TRAIN = Train(32, OptimizerSettings("sgd", lr=0.05, weight_decay=1e-3), cosine(3), epochs=3, precision="fp32")

@@ -9,26 +9,24 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.core import (
-    LayerRule,
-    LoadedModel,
-    ModelSpec,
-    OptimizerSettings,
-    PruningTarget,
-    RemoveChannels,
-    SelectChannels,
-    Step,
-    Train,
-    one_image,
-)
-from compressor.criteria.formulas import l1
+from compressor.budget.layer_rules import LayerRule
+from compressor.budget.target import PruningTarget
+from compressor.core import LoadedModel, ModelSpec, one_image
+from compressor.criteria.magnitude import l1
 from compressor.errors import ModelError
 from compressor.graph.cost import count_cost
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState, example_inputs
+from compressor.models.example_inputs import example_inputs
+from compressor.steps.base import Step
+from compressor.steps.context import Context
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
 from compressor.surgery.certificate import verify_against_original
 from compressor.surgery.removal import relative_kept, remove_channels, removed_per_group
 from compressor.training.schedules import constant
+from compressor.training.settings import OptimizerSettings
 from tests.training.toys import Shortcut, toy_data
 
 

@@ -16,13 +16,16 @@ from torch import nn
 from compressor.bench.device.protocol import Job, Timing
 from compressor.bench.device_timer import MOST_PROCESSES, DeviceTimer
 from compressor.budget.greedy import retained_score
-from compressor.core import LoadedModel, ModelSpec, PrunePlan, PruningTarget, SelectChannels, one_image
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import LoadedModel, ModelSpec, PrunePlan, one_image
+from compressor.criteria.aggregate import channel_scores
+from compressor.criteria.magnitude import l1
 from compressor.errors import TargetNotReached
-from compressor.steps import initial_state, run_step
+from compressor.steps.context import Context
 from compressor.steps.latency_search import AIM, HIGH, LOW, Candidate, LatencyPair, OpenProbe, meet_latency, next_budget
-from compressor.steps.state import Context, PruningState
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import PruningState
 
 
 class Line:

@@ -18,7 +18,7 @@ from compressor import cli
 from compressor.commands import inspect as inspecting
 from compressor.commands import plan as planning
 from compressor.commands import verify as verifying
-from compressor.core import LoadedModel, NMPattern, NMSparsity, OptimizerSettings, Train
+from compressor.core import LoadedModel, NMPattern
 from compressor.data.open_data import open_data
 from compressor.errors import ModelError
 from compressor.export.int8 import quantize_int8
@@ -28,10 +28,14 @@ from compressor.output import nm_report as zeros
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
 from compressor.sparsity.nm_masks import satisfies_pattern
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.sparsity.runtimes import NMSparsity
+from compressor.steps.context import Context
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
 from compressor.training.evaluate import evaluate
 from compressor.training.schedules import constant
+from compressor.training.settings import OptimizerSettings
 
 TWO_FOUR = NMPattern(2, 4)
 TRAIN = Train(batch_size=64, optimizer=OptimizerSettings("sgd", 0.02, 0.9, 5e-4), schedule=constant(), iterations=12)

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 KeptIndices = Mapping[str, Mapping[int, tuple[int, ...]]]
 """tensor name -> dimension -> kept indices in the ORIGINAL model's numbering; what is absent is whole."""
+
+
+OptimizerState = Mapping[str, Mapping[str, "Tensor"]]
+"""parameter -> what the optimizer stores for it: name -> tensor, of the parameter's shape or a single number"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,20 @@ class TrainingCost:
     energy_j: float | None  # by the meters of the whole package or board
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingHistory:
+    """One training of a run, epoch by epoch; a resumed training has the epochs of before the interruption as well.
+
+    `records`: one mapping per epoch with `epoch` (from 1), `loss`, `lr`, `seconds`, the validation metric
+    (`held_out` or `train_sample`) and what else was measured.
+    """
+
+    stage: str
+    records: tuple[Mapping[str, float], ...]
+    cost: TrainingCost
+    stable_lr: StableLearningRate | None = None  # None where it was not estimated
+
+
 ParityScope = Literal["answers", "layers before a choice by value"]
 """what of an ONNX file was compared with PyTorch"""
 

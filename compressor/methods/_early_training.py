@@ -7,10 +7,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AllowInfNan, BaseModel, Field, Strict
 
-from compressor.core import EarlyStop, OptimizerSettings, Penalty, PruningTarget, Train
+from compressor.budget.target import PruningTarget
 from compressor.errors import RecipeError
 from compressor.methods._regularization import Count, NotNegative, Positive, Truth
+from compressor.steps.train import Train
+from compressor.training.early_stopping import EarlyStop
+from compressor.training.penalty import Penalty
 from compressor.training.schedules import constant
+from compressor.training.settings import OptimizerSettings
 from compressor.training.stopping_rules import (
     channel_patience,
     lazy_regime,
@@ -44,7 +48,7 @@ class Pretraining(BaseModel):
             schedule=constant(),
             epochs=self.epochs,
             stop=stop,
-            counted=self.counted,
+            counts_toward_retraining=self.counted,
             stage="early training",
             penalty=penalty,
             clip=self.clip,

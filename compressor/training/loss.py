@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressor.core import Data, Distillation, EventSink, Train
+from compressor.core import Data, EventSink
 from compressor.data.tasks import primary_output
 from compressor.errors import RecipeError
 from compressor.tensors import to_float32
 from compressor.training.distillation import distance, divergence, feature_matching, record_features
 from compressor.training.precision import LAYOUT, PrecisionPolicy
+from compressor.training.settings import Distillation, TrainSettings
 from compressor.training.train_step import LossFn
 
 ForwardFn = Callable[[Tensor], Any]
@@ -31,7 +32,7 @@ def make_loss(
     module: nn.Module,
     forward: ForwardFn,
     data: Data,
-    step: Train,
+    step: TrainSettings,
     teacher: nn.Module | None,
     arithmetic: PrecisionPolicy,
     emit: EventSink,

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from compressor.core import Precision
+from compressor.training.settings import Precision
 
 LAYOUT = torch.channels_last
 """The order of images in memory, and of weights that they meet."""

@@ -10,8 +10,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from compressor.core import PruningTarget, RuleState, StopDecision, normalization_scales
+from compressor.budget.target import PruningTarget
+from compressor.core import normalization_scales
 from compressor.errors import ModelError
+from compressor.training.early_stopping import RuleState, StopDecision
 
 if TYPE_CHECKING:
     from torch import Tensor

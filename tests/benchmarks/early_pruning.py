@@ -19,15 +19,19 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
+from compressor.run_setup import load_recipe_model, open_recipe_data
 from rows import collected, spread
 
-from compressor.core import RETRAINING, Reinitialize, Train
 from compressor.graph.cost import count_cost
+from compressor.models.example_inputs import example_inputs
 from compressor.recipe import Recipe, read_recipe
+from compressor.recipe.build_steps import build_steps
 from compressor.run_log import RunLog
-from compressor.run_setup import build_steps, load_recipe_model, open_recipe_data
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, example_inputs
+from compressor.steps.context import Context
+from compressor.steps.reinitialize import Reinitialize
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.train import Train
+from compressor.training.settings import RETRAINING
 
 METHODS = ("dense", "random-s", "efficientconvnets", "snap", "crop-s", "cropit-s", "earlycrop-s")
 NETWORKS = Path(__file__).with_name("networks.py")

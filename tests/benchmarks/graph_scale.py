@@ -31,9 +31,10 @@ def ours(name: str) -> None:
     import torch
 
     from compressor.budget.selection import select_channels
-    from compressor.core import PrunePlan, PruningTarget
-    from compressor.criteria.channel_scores import channel_scores
-    from compressor.criteria.formulas import l1
+    from compressor.budget.target import PruningTarget
+    from compressor.core import PrunePlan
+    from compressor.criteria.aggregate import channel_scores
+    from compressor.criteria.magnitude import l1
     from compressor.surgery.analysis import analyze
     from compressor.surgery.removal import remove_channels
 

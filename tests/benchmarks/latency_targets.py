@@ -18,19 +18,25 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from compressor.run_setup import latency_probe, load_recipe_model, open_recipe_data
+
 from compressor.bench.compare import compare_latency
 from compressor.bench.device.target import DeviceTarget
 from compressor.budget.greedy import retained_score
 from compressor.budget.selection import select_channels
-from compressor.core import Comparison, PrunePlan, PruningTarget, RemoveChannels, SelectChannels
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import Comparison, PrunePlan
+from compressor.criteria.aggregate import channel_scores
+from compressor.criteria.magnitude import l1
 from compressor.recipe import Recipe, read_recipe
+from compressor.recipe.build_steps import build_steps
 from compressor.run_log import RunLog
-from compressor.run_setup import build_steps, latency_probe, load_recipe_model, open_recipe_data
-from compressor.steps import initial_state, run_step
+from compressor.steps.context import Context
 from compressor.steps.latency_search import LatencyPair
-from compressor.steps.state import Context, PruningState
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import PruningState
 from compressor.surgery.removal import remove_channels
 
 

@@ -18,13 +18,15 @@ from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
+from compressor.run_setup import load_recipe_model, open_recipe_data
 from rows import collected, spread
 
 from compressor.recipe import Recipe, read_recipe
+from compressor.recipe.build_steps import build_steps
 from compressor.run_log import RunLog
-from compressor.run_setup import build_steps, load_recipe_model, open_recipe_data
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.steps.context import Context
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.state import PruningState
 
 ORIGINAL = "original: {epochs: 16, milestones: [8, 12], gamma: 0.1}"
 SCHEDULES = {

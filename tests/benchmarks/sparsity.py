@@ -13,13 +13,16 @@ import sys
 import time
 
 import torch
+from compressor.steps.nm_sparsity import mask_nm, permute_for_nm
 
-from compressor.core import MaskNM, NMPattern, NMSparsity, PermuteChannels
+from compressor.core import NMPattern
+from compressor.models.example_inputs import example_inputs
 from compressor.models.source import load_model
 from compressor.sparsity.masking import candidates, weights_of
 from compressor.sparsity.nm_masks import magnitude_mask
-from compressor.steps.nm_sparsity import mask_nm, permute_for_nm
-from compressor.steps.state import example_inputs
+from compressor.sparsity.runtimes import NMSparsity
+from compressor.steps.mask_nm import MaskNM
+from compressor.steps.permute_channels import PermuteChannels
 
 
 def main(name: str, rounds: int) -> None:

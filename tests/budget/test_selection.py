@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from compressor.budget.layer_rules import LayerRule
 from compressor.budget.selection import select_channels
-from compressor.core import ChannelGroup, Cost, LayerRule, PrunePlan, PruningTarget, Scope, TensorSlot
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget, Scope
+from compressor.core import ChannelGroup, Cost, PrunePlan, TensorSlot
+from compressor.criteria.aggregate import channel_scores
+from compressor.criteria.magnitude import l1
 from compressor.errors import RecipeError, TargetNotReached
 from compressor.graph.cost import CostModel
 

@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.core import SynapticFlow
-from compressor.criteria.formulas import synflow
-from compressor.criteria.synaptic_flow import synaptic_flow_scores
+from compressor.criteria.synaptic_flow import SynapticFlow, synaptic_flow_scores, synflow
 
-SYNFLOW = SynapticFlow("synflow", synflow)
+SYNFLOW = SynapticFlow()
 
 
 def test_two_layers_by_hand() -> None:

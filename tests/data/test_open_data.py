@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from compressor.run_setup import find_recipe_data
 from PIL import Image
 from torch import nn
 from torchvision import datasets
@@ -31,7 +32,6 @@ from compressor.data.tasks import classification, regression
 from compressor.data.validate import check_answers
 from compressor.errors import DataError
 from compressor.recipe.recipe_config import Recipe
-from compressor.run_setup import find_recipe_data
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10-jpeg"
 

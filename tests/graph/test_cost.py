@@ -8,9 +8,10 @@ import torchvision
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
-from compressor.core import Cost, PruningTarget
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import Cost
+from compressor.criteria.aggregate import channel_scores
+from compressor.criteria.magnitude import l1
 from compressor.errors import RecipeError
 from compressor.graph.cost import count_cost, zeros
 from compressor.models.cifar import cifar_resnet

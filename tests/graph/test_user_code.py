@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compressor.budget.selection import select_channels
-from compressor.core import PrunePlan, PruningTarget
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import PrunePlan
+from compressor.criteria.aggregate import channel_scores
+from compressor.criteria.magnitude import l1
 from compressor.graph.cost import count_cost
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.surgery.analysis import analyze

@@ -14,23 +14,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compressor.budget.selection import select_channels
-from compressor.core import (
-    BatchNormGateCriterion,
-    ChannelCriterion,
-    ChannelGroup,
-    GradientCriterion,
-    NormScaleCriterion,
-    PruningTarget,
-    RemoveChannels,
-    SelectChannels,
-    Train,
-)
-from compressor.criteria.batchnorm_gate import gate_scores
-from compressor.criteria.channel_scores import channel_scores, channel_scores_from_entries, channel_scores_from_gates
-from compressor.criteria.formulas import random_filter_scores
-from compressor.criteria.gradient import gradient_scores
+from compressor.budget.target import PruningTarget
+from compressor.core import ChannelGroup
+from compressor.criteria.aggregate import channel_scores, sum_over_norms, sum_over_writers
+from compressor.criteria.base import ChannelCriterion
+from compressor.criteria.batchnorm_gate import BatchNormGateCriterion, gate_scores
+from compressor.criteria.gradient import GradientCriterion, gradient_scores
+from compressor.criteria.norm_scale import NormScaleCriterion
+from compressor.criteria.random_scores import random_scores
 from compressor.graph.cost import count_cost
 from compressor.methods import Method, methods
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.train import Train
 from compressor.surgery.analysis import analyze
 from tests.training.toys import toy_data
 
@@ -59,9 +55,9 @@ def grade(
     criterion: ChannelCriterion, module: nn.Module, groups: Sequence[ChannelGroup]
 ) -> Mapping[str, NDArray[np.float64]]:
     if isinstance(criterion, GradientCriterion):
-        return channel_scores_from_entries(groups, gradient_scores(module, criterion, toy_data(), 0), criterion.signed)
+        return sum_over_writers(groups, gradient_scores(module, criterion, toy_data(), 0), criterion.signed)
     if isinstance(criterion, BatchNormGateCriterion):
-        return channel_scores_from_gates(groups, gate_scores(module, replace(criterion, batch_size=8), toy_data(), 0))
+        return sum_over_norms(groups, gate_scores(module, replace(criterion, batch_size=8), toy_data(), 0))
     torch.manual_seed(0)
     return channel_scores(module, groups, criterion)
 
@@ -118,10 +114,10 @@ def test_scores_follow_a_permutation_of_the_filters(structured: type[Method]) ->
         assert torch.equal(step.criterion.value(*of_gates)[order], shuffled)
         return
     criterion = step.criterion.value if isinstance(step.criterion, NormScaleCriterion) else step.criterion
-    if criterion is random_filter_scores:
+    if criterion is random_scores:
         torch.manual_seed(0)
-        drawn = random_filter_scores(rows)
+        drawn = random_scores(rows)
         torch.manual_seed(0)
-        assert torch.equal(drawn, random_filter_scores(rows[order])), "weights have no say in it"
+        assert torch.equal(drawn, random_scores(rows[order])), "weights have no say in it"
         return
     assert np.array_equal(criterion(rows)[order].numpy(), criterion(rows[order]).numpy())

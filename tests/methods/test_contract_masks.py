@@ -8,20 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressor.core import (
-    FinetuneSegment,
-    LayerRule,
-    LoadedModel,
-    MaskUnstructured,
-    ModelSpec,
-    PruningTarget,
-    RemoveDeadChannels,
-    Train,
-    one_image,
-)
+from compressor.budget.layer_rules import LayerRule
+from compressor.budget.target import PruningTarget
+from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.methods import Method, methods
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context
+from compressor.steps.context import Context
+from compressor.steps.mask_unstructured import MaskUnstructured
+from compressor.steps.remove_dead_channels import RemoveDeadChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.train import FinetuneSegment, Train
 from tests.methods.test_contract import pico
 from tests.training.toys import quiet, toy_data
 

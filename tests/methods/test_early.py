@@ -16,30 +16,26 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compressor.budget.selection import clamped_groups
+from compressor.budget.target import PruningTarget
 from compressor.commands.plan import plan_run
-from compressor.core import (
-    GradientCriterion,
-    LoadedModel,
-    ModelSpec,
-    PrunePlan,
-    PruningTarget,
-    Reinitialize,
-    RemoveChannels,
-    SelectChannels,
-    Train,
-    one_image,
-)
-from compressor.criteria.formulas import l1
-from compressor.criteria.gradient import gradient_scores
+from compressor.core import LoadedModel, ModelSpec, PrunePlan, one_image
+from compressor.criteria.gradient import GradientCriterion, gradient_scores
+from compressor.criteria.magnitude import l1
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.graph.cost import count_cost
 from compressor.methods import methods
 from compressor.methods._iterative import halving_shares, round_targets
 from compressor.methods.snip import Snap
+from compressor.models.example_inputs import example_inputs
 from compressor.recipe import read_recipe
-from compressor.run_setup import build_steps
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState, example_inputs
+from compressor.recipe.build_steps import build_steps
+from compressor.steps.context import Context
+from compressor.steps.reinitialize import Reinitialize
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
 from tests.training.toys import Shortcut, quiet, toy_data
 
 FAMILY = ("crop-s", "cropit-s", "snap", "snap-it", "random-s", "efficientconvnets", "earlycrop-s")

@@ -9,9 +9,11 @@ from typing import ClassVar
 import pytest
 from pydantic import BaseModel
 
-from compressor.core import OptimizerSettings, PruningTarget, Train
+from compressor.budget.target import PruningTarget
 from compressor.errors import RecipeError
 from compressor.methods._early_training import LazyRegime
+from compressor.steps.train import Train
+from compressor.training.settings import OptimizerSettings
 from compressor.training.stopping_rules import lazy_regime, lazy_regime_squared
 
 NODES = PruningTarget(nodes=0.34)

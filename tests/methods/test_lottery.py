@@ -9,24 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.core import (
-    LoadedModel,
-    MaskUnstructured,
-    ModelSpec,
-    PruningTarget,
-    RemoveDeadChannels,
-    RewindWeights,
-    Step,
-    Train,
-    one_image,
-)
+from compressor.budget.target import PruningTarget
+from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.data.in_memory import ImageData
 from compressor.errors import RecipeError
 from compressor.methods.lottery import IMP, LTH, LTR
 from compressor.recipe import read_recipe
-from compressor.run_setup import build_steps
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.recipe.build_steps import build_steps
+from compressor.steps.base import Step
+from compressor.steps.context import Context
+from compressor.steps.mask_unstructured import MaskUnstructured
+from compressor.steps.remove_dead_channels import RemoveDeadChannels
+from compressor.steps.rewind import RewindWeights
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
 from tests.training.toys import few_digits
 
 

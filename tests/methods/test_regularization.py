@@ -6,24 +6,21 @@ import pickle
 
 import pytest
 
-from compressor.core import (
-    FinetuneSegment,
-    GradientCriterion,
-    Orthogonalize,
-    Penalty,
-    PruningTarget,
-    Reinitialize,
-    RemoveChannels,
-    SelectChannels,
-    Step,
-    Train,
-)
+from compressor.budget.target import PruningTarget
+from compressor.criteria.gradient import GradientCriterion
 from compressor.methods import Method, methods
 from compressor.methods.greg import GReg1, GReg2
 from compressor.methods.l1 import Scratch
 from compressor.methods.orthogonal import KernOrthL1, L1KernOrth, L1OrthConv, L1OrthP, OrthConvL1
 from compressor.methods.ssl import SSL
 from compressor.methods.tpp import TPP
+from compressor.steps.base import Step
+from compressor.steps.orthogonalize import Orthogonalize
+from compressor.steps.reinitialize import Reinitialize
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.train import FinetuneSegment, Train
+from compressor.training.penalty import Penalty
 from compressor.training.penalty_terms import (
     convolution_orthogonality,
     decay,

@@ -9,26 +9,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from compressor.steps.mask_weights import mask_weights
 from torch import Tensor, nn
 
-from compressor.core import (
-    GradientCriterion,
-    LoadedModel,
-    MaskUnstructured,
-    ModelInput,
-    ModelSpec,
-    PruningTarget,
-    Reinitialize,
-    SynapticFlow,
-    Train,
-)
-from compressor.criteria.formulas import crop, snip
-from compressor.criteria.gradient import gradient_scores
+from compressor.budget.target import PruningTarget
+from compressor.core import LoadedModel, ModelInput, ModelSpec
+from compressor.criteria.gradient import GradientCriterion, crop, gradient_scores, snip
+from compressor.criteria.synaptic_flow import SynapticFlow
 from compressor.methods import methods
 from compressor.methods._unstructured import exponential_shares, halving_weight_shares, linear_shares
-from compressor.steps import initial_state
-from compressor.steps.mask_weights import mask_weights
-from compressor.steps.state import Context
+from compressor.steps.context import Context
+from compressor.steps.mask_unstructured import MaskUnstructured
+from compressor.steps.reinitialize import Reinitialize
+from compressor.steps.run import initial_state
+from compressor.steps.train import Train
 from tests.training.toys import quiet
 
 TWENTIETH = PruningTarget(weights=0.05)

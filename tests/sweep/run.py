@@ -27,14 +27,19 @@ import torch
 from models import ROOMS, names  # beside this file
 from torch import Tensor, nn
 
-from compressor.core import LoadedModel, ModelSpec, PruningTarget, RemoveChannels, SelectChannels, one_image
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import LoadedModel, ModelSpec, one_image
+from compressor.criteria.magnitude import l1
 from compressor.errors import CompressorError
 from compressor.export.onnx import export_onnx
 from compressor.graph.cost import count_cost
 from compressor.models.build import build_named, model_defaults
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState, example_inputs
+from compressor.models.example_inputs import example_inputs
+from compressor.steps.context import Context
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import PruningState
 
 CPU_SECONDS, WALL_SECONDS, BYTES = 120, 1800, 12 * 2**30
 LARGE = (224, 240)  # what architectures for larger images are tried at

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
-from compressor.core import Penalty, PenaltyTerm, PrunedEntries, PrunePlan, PruningTarget
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import PrunedEntries, PrunePlan
+from compressor.criteria.aggregate import channel_scores
+from compressor.criteria.magnitude import l1
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.cifar import cifar_resnet
 from compressor.surgery.analysis import analyze
 from compressor.surgery.removal import pruned_entries, remove_channels, removed_entries
 from compressor.training.constraints import PenaltyConstraint
+from compressor.training.penalty import Penalty, PenaltyTerm
 from compressor.training.penalty_terms import (
     constant_strength,
     decay_pruned,

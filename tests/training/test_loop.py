@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from toys import SGD, STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
-from compressor.core import OptimizerSettings
 from compressor.data.in_memory import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.data.tasks import classification, regression
@@ -26,6 +25,7 @@ from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.loop import train
 from compressor.training.optimizers import make_optimizer
 from compressor.training.schedules import constant
+from compressor.training.settings import OptimizerSettings
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

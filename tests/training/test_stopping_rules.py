@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressor.core import PruningTarget, RuleState, StopRule
+from compressor.budget.target import PruningTarget
 from compressor.errors import ModelError
+from compressor.training.early_stopping import RuleState, StopRule
 from compressor.training.stopping_rules import (
     bn_scales,
     channel_patience,
