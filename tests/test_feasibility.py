@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from compressor.steps.feasibility import check_feasible
 
 from compressor.budget.layer_rules import LayerRule
 from compressor.budget.target import PruningTarget
@@ -17,15 +16,17 @@ from compressor.errors import RecipeError, TargetNotReached
 from compressor.methods import methods
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
+from compressor.run_log import RunLog
 from compressor.steps.context import Context
-from compressor.steps.run import initial_state
-from tests.training.toys import Shortcut, quiet
+from compressor.steps.run import check_feasible, initial_state
+from compressor.training.checkpoint import Checkpoints
+from tests.training.toys import Shortcut
 
 
 def ahead(name: str, selection: PruningTarget, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = LoadedModel(Shortcut().eval(), ModelSpec("net", one_image((3, 8, 8)), 4), "it")
-    around = Context(None, 0, quiet, tmp_path, "")
+    around = Context(None, 0, RunLog(), Checkpoints(tmp_path, ""))
     check_feasible(methods()[name]().steps(selection), initial_state(model, around), around)
 
 
@@ -41,7 +42,7 @@ def test_channels_that_cannot_go_are_told_before_the_training(name: str, tmp_pat
 
 def test_so_are_weights(tmp_path: Path) -> None:
     ahead("earlycrop-u", PruningTarget(weights=0.01), tmp_path)
-    with pytest.raises(TargetNotReached, match=r"4 of 2,292 weights stay at the least, asked for 0\.1000%"):
+    with pytest.raises(TargetNotReached, match=r"at least 4 of 2,292 weights remain, the target is 0\.1000%"):
         ahead("earlycrop-u", PruningTarget(weights=0.001), tmp_path)
 
 
@@ -74,4 +75,4 @@ def test_a_plan_says_that_channels_are_chosen_later(name: str, said: bool) -> No
         notes.extend([str(fields["text"])] if event == "note" else [])
 
     plan_run("cifar:resnet8@digits", read_recipe(name, ["bench.target=none"]), data=None, trust_pickle=False, emit=emit)
-    assert any(each.startswith("channels will be chosen after early training") for each in notes) == said
+    assert any(each.startswith("channels will be selected after early training") for each in notes) == said

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from compressor.run_setup import open_recipe_data
 from torch import nn
 
 from compressor.budget.target import PruningTarget
@@ -20,11 +19,14 @@ from compressor.methods.tpp import TPP
 from compressor.models.source import load_model
 from compressor.recipe import Recipe, read_recipe
 from compressor.recipe.build_steps import build_steps
+from compressor.recipe.inputs import load_inputs
 from compressor.report.history import trainability_record
+from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
 from compressor.steps.train import Train
+from compressor.training.checkpoint import Checkpoints
 from tests.training.toys import few_digits
 
 SHORT = {  # recipe -> overrides that make it shorter still
@@ -70,7 +72,7 @@ def performed(
     def emit(event: str, fields: Mapping[str, object]) -> None:
         events.append({"event": event, **fields})
 
-    around = Context(data, recipe.seed, emit, folder, "test")
+    around = Context(data, recipe.seed, RunLog(emit=emit), Checkpoints(folder, "test"))
     work = initial_state(model, around)
     for step in build_steps(recipe, 4, retrain=True):
         work = run_step(step, work, around)
@@ -93,12 +95,14 @@ def test_a_short_recipe_runs(name: str, digits: ImageData, tmp_path: Path) -> No
     assert found is not None
     assert found["epochs"] >= 1
     assert any(
-        each in step for step in work.log for each in ("tpp", "greg", "lasso", "Orth", "Reinit", "early bird", "gates")
+        each in step
+        for step in work.steps
+        for each in ("tpp", "greg", "lasso", "Orth", "Reinit", "early bird", "gates")
     )
     warnings = [str(event["text"]) for event in events if event["event"] == "warning"]
     assert not [each for each in warnings if name != "scratch" or "the retrained model" not in each]
     if name == "scratch":
-        assert any(step.startswith("Train(3 epochs") for step in work.log)  # 1 + 1 * 2.04
+        assert any(step.startswith("Train(3 epochs") for step in work.steps)  # 1 + 1 * 2.04
 
 
 def test_removal_after_tpp_is_lossless(digits: ImageData, tmp_path: Path) -> None:
@@ -142,7 +146,7 @@ def test_removal_that_should_be_lossless_and_is_not_ends_the_run(digits: ImageDa
         del event, fields
 
     model, told = load_model("cifar:resnet8@digits"), emit
-    around = Context(digits, 0, told, tmp_path, "test")
+    around = Context(digits, 0, RunLog(emit=told), Checkpoints(tmp_path, "test"))
     choose, train, remove = TPP(epochs=1).steps(PruningTarget(ratio=0.5))
     work = initial_state(model, around)
     for step in (choose, train):
@@ -154,8 +158,8 @@ def test_removal_that_should_be_lossless_and_is_not_ends_the_run(digits: ImageDa
 
 def test_what_trains_first_asks_for_data(tmp_path: Path) -> None:
     recipe = read_recipe("tpp")
-    with pytest.raises(RecipeError, match="tpp takes training images before anything goes; give --data"):
-        open_recipe_data(recipe, None, load_model("cifar:resnet8@digits"), None)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match="tpp needs training images; give --data"):
+        load_inputs("cifar:resnet8@digits", recipe, None, RunLog(), trust_pickle=False, needs_data=True)
 
 
 @pytest.mark.parametrize("name", ["tpp", "greg-2", "tpp-cifar10"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,3 +51,24 @@ class PruningTarget:
     def allocates_per_layer(self) -> bool:
         """Whether widths are allocated layer by layer, at the least score lost for the time gained."""
         return self.has_latency_target and self.scope == "local"
+
+
+def pruned_channel_share(target: PruningTarget) -> float | None:
+    """Estimate the share r of channels that a target removes; None where it names no share.
+
+    It is `1 - nodes`, the node ratio of the paper. Weights, parameters and multiply-adds grow with the square of the
+    widths, so that a share s of them that may remain gives r = 1 - sqrt(s). Bytes and time are nearer to linear, but
+    treated alike. The strictest of several shares counts.
+    """
+    if target.ratio is not None:
+        return target.ratio
+    squares = (target.macs, target.params, target.weights, target.size, target.memory, target.latency)
+    remaining = [math.sqrt(share) for share in squares if share is not None]
+    if target.nodes is not None:
+        remaining.append(target.nodes)
+    return 1 - min(remaining) if remaining else None
+
+
+def pruned_weight_share(target: PruningTarget) -> float | None:
+    """The share of weights that a target masks; None where it names none."""
+    return None if target.weights is None else 1 - target.weights

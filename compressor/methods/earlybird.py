@@ -14,8 +14,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, Strict
 
-from compressor.budget.target import PruningTarget
-from compressor.criteria.magnitude import l1
+from compressor.budget.target import PruningTarget, pruned_channel_share
 from compressor.criteria.norm_scale import NormScaleCriterion
 from compressor.errors import RecipeError
 from compressor.methods._early_training import OpenShare, Pretraining
@@ -27,7 +26,7 @@ from compressor.steps.select_channels import SelectChannels
 from compressor.training.early_stopping import EarlyStop
 from compressor.training.penalty import Penalty, PenaltyTerm
 from compressor.training.penalty_terms import constant_strength, l1_norm
-from compressor.training.stopping_rules import early_bird, pruned_channel_share
+from compressor.training.stopping_rules import early_bird
 
 
 class EarlyBird(Pretraining, Method):

@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar
 from pydantic import AllowInfNan, Field, Strict
 
 from compressor.budget.target import PruningTarget
-from compressor.criteria.batchnorm_gate import BatchNormGateCriterion, gate_taylor
+from compressor.criteria.batchnorm_gate import BatchNormGateCriterion
 from compressor.methods._iterative import SHARES
 from compressor.methods._regularization import Count, NotNegative, Positive, Regularising
 from compressor.methods.base import Method

@@ -31,6 +31,7 @@ from compressor.steps.context import Context
 from compressor.steps.reinitialize import Reinitialize
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.train import Train
+from compressor.training.checkpoint import Checkpoints
 from compressor.training.settings import RETRAINING
 
 METHODS = ("dense", "random-s", "efficientconvnets", "snap", "crop-s", "cropit-s", "earlycrop-s")
@@ -68,12 +69,12 @@ def run(
     with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder) / "run.jsonl", lambda *_: None) as journal:
         model = load_recipe_model(f"{NETWORKS}:{network}", asked, False, journal)
         images = open_recipe_data(asked, data, model, journal)
-        work = initial_state(model, around := Context(images, seed, journal, Path(folder) / "state", ""))
+        work = initial_state(model, around := Context(images, seed, journal, Checkpoints(Path(folder) / "state", "")))
         for step in build_steps(asked, 1, retrain=True):
             trains = isinstance(step, Train) and step.stage == RETRAINING
             if not dense or trains or isinstance(step, Reinitialize):
                 work = run_step(step, work, around)
-        left, whole = count_cost(work.model.module, *example_inputs(model)), work.original
+        left, whole = count_cost(work.model.module, *example_inputs(model)), work.baseline.cost
     return {
         "accuracy": work.quality["after retraining"],
         "weight_sparsity": 100 * (1 - left.weights / whole.weights),

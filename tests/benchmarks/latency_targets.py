@@ -26,7 +26,6 @@ from compressor.budget.greedy import retained_score
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
 from compressor.core import Comparison, PrunePlan
-from compressor.criteria.aggregate import channel_scores
 from compressor.criteria.magnitude import l1
 from compressor.recipe import Recipe, read_recipe
 from compressor.recipe.build_steps import build_steps
@@ -38,6 +37,7 @@ from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
 from compressor.surgery.removal import remove_channels
+from compressor.training.checkpoint import Checkpoints
 
 
 def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, object]:
@@ -48,10 +48,10 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
         model = load_recipe_model(source, recipe, False, journal)
         watch = latency_probe(recipe, target, model, journal)
         assert watch is not None
-        start = initial_state(model, Context(None, 0, journal, Path(name) / "none", ""))
+        start = initial_state(model, Context(None, 0, journal, Checkpoints(Path(name) / "none", "")))
         began = time.perf_counter()
         work = run_step(
-            SelectChannels(l1, recipe.selection(32)), start, replace(_around(journal, name), stopwatch=watch)
+            SelectChannels(l1, recipe.selection(32)), start, replace(_around(journal, name), latency_probe=watch)
         )
         seconds = time.perf_counter() - began
         rounds = [event for event in journal.events if event["event"] == "latency"]
@@ -69,7 +69,7 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
             row |= {"control": found.control, "control_ci95": found.control_ci95}
         if asked.uniform:
             goal = float(str(rounds[-1]["slim_ms"])) / float(str(rounds[-1]["dense_ms"]))
-            with watch.started() as clock:
+            with watch.open() as clock:
                 plan, pair = _uniform(work, goal, clock.pair)
             row |= {"uniform_share": round(pair.slim / pair.dense, 4), "uniform_mass": round(_mass(work, plan), 4)}
             if asked.data:
@@ -82,7 +82,6 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
 
 def _retrained(work: PruningState, plan: PrunePlan, recipe: Recipe, around: Context) -> float:
     """Accuracy on the test set after the recipe's retraining of what the plan leaves."""
-    assert work.cut is not None
     work = replace(work, cut=replace(work.cut, plan=plan))
     around = replace(around, checkpoints=around.checkpoints / str(time.monotonic_ns()))
     for step in (RemoveChannels(), *build_steps(recipe, 1, retrain=True)[2:]):
@@ -91,24 +90,23 @@ def _retrained(work: PruningState, plan: PrunePlan, recipe: Recipe, around: Cont
 
 
 def _around(journal: RunLog, name: str) -> Context:
-    return Context(None, 0, journal, Path(name) / "none", "")
+    return Context(None, 0, journal, Checkpoints(Path(name) / "none", ""))
 
 
 def _planned(work: PruningState) -> PrunePlan:
-    assert work.cut is not None
-    assert work.cut.plan is not None
-    return work.cut.plan
+    assert work.plan is not None
+    return work.plan
 
 
 def _mass(work: PruningState, plan: PrunePlan) -> float:
-    return retained_score(work.groups, channel_scores(work.model.module, work.groups, l1), plan.kept)
+    return retained_score(work.baseline.groups, l1.score_channels(work.model.module, work.baseline.groups), plan.kept)
 
 
 def _compared(work: PruningState, folder: Path, export: object, seconds: float) -> Comparison:
     assert callable(export)
     paths = folder / "dense.onnx", folder / "slim.onnx"
     export(work.model.module, paths[0])
-    export(remove_channels(work.model.module, work.structure, _planned(work)), paths[1])
+    export(remove_channels(work.model.module, work.baseline.graph, _planned(work)), paths[1])
     with DeviceTarget().opened() as device:
         return compare_latency(device, *paths, seconds=seconds, emit=lambda _event, _fields: None)
 
@@ -116,14 +114,14 @@ def _compared(work: PruningState, folder: Path, export: object, seconds: float) 
 def _uniform(work: PruningState, goal: float, pair: object) -> tuple[PrunePlan, LatencyPair]:
     """Bisect the ratio, in steps of 16 channels as the device rewards, to the same measured share of the time."""
     assert callable(pair)
-    module, structure = work.model.module, work.structure
-    graded = channel_scores(module, structure.groups, l1)
+    module, structure = work.model.module, work.baseline.graph
+    graded = l1.score_channels(module, structure.groups)
     low, high = 0.0, 0.95
     best: tuple[float, PrunePlan, LatencyPair] | None = None
     for _ in range(7):
         ratio = (low + high) / 2
         selection = PruningTarget(ratio=ratio, round_to=16, allow_finer_rounding=True)
-        plan, _ = select_channels(structure.groups, graded, selection, structure.cost, work.original)
+        plan, _ = select_channels(structure.groups, graded, selection, structure.cost, work.baseline.cost)
         found: LatencyPair = pair(module, remove_channels(module, structure, plan))
         share = found.slim / found.dense
         if best is None or abs(share - goal) < best[0]:

@@ -22,7 +22,6 @@ from compressor.budget.layer_rules import LayerRule
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
 from compressor.core import PrunePlan
-from compressor.criteria.aggregate import channel_scores
 from compressor.criteria.magnitude import l1
 from compressor.methods.tpp import TPP
 from compressor.models.cifar import cifar_resnet
@@ -47,7 +46,7 @@ def ratio(rules: tuple[LayerRule, ...], pairs: int) -> None:
     selection = PruningTarget(ratio=0.9, rules=rules)
     whole = structure.cost.of(PrunePlan({}))
     plan, groups = select_channels(
-        structure.groups, channel_scores(module, structure.groups, l1), selection, structure.cost, whole
+        structure.groups, l1.score_channels(module, structure.groups), selection, structure.cost, whole
     )
     lost = [pruned_entries((group,), plan, module) for group in groups if group.name in plan.kept]
     module.train().to(memory_format=torch.channels_last)

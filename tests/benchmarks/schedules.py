@@ -27,6 +27,7 @@ from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
+from compressor.training.checkpoint import Checkpoints
 
 ORIGINAL = "original: {epochs: 16, milestones: [8, 12], gamma: 0.1}"
 SCHEDULES = {
@@ -66,7 +67,7 @@ def main() -> None:
         cut: dict[str, PruningState] = {}
 
         def around(seed: int) -> Context:
-            return Context(data, seed, silent, Path(folder) / str(time.monotonic_ns()), "")
+            return Context(data, seed, RunLog(), Checkpoints(Path(folder) / str(time.monotonic_ns()), ""))
 
         def run(ratio: str, schedule: str, distilled: int, seed: int) -> Mapping[str, float]:
             asked = recipe(ratio, schedule, bool(distilled), seed, given.epochs)

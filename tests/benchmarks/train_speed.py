@@ -107,7 +107,6 @@ def slim(name: str) -> Any:
     from compressor.budget.selection import select_channels
     from compressor.budget.target import PruningTarget
     from compressor.core import LoadedModel, PrunePlan
-    from compressor.criteria.aggregate import channel_scores
     from compressor.criteria.magnitude import l1
     from compressor.models.example_inputs import example_inputs
     from compressor.models.source import load_model
@@ -118,7 +117,7 @@ def slim(name: str) -> Any:
     structure = analyze(dense.module, *example_inputs(dense), name=name)
     rules = (LayerRule("layer*.conv1"), LayerRule("*", freeze=True))
     selection = PruningTarget(ratio=0.5, rules=rules)
-    graded = channel_scores(dense.module, structure.groups, l1)
+    graded = l1.score_channels(dense.module, structure.groups)
     plan, _ = select_channels(structure.groups, graded, selection, structure.cost, structure.cost.of(PrunePlan({})))
     return remove_channels(dense.module, structure, plan)
 

@@ -139,7 +139,7 @@ def test_pieces_of_a_batch_add_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) 
     module, data = pico(), toy_data(40)
     saliency = GradientCriterion("it", crop, 2, batches=2, batch_size=16)
     whole = gradient_scores(module, saliency, data, 0)
-    monkeypatch.setattr("compressor.criteria.gradient.NUMBERS", 5 * 3 * 8 * 8)
+    monkeypatch.setattr("compressor.criteria.gradient.MAX_INPUT_VALUES", 5 * 3 * 8 * 8)
     pieces = gradient_scores(module, saliency, data, 0)
     for name, each in whole.items():
         assert torch.allclose(each, pieces[name], rtol=1e-3, atol=1e-5 * float(each.abs().max()) + 1e-12)

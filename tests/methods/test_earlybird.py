@@ -13,8 +13,6 @@ from torch import nn
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
 from compressor.core import PrunePlan
-from compressor.criteria.aggregate import channel_scores
-from compressor.criteria.magnitude import l1
 from compressor.criteria.norm_scale import NormScaleCriterion
 from compressor.errors import RecipeError
 from compressor.methods.earlybird import EarlyBird
@@ -32,7 +30,7 @@ def test_as_published() -> None:
     train, choice, remove = EarlyBird().steps(PruningTarget(ratio=0.3, scope="global"))
     assert isinstance(train, Train)
     assert train.optimizer == OptimizerSettings("sgd", 0.1, momentum=0.9, weight_decay=1e-4)
-    assert (train.batch_size, train.clip, train.counted) == (256, None, True)
+    assert (train.batch_size, train.clip, train.counts_toward_retraining) == (256, None, True)
     assert train.stop is not None
     assert isinstance(train.stop.rule, partial)
     assert train.stop.rule.func is early_bird
@@ -66,7 +64,7 @@ def test_channels_are_scored_by_what_scales_them() -> None:
     with torch.no_grad():
         module[1].weight.copy_(scale)
     structure = analyze(module, torch.randn(1, 3, 8, 8), name="net")
-    graded = channel_scores(module, structure.groups, NormScaleCriterion())
+    graded = NormScaleCriterion().score_channels(module, structure.groups)
     assert graded.keys() == {"0"}
     np.testing.assert_allclose(graded["0"], scale.abs().double().numpy())
     plan, groups = select_channels(
@@ -83,7 +81,7 @@ def test_shared_channels_have_the_mean_of_their_scales() -> None:
     with torch.no_grad():
         for norm in norms.values():
             norm.weight.uniform_(-1, 1)
-    graded = channel_scores(module, structure.groups, NormScaleCriterion())
+    graded = NormScaleCriterion().score_channels(module, structure.groups)
     for group in (each for each in structure.groups if each.frozen is None):
         theirs = {slot.tensor for slot in group.slots if slot.tensor.removesuffix(".weight") in norms}
         expected = torch.stack([module.get_parameter(name).abs().double() for name in theirs]).mean(0)

@@ -112,14 +112,14 @@ def test_ticks_and_tocks() -> None:
     assert [tock.optimizer.lr * tock.schedule(done) for done in (0, 2.5, 5, 10)] == pytest.approx(
         [0.001, 0.0055, 0.01, 0.001]
     )
-    assert (tock.epochs, tock.only, tock.measured) == (10, "all", False)
+    assert (tock.epochs, tock.trainable, tock.evaluate) == (10, "all", False)
     assert tock.penalty is not None
     assert tock.penalty.terms[0].strength(3, 10) == 1e-3
-    assert (first.epochs, first.only, first.penalty) == (1, "scales", None)
+    assert (first.epochs, first.trainable, first.penalty) == (1, "scales", None)
     assert first.optimizer.lr * first.schedule(0.5) == pytest.approx(0.001)
-    choices = [each.selection for each in steps if isinstance(each, SelectChannels)]
+    choices = [each.target for each in steps if isinstance(each, SelectChannels)]
     assert [each.nodes for each in choices] == pytest.approx([0.5 ** (number / 5) for number in range(1, 6)])
-    assert all(each.floor == 0.1 for each in choices)
+    assert all(each.min_keep_ratio == 0.1 for each in choices)
     assert [each.last for each in steps if isinstance(each, RemoveChannels)] == [False] * 4 + [True]
 
 

@@ -9,7 +9,6 @@ from torch import nn
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
 from compressor.core import PrunePlan
-from compressor.criteria.aggregate import channel_scores
 from compressor.criteria.magnitude import l1
 from compressor.surgery.analysis import analyze
 from compressor.surgery.certificate import is_lossless_when_zeroed, output_change
@@ -30,7 +29,7 @@ def test_what_activations_make_of_zero_decides(activation: nn.Module, silent: bo
     inputs = torch.randn(2, 3, 6, 6)
     before = {name: each.clone() for name, each in module.state_dict().items()}
     structure = analyze(module, inputs[:1], name="net")
-    graded = channel_scores(module, structure.groups, l1)
+    graded = l1.score_channels(module, structure.groups)
     whole = structure.cost.of(PrunePlan({}))
     plan, _ = select_channels(structure.groups, graded, PruningTarget(ratio=0.5), structure.cost, whole)
     assert is_lossless_when_zeroed(module, structure, plan, inputs) == silent

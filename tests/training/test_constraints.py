@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
 from compressor.core import PrunedEntries, PrunePlan
-from compressor.criteria.aggregate import channel_scores
 from compressor.criteria.magnitude import l1
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.cifar import cifar_resnet
@@ -70,7 +69,7 @@ def planned(
                 each.weight.uniform_(0.5, 1.5)
                 each.bias.uniform_(-0.5, 0.5)
     structure = analyze(module.eval(), torch.randn(1, 3, 8, 8), name="net")
-    graded = channel_scores(module, structure.groups, l1)
+    graded = l1.score_channels(module, structure.groups)
     whole = structure.cost.of(PrunePlan({}))
     plan, groups = select_channels(structure.groups, graded, PruningTarget(ratio=0.5), structure.cost, whole)
     lost = [pruned_entries((group,), plan, module) for group in groups if group.name in plan.kept]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressor.budget.target import PruningTarget
+from compressor.budget.target import PruningTarget, pruned_channel_share, pruned_weight_share
 from compressor.errors import ModelError
 from compressor.training.early_stopping import RuleState, StopRule
 from compressor.training.stopping_rules import (
@@ -22,8 +22,6 @@ from compressor.training.stopping_rules import (
     earlybird_mask,
     lazy_regime,
     lazy_regime_squared,
-    pruned_channel_share,
-    pruned_weight_share,
     weight_patience,
 )
 
