@@ -42,8 +42,8 @@ def enough(memory: RuleState, epoch: int, weights: Mapping[str, Tensor], *, epoc
 
 
 EARLY = Train(
-    64, SGD, lambda done: 1.0, epochs=4, stop=EarlyStop("enough", partial(enough, epochs=2)), counts_toward_retraining=True,
-    stage="early training", precision="fp32",
+    64, SGD, lambda done: 1.0, epochs=4, stop=EarlyStop("enough", partial(enough, epochs=2)),
+    counts_toward_retraining=True, stage="early training", precision="fp32",
 )  # fmt: skip
 RETRAIN = Train(64, SGD, multistep((5,), 0.1), epochs=10, precision="fp32")
 

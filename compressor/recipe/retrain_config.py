@@ -27,14 +27,14 @@ from compressor.recipe.schedule_config import (
     OneCycle,
     Polynomial,
     ScheduleConfig,
-    Step,
+    StepDecay,
     schedule_key,
 )
 from compressor.steps.train import Train
 from compressor.training.settings import Distillation
 
 # An unnamed one is a cosine.
-AnySchedule = Cosine | OneCycle | Polynomial | Step | Multistep | Halving | Constant | FT | LRW | SLR | CLR
+AnySchedule = Cosine | OneCycle | Polynomial | StepDecay | Multistep | Halving | Constant | FT | LRW | SLR | CLR
 SCHEDULES: dict[str, type[ScheduleConfig]] = {kind.model_fields["name"].default: kind for kind in get_args(AnySchedule)}
 
 

@@ -62,7 +62,7 @@ class Constant(ScheduleConfig):
         return schedules.constant()
 
 
-class Step(ScheduleConfig):
+class StepDecay(ScheduleConfig):
     name: Literal["step"] = "step"
     size: Positive = Field(description="epochs between two drops")
     gamma: Factor = Field(default=0.1, description="factor of each drop")

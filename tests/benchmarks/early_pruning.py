@@ -19,13 +19,13 @@ from itertools import product
 from pathlib import Path
 from statistics import mean
 
-from compressor.run_setup import load_recipe_model, open_recipe_data
 from rows import collected, spread
 
 from compressor.graph.cost import count_cost
 from compressor.models.example_inputs import example_inputs
 from compressor.recipe import Recipe, read_recipe
 from compressor.recipe.build_steps import build_steps
+from compressor.recipe.inputs import load_inputs
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.reinitialize import Reinitialize
@@ -67,8 +67,8 @@ def run(
     dense = method == "dense"
     asked = recipe(DENSE, "50%", seed, epochs, []) if dense else recipe(method, weights, seed, epochs, settings)
     with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder) / "run.jsonl", lambda *_: None) as journal:
-        model = load_recipe_model(f"{NETWORKS}:{network}", asked, False, journal)
-        images = open_recipe_data(asked, data, model, journal)
+        source = f"{NETWORKS}:{network}"
+        model, images = load_inputs(source, asked, data, journal, trust_pickle=False, needs_data=True)
         work = initial_state(model, around := Context(images, seed, journal, Checkpoints(Path(folder) / "state", "")))
         for step in build_steps(asked, 1, retrain=True):
             trains = isinstance(step, Train) and step.stage == RETRAINING
@@ -80,8 +80,8 @@ def run(
         "weight_sparsity": 100 * (1 - left.weights / whole.weights),
         "node_sparsity": 100 * (1 - left.nodes / whole.nodes),
         "macs_ratio": whole.macs / left.macs,
-        "trainings": [asdict(each) for each in work.trainings],
-        "notes": [event["text"] for event in journal.events if event["event"] == "note"],
+        "trainings": [asdict(training.cost) for training in work.trainings],
+        "notes": journal.notes,
     }
 
 

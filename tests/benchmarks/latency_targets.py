@@ -18,10 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from compressor.run_setup import latency_probe, load_recipe_model, open_recipe_data
-
 from compressor.bench.compare import compare_latency
 from compressor.bench.device.target import DeviceTarget
+from compressor.bench.device_timer import latency_probe
 from compressor.budget.greedy import retained_score
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
@@ -29,6 +28,7 @@ from compressor.core import Comparison, PrunePlan
 from compressor.criteria.magnitude import l1
 from compressor.recipe import Recipe, read_recipe
 from compressor.recipe.build_steps import build_steps
+from compressor.recipe.inputs import load_inputs
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.latency_search import LatencyPair
@@ -45,7 +45,7 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
     recipe = read_recipe("l1", [f"prune.target={{latency: {share:.0%}}}", *(training if asked.data else [])])
     target = DeviceTarget()
     with TemporaryDirectory() as name, RunLog(Path(name) / "run.jsonl", lambda _event, _fields: None) as journal:
-        model = load_recipe_model(source, recipe, False, journal)
+        model, data = load_inputs(source, recipe, asked.data, journal, trust_pickle=False, needs_data=False)
         watch = latency_probe(recipe, target, model, journal)
         assert watch is not None
         start = initial_state(model, Context(None, 0, journal, Checkpoints(Path(name) / "none", "")))
@@ -70,10 +70,9 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
         if asked.uniform:
             goal = float(str(rounds[-1]["slim_ms"])) / float(str(rounds[-1]["dense_ms"]))
             with watch.open() as clock:
-                plan, pair = _uniform(work, goal, clock.pair)
+                plan, pair = _uniform(work, goal, clock.measure_pair)
             row |= {"uniform_share": round(pair.slim / pair.dense, 4), "uniform_mass": round(_mass(work, plan), 4)}
             if asked.data:
-                data = open_recipe_data(recipe, asked.data, model, journal)
                 around = replace(_around(journal, name), data=data)
                 row |= {"accuracy": _retrained(work, _planned(work), recipe, around)}
                 row |= {"uniform_accuracy": _retrained(work, plan, recipe, around)}
@@ -82,8 +81,8 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
 
 def _retrained(work: PruningState, plan: PrunePlan, recipe: Recipe, around: Context) -> float:
     """Accuracy on the test set after the recipe's retraining of what the plan leaves."""
-    work = replace(work, cut=replace(work.cut, plan=plan))
-    around = replace(around, checkpoints=around.checkpoints / str(time.monotonic_ns()))
+    work = replace(work, plan=plan)
+    around = replace(around, checkpoints=Checkpoints(around.checkpoints.folder / str(time.monotonic_ns()), ""))
     for step in (RemoveChannels(), *build_steps(recipe, 1, retrain=True)[2:]):
         work = run_step(step, work, around)
     return work.quality["after retraining"]

@@ -47,7 +47,7 @@ def measured(model: str, size: int, batch: int, pieces: int, queue: multiprocess
     groups = analyze(module, torch.randn(1, 3, size, size), name=model).groups
     data = noise(size, batch)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sensitivity.NUMBERS = pieces * 3 * size * size
+    sensitivity.MAX_INPUT_VALUES = pieces * 3 * size * size
     start = time.perf_counter()
     saliency = GradientCriterion("crop", crop, order=2, batches=1, batch_size=batch)
     entries = sensitivity.gradient_scores(module, saliency, data, 0)

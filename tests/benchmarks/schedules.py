@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 
-from compressor.run_setup import load_recipe_model, open_recipe_data
 from rows import collected, spread
 
 from compressor.recipe import Recipe, read_recipe
 from compressor.recipe.build_steps import build_steps
+from compressor.recipe.inputs import load_inputs
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.run import initial_state, run_step
@@ -62,8 +62,7 @@ def main() -> None:
     given = words.parse_args()
     with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder) / "run.jsonl", silent) as journal:
         first = recipe(given.ratios[0], "ft", False, 0, given.epochs)
-        model = load_recipe_model(given.checkpoint, first, False, journal)
-        data = open_recipe_data(first, given.data, model, journal)
+        model, data = load_inputs(given.checkpoint, first, given.data, journal, trust_pickle=False, needs_data=True)
         cut: dict[str, PruningState] = {}
 
         def around(seed: int) -> Context:
