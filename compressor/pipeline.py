@@ -1,14 +1,15 @@
-"""Load the model, find which channels belong together, do the recipe's steps, prove the slim model equals the masked
-dense one, export it, measure both on the target device, report."""
+"""Load the model, find which channels belong together, run the recipe's steps, export both models, compare them on the
+device, report."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from compressor.bench.open_device import open_device
+from compressor.bench.choose_width_multiple import choose_width_multiple
+from compressor.bench.device_timer import latency_probe
+from compressor.bench.open_device import check_device, open_device
 from compressor.bench.runner.energy import energy_joules
 from compressor.core import EventSink
 from compressor.output.exports import compare_on_device, export_both
@@ -16,22 +17,13 @@ from compressor.output.folder import CHECKPOINTS, JOURNAL, staged_output
 from compressor.output.gates import check_gates
 from compressor.output.write import write_outputs
 from compressor.recipe import Recipe
+from compressor.recipe.build_steps import build_steps
+from compressor.recipe.inputs import load_inputs
 from compressor.report.schema import Report
 from compressor.run_log import RunLog
-from compressor.run_setup import (
-    build_steps,
-    check_device,
-    latency_probe,
-    load_recipe_model,
-    open_recipe_data,
-    resize_head,
-    resumed_widths,
-    run_fingerprint,
-    width_multiple,
-)
-from compressor.steps import initial_state, run_step
-from compressor.steps.feasibility import check_feasible
-from compressor.steps.state import Context
+from compressor.steps.context import Context
+from compressor.steps.run import check_feasible, initial_state, run_step
+from compressor.training.checkpoint import Checkpoints, run_fingerprint
 from compressor.training.loop import TrainResult, train
 
 
@@ -48,30 +40,42 @@ def compress(
     trainer: Callable[..., TrainResult] | None = None,
     targets: Path | None = None,
 ) -> Report:
-    """Compress the model `source` names as `recipe` says; leave model.onnx, its proofs and the report in `out`.
+    """Compress a model, and leave model.onnx, its proofs and the report in a folder.
 
-    `trainer` does what `training.loop.train` does, with several processes.
-    Raises every class of errors.py; `error.report` holds the report where the artefacts were kept all the same.
+    Args:
+        source: The model: a checkpoint, a folder or a name.
+        recipe: How to compress it.
+        out: The folder, which appears when the run is done.
+        data: The option `--data`.
+        resume: Whether to continue an interrupted run.
+        force: Whether to replace the folder.
+        trust_pickle: Whether to unpickle files that may contain code.
+        emit: Receives what happens.
+        trainer: Trains with several processes; None = this one trains.
+        targets: Another targets.yaml.
+
+    Returns:
+        The report.
+
+    Raises:
+        CompressorError: `error.report` holds the report where the output was kept all the same.
     """
-    target = open_device(recipe.bench.target, recipe.bench.threads, file=targets)
-    with staged_output(out, force=force, resume=resume) as folder, RunLog(folder / JOURNAL, emit) as journal:
-        dense = load_recipe_model(source, recipe, trust_pickle, journal)
-        check_device(target, journal)
-        images = open_recipe_data(recipe, data, dense, journal)
-        dense = resize_head(dense, images, journal)
-        round_to = width_multiple(recipe, target, journal)
-        identity = run_fingerprint(recipe, round_to, dense, images)
-        watch, found = latency_probe(recipe, target, dense, journal), resumed_widths(journal)
-        state = folder / CHECKPOINTS
-        metered = partial(trainer or train, joules=energy_joules)
-        around = Context(images, recipe.seed, journal, state, identity, metered, watch, found)
-        start = work = initial_state(dense, around, trained=recipe.method.trained)
-        performed = build_steps(recipe, round_to, retrain=images is not None)
-        check_feasible(performed, work, around)
-        for step in performed:
-            work = run_step(step, work, around)
-        exports = export_both(start, work, recipe, images, folder, journal)
-        comparisons = compare_on_device(exports, recipe, target, images, journal)
-        report = write_outputs(recipe, start, work, exports, comparisons, folder, journal)
-        shutil.rmtree(around.checkpoints, ignore_errors=True)
+    device = open_device(recipe.bench.target, recipe.bench.threads, file=targets)
+    with staged_output(out, force=force, resume=resume) as folder, RunLog(folder / JOURNAL, emit) as log:
+        check_device(device, log)
+        model, images = load_inputs(source, recipe, data, log, trust_pickle=trust_pickle, needs_data=True)
+        round_to = choose_width_multiple(recipe, device, log)
+        fingerprint = run_fingerprint(recipe.training_settings(), round_to, model, images)
+        checkpoints = Checkpoints(folder / CHECKPOINTS, fingerprint)
+        probe = latency_probe(recipe, device, model, log)
+        context = Context(images, recipe.seed, log, checkpoints, partial(trainer or train, joules=energy_joules), probe)
+        steps = build_steps(recipe, round_to, retrain=images is not None)
+        baseline = state = initial_state(model, context, trained=recipe.method.trained)
+        check_feasible(steps, state, context)
+        for step in steps:
+            state = run_step(step, state, context)
+        exports = export_both(baseline, state, recipe, images, folder, log)
+        latency = compare_on_device(exports, recipe, device, images, log)
+        report = write_outputs(recipe, baseline, state, exports, latency, folder, log)
+        checkpoints.delete()
     return check_gates(report)

@@ -14,28 +14,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.core import (
-    Data,
-    EarlyStop,
-    LoadedModel,
-    ModelSpec,
-    OptimizerSettings,
-    PruningTarget,
-    RemoveChannels,
-    RuleState,
-    SelectChannels,
-    Step,
-    StopDecision,
-    Train,
-    one_image,
-)
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import Data, LoadedModel, ModelSpec, one_image
+from compressor.criteria.magnitude import l1
 from compressor.data.in_memory import ImageData
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.run_log import RunLog
+from compressor.steps.base import Step
+from compressor.steps.context import Context
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
+from compressor.training.checkpoint import Checkpoints
+from compressor.training.early_stopping import EarlyStop, RuleState, StopDecision
 from compressor.training.loop import TrainResult
 from compressor.training.loop import train as trained
 from compressor.training.schedules import multistep
+from compressor.training.settings import OptimizerSettings
 from tests.training.toys import few_digits
 
 SGD = OptimizerSettings("sgd", lr=0.01)
@@ -46,8 +42,8 @@ def enough(memory: RuleState, epoch: int, weights: Mapping[str, Tensor], *, epoc
 
 
 EARLY = Train(
-    64, SGD, lambda done: 1.0, epochs=4, stop=EarlyStop("enough", partial(enough, epochs=2)), counted=True,
-    stage="early training", precision="fp32",
+    64, SGD, lambda done: 1.0, epochs=4, stop=EarlyStop("enough", partial(enough, epochs=2)),
+    counts_toward_retraining=True, stage="early training", precision="fp32",
 )  # fmt: skip
 RETRAIN = Train(64, SGD, multistep((5,), 0.1), epochs=10, precision="fp32")
 
@@ -73,7 +69,13 @@ def run(
         seen.append(step)
         return trained(module, data, replace(step, epochs=min(step.epochs, 4)), **how)
 
-    around = Context(data, 0, lambda event, fields: events.append((event, fields)), folder, "test", train=train)
+    around = Context(
+        data,
+        0,
+        RunLog(emit=lambda event, fields: events.append((event, fields))),
+        Checkpoints(folder, "test"),
+        train=train,
+    )
     work = initial_state(model(), around)
     for step in steps:
         work = run_step(step, work, around)
@@ -95,11 +97,11 @@ def test_both_trainings_last_as_long_as_the_recipe_says(digits: ImageData, tmp_p
     assert [retraining.schedule(done) for done in (0, 3.9, 4, 7.9)] == pytest.approx([1, 1, 0.1, 0.1])
     assert work.certificate is not None
     assert "after early training" in work.quality
-    assert "Train(8 epochs, sgd)" in work.log
+    assert "Train(8 epochs, sgd)" in work.steps
 
 
 def test_as_released_they_are_not_counted(digits: ImageData, tmp_path: Path) -> None:
-    early = replace(EARLY, counted=False, stop=EarlyStop("enough", partial(enough, epochs=9)))
+    early = replace(EARLY, counts_toward_retraining=False, stop=EarlyStop("enough", partial(enough, epochs=9)))
     _, (_, retraining), events = run(pruning(early), digits, tmp_path)
     assert retraining.epochs == 10
     (note,) = said(events, "note")
@@ -113,7 +115,7 @@ def test_a_retraining_of_which_nothing_is_left_lasts_one_epoch_and_says_so(digit
     (warning,) = said(events, "warning")
     assert warning == (
         "earlier trainings took 2 epochs, as many as retraining was to last or more: it lasts one, "
-        "and the whole longer than 2"
+        "and all of them together longer than 2"
     )
 
 
@@ -127,5 +129,5 @@ def test_a_retrained_model_that_guesses_is_doubted_aloud(digits: ImageData, tmp_
         if doubted:
             assert near[-1].endswith(
                 f"({work.quality['after retraining']:.2f} %) on digits: retrain.optimizer.lr=1e-09 "
-                "may be too large, the epochs too few, or the cut too deep"
+                "may be too large, the epochs too few, or too much was removed"
             )

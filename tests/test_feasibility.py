@@ -9,22 +9,25 @@ import pytest
 import torch
 from failures import raises_error
 
+from compressor.budget.layer_rules import LayerRule
+from compressor.budget.target import PruningTarget
 from compressor.commands.plan import plan_run
-from compressor.core import LayerRule, LoadedModel, ModelSpec, PruningTarget, one_image
+from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.errors import RecipeError, TargetNotReached
 from compressor.methods import methods
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
-from compressor.steps import initial_state
-from compressor.steps.feasibility import check_feasible
-from compressor.steps.state import Context
-from tests.training.toys import Shortcut, quiet
+from compressor.run_log import RunLog
+from compressor.steps.context import Context
+from compressor.steps.run import check_feasible, initial_state
+from compressor.training.checkpoint import Checkpoints
+from tests.training.toys import Shortcut
 
 
 def ahead(name: str, selection: PruningTarget, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = LoadedModel(Shortcut().eval(), ModelSpec("net", one_image((3, 8, 8)), 4), "it")
-    around = Context(None, 0, quiet, tmp_path, "")
+    around = Context(None, 0, RunLog(), Checkpoints(tmp_path, ""))
     check_feasible(methods()[name]().steps(selection), initial_state(model, around), around)
 
 
@@ -77,4 +80,4 @@ def test_a_plan_says_that_channels_are_chosen_later(name: str, said: bool) -> No
         notes.extend([str(fields["text"])] if event == "note" else [])
 
     plan_run("cifar:resnet8@digits", read_recipe(name, ["bench.target=none"]), data=None, trust_pickle=False, emit=emit)
-    assert any(each.startswith("channels will be chosen after early training") for each in notes) == said
+    assert any(each.startswith("channels will be selected after early training") for each in notes) == said

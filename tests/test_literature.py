@@ -12,13 +12,15 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.budget.layer_rules import LayerRule
 from compressor.budget.selection import select_channels
-from compressor.core import LayerRule, PrunePlan, PruningTarget, SelectChannels
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import PrunePlan
+from compressor.criteria.magnitude import l1
 from compressor.graph.cost import count_cost
 from compressor.models.source import load_model
 from compressor.recipe import read_recipe
+from compressor.steps.select_channels import SelectChannels
 from compressor.surgery.analysis import analyze
 from compressor.surgery.removal import remove_channels
 
@@ -56,8 +58,8 @@ def test_l1_cifar10_gives_the_literatures_networks(ratio: str, params: int, spee
     assert (original.params, original.macs) == (DENSE_PARAMS, DENSE_MACS)
     assert recipe.prune.round_to == 1
     (step,) = (each for each in recipe.method.steps(recipe.selection(1)) if isinstance(each, SelectChannels))
-    graded = channel_scores(module, structure.groups, step.criterion)
-    plan, groups = select_channels(structure.groups, graded, step.selection, structure.cost, original)
+    graded = step.criterion.score_channels(module, structure.groups)
+    plan, groups = select_channels(structure.groups, graded, step.target, structure.cost, original)
     cost = count_cost(remove_channels(module, structure, plan), inputs)
     assert cost.params == params == params_by_hand(int(ratio.rstrip("%")) / 100)
     assert round(original.macs / cost.macs, 2) == speedup
@@ -93,7 +95,7 @@ def test_vgg19_has_the_literatures_sparsities_one_column_to_the_left() -> None:
     structure = analyze(module, inputs, name="vgg19")
     whole = structure.cost.of(PrunePlan({}))
     assert whole.params == 20_081_188
-    graded = channel_scores(module, structure.groups, l1)
+    graded = l1.score_channels(module, structure.groups)
     found = []
     for ratio in (0.1, 0.3, 0.5, 0.7, 0.9):
         selection = PruningTarget(ratio=ratio, rules=(LayerRule("0", freeze=True),))
@@ -127,6 +129,6 @@ def test_tpp_imagenet_gives_the_published_speedups_of_resnet50(speedup: float, o
     structure = analyze(module, torch.randn(1, 3, 224, 224), name="resnet50")
     whole = structure.cost.of(PrunePlan({}))
     step = next(each for each in recipe.method.steps(recipe.selection(1)) if isinstance(each, SelectChannels))
-    graded = channel_scores(module, structure.groups, step.criterion)
-    plan, _ = select_channels(structure.groups, graded, step.selection, structure.cost, whole)
+    graded = step.criterion.score_channels(module, structure.groups)
+    plan, _ = select_channels(structure.groups, graded, step.target, structure.cost, whole)
     assert round(whole.macs / structure.cost.of(plan).macs, 2) == speedup

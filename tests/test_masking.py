@@ -16,27 +16,27 @@ from failures import raises_error
 from torch import nn
 
 import compressor
+from compressor.budget.layer_rules import LayerRule
 from compressor.commands import plan as planning
 from compressor.commands import verify as verifying
-from compressor.core import (
-    GradientCriterion,
-    LayerRule,
-    LoadedModel,
-    MaskUnstructured,
-    ModelSpec,
-    OptimizerSettings,
-    RemoveDeadChannels,
-    Train,
-    one_image,
-)
-from compressor.criteria.formulas import magnitude, random_weight_scores, snip
+from compressor.core import LoadedModel, ModelSpec, one_image
+from compressor.criteria.gradient import GradientCriterion, snip
+from compressor.criteria.magnitude import magnitude
+from compressor.criteria.random_scores import random_scores
 from compressor.errors import RecipeError, TargetNotReached, VerificationFailed
 from compressor.output.unstructured_report import unstructured_layers
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.run_log import RunLog
+from compressor.steps.context import Context
+from compressor.steps.mask_unstructured import MaskUnstructured
+from compressor.steps.remove_dead_channels import RemoveDeadChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
+from compressor.training.checkpoint import Checkpoints
 from compressor.training.schedules import constant
+from compressor.training.settings import OptimizerSettings
 from tests.training.toys import quiet, toy_data
 
 TRAIN = Train(batch_size=8, optimizer=OptimizerSettings("sgd", 0.05, 0.9, 5e-4), schedule=constant(), iterations=6)
@@ -55,7 +55,7 @@ NAMES = ("0.weight", "3.weight", "7.weight")  # 216, 432 and 24 weights: 672
 
 @pytest.fixture
 def around(tmp_path: Path) -> Context:
-    return Context(toy_data(40), 0, quiet, tmp_path, "test")
+    return Context(toy_data(40), 0, RunLog(), Checkpoints(tmp_path, "test"))
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_so_many_of_the_largest_weights_of_all_layers_stay(start: PruningState, 
         assert torch.equal(after, before * work.masks[name])
     assert work.certificate is not None
     assert work.certificate.kind == "masked-weights"
-    assert work.log[-1] == "MaskUnstructured(magnitude, 10 % remain)"
+    assert work.steps[-1] == "MaskUnstructured(magnitude, 10 % remain)"
 
 
 def test_biases_and_norms_are_never_masked_and_frozen_layers_count_as_what_remains(
@@ -97,7 +97,7 @@ def test_biases_and_norms_are_never_masked_and_frozen_layers_count_as_what_remai
 def test_later_steps_leave_masked_what_earlier_ones_masked_unless_they_compare_all_anew(
     start: PruningState, around: Context
 ) -> None:
-    first = run_step(MaskUnstructured(random_weight_scores, (0.5,)), start, around)
+    first = run_step(MaskUnstructured(random_scores, (0.5,)), start, around)
     nested = run_step(MaskUnstructured(magnitude, (0.1,)), first, around)
     assert all(not bool((nested.masks[name] & ~first.masks[name]).any()) for name in NAMES)
     assert left(nested) == 67
@@ -107,8 +107,7 @@ def test_later_steps_leave_masked_what_earlier_ones_masked_unless_they_compare_a
 
 def test_lots_follow_the_seed(start: PruningState, around: Context) -> None:
     one, same, other = (
-        run_step(MaskUnstructured(random_weight_scores, (0.3,)), start, replace(around, seed=seed)).masks
-        for seed in (0, 0, 1)
+        run_step(MaskUnstructured(random_scores, (0.3,)), start, replace(around, seed=seed)).masks for seed in (0, 0, 1)
     )
     assert all(torch.equal(one[name], same[name]) for name in NAMES)
     assert not all(torch.equal(one[name], other[name]) for name in NAMES)
@@ -124,7 +123,7 @@ def test_the_guard_says_that_it_acted_and_its_absence_too(start: PruningState, a
     with torch.no_grad():
         start.model.module.get_parameter("3.weight").mul_(1e-3)
     heard: list[tuple[str, object]] = []
-    listening = replace(around, emit=lambda event, fields: heard.append((event, fields.get("text"))))
+    listening = replace(around, log=RunLog(emit=lambda event, fields: heard.append((event, fields.get("text")))))
     work = run_step(MaskUnstructured(magnitude, (0.1,)), start, listening)
     assert int(work.masks["3.weight"].sum()) == 1
     assert ("note", "no weight would have been left of 3: the best of each is kept") in heard
@@ -142,8 +141,8 @@ def test_zeros_stay_through_training_and_dead_channels_go_after_it(start: Prunin
         trained.masks["3.weight"][:, 0] = False
         trained.model.module.get_parameter("3.weight")[:, 0] = 0
     slim = run_step(RemoveDeadChannels(), trained, around)
-    assert slim.plan is not None
-    assert not slim.plan.kept["0"][0]
+    assert slim.removed is not None
+    assert not slim.removed.kept["0"][0]
     assert slim.certificate is not None
     assert slim.certificate.kind == "masked-weights+masked-dense-float64"
     assert slim.certificate.ok
@@ -156,7 +155,7 @@ def test_zeros_stay_through_training_and_dead_channels_go_after_it(start: Prunin
 
 def test_without_dead_channels_the_model_stays(start: PruningState, around: Context) -> None:
     work = run_step(RemoveDeadChannels(), start, around)
-    assert work.plan is None
+    assert work.removed is None
     assert work.model is start.model
 
 

@@ -14,13 +14,15 @@ from failures import raises_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor import core
+from compressor.budget.layer_rules import LayerRule
+from compressor.budget.target import PruningTarget
 from compressor.errors import RecipeError
 from compressor.methods import methods
 from compressor.recipe import Recipe, read_recipe, shipped_recipes
 from compressor.recipe.fields import parse_points, parse_share, write_points, write_share
 from compressor.recipe.read import MAX_BYTES
 from compressor.recipe.yaml_source import dump_yaml, parse_yaml
+from compressor.training.settings import OptimizerSettings
 
 Write = Callable[[str], str]
 
@@ -697,16 +699,16 @@ def test_every_default_is_written_out() -> None:
 
 def test_to_core(write: Write) -> None:
     recipe = read_recipe(write(GOOD), ["prune.layers=[{match: a*, freeze: true}, {match: b, ratio: 30%}, {match: c}]"])
-    assert recipe.selection(8) == core.PruningTarget(
+    assert recipe.selection(8) == PruningTarget(
         macs=0.5,
         round_to=8,
         allow_finer_rounding=True,
-        rules=(core.LayerRule("a*", freeze=True), core.LayerRule("b", ratio=0.3), core.LayerRule("c")),
+        rules=(LayerRule("a*", freeze=True), LayerRule("b", ratio=0.3), LayerRule("c")),
     )
     assert [str(step) for step in recipe.method.steps(recipe.selection(1))] == ["SelectChannels(l1)", "RemoveChannels"]
     train = recipe.train_step()
     assert train is not None
-    assert (train.epochs, train.optimizer) == (10, core.OptimizerSettings("sgd", 0.01, 0.9, 5e-4))
+    assert (train.epochs, train.optimizer) == (10, OptimizerSettings("sgd", 0.01, 0.9, 5e-4))
     # Warm-up over the first epoch, then 1, 0.1 from epoch 3, 0.01 from epoch 6.
     assert [round(train.schedule(t), 9) for t in (0, 0.5, 1, 2.9, 3, 6, 9.9)] == [0, 0.5, 1, 1, 0.1, 0.01, 0.01]
 
@@ -792,7 +794,7 @@ def test_the_literatures_setting() -> None:
     recipe = read_recipe("l1-cifar10")
     selection = recipe.selection(1)
     assert (selection.ratio, recipe.prune.round_to) == (0.5, 1)
-    assert selection.rules == (core.LayerRule("layer*.conv1"), core.LayerRule("*", freeze=True))
+    assert selection.rules == (LayerRule("layer*.conv1"), LayerRule("*", freeze=True))
     long = ["retrain.epochs=120", "retrain.schedule={name: multistep, milestones: [60, 90], gamma: 0.1}"]
     train = read_recipe("l1-cifar10", long).train_step()
     assert train is not None

@@ -11,17 +11,23 @@ import torch
 from failures import raises_error
 from torch import nn
 
+from compressor.budget.target import PruningTarget
 from compressor.commands.plan import plan_run
-from compressor.core import EventSink, LoadedModel, ModelSpec, PruningTarget, Train, one_image
+from compressor.core import EventSink, LoadedModel, ModelSpec, one_image
 from compressor.data.in_memory import ImageData
 from compressor.errors import RecipeError
 from compressor.methods.tpp import TPP
 from compressor.models.source import load_model
 from compressor.recipe import Recipe, read_recipe
+from compressor.recipe.build_steps import build_steps
+from compressor.recipe.inputs import load_inputs
 from compressor.report.history import trainability_record
-from compressor.run_setup import build_steps, open_recipe_data
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.run_log import RunLog
+from compressor.steps.context import Context
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
+from compressor.training.checkpoint import Checkpoints
 from tests.training.toys import few_digits
 
 SHORT = {  # recipe -> overrides that make it shorter still
@@ -67,7 +73,7 @@ def performed(
     def emit(event: str, fields: Mapping[str, object]) -> None:
         events.append({"event": event, **fields})
 
-    around = Context(data, recipe.seed, emit, folder, "test")
+    around = Context(data, recipe.seed, RunLog(emit=emit), Checkpoints(folder, "test"))
     work = initial_state(model, around)
     for step in build_steps(recipe, 4, retrain=True):
         work = run_step(step, work, around)
@@ -90,12 +96,14 @@ def test_a_short_recipe_runs(name: str, digits: ImageData, tmp_path: Path) -> No
     assert found is not None
     assert found["epochs"] >= 1
     assert any(
-        each in step for step in work.log for each in ("tpp", "greg", "lasso", "Orth", "Reinit", "early bird", "gates")
+        each in step
+        for step in work.steps
+        for each in ("tpp", "greg", "lasso", "Orth", "Reinit", "early bird", "gates")
     )
     warnings = [str(event["text"]) for event in events if event["event"] == "warning"]
     assert not [each for each in warnings if name != "scratch" or "the retrained model" not in each]
     if name == "scratch":
-        assert any(step.startswith("Train(3 epochs") for step in work.log)  # 1 + 1 * 2.04
+        assert any(step.startswith("Train(3 epochs") for step in work.steps)  # 1 + 1 * 2.04
 
 
 def test_removal_after_tpp_is_lossless(digits: ImageData, tmp_path: Path) -> None:
@@ -139,7 +147,7 @@ def test_removal_that_should_be_lossless_and_is_not_ends_the_run(digits: ImageDa
         del event, fields
 
     model, told = load_model("cifar:resnet8@digits"), emit
-    around = Context(digits, 0, told, tmp_path, "test")
+    around = Context(digits, 0, RunLog(emit=told), Checkpoints(tmp_path, "test"))
     choose, train, remove = TPP(epochs=1).steps(PruningTarget(ratio=0.5))
     work = initial_state(model, around)
     for step in (choose, train):
@@ -152,7 +160,7 @@ def test_removal_that_should_be_lossless_and_is_not_ends_the_run(digits: ImageDa
 def test_what_trains_first_asks_for_data(tmp_path: Path) -> None:
     recipe = read_recipe("tpp")
     with raises_error(RecipeError, "recipe/data-required", "tpp", "--data"):
-        open_recipe_data(recipe, None, load_model("cifar:resnet8@digits"), None)  # type: ignore[arg-type]
+        load_inputs("cifar:resnet8@digits", recipe, None, RunLog(), trust_pickle=False, needs_data=True)
 
 
 @pytest.mark.parametrize("name", ["tpp", "greg-2", "tpp-cifar10"])

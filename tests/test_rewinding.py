@@ -9,22 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.core import (
-    FinetuneSegment,
-    LoadedModel,
-    ModelSpec,
-    OptimizerSettings,
-    RewindWeights,
-    SaveWeights,
-    Step,
-    Train,
-    one_image,
-)
+from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.data.in_memory import ImageData
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.run_log import RunLog
+from compressor.steps.base import Step
+from compressor.steps.context import Context
+from compressor.steps.rewind import RewindWeights, SaveWeights
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.state import PruningState
+from compressor.steps.train import FinetuneSegment, Train
+from compressor.training.checkpoint import Checkpoints
 from compressor.training.schedules import cosine
-from tests.training.toys import few_digits, quiet
+from compressor.training.settings import OptimizerSettings
+from tests.training.toys import few_digits
 
 TRAIN = Train(32, OptimizerSettings("sgd", lr=0.05, weight_decay=1e-3), cosine(3), epochs=3, precision="fp32")
 
@@ -36,7 +33,7 @@ def digits() -> ImageData:
 
 @pytest.fixture
 def around(digits: ImageData, tmp_path: Path) -> Context:
-    return Context(digits, 0, quiet, tmp_path, "test")
+    return Context(digits, 0, RunLog(), Checkpoints(tmp_path, "test"))
 
 
 def start(around: Context) -> PruningState:
@@ -58,7 +55,7 @@ def performed(work: PruningState, around: Context, *steps: Step) -> PruningState
 
 
 def test_a_training_that_is_rewound_and_repeated_ends_the_same(around: Context) -> None:
-    early, rest = TRAIN.part(0, 1), replace(TRAIN.part(1, 3), stage="dense training")
+    early, rest = TRAIN.segment(0, 1), replace(TRAIN.segment(1, 3), stage="dense training")
     remembered = performed(start(around), around, early, SaveWeights())
     once = performed(remembered, around, rest)
     again = performed(once, around, RewindWeights(), rest)
@@ -71,15 +68,15 @@ def test_a_training_that_is_rewound_and_repeated_ends_the_same(around: Context) 
 
 
 def test_masked_weights_stay_zero_and_the_others_are_those_remembered(around: Context) -> None:
-    remembered = performed(start(around), around, TRAIN.part(0, 1), SaveWeights())
+    remembered = performed(start(around), around, TRAIN.segment(0, 1), SaveWeights())
     torch.manual_seed(1)
     masks = {name: torch.rand(state(remembered)[name].shape) > 0.7 for name in ("0.weight", "4.weight")}
-    trained = replace(performed(remembered, around, TRAIN.part(1, 3)), masks=masks)
+    trained = replace(performed(remembered, around, TRAIN.segment(1, 3)), masks=masks)
     rewound = performed(trained, around, RewindWeights())
     for name, each in state(rewound).items():
         expected = state(remembered)[name] * masks.get(name, True)
         assert torch.equal(each, expected.to(each.dtype)), name
-    done = state(performed(rewound, around, replace(TRAIN.part(1, 3), stage="again")))
+    done = state(performed(rewound, around, replace(TRAIN.segment(1, 3), stage="again")))
     for name, mask in masks.items():
         assert not done[name][~mask].any()
         assert done[name][mask].all()
@@ -87,6 +84,6 @@ def test_masked_weights_stay_zero_and_the_others_are_those_remembered(around: Co
 
 def test_what_a_method_asks_of_the_retraining_takes_its_place() -> None:
     part = FinetuneSegment(2, 7, stage="dense training").of(replace(TRAIN, epochs=9, schedule=cosine(9), clip=1.5))
-    assert (part.epochs, part.first, part.stage, part.clip) == (5, 2, "dense training", 1.5)
+    assert (part.epochs, part.start_epoch, part.stage, part.clip) == (5, 2, "dense training", 1.5)
     assert part.schedule(1.5) == cosine(9)(3.5)
     assert FinetuneSegment(4).of(replace(TRAIN, epochs=9)).epochs == 5

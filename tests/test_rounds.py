@@ -10,26 +10,26 @@ import torch
 from failures import raises_error
 from torch import nn
 
-from compressor.core import (
-    LayerRule,
-    LoadedModel,
-    ModelSpec,
-    OptimizerSettings,
-    PruningTarget,
-    RemoveChannels,
-    SelectChannels,
-    Step,
-    Train,
-    one_image,
-)
-from compressor.criteria.formulas import l1
+from compressor.budget.layer_rules import LayerRule
+from compressor.budget.target import PruningTarget
+from compressor.core import LoadedModel, ModelSpec, one_image
+from compressor.criteria.magnitude import l1
 from compressor.errors import ModelError
 from compressor.graph.cost import count_cost
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState, example_inputs
+from compressor.models.example_inputs import example_inputs
+from compressor.run_log import RunLog
+from compressor.steps.base import Step
+from compressor.steps.context import Context
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
 from compressor.surgery.certificate import verify_against_original
 from compressor.surgery.removal import relative_kept, remove_channels, removed_per_group
+from compressor.training.checkpoint import Checkpoints
 from compressor.training.schedules import constant
+from compressor.training.settings import OptimizerSettings
 from tests.training.toys import Shortcut, toy_data
 
 
@@ -39,7 +39,7 @@ def small() -> LoadedModel:
 
 
 def run(model: LoadedModel, tmp_path: Path, *steps: Step, data: bool = False) -> PruningState:
-    around = Context(toy_data(40) if data else None, 0, lambda _event, _fields: None, tmp_path, "")
+    around = Context(toy_data(40) if data else None, 0, RunLog(), Checkpoints(tmp_path, ""))
     work = initial_state(model, around)
     for step in steps:
         work = run_step(step, work, around)
@@ -54,11 +54,11 @@ def rounds(*selections: PruningTarget) -> list[Step]:
 def test_rounds_compose_to_one_cut_of_the_first_model(tmp_path: Path) -> None:
     model = small()
     work = run(model, tmp_path, *rounds(*(PruningTarget(nodes=share, scope="global") for share in (0.8, 0.6, 0.4))))
-    assert work.plan is not None
-    once = remove_channels(model.module, work.structure, work.plan)
+    assert work.removed is not None
+    once = remove_channels(model.module, work.baseline.graph, work.removed)
     state = work.model.module.state_dict()
     assert all(torch.equal(each, state[name]) for name, each in once.state_dict().items())
-    assert count_cost(once, *example_inputs(model)).nodes <= 0.4 * work.original.nodes
+    assert count_cost(once, *example_inputs(model)).nodes <= 0.4 * work.baseline.cost.nodes
     assert verify_against_original(work.model.module, small().module, work.model.kept, *example_inputs(model)).ok
     assert work.certificate is not None
     assert work.certificate.kind == "masked-dense-float64"
@@ -69,9 +69,9 @@ def test_rounds_compose_to_one_cut_of_the_first_model(tmp_path: Path) -> None:
 def test_a_ratio_is_a_share_of_what_there_was_at_first(tmp_path: Path, scope: str) -> None:
     selections = [PruningTarget(ratio=ratio, scope=scope) for ratio in (0.2, 0.35, 0.5)]  # type: ignore[arg-type]
     work = run(small(), tmp_path, *rounds(*selections))
-    assert work.plan is not None
-    free = [group for group in work.groups if group.frozen is None]
-    gone = {name: int((~kept).sum()) for name, kept in work.plan.kept.items()}
+    assert work.removed is not None
+    free = [group for group in work.baseline.groups if group.frozen is None]
+    gone = {name: int((~kept).sum()) for name, kept in work.removed.kept.items()}
     if scope == "local":
         assert gone == {group.name: math.ceil(0.5 * group.size) for group in free}
     else:
@@ -81,25 +81,27 @@ def test_a_ratio_is_a_share_of_what_there_was_at_first(tmp_path: Path, scope: st
 def test_rules_hold_in_every_round_and_their_ratios_do_not_compound(tmp_path: Path) -> None:
     rules = (LayerRule("inner", ratio=0.5),)
     work = run(small(), tmp_path, *rounds(*(PruningTarget(nodes=share, rules=rules) for share in (0.7, 0.5))))
-    assert work.plan is not None
-    assert {name: int(kept.sum()) for name, kept in work.plan.kept.items()} == {"inner": 8, "stem": 6}
+    assert work.removed is not None
+    assert {name: int(kept.sum()) for name, kept in work.removed.kept.items()} == {"inner": 8, "stem": 6}
     rules = (LayerRule("stem", freeze=True),)
     work = run(small(), tmp_path, *rounds(*(PruningTarget(nodes=share, rules=rules) for share in (0.9, 0.8))))
-    assert work.plan is not None
-    assert {name: int(kept.sum()) for name, kept in work.plan.kept.items()} == {"inner": 8}
-    assert [group.frozen for group in work.groups if group.name == "stem"] == ["frozen by the recipe (match: stem)"]
+    assert work.removed is not None
+    assert {name: int(kept.sum()) for name, kept in work.removed.kept.items()} == {"inner": 8}
+    assert [group.frozen for group in work.baseline.groups if group.name == "stem"] == [
+        "frozen by the recipe (match: stem)"
+    ]
 
 
 def test_rules_for_layers_of_which_one_channel_is_left_stay_quiet(tmp_path: Path) -> None:
     rules = (LayerRule("inner", ratio=0.95),)
     work = run(small(), tmp_path, *rounds(*(PruningTarget(nodes=share, rules=rules) for share in (0.5, 0.4))))
-    assert work.plan is not None
-    assert int(work.plan.kept["inner"].sum()) == 1
+    assert work.removed is not None
+    assert int(work.removed.kept["inner"].sum()) == 1
 
 
 def test_a_round_may_take_nothing_but_not_all_of_them(tmp_path: Path) -> None:
     work = run(small(), tmp_path, *rounds(PruningTarget(nodes=0.5), PruningTarget(nodes=0.5)))
-    assert count_cost(work.model.module, *example_inputs(work.model)).nodes <= 0.5 * work.original.nodes
+    assert count_cost(work.model.module, *example_inputs(work.model)).nodes <= 0.5 * work.baseline.cost.nodes
     with raises_error(ModelError, "nothing-to-prune/target-removes-nothing", "2"):
         run(small(), tmp_path, *rounds(PruningTarget(nodes=1.0), PruningTarget(nodes=1.0)))
 
@@ -116,14 +118,14 @@ def test_training_between_rounds_keeps_what_its_optimizer_remembers(tmp_path: Pa
     first, second = rounds(PruningTarget(nodes=0.8))[:2], rounds(PruningTarget(nodes=0.6))
     work = run(small(), tmp_path, *first, training, *second, data=True)
     shapes = {name: each.shape for name, each in work.model.module.named_parameters()}
-    assert {name: each["momentum_buffer"].shape for name, each in work.momentum.items()} == shapes
+    assert {name: each["momentum_buffer"].shape for name, each in work.optimizer.items()} == shapes
 
 
 def test_channels_gone_are_told_by_the_group_of_the_first_model(tmp_path: Path) -> None:
     work = run(small(), tmp_path, *rounds(PruningTarget(ratio=0.25)))
-    assert work.plan is not None
-    again = run(work.model, tmp_path).structure.groups
-    gone = removed_per_group(again, work.groups, work.plan, relative_kept({}, work.model.kept))
+    assert work.removed is not None
+    again = run(work.model, tmp_path).baseline.graph.groups
+    gone = removed_per_group(again, work.baseline.groups, work.removed, relative_kept({}, work.model.kept))
     assert gone == {"stem": 3, "inner": 4, "head": 0}
 
 
@@ -134,8 +136,8 @@ def test_kept_indices_are_told_in_the_numbering_of_any_model_between() -> None:
 def test_a_model_pruned_before_is_what_its_plan_is_of(tmp_path: Path) -> None:
     before = run(small(), tmp_path, *rounds(PruningTarget(nodes=0.8))).model
     work = run(before, tmp_path, *rounds(PruningTarget(nodes=0.6), PruningTarget(nodes=0.4)))
-    assert work.plan is not None
-    once = remove_channels(before.module, work.structure, work.plan)
+    assert work.removed is not None
+    once = remove_channels(before.module, work.baseline.graph, work.removed)
     state = work.model.module.state_dict()
     assert all(torch.equal(each, state[name]) for name, each in once.state_dict().items())
     assert verify_against_original(work.model.module, small().module, work.model.kept, *example_inputs(before)).ok
@@ -149,8 +151,8 @@ def test_norms_that_mix_channels_may_be_needed_by_a_later_round_only(tmp_path: P
     ).eval()  # fmt: skip
     model = LoadedModel(module, ModelSpec("net", one_image((3, 8, 8))), "it")
     work = run(model, tmp_path, *rounds(PruningTarget(nodes=0.8), PruningTarget(nodes=0.4)))
-    assert work.plan is not None
-    assert {name: int(kept.sum()) for name, kept in work.plan.kept.items()}.keys() == {"0", "2"}
-    assert all(group.frozen is None for group in work.groups if group.name in work.plan.kept)
+    assert work.removed is not None
+    assert {name: int(kept.sum()) for name, kept in work.removed.kept.items()}.keys() == {"0", "2"}
+    assert all(group.frozen is None for group in work.baseline.groups if group.name in work.removed.kept)
     assert work.certificate is not None
     assert work.certificate.kind == "masked-dense-float64+restricted-dense-float64"

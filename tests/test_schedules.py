@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from compressor.core import Schedule
 from compressor.training.schedules import (
     clr,
     constant,
@@ -32,6 +31,7 @@ from compressor.training.schedules import (
     step,
     warmup,
 )
+from compressor.training.settings import Schedule
 
 LR = 0.4
 

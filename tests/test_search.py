@@ -16,15 +16,28 @@ from failures import raises_error
 from torch import nn
 
 from compressor.bench.device.protocol import Job, Timing
-from compressor.bench.device_timer import MOST_PROCESSES, DeviceTimer
+from compressor.bench.device_timer import MAX_PROCESSES, DeviceTimer
 from compressor.budget.greedy import retained_score
-from compressor.core import LoadedModel, ModelSpec, PrunePlan, PruningTarget, SelectChannels, one_image
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import LoadedModel, ModelSpec, PrunePlan, one_image
+from compressor.criteria.magnitude import l1
 from compressor.errors import TargetNotReached
-from compressor.steps import initial_state, run_step
-from compressor.steps.latency_search import AIM, HIGH, LOW, Candidate, LatencyPair, OpenProbe, meet_latency, next_budget
-from compressor.steps.state import Context, PruningState
+from compressor.run_log import RunLog
+from compressor.steps.context import Context
+from compressor.steps.latency_search import (
+    AIM,
+    HIGH,
+    LOW,
+    LatencyPair,
+    MeasuredPlan,
+    OpenProbe,
+    meet_latency,
+    next_budget,
+)
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import PruningState
+from compressor.training.checkpoint import Checkpoints
 
 
 class Line:
@@ -43,7 +56,7 @@ class Line:
 def search(
     selection: PruningTarget, *, overhead: float, factor: float, noise: float = 0.0, least: float = 0.5,
     grid: float = 0.01, rounds: int = 8, seed: int = 0,
-) -> tuple[Candidate, list[float]]:  # fmt: skip
+) -> tuple[MeasuredPlan, list[float]]:  # fmt: skip
     random = np.random.default_rng(seed)
     line, fills = Line(grid=grid), []
 
@@ -69,15 +82,15 @@ def search(
 @pytest.mark.parametrize(("overhead", "factor"), [(0.0, 1.0), (1.5, 0.85), (3.0, 0.7), (-2.0, 1.2)])
 def test_a_factor_and_an_overhead_are_found_out(share: float, overhead: float, factor: float) -> None:
     found, fills = search(PruningTarget(latency=share), overhead=overhead, factor=factor)
-    assert LOW <= found.fill <= HIGH
-    assert found.pair.slim == pytest.approx(found.fill * share * 10)
+    assert LOW <= found.utilization <= HIGH
+    assert found.pair.slim == pytest.approx(found.utilization * share * 10)
     assert len(fills) <= 5
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_noise_of_one_percent_is_lived_with(seed: int) -> None:
     found, _ = search(PruningTarget(latency=0.5), overhead=1.0, factor=0.9, noise=0.01, seed=seed)
-    assert LOW <= found.fill <= 1
+    assert LOW <= found.utilization <= 1
 
 
 def test_milliseconds_and_the_tighter_of_two_targets() -> None:
@@ -167,9 +180,8 @@ Events = list[tuple[str, dict[str, object]]]
 
 
 def planned_by(work: PruningState) -> PrunePlan:
-    assert work.cut is not None
-    assert work.cut.plan is not None
-    return work.cut.plan
+    assert work.plan is not None
+    return work.plan
 
 
 def started(tmp_path: Path, target: InventedTarget, events: Events) -> tuple[PruningState, Context]:
@@ -179,7 +191,7 @@ def started(tmp_path: Path, target: InventedTarget, events: Events) -> tuple[Pru
 
     model = LoadedModel(net(), ModelSpec("net", one_image((3, 4, 4))), "net")
     watch = DeviceTimer(target, 1, 8, export, emit)  # type: ignore[arg-type]
-    around = Context(None, 0, emit, tmp_path, "", stopwatch=watch)
+    around = Context(None, 0, RunLog(emit=emit), Checkpoints(tmp_path, ""), latency_probe=watch)
     return initial_state(model, around), around
 
 
@@ -191,21 +203,24 @@ def test_a_module_gets_the_widths_for_its_latency(
     target, events = InventedTarget(), []
     work, around = started(tmp_path, target, events)
     selection = PruningTarget(latency=share, round_to=32, allow_finer_rounding=True)
-    chosen = run_step(SelectChannels(l1, selection), work, around)
+    with RunLog(tmp_path / "run.jsonl", around.log) as log:
+        chosen = run_step(SelectChannels(l1, selection), work, dataclasses.replace(around, log=log))
     plan = planned_by(chosen)
     measured = [fields for event, fields in events if event == "latency"]
     assert 0.85 < float(str(measured[-1]["fill"])) <= 1, "as near as steps of 16 channels come"
     for group in chosen.groups:
         if group.name in plan.kept:
             assert plan.kept[group.name].sum() % 16 == 0, "channels within a step are kept"
-    mass = retained_score(chosen.groups, channel_scores(work.model.module, chosen.groups, l1), plan.kept)
+    mass = retained_score(chosen.groups, l1.score_channels(work.model.module, chosen.groups), plan.kept)
     assert share < mass < 1
 
+    assert chosen.latency is not None
+    assert chosen.latency.measured
+    assert chosen.latency.pair.slim == pytest.approx(measured[-1]["slim_ms"])
     timed = len(target.device.seen)
-    widths = next(fields["kept"] for event, fields in events if event == "widths")
-    assert isinstance(widths, dict)
-    resumed = dataclasses.replace(around, settled=(widths,))
-    again = run_step(SelectChannels(l1, selection), work, resumed)
+    with RunLog(tmp_path / "run.jsonl") as log:
+        again = run_step(SelectChannels(l1, selection), work, dataclasses.replace(around, log=log))
+    assert planned_by(again).round_to == plan.round_to
     assert all((planned_by(again).kept[name] == kept).all() for name, kept in plan.kept.items())
     assert len(target.device.seen) == timed, "a resumed run keeps its widths and measures nothing"
 
@@ -217,9 +232,9 @@ def test_more_targets_beside_the_latency_hold_too(tmp_path: Path, monkeypatch: p
         latency=0.8, params=0.3, macs=0.6, memory=0.5, size=0.4, round_to=32, allow_finer_rounding=True
     )
     chosen = run_step(SelectChannels(l1, selection), work, around)
-    cost = work.structure.cost.of(planned_by(chosen))
-    assert cost.params <= 0.3 * work.original.params
-    assert cost.macs <= 0.6 * work.original.macs
+    cost = work.baseline.graph.cost.of(planned_by(chosen))
+    assert cost.params <= 0.3 * work.baseline.cost.params
+    assert cost.macs <= 0.6 * work.baseline.cost.macs
 
 
 class Disagreeing(InventedDevice):
@@ -238,14 +253,14 @@ class Disagreeing(InventedDevice):
         return (dataclasses.replace(timing, cpu=windows),)
 
 
-@pytest.mark.parametrize(("share", "processes"), [(0.0, 4), (0.005, 4), (0.016, 5), (0.1, MOST_PROCESSES)])
+@pytest.mark.parametrize(("share", "processes"), [(0.0, 4), (0.005, 4), (0.016, 5), (0.1, MAX_PROCESSES)])
 def test_processes_that_disagree_are_asked_again(tmp_path: Path, share: float, processes: int) -> None:
     """By hand for 1.6 %: half of it is 0.8 %, of four processes' mean 0.46 %, of five's 0.39 %, below 0.4 %."""
     device = Disagreeing(share)
     watch = DeviceTimer(InventedTarget(device=device), 1, 8, export, lambda _event, _fields: None)  # type: ignore[arg-type]
-    with watch.started() as clock:
-        pair = clock.pair(net(), net())
-    assert device.order == ("dssd" * MOST_PROCESSES)[: 2 * processes], "each alone, in mirrored turn"
+    with watch.open() as clock:
+        pair = clock.measure_pair(net(), net())
+    assert device.order == ("dssd" * MAX_PROCESSES)[: 2 * processes], "each alone, in mirrored turn"
     assert pair.interval[0] <= pair.slim <= pair.interval[1]
 
 
@@ -253,17 +268,18 @@ def test_one_surface_serves_several_targets(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     target, events = InventedTarget(), []
     work, around = started(tmp_path, target, events)
-    assert around.stopwatch is not None
-    with around.stopwatch.started() as clock:
-        held = dataclasses.replace(around, stopwatch=OpenProbe(clock, rounds=0))
+    assert around.latency_probe is not None
+    with around.latency_probe.open() as clock:
+        held = dataclasses.replace(around, latency_probe=OpenProbe(clock, rounds=0))
         timed = []
         for share in (0.7, 0.5, 0.35):
-            run_step(
-                SelectChannels(l1, PruningTarget(latency=share, round_to=32, allow_finer_rounding=True)), work, held
-            )
+            target_ms = PruningTarget(latency=share, round_to=32, allow_finer_rounding=True)
+            state = run_step(SelectChannels(l1, target_ms), work, held)
             timed.append(len(target.device.seen))
+            assert state.latency is not None
+            assert not state.latency.measured
+            assert set(state.latency.bottlenecks or {}) == {"fixed", "between", "least"}
     assert timed[0] > 0
     assert timed == timed[:1] * 3, "the first has timed all there is to time"
     predicted = [fields["slim_ms"] for event, fields in events if event == "latency"]
     assert predicted == sorted(predicted, reverse=True)
-    assert [event for event, _ in events].count("bounds") == 3

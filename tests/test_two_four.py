@@ -19,7 +19,7 @@ from compressor import cli
 from compressor.commands import inspect as inspecting
 from compressor.commands import plan as planning
 from compressor.commands import verify as verifying
-from compressor.core import LoadedModel, NMPattern, NMSparsity, OptimizerSettings, Train
+from compressor.core import LoadedModel, NMPattern
 from compressor.data.open_data import open_data
 from compressor.errors import ModelError
 from compressor.export.int8 import quantize_int8
@@ -28,11 +28,17 @@ from compressor.models.source import load_model
 from compressor.output import nm_report as zeros
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
+from compressor.run_log import RunLog
 from compressor.sparsity.nm_masks import satisfies_pattern
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.sparsity.runtimes import NMSparsity
+from compressor.steps.context import Context
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
+from compressor.training.checkpoint import Checkpoints
 from compressor.training.evaluate import evaluate
 from compressor.training.schedules import constant
+from compressor.training.settings import OptimizerSettings
 
 TWO_FOUR = NMPattern(2, 4)
 TRAIN = Train(batch_size=64, optimizer=OptimizerSettings("sgd", 0.02, 0.9, 5e-4), schedule=constant(), iterations=12)
@@ -53,7 +59,7 @@ def around(dense: LoadedModel, tmp_path: Path) -> Context:
         "digits", train=None, val=None, base=None, input=dense.spec.input, num_classes=10, mean=None, std=None,
         augment="none",
     )  # fmt: skip
-    return Context(data, 0, silent, tmp_path, "test")
+    return Context(data, 0, RunLog(), Checkpoints(tmp_path, "test"))
 
 
 def worked(dense: LoadedModel, around: Context, *overrides: str) -> PruningState:
@@ -70,7 +76,7 @@ def rule_holds(work: PruningState) -> bool:
 
 def test_fixed_masks_hold_through_training(dense: LoadedModel, around: Context) -> None:
     work = worked(dense, around)
-    assert work.log == ("PermuteChannels(2:4)", "MaskNM(2:4)", "Train(12 iterations, sgd)")
+    assert work.steps == ("PermuteChannels(2:4)", "MaskNM(2:4)", "Train(12 iterations, sgd)")
     assert len(work.masks) == 6, "the stem has one input channel, the classifier ten outputs"
     assert rule_holds(work)
     assert work.certificate is not None
@@ -86,14 +92,14 @@ def test_fixed_masks_hold_through_training(dense: LoadedModel, around: Context) 
 
 def test_sr_ste_moves_masks_and_ends_with_the_rule(dense: LoadedModel, around: Context) -> None:
     fixed = worked(dense, around)
-    around = replace(around, checkpoints=around.checkpoints / "another")
+    around = replace(around, checkpoints=Checkpoints(around.checkpoints.folder / "another", "test"))
     free = worked(dense, around, "prune.2of4.training=sr-ste")
-    assert free.log[1] == "MaskNM(2:4, SR-STE)"
+    assert free.steps[1] == "MaskNM(2:4, SR-STE)"
     assert rule_holds(free)
     assert free.masks.keys() == fixed.masks.keys()
     assert any(not torch.equal(free.masks[name], fixed.masks[name]) for name in fixed.masks)
     heard: list[str] = []
-    listening = replace(around, emit=lambda event, fields: heard.append(event))
+    listening = replace(around, log=RunLog(emit=lambda event, fields: heard.append(event)))
     resumed = worked(dense, listening, "prune.2of4.training=sr-ste")
     assert "epoch" not in heard, "its training was found finished"
     state = resumed.model.module.state_dict()
@@ -106,12 +112,12 @@ def test_sr_ste_moves_masks_and_ends_with_the_rule(dense: LoadedModel, around: C
 
 def test_channels_first_leave_widths_that_stay_eligible(dense: LoadedModel, around: Context) -> None:
     work = worked(dense, around, "prune.target={macs: 70%}")
-    assert work.log[:2] == ("SelectChannels(l1)", "RemoveChannels")
+    assert work.steps[:2] == ("SelectChannels(l1)", "RemoveChannels")
     shapes = [tuple(weight.shape) for name, weight in work.model.module.named_parameters() if name in work.masks]
     assert len(shapes) == 6
     assert all(k % 8 == 0 and c % 16 == 0 for k, c, *_ in shapes)
     assert min(k for k, *_ in shapes) < 64
-    assert sum(weight.numel() for weight in work.model.module.parameters()) < 0.9 * work.original.params
+    assert sum(weight.numel() for weight in work.model.module.parameters()) < 0.9 * work.baseline.cost.params
     assert rule_holds(work)
 
 
@@ -126,7 +132,7 @@ def test_widths_of_its_own_only_where_the_recipe_leaves_them_to_the_target() -> 
     steps = methods()["2of4"]().steps
     auto = read_recipe("2of4", ["prune.target={macs: 50%}"]).selection(8)
     named = read_recipe("2of4", ["prune.target={macs: 50%}", "prune.round_to=4"]).selection(4)
-    assert [steps(each)[0].selection.round_to for each in (auto, named)] == [16, 4]  # type: ignore[union-attr]
+    assert [steps(each)[0].target.round_to for each in (auto, named)] == [16, 4]  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +229,7 @@ def test_plan_says_it_before_any_training(dense: LoadedModel, around: Context) -
     recipe = read_recipe("2of4", ["bench.target=none"])
     plan = planning.plan_run("cifar:resnet8@digits", recipe, data=None, trust_pickle=False, emit=silent)
     assert plan["steps"] == ["PermuteChannels(2:4)", "MaskNM(2:4)"]
-    assert plan["target"] == "no channels go"
+    assert plan["target"] == "no channels"
     assert plan["sparsity"] is not None
     assert plan["sparsity"].startswith("tensorrt-ampere: eligible: 6 of 8 layers with 99% of the MACs, expected at ")
     measured_here = read_recipe("2of4")

@@ -13,8 +13,8 @@ import torch
 
 import compressor
 from compressor.cli import run
+from compressor.models.example_inputs import example_inputs
 from compressor.models.saved_model import load_folder
-from compressor.steps.state import example_inputs
 from compressor.tensors import tree_leaves
 
 NETWORKS = Path(__file__).with_name("networks_of_users.py")

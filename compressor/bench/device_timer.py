@@ -1,4 +1,4 @@
-"""Asks the target device how long layers and whole models take."""
+"""Times layers and whole models on a device, for latency targets."""
 
 from __future__ import annotations
 
@@ -30,19 +30,52 @@ from compressor.budget.latency_model import (
     layers_that_change,
     layers_to_benchmark,
 )
-from compressor.core import EventSink, Layer
+from compressor.core import EventSink, Layer, LoadedModel
+from compressor.export.onnx import export_onnx
 from compressor.graph.dependency_graph import DependencyGraph
+from compressor.models.example_inputs import example_inputs
+from compressor.recipe import Recipe
 from compressor.steps.latency_search import DeviceSession, LatencyPair
 
-LEAST_PROCESSES, MOST_PROCESSES = 4, 8  # of each model; fewer can agree by chance
-SURE = 0.004  # standard error of a log ratio, over processes, that needs no further process
+ROUNDS = 8  # whole models that are measured for a latency target at most
+MIN_PROCESSES, MAX_PROCESSES = 4, 8  # for each model; fewer may agree by chance
+ENOUGH = 0.004  # standard error of the log ratio over processes, at which no further process is needed
 WINDOWS, WINDOW_SECONDS, WARM_SECONDS = 4, 0.12, 0.1
-CAP = 256  # channels of the other side while the steps of one side are timed
+MAX_WIDTH = 256  # of one side of a layer while the other side is scanned
+
+
+def latency_probe(
+    recipe: Recipe, target: DeviceTarget | None, model: LoadedModel, emit: EventSink, *, rounds: int = ROUNDS
+) -> DeviceTimer | None:
+    """Make what latency targets are met with: the files of the run itself, at the recipe's first batch size.
+
+    A batch of one is exported with a fixed batch size, because an open one takes the exporter three times as long and
+    runs no faster.
+
+    Args:
+        recipe: Its batch size and operator set are used.
+        target: The device; None = nothing is measured.
+        model: The dense model, whose inputs are used.
+        emit: Receives the events of the measurements.
+        rounds: Whole models to measure at most; 0 = only predict.
+
+    Returns:
+        The timer; None without a device.
+    """
+    if target is None:
+        return None
+    batch = recipe.bench.batch[0]
+
+    def export(module: nn.Module, path: Path) -> None:
+        opset, inputs = recipe.export.version, example_inputs(model, images=2)
+        export_onnx(module, inputs, path, opset=opset, dynamic_batch=batch > 1, metadata={})
+
+    return DeviceTimer(target, batch, rounds, export, emit)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceTimer:
-    """The stopwatch of a target; `export` writes a module to an ONNX file the way the run does."""
+    """A `LatencyProbe`. `export` writes a module to an ONNX file in the way the run does."""
 
     target: DeviceTarget
     batch: int
@@ -51,137 +84,161 @@ class DeviceTimer:
     emit: EventSink
 
     @contextmanager
-    def started(self) -> Iterator[DeviceSession]:
-        """Hold the device for the whole of a search."""
+    def open(self) -> Iterator[DeviceSession]:
+        """Hold the device for a whole search."""
         with self.target.opened() as device, tempfile.TemporaryDirectory(prefix="compress-search-") as folder:
-            single = self.target.threads == 1 and self.target.provider == "cpu"
-            levels = LEVELS if self.rounds else FEW_LEVELS  # what is only predicted is told with its doubt
-            yield DeviceTimerSession(device, self.batch, single, levels, self.export, self.emit, Path(folder))
+            by_cpu_time = self.target.threads == 1 and self.target.provider == "cpu"
+            levels = LEVELS if self.rounds else FEW_LEVELS  # predictions alone come with their uncertainty
+            yield DeviceTimerSession(device, self.batch, by_cpu_time, levels, self.export, self.emit, Path(folder))
 
 
 @dataclass(slots=True)
 class DeviceTimerSession:
+    """A `DeviceSession` that keeps files and latency models for as long as the device is held."""
+
     device: Device
     batch: int
-    single: bool  # the CPU time of one thread is its time, whoever else uses the CPU
+    by_cpu_time: bool  # a single thread's CPU time is its time, whoever else uses the CPU
     levels: Sequence[float]  # shares of a layer's width that are timed
     export: Callable[[nn.Module, Path], object]
     emit: EventSink
     folder: Path
-    _dense: dict[int, Path] = field(default_factory=dict)
-    _surfaces: dict[int, tuple[DependencyGraph, LatencyModel]] = field(default_factory=dict)
-    _number: Iterator[int] = field(default_factory=count)
+    _dense_files: dict[int, tuple[nn.Module, Path]] = field(
+        default_factory=dict
+    )  # by id, which a reference keeps valid
+    _models: dict[int, tuple[DependencyGraph, LatencyModel]] = field(default_factory=dict)  # likewise
+    _slim_numbers: Iterator[int] = field(default_factory=count)
 
-    def surface(self, structure: DependencyGraph, dense: nn.Module) -> LatencyModel:
-        """Measured once for each structure. Raises what `Device.run` raises."""
-        if id(structure) not in self._surfaces:
-            self._surfaces[id(structure)] = structure, self._surface(structure, dense)
-        return self._surfaces[id(structure)][1]
+    def latency_model(self, graph: DependencyGraph, module: nn.Module) -> LatencyModel:
+        """Time the layers of a model, once for each graph.
 
-    def _surface(self, structure: DependencyGraph, dense: nn.Module) -> LatencyModel:
-        work, groups = structure.workload, structure.groups
-        ends = layers_that_change(work, groups)
-        step = self._steps([layer for layer, fewer in zip(work.layers, ends, strict=True) if any(fewer)])
-        times = self._times(layers_to_benchmark(work, groups, step, self.levels))
-        alone = [(self._run(self._file(dense)),) for _ in range(LEAST_PROCESSES)]
-        return fit_latency_model(work, groups, step, times, self.levels).calibrated(self._median(alone, 0))
+        Args:
+            graph: The model's graph.
+            module: The model, whose time calibrates the sum of the layers.
 
-    def pair(self, dense: nn.Module, slim: nn.Module) -> LatencyPair:
-        """In turn, each in processes of its own, as it will be served: beside another model it would find the caches
-        full of that one's weights, which costs the larger one more.
+        Returns:
+            Predicted times of plans.
 
-        There are more processes as long as they disagree.
+        Raises:
+            DeviceUnavailable: The device cannot be reached any more.
         """
-        path = self.folder / f"slim{next(self._number)}.onnx"  # a device knows files by their names
+        if id(graph) not in self._models:
+            self._models[id(graph)] = graph, self._fit(graph, module)
+        return self._models[id(graph)][1]
+
+    def _fit(self, graph: DependencyGraph, module: nn.Module) -> LatencyModel:
+        sizes, groups = graph.workload, graph.groups
+        changing = layers_that_change(sizes, groups)
+        step = self._steps([layer for layer, ends in zip(sizes.layers, changing, strict=True) if any(ends)])
+        times = self._times(layers_to_benchmark(sizes, groups, step, self.levels))
+        alone = [(self._run(self._dense_file(module)),) for _ in range(MIN_PROCESSES)]
+        return fit_latency_model(sizes, groups, step, times, self.levels).calibrated(self._median(alone, 0))
+
+    def measure_pair(self, dense: nn.Module, slim: nn.Module) -> LatencyPair:
+        """Measure two models in turn, each in processes of its own, as it will be served.
+
+        In one process each would find the caches full of the other's weights, which costs the larger one more. There
+        are more processes as long as they disagree.
+
+        Args:
+            dense: The model that shares are of.
+            slim: The other one.
+
+        Returns:
+            Medians, and the 95 % interval of the slim model's.
+
+        Raises:
+            DeviceUnavailable: The device cannot be reached any more.
+        """
+        path = self.folder / f"slim{next(self._slim_numbers)}.onnx"  # a device knows files by their names
         self.export(slim, path)
         runs: list[tuple[Timing, Timing]] = []
-        while len(runs) < LEAST_PROCESSES or (len(runs) < MOST_PROCESSES and self._doubt(runs) > SURE):
-            runs.append(self._in_turn(self._file(dense), path, mirrored=len(runs) % 2 == 1))
-        windows = [[median(window) for each in runs for window in self._clock(each[place])] for place in (0, 1)]
-        faster = ratio_interval(windows[0], windows[1])
-        dense_ms = self._median(runs, 0)
-        return LatencyPair(dense_ms, dense_ms / faster.value, (dense_ms / faster.high, dense_ms / faster.low))
+        while len(runs) < MIN_PROCESSES or (len(runs) < MAX_PROCESSES and self._standard_error(runs) > ENOUGH):
+            runs.append(self._in_turn(self._dense_file(dense), path, mirrored=len(runs) % 2 == 1))
+        dense_ms, slim_ms = (
+            [median(window) for run in runs for window in self._times_of(run[side])] for side in (0, 1)
+        )
+        speedup, median_ms = ratio_interval(dense_ms, slim_ms), self._median(runs, 0)
+        return LatencyPair(median_ms, median_ms / speedup.value, (median_ms / speedup.high, median_ms / speedup.low))
 
-    def _file(self, dense: nn.Module) -> Path:
-        if id(dense) not in self._dense:
-            path = self.folder / f"dense{len(self._dense)}.onnx"
-            self.export(dense, path)
-            self._dense[id(dense)] = path
-        return self._dense[id(dense)]
+    def _dense_file(self, module: nn.Module) -> Path:
+        if id(module) not in self._dense_files:
+            path = self.folder / f"dense{len(self._dense_files)}.onnx"
+            self.export(module, path)
+            self._dense_files[id(module)] = module, path
+        return self._dense_files[id(module)][1]
 
-    def _doubt(self, runs: Sequence[Sequence[Timing]]) -> float:
-        """Standard error of the log of dense / slim, a process being one observation."""
-        logs = [math.log(self._median([each], 0) / self._median([each], 1)) for each in runs]
+    def _standard_error(self, runs: Sequence[Sequence[Timing]]) -> float:
+        """Of the log of dense / slim, where each process is one observation."""
+        logs = [math.log(self._median([run], 0) / self._median([run], 1)) for run in runs]
         return stdev(logs) / math.sqrt(len(logs))
 
-    def _in_turn(self, a: Path, b: Path, *, mirrored: bool) -> tuple[Timing, Timing]:
-        """AB, or BA in every second round, so that drift takes neither side."""
+    def _in_turn(self, dense: Path, slim: Path, *, mirrored: bool) -> tuple[Timing, Timing]:
+        """Dense first, or slim first in every second round, so that drift favours neither."""
         if mirrored:
-            second, first = self._run(b), self._run(a)
+            slim_timing, dense_timing = self._run(slim), self._run(dense)
         else:
-            first, second = self._run(a), self._run(b)
-        return first, second
+            dense_timing, slim_timing = self._run(dense), self._run(slim)
+        return dense_timing, slim_timing
 
     def _run(self, path: Path) -> Timing:
         """In a new process."""
         return self.device.run(Job((path,), WINDOW_SECONDS, WINDOWS, WARM_SECONDS, self.batch))[0]
 
-    def _clock(self, timing: Timing) -> Sequence[Sequence[float]]:
-        return timing.cpu if self.single else timing.wall
+    def _times_of(self, timing: Timing) -> Sequence[Sequence[float]]:
+        return timing.cpu if self.by_cpu_time else timing.wall
 
-    def _median(self, runs: Sequence[Sequence[Timing]], place: int) -> float:
-        return median(chain.from_iterable(chain.from_iterable(self._clock(each[place]) for each in runs)))
+    def _median(self, runs: Sequence[Sequence[Timing]], side: int) -> float:
+        return median(chain.from_iterable(chain.from_iterable(self._times_of(run[side]) for run in runs)))
 
     def _times(self, layers: Sequence[Layer]) -> dict[Layer, float]:
-        return dict(measure_layers(self.device, layers, batch=self.batch, single=self.single, emit=self.emit))
+        return dict(measure_layers(self.device, layers, batch=self.batch, single=self.by_cpu_time, emit=self.emit))
 
     def _steps(self, layers: Sequence[Layer]) -> Step:
         """The preferred width multiple of each kind of layer, by `coarsest_free_step` on one layer of that kind."""
-        kinds: dict[Kind, list[Layer]] = defaultdict(list)
-        for layer in filter(_scannable, layers):
-            kinds[_kind(layer)].append(layer)
-        of_kind = {kind: sorted(some, key=_work)[len(some) // 2] for kind, some in kinds.items()}
-        scans = {kind: (_scan(layer, 0), _scan(layer, 1)) for kind, layer in of_kind.items()}
+        by_kind: dict[Kind, list[Layer]] = defaultdict(list)
+        for layer in filter(_can_be_scanned, layers):
+            by_kind[_kind(layer)].append(layer)
+        typical = {kind: sorted(alike, key=_multiply_adds)[len(alike) // 2] for kind, alike in by_kind.items()}
+        scans = {kind: (_scan(layer, 0), _scan(layer, 1)) for kind, layer in typical.items()}
         times = self._times([layer for pair in scans.values() for scan in pair for layer in scan.values()])
-        found = {kind: (_read(inputs, times), _read(outputs, times)) for kind, (inputs, outputs) in scans.items()}
-        for kind, steps in found.items():
-            self.emit("steps", {"kind": str(kind), "steps": list(steps)})
+        multiples = {kind: (_read(inputs, times), _read(outputs, times)) for kind, (inputs, outputs) in scans.items()}
+        for kind, pair in multiples.items():
+            self.emit("steps", {"kind": str(kind), "steps": list(pair)})
 
         def step(layer: Layer) -> tuple[int, int]:
-            alike = [steps for kind, steps in found.items() if kind[0] == layer.op]
-            return found.get(_kind(layer)) or max(alike, default=(1, 1))
+            same_operator = [pair for kind, pair in multiples.items() if kind[0] == layer.op]
+            return multiples.get(_kind(layer)) or max(same_operator, default=(1, 1))
 
         return step
 
 
 Kind = tuple[str, str, bool, bool]
+"""operator, grouping, whether the kernel is larger than 1, whether it runs on more than one position"""
 
 
 def _kind(layer: Layer) -> Kind:
-    """Layers of a kind have the same steps."""
-    grouped = "depthwise" if is_depthwise(layer) else "grouped" if layer.groups > 1 else "dense"
-    return layer.op, grouped, max(layer.kernel, default=1) > 1, max(layer.places) > 1
+    """Layers of one kind prefer the same multiples."""
+    grouping = "depthwise" if is_depthwise(layer) else "grouped" if layer.groups > 1 else "dense"
+    return layer.op, grouping, max(layer.kernel, default=1) > 1, max(layer.places) > 1
 
 
-def _scannable(layer: Layer) -> bool:
-    """A layer that reads the image is unlike the others, and widths of groups are steps already."""
+def _can_be_scanned(layer: Layer) -> bool:
+    """A layer that reads the image is unlike the others, and the widths of grouped layers are multiples already."""
     return layer.inputs > RAW and (layer.groups == 1 or is_depthwise(layer))
 
 
-def _work(layer: Layer) -> int:
-    size = layer.inputs * layer.outputs // layer.groups
-    for each in (*layer.kernel, *layer.places):
-        size *= each
-    return size
+def _multiply_adds(layer: Layer) -> int:
+    return layer.inputs * layer.outputs // layer.groups * math.prod((*layer.kernel, *layer.places))
 
 
 def _scan(layer: Layer, axis: int) -> dict[int, Layer]:
-    """The layer at widths of every step, of its inputs or its outputs; the other side neither narrow nor wide."""
-    widths = [width for some in WIDTHS.values() for width in some]
+    """The layer at many widths of its inputs (axis 0) or outputs (1); the other side is neither narrow nor wide."""
+    widths = [width for multiples in WIDTHS.values() for width in multiples]
     if is_depthwise(layer):
         return {width: layer.resized(width, width * (layer.outputs // layer.inputs)) for width in widths}
-    a, b = (min(max(each, min(widths)), CAP) for each in (layer.inputs, layer.outputs))
-    return {width: layer.resized(width, b) if axis == 0 else layer.resized(a, width) for width in widths}
+    inputs, outputs = (min(max(width, min(widths)), MAX_WIDTH) for width in (layer.inputs, layer.outputs))
+    return {width: layer.resized(width, outputs) if axis == 0 else layer.resized(inputs, width) for width in widths}
 
 
 def _read(scan: Mapping[int, Layer], times: Mapping[Layer, float]) -> int:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from compressor.core import ChannelGroup, LayerRule
+from compressor.core import ChannelGroup
 from compressor.errors import RecipeError
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRule:
+    """A glob on module names; the first rule that matches a layer decides. `ratio`: share of channels removed."""
+
+    match: str
+    freeze: bool = False
+    ratio: float | None = None
 
 
 def apply_freeze_rules(groups: Sequence[ChannelGroup], rules: Sequence[LayerRule]) -> tuple[ChannelGroup, ...]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.budget.greedy import Budget
-from compressor.core import Cost, PruningTarget
+from compressor.budget.target import PruningTarget
+from compressor.core import Cost
 from compressor.graph.activation_sizes import peak_memory
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.graph.rules import table as rules

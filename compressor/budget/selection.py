@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.budget.greedy import Budget, greedy_allocate
-from compressor.budget.layer_rules import apply_freeze_rules, layer_ratio
+from compressor.budget.layer_rules import LayerRule, apply_freeze_rules, layer_ratio
 from compressor.budget.rounding import Rounding, fewest_removed, removed_after
-from compressor.core import ChannelGroup, Cost, LayerRule, PrunePlan, PruningTarget, Scope
+from compressor.budget.target import PruningTarget, Scope
+from compressor.core import ChannelGroup, Cost, PrunePlan
 from compressor.errors import RecipeError, TargetNotReached
 from compressor.graph.cost import CostModel
 
@@ -58,7 +59,7 @@ def select_channels(
     groups = _scored(apply_freeze_rules(groups, selection.rules), scores)
     asked = [None if group.frozen else layer_ratio(group, selection.rules) for group in groups]
     gone_G = np.array([gone.get(group.name, 0) for group in groups], dtype=np.int64)
-    least_G = _least(groups, gone_G, selection.floor)
+    least_G = _least(groups, gone_G, selection.min_keep_ratio)
     start_G = _shares(groups, asked, gone_G, least_G)
     free = [index for index, group in enumerate(groups) if group.frozen is None and asked[index] is None]
     order = _order(groups, free, scores, selection.scope, least_G)

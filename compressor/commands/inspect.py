@@ -7,12 +7,12 @@ from pathlib import Path
 from compressor.core import EventSink, NMPattern
 from compressor.graph.cost import count_cost
 from compressor.graph.prunable_share import prunable_shares
+from compressor.models.example_inputs import example_inputs
 from compressor.models.source import load_model
 from compressor.output import nm_report as zeros
 from compressor.report.record import model_sizes
 from compressor.report.schema_verbs import Inspect, OnnxWeights
 from compressor.report.widths import frozen_coverage
-from compressor.steps.state import example_inputs
 from compressor.surgery.analysis import analyze
 
 

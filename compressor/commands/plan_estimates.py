@@ -1,104 +1,118 @@
-"""Will it pay? What a plan says beyond sizes: latency to expect, what stays at the least, what is kept of weights."""
+"""Whether a plan will pay off: expected latency, lower bound, retained weights, a preview of the accuracy."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from torch import nn
 
 from compressor.budget.greedy import retained_score
+from compressor.core import Data, PrunePlan
+from compressor.criteria.magnitude import l1
 from compressor.data.tasks import labelled_task
-from compressor.core import Data, EventSink, PrunePlan
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.report.schema_verbs import ExpectedLatency, Least, Risk, TimeBounds
-from compressor.steps.latency_search import LatencyPair
+from compressor.steps.latency_search import LatencyEstimate
 from compressor.steps.state import PruningState
 from compressor.training.batchnorm_statistics import recalibrate_batchnorm
 from compressor.training.evaluate import BATCH_SIZE, evaluate
 
-BATCHES = 8  # enough to tell a model that is broken from one that is not
+BATCHES = 8  # enough to tell a broken model from one that works
 
 
-def log_latency(pair: LatencyPair, emit: EventSink) -> None:
-    """A measurement, as the search for a latency tells its own."""
-    fields = {"slim_ms": pair.slim, "dense_ms": pair.dense, "interval_ms": list(pair.interval)}
-    emit("latency", {"measured": True, **fields})
+def expected_latency(estimate: LatencyEstimate) -> ExpectedLatency:
+    """The record of a plan's latency."""
+    pair, (low, high) = estimate.pair, estimate.pair.interval
+    return {
+        "dense_ms": pair.dense,
+        "slim_ms": pair.slim,
+        "slim_interval_ms": [low, high],
+        "ratio": pair.dense / pair.slim,
+        "ratio_interval": [pair.dense / high, pair.dense / low],
+        "measured": estimate.measured,
+    }
 
 
-def expected_latency(events: Sequence[Mapping[str, object]]) -> ExpectedLatency | None:
-    """The last latency that was told, None where there was no device to ask."""
-    for event in reversed(events):
-        match event:
-            case {
-                "event": "latency", "measured": bool(measured), "dense_ms": float(dense), "slim_ms": float(slim),
-                "interval_ms": [float(low), float(high)],
-            }:  # fmt: skip
-                return {
-                    "dense_ms": dense,
-                    "slim_ms": slim,
-                    "slim_interval_ms": [low, high],
-                    "ratio": dense / slim,
-                    "ratio_interval": [dense / high, dense / low],
-                    "measured": measured,
-                }
-    return None
+def latency_bottlenecks(estimate: LatencyEstimate | None) -> TimeBounds | None:
+    """What keeps the plan from being faster; None where no latency was searched for."""
+    if estimate is None or estimate.bottlenecks is None:
+        return None
+    shares = estimate.bottlenecks
+    return {"fixed": shares["fixed"], "between": shares["between"], "least": shares["least"]}
 
 
-def latency_bottlenecks(events: Sequence[Mapping[str, object]]) -> TimeBounds | None:
-    """What keeps the plan from being faster, None where no cost surface was asked."""
-    for event in reversed(events):
-        match event:
-            case {"event": "bounds", "fixed": float(fixed), "between": float(between), "least": float(lower_bound)}:
-                return {"fixed": fixed, "between": between, "least": lower_bound}
-    return None
+def lower_bound(graph: DependencyGraph) -> Least:
+    """Shares of parameters and multiply-adds that remain when everything prunable is removed."""
+    dense, smallest = graph.cost.of(PrunePlan({})), graph.cost.least(graph.groups)
+    return {"params": smallest.params / dense.params, "macs": smallest.macs / dense.macs if dense.macs else 1.0}
 
 
-def lower_bound(structure: DependencyGraph) -> Least:
-    """Shares of parameters and multiply-adds that stay when all goes that can: what no target can get below."""
-    whole, left = structure.cost.of(PrunePlan({})), structure.cost.least(structure.groups)
-    return {"params": left.params / whole.params, "macs": left.macs / whole.macs if whole.macs else 1.0}
+def retained_l1(baseline: PruningState, state: PruningState) -> float:
+    """Average the share of the L1 norm of its filters that each prunable layer keeps.
+
+    Args:
+        baseline: The state before the first step.
+        state: The state after the last one.
+
+    Returns:
+        A share from 0 to 1.
+    """
+    groups, kept = state.baseline.graph.groups, state.removed.kept if state.removed else {}
+    return retained_score(groups, l1.score_channels(baseline.model.module, groups), kept)
 
 
-def retained_l1(start: PruningState, work: PruningState) -> float:
-    """Share of the L1 norm of its filters that a layer keeps, mean over the layers that can be cut."""
-    structure, kept = work.structure, work.plan.kept if work.plan else {}
-    return retained_score(structure.groups, channel_scores(start.model.module, structure.groups, l1), kept)
+def accuracy_preview(baseline: PruningState, state: PruningState, data: Data) -> Risk:
+    """Measure dense and slim on a few batches, after estimating the slim model's BatchNorm statistics.
 
+    The test set is not used. Without a held-out split these are training images, which flatters both models.
 
-def accuracy_preview(start: PruningState, work: PruningState, data: Data) -> Risk:
-    """The metric of dense and slim on a few batches, the slim model with BatchNorm statistics estimated anew; never on
-    the test set. Without a held-out split they are training images, which flatters both alike."""
+    Args:
+        baseline: The state before the first step.
+        state: The state after the last one.
+        data: The data.
+
+    Returns:
+        The metric of both models.
+    """
     metric = labelled_task(data, "a preview of the accuracy").metric
-    slim = copy.deepcopy(work.model.module)
+    slim = copy.deepcopy(state.model.module)
     recalibrate_batchnorm(slim, data.calibration_batches(BATCH_SIZE, images=BATCHES * BATCH_SIZE))
 
-    def of(module: nn.Module) -> float:
-        held_out = data.holdout_batches(BATCH_SIZE)
-        batches = held_out if data.has_holdout else data.train_batches(BATCH_SIZE, epoch=0, seed=0)
+    def measure(module: nn.Module) -> float:
+        if data.has_holdout:
+            batches = data.holdout_batches(BATCH_SIZE)
+        else:
+            batches = data.train_batches(BATCH_SIZE, epoch=0, seed=0)
         return evaluate(module, islice(batches, BATCHES), metric)
 
     return {
         "metric": metric.name,
         "split": "held-out" if data.has_holdout else "training",
-        "dense": of(start.model.module),
-        "slim": of(slim),
+        "dense": measure(baseline.model.module),
+        "slim": measure(slim),
     }
 
 
-def recommendation(latency: ExpectedLatency | None, macs_ratio: float, cut: bool) -> str:
-    """In words; `cut`: whether channels go at all."""
-    if not cut:
-        return "no channel goes, so that only a runtime which skips zeros can gain"
+def recommendation(latency: ExpectedLatency | None, macs_ratio: float, removes_channels: bool) -> str:
+    """Say whether the plan is worth it.
+
+    Args:
+        latency: The expected latency, if there is a device.
+        macs_ratio: Multiply-adds, dense / slim.
+        removes_channels: Whether the plan removes any channel.
+
+    Returns:
+        A sentence.
+    """
+    if not removes_channels:
+        return "no channel is removed, so that only a runtime that skips zeros can be faster"
     fewer = f"{macs_ratio:.2f}x fewer MACs"
     if latency is None:
-        return f"not measured: MACs fall {macs_ratio:.2f}x, which need not show on a device"
+        return f"not measured: {fewer}, which need not show on a device"
     low, high = latency["ratio_interval"]
-    how = "measured" if latency["measured"] else "predicted from the layers' times"
+    source = "measured" if latency["measured"] else "predicted from the layers' times"
+    speedup = f"{latency['ratio']:.2f}x [{low:.2f}, {high:.2f}] {source}, at {fewer}"
     if low <= 1 <= high:
-        return f"no: no change that can be told, {latency['ratio']:.2f}x [{low:.2f}, {high:.2f}] {how}, at {fewer}"
-    word = "yes: faster" if low > 1 else "no: slower"
-    return f"{word} {latency['ratio']:.2f}x [{low:.2f}, {high:.2f}] {how}, at {fewer}"
+        return f"no measurable speed-up: {speedup}"
+    return f"yes: faster {speedup}" if low > 1 else f"no: slower {speedup}"

@@ -16,6 +16,7 @@ from compressor.export.parity import CannotRun, check_parity
 from compressor.graph.cost import count_cost
 from compressor.models.build import build_named
 from compressor.models.checkpoint import sha256
+from compressor.models.example_inputs import example_inputs
 from compressor.models.saved_model import PLAN, WEIGHTS, load_folder, read_record
 from compressor.output import nm_report as zeros
 from compressor.output import unstructured_report as masks
@@ -23,7 +24,6 @@ from compressor.output.write import REPORT
 from compressor.report.schema import Gate
 from compressor.report.schema_verbs import Check, Verify
 from compressor.sparsity.nm_masks import satisfies_pattern
-from compressor.steps.state import example_inputs
 from compressor.surgery.analysis import analyze
 from compressor.surgery.certificate import verify_against_original
 

@@ -1,7 +1,7 @@
-"""The records that flow through the pipeline, and the steps a method is made of.
+"""The records that several rooms share: models, channel groups, data sets, results.
 
-All are frozen; modules are the one mutable thing, and a step that changes one works on a copy of its own.
-Nothing here imports torch at run time: the command line reads recipes before anything heavy is loaded.
+All records are frozen. Modules are the only mutable objects, and a step that changes one works on its own copy.
+Nothing here imports torch at run time, because the command line reads recipes before anything heavy is loaded.
 
 Shape legend, used in names across the code base:
 C channels of a group   r entries per channel   N filters (output channels)   K weights feeding one filter   B batch
@@ -10,17 +10,17 @@ C channels of a group   r entries per channel   N filters (output channels)   K 
 from typing import TYPE_CHECKING
 
 from compressor.core.datasets import Augment, Data, Metric, Task
-from compressor.core.early_stopping import EarlyStop, RuleState, StopDecision, StopRule
 from compressor.core.groups import ChannelGroup, NMPattern, PrunableShare, PrunedEntries, PrunePlan, Role, TensorSlot
-from compressor.core.model import Cost, ImageSize, KeptIndices, Layer, LoadedModel, ModelInput, ModelSpec, one_image
-from compressor.core.penalties import (
-    Constraint,
-    ConstraintFactory,
+from compressor.core.model import (
+    Cost,
+    ImageSize,
+    KeptIndices,
+    Layer,
+    LoadedModel,
+    ModelInput,
+    ModelSpec,
     OptimizerState,
-    Penalty,
-    PenaltyGradient,
-    PenaltyTerm,
-    StrengthSchedule,
+    one_image,
 )
 from compressor.core.results import (
     LAYOUT_COPIES,
@@ -36,124 +36,50 @@ from compressor.core.results import (
     StableLearningRate,
     SustainedLoad,
     TrainingCost,
+    TrainingHistory,
 )
 from compressor.core.scales import normalization_scales
-from compressor.core.settings import (
-    BatchNormGateCriterion,
-    ChannelCriterion,
-    Distillation,
-    EntryCriterion,
-    FilterCriterion,
-    GradientCriterion,
-    LayerRule,
-    NMSparsity,
-    NormScaleCriterion,
-    OptimizerSettings,
-    Precision,
-    PruningTarget,
-    Schedule,
-    Scope,
-    SynapticFlow,
-    WeightCriterion,
-)
-from compressor.core.steps import (
-    RETRAINING,
-    FinetuneSegment,
-    MaskNM,
-    MaskUnstructured,
-    Orthogonalize,
-    PermuteChannels,
-    Recalibrate,
-    Reinitialize,
-    RemoveChannels,
-    RemoveDeadChannels,
-    RewindWeights,
-    SaveWeights,
-    SelectChannels,
-    Step,
-    Train,
-)
 
 if TYPE_CHECKING:
     from compressor.core.arrays import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "LAYOUT_COPIES",
-    "RETRAINING",
     "Augment",
-    "BatchNormGateCriterion",
     "BoolArray",
     "Certificate",
-    "ChannelCriterion",
     "ChannelGroup",
     "Comparison",
-    "Constraint",
-    "ConstraintFactory",
     "Cost",
     "Data",
-    "Distillation",
-    "EarlyStop",
-    "EntryCriterion",
     "EventSink",
     "ExportedModel",
-    "FilterCriterion",
-    "FinetuneSegment",
     "FloatArray",
-    "GradientCriterion",
     "ImageSize",
     "IntArray",
     "JacobianIsometry",
     "KeptIndices",
     "Latency",
     "Layer",
-    "LayerRule",
     "LayerTime",
     "LoadedModel",
-    "MaskNM",
-    "MaskUnstructured",
     "Metric",
     "ModelInput",
     "ModelSpec",
     "NMPattern",
-    "NMSparsity",
-    "NormScaleCriterion",
-    "OptimizerSettings",
     "OptimizerState",
-    "Orthogonalize",
     "ParityScope",
-    "Penalty",
-    "PenaltyGradient",
-    "PenaltyTerm",
-    "PermuteChannels",
-    "Precision",
     "PrunableShare",
     "PrunePlan",
     "PrunedEntries",
-    "PruningTarget",
     "QuantizedModel",
-    "Recalibrate",
-    "Reinitialize",
-    "RemoveChannels",
-    "RemoveDeadChannels",
-    "RewindWeights",
     "Role",
-    "RuleState",
-    "SaveWeights",
-    "Schedule",
-    "Scope",
-    "SelectChannels",
     "StableLearningRate",
-    "Step",
-    "StopDecision",
-    "StopRule",
-    "StrengthSchedule",
     "SustainedLoad",
-    "SynapticFlow",
     "Task",
     "TensorSlot",
-    "Train",
     "TrainingCost",
-    "WeightCriterion",
+    "TrainingHistory",
     "normalization_scales",
     "one_image",
 ]

@@ -1,4 +1,4 @@
-"""Names of arrays for type checkers; numpy is not loaded."""
+"""Array types for type checkers. numpy is not loaded at run time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks, and the data they are learned from and judged on."""
+"""Tasks, their metrics, and the data that a model is trained and tested on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Augment = Literal["none", "flip", "cifar", "imagenet", "trivialaugment", "randau
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number told of a model: `total` of the mean over the test images of what `each` says of one.
+    """A number that says how good a model is: `total` of the mean of `each` over the test images.
 
-    `each`: output and targets of a batch -> (B,) or (B, ...) statistics of every image by itself, such as counts of
-    true and false positives; `total`: their mean, (...,), -> the number. Output is what the model returns in eval
-    mode, in float32. A metric in % is compared by percentage points, any other by relative change.
+    `each`: output and targets of a batch -> statistics (B,) or (B, ...) of every single image, such as counts of true
+    and false positives. `total`: their mean (...,) -> the number. The output is what the model returns in eval mode, in
+    float32. A metric in % is compared by percentage points, any other metric by its relative change.
     """
 
     name: str  # accuracy | rmse | ...
@@ -31,7 +31,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a model is asked to do. `loss`: output and targets of a batch, label smoothing -> scalar."""
+    """What a model is trained for. `loss`: output and targets of a batch, label smoothing -> scalar."""
 
     name: str
     loss: Callable[[Any, Any, float], Tensor]
@@ -39,11 +39,11 @@ class Task:
 
 
 class Data(Protocol):
-    """Images as normalised float32 batches (B, C, H, W), each with its targets: labels (B,), int64, for
-    classification; floats (B, ...) for regression; else what the task's loss takes.
+    """Images as normalised float32 batches (B, C, H, W) with their targets: int64 labels (B,) for classification,
+    floats (B, ...) for regression, otherwise whatever the task's loss takes.
 
-    The test set (`val`) is read for reporting only; what has to be chosen is chosen by the held-out split, images of
-    the training set that are never trained on.
+    The test set (`val`) is for reporting only. Choices are made on the held-out split: training images that are never
+    trained on.
     """
 
     @property
@@ -51,7 +51,7 @@ class Data(Protocol):
     @property
     def task(self) -> Task | None: ...  # None = samples without labels
     @property
-    def num_classes(self) -> int | None: ...  # None = the targets are no classes
+    def num_classes(self) -> int | None: ...  # None = the targets are not classes
     @property
     def train_size(self) -> int: ...
     @property
@@ -60,24 +60,49 @@ class Data(Protocol):
     def train_batches(
         self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[Any, Any]]:
-        """Shuffled and augmented, from batch `start` on; the same (epoch, seed) gives the same batches, whatever else
-        drew numbers. A last odd batch is dropped.
+        """Yield shuffled and augmented batches; an incomplete last batch is dropped.
 
-        `part` = (rank, world): only this process's share of every batch of `batch_size`. The shares are contiguous,
-        and together they are the batch of one process; their sizes differ by one where `world` does not divide it.
+        Args:
+            batch_size: Images of a batch, over all processes.
+            epoch: The same epoch and seed give the same batches, whatever else draws random numbers.
+            seed: Seed of order and augmentation.
+            start: Index of the first batch.
+            part: (rank, world): yield only this process's share of every batch. The shares are contiguous and together
+                make the batch; their sizes differ by one where `world` does not divide it.
+
+        Returns:
+            Batches of images and targets.
         """
         ...
 
     def calibration_batches(self, batch_size: int, *, images: int) -> Iterator[Any]:
-        """A fixed sample of `images` training images, not augmented (calibration, parity, timing)."""
+        """Yield a fixed sample of training images without augmentation, for calibration, parity and timing.
+
+        Args:
+            batch_size: Images of a batch.
+            images: Images in all.
+
+        Returns:
+            Batches of images.
+        """
         ...
 
     def sample_batches(self, batch_size: int, *, images: int) -> Iterator[tuple[Any, Any]]:
-        """The same sample with its targets."""
+        """Yield the sample of `calibration_batches` with its targets.
+
+        Args:
+            batch_size: Images of a batch.
+            images: Images in all.
+
+        Returns:
+            Batches of images and targets.
+        """
         ...
 
     def holdout_batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]:
-        """The held-out split, not augmented, in its order; empty where the recipe holds nothing out."""
+        """Yield the held-out split in order, without augmentation; empty where nothing is held out."""
         ...
 
-    def val_batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]: ...
+    def val_batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]:
+        """Yield the test set in order, without augmentation."""
+        ...

@@ -1,4 +1,4 @@
-"""What belongs together: channels, the places they live in, and which of them stay."""
+"""Groups of channels that are removed together, the tensor dimensions that hold them, and plans of what is kept."""
 
 from __future__ import annotations
 
@@ -15,46 +15,47 @@ Role = Literal["writer", "reader", "affine"]
 
 @dataclass(frozen=True, slots=True)
 class TensorSlot:
-    """One dimension of one tensor of the state dict that a group's channels live in.
+    """One dimension of one tensor of the state dict that holds a group's channels.
 
-    A writer produces the channels (rows of a convolution), a reader consumes them (its columns), an affine only
-    scales or shifts them (normalisation, biases, per-channel buffers).
+    A writer produces the channels (rows of a convolution), a reader consumes them (its columns), and an affine only
+    scales or shifts them (normalisations, biases, per-channel buffers).
     """
 
     tensor: str
     dim: int
-    positions: IntArray  # (C, r): the entries of that dimension that belong to each channel
+    positions: IntArray  # (C, r): the r entries of that dimension that belong to each channel
     role: Role
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelGroup:
-    """C channels that are removed one by one, each from all its slots at once."""
+    """C channels. Each is removed from all its slots together, and independently of the others."""
 
-    name: str  # the module that writes them first
+    name: str  # of the first module that writes them
     size: int  # C
     slots: tuple[TensorSlot, ...]
-    frozen: str | None = None  # why it can't be cut: operator, module and source line
+    frozen: str | None = None  # why no channel can be removed: operator, module and source line
 
     def writers(self) -> tuple[TensorSlot, ...]:
+        """The slots that produce the channels."""
         return tuple(slot for slot in self.slots if slot.role == "writer")
 
 
 @dataclass(frozen=True, slots=True)
 class PrunedEntries:
-    """The entries of one tensor dimension whose channels a plan drops."""
+    """The entries of one tensor dimension whose channels a plan removes."""
 
     tensor: str
     dim: int
     role: Role
-    entries: BoolArray  # (size of the dimension,) True = leaves
+    entries: BoolArray  # (size of the dimension,) True = removed
 
 
 @dataclass(frozen=True, slots=True)
 class PrunableShare:
-    """The share of a model's multiply-adds that go with the channels of some groups."""
+    """The share of a model's multiply-adds that depends on the channels of some groups."""
 
-    frozen: str | None  # why these groups can't be cut; None: those that can
+    frozen: str | None  # why these groups are frozen; None = they are not
     groups: int
     channels: int
     macs: float  # 0 to 1
@@ -62,14 +63,14 @@ class PrunableShare:
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """Which channels stay: group name -> bool[C]. Groups that stay whole are absent."""
+    """Which channels are kept: group name -> bool (C,). Groups that keep all channels are absent."""
 
     kept: Mapping[str, BoolArray]
-    round_to: int = 1  # what the widths are multiples of
+    round_to: int = 1  # the widths are multiples of it
 
 
 class NMPattern(NamedTuple):
-    """N:M: of every M consecutive weights along the reduction dimension at most N are not zero."""
+    """N:M sparsity: at most N of every M consecutive weights along the reduction dimension are not zero."""
 
     n: int
     m: int

@@ -1,4 +1,4 @@
-"""What a model is: its inputs, its layers, what it costs, and where it came from."""
+"""Models: their inputs, layers and cost, and where they came from."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 KeptIndices = Mapping[str, Mapping[int, tuple[int, ...]]]
-"""tensor name -> dimension -> kept indices in the ORIGINAL model's numbering; what is absent is whole."""
+"""tensor name -> dimension -> kept indices in the ORIGINAL model's numbering; absent dimensions keep all"""
+
+
+OptimizerState = Mapping[str, Mapping[str, "Tensor"]]
+"""parameter -> what the optimizer stores for it: name -> tensor, of the parameter's shape or a single number"""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """`params`: all parameters. `macs`: multiply-adds of convolutions and linear layers, for one input.
 
-    `weights`: entries of these layers' weights, without biases. `nodes`: their output channels, each layer's counted by
-    itself and all but those of the layer that runs last. 0 = not counted.
+    `weights`: entries of these layers' weights, without biases. `nodes`: their output channels, summed over all layers
+    except the one that runs last. 0 = not counted.
     """
 
     params: int
@@ -34,22 +38,22 @@ ImageSize = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """One tensor that a model takes, without its batch dimension, which comes first."""
+    """One input tensor of a model. The batch dimension, which comes first, is not part of the shape."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"  # as PyTorch names it
-    whole: tuple[int, int] | None = None  # least and largest of whole numbers such as token ids; None for others
+    whole: tuple[int, int] | None = None  # smallest and largest value of integers such as token ids
     name: str = "input"
 
 
 def one_image(size: ImageSize) -> tuple[ModelInput, ...]:
-    """What a model of pictures takes."""
+    """The inputs of a model that takes one image."""
     return (ModelInput(size),)
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A convolution or linear layer as it runs on one input: all that its time depends on."""
+    """A convolution or linear layer as it runs on one input: everything that its time depends on."""
 
     op: str  # linear, conv1d to conv3d, conv_transpose1d to conv_transpose3d
     inputs: int  # channels
@@ -62,14 +66,22 @@ class Layer:
     dilation: tuple[int, ...] = ()
 
     def resized(self, inputs: int, outputs: int) -> Layer:
-        """The same layer with other widths; in a depthwise convolution every channel stays its own group."""
+        """Change the widths; in a depthwise convolution every channel remains its own group.
+
+        Args:
+            inputs: Number of input channels.
+            outputs: Number of output channels.
+
+        Returns:
+            The layer with these widths.
+        """
         depthwise = self.groups == self.inputs > 1
         return replace(self, inputs=inputs, outputs=outputs, groups=inputs if depthwise else self.groups)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """All it takes to build the original architecture again, without its weights."""
+    """Everything that is needed to build the original architecture again, without its weights."""
 
     source: str  # torchvision:resnet50 | timm:resnet26d | cifar:resnet56 | /path/net.py:factory
     inputs: tuple[ModelInput, ...]
@@ -77,7 +89,7 @@ class ModelSpec:
 
     @property
     def image(self) -> ImageSize | None:
-        """The size of the one picture the model takes; None for a model that takes anything else."""
+        """The size of the one image that the model takes; None for models with other inputs."""
         match self.inputs:
             case (ModelInput(shape=(channels, height, width), dtype="float32"),):
                 return channels, height, width
@@ -85,7 +97,7 @@ class ModelSpec:
 
     @property
     def input(self) -> ImageSize:
-        """The same, for architectures known to take pictures."""
+        """The size of the image, for architectures that are known to take one."""
         assert self.image is not None, self.source
         return self.image
 
@@ -98,9 +110,9 @@ class LoadedModel:
     spec: ModelSpec
     name: str  # as the user wrote it
     sha256: str | None = None  # of the checkpoint file
-    notes: tuple[str, ...] = ()  # prefixes peeled, wrappers opened, architecture recognised
-    mean: tuple[float, ...] | None = None  # normalisation the architecture's weights expect
+    notes: tuple[str, ...] = ()  # removed prefixes, opened wrappers, the recognised architecture
+    mean: tuple[float, ...] | None = None  # normalisation that the weights expect
     std: tuple[float, ...] | None = None
-    kept: KeptIndices = field(default_factory=dict)  # not empty for a model that was pruned before
-    original: Cost | None = None  # cost of the original, when pruned before
-    untrained: bool = False  # random weights, of an architecture that was named without any
+    kept: KeptIndices = field(default_factory=dict)  # by an earlier run; empty for a model that was not pruned
+    original: Cost | None = None  # cost of the original model, where an earlier run pruned it
+    untrained: bool = False  # random weights, because the architecture was named without weights

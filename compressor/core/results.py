@@ -1,4 +1,4 @@
-"""What a run finds out."""
+"""Results of a run: proofs, trainings, files and measurements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The proof that surgery changed nothing but the removed channels."""
+    """The proof that a step changed only what it says: for surgery, nothing but the removed channels."""
 
     kind: str  # "masked-dense-float64"; "restricted-dense-float64" where norms work on the kept channels only
     max_abs_error: float
@@ -18,12 +18,12 @@ class Certificate:
     ok: bool
 
     def also(self, other: Certificate | None) -> Certificate:
-        """This proof after another one, if there was any; both must hold."""
+        """Combine this proof with the one of an earlier step; both must hold."""
         if other is None:
             return self
-        again = other.kind.split("+")[-1] == self.kind
+        same_kind = other.kind.split("+")[-1] == self.kind
         return Certificate(
-            other.kind if again else f"{other.kind}+{self.kind}",
+            other.kind if same_kind else f"{other.kind}+{self.kind}",
             max(self.max_abs_error, other.max_abs_error),
             max(self.max_rel_error, other.max_rel_error),
             self.ok and other.ok,
@@ -32,9 +32,9 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class JacobianIsometry:
-    """Mean singular value of the Jacobian d logits / d input over `images` inputs: 1 where lengths are kept on the way.
+    """Mean singular value of the Jacobian d logits / d input over `images` inputs; 1 = the network is an isometry.
 
-    `error`: half the 95 % interval of the estimate for these images, 0 where all singular values were computed.
+    `error`: half of the 95 % interval of the estimate for these images; 0 where all singular values were computed.
     """
 
     mean: float
@@ -44,7 +44,7 @@ class JacobianIsometry:
 
 @dataclass(frozen=True, slots=True)
 class StableLearningRate:
-    """The largest learning rate that a loss of this largest `curvature` stands, on so many images."""
+    """The largest stable learning rate for a loss of this largest `curvature`, estimated on `images` images."""
 
     lr: float
     curvature: float
@@ -53,17 +53,31 @@ class StableLearningRate:
 
 @dataclass(frozen=True, slots=True)
 class TrainingCost:
-    """What one training took: its batches, without evaluation in between."""
+    """The cost of one training: of its batches, without the evaluations."""
 
     stage: str
     device: str  # cpu | cuda | mps
-    params: int  # of what was trained
+    params: int  # of the trained network
     batch_size: int
     epochs: int
     seconds: float
     batch_ms: float | None  # median time from one batch to the next, data included
-    peak_bytes: int | None  # weights, gradients, the optimizer's memory, activations, batches; None = can't be told
+    peak_bytes: int | None  # weights, gradients, optimizer, activations and batches; None = not known
     energy_j: float | None  # by the meters of the whole package or board
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingHistory:
+    """One training of a run, epoch by epoch; a resumed training has the epochs of before the interruption as well.
+
+    `records`: one mapping per epoch with `epoch` (from 1), `loss`, `lr`, `seconds`, the validation metric
+    (`held_out` or `train_sample`) and what else was measured.
+    """
+
+    stage: str
+    records: tuple[Mapping[str, float], ...]
+    cost: TrainingCost
+    stable_lr: StableLearningRate | None = None  # None where it was not estimated
 
 
 ParityScope = Literal["answers", "layers before a choice by value"]
@@ -72,7 +86,7 @@ ParityScope = Literal["answers", "layers before a choice by value"]
 
 @dataclass(frozen=True, slots=True)
 class ExportedModel:
-    """An ONNX file and how far its answers are from PyTorch's on the same inputs."""
+    """An ONNX file, and how much its outputs differ from PyTorch's on the same inputs."""
 
     path: Path
     opset: int
@@ -80,13 +94,13 @@ class ExportedModel:
     sha256: str
     max_abs_error: float
     ok: bool
-    notes: tuple[str, ...] = ()  # what the exporter refused, and what was done instead
+    notes: tuple[str, ...] = ()  # what the exporter cannot do, and what was done instead
     compared: ParityScope = "answers"
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizedModel:
-    """An int8 ONNX file, and the data's metric of it on the test set."""
+    """An int8 ONNX file, and its metric on the test set."""
 
     path: Path
     bytes: int
@@ -95,7 +109,7 @@ class QuantizedModel:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds of one run; percentiles are None where the samples are too few to state them."""
+    """Milliseconds of one inference. Percentiles are None where there are too few samples to state them."""
 
     p50: float
     p90: float | None
@@ -104,13 +118,13 @@ class Latency:
     ci95: tuple[float, float]  # of p50
     cold_start_ms: float
     samples: tuple[float, ...]  # every sample, in ms, for the figure
-    energy_j: float | None = None  # of one run, by the meters of the whole package or board
-    peak_bytes: int | None = None  # memory of the process that ran it, above that of an empty one
+    energy_j: float | None = None  # of one inference, by the meters of the whole package or board
+    peak_bytes: int | None = None  # memory of its process, above that of an empty process
 
 
 @dataclass(frozen=True, slots=True)
 class SustainedLoad:
-    """One model run without a pause for `seconds`: median milliseconds at first and at last."""
+    """One model running without a pause for `seconds`: median milliseconds at the beginning and at the end."""
 
     seconds: float
     first_ms: float
@@ -119,24 +133,24 @@ class SustainedLoad:
 
 
 LAYOUT_COPIES = "layout copies"
-"""The name that copies from one memory layout or device to another are counted under."""
+"""The name under which copies between memory layouts or devices are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """Microseconds of one layer, or of all operators of a kind, in two models; None where one has none of it."""
+    """Microseconds of one layer, or of all operators of one kind, in two models; None where a model has none."""
 
     name: str
     op: str
     before_us: float | None
     after_us: float | None
-    before_bytes: int  # read and written in a run
+    before_bytes: int  # read and written in one inference
     after_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models measured in turn on one target. ratio = a / b, so above 1 means that b is faster."""
+    """Two models measured in turn on one device. ratio = a / b; above 1 means that b is faster."""
 
     a: Latency
     b: Latency | None
@@ -157,4 +171,4 @@ class Comparison:
 
 
 EventSink = Callable[[str, Mapping[str, object]], None]
-"""Tells what happens: an event name and its fields. The command line turns them into bars, lines and run.jsonl."""
+"""Receives what happens: an event name and its fields. The command line shows them, and run.jsonl stores them."""

@@ -1,4 +1,4 @@
-"""Which parameters are what a normalisation multiplies its channels by."""
+"""The parameters by which normalisations multiply their channels."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 def normalization_scales(parameters: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Names, in order: vectors called `weight` beside a `bias` of the same shape.
+    """Find the scales by their form: vectors called `weight` beside a `bias` of the same shape.
 
-    That is how normalisations of any library hold them, and neither convolutions and linear layers nor activations.
+    Normalisations of every library store them like this, and no convolution, linear layer or activation does.
     """
-    return tuple(name for name, each in parameters.items() if each.ndim == 1 and _beside_a_bias(name, parameters))
+    return tuple(name for name, tensor in parameters.items() if tensor.ndim == 1 and _has_bias(name, parameters))
 
 
-def _beside_a_bias(name: str, parameters: Mapping[str, Tensor]) -> bool:
+def _has_bias(name: str, parameters: Mapping[str, Tensor]) -> bool:
     owner, _, own = name.rpartition(".")
     bias = parameters.get(f"{owner}.bias" if owner else "bias")
     return own == "weight" and bias is not None and bias.shape == parameters[name].shape

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from compressor.core import Data, StableLearningRate, Train
+from compressor.core import Data, StableLearningRate
+from compressor.training.settings import TrainSettings
 from compressor.training.state import iterations_of
 from compressor.training.train_step import unfreeze
 
@@ -17,7 +18,7 @@ STEPS = 12  # of the power iteration; each costs less than an iteration of train
 SHARE = 0.02  # of the training's iterations that the hint may cost
 
 
-def stable_learning_rate(module: nn.Module, data: Data, step: Train, seed: int) -> StableLearningRate | None:
+def stable_learning_rate(module: nn.Module, data: Data, step: TrainSettings, seed: int) -> StableLearningRate | None:
     """The largest learning rate at which gradient descent with the momentum m of `step` does not grow along the
     direction in which the loss bends most, `2 (1 + m) / lambda`.
 

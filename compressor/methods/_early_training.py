@@ -7,18 +7,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AllowInfNan, BaseModel, Field, Strict
 
-from compressor.core import EarlyStop, OptimizerSettings, Penalty, PruningTarget, Train
+from compressor.budget.target import PruningTarget, pruned_channel_share, pruned_weight_share
 from compressor.errors import RecipeError
 from compressor.methods._regularization import Count, NotNegative, Positive, Truth
+from compressor.steps.train import Train
+from compressor.training.early_stopping import EarlyStop
+from compressor.training.penalty import Penalty
 from compressor.training.schedules import constant
-from compressor.training.stopping_rules import (
-    channel_patience,
-    lazy_regime,
-    lazy_regime_squared,
-    pruned_channel_share,
-    pruned_weight_share,
-    weight_patience,
-)
+from compressor.training.settings import OptimizerSettings
+from compressor.training.stopping_rules import channel_patience, lazy_regime, lazy_regime_squared, weight_patience
 
 OpenShare = Annotated[float, Strict(), AllowInfNan(False), Field(gt=0, lt=1)]
 
@@ -44,7 +41,7 @@ class Pretraining(BaseModel):
             schedule=constant(),
             epochs=self.epochs,
             stop=stop,
-            counted=self.counted,
+            counts_toward_retraining=self.counted,
             stage="early training",
             penalty=penalty,
             clip=self.clip,

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from compressor.core import ChannelCriterion, PruningTarget, RemoveChannels, SelectChannels, Step
+from compressor.budget.target import PruningTarget
+from compressor.criteria.base import ChannelCriterion
+from compressor.steps.base import Step
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
 
 SHARES = ("macs", "params", "weights", "nodes", "size", "memory", "latency")
 

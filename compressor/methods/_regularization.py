@@ -7,9 +7,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import AllowInfNan, BaseModel, Field, Strict
 
-from compressor.core import OptimizerSettings, Penalty, StrengthSchedule, Train
+from compressor.steps.train import Train
+from compressor.training.penalty import Penalty, StrengthSchedule
 from compressor.training.penalty_terms import stepwise_growth, strength_rise
 from compressor.training.schedules import constant
+from compressor.training.settings import OptimizerSettings
 
 Positive = Annotated[float, Strict(), AllowInfNan(False), Field(gt=0)]
 NotNegative = Annotated[float, Strict(), AllowInfNan(False), Field(ge=0)]

@@ -6,18 +6,15 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from compressor.core import (
-    GradientCriterion,
-    MaskUnstructured,
-    PruningTarget,
-    RemoveDeadChannels,
-    Step,
-    WeightCriterion,
-)
-from compressor.criteria.formulas import snip
+from compressor.budget.target import PruningTarget
+from compressor.criteria.base import WeightCriterion
+from compressor.criteria.gradient import GradientCriterion, snip
 from compressor.methods._iterative import halving_shares
 from compressor.methods._regularization import Count, Truth
 from compressor.methods.beginning import Beginning, ByGradients
+from compressor.steps.base import Step
+from compressor.steps.mask_unstructured import MaskUnstructured
+from compressor.steps.remove_dead_channels import RemoveDeadChannels
 
 
 class Unstructured(Beginning):

@@ -6,7 +6,9 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from compressor.core import Penalty, PruningTarget, Step
+from compressor.budget.target import PruningTarget
+from compressor.steps.base import Step
+from compressor.training.penalty import Penalty
 
 
 class Method(BaseModel):

@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from compressor.core import Reinitialize, Step
 from compressor.methods._regularization import Count
+from compressor.steps.base import Step
+from compressor.steps.reinitialize import Reinitialize
 
 
 class Beginning(BaseModel):

@@ -6,14 +6,17 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from compressor.core import GradientCriterion, PruningTarget, RemoveChannels, SelectChannels, Step
-from compressor.criteria.formulas import crop, crop_gated
+from compressor.budget.target import PruningTarget
+from compressor.criteria.gradient import GradientCriterion, crop, crop_gated
 from compressor.methods._early_training import LazyRegime
 from compressor.methods._iterative import in_rounds
 from compressor.methods._regularization import Count, Truth
 from compressor.methods._unstructured import Unstructured, halving_weight_shares, target_share
 from compressor.methods.base import Method
 from compressor.methods.beginning import Beginning, ByGradients
+from compressor.steps.base import Step
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
 
 
 class Flowing(BaseModel):

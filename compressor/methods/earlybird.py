@@ -14,23 +14,19 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, Strict
 
-from compressor.core import (
-    EarlyStop,
-    NormScaleCriterion,
-    Penalty,
-    PenaltyTerm,
-    PruningTarget,
-    RemoveChannels,
-    SelectChannels,
-    Step,
-)
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget, pruned_channel_share
+from compressor.criteria.norm_scale import NormScaleCriterion
 from compressor.errors import RecipeError
 from compressor.methods._early_training import OpenShare, Pretraining
 from compressor.methods._regularization import Count, NotNegative, Positive, Truth
 from compressor.methods.base import Method
+from compressor.steps.base import Step
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
+from compressor.training.early_stopping import EarlyStop
+from compressor.training.penalty import Penalty, PenaltyTerm
 from compressor.training.penalty_terms import constant_strength, l1_norm
-from compressor.training.stopping_rules import early_bird, pruned_channel_share
+from compressor.training.stopping_rules import early_bird
 
 
 class EarlyBird(Pretraining, Method):
@@ -71,6 +67,6 @@ class EarlyBird(Pretraining, Method):
         )
         return (
             self.pretrain(EarlyStop("early bird", settled), slimming),
-            SelectChannels(NormScaleCriterion(l1), selection),
+            SelectChannels(NormScaleCriterion(), selection),
             RemoveChannels(),
         )

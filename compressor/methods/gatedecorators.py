@@ -24,24 +24,19 @@ from typing import Annotated, ClassVar
 
 from pydantic import AllowInfNan, Field, Strict
 
-from compressor.core import (
-    BatchNormGateCriterion,
-    OptimizerSettings,
-    Penalty,
-    PenaltyTerm,
-    PruningTarget,
-    RemoveChannels,
-    Schedule,
-    SelectChannels,
-    Step,
-    Train,
-)
-from compressor.criteria.formulas import gate_taylor
+from compressor.budget.target import PruningTarget
+from compressor.criteria.batchnorm_gate import BatchNormGateCriterion
 from compressor.methods._iterative import SHARES
 from compressor.methods._regularization import Count, NotNegative, Positive, Regularising
 from compressor.methods.base import Method
+from compressor.steps.base import Step
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.train import Train
+from compressor.training.penalty import Penalty, PenaltyTerm
 from compressor.training.penalty_terms import constant_strength, l1_norm
 from compressor.training.schedules import triangle
+from compressor.training.settings import OptimizerSettings, Schedule
 
 LOW = 0.1  # of the learning rate: in ticks, and where tocks begin and end
 
@@ -64,18 +59,18 @@ class GateDecorators(Regularising, Method):
     )
 
     def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        criterion = BatchNormGateCriterion("gates", gate_taylor, self.batches, self.batch_size)
+        criterion = BatchNormGateCriterion(self.batches, self.batch_size)
         steps: tuple[Step, ...] = ()
         rounds = shrinking(selection, self.ticks)
         for number, each in enumerate(rounds):
             if number % self.every == 0:
                 steps += (self._tock(),)
-            asked = replace(each, floor=self.floor)
+            asked = replace(each, min_keep_ratio=self.floor)
             steps += (self._tick(), SelectChannels(criterion, asked), RemoveChannels(last=each is rounds[-1]))
         return steps
 
     def _tick(self) -> Train:
-        return replace(self._epochs(self.tick_epochs, lambda done: LOW), stage="tick", only="scales")
+        return replace(self._epochs(self.tick_epochs, lambda done: LOW), stage="tick", trainable="scales")
 
     def _tock(self) -> Train:
         slimming = Penalty(
@@ -85,7 +80,7 @@ class GateDecorators(Regularising, Method):
 
     def _epochs(self, epochs: int, schedule: Schedule) -> Train:
         optimizer = OptimizerSettings("sgd", self.lr, self.momentum, self.weight_decay)
-        return Train(self.batch_size, optimizer, schedule, epochs, measured=False)
+        return Train(self.batch_size, optimizer, schedule, epochs, evaluate=False)
 
 
 def shrinking(last: PruningTarget, rounds: int) -> tuple[PruningTarget, ...]:

@@ -15,12 +15,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from compressor.core import GradientCriterion, PruningTarget, Step
-from compressor.criteria.formulas import crop
+from compressor.budget.target import PruningTarget
+from compressor.criteria.gradient import GradientCriterion, crop
 from compressor.methods._regularization import Count, Positive
 from compressor.methods._unstructured import Unstructured
 from compressor.methods.base import Method
 from compressor.methods.beginning import ByGradients
+from compressor.steps.base import Step
 
 
 class Grasp(ByGradients, Unstructured, Method):

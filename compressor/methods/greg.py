@@ -14,10 +14,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from compressor.core import Penalty, PenaltyTerm, PruningTarget, RemoveChannels, SelectChannels, Step
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.criteria.magnitude import l1
 from compressor.methods._regularization import Count, Growing, NotNegative, Positive
 from compressor.methods.base import Method
+from compressor.steps.base import Step
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
+from compressor.training.penalty import Penalty, PenaltyTerm
 from compressor.training.penalty_terms import (
     constant_strength,
     decay,

@@ -9,12 +9,16 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from compressor.core import PruningTarget, Reinitialize, RemoveChannels, SelectChannels, Step
-from compressor.criteria.formulas import l1, magnitude
+from compressor.budget.target import PruningTarget
+from compressor.criteria.magnitude import l1, magnitude
 from compressor.methods._regularization import Whole
 from compressor.methods._unstructured import Unstructured
 from compressor.methods.base import Method
 from compressor.methods.beginning import Beginning
+from compressor.steps.base import Step
+from compressor.steps.reinitialize import Reinitialize
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
 
 
 class L1(Method):

@@ -16,11 +16,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from compressor.core import FinetuneSegment, PruningTarget, RewindWeights, SaveWeights, Step
-from compressor.criteria.formulas import magnitude
+from compressor.budget.target import PruningTarget
+from compressor.criteria.magnitude import magnitude
 from compressor.methods._regularization import Count
 from compressor.methods._unstructured import Unstructured, exponential_shares
 from compressor.methods.base import Method
+from compressor.steps.base import Step
+from compressor.steps.rewind import RewindWeights, SaveWeights
+from compressor.steps.train import FinetuneSegment
 
 
 class Tickets(Unstructured):

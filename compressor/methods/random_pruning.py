@@ -8,22 +8,25 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from compressor.core import PruningTarget, RemoveChannels, SelectChannels, Step
-from compressor.criteria.formulas import random_filter_scores, random_weight_scores
+from compressor.budget.target import PruningTarget
+from compressor.criteria.random_scores import random_scores
 from compressor.methods._unstructured import Unstructured
 from compressor.methods.base import Method
 from compressor.methods.beginning import Beginning
+from compressor.steps.base import Step
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
 
 
 class RandomS(Beginning, Method):
     name: ClassVar[str] = "random-s"
 
     def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), SelectChannels(random_filter_scores, selection), RemoveChannels()
+        return *self.begin(), SelectChannels(random_scores, selection), RemoveChannels()
 
 
 class RandomU(Unstructured, Method):
     name: ClassVar[str] = "random-u"
 
     def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), self.mask(random_weight_scores, selection)
+        return *self.begin(), self.mask(random_scores, selection)

@@ -11,13 +11,16 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from compressor.core import GradientCriterion, PruningTarget, RemoveChannels, SelectChannels, Step
-from compressor.criteria.formulas import snip
+from compressor.budget.target import PruningTarget
+from compressor.criteria.gradient import GradientCriterion, snip
 from compressor.methods._iterative import in_rounds
 from compressor.methods._regularization import Count
 from compressor.methods._unstructured import InRounds, Sensitive, Unstructured
 from compressor.methods.base import Method
 from compressor.methods.beginning import ByGradients
+from compressor.steps.base import Step
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
 
 
 class IterativeSnip(InRounds, Sensitive, Unstructured, Method):

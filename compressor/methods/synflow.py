@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from compressor.core import PruningTarget, Step, SynapticFlow
-from compressor.criteria.formulas import synflow
+from compressor.budget.target import PruningTarget
+from compressor.criteria.synaptic_flow import SynapticFlow
 from compressor.methods._regularization import Count
 from compressor.methods._unstructured import InRounds, Unstructured
 from compressor.methods.base import Method
+from compressor.steps.base import Step
 
 
 class SynFlow(InRounds, Unstructured, Method):
@@ -22,4 +23,4 @@ class SynFlow(InRounds, Unstructured, Method):
     rounds: Count = 100
 
     def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), self.mask(SynapticFlow(self.name, synflow), selection, self.shares(selection))
+        return *self.begin(), self.mask(SynapticFlow(), selection, self.shares(selection))

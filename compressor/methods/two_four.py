@@ -16,19 +16,16 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from compressor.core import (
-    MaskNM,
-    NMPattern,
-    NMSparsity,
-    PermuteChannels,
-    PruningTarget,
-    RemoveChannels,
-    SelectChannels,
-    Step,
-)
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import NMPattern
+from compressor.criteria.magnitude import l1
 from compressor.methods.base import Method
-from compressor.sparsity.runtimes import RUNTIMES, SIZES
+from compressor.sparsity.runtimes import RUNTIMES, SIZES, NMSparsity
+from compressor.steps.base import Step
+from compressor.steps.mask_nm import MaskNM
+from compressor.steps.permute_channels import PermuteChannels
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
 
 
 class TwoFour(Method):
@@ -67,7 +64,7 @@ class TwoFour(Method):
 
     def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
         sparsity = NMSparsity(NMPattern(*self.pattern), self.runtime, self.dense, self.packed)
-        channels = (SelectChannels(l1, self._eligible(selection)), RemoveChannels()) if selection.asks else ()
+        channels = (SelectChannels(l1, self._eligible(selection)), RemoveChannels()) if not selection.is_empty else ()
         order = (PermuteChannels(sparsity, self.rounds),) if self.permute else ()
         return (*channels, *order, MaskNM(sparsity, self.decay if self.training == "sr-ste" else None))
 

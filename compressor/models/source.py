@@ -81,6 +81,21 @@ def load_model(
     return loaded
 
 
+def resize_head(model: LoadedModel, num_classes: int | None) -> LoadedModel:
+    """Rebuild a model with random weights for another number of classes.
+
+    Args:
+        model: The model.
+        num_classes: The number of classes in the data; None = the targets are no classes.
+
+    Returns:
+        The new model; the model itself where its weights are trained or the number is the same.
+    """
+    if not model.untrained or num_classes in (None, model.spec.num_classes):
+        return model
+    return load_model(model.name, num_classes=num_classes, input=model.spec.input)
+
+
 def _from_name(source: str, num_classes: int | None, size: ImageSize | None) -> LoadedModel:
     base, _, weights = source.partition("@")
     family, name = split_name(base)

@@ -16,9 +16,10 @@ from compressor.core import Comparison, Data, ExportedModel, QuantizedModel
 from compressor.errors import VerificationFailed
 from compressor.export.int8 import quantize_int8
 from compressor.export.onnx import export_onnx
+from compressor.models.example_inputs import calibration_inputs
 from compressor.recipe import Recipe
 from compressor.run_log import RunLog
-from compressor.steps.state import PruningState, calibration_inputs
+from compressor.steps.state import PruningState
 from compressor.training.evaluate import BATCH_SIZE
 from compressor.training.evaluate import evaluate as evaluate
 

@@ -10,12 +10,13 @@ from compressor.core import Comparison, NMPattern, QuantizedModel
 from compressor.errors import ModelError, VerificationFailed
 from compressor.export.onnx_file import validate_onnx
 from compressor.graph.cost import macs_by_weight
+from compressor.models.example_inputs import example_inputs
 from compressor.report.schema_sparsity import QuantisedRecord, SparseLayer, SparsityRecord
 from compressor.report.schema_verbs import OnnxWeights
 from compressor.sparsity.onnx_check import pattern_of_initializers
 from compressor.sparsity.retained_magnitude import RetainedMagnitude, runtime_verdict
 from compressor.sparsity.runtimes import RUNTIMES
-from compressor.steps.state import PruningState, example_inputs
+from compressor.steps.state import PruningState
 
 
 def predicted_sparsity(work: PruningState, provider: str | None) -> str | None:
@@ -50,7 +51,7 @@ def nm_record(work: PruningState, onnx: Path, comparisons: Sequence[Comparison])
         "pattern": list(sparsity.pattern),
         "runtime": sparsity.runtime,
         "eligible": len(work.masks),
-        "zeros": work.zeros,
+        "zeros": work.masked_weights,
         "masked_weights": weights,
         "kept_percent": {"first": 100 * total.first, "now": 100 * total.now, "bound": 100 * total.bound},
         "onnx_initializers": held,
@@ -156,4 +157,4 @@ def int8_quality(work: PruningState, comparisons: Sequence[Comparison]) -> str |
         return found
     if first.ratio_ci95[0] <= 1:
         return f"{found}: no speed-up"
-    return f"{found}: by the channels that went, not by the zeros" if work.plan is not None else found
+    return f"{found}: by the channels that went, not by the zeros" if work.removed is not None else found

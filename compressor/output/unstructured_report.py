@@ -9,11 +9,12 @@ from pathlib import Path
 from compressor.core import Comparison, Cost
 from compressor.errors import VerificationFailed
 from compressor.graph.cost import macs_by_weight
+from compressor.models.example_inputs import example_inputs
 from compressor.output.nm_report import int8_quality
 from compressor.report.schema_sparsity import MaskedLayer, MasksRecord
 from compressor.sparsity.masking import all_weights
 from compressor.sparsity.onnx_check import constants
-from compressor.steps.state import PruningState, example_inputs
+from compressor.steps.state import PruningState
 
 EXPECTED = (
     "no dense runtime skips zeros in places of their own: expect no speed-up from them and no smaller file, unless a "
@@ -23,7 +24,7 @@ EXPECTED = (
 
 def remaining_weights(work: PruningState, counted: Cost) -> Cost:
     """What was counted, without the weights that masks hold at zero."""
-    return Cost(counted.params, counted.macs, counted.weights - work.zeros, counted.nodes)
+    return Cost(counted.params, counted.macs, counted.weights - work.masked_weights, counted.nodes)
 
 
 def unstructured_record(
@@ -42,9 +43,9 @@ def unstructured_record(
         )
     kept = sum(each["left"] for each in layers)
     return {
-        "weights": work.original.weights,
+        "weights": work.baseline.cost.weights,
         "left": kept,
-        "sparsity_percent": 100 * (1 - kept / work.original.weights),
+        "sparsity_percent": 100 * (1 - kept / work.baseline.cost.weights),
         "onnx_initializers": held,
         "expected": EXPECTED,
         "measured": int8_quality(work, comparisons),

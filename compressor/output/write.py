@@ -15,6 +15,7 @@ from compressor.graph.cost import count_cost
 from compressor.graph.cost import zeros as zero_entries
 from compressor.graph.prunable_share import prunable_shares
 from compressor.models.checkpoint import sha256
+from compressor.models.example_inputs import example_inputs
 from compressor.models.saved_model import PLAN, WEIGHTS, plan_json
 from compressor.output import nm_report as zeros
 from compressor.output import unstructured_report as masks
@@ -30,7 +31,7 @@ from compressor.report.record_latency import bench_record, sample_rows
 from compressor.report.schema import Report
 from compressor.run_log import RunLog
 from compressor.sparsity.compressed_format import pack
-from compressor.steps.state import PruningState, example_inputs
+from compressor.steps.state import PruningState
 from compressor.surgery.removal import kept_sizes
 
 REPORT = "report.json"
@@ -51,12 +52,18 @@ def write_outputs(
     dense_memory, slim_memory = (memory_of(each.model.module, *example_inputs(each.model)) for each in (start, work))
     taken = {"size": (exports.dense.bytes, exports.slim.bytes), "memory": (dense_memory, slim_memory)}
     gates = judge_gates(
-        recipe, work.original, masks.remaining_weights(work, slim_cost), work.quality, comparisons, work.metric, taken
+        recipe,
+        work.baseline.cost,
+        masks.remaining_weights(work, slim_cost),
+        work.quality,
+        comparisons,
+        work.metric,
+        taken,
     )
     report = assemble_report(
         name=start.model.name,
         method=recipe.prune.method,
-        steps=work.log,
+        steps=work.steps,
         spec=work.model.spec,
         tensors=tuple(start.model.module.state_dict()),
         dense_cost=dense_cost,
@@ -67,9 +74,9 @@ def write_outputs(
         quality=work.quality,
         comparison=comparisons[0] if comparisons else None,
         certificate=work.certificate,
-        groups=work.groups,
-        plan=work.plan or PrunePlan({}),
-        held=prunable_shares(work.groups, work.structure.cost),
+        groups=work.baseline.groups,
+        plan=work.removed or PrunePlan({}),
+        held=prunable_shares(work.baseline.groups, work.baseline.graph.cost),
         seconds={**journal.seconds, **work.seconds},
         seed=recipe.seed,
         isometry=work.isometry,
@@ -83,14 +90,16 @@ def write_outputs(
     packed = zeros.write_packed(work, tensors)
     (folder / WEIGHTS).write_bytes(save(pack(tensors, packed)))
     layers = {each["name"]: each for each in report["layers"]}
-    attributes = kept_sizes(work.structure.attributes, work.model.module)
+    attributes = kept_sizes(work.baseline.graph.attributes, work.model.module)
     digest = sha256(folder / WEIGHTS)
     write_json(folder / PLAN, plan_json(work.model, attributes, layers, weights_sha256=digest, packed=packed))
     write_text(folder / "recipe.yaml", recipe.to_yaml())
     report["sparsity"] = zeros.nm_record(work, exports.slim.path, comparisons)
     report["masks"] = masks.unstructured_record(start, work, exports.slim.path, comparisons)
     nothing = zero_entries(work.model.module, *example_inputs(work.model))
-    report["training"] = costs.training_record(work.trainings, meter_readings(), meter_unavailable_reason())
+    report["training"] = costs.training_record(
+        [training.cost for training in work.trainings], meter_readings(), meter_unavailable_reason()
+    )
     report["removed"] = costs.removed_record(dense_cost, slim_cost, nothing)
     report["disk"] = costs.disk_record(
         _bytes(start), _bytes(work), (folder / WEIGHTS).stat().st_size, slim_cost.weights, nothing

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from compressor import core
+from compressor.data.settings import DataSettings
 from compressor.recipe.fields import (
     Number,
     Positive,
@@ -60,6 +61,22 @@ class DataConfig(RecipeBlock):
     workers: AutoWorkers = Field(
         default="auto", description="processes that decode what stays on disk; 0 = none; auto = one for each processor"
     )
+
+    def to_settings(self) -> DataSettings:
+        """The block as the data room takes it."""
+        return DataSettings(
+            self.source,
+            train=self.train,
+            val=self.val,
+            mean=self.mean,
+            std=self.std,
+            augment=self.augment,
+            task=self.task,
+            loss=self.loss,
+            metric=self.metric,
+            holdout=self.holdout or 0.0,
+            workers=None if self.workers == "auto" else self.workers,
+        )
 
     @field_validator("source")
     @classmethod

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from compressor import core
 from compressor.recipe.fields import NotNegative, Number, Positive, RecipeBlock, Truth, refused_keys
+from compressor.training.settings import OptimizerSettings
 
 ORIGINAL_LR = 0.1  # of SGD where the dense model was trained, in nearly all of the literature
 
@@ -31,8 +31,8 @@ class SGD(RecipeBlock):
             raise refused_keys("sgd", [("", "false while momentum is 0")])
         return nesterov
 
-    def to_core(self) -> core.OptimizerSettings:
-        return core.OptimizerSettings("sgd", self.lr, self.momentum, self.weight_decay, self.nesterov, self.decay_all)
+    def to_core(self) -> OptimizerSettings:
+        return OptimizerSettings("sgd", self.lr, self.momentum, self.weight_decay, self.nesterov, self.decay_all)
 
 
 class Adam(RecipeBlock):
@@ -41,8 +41,8 @@ class Adam(RecipeBlock):
     weight_decay: NotNegative = Field(default=0.0, description="added to the gradient, as L2 is")
     decay_all: Truth = Field(default=False, description="false = no decay of biases and normalisations")
 
-    def to_core(self) -> core.OptimizerSettings:
-        return core.OptimizerSettings("adam", self.lr, weight_decay=self.weight_decay, decay_all=self.decay_all)
+    def to_core(self) -> OptimizerSettings:
+        return OptimizerSettings("adam", self.lr, weight_decay=self.weight_decay, decay_all=self.decay_all)
 
 
 class AdamW(RecipeBlock):
@@ -51,8 +51,8 @@ class AdamW(RecipeBlock):
     weight_decay: NotNegative = 0.01
     decay_all: Truth = Field(default=False, description="false = no decay of biases and normalisations")
 
-    def to_core(self) -> core.OptimizerSettings:
-        return core.OptimizerSettings("adamw", self.lr, weight_decay=self.weight_decay, decay_all=self.decay_all)
+    def to_core(self) -> OptimizerSettings:
+        return OptimizerSettings("adamw", self.lr, weight_decay=self.weight_decay, decay_all=self.decay_all)
 
 
 AnyOptimizer = SGD | Adam | AdamW

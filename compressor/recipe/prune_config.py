@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from compressor import core
+from compressor.budget.target import Scope
 from compressor.methods import Method, methods
 from compressor.recipe.fields import (
     Positive,
@@ -104,7 +104,7 @@ class PruneBase(RecipeBlock):
     target: TargetConfig | None = Field(
         default=None, description="how many channels go; every method but 2of4 asks for it"
     )
-    scope: core.Scope = Field(
+    scope: Scope = Field(
         default="local",
         description="local = the same share everywhere; global = all channels compared at once; "
         "isomorphic = channels of groups of the same make compared, and the same share of each make",

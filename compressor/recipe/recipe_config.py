@@ -13,7 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from compressor import core
+from compressor.budget.layer_rules import LayerRule
+from compressor.budget.target import PruningTarget
 from compressor.methods import Method
 from compressor.recipe.data_config import DataConfig
 from compressor.recipe.fields import (
@@ -35,6 +36,7 @@ from compressor.recipe.fields import (
 from compressor.recipe.prune_config import Prune, TargetConfig
 from compressor.recipe.retrain_config import RetrainConfig
 from compressor.recipe.yaml_source import dump_yaml
+from compressor.steps.train import Train
 
 AutoClasses = Annotated[int | Literal["auto"], *auto_or_whole(1, None, "a whole number from 1")]
 AutoThreads = Annotated[int | Literal["auto"], *auto_or_whole(1, 1024, "a whole number, 1 to 1024")]
@@ -46,6 +48,14 @@ class ModelConfig(RecipeBlock):
     arch: Word = Field(default="auto", description="auto = recognised from names and shapes; or torchvision:resnet50")
     num_classes: AutoClasses = "auto"
     input: InputSizes = Field(default="auto", description="shape of the input without its batch; of several, a list")
+
+    def load_options(self) -> dict[str, Any]:
+        """The block as `load_model` takes it: None for what follows from the weights."""
+        return {
+            "arch": self.arch,
+            "num_classes": None if self.num_classes == "auto" else self.num_classes,
+            "input": None if self.input == "auto" else self.input,
+        }
 
 
 class ExportConfig(RecipeBlock):
@@ -144,11 +154,11 @@ class Recipe(RecipeBlock):
     def method(self) -> Method:
         return self.prune.settings
 
-    def selection(self, round_to: int) -> core.PruningTarget:
+    def selection(self, round_to: int) -> PruningTarget:
         """How many channels go; `round_to` is what `auto` came to on the target device."""
         prune = self.prune
         target = prune.target or TargetConfig.model_construct()
-        return core.PruningTarget(
+        return PruningTarget(
             ratio=target.ratio,
             macs=target.macs,
             params=target.params,
@@ -161,12 +171,16 @@ class Recipe(RecipeBlock):
             scope=prune.scope,
             round_to=round_to,
             allow_finer_rounding=prune.round_to == "auto",
-            rules=tuple(core.LayerRule(rule.match, rule.freeze, rule.ratio) for rule in prune.layers),
+            rules=tuple(LayerRule(rule.match, rule.freeze, rule.ratio) for rule in prune.layers),
         )
 
-    def train_step(self) -> core.Train | None:
+    def train_step(self) -> Train | None:
         """The retraining, or None where the recipe asks for none."""
         return self.retrain.to_core()
+
+    def training_settings(self) -> dict[str, Any]:
+        """The parts of the recipe that a training depends on, as JSON."""
+        return self.model_dump(mode="json", by_alias=True, include={"prune", "retrain", "data", "seed"})
 
     def to_yaml(self) -> str:
         """The recipe with every default written out; it reads back to an equal one."""

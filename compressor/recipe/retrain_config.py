@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from compressor import core
 from compressor.recipe.fields import (
     Count,
     NotNegative,
@@ -28,12 +27,14 @@ from compressor.recipe.schedule_config import (
     OneCycle,
     Polynomial,
     ScheduleConfig,
-    Step,
+    StepDecay,
     schedule_key,
 )
+from compressor.steps.train import Train
+from compressor.training.settings import Distillation
 
 # An unnamed one is a cosine.
-AnySchedule = Cosine | OneCycle | Polynomial | Step | Multistep | Halving | Constant | FT | LRW | SLR | CLR
+AnySchedule = Cosine | OneCycle | Polynomial | StepDecay | Multistep | Halving | Constant | FT | LRW | SLR | CLR
 SCHEDULES: dict[str, type[ScheduleConfig]] = {kind.model_fields["name"].default: kind for kind in get_args(AnySchedule)}
 
 
@@ -47,8 +48,8 @@ class DistillConfig(RecipeBlock):
     )
     features: NotNegative = Field(default=0.0, description="weight of feature maps, where shapes match")
 
-    def to_core(self) -> core.Distillation:
-        return core.Distillation(self.temperature, self.weight, self.features)
+    def to_core(self) -> Distillation:
+        return Distillation(self.temperature, self.weight, self.features)
 
 
 class RetrainConfig(RecipeBlock):
@@ -96,11 +97,11 @@ class RetrainConfig(RecipeBlock):
             raise refused_keys("schedule", faults)
         return schedule
 
-    def to_core(self) -> core.Train | None:
+    def to_core(self) -> Train | None:
         """The training step, or None where none is asked for."""
         if self.epochs == 0:
             return None
-        return core.Train(
+        return Train(
             epochs=self.epochs,
             batch_size=self.batch_size,
             optimizer=self.optimizer.to_core(),

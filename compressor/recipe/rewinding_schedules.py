@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from compressor import core
 from compressor.recipe.fields import Count, Factor, Number, RecipeBlock, refused
 from compressor.recipe.schedule_config import End, Milestones, ScheduleConfig, schedule_key
 from compressor.training import schedules
+from compressor.training.settings import Schedule
 
 
 class OriginalMultistep(RecipeBlock):
@@ -30,10 +30,10 @@ class OriginalMultistep(RecipeBlock):
             raise refused(f"all below the original's epochs, {epochs}")
         return milestones
 
-    def factor(self) -> core.Schedule:
+    def factor(self) -> Schedule:
         return schedules.multistep(self.milestones, self.gamma)
 
-    def scaled(self, epochs: float) -> core.Schedule:
+    def scaled(self, epochs: float) -> Schedule:
         """The same training in another number of epochs, its drops at whole ones."""
         return schedules.multistep(self._milestones(epochs), self.gamma)
 
@@ -52,10 +52,10 @@ class OriginalCosine(RecipeBlock):
     epochs: Count = Field(description="epochs the dense model was trained for")
     end: End = 0.0
 
-    def factor(self) -> core.Schedule:
+    def factor(self) -> Schedule:
         return schedules.cosine(self.epochs, self.end)
 
-    def scaled(self, epochs: float) -> core.Schedule:
+    def scaled(self, epochs: float) -> Schedule:
         return schedules.cosine(epochs, self.end)
 
     def crowded(self, epochs: float) -> bool:
@@ -77,7 +77,7 @@ class CLR(ScheduleConfig):
     name: Literal["clr"] = "clr"
     rise: Annotated[Number, Field(gt=0, lt=1)] = Field(default=0.1, description="share of the epochs spent rising")
 
-    def factor(self, epochs: int, lr: float) -> core.Schedule:
+    def factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.clr(epochs, self.rise)
 
 
@@ -88,7 +88,7 @@ class FT(ScheduleConfig):
     name: Literal["ft"] = "ft"
     original: Original = CIFAR
 
-    def factor(self, epochs: int, lr: float) -> core.Schedule:
+    def factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.ft(self.original.factor(), self.original.epochs)
 
 
@@ -99,7 +99,7 @@ class LRW(ScheduleConfig):
     name: Literal["lrw"] = "lrw"
     original: Original = CIFAR
 
-    def factor(self, epochs: int, lr: float) -> core.Schedule:
+    def factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.lrw(self.original.factor(), self.original.epochs, epochs)
 
     def unfit(self, epochs: int, lr: float | None) -> Iterator[tuple[str, str]]:
@@ -118,7 +118,7 @@ class SLR(ScheduleConfig):
     )
     original: Original = CIFAR
 
-    def factor(self, epochs: int, lr: float) -> core.Schedule:
+    def factor(self, epochs: int, lr: float) -> Schedule:
         last = schedules.ft(self.original.factor(), self.original.epochs)(0)
         (rise,) = schedules.scaled_milestones([self.rise], 1, epochs)
         return schedules.slr(self.original.scaled((1 - self.rise) * epochs), rise, start=last)

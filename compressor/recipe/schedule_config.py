@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from compressor import core
 from compressor.recipe.fields import Count, Factor, NotNegative, Number, Positive, RecipeBlock, refused
 from compressor.training import schedules
+from compressor.training.settings import Schedule
 
 
 def schedule_key(default: str) -> BeforeValidator:
@@ -40,12 +40,12 @@ class ScheduleConfig(RecipeBlock):
     name: str
     warmup: NotNegative = Field(default=0.0, description="epochs of linear warm-up from 0, less than retrain.epochs")
 
-    def to_core(self, epochs: int, lr: float) -> core.Schedule:
+    def to_core(self, epochs: int, lr: float) -> Schedule:
         """epochs done -> factor on the learning rate, for a training of `epochs` at the base rate `lr`."""
         factor = self.factor(epochs, lr)
         return schedules.warmup(factor, self.warmup) if self.warmup else factor
 
-    def factor(self, epochs: int, lr: float) -> core.Schedule:
+    def factor(self, epochs: int, lr: float) -> Schedule:
         """The schedule without its warm-up."""
         raise NotImplementedError
 
@@ -58,16 +58,16 @@ class ScheduleConfig(RecipeBlock):
 class Constant(ScheduleConfig):
     name: Literal["constant"] = "constant"
 
-    def factor(self, epochs: int, lr: float) -> core.Schedule:
+    def factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.constant()
 
 
-class Step(ScheduleConfig):
+class StepDecay(ScheduleConfig):
     name: Literal["step"] = "step"
     size: Positive = Field(description="epochs between two drops")
     gamma: Factor = Field(default=0.1, description="factor of each drop")
 
-    def factor(self, epochs: int, lr: float) -> core.Schedule:
+    def factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.step(self.size, self.gamma)
 
     def unfit(self, epochs: int, lr: float | None) -> Iterator[tuple[str, str]]:
@@ -81,7 +81,7 @@ class Multistep(ScheduleConfig):
     milestones: Milestones = Field(description="epochs of the drops")
     gamma: Factor = Field(default=0.1, description="factor of each drop")
 
-    def factor(self, epochs: int, lr: float) -> core.Schedule:
+    def factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.multistep(self.milestones, self.gamma)
 
     def unfit(self, epochs: int, lr: float | None) -> Iterator[tuple[str, str]]:
@@ -94,7 +94,7 @@ class Cosine(ScheduleConfig):
     name: Literal["cosine"] = "cosine"
     end: End = 0.0
 
-    def factor(self, epochs: int, lr: float) -> core.Schedule:
+    def factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.cosine(epochs, self.end)
 
 
@@ -103,7 +103,7 @@ class Polynomial(ScheduleConfig):
     power: Positive = Field(default=1.0, description="1 = a straight line, more = fast at first")
     end: End = 0.0
 
-    def factor(self, epochs: int, lr: float) -> core.Schedule:
+    def factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.polynomial(epochs, self.power, self.end)
 
 
@@ -113,7 +113,7 @@ class OneCycle(ScheduleConfig):
     start: Factor = Field(default=0.04, description="share of the rate at the start")
     end: End = 1e-4
 
-    def factor(self, epochs: int, lr: float) -> core.Schedule:
+    def factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.onecycle(epochs, self.rise, self.start, self.end)
 
 
@@ -124,7 +124,7 @@ class Halving(ScheduleConfig):
     end: Positive = Field(default=1e-5, description="learning rate of the last stage, below optimizer.lr")
     longest: Count = Field(default=30, description="epochs of a stage at most; the last one takes what is left")
 
-    def factor(self, epochs: int, lr: float) -> core.Schedule:
+    def factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.halving(epochs, lr, self.end, self.longest)
 
     def unfit(self, epochs: int, lr: float | None) -> Iterator[tuple[str, str]]:

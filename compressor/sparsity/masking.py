@@ -9,8 +9,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from compressor.core import NMSparsity
-from compressor.sparsity.runtimes import RUNTIMES, ineligible_reason
+from compressor.sparsity.runtimes import RUNTIMES, NMSparsity, ineligible_reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from compressor.core import NMPattern, NMSparsity
+from compressor.core import NMPattern
 from compressor.sparsity.masking import Candidate, candidates, weights_of
 from compressor.sparsity.nm_masks import magnitude_mask, retained_share, upper_bound_share
-from compressor.sparsity.runtimes import AS_OF, RUNTIMES
+from compressor.sparsity.runtimes import AS_OF, RUNTIMES, NMSparsity
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,16 @@ SIZES = (2, 4, 8, 16)  # of groups: their places fit 1, 2 or 4 bits
 
 
 @dataclass(frozen=True, slots=True)
+class NMSparsity:
+    """An N:M pattern and the layers it applies to: those that `runtime` can use, except the globs of `dense`."""
+
+    pattern: NMPattern
+    runtime: str  # a row of RUNTIMES
+    dense: tuple[str, ...] = ()
+    packed: bool = False  # stored as values and positions
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeSupport:
     """One runtime on one generation of devices. `rule`: what groups it can use, None for a runtime that uses none."""
 

@@ -1,5 +1,1 @@
-"""Performs steps: the only place that knows what each kind of step does. Methods only name them."""
-
-from compressor.steps.run import initial_state, run_step
-
-__all__ = ["initial_state", "run_step"]
+"""The steps that methods are made of: one file per step, with its settings and what it does."""

@@ -1,8 +1,8 @@
-"""Widths for a latency: chosen by a cost surface, measured as a whole model, corrected, until the measurement holds."""
+"""Widths for a latency target: predicted by a latency model, measured as a whole model, corrected, measured again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,185 +11,255 @@ from torch import nn
 
 from compressor.budget.greedy import Budget
 from compressor.budget.latency_model import LatencyModel
-from compressor.core import ChannelGroup, EventSink, PrunePlan, PruningTarget
+from compressor.budget.target import PruningTarget
+from compressor.core import ChannelGroup, EventSink, PrunePlan
 from compressor.errors import TargetNotReached
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.surgery.removal import remove_channels
 
-LOW, AIM, HIGH = 0.97, 0.984, 0.995  # measured time as a share of what is allowed; HIGH leaves room for noise
-APART = 0.05
-JUST_LESS = 0.999  # of the predicted time of a plan that was too slow: what the next may be predicted to take
+LOW, AIM, HIGH = 0.97, 0.984, 0.995  # utilization of the allowed time; HIGH leaves room for noise
+MIN_DISTANCE = 0.05  # between two predictions, as a share: closer ones give a slope that is mostly noise
+SHRINK = 0.999  # factor on the prediction of a plan that was too slow: the next plan must be predicted below it
+
+Plan = tuple[PrunePlan, tuple[ChannelGroup, ...]]
+"""a plan, and the groups including what the recipe froze"""
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyPair:
-    """Median milliseconds of the dense and the slim model, and the interval of the slim one's."""
+    """Median milliseconds of the dense and the slim model, and the interval of the slim model's."""
 
     dense: float
     slim: float
     interval: tuple[float, float]
 
 
+@dataclass(frozen=True, slots=True)
+class LatencyEstimate:
+    """The latency of a plan. `bottlenecks`: what keeps it from being lower, see `LatencyModel.bounds`."""
+
+    pair: LatencyPair
+    measured: bool  # else predicted
+    bottlenecks: Mapping[str, float] | None = None
+
+
 class DeviceSession(Protocol):
-    """A device at hand."""
+    """A device that is held for a search."""
 
-    def surface(self, structure: DependencyGraph, dense: nn.Module) -> LatencyModel:
-        """Times of the model's layers over their widths, calibrated by the whole model's."""
+    def latency_model(self, graph: DependencyGraph, module: nn.Module) -> LatencyModel:
+        """Time the layers of a model at several widths.
 
-    def pair(self, dense: nn.Module, slim: nn.Module) -> LatencyPair:
-        """Both measured in turn."""
+        Args:
+            graph: The model's graph.
+            module: The model.
+
+        Returns:
+            Predicted times of plans, calibrated by the time of the whole model.
+        """
+        ...
+
+    def measure_pair(self, dense: nn.Module, slim: nn.Module) -> LatencyPair:
+        """Measure two models in turn.
+
+        Args:
+            dense: The model that shares are of.
+            slim: The other one.
+
+        Returns:
+            Both times.
+        """
+        ...
 
 
 class LatencyProbe(Protocol):
-    """What a latency target is met against; `rounds`: whole models to measure at the most, 0 = only predict."""
+    """How a latency target is met: on which device, and by at most `rounds` measured models (0 = by predictions)."""
 
     @property
     def rounds(self) -> int: ...
 
-    def started(self) -> AbstractContextManager[DeviceSession]: ...
+    def open(self) -> AbstractContextManager[DeviceSession]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class OpenProbe:
-    """A stopwatch whose device is held already, for more than one search."""
+    """A probe whose device is held already, for more than one search."""
 
-    clock: DeviceSession
+    session: DeviceSession
     rounds: int
 
     @contextmanager
-    def started(self) -> Iterator[DeviceSession]:
-        yield self.clock
+    def open(self) -> Iterator[DeviceSession]:
+        yield self.session
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One measured plan. `fill`: its time as a share of what the target allows."""
+class MeasuredPlan:
+    """A plan and its time. `utilization`: the time as a share of what the target allows."""
 
     plan: PrunePlan
     groups: tuple[ChannelGroup, ...]
     predicted: float
     pair: LatencyPair
-    fill: float
+    utilization: float
 
 
-def allowed(selection: PruningTarget, dense_ms: float) -> float:
-    """Milliseconds that every latency target leaves."""
-    limits = [] if selection.latency is None else [selection.latency * dense_ms]
-    return min([*limits, *([] if selection.latency_ms is None else [selection.latency_ms])])
+def allowed_ms(target: PruningTarget, dense_ms: float) -> float:
+    """Compute the time that the tighter of the latency targets allows.
+
+    Args:
+        target: The target, with a share of the dense latency, a number of milliseconds, or both.
+        dense_ms: Milliseconds of the dense model.
+
+    Returns:
+        Milliseconds.
+    """
+    by_share = [] if target.latency is None else [target.latency * dense_ms]
+    by_number = [] if target.latency_ms is None else [target.latency_ms]
+    return min(by_share + by_number)
 
 
 def meet_latency(
-    selection: PruningTarget,
-    choose: Callable[[float], tuple[PrunePlan, tuple[ChannelGroup, ...]]],
-    surface: LatencyModel,
+    target: PruningTarget,
+    choose: Callable[[float], Plan],
+    model: LatencyModel,
     measure: Callable[[PrunePlan], LatencyPair],
     *,
     dense_ms: float,
     rounds: int,
     emit: EventSink,
-) -> Candidate:
-    """The plan whose measured time is nearest below what `selection` allows, from at most `rounds` measurements.
+) -> MeasuredPlan:
+    """Find the plan whose measured time is nearest below what the target allows.
 
-    `choose` finds a plan for a budget of milliseconds as `surface` predicts them; `dense_ms` is what shares are of, as
-    long as nothing is measured. Prediction and measurement are tied
-    by the line through the two measurements nearest to the aim, so both a factor and an overhead are corrected. It
-    ends when the measured median is between 97 and 99.5 % of what is allowed, or when the widths can't come nearer.
+    Prediction and measurement are related by the line through the two measurements nearest to the aim, so that a
+    factor and an overhead are both corrected. The search ends when the measured median is between 97 and 99.5 % of the
+    allowed time, or when no other widths are nearer.
+
+    Args:
+        target: The latency target.
+        choose: Budget in predicted milliseconds -> a plan within it.
+        model: Predicts the milliseconds of a plan.
+        measure: Measures a plan.
+        dense_ms: Milliseconds that shares are of, as long as nothing is measured.
+        rounds: Maximum number of measurements; 0 = predict only.
+        emit: Receives a `latency` event for every plan.
+
+    Returns:
+        The plan and its time.
 
     Raises:
-        TargetNotReached: no budget leads to a plan fast enough; the message says what came nearest.
+        TargetNotReached: No budget leads to a plan that is fast enough.
     """
-    whole = surface.predict(PrunePlan({}))
-    found: list[Candidate] = []
-    points = [(whole, whole / allowed(selection, dense_ms))]
+    unpruned = model.predict(PrunePlan({}))
+    measured: list[MeasuredPlan] = []
+    points = [(unpruned, unpruned / allowed_ms(target, dense_ms))]
     infeasible = 0.0  # the largest budget that no plan meets
     for _ in range(max(rounds, 1)):
-        budget = min(next_budget(points), *(each.predicted * JUST_LESS for each in found if each.fill > HIGH), whole)
+        too_slow = [candidate.predicted * SHRINK for candidate in measured if candidate.utilization > HIGH]
+        budget = min(next_budget(points), *too_slow, unpruned)
         if budget <= infeasible:
             budget = (infeasible + min(predicted for predicted, _ in points)) / 2
         try:
             plan, groups = choose(budget)
         except TargetNotReached:
-            if not found:
+            if not measured:
                 raise
             infeasible = budget
             continue
-        predicted = surface.predict(plan)
-        if any(abs(predicted - each.predicted) < 1e-6 * predicted for each in found):
+        predicted = model.predict(plan)
+        if any(abs(predicted - earlier.predicted) < 1e-6 * predicted for earlier in measured):
             break
-        pair = measure(plan) if rounds else LatencyPair(dense_ms, predicted, surface.interval(predicted))
-        fill = pair.slim / allowed(selection, pair.dense)
-        found.append(Candidate(plan, groups, predicted, pair, fill))
-        points.append((predicted, fill))
+        pair = measure(plan) if rounds else LatencyPair(dense_ms, predicted, model.interval(predicted))
+        utilization = pair.slim / allowed_ms(target, pair.dense)
+        measured.append(MeasuredPlan(plan, groups, predicted, pair, utilization))
+        points.append((predicted, utilization))
         emit("latency", {
             "measured": rounds > 0, "predicted_ms": predicted, "slim_ms": pair.slim, "dense_ms": pair.dense,
-            "interval_ms": list(pair.interval), "fill": fill,
+            "interval_ms": list(pair.interval), "fill": utilization,
         })  # fmt: skip
-        if LOW <= fill <= HIGH:
+        if LOW <= utilization <= HIGH:
             break
-    return _nearest(found, selection)
+    return _nearest(measured, target)
 
 
 def next_budget(points: Sequence[tuple[float, float]]) -> float:
-    """The predicted time that should fill the target to the aim, of (predicted, fill) pairs that were measured.
+    """Predict the time at which the utilization is at the aim.
 
-    The line goes through the point nearest to the aim, with the slope to the next nearest that is not so close to it
-    that noise decides the slope; never flatter or steeper than five times the proportional one.
+    The line passes through the point nearest to the aim. Its slope is that to the next nearest point that is not so
+    close that noise decides the slope, and between a fifth and five times the proportional slope.
+
+    Args:
+        points: Pairs (predicted milliseconds, utilization) that were measured.
+
+    Returns:
+        Milliseconds.
     """
-    (predicted, fill), *others = sorted(points, key=lambda point: abs(point[1] - AIM))
-    proportional = fill / predicted
+    (predicted, utilization), *others = sorted(points, key=lambda point: abs(point[1] - AIM))
+    proportional = utilization / predicted
     slopes = [
-        (other_fill - fill) / (other - predicted)
-        for other, other_fill in others
-        if abs(other - predicted) > APART * predicted
+        (other_utilization - utilization) / (other - predicted)
+        for other, other_utilization in others
+        if abs(other - predicted) > MIN_DISTANCE * predicted
     ]
     slope = min(max(slopes[0], proportional / 5), proportional * 5) if slopes else proportional
-    return predicted + (AIM - fill) / slope
+    return predicted + (AIM - utilization) / slope
 
 
-def _nearest(found: Sequence[Candidate], selection: PruningTarget) -> Candidate:
-    """Of those fast enough, the one nearest to the aim."""
-    holds = [each for each in found if each.fill <= 1]
-    if holds:
-        return min(holds, key=lambda each: abs(each.fill - AIM))
-    nearest = min(found, key=lambda each: each.fill)
-    pair = nearest.pair
-    left = f"{pair.slim:.3g} ms, {pair.slim / pair.dense:.1%} of the dense model's {pair.dense:.3g} ms"
-    where = "prune.target.latency_ms" if selection.latency is None else "prune.target.latency"
-    asked = f"the target is {allowed(selection, pair.dense):.3g} ms"
-    hint = "raise the target, or unfreeze layers (see compress inspect)"
+def _nearest(measured: Sequence[MeasuredPlan], target: PruningTarget) -> MeasuredPlan:
+    """The plan nearest to the aim of those that are fast enough."""
+    fast_enough = [candidate for candidate in measured if candidate.utilization <= 1]
+    if fast_enough:
+        return min(fast_enough, key=lambda candidate: abs(candidate.utilization - AIM))
+    pair = min(measured, key=lambda candidate: candidate.utilization).pair
+    time = f"{pair.slim:.3g} ms, {pair.slim / pair.dense:.1%} of the dense model's {pair.dense:.3g} ms"
+    where = "prune.target.latency_ms" if target.latency is None else "prune.target.latency"
+    found = f"the nearest measured is {time}, the target is {allowed_ms(target, pair.dense):.3g} ms"
     raise TargetNotReached(
-        "target-not-reachable/latency", where, f"the nearest measured latency is {left}; {asked}", hint
+        "target-not-reachable/latency", where, found, "raise the target, or unfreeze layers (see inspect)"
     )
 
 
-def widths_for_latency(
-    selection: PruningTarget,
+def search_widths(
+    target: PruningTarget,
     module: nn.Module,
-    structure: DependencyGraph,
-    pick: Callable[..., tuple[PrunePlan, tuple[ChannelGroup, ...]]],
+    graph: DependencyGraph,
+    pick: Callable[..., Plan],
     limits: Sequence[Budget],
     *,
-    whole: nn.Module,
-    stopwatch: LatencyProbe,
+    baseline: nn.Module,
+    probe: LatencyProbe,
     emit: EventSink,
-) -> Candidate:
-    """The plan for what `selection` asks for, on the stopwatch's device, which is held meanwhile.
+) -> tuple[PrunePlan, LatencyEstimate]:
+    """Find the plan that meets a latency target on a device, which is held meanwhile.
 
-    `pick`: limits, and what the device rewards, to a plan for `module`. `whole`: the model that shares are of, `module`
-    itself unless it lost channels before. Raises TargetNotReached, and what measuring raises.
+    Args:
+        target: The latency target.
+        module: The model to prune.
+        graph: Its graph.
+        pick: Budgets, and the width multiples that the device prefers -> a plan for `module`.
+        limits: Budgets of the other targets.
+        baseline: The model that shares are of: `module` itself unless channels were removed before.
+        probe: The device.
+        emit: Receives the events of the search.
+
+    Returns:
+        The plan and its latency.
+
+    Raises:
+        TargetNotReached: No plan is fast enough.
+        DeviceUnavailable: The device cannot be reached.
     """
-    with stopwatch.started() as clock:
-        surface = clock.surface(structure, module)
-        now = surface.predict(PrunePlan({}))
-        dense_ms = now if whole is module else clock.pair(whole, module).dense
+    with probe.open() as session:
+        model = session.latency_model(graph, module)
+        dense_ms = model.predict(PrunePlan({}))
+        if baseline is not module:
+            dense_ms = session.measure_pair(baseline, module).dense
 
-        def at(budget: float) -> tuple[PrunePlan, tuple[ChannelGroup, ...]]:
-            return pick((*limits, Budget("latency", surface.ms, budget, dense_ms)), surface.rewarded)
+        def choose(budget_ms: float) -> Plan:
+            return pick((*limits, Budget("latency", model.ms, budget_ms, dense_ms)), model.rewarded)
 
         def measure(plan: PrunePlan) -> LatencyPair:
-            return clock.pair(whole, remove_channels(module, structure, plan))
+            return session.measure_pair(baseline, remove_channels(module, graph, plan))
 
-        found = meet_latency(selection, at, surface, measure, dense_ms=dense_ms, rounds=stopwatch.rounds, emit=emit)
-    emit("bounds", surface.bounds(found.plan, found.groups))
-    emit("widths", {"kept": {name: int(kept.sum()) for name, kept in found.plan.kept.items()}})
-    return found
+        best = meet_latency(target, choose, model, measure, dense_ms=dense_ms, rounds=probe.rounds, emit=emit)
+    estimate = LatencyEstimate(best.pair, probe.rounds > 0, model.bounds(best.plan, best.groups))
+    return best.plan, estimate

@@ -1,24 +1,63 @@
-"""Lottery tickets: the weights of an earlier moment, under the masks that training found."""
+"""Lottery tickets: save the weights of an early epoch, and return to them under the masks that training found."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from compressor.sparsity.masking import apply_masks_
-from compressor.steps.state import PruningState, Snapshot
+from compressor.steps.base import Step
 
-
-def save_weights(work: PruningState) -> PruningState:
-    """The work with its weights, buffers and momentum kept for later."""
-    weights = {name: each.detach().clone() for name, each in work.model.module.state_dict().items()}
-    return replace(work, moment=Snapshot(weights, work.momentum))
+if TYPE_CHECKING:
+    from compressor.steps.context import Context
+    from compressor.steps.state import PruningState
 
 
-def rewind_weights(work: PruningState) -> PruningState:
-    """All as it was at the moment remembered, bit for bit, but for masked weights, which are zero."""
-    assert work.moment is not None, "Rewind comes after Remember"
-    module = copy.deepcopy(work.model.module)
-    module.load_state_dict(work.moment.weights)
-    apply_masks_(module, work.masks)
-    return replace(work, model=replace(work.model, module=module), momentum=work.moment.momentum)
+@dataclass(frozen=True, slots=True)
+class SaveWeights(Step):
+    """Save the weights, the buffers and the optimizer's state as they are now."""
+
+    def __str__(self) -> str:
+        return "SaveWeights"
+
+    def run(self, state: PruningState, context: Context) -> PruningState:
+        """Save them.
+
+        Args:
+            state: What the steps before it left.
+            context: Not used.
+
+        Returns:
+            The state with a snapshot.
+        """
+        from compressor.steps.state import Snapshot
+
+        weights = {name: tensor.detach().clone() for name, tensor in state.model.module.state_dict().items()}
+        return replace(state, saved=Snapshot(weights, state.optimizer))
+
+
+@dataclass(frozen=True, slots=True)
+class RewindWeights(Step):
+    """Return to the last `SaveWeights`, bit for bit, except that masked weights are zero."""
+
+    def __str__(self) -> str:
+        return "RewindWeights"
+
+    def run(self, state: PruningState, context: Context) -> PruningState:
+        """Restore the snapshot.
+
+        Args:
+            state: The state with a snapshot.
+            context: Not used.
+
+        Returns:
+            The state with the saved weights, buffers and optimizer's state.
+        """
+        import copy
+
+        from compressor.sparsity.masking import apply_masks_
+
+        assert state.saved is not None, "SaveWeights comes before RewindWeights"
+        module = copy.deepcopy(state.model.module)
+        module.load_state_dict(state.saved.weights)
+        apply_masks_(module, state.masks)
+        return replace(state.with_module(module), optimizer=state.saved.optimizer)

@@ -1,116 +1,150 @@
-"""What flows through the steps of a run, and what they are performed with."""
+"""What flows through the steps of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor, nn
 
 from compressor.core import (
     Certificate,
     ChannelGroup,
     Cost,
-    Data,
-    EventSink,
     JacobianIsometry,
     KeptIndices,
     LoadedModel,
     Metric,
-    ModelInput,
     OptimizerState,
     PrunePlan,
-    TrainingCost,
+    TrainingHistory,
 )
 from compressor.graph.dependency_graph import DependencyGraph
+from compressor.models.example_inputs import example_inputs
 from compressor.sparsity.retained_magnitude import RetainedMagnitude
 from compressor.sparsity.sr_ste import SRSTEState
-from compressor.steps.latency_search import LatencyProbe
-from compressor.training.loop import TrainResult, train
+from compressor.steps.latency_search import LatencyEstimate
+from compressor.surgery.analysis import analyze
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """What steps are performed with."""
+class Baseline:
+    """The model that the run began with."""
 
-    data: Data | None
-    seed: int
-    emit: EventSink
-    checkpoints: Path  # a folder for the state of each training
-    identity: str  # of this run; checkpoints of another one are not continued
-    train: Callable[..., TrainResult] = train  # or what does the same with several processes
-    stopwatch: LatencyProbe | None = None  # of the target device
-    settled: tuple[Mapping[str, int], ...] = ()  # widths found before, of a run that is resumed: by step, by group
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """What can go from a model as it is, and, once that is chosen, what does."""
-
-    structure: DependencyGraph
-    groups: tuple[ChannelGroup, ...]  # with what the recipe froze
-    plan: PrunePlan | None = None
+    module: nn.Module
+    cost: Cost  # of the original model, where this one had been pruned before; targets are shares of it
+    kept: KeptIndices  # what an earlier run had kept of the original
+    graph: DependencyGraph
+    groups: tuple[ChannelGroup, ...]  # including what the recipe froze
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A training as it stood at some time."""
+    """A model in the middle of its training."""
 
     weights: Mapping[str, Tensor]  # and buffers
-    momentum: OptimizerState
+    optimizer: OptimizerState
 
 
 @dataclass(frozen=True, slots=True)
 class PruningState:
-    """What flows through the steps: the model as it is now, and what is known of how it got there."""
+    """The model as it is now, and how it got there."""
 
     model: LoadedModel
-    dense: nn.Module  # the model the run began with
-    original: Cost  # what targets are shares of
-    began: KeptIndices  # what the model had kept when the run began
-    structure: DependencyGraph  # of the model the run began with
-    groups: tuple[ChannelGroup, ...]  # of that model, with what the recipe froze
-    plan: PrunePlan | None = None  # all channels of these groups that went so far
-    cut: Candidates | None = None  # of the model as it is now; None once something went
-    certificate: Certificate | None = None
-    momentum: OptimizerState = field(default_factory=dict)  # what the last training's optimizer remembers
-    silent: bool = False  # what leaves was held at zero, and where that is so its removal changes nothing
-    moment: Snapshot | None = None  # that a later step goes back to
-    longer: int = 0  # epochs that retraining lasts beyond the recipe's; negative where earlier ones are taken off
-    masks: Mapping[str, Tensor] = field(default_factory=dict)  # weight -> True where it may be other than zero
+    baseline: Baseline
+    graph: DependencyGraph | None = None  # of the model; None once channels were removed
+    groups: tuple[ChannelGroup, ...] = ()  # of the graph, including what the recipe froze
+    plan: PrunePlan | None = None  # selected from these groups and not removed yet
+    selections: int = 0  # number of selections so far
+    removed: PrunePlan | None = None  # everything removed so far, in the baseline's groups
+    zeroed: bool = False  # the selected channels were trained to exactly zero, so that their removal is lossless
+    certificate: Certificate | None = None  # of everything done so far
+    optimizer: OptimizerState = field(default_factory=dict)  # of the last training
+    saved: Snapshot | None = None  # that RewindWeights returns to
+    extra_epochs: int = 0  # by which the retraining lasts longer than the recipe says; may be negative
+    masks: Mapping[str, Tensor] = field(default_factory=dict)  # weight -> False where it is held at zero
     sparse: RetainedMagnitude | None = None  # what N:M masks keep of each layer
-    regrow: SRSTEState | None = None  # what training lets come back
+    regrow: SRSTEState | None = None  # the masked weights that the next training may bring back
+    latency: LatencyEstimate | None = None  # of the selected channels, where a latency was the target
     metric: Metric | None = None  # of the data's task
     quality: Mapping[str, float] = field(default_factory=dict)  # stage -> that metric on the test set
     isometry: Mapping[str, JacobianIsometry] = field(default_factory=dict)  # stage -> on training images
-    trainings: tuple[TrainingCost, ...] = ()  # what each took
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    log: tuple[str, ...] = ()
+    trainings: tuple[TrainingHistory, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)  # step or stage -> time it took
+    steps: tuple[str, ...] = ()  # names of the steps so far
 
     @property
-    def zeros(self) -> int:
-        """Weights that masks hold at zero."""
+    def masked_weights(self) -> int:
+        """Number of weights that masks hold at zero."""
         return sum(int((~mask).sum()) for mask in self.masks.values())
 
+    def example_inputs(self, images: int = 1) -> tuple[Tensor, ...]:
+        """Inputs that the model takes, a batch of `images`."""
+        return example_inputs(self.model, images)
 
-def example_inputs(model: LoadedModel, images: int = 1) -> tuple[Tensor, ...]:
-    """Seeded inputs as the model takes them, a batch of `images`: normal numbers, or whole ones within their bounds."""
-    random = torch.Generator().manual_seed(0)
-    return tuple(_noise(each, images, random) for each in model.spec.inputs)
+    def with_module(self, module: nn.Module) -> PruningState:
+        """The state with other weights of the same shapes."""
+        return replace(self, model=replace(self.model, module=module))
 
+    def with_graph(self) -> PruningState:
+        """The state with the graph of the model as it is now."""
+        if self.graph is not None:
+            return self
+        graph = analyze(self.model.module, *example_inputs(self.model), name=self.model.name)
+        return replace(self, graph=graph, groups=graph.groups)
 
-def calibration_inputs(model: LoadedModel, data: Data | None, images: int) -> tuple[Tensor, ...]:
-    """Real images where there are any, seeded noise otherwise."""
-    if data is None:
-        return example_inputs(model, images)
-    return (torch.cat(list(data.calibration_batches(images, images=images))),)
+    def with_normalized_channels(self) -> PruningState | None:
+        """The state in which channels that a norm mixes can be removed as well; None where no norm mixes channels."""
+        inputs, name = example_inputs(self.model), self.model.name
+        graph = analyze(self.model.module, *inputs, name=name, mixing=True)
+        if not graph.mixtures:
+            return None
+        first = graph if self.removed is None else analyze(self.baseline.module, *inputs, name=name, mixing=True)
+        baseline = replace(self.baseline, graph=first, groups=first.groups)
+        return replace(self, baseline=baseline, graph=graph, groups=graph.groups)
 
+    @property
+    def selected_graph(self) -> DependencyGraph:
+        """The graph, for steps that follow a selection."""
+        assert self.graph is not None, "channels are selected before"
+        return self.graph
 
-def _noise(like: ModelInput, batch: int, random: torch.Generator) -> Tensor:
-    shape = (batch, *like.shape)
-    if like.whole is None:
-        return torch.randn(shape, generator=random)
-    least, largest = like.whole
-    return torch.randint(least, largest + 1, shape, generator=random).to(getattr(torch, like.dtype))
+    @property
+    def selected(self) -> PrunePlan:
+        """The plan, for steps that follow a selection."""
+        assert self.plan is not None, "channels are selected before"
+        return self.plan
+
+    def after_evaluation(
+        self, stage: str, metric: Metric, value: float, isometry: JacobianIsometry | None
+    ) -> PruningState:
+        """Add what was measured at a stage.
+
+        Args:
+            stage: Its name in the report.
+            metric: The data's metric.
+            value: The metric on the test set.
+            isometry: Of the network's Jacobian; None where it is not defined.
+
+        Returns:
+            The new state.
+        """
+        measured = {} if isometry is None else {stage: isometry}
+        return replace(
+            self,
+            metric=metric,
+            quality={**self.quality, stage: value},
+            isometry={**self.isometry, **measured},
+        )
+
+    def after_seconds(self, name: str, seconds: float) -> PruningState:
+        """Add time to what a step or stage took.
+
+        Args:
+            name: The step or stage.
+            seconds: How long it took.
+
+        Returns:
+            The new state.
+        """
+        return replace(self, seconds={**self.seconds, name: self.seconds.get(name, 0.0) + seconds})

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from compressor.core import EventSink
+from compressor import __version__
+from compressor.core import Data, EventSink, LoadedModel
 from compressor.errors import RecipeError
 
+SAMPLED_IMAGES = 64  # that tell one data set from another
 SHARE = 0.01  # of the time that writing may take
 AT_LEAST = 10.0  # seconds between two in the middle of an epoch, however cheap
 
@@ -105,6 +111,63 @@ class TrainingCheckpoint:
             beside.replace(self._path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """A folder with one checkpoint per training of a run, which only a run of the same fingerprint may continue."""
+
+    folder: Path
+    fingerprint: str
+
+    def of_training(self, index: int, lr: float, key: str) -> TrainingCheckpoint:
+        """Name the checkpoint of one training.
+
+        Args:
+            index: Index of its step in the run.
+            lr: Its learning rate.
+            key: The recipe's key for that rate.
+
+        Returns:
+            The checkpoint, which may not exist yet.
+        """
+        return TrainingCheckpoint(self.folder / str(index), f"{self.fingerprint} {index}", lr, key)
+
+    def delete(self) -> None:
+        """Delete the folder, once the run is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def run_fingerprint(settings: object, round_to: int, model: LoadedModel, data: Data | None) -> str:
+    """Hash everything a training depends on, so that only the same run is continued.
+
+    Learning rates are left out: checkpoints store their own, which may be changed once a training has diverged.
+
+    Args:
+        settings: The parts of the recipe that say how to prune and train, as JSON.
+        round_to: What widths are multiples of.
+        model: The dense model.
+        data: The data, if there are any.
+
+    Returns:
+        A SHA-256 over version, settings, weights and a sample of the images.
+    """
+    text = json.dumps(_without_rates(settings), sort_keys=True)
+    about = (data.name, data.train_size, data.num_classes) if data else None
+    digest = hashlib.sha256(f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n".encode())
+    sample: dict[str, torch.Tensor] = {}
+    if data is not None:
+        sample["sample"] = torch.cat(list(data.calibration_batches(SAMPLED_IMAGES, images=SAMPLED_IMAGES)))
+    for name, tensor in {**model.module.state_dict(), **sample}.items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _without_rates(settings: object) -> object:
+    if isinstance(settings, dict):
+        return {key: _without_rates(value) for key, value in settings.items() if key != "lr"}
+    return settings
 
 
 def _read(path: Path) -> dict[str, Any] | None:

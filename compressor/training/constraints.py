@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.core import Penalty, PenaltyTerm, PrunedEntries, normalization_scales
+from compressor.core import PrunedEntries, normalization_scales
+from compressor.training.penalty import Penalty, PenaltyTerm
 
 if TYPE_CHECKING:
     from compressor.core import BoolArray

@@ -11,8 +11,9 @@ from statistics import median
 import torch
 from torch import nn
 
-from compressor.core import Train, TrainingCost
+from compressor.core import TrainingCost
 from compressor.training.memory import return_freed_memory
+from compressor.training.settings import TrainSettings
 
 PROCESS = Path("/proc/self")
 RESET_PEAK = "5"  # proc_pid_clear_refs(5)
@@ -49,7 +50,7 @@ class CostMeter:
 
 
 def training_cost(
-    step: Train, module: nn.Module, device: torch.device, records: Sequence[Mapping[str, float]]
+    step: TrainSettings, module: nn.Module, device: torch.device, records: Sequence[Mapping[str, float]]
 ) -> TrainingCost:
     """What the epochs of `records` took: sums of seconds and joules, the median over epochs of a batch's time."""
     energies = [each["energy_j"] for each in records if "energy_j" in each]

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from compressor.core import ConstraintFactory, Data, EventSink, OptimizerState, Train, TrainingCost
+from compressor.core import Data, EventSink, OptimizerState, TrainingCost
 from compressor.data.sampling import random_words
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.tensors import batch_length
@@ -21,7 +21,9 @@ from compressor.training.distributed.runtime import Runtime, single_process
 from compressor.training.loss import in_precision, make_loss
 from compressor.training.memory import forward_and_backward, keep_freed_memory, suggest_batch_size_on_oom
 from compressor.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
+from compressor.training.penalty import ConstraintFactory
 from compressor.training.precision import LAYOUT, LEAST_SCALE, precision_policy
+from compressor.training.settings import TrainSettings
 from compressor.training.state import (
     BestWeights,
     EpochRecord,
@@ -50,7 +52,7 @@ class TrainResult:
 def train(
     module: nn.Module,
     data: Data,
-    step: Train,
+    step: TrainSettings,
     *,
     seed: int,
     emit: EventSink,
@@ -129,7 +131,7 @@ class _Loop:
 
     session: TrainState
     data: Data
-    step: Train
+    step: TrainSettings
     seed: int
     iterate: Iterate
     per_epoch: int  # iterations
@@ -142,7 +144,7 @@ class _Loop:
     def epoch(self) -> None:
         """What is left of the epoch at hand."""
         session, now, before = self.session, self.session.progress, self.session.progress.epoch
-        number, past = self.step.first + before, self.step.first * self.per_epoch
+        number, past = self.step.start_epoch + before, self.step.start_epoch * self.per_epoch
         self.meter.begin()
         started = told = time.perf_counter()
         for inputs, targets in self.data.train_batches(

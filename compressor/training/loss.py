@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressor.core import Data, Distillation, EventSink, Train
+from compressor.core import Data, EventSink
 from compressor.data.tasks import primary_output
 from compressor.errors import RecipeError
 from compressor.tensors import Inputs, call_module, to_float32, tree_map
@@ -24,6 +24,7 @@ from compressor.training.distillation import (
     record_features,
 )
 from compressor.training.precision import LAYOUT, PrecisionPolicy, in_layout
+from compressor.training.settings import Distillation, TrainSettings
 from compressor.training.train_step import LossFn
 
 ForwardFn = Callable[..., Any]
@@ -38,7 +39,7 @@ def make_loss(
     module: nn.Module,
     forward: ForwardFn,
     data: Data,
-    step: Train,
+    step: TrainSettings,
     teacher: nn.Module | None,
     arithmetic: PrecisionPolicy,
     emit: EventSink,

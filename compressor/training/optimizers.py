@@ -8,7 +8,8 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW
 from torch.optim import Optimizer as TorchOptimizer
 
-from compressor.core import OptimizerSettings, OptimizerState
+from compressor.core import OptimizerState
+from compressor.training.settings import OptimizerSettings
 
 
 def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> TorchOptimizer:

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor.core import Precision
 from compressor.tensors import tree_map
+from compressor.training.settings import Precision
 
 LAYOUT = torch.channels_last
 """The order of images in memory, and of weights that they meet."""

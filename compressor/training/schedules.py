@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from compressor.core import Schedule
+from compressor.training.settings import Schedule
 
 
 def constant() -> Schedule:

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from compressor.core import Data, EarlyStop, Metric, RuleState, Train
+from compressor.core import Data, Metric
+from compressor.training.early_stopping import EarlyStop, RuleState
 from compressor.training.evaluate import BATCH_SIZE, evaluate
+from compressor.training.settings import TrainSettings
 
 EpochRecord = dict[str, float]
 """One epoch: epoch (from 1), loss (mean), lr (its first), seconds, images_per_second, batch_ms (median), energy_j where
 it is metered, the task's metric (`held_out` or `train_sample`, see judge.py), and for one epoch peak_bytes."""
 
 
-def iterations_of(step: Train, data: Data) -> tuple[int, int]:
+def iterations_of(step: TrainSettings, data: Data) -> tuple[int, int]:
     """Of an epoch, and of the whole training."""
     per_epoch = max(1, data.train_size // step.batch_size)
     return per_epoch, step.epochs * per_epoch if step.iterations is None else step.iterations

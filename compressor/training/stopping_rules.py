@@ -6,12 +6,12 @@ not load torch; functions of modules, so that every process of a training can be
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from compressor.core import PruningTarget, RuleState, StopDecision, normalization_scales
+from compressor.core import normalization_scales
 from compressor.errors import ModelError
+from compressor.training.early_stopping import RuleState, StopDecision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,29 +52,6 @@ def channel_patience(removed: float) -> float:
 def weight_patience(removed: float) -> float:
     """`1 - r` for a share r of weights that will go."""
     return 1 - removed
-
-
-def pruned_channel_share(selection: PruningTarget) -> float | None:
-    """The share r of channels that a target takes out, for `channel_patience`; None where it names no share.
-
-    `1 - nodes`, the node ratio of the paper. Weights, parameters and multiply-adds go with the square of widths, so
-    that a share s of them that may remain stands for r = 1 - sqrt(s); so does one of bytes and of time, which are
-    nearer to linear. Of several the strictest counts.
-    """
-    if selection.ratio is not None:
-        return selection.ratio
-    squares = (
-        selection.macs, selection.params, selection.weights, selection.size, selection.memory, selection.latency,
-    )  # fmt: skip
-    remaining = [math.sqrt(share) for share in squares if share is not None]
-    if selection.nodes is not None:
-        remaining.append(selection.nodes)
-    return 1 - min(remaining) if remaining else None
-
-
-def pruned_weight_share(selection: PruningTarget) -> float | None:
-    """The share of weights that a target masks, for `weight_patience`; None where it names none."""
-    return None if selection.weights is None else 1 - selection.weights
 
 
 def _settled(

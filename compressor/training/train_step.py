@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from compressor.core import Constraint
 from compressor.training.distributed.runtime import Runtime
+from compressor.training.penalty import Constraint
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
 """images and targets of a batch -> the loss that is trained on and told, a scalar"""

@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 from compressor.bench.compare import compare_latency
 from compressor.bench.device.target import DeviceTarget
 from compressor.export.onnx import export_onnx
+from compressor.models.example_inputs import example_inputs
 from compressor.models.source import load_model
-from compressor.steps.state import example_inputs
 
 Row = dict[str, object]
 Sample = tuple[float, tuple[float, float]]

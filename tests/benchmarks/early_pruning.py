@@ -21,13 +21,18 @@ from statistics import mean
 
 from rows import collected, spread
 
-from compressor.core import RETRAINING, Reinitialize, Train
 from compressor.graph.cost import count_cost
+from compressor.models.example_inputs import example_inputs
 from compressor.recipe import Recipe, read_recipe
+from compressor.recipe.build_steps import build_steps
+from compressor.recipe.inputs import load_inputs
 from compressor.run_log import RunLog
-from compressor.run_setup import build_steps, load_recipe_model, open_recipe_data
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, example_inputs
+from compressor.steps.context import Context
+from compressor.steps.reinitialize import Reinitialize
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.train import Train
+from compressor.training.checkpoint import Checkpoints
+from compressor.training.settings import RETRAINING
 
 METHODS = ("dense", "random-s", "efficientconvnets", "snap", "crop-s", "cropit-s", "earlycrop-s")
 NETWORKS = Path(__file__).with_name("networks.py")
@@ -62,21 +67,21 @@ def run(
     dense = method == "dense"
     asked = recipe(DENSE, "50%", seed, epochs, []) if dense else recipe(method, weights, seed, epochs, settings)
     with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder) / "run.jsonl", lambda *_: None) as journal:
-        model = load_recipe_model(f"{NETWORKS}:{network}", asked, False, journal)
-        images = open_recipe_data(asked, data, model, journal)
-        work = initial_state(model, around := Context(images, seed, journal, Path(folder) / "state", ""))
+        source = f"{NETWORKS}:{network}"
+        model, images = load_inputs(source, asked, data, journal, trust_pickle=False, needs_data=True)
+        work = initial_state(model, around := Context(images, seed, journal, Checkpoints(Path(folder) / "state", "")))
         for step in build_steps(asked, 1, retrain=True):
             trains = isinstance(step, Train) and step.stage == RETRAINING
             if not dense or trains or isinstance(step, Reinitialize):
                 work = run_step(step, work, around)
-        left, whole = count_cost(work.model.module, *example_inputs(model)), work.original
+        left, whole = count_cost(work.model.module, *example_inputs(model)), work.baseline.cost
     return {
         "accuracy": work.quality["after retraining"],
         "weight_sparsity": 100 * (1 - left.weights / whole.weights),
         "node_sparsity": 100 * (1 - left.nodes / whole.nodes),
         "macs_ratio": whole.macs / left.macs,
-        "trainings": [asdict(each) for each in work.trainings],
-        "notes": [event["text"] for event in journal.events if event["event"] == "note"],
+        "trainings": [asdict(training.cost) for training in work.trainings],
+        "notes": journal.notes,
     }
 
 

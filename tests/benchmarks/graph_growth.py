@@ -17,9 +17,9 @@ import torchvision
 from torch import nn
 
 from compressor.budget.selection import select_channels
-from compressor.core import PrunePlan, PruningTarget
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import PrunePlan
+from compressor.criteria.magnitude import l1
 from compressor.surgery.analysis import analyze
 from compressor.surgery.removal import remove_channels
 
@@ -50,7 +50,7 @@ def main() -> None:
         start = time.process_time()
         structure = analyze(module, torch.randn(1, 3, 64, 64), name=name)
         original = structure.cost.of(PrunePlan({}))
-        graded = channel_scores(module, structure.groups, l1)
+        graded = l1.score_channels(module, structure.groups)
         plan, _ = select_channels(structure.groups, graded, PruningTarget(ratio=0.5), structure.cost, original)
         remove_channels(module, structure, plan)
         seconds = time.process_time() - start

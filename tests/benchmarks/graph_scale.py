@@ -31,9 +31,9 @@ def ours(name: str) -> None:
     import torch
 
     from compressor.budget.selection import select_channels
-    from compressor.core import PrunePlan, PruningTarget
-    from compressor.criteria.channel_scores import channel_scores
-    from compressor.criteria.formulas import l1
+    from compressor.budget.target import PruningTarget
+    from compressor.core import PrunePlan
+    from compressor.criteria.magnitude import l1
     from compressor.surgery.analysis import analyze
     from compressor.surgery.removal import remove_channels
 
@@ -41,7 +41,7 @@ def ours(name: str) -> None:
     start = time.process_time()
     structure = analyze(module, inputs, name=name)
     original = structure.cost.of(PrunePlan({}))
-    graded = channel_scores(module, structure.groups, l1)
+    graded = l1.score_channels(module, structure.groups)
     plan, _ = select_channels(structure.groups, graded, PruningTarget(ratio=0.5), structure.cost, original)
     _report(start, remove_channels(module, structure, plan), original.params)
 

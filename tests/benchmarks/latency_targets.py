@@ -20,18 +20,24 @@ from tempfile import TemporaryDirectory
 
 from compressor.bench.compare import compare_latency
 from compressor.bench.device.target import DeviceTarget
+from compressor.bench.device_timer import latency_probe
 from compressor.budget.greedy import retained_score
 from compressor.budget.selection import select_channels
-from compressor.core import Comparison, PrunePlan, PruningTarget, RemoveChannels, SelectChannels
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import Comparison, PrunePlan
+from compressor.criteria.magnitude import l1
 from compressor.recipe import Recipe, read_recipe
+from compressor.recipe.build_steps import build_steps
+from compressor.recipe.inputs import load_inputs
 from compressor.run_log import RunLog
-from compressor.run_setup import build_steps, latency_probe, load_recipe_model, open_recipe_data
-from compressor.steps import initial_state, run_step
+from compressor.steps.context import Context
 from compressor.steps.latency_search import LatencyPair
-from compressor.steps.state import Context, PruningState
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import PruningState
 from compressor.surgery.removal import remove_channels
+from compressor.training.checkpoint import Checkpoints
 
 
 def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, object]:
@@ -39,13 +45,13 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
     recipe = read_recipe("l1", [f"prune.target={{latency: {share:.0%}}}", *(training if asked.data else [])])
     target = DeviceTarget()
     with TemporaryDirectory() as name, RunLog(Path(name) / "run.jsonl", lambda _event, _fields: None) as journal:
-        model = load_recipe_model(source, recipe, False, journal)
+        model, data = load_inputs(source, recipe, asked.data, journal, trust_pickle=False, needs_data=False)
         watch = latency_probe(recipe, target, model, journal)
         assert watch is not None
-        start = initial_state(model, Context(None, 0, journal, Path(name) / "none", ""))
+        start = initial_state(model, Context(None, 0, journal, Checkpoints(Path(name) / "none", "")))
         began = time.perf_counter()
         work = run_step(
-            SelectChannels(l1, recipe.selection(32)), start, replace(_around(journal, name), stopwatch=watch)
+            SelectChannels(l1, recipe.selection(32)), start, replace(_around(journal, name), latency_probe=watch)
         )
         seconds = time.perf_counter() - began
         rounds = [event for event in journal.events if event["event"] == "latency"]
@@ -63,11 +69,10 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
             row |= {"control": found.control, "control_ci95": found.control_ci95}
         if asked.uniform:
             goal = float(str(rounds[-1]["slim_ms"])) / float(str(rounds[-1]["dense_ms"]))
-            with watch.started() as clock:
-                plan, pair = _uniform(work, goal, clock.pair)
+            with watch.open() as clock:
+                plan, pair = _uniform(work, goal, clock.measure_pair)
             row |= {"uniform_share": round(pair.slim / pair.dense, 4), "uniform_mass": round(_mass(work, plan), 4)}
             if asked.data:
-                data = open_recipe_data(recipe, asked.data, model, journal)
                 around = replace(_around(journal, name), data=data)
                 row |= {"accuracy": _retrained(work, _planned(work), recipe, around)}
                 row |= {"uniform_accuracy": _retrained(work, plan, recipe, around)}
@@ -76,33 +81,31 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
 
 def _retrained(work: PruningState, plan: PrunePlan, recipe: Recipe, around: Context) -> float:
     """Accuracy on the test set after the recipe's retraining of what the plan leaves."""
-    assert work.cut is not None
-    work = replace(work, cut=replace(work.cut, plan=plan))
-    around = replace(around, checkpoints=around.checkpoints / str(time.monotonic_ns()))
+    work = replace(work, plan=plan)
+    around = replace(around, checkpoints=Checkpoints(around.checkpoints.folder / str(time.monotonic_ns()), ""))
     for step in (RemoveChannels(), *build_steps(recipe, 1, retrain=True)[2:]):
         work = run_step(step, work, around)
     return work.quality["after retraining"]
 
 
 def _around(journal: RunLog, name: str) -> Context:
-    return Context(None, 0, journal, Path(name) / "none", "")
+    return Context(None, 0, journal, Checkpoints(Path(name) / "none", ""))
 
 
 def _planned(work: PruningState) -> PrunePlan:
-    assert work.cut is not None
-    assert work.cut.plan is not None
-    return work.cut.plan
+    assert work.plan is not None
+    return work.plan
 
 
 def _mass(work: PruningState, plan: PrunePlan) -> float:
-    return retained_score(work.groups, channel_scores(work.model.module, work.groups, l1), plan.kept)
+    return retained_score(work.baseline.groups, l1.score_channels(work.model.module, work.baseline.groups), plan.kept)
 
 
 def _compared(work: PruningState, folder: Path, export: object, seconds: float) -> Comparison:
     assert callable(export)
     paths = folder / "dense.onnx", folder / "slim.onnx"
     export(work.model.module, paths[0])
-    export(remove_channels(work.model.module, work.structure, _planned(work)), paths[1])
+    export(remove_channels(work.model.module, work.baseline.graph, _planned(work)), paths[1])
     with DeviceTarget().opened() as device:
         return compare_latency(device, *paths, seconds=seconds, emit=lambda _event, _fields: None)
 
@@ -110,14 +113,14 @@ def _compared(work: PruningState, folder: Path, export: object, seconds: float) 
 def _uniform(work: PruningState, goal: float, pair: object) -> tuple[PrunePlan, LatencyPair]:
     """Bisect the ratio, in steps of 16 channels as the device rewards, to the same measured share of the time."""
     assert callable(pair)
-    module, structure = work.model.module, work.structure
-    graded = channel_scores(module, structure.groups, l1)
+    module, structure = work.model.module, work.baseline.graph
+    graded = l1.score_channels(module, structure.groups)
     low, high = 0.0, 0.95
     best: tuple[float, PrunePlan, LatencyPair] | None = None
     for _ in range(7):
         ratio = (low + high) / 2
         selection = PruningTarget(ratio=ratio, round_to=16, allow_finer_rounding=True)
-        plan, _ = select_channels(structure.groups, graded, selection, structure.cost, work.original)
+        plan, _ = select_channels(structure.groups, graded, selection, structure.cost, work.baseline.cost)
         found: LatencyPair = pair(module, remove_channels(module, structure, plan))
         share = found.slim / found.dense
         if best is None or abs(share - goal) < best[0]:

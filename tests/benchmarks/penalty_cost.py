@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compressor.budget.layer_rules import LayerRule
 from compressor.budget.selection import select_channels
-from compressor.core import Constraint, LayerRule, OptimizerSettings, PrunePlan, PruningTarget
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import PrunePlan
+from compressor.criteria.magnitude import l1
 from compressor.methods.tpp import TPP
 from compressor.models.cifar import cifar_resnet
 from compressor.surgery.analysis import analyze
@@ -29,7 +30,9 @@ from compressor.surgery.removal import pruned_entries
 from compressor.training.constraints import PenaltyConstraint
 from compressor.training.distributed.runtime import single_process
 from compressor.training.optimizers import make_optimizer
+from compressor.training.penalty import Constraint
 from compressor.training.precision import precision_policy
+from compressor.training.settings import OptimizerSettings
 from compressor.training.train_step import run_iteration
 
 BATCH, WHOLE, NOW = 128, 110_000, 109_000  # an iteration at which all is at work: every pull, and the zeroing
@@ -43,7 +46,7 @@ def ratio(rules: tuple[LayerRule, ...], pairs: int) -> None:
     selection = PruningTarget(ratio=0.9, rules=rules)
     whole = structure.cost.of(PrunePlan({}))
     plan, groups = select_channels(
-        structure.groups, channel_scores(module, structure.groups, l1), selection, structure.cost, whole
+        structure.groups, l1.score_channels(module, structure.groups), selection, structure.cost, whole
     )
     lost = [pruned_entries((group,), plan, module) for group in groups if group.name in plan.kept]
     module.train().to(memory_format=torch.channels_last)

@@ -22,10 +22,10 @@ import time
 import numpy as np
 import torch
 
-from compressor.core import GradientCriterion, ModelInput, ModelSpec
+from compressor.core import ModelInput, ModelSpec
 from compressor.criteria import gradient as sensitivity
-from compressor.criteria.channel_scores import channel_scores_from_entries
-from compressor.criteria.formulas import crop
+from compressor.criteria.aggregate import sum_over_writers
+from compressor.criteria.gradient import GradientCriterion, crop
 from compressor.data.in_memory import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.models.build import build_named
@@ -47,13 +47,13 @@ def measured(model: str, size: int, batch: int, pieces: int, queue: multiprocess
     groups = analyze(module, torch.randn(1, 3, size, size), name=model).groups
     data = noise(size, batch)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sensitivity.NUMBERS = pieces * 3 * size * size
+    sensitivity.MAX_INPUT_VALUES = pieces * 3 * size * size
     start = time.perf_counter()
     saliency = GradientCriterion("crop", crop, order=2, batches=1, batch_size=batch)
     entries = sensitivity.gradient_scores(module, saliency, data, 0)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = channel_scores_from_entries(groups, entries, signed=False)
+    found = sum_over_writers(groups, entries, signed=False)
     scores = np.concatenate([found[name] for name in sorted(found)])
     queue.put(({"images at a time": pieces, "seconds": round(seconds, 1), "peak_gb": round(peak * 1024 / 1e9, 2),
                 "peak_before_gb": round(before * 1024 / 1e9, 2)}, scores))  # fmt: skip

@@ -21,10 +21,13 @@ from pathlib import Path
 from rows import collected, spread
 
 from compressor.recipe import Recipe, read_recipe
+from compressor.recipe.build_steps import build_steps
+from compressor.recipe.inputs import load_inputs
 from compressor.run_log import RunLog
-from compressor.run_setup import build_steps, load_recipe_model, open_recipe_data
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.steps.context import Context
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.state import PruningState
+from compressor.training.checkpoint import Checkpoints
 
 ORIGINAL = "original: {epochs: 16, milestones: [8, 12], gamma: 0.1}"
 SCHEDULES = {
@@ -59,12 +62,11 @@ def main() -> None:
     given = words.parse_args()
     with tempfile.TemporaryDirectory() as folder, RunLog(Path(folder) / "run.jsonl", silent) as journal:
         first = recipe(given.ratios[0], "ft", False, 0, given.epochs)
-        model = load_recipe_model(given.checkpoint, first, False, journal)
-        data = open_recipe_data(first, given.data, model, journal)
+        model, data = load_inputs(given.checkpoint, first, given.data, journal, trust_pickle=False, needs_data=True)
         cut: dict[str, PruningState] = {}
 
         def around(seed: int) -> Context:
-            return Context(data, seed, silent, Path(folder) / str(time.monotonic_ns()), "")
+            return Context(data, seed, RunLog(), Checkpoints(Path(folder) / str(time.monotonic_ns()), ""))
 
         def run(ratio: str, schedule: str, distilled: int, seed: int) -> Mapping[str, float]:
             asked = recipe(ratio, schedule, bool(distilled), seed, given.epochs)

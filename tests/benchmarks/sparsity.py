@@ -11,15 +11,21 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import torch
 
-from compressor.core import MaskNM, NMPattern, NMSparsity, PermuteChannels
+from compressor.core import NMPattern
 from compressor.models.source import load_model
+from compressor.run_log import RunLog
 from compressor.sparsity.masking import candidates, weights_of
 from compressor.sparsity.nm_masks import magnitude_mask
-from compressor.steps.nm_sparsity import mask_nm, permute_for_nm
-from compressor.steps.state import example_inputs
+from compressor.sparsity.runtimes import NMSparsity
+from compressor.steps.context import Context
+from compressor.steps.mask_nm import MaskNM
+from compressor.steps.permute_channels import PermuteChannels
+from compressor.steps.run import initial_state
+from compressor.training.checkpoint import Checkpoints
 
 
 def main(name: str, rounds: int) -> None:
@@ -35,20 +41,19 @@ def main(name: str, rounds: int) -> None:
     count = sum(weight.numel() for weight in dense.values())
     print(f"{name}: {len(dense)} of {len(found)} layers, {count:,} weights")
     print(f"masks: {time.perf_counter() - start:.2f} s, {time.process_time() - used:.2f} s of the processor")
+    context = Context(None, 0, RunLog(), Checkpoints(Path("unused"), ""))
+    state = initial_state(model, context)
     start = time.perf_counter()
-    ordered = permute_for_nm(
-        model,
-        PermuteChannels(sparsity, rounds),
-        *example_inputs(model, images=2),
-        seed=0,
-        emit=lambda event, told: None,
-    )
-    print(f"permutation, {rounds} rounds: {time.perf_counter() - start:.1f} s, {len(ordered.orders)} groups")
-    print(f"proof: relative difference {ordered.certificate.max_rel_error:.1e} in float64")
-    outcome = mask_nm(model, MaskNM(sparsity), None).outcome
-    total, ours = outcome.total, ordered.outcome.total
+    permuted = PermuteChannels(sparsity, rounds).run(state, context)
+    assert permuted.certificate is not None
+    assert permuted.sparse is not None
+    print(f"permutation, {rounds} rounds: {time.perf_counter() - start:.1f} s; {context.log.notes[-1]}")
+    print(f"proof: relative difference {permuted.certificate.max_rel_error:.1e} in float64")
+    outcome = MaskNM(sparsity).run(state, context).sparse
+    assert outcome is not None
+    total, ours = outcome.total, permuted.sparse.total
     print(f"{'layer':32} {'shape':>20}  as it is  permuted  any half")
-    for layer, shares in ordered.outcome.layers:
+    for layer, shares in permuted.sparse.layers:
         if shares is not None:
             shape = " x ".join(map(str, layer.shape))
             print(f"{layer.tensor:32} {shape:>20}  {shares.first:8.2%}  {shares.now:8.2%}  {shares.bound:8.2%}")

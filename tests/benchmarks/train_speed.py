@@ -103,12 +103,13 @@ class Gate:
 
 def slim(name: str) -> Any:
     """Half of the first convolution of every block removed, those of smallest L1 norm."""
+    from compressor.budget.layer_rules import LayerRule
     from compressor.budget.selection import select_channels
-    from compressor.core import LayerRule, LoadedModel, PrunePlan, PruningTarget
-    from compressor.criteria.channel_scores import channel_scores
-    from compressor.criteria.formulas import l1
+    from compressor.budget.target import PruningTarget
+    from compressor.core import LoadedModel, PrunePlan
+    from compressor.criteria.magnitude import l1
+    from compressor.models.example_inputs import example_inputs
     from compressor.models.source import load_model
-    from compressor.steps.state import example_inputs
     from compressor.surgery.analysis import analyze
     from compressor.surgery.removal import remove_channels
 
@@ -116,7 +117,7 @@ def slim(name: str) -> Any:
     structure = analyze(dense.module, *example_inputs(dense), name=name)
     rules = (LayerRule("layer*.conv1"), LayerRule("*", freeze=True))
     selection = PruningTarget(ratio=0.5, rules=rules)
-    graded = channel_scores(dense.module, structure.groups, l1)
+    graded = l1.score_channels(dense.module, structure.groups)
     plan, _ = select_channels(structure.groups, graded, selection, structure.cost, structure.cost.of(PrunePlan({})))
     return remove_channels(dense.module, structure, plan)
 
@@ -132,11 +133,12 @@ def images() -> tuple[Any, Any]:
 def ours(module: Any, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
     from dataclasses import dataclass
 
-    from compressor.core import OptimizerSettings, Train
     from compressor.data.in_memory import ImageData
     from compressor.data.splits import InMemorySplit
+    from compressor.steps.train import Train
     from compressor.training.loop import train
     from compressor.training.schedules import constant
+    from compressor.training.settings import OptimizerSettings
 
     pixels, labels = images()
     split = InMemorySplit("noise", pixels, labels, [""] * IMAGES)

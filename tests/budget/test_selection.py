@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from compressor.budget.layer_rules import LayerRule
 from compressor.budget.selection import select_channels
-from compressor.core import ChannelGroup, Cost, LayerRule, PrunePlan, PruningTarget, Scope, TensorSlot
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget, Scope
+from compressor.core import ChannelGroup, Cost, PrunePlan, TensorSlot
+from compressor.criteria.magnitude import l1
 from compressor.errors import RecipeError, TargetNotReached
 from compressor.graph.cost import CostModel
 
@@ -100,7 +101,7 @@ def test_the_criterion_is_the_mean_absolute_weight_and_coupled_writers_are_avera
         module.a.weight.copy_(torch.tensor([[1.0, -3.0], [0.5, 0.5]]))
         module.b.weight.copy_(torch.tensor([[0.0, 0.0], [4.0, -2.0]]))
     slots = tuple(TensorSlot(f"{name}.weight", 0, np.arange(2).reshape(2, 1), "writer") for name in "ab")
-    found = channel_scores(module, [ChannelGroup("a", 2, slots)], l1)
+    found = l1.score_channels(module, [ChannelGroup("a", 2, slots)])
     assert found["a"].tolist() == [(2.0 + 0.0) / 2, (0.5 + 3.0) / 2]
 
 

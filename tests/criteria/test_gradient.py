@@ -11,10 +11,9 @@ import torch
 from failures import raises_error
 from torch import Tensor, nn
 
-from compressor.core import ChannelGroup, GradientCriterion, TensorSlot
-from compressor.criteria.channel_scores import channel_scores_from_entries
-from compressor.criteria.formulas import crop, crop_gated, snip
-from compressor.criteria.gradient import gradient_scores
+from compressor.core import ChannelGroup, TensorSlot
+from compressor.criteria.aggregate import sum_over_writers
+from compressor.criteria.gradient import GradientCriterion, crop, crop_gated, gradient_scores, snip
 from compressor.errors import RecipeError
 from compressor.surgery.analysis import analyze
 from tests.training.toys import Shortcut, toy_data
@@ -77,7 +76,7 @@ def test_layers_that_share_their_channels_share_a_gate(value, order) -> None:  #
     module, data = Shortcut().eval(), toy_data(40)
     groups = analyze(module, torch.randn(1, 3, 8, 8), name="net").groups
     saliency = GradientCriterion("it", value, order, batches=2, batch_size=8)
-    found = channel_scores_from_entries(groups, gradient_scores(module, saliency, data, 3), signed=False)
+    found = sum_over_writers(groups, gradient_scores(module, saliency, data, 3), signed=False)
     batches = list(itertools.islice(data.train_batches(8, epoch=0, seed=3), 2))
     gates = by_gates(module, batches, order)
     shared = gates["stem"] + gates["outer"]
@@ -97,8 +96,8 @@ def test_parts_of_a_shared_gate_add_up_by_hand() -> None:
         "b.weight": torch.tensor([[2.0, -2.0], [5.0, 0.0]]), "b.bias": torch.tensor([-6.0, 0.0]),
     }  # fmt: skip
     groups = [ChannelGroup("a", 2, slots)]
-    assert channel_scores_from_entries(groups, entries, signed=False)["a"].tolist() == [3, 9]
-    assert channel_scores_from_entries(groups, entries, signed=True)["a"].tolist() == [-3, 9]
+    assert sum_over_writers(groups, entries, signed=False)["a"].tolist() == [3, 9]
+    assert sum_over_writers(groups, entries, signed=True)["a"].tolist() == [-3, 9]
 
 
 class Own(nn.Module):
@@ -124,7 +123,7 @@ def test_weights_that_no_layer_holds_count_like_the_others() -> None:
         writers = [slot.tensor for group in groups for slot in group.writers()]
         saliency = GradientCriterion("it", crop, 2, batches=1, batch_size=8)
         entries = gradient_scores(module, saliency, toy_data(), 0, also=writers)
-        found.append(channel_scores_from_entries(groups, entries, signed=False))
+        found.append(sum_over_writers(groups, entries, signed=False))
     (first, second), own = found[0].values(), found[1]
     assert own.keys() == {"kernel", "rest.2"}
     np.testing.assert_allclose(own["kernel"], first, rtol=1e-4)
@@ -141,7 +140,7 @@ def test_pieces_of_a_batch_add_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) 
     module, data = pico(), toy_data(40)
     saliency = GradientCriterion("it", crop, 2, batches=2, batch_size=16)
     whole = gradient_scores(module, saliency, data, 0)
-    monkeypatch.setattr("compressor.criteria.gradient.NUMBERS", 5 * 3 * 8 * 8)
+    monkeypatch.setattr("compressor.criteria.gradient.MAX_INPUT_VALUES", 5 * 3 * 8 * 8)
     pieces = gradient_scores(module, saliency, data, 0)
     for name, each in whole.items():
         assert torch.allclose(each, pieces[name], rtol=1e-3, atol=1e-5 * float(each.abs().max()) + 1e-12)

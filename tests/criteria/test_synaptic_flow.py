@@ -6,11 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.core import SynapticFlow
-from compressor.criteria.formulas import synflow
-from compressor.criteria.synaptic_flow import synaptic_flow_scores
-
-SYNFLOW = SynapticFlow("synflow", synflow)
+from compressor.criteria.synaptic_flow import synaptic_flow
 
 
 def test_two_layers_by_hand() -> None:
@@ -19,7 +15,7 @@ def test_two_layers_by_hand() -> None:
     with torch.no_grad():
         net[0].weight.copy_(torch.tensor([[1.0, -2.0], [-3.0, 4.0]]))
         net[2].weight.copy_(torch.tensor([[-1.0, 2.0]]))
-    found = synaptic_flow_scores(net, SYNFLOW, [torch.randn(1, 2)])
+    found = synaptic_flow(net, [torch.randn(1, 2)])
     assert found["0.weight"].tolist() == [[1, 2], [6, 8]]
     assert found["2.weight"].tolist() == [[3, 14]]
 
@@ -32,7 +28,7 @@ def test_layers_between_input_and_output_carry_the_same_sum_and_the_model_stays(
     )  # fmt: skip
     net[0].weight.requires_grad_(False)
     before = {name: each.clone() for name, each in net.state_dict().items()}
-    sums = [float(each.sum()) for each in synaptic_flow_scores(net, SYNFLOW, [torch.zeros(1, 3, 8, 8)]).values()]
+    sums = [float(each.sum()) for each in synaptic_flow(net, [torch.zeros(1, 3, 8, 8)]).values()]
     assert sums == pytest.approx([sums[0]] * 3, rel=1e-12)
     assert net.training
     assert net[0].weight.dtype == torch.float32
@@ -44,5 +40,5 @@ def test_a_deep_network_stays_within_the_range_of_its_numbers() -> None:
     net = nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(30)))
     for layer in net:
         nn.init.constant_(layer.weight, 1e-3)
-    found = synaptic_flow_scores(net, SYNFLOW, [torch.zeros(1, 2)])
+    found = synaptic_flow(net, [torch.zeros(1, 2)])
     assert all(bool((each > 0).all()) for each in found.values())

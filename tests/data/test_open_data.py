@@ -24,15 +24,16 @@ from torchvision import datasets
 
 from compressor.commands.plan import plan_run
 from compressor.core import Task
+from compressor.data.for_model import locate_data
 from compressor.data.in_memory import ImageData
 from compressor.data.locate import infer_source
 from compressor.data.open_data import open_data
 from compressor.data.python_sources import TORCHVISION
+from compressor.data.settings import DataSettings
 from compressor.data.tasks import classification, regression
 from compressor.data.validate import check_answers
 from compressor.errors import DataError
 from compressor.recipe.recipe_config import Recipe
-from compressor.run_setup import find_recipe_data
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10-jpeg"
 
@@ -667,13 +668,14 @@ def test_where_the_data_of_a_run_lies(
     parquet(tmp_path / "set")
     (tmp_path / "set" / "mine.py").write_text("")
     monkeypatch.chdir(tmp_path)
-    place = find_recipe_data(recipe_of(recipe), path)
+    location = located(recipe, path)
     if expected is None:
-        assert place is None
+        assert location is None
         return
-    assert place is not None
-    wanted = [each and each.format(tmp_path) for each in expected]
-    assert [place.source, place.train, place.val, place.base and str(place.base)] == wanted
+    assert location is not None
+    settings, base = location
+    wanted = [part and part.format(tmp_path) for part in expected]
+    assert [settings.source, settings.train, settings.val, base and str(base)] == wanted
 
 
 @pytest.mark.parametrize(
@@ -703,12 +705,17 @@ def test_data_that_is_not_there_is_noticed_without_reading_any(
     parquet(tmp_path / "set")
     monkeypatch.chdir(tmp_path)
     with raises_error(DataError, code, *values):
-        find_recipe_data(recipe_of(recipe), path)
+        located(recipe, path)
 
 
 def test_plan_looks_for_the_data_before_anything_else() -> None:
     with raises_error(DataError, "data/no-such-file", "--data: /nope"):
         plan_run("cifar:resnet8", recipe_of(None), data="/nope", trust_pickle=False, emit=lambda event, fields: None)
+
+
+def located(recipe: dict[str, Any] | None, path: str | None) -> tuple[DataSettings, Path | None] | None:
+    data = recipe_of(recipe).data
+    return locate_data(data.to_settings() if data else None, path)
 
 
 def recipe_of(data: dict[str, Any] | None) -> Recipe:

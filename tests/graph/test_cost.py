@@ -9,9 +9,9 @@ from failures import raises_error
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
-from compressor.core import Cost, PruningTarget
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import Cost
+from compressor.criteria.magnitude import l1
 from compressor.errors import RecipeError
 from compressor.graph.cost import count_cost, zeros
 from compressor.models.cifar import cifar_resnet
@@ -68,7 +68,7 @@ def test_targets_hold_on_the_slim_module_and_are_met_narrowly(asked: dict[str, f
     torch.manual_seed(0)
     module, inputs = cifar_resnet("resnet8").eval(), torch.randn(1, 3, 32, 32)
     structure, original = analyze(module, inputs, name="it"), count_cost(module, inputs)
-    graded = channel_scores(module, structure.groups, l1)
+    graded = l1.score_channels(module, structure.groups)
     plan, _ = select_channels(structure.groups, graded, PruningTarget(**asked, scope=scope), structure.cost, original)
     found = count_cost(remove_channels(module, structure, plan), inputs)
     assert found == structure.cost.of(plan)
@@ -80,7 +80,7 @@ def test_targets_hold_on_the_slim_module_and_are_met_narrowly(asked: dict[str, f
 def test_a_share_of_what_was_never_counted_is_refused() -> None:
     module, inputs = cifar_resnet("resnet8").eval(), torch.randn(1, 3, 32, 32)
     structure = analyze(module, inputs, name="it")
-    graded = channel_scores(module, structure.groups, l1)
+    graded = l1.score_channels(module, structure.groups)
     old = Cost(params=100, macs=1000)
     with raises_error(RecipeError, "recipe-does-not-fit-the-model/unknown-original-cost", "prune.target.nodes"):
         select_channels(structure.groups, graded, PruningTarget(nodes=0.5), structure.cost, old)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compressor.budget.selection import select_channels
-from compressor.core import PrunePlan, PruningTarget
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import PrunePlan
+from compressor.criteria.magnitude import l1
 from compressor.graph.cost import count_cost
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.surgery.analysis import analyze
@@ -144,7 +144,7 @@ def test_it_is_cut_exactly_where_it_can_be(case: str) -> None:
 
 
 def third_less(module: nn.Module, structure: DependencyGraph, inputs: Tensor) -> PrunePlan:
-    graded = channel_scores(module, structure.groups, l1)
+    graded = l1.score_channels(module, structure.groups)
     chosen = select_channels(
         structure.groups, graded, PruningTarget(ratio=0.34), structure.cost, count_cost(module, inputs)
     )

@@ -8,22 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressor.core import (
-    FinetuneSegment,
-    LayerRule,
-    LoadedModel,
-    MaskUnstructured,
-    ModelSpec,
-    PruningTarget,
-    RemoveDeadChannels,
-    Train,
-    one_image,
-)
+from compressor.budget.layer_rules import LayerRule
+from compressor.budget.target import PruningTarget
+from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.methods import Method, methods
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context
+from compressor.run_log import RunLog
+from compressor.steps.context import Context
+from compressor.steps.mask_unstructured import MaskUnstructured
+from compressor.steps.remove_dead_channels import RemoveDeadChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.train import FinetuneSegment, Train
+from compressor.training.checkpoint import Checkpoints
 from tests.methods.test_contract import pico
-from tests.training.toys import quiet, toy_data
+from tests.training.toys import toy_data
 
 
 @pytest.fixture(params=[each for each in methods().values() if each.unstructured], ids=lambda each: each.name)
@@ -43,7 +40,7 @@ def test_masks_reach_the_target_and_dead_channels_go_last(method: type[Method]) 
 
 def test_the_same_seed_masks_the_same_weights_and_every_layer_keeps_one(method: type[Method], tmp_path: Path) -> None:
     spec = ModelSpec("toy", one_image((3, 8, 8)))
-    around = Context(toy_data(40), 0, quiet, tmp_path, "test")
+    around = Context(toy_data(40), 0, RunLog(), Checkpoints(tmp_path, "test"))
     found = []
     for _ in range(2):
         work = initial_state(LoadedModel(pico(), spec, "pico"), around)
@@ -52,7 +49,7 @@ def test_the_same_seed_masks_the_same_weights_and_every_layer_keeps_one(method: 
                 work = run_step(step, work, around)
         found.append(work.masks)
     assert found[0].keys() == found[1].keys() == {"0.weight", "3.weight", "6.weight"}
-    assert sum(int(mask.sum()) for mask in found[0].values()) == work.original.weights // 5
+    assert sum(int(mask.sum()) for mask in found[0].values()) == work.baseline.cost.weights // 5
     for name, mask in found[0].items():
         assert torch.equal(mask, found[1][name])
         assert mask.any()

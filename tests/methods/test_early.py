@@ -17,30 +17,28 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compressor.budget.selection import clamped_groups
+from compressor.budget.target import PruningTarget
 from compressor.commands.plan import plan_run
-from compressor.core import (
-    GradientCriterion,
-    LoadedModel,
-    ModelSpec,
-    PrunePlan,
-    PruningTarget,
-    Reinitialize,
-    RemoveChannels,
-    SelectChannels,
-    Train,
-    one_image,
-)
-from compressor.criteria.formulas import l1
-from compressor.criteria.gradient import gradient_scores
+from compressor.core import LoadedModel, ModelSpec, PrunePlan, one_image
+from compressor.criteria.gradient import GradientCriterion, gradient_scores
+from compressor.criteria.magnitude import l1
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.graph.cost import count_cost
 from compressor.methods import methods
 from compressor.methods._iterative import halving_shares, round_targets
 from compressor.methods.snip import Snap
+from compressor.models.example_inputs import example_inputs
 from compressor.recipe import read_recipe
-from compressor.run_setup import build_steps
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState, example_inputs
+from compressor.recipe.build_steps import build_steps
+from compressor.run_log import RunLog
+from compressor.steps.context import Context
+from compressor.steps.reinitialize import Reinitialize
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
+from compressor.training.checkpoint import Checkpoints
 from tests.training.toys import Shortcut, quiet, toy_data
 
 FAMILY = ("crop-s", "cropit-s", "snap", "snap-it", "random-s", "efficientconvnets", "earlycrop-s")
@@ -176,7 +174,7 @@ def performed(name: str, tmp_path: Path, *more: str) -> tuple[PruningState, list
     def emit(event: str, fields: Mapping[str, object]) -> None:
         events.append({"event": event, **fields})
 
-    around = Context(toy_data(40), recipe.seed, emit, tmp_path, "")
+    around = Context(toy_data(40), recipe.seed, RunLog(emit=emit), Checkpoints(tmp_path, ""))
     work = initial_state(small(), around, trained=recipe.method.trained)
     for step in build_steps(recipe, 1, retrain=True):
         work = run_step(step, work, around)
@@ -188,7 +186,7 @@ def test_a_recipe_leaves_the_nodes_it_asks_for(name: str, tmp_path: Path) -> Non
     work, events = performed(name, tmp_path)
     asked = read_recipe(name).selection(1).nodes
     assert asked is not None
-    share = count_cost(work.model.module, *example_inputs(work.model)).nodes / work.original.nodes
+    share = count_cost(work.model.module, *example_inputs(work.model)).nodes / work.baseline.cost.nodes
     assert asked - 0.06 < share <= asked, "one step of the shared channels is two of 40 nodes"
     assert work.certificate is not None
     assert work.certificate.ok
@@ -196,7 +194,7 @@ def test_a_recipe_leaves_the_nodes_it_asks_for(name: str, tmp_path: Path) -> Non
     warnings = [str(event["text"]) for event in events if event["event"] == "warning"]
     assert not any("the dense model" in each for each in warnings), "weights drawn anew are no mistake"
     told = [str(event["text"]) for event in events if event["event"] == "note"]
-    assert any("drawn anew by seed 0" in each for each in told)
+    assert any("drawn anew with seed 0" in each for each in told)
     early = ["after early training"] if name == "earlycrop-s" else []
     assert list(work.quality) == ["dense", *early, "after surgery", "after retraining"]
 
@@ -218,7 +216,9 @@ def test_layers_behind_a_norm_that_begins_at_zero_are_warned_of(tmp_path: Path) 
     criterion = criterion_of("snap")
     assert isinstance(criterion, GradientCriterion)
     told: list[str] = []
-    around = Context(toy_data(), 0, lambda _, fields: told.append(str(fields.get("text"))), tmp_path, "")
+    around = Context(
+        toy_data(), 0, RunLog(emit=lambda _, fields: told.append(str(fields.get("text")))), Checkpoints(tmp_path, "")
+    )
     selection = PruningTarget(nodes=0.9, scope="global")
     run_step(
         SelectChannels(replace(criterion, batches=1, batch_size=8), selection),
@@ -229,7 +229,7 @@ def test_layers_behind_a_norm_that_begins_at_zero_are_warned_of(tmp_path: Path) 
 
 
 def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    model, around = small(), Context(None, 0, quiet, tmp_path, "")
+    model, around = small(), Context(None, 0, RunLog(), Checkpoints(tmp_path, ""))
     model.module.get_parameter("inner.weight").data[3] = math.nan
     with raises_error(VerificationFailed, "scores/non-finite", "inner", "1 of 16", "channels"):
         run_step(SelectChannels(l1, PruningTarget(nodes=0.5)), initial_state(model, around), around)

@@ -10,9 +10,11 @@ import pytest
 from failures import raises_error
 from pydantic import BaseModel
 
-from compressor.core import OptimizerSettings, PruningTarget, Train
+from compressor.budget.target import PruningTarget
 from compressor.errors import RecipeError
 from compressor.methods._early_training import LazyRegime
+from compressor.steps.train import Train
+from compressor.training.settings import OptimizerSettings
 from compressor.training.stopping_rules import lazy_regime, lazy_regime_squared
 
 NODES = PruningTarget(nodes=0.34)
@@ -31,7 +33,7 @@ def factor(train: Train) -> float:
 def test_as_released() -> None:
     train = Settings().until_channels_can_go(NODES)
     assert train.optimizer == OptimizerSettings("adam", 2e-3, weight_decay=5e-5)
-    assert (train.epochs, train.batch_size, train.clip, train.counted) == (100, 256, 10.0, False)
+    assert (train.epochs, train.batch_size, train.clip, train.counts_toward_retraining) == (100, 256, 10.0, False)
     assert [train.schedule(done) for done in (0, 50, 99.9)] == [1.0] * 3
     assert factor(train) == pytest.approx(0.24)
     assert str(train) == "Train(until lazy regime, 100 epochs at most, adam)"
@@ -55,4 +57,4 @@ def test_other_rules() -> None:
     assert released is not None
     assert released.rule.func is lazy_regime
     fixed = Settings(when="fixed", epochs=7, counted=True).until_channels_can_go(PruningTarget(latency_ms=2.0))
-    assert (fixed.stop, fixed.epochs, fixed.counted) == (None, 7, True)
+    assert (fixed.stop, fixed.epochs, fixed.counts_toward_retraining) == (None, 7, True)

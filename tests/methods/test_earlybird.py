@@ -12,22 +12,18 @@ from pydantic import ValidationError
 from torch import nn
 
 from compressor.budget.selection import select_channels
-from compressor.core import (
-    NormScaleCriterion,
-    OptimizerSettings,
-    PrunePlan,
-    PruningTarget,
-    RemoveChannels,
-    SelectChannels,
-    Train,
-)
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import PrunePlan
+from compressor.criteria.norm_scale import NormScaleCriterion
 from compressor.errors import RecipeError
 from compressor.methods.earlybird import EarlyBird
 from compressor.models.cifar import cifar_resnet
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.train import Train
 from compressor.surgery.analysis import analyze
 from compressor.training.penalty_terms import l1_norm
+from compressor.training.settings import OptimizerSettings
 from compressor.training.stopping_rules import early_bird
 
 
@@ -35,7 +31,7 @@ def test_as_published() -> None:
     train, choice, remove = EarlyBird().steps(PruningTarget(ratio=0.3, scope="global"))
     assert isinstance(train, Train)
     assert train.optimizer == OptimizerSettings("sgd", 0.1, momentum=0.9, weight_decay=1e-4)
-    assert (train.batch_size, train.clip, train.counted) == (256, None, True)
+    assert (train.batch_size, train.clip, train.counts_toward_retraining) == (256, None, True)
     assert train.stop is not None
     assert isinstance(train.stop.rule, partial)
     assert train.stop.rule.func is early_bird
@@ -43,7 +39,7 @@ def test_as_published() -> None:
     assert train.penalty is not None
     (term,) = train.penalty.terms
     assert (term.pull, term.on, term.strength(7, 10)) == (l1_norm, "scales", 1e-4)
-    assert choice == SelectChannels(NormScaleCriterion(l1), PruningTarget(ratio=0.3, scope="global"))
+    assert choice == SelectChannels(NormScaleCriterion(), PruningTarget(ratio=0.3, scope="global"))
     assert remove == RemoveChannels()
 
 
@@ -69,7 +65,7 @@ def test_channels_are_scored_by_what_scales_them() -> None:
     with torch.no_grad():
         module[1].weight.copy_(scale)
     structure = analyze(module, torch.randn(1, 3, 8, 8), name="net")
-    graded = channel_scores(module, structure.groups, NormScaleCriterion(l1))
+    graded = NormScaleCriterion().score_channels(module, structure.groups)
     assert graded.keys() == {"0"}
     np.testing.assert_allclose(graded["0"], scale.abs().double().numpy())
     plan, groups = select_channels(
@@ -86,7 +82,7 @@ def test_shared_channels_have_the_mean_of_their_scales() -> None:
     with torch.no_grad():
         for norm in norms.values():
             norm.weight.uniform_(-1, 1)
-    graded = channel_scores(module, structure.groups, NormScaleCriterion(l1))
+    graded = NormScaleCriterion().score_channels(module, structure.groups)
     for group in (each for each in structure.groups if each.frozen is None):
         theirs = {slot.tensor for slot in group.slots if slot.tensor.removesuffix(".weight") in norms}
         expected = torch.stack([module.get_parameter(name).abs().double() for name in theirs]).mean(0)

@@ -11,20 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
-from compressor.core import (
-    BatchNormGateCriterion,
-    ChannelGroup,
-    PrunePlan,
-    PruningTarget,
-    RemoveChannels,
-    SelectChannels,
-    TensorSlot,
-    Train,
-)
-from compressor.criteria.batchnorm_gate import gate_scores
-from compressor.criteria.channel_scores import channel_scores_from_gates
-from compressor.criteria.formulas import gate_taylor
+from compressor.budget.target import PruningTarget
+from compressor.core import ChannelGroup, PrunePlan, TensorSlot
+from compressor.criteria.aggregate import sum_over_norms
+from compressor.criteria.batchnorm_gate import BatchNormGateCriterion, gate_scores, gate_taylor
 from compressor.methods.gatedecorators import GateDecorators, shrinking
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.train import Train
 from compressor.surgery.analysis import analyze
 from compressor.training.constraints import ScalesOnly
 from compressor.training.loop import train
@@ -41,10 +35,10 @@ def test_a_gate_matters_by_its_gradient_and_not_by_its_size() -> None:
 def test_gates_of_shared_channels_count_together() -> None:
     places = np.array([[0], [1]])
     slots = tuple(TensorSlot(f"{name}.weight", 0, places, "affine") for name in ("a", "b"))
-    found = channel_scores_from_gates([ChannelGroup("conv", 2, slots)], {"a.weight": torch.tensor([1.0, 2.0]),
+    found = sum_over_norms([ChannelGroup("conv", 2, slots)], {"a.weight": torch.tensor([1.0, 2.0]),
                                                                "b.weight": torch.tensor([5.0, 1.0])})  # fmt: skip
     assert found["conv"].tolist() == [6.0, 3.0]
-    assert channel_scores_from_gates([ChannelGroup("conv", 2, slots)], {}) == {}
+    assert sum_over_norms([ChannelGroup("conv", 2, slots)], {}) == {}
 
 
 class Gated(nn.Module):
@@ -64,7 +58,7 @@ def test_scores_are_derivatives_to_gates_summed_batch_by_batch() -> None:
         net[1].weight.uniform_(-1, 1)
         net[1].bias.uniform_(-1, 1)
     before = copy.deepcopy(net.state_dict())
-    found = gate_scores(net, BatchNormGateCriterion("gates", gate_taylor, 3, 8), data, 0, epoch=1)
+    found = gate_scores(net, BatchNormGateCriterion(3, 8), data, 0, epoch=1)
     gated, expected = Gated(copy.deepcopy(net)).train(), torch.zeros(6)
     for number, (images, labels) in enumerate(data.train_batches(8, epoch=1, seed=0)):
         if number < 3:
@@ -99,12 +93,12 @@ def test_every_group_keeps_its_floor_of_what_it_had_at_first() -> None:
         plan, _ = select_channels(structure.groups, graded, selection, structure.cost, whole, gone=gone)
         return {name: int(each.sum()) for name, each in plan.kept.items()}
 
-    half = PruningTarget(ratio=0.5, scope="global", floor=0.25)
+    half = PruningTarget(ratio=0.5, scope="global", min_keep_ratio=0.25)
     assert kept(half, {}) == {"0": 5, "3": 20}
-    assert kept(replace(half, floor=0.0), {})["0"] == 1
+    assert kept(replace(half, min_keep_ratio=0.0), {})["0"] == 1
     assert kept(replace(half, ratio=0.6), {"0": 20}) == {"0": 10, "3": 18}, "a quarter of 40 that it had"
-    assert kept(PruningTarget(ratio=0.99, floor=0.1), {}) == {"0": 2, "3": 3}
-    assert not PruningTarget(floor=0.1).asks
+    assert kept(PruningTarget(ratio=0.99, min_keep_ratio=0.1), {}) == {"0": 2, "3": 3}
+    assert PruningTarget(min_keep_ratio=0.1).is_empty
 
 
 def test_ticks_and_tocks() -> None:
@@ -118,14 +112,14 @@ def test_ticks_and_tocks() -> None:
     assert [tock.optimizer.lr * tock.schedule(done) for done in (0, 2.5, 5, 10)] == pytest.approx(
         [0.001, 0.0055, 0.01, 0.001]
     )
-    assert (tock.epochs, tock.only, tock.measured) == (10, "all", False)
+    assert (tock.epochs, tock.trainable, tock.evaluate) == (10, "all", False)
     assert tock.penalty is not None
     assert tock.penalty.terms[0].strength(3, 10) == 1e-3
-    assert (first.epochs, first.only, first.penalty) == (1, "scales", None)
+    assert (first.epochs, first.trainable, first.penalty) == (1, "scales", None)
     assert first.optimizer.lr * first.schedule(0.5) == pytest.approx(0.001)
-    choices = [each.selection for each in steps if isinstance(each, SelectChannels)]
+    choices = [each.target for each in steps if isinstance(each, SelectChannels)]
     assert [each.nodes for each in choices] == pytest.approx([0.5 ** (number / 5) for number in range(1, 6)])
-    assert all(each.floor == 0.1 for each in choices)
+    assert all(each.min_keep_ratio == 0.1 for each in choices)
     assert [each.last for each in steps if isinstance(each, RemoveChannels)] == [False] * 4 + [True]
 
 

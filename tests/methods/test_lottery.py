@@ -10,24 +10,23 @@ import torch
 from failures import raises_error
 from torch import nn
 
-from compressor.core import (
-    LoadedModel,
-    MaskUnstructured,
-    ModelSpec,
-    PruningTarget,
-    RemoveDeadChannels,
-    RewindWeights,
-    Step,
-    Train,
-    one_image,
-)
+from compressor.budget.target import PruningTarget
+from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.data.in_memory import ImageData
 from compressor.errors import RecipeError
 from compressor.methods.lottery import IMP, LTH, LTR
 from compressor.recipe import read_recipe
-from compressor.run_setup import build_steps
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState
+from compressor.recipe.build_steps import build_steps
+from compressor.run_log import RunLog
+from compressor.steps.base import Step
+from compressor.steps.context import Context
+from compressor.steps.mask_unstructured import MaskUnstructured
+from compressor.steps.remove_dead_channels import RemoveDeadChannels
+from compressor.steps.rewind import RewindWeights
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.state import PruningState
+from compressor.steps.train import Train
+from compressor.training.checkpoint import Checkpoints
 from tests.training.toys import few_digits
 
 
@@ -66,9 +65,9 @@ def test_every_training_is_a_part_of_the_same_course() -> None:
         found = [each for each in performed if isinstance(each, Train)]
         assert [(each.stage, each.epochs) for each in found] == trainings
         for each in found:
-            assert each.first == (12 - each.epochs if each.stage != "early training" else 0)
+            assert each.start_epoch == (12 - each.epochs if each.stage != "early training" else 0)
             for epoch in range(each.epochs):
-                whole = epoch + each.first
+                whole = epoch + each.start_epoch
                 lr = 0.1 if whole < 6 else 0.01 if whole < 9 else 0.001
                 assert each.optimizer.lr * each.schedule(epoch) == pytest.approx(lr)
         assert sum(isinstance(each, RewindWeights) for each in performed) == (0 if name == "ltr" else 3)
@@ -125,21 +124,21 @@ def test_survivors_are_what_they_were_and_the_rest_is_zero(name: str, digits: Im
 
     def check(step: Step, work: PruningState) -> None:
         if isinstance(step, RewindWeights):
-            assert work.moment is not None
+            assert work.saved is not None
             for tensor, each in work.model.module.state_dict().items():
-                expected = work.moment.weights[tensor] * work.masks.get(tensor, 1)
+                expected = work.saved.weights[tensor] * work.masks.get(tensor, 1)
                 assert torch.equal(each, expected.to(each.dtype)), tensor
             rewound.append(work.masks)
 
-    work = run(name, Context(digits, 0, quiet, tmp_path, "test"), check)
+    work = run(name, Context(digits, 0, RunLog(), Checkpoints(tmp_path, "test")), check)
     first, second = rewound
     weights = sum(each.numel() for each in first.values())
     left = [sum(int(each.sum()) for each in masks.values()) for masks in rewound]
     assert left == [int(0.2**0.5 * weights), int(0.2 * weights)]
     assert all((second[each] <= first[each]).all() for each in first), "what is masked stays masked"
     initial = net().module.state_dict()
-    assert work.moment is not None
-    assert torch.equal(work.moment.weights["4.weight"], initial["4.weight"]) == (name == "lth")
+    assert work.saved is not None
+    assert torch.equal(work.saved.weights["4.weight"], initial["4.weight"]) == (name == "lth")
     for tensor, mask in work.masks.items():
         assert not work.model.module.get_parameter(tensor)[~mask].any()
 
@@ -159,7 +158,7 @@ def test_rates_are_gone_back_to_and_weights_are_not(digits: ImageData, tmp_path:
             assert torch.equal(weight[mask], before[-1][mask])
         before.append(weight.clone())
 
-    run("ltr", Context(digits, 0, emit, tmp_path, "test"), check)
+    run("ltr", Context(digits, 0, RunLog(emit=emit), Checkpoints(tmp_path, "test")), check)
     dense, rest = [0.1, 0.05, 0.025], [0.05, 0.025]
     assert [rate for _, rate in rates] == pytest.approx([*dense, *rest, *rest])
     assert [stage for stage, _ in rates][3:5] == ["round 1"] * 2
@@ -180,10 +179,10 @@ def test_an_interrupted_search_ends_with_the_same_ticket(
         if event == "epoch":
             trained.append((fields["stage"], fields["epoch"]))
 
-    expected = run("imp", Context(digits, 0, quiet, tmp_path / "undisturbed", "test"))
+    expected = run("imp", Context(digits, 0, RunLog(), Checkpoints(tmp_path / "undisturbed", "test")))
     with pytest.raises(KeyboardInterrupt):
-        run("imp", Context(digits, 0, interrupted, tmp_path / "run", "test"))
-    found = run("imp", Context(digits, 0, listening, tmp_path / "run", "test"))
+        run("imp", Context(digits, 0, RunLog(emit=interrupted), Checkpoints(tmp_path / "run", "test")))
+    found = run("imp", Context(digits, 0, RunLog(emit=listening), Checkpoints(tmp_path / "run", "test")))
     for name, each in expected.model.module.state_dict().items():
         assert torch.equal(each, found.model.module.state_dict()[name]), name
     assert (stage, epoch) not in trained

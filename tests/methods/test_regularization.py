@@ -6,24 +6,21 @@ import pickle
 
 import pytest
 
-from compressor.core import (
-    FinetuneSegment,
-    GradientCriterion,
-    Orthogonalize,
-    Penalty,
-    PruningTarget,
-    Reinitialize,
-    RemoveChannels,
-    SelectChannels,
-    Step,
-    Train,
-)
+from compressor.budget.target import PruningTarget
+from compressor.criteria.gradient import GradientCriterion
 from compressor.methods import Method, methods
 from compressor.methods.greg import GReg1, GReg2
 from compressor.methods.l1 import Scratch
 from compressor.methods.orthogonal import KernOrthL1, L1KernOrth, L1OrthConv, L1OrthP, OrthConvL1
 from compressor.methods.ssl import SSL
 from compressor.methods.tpp import TPP
+from compressor.steps.base import Step
+from compressor.steps.orthogonalize import Orthogonalize
+from compressor.steps.reinitialize import Reinitialize
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.train import FinetuneSegment, Train
+from compressor.training.penalty import Penalty
 from compressor.training.penalty_terms import (
     convolution_orthogonality,
     decay,
@@ -119,13 +116,13 @@ def test_scratch_costs_as_much_as_both_trainings() -> None:
     """K1 F1 / F2 + K2: 90, 20 and 2.31 give 227.9 epochs."""
     step = Scratch(dense_epochs=90, equal="flops").steps(SELECTION)[-1]
     assert isinstance(step, Reinitialize)
-    assert 20 + step.longer(2.31) == round(227.9)
-    assert Reinitialize(90, flops=False).longer(2.31) == 90
+    assert 20 + step.extra_epochs(2.31) == round(227.9)
+    assert Reinitialize(90, flops=False).extra_epochs(2.31) == 90
 
 
 def test_a_longer_training_follows_the_same_course() -> None:
     (train,) = trainings(SSL(epochs=10).steps(SELECTION))
-    longer = Train(32, train.optimizer, lambda done: 0.1 if done >= 5 else 1.0, epochs=10).extended(20)
+    longer = Train(32, train.optimizer, lambda done: 0.1 if done >= 5 else 1.0, epochs=10).stretched(20)
     assert longer.epochs == 30
     assert [longer.schedule(epoch) for epoch in (0, 14.9, 15.1, 29)] == [1.0, 1.0, 0.1, 0.1]
 

@@ -11,25 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.core import (
-    GradientCriterion,
-    LoadedModel,
-    MaskUnstructured,
-    ModelInput,
-    ModelSpec,
-    PruningTarget,
-    Reinitialize,
-    SynapticFlow,
-    Train,
-)
-from compressor.criteria.formulas import crop, snip
-from compressor.criteria.gradient import gradient_scores
+from compressor.budget.target import PruningTarget
+from compressor.core import LoadedModel, ModelInput, ModelSpec
+from compressor.criteria.gradient import GradientCriterion, crop, gradient_scores, snip
+from compressor.criteria.synaptic_flow import SynapticFlow
 from compressor.methods import methods
 from compressor.methods._unstructured import exponential_shares, halving_weight_shares, linear_shares
-from compressor.steps import initial_state
-from compressor.steps.mask_weights import mask_weights
-from compressor.steps.state import Context
-from tests.training.toys import quiet
+from compressor.run_log import RunLog
+from compressor.steps.context import Context
+from compressor.steps.mask_unstructured import MaskUnstructured
+from compressor.steps.reinitialize import Reinitialize
+from compressor.steps.run import initial_state
+from compressor.steps.train import Train
+from compressor.training.checkpoint import Checkpoints
 
 TWENTIETH = PruningTarget(weights=0.05)
 
@@ -79,11 +73,11 @@ def test_force_brings_back_what_iterative_snip_cannot(
     module = nn.Linear(4, 1, bias=False)
     with torch.no_grad():
         module.weight.copy_(torch.tensor([[2.0, 1, 3, -2]]))
-    around = Context(None, 0, quiet, tmp_path, "test")
+    around = Context(None, 0, RunLog(), Checkpoints(tmp_path, "test"))
     work = initial_state(LoadedModel(module, ModelSpec("it", (ModelInput((4,)),)), "it"), around)
     data = Rows(torch.tensor([[1.0, 1, -1, -2], [0, 0, 2, 1]]), torch.tensor([-1.0, 1]))
     step = MaskUnstructured(GradientCriterion("it", snip), keep, nested)
-    done = mask_weights(step, work, replace(around, data=data))  # type: ignore[arg-type]
+    done = step.run(work, replace(around, data=data))  # type: ignore[arg-type]
     assert done.masks["weight"][0].nonzero().flatten().tolist() == kept
     left = [value for value in done.model.module.get_parameter("weight")[0].tolist() if value]
     assert left == [[2.0, 1, 3, -2][place] for place in kept], "what comes back has its original value"

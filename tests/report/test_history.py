@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from compressor.core import Schedule
 from compressor.report.history import curves, first_stage, trainability_record
 from compressor.training.schedules import constant, cosine, multistep, onecycle, warmup
+from compressor.training.settings import Schedule
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 import torchvision
 from torch import nn
 
-from compressor.core import NMPattern, NMSparsity
+from compressor.core import NMPattern
 from compressor.sparsity.masking import candidates
 from compressor.sparsity.retained_magnitude import expected_at_most, runtime_verdict
-from compressor.sparsity.runtimes import RUNTIMES, ineligible_reason
+from compressor.sparsity.runtimes import RUNTIMES, NMSparsity, ineligible_reason
 
 TWO_FOUR = NMPattern(2, 4)
 AMPERE = "tensorrt-ampere"

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from compressor.budget.selection import select_channels
-from compressor.core import PrunePlan, PruningTarget
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import PrunePlan
+from compressor.criteria.magnitude import l1
 from compressor.surgery.analysis import analyze
 from compressor.surgery.certificate import is_lossless_when_zeroed, output_change
 from compressor.surgery.removal import remove_channels
@@ -29,7 +29,7 @@ def test_what_activations_make_of_zero_decides(activation: nn.Module, silent: bo
     inputs = torch.randn(2, 3, 6, 6)
     before = {name: each.clone() for name, each in module.state_dict().items()}
     structure = analyze(module, inputs[:1], name="net")
-    graded = channel_scores(module, structure.groups, l1)
+    graded = l1.score_channels(module, structure.groups)
     whole = structure.cost.of(PrunePlan({}))
     plan, _ = select_channels(structure.groups, graded, PruningTarget(ratio=0.5), structure.cost, whole)
     assert is_lossless_when_zeroed(module, structure, plan, inputs) == silent

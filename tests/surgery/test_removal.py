@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
-from compressor.core import Cost, PrunePlan, PruningTarget
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import Cost, PrunePlan
+from compressor.criteria.magnitude import l1
 from compressor.graph.cost import count_cost
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.cifar import cifar_resnet
@@ -39,7 +39,7 @@ def awake(module: nn.Module) -> nn.Module:
 def halved(module: nn.Module, inputs: Tensor) -> tuple[DependencyGraph, PrunePlan, Cost]:
     structure = analyze(module, inputs, name="test")
     original = count_cost(module, inputs)
-    graded = channel_scores(module, structure.groups, l1)
+    graded = l1.score_channels(module, structure.groups)
     plan, _ = select_channels(structure.groups, graded, PruningTarget(macs=0.5), structure.cost, original)
     return structure, plan, original
 
@@ -241,7 +241,7 @@ def test_random_networks_are_cut_exactly_at_any_ratio(blocks: list[str], width: 
     module = awake(Mixture(blocks, width))
     inputs = torch.randn(1, 3, 8, 8)
     structure = analyze(module, inputs, name="mixture")
-    graded = channel_scores(module, structure.groups, l1)
+    graded = l1.score_channels(module, structure.groups)
     plan, _ = select_channels(
         structure.groups, graded, PruningTarget(ratio=ratio), structure.cost, count_cost(module, inputs)
     )
@@ -281,7 +281,7 @@ def test_sizes_fixed_in_code_are_frozen_with_their_line_and_the_rest_goes_on() -
 def test_momentum_is_sliced_as_its_weights_are() -> None:
     module = cifar_resnet("resnet20")
     structure = analyze(module, torch.randn(1, 3, 32, 32), name="resnet20")
-    graded = channel_scores(module, structure.groups, l1)
+    graded = l1.score_channels(module, structure.groups)
     plan, groups = select_channels(
         structure.groups, graded, PruningTarget(ratio=0.5), structure.cost, structure.cost.of(PrunePlan({}))
     )

@@ -27,14 +27,21 @@ import torch
 from models import ROOMS, names  # beside this file
 from torch import Tensor, nn
 
-from compressor.core import LoadedModel, ModelSpec, PruningTarget, RemoveChannels, SelectChannels, one_image
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import LoadedModel, ModelSpec, one_image
+from compressor.criteria.magnitude import l1
 from compressor.errors import CompressorError
 from compressor.export.onnx import export_onnx
 from compressor.graph.cost import count_cost
 from compressor.models.build import build_named, model_defaults
-from compressor.steps import initial_state, run_step
-from compressor.steps.state import Context, PruningState, example_inputs
+from compressor.models.example_inputs import example_inputs
+from compressor.run_log import RunLog
+from compressor.steps.context import Context
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.run import initial_state, run_step
+from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import PruningState
+from compressor.training.checkpoint import Checkpoints
 
 CPU_SECONDS, WALL_SECONDS, BYTES = 120, 1800, 12 * 2**30
 LARGE = (224, 240)  # what architectures for larger images are tried at
@@ -125,7 +132,7 @@ def prune(name: str, tell: Callable[[dict[str, Any]], None], *, onnx: bool, nati
 
     with phase("build"):
         module, shape = make(name, native)
-    around = Context(None, 0, lambda *_: None, Path("unused"), name)
+    around = Context(None, 0, RunLog(), Checkpoints(Path("unused"), name))
     with phase("analyse"):
         work = initial_state(LoadedModel(module, ModelSpec(name, one_image(shape)), name), around)
     tell({"input": shape, "seconds": seconds, **describe(work)})
@@ -138,7 +145,7 @@ def prune(name: str, tell: Callable[[dict[str, Any]], None], *, onnx: bool, nati
     slim = work.model.module
     cost = count_cost(slim, *example_inputs(work.model))
     tell(
-        {"share": cost.macs / work.original.macs, "params share": cost.params / work.original.params,
+        {"share": cost.macs / work.baseline.cost.macs, "params share": cost.params / work.baseline.cost.params,
          "certificate": work.certificate.max_rel_error, "kind": work.certificate.kind, "seconds": seconds}
     )  # fmt: skip
     if onnx:
@@ -162,10 +169,15 @@ def prune(name: str, tell: Callable[[dict[str, Any]], None], *, onnx: bool, nati
 
 def describe(work: PruningState) -> dict[str, Any]:
     """Groups by what they are: free, or frozen and why."""
-    reasons = Counter((group.frozen or "free").split(" (")[0] for group in work.groups)
-    lines = Counter(group.frozen for group in work.groups if group.frozen)
-    least = work.structure.cost.least(work.groups).macs / work.original.macs
-    return {"groups": len(work.groups), "reasons": dict(reasons), "lines": dict(lines.most_common(12)), "least": least}
+    reasons = Counter((group.frozen or "free").split(" (")[0] for group in work.baseline.groups)
+    lines = Counter(group.frozen for group in work.baseline.groups if group.frozen)
+    least = work.baseline.graph.cost.least(work.baseline.groups).macs / work.baseline.cost.macs
+    return {
+        "groups": len(work.baseline.groups),
+        "reasons": dict(reasons),
+        "lines": dict(lines.most_common(12)),
+        "least": least,
+    }
 
 
 def make(name: str, native: bool) -> tuple[nn.Module, tuple[int, int, int]]:

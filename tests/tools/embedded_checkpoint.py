@@ -16,12 +16,13 @@ import torch
 from safetensors.torch import save
 
 import compressor
-from compressor.core import OptimizerSettings, Train
 from compressor.data.open_data import open_data
 from compressor.models.cifar import cifar_resnet
+from compressor.steps.train import Train
 from compressor.training.evaluate import evaluate
 from compressor.training.loop import train
 from compressor.training.schedules import onecycle
+from compressor.training.settings import OptimizerSettings
 
 INPUT = (1, 8, 8)
 MEAN, STD = (0.3055,), (0.3759,)  # of the training pixels

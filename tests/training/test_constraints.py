@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
-from compressor.core import Penalty, PenaltyTerm, PrunedEntries, PrunePlan, PruningTarget
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
+from compressor.budget.target import PruningTarget
+from compressor.core import PrunedEntries, PrunePlan
+from compressor.criteria.magnitude import l1
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.cifar import cifar_resnet
 from compressor.surgery.analysis import analyze
 from compressor.surgery.removal import pruned_entries, remove_channels, removed_entries
 from compressor.training.constraints import PenaltyConstraint
+from compressor.training.penalty import Penalty, PenaltyTerm
 from compressor.training.penalty_terms import (
     constant_strength,
     decay_pruned,
@@ -68,7 +69,7 @@ def planned(
                 each.weight.uniform_(0.5, 1.5)
                 each.bias.uniform_(-0.5, 0.5)
     structure = analyze(module.eval(), torch.randn(1, 3, 8, 8), name="net")
-    graded = channel_scores(module, structure.groups, l1)
+    graded = l1.score_channels(module, structure.groups)
     whole = structure.cost.of(PrunePlan({}))
     plan, groups = select_channels(structure.groups, graded, PruningTarget(ratio=0.5), structure.cost, whole)
     lost = [pruned_entries((group,), plan, module) for group in groups if group.name in plan.kept]

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from toys import SGD, toy_net
 
-from compressor.core import Constraint, Penalty, PenaltyTerm, PrunedEntries
+from compressor.core import PrunedEntries
 from compressor.tensors import tree_leaves
 from compressor.training.constraints import PenaltyConstraint, fixed_masks
 from compressor.training.optimizers import load_optimizer_state, make_optimizer
+from compressor.training.penalty import Constraint, Penalty, PenaltyTerm
 from compressor.training.penalty_terms import decay_pruned, gram_mean, group_lasso
 from compressor.training.state import ema_weights
 

@@ -13,11 +13,13 @@ import torch
 from failures import raises_error
 from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
-from compressor.core import EventSink, OptimizerSettings, Train
+from compressor.core import EventSink
 from compressor.errors import RecipeError, VerificationFailed
+from compressor.steps.train import Train
 from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.loop import train
 from compressor.training.schedules import constant
+from compressor.training.settings import OptimizerSettings
 
 KEY = "retrain.optimizer.lr"
 

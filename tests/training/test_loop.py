@@ -18,7 +18,6 @@ from failures import raises_error
 from torch import Tensor, nn
 from toys import SGD, STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
-from compressor.core import OptimizerSettings
 from compressor.data.in_memory import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.data.tasks import classification, regression
@@ -27,6 +26,7 @@ from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.loop import train
 from compressor.training.optimizers import make_optimizer
 from compressor.training.schedules import constant
+from compressor.training.settings import OptimizerSettings
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -224,14 +224,14 @@ def test_a_course_in_parts_is_the_course(optimizer: OptimizerSettings) -> None:
     step = replace(STEP, optimizer=optimizer)
     whole, parts = toy_net(), toy_net()
     expected = train(whole, toy_data(), step, seed=2, emit=quiet)
-    first = train(parts, toy_data(), step.part(0, 1), seed=2, emit=quiet)
-    rest = train(parts, toy_data(), step.part(1, 3), seed=2, emit=quiet, momentum=first.momentum)
+    first = train(parts, toy_data(), step.segment(0, 1), seed=2, emit=quiet)
+    rest = train(parts, toy_data(), step.segment(1, 3), seed=2, emit=quiet, momentum=first.momentum)
     assert same(parts, whole)
     assert [each["lr"] for each in (*first.records, *rest.records)] == [each["lr"] for each in expected.records]
     assert [each["epoch"] for each in rest.records] == [1, 2], "a training by itself"
-    assert step.part(1, 3).part(1, 2).first == 2
+    assert step.segment(1, 3).segment(1, 2).start_epoch == 2
     other = toy_net()
-    train(other, toy_data(), replace(step.part(1, 3), first=0), seed=2, emit=quiet)
+    train(other, toy_data(), replace(step.segment(1, 3), start_epoch=0), seed=2, emit=quiet)
     assert not same(other, whole)
 
 

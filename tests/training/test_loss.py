@@ -14,7 +14,6 @@ from failures import raises_error
 from torch import Tensor, nn
 from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
-from compressor.core import Distillation
 from compressor.data.tasks import regression
 from compressor.errors import RecipeError
 from compressor.training.checkpoint import TrainingCheckpoint
@@ -23,6 +22,7 @@ from compressor.training.loop import train
 from compressor.training.loss import make_loss, make_mixup
 from compressor.training.precision import precision_policy
 from compressor.training.schedules import constant
+from compressor.training.settings import Distillation
 from compressor.training.state import ema_weights
 
 

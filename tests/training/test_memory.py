@@ -10,11 +10,12 @@ import torch
 from failures import raises_error
 from torch import Tensor, nn
 
-from compressor.core import OptimizerSettings, Train
 from compressor.data.in_memory import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.errors import Temporary
+from compressor.steps.train import Train
 from compressor.training.loop import train
+from compressor.training.settings import OptimizerSettings
 
 
 class Narrow(nn.Module):

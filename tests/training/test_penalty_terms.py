@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressor.core import PenaltyGradient
 from compressor.training import penalty_terms as p
+from compressor.training.penalty import PenaltyGradient
 
 W = torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.5, -1.0]], dtype=torch.float64)
 THIRD = torch.tensor([False, False, True])

@@ -14,7 +14,7 @@ from failures import raises_error
 from torch import Tensor, nn
 from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
-from compressor.core import Precision, Task
+from compressor.core import Task
 from compressor.data.in_memory import ImageData
 from compressor.errors import VerificationFailed
 from compressor.training.checkpoint import TrainingCheckpoint
@@ -22,6 +22,7 @@ from compressor.training.distributed.runtime import single_process
 from compressor.training.loop import train
 from compressor.training.precision import LEAST_SCALE, precision_policy
 from compressor.training.schedules import constant
+from compressor.training.settings import Precision
 from compressor.training.train_step import run_iteration
 
 CPU = torch.device("cpu")

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
-from compressor.core import EarlyStop, RuleState, StopDecision
 from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.distributed.local import train_with_processes
+from compressor.training.early_stopping import EarlyStop, RuleState, StopDecision
 from compressor.training.loop import train
 from compressor.training.stopping_rules import lazy_regime
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressor.core import PruningTarget, RuleState, StopRule
+from compressor.budget.target import PruningTarget, pruned_channel_share, pruned_weight_share
 from compressor.errors import ModelError
+from compressor.training.early_stopping import RuleState, StopRule
 from compressor.training.stopping_rules import (
     bn_scales,
     channel_patience,
@@ -22,8 +23,6 @@ from compressor.training.stopping_rules import (
     earlybird_mask,
     lazy_regime,
     lazy_regime_squared,
-    pruned_channel_share,
-    pruned_weight_share,
     weight_patience,
 )
 

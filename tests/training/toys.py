@@ -10,11 +10,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from compressor.core import OptimizerSettings, Train
 from compressor.data.in_memory import ImageData
 from compressor.data.open_data import open_data
 from compressor.data.splits import InMemorySplit
+from compressor.steps.train import Train
 from compressor.training.schedules import cosine
+from compressor.training.settings import OptimizerSettings
 
 SGD = OptimizerSettings("sgd", lr=0.05, momentum=0.9, weight_decay=1e-2, nesterov=True)
 STEP = Train(epochs=3, batch_size=8, optimizer=SGD, schedule=cosine(3), precision="fp32")

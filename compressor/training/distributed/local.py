@@ -24,12 +24,13 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from compressor.core import Data, EventSink, Train
+from compressor.core import Data, EventSink
 from compressor.errors import RecipeError, Temporary
 from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.distributed.runtime import distributed_runtime
 from compressor.training.distributed.serialize import serialize, serialize_shared
 from compressor.training.loop import TrainResult, train
+from compressor.training.settings import TrainSettings
 
 SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
 GRACE = 10.0  # seconds in which the process that started the others hears which one was first to fail
@@ -45,7 +46,7 @@ def train_with_processes(processes: int) -> Callable[..., TrainResult]:
     def train_together(
         module: nn.Module,
         data: Data,
-        step: Train,
+        step: TrainSettings,
         *,
         emit: EventSink,
         checkpoint: TrainingCheckpoint | None = None,
@@ -180,7 +181,7 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
-def check_batch_sharding(step: Train, data: Data, processes: int) -> None:
+def check_batch_sharding(step: TrainSettings, data: Data, processes: int) -> None:
     """Raises RecipeError unless every process gets as many images of a batch as any other."""
     batch = min(step.batch_size, data.train_size)
     if batch % processes:

@@ -13,13 +13,14 @@ from typing import Any
 
 from torch import nn
 
-from compressor.core import Data, EventSink, Train
+from compressor.core import Data, EventSink
 from compressor.errors import CompressorError, Temporary, VerificationFailed
 from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.distributed.local import check_batch_sharding, is_quiet
 from compressor.training.distributed.runtime import distributed_runtime
 from compressor.training.distributed.serialize import serialize
 from compressor.training.loop import TrainResult, train
+from compressor.training.settings import TrainSettings
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def lead_training() -> Iterator[Callable[..., TrainResult]]:
         def train_with_all(
             module: nn.Module,
             data: Data,
-            step: Train,
+            step: TrainSettings,
             *,
             emit: EventSink,
             checkpoint: TrainingCheckpoint | None = None,

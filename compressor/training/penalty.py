@@ -1,8 +1,8 @@
-"""What acts on weights while they are trained."""
+"""Penalties and constraints: what acts on the weights during a training, beside the loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -11,17 +11,20 @@ if TYPE_CHECKING:
 
 
 PenaltyGradient = Callable[["Tensor", "Tensor"], "Tensor"]
-"""weights (N, ...), filters first, and which of them leave, bool (N,) -> its gradient at strength 1"""
+"""weights (N, ...), filters first, and which filters are pruned, bool (N,) -> the gradient at strength 1"""
 
 StrengthSchedule = Callable[[int, int], float]
-"""iteration, from 0, and how many there are in all -> factor on a pull"""
+"""iteration (from 0), number of iterations -> factor on a penalty's gradient"""
 
 
 @dataclass(frozen=True, slots=True)
 class PenaltyTerm:
-    """One pull, on the weights that write the groups the plan cuts (`filters`), on what scales and shifts their
-    channels (`affines`), on every convolution and linear layer but the first `spare` (`layers`), or on what all
-    normalisations multiply channels by (`scales`)."""
+    """One term of a penalty and the parameters it applies to.
+
+    `on`: `filters` = the weights that write the groups the plan prunes; `affines` = the scales, shifts and biases of
+    these channels; `layers` = every convolution and linear layer except the first `spare`; `scales` = the scales of all
+    normalisations.
+    """
 
     pull: PenaltyGradient
     strength: StrengthSchedule
@@ -31,10 +34,10 @@ class PenaltyTerm:
 
 @dataclass(frozen=True, slots=True)
 class Penalty:
-    """What is added to the gradient of the task's loss.
+    """Terms that are added to the gradient of the task's loss.
 
-    `zero_from`: (index of the group, number of pruned groups, iterations in all) -> iteration from which the group's
-    pruned channels are held at exactly zero, so that taking them out changes nothing; None = never.
+    `zero_from`: (index of the group, number of pruned groups, number of iterations) -> iteration from which the
+    group's pruned channels are held at exactly zero, so that their removal is lossless; None = never.
     """
 
     name: str
@@ -43,10 +46,10 @@ class Penalty:
 
 
 class Constraint(Protocol):
-    """What acts on weights while they are trained, in this order once an iteration (counted from 0 in each training).
+    """Acts on the weights in every iteration (counted from 0 in each training), by these methods in this order.
 
-    It is bound to the module's own parameters and has no state: all it does follows from the weights and `iteration`,
-    so that a run that was interrupted goes on as if it had not been.
+    A constraint is bound to a module's own parameters and has no state: everything follows from the weights and from
+    `iteration`, so that a resumed run continues as if it had never been interrupted.
     """
 
     def loss(self, iteration: int) -> Tensor | None:
@@ -61,9 +64,6 @@ class Constraint(Protocol):
         """After the optimizer's step: may change weights in place."""
         ...
 
-
-OptimizerState = Mapping[str, Mapping[str, "Tensor"]]
-"""parameter -> what an optimizer remembers of it: name -> tensor, of the parameter's shape or a single number"""
 
 ConstraintFactory = Callable[["nn.Module", int], Constraint]
 """A module and the number of iterations it is trained for -> a constraint on its parameters.

@@ -1,0 +1,46 @@
+"""Inputs to run a model on, where its files give none."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compressor.core import Data, LoadedModel, ModelInput
+
+
+def example_inputs(model: LoadedModel, images: int = 1) -> tuple[Tensor, ...]:
+    """Make seeded random inputs: normal numbers, or integers within the input's range.
+
+    Args:
+        model: The model, whose spec has the shapes and types.
+        images: Batch size.
+
+    Returns:
+        One tensor (images, ...) for each input.
+    """
+    random = torch.Generator().manual_seed(0)
+    return tuple(_noise(model_input, images, random) for model_input in model.spec.inputs)
+
+
+def calibration_inputs(model: LoadedModel, data: Data | None, images: int) -> tuple[Tensor, ...]:
+    """Take training images, or `example_inputs` where there are none.
+
+    Args:
+        model: The model.
+        data: The data, if there are any.
+        images: Number of images.
+
+    Returns:
+        One tensor (images, ...) for each input.
+    """
+    if data is None:
+        return example_inputs(model, images)
+    return (torch.cat(list(data.calibration_batches(images, images=images))),)
+
+
+def _noise(like: ModelInput, batch: int, random: torch.Generator) -> Tensor:
+    shape = (batch, *like.shape)
+    if like.whole is None:
+        return torch.randn(shape, generator=random)
+    low, high = like.whole
+    return torch.randint(low, high + 1, shape, generator=random).to(getattr(torch, like.dtype))

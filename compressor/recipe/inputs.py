@@ -1,0 +1,60 @@
+"""The model and the data that a run begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compressor.core import Data, LoadedModel
+from compressor.data.for_model import locate_data, open_data_for
+from compressor.data.locate import is_source
+from compressor.errors import RecipeError
+from compressor.models.source import load_model, resize_head
+from compressor.recipe.recipe_config import Recipe
+from compressor.run_log import RunLog
+
+
+def load_inputs(
+    source: str, recipe: Recipe, data_path: str | None, log: RunLog, *, trust_pickle: bool, needs_data: bool
+) -> tuple[LoadedModel, Data | None]:
+    """Load the dense model and open the data, if any are named.
+
+    Args:
+        source: The model: a checkpoint, a folder or a name.
+        recipe: Its `model` and `data` blocks narrow both down.
+        data_path: The option `--data`.
+        log: Receives the stages and notes.
+        trust_pickle: Whether to unpickle files that may contain code.
+        needs_data: Whether a method that needs training images is refused without them.
+
+    Returns:
+        The model, whose last layer fits the classes of the data where its weights are random, and the data.
+
+    Raises:
+        RecipeError: The method needs data, and none are named.
+        DataError: The data cannot be used.
+        ModelError: The model cannot be loaded, or takes no images.
+    """
+    location = locate_data(recipe.data.to_settings() if recipe.data else None, data_path)
+    if location is None and needs_data and recipe.method.needs_data:
+        problem = f"no data are given, and {recipe.method.name} needs training images"
+        raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or add a data block")
+    with log.stage("load"):
+        model = load_model(source, **recipe.model.load_options(), trust_pickle=trust_pickle)
+        for note in model.notes:
+            log.note(note)
+    if location is None:
+        return model, None
+    settings, base = location
+    any_classes = model.untrained and recipe.model.num_classes == "auto"
+    with log.stage("read data"):
+        data = open_data_for(
+            model,
+            settings,
+            base,
+            task_base=Path(data_path) if data_path and not is_source(data_path) else Path(),
+            num_classes=None if any_classes else model.spec.num_classes,
+        )
+    resized = resize_head(model, data.num_classes)
+    if resized is not model:
+        log.note(f"built for the {data.num_classes} classes of the data instead of {model.spec.num_classes}")
+    return resized, data

@@ -1,0 +1,30 @@
+"""What steps run with: the same for all steps of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from compressor.core import Data
+from compressor.run_log import RunLog
+from compressor.steps.latency_search import LatencyProbe
+from compressor.training.checkpoint import Checkpoints
+from compressor.training.loop import TrainResult, train
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What steps run with."""
+
+    data: Data | None
+    seed: int
+    log: RunLog
+    checkpoints: Checkpoints
+    train: Callable[..., TrainResult] = train  # or a function that trains with several processes
+    latency_probe: LatencyProbe | None = None  # of the device; latency targets need one
+
+    @property
+    def training_data(self) -> Data:
+        """The data, for steps that need them."""
+        assert self.data is not None, "run_step refuses steps that need data without data"
+        return self.data

@@ -1,0 +1,117 @@
+"""Remove the selected channels, and prove that nothing else changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from compressor.errors import ModelError, VerificationFailed
+from compressor.steps.base import Step
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compressor.core import Certificate, ChannelGroup
+    from compressor.steps.context import Context
+    from compressor.steps.state import PruningState
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveChannels(Step):
+    """Remove the selected channels from the module, and prove that nothing else changed."""
+
+    last: bool = True  # of several rounds; the test metric is measured after the last one only
+
+    def __str__(self) -> str:
+        return "RemoveChannels"
+
+    @property
+    def evaluate_as(self) -> str | None:
+        return "after surgery" if self.last else None
+
+    def run(self, state: PruningState, context: Context) -> PruningState:
+        """Remove the channels. Only a round after another one may remove nothing.
+
+        Args:
+            state: The state with a plan.
+            context: Not used.
+
+        Returns:
+            The state with the slim model and its certificate, without a graph.
+
+        Raises:
+            ModelError: The plan removes nothing.
+            VerificationFailed: Outputs or cost are not as planned.
+        """
+        from compressor.surgery.removal import (
+            compose_kept,
+            plan_from_kept,
+            relative_kept,
+            remove_channels,
+            slice_optimizer_state,
+        )
+
+        graph, plan, dense, baseline = state.selected_graph, state.selected, state.model, state.baseline
+        if not plan.kept and state.removed is not None:
+            return replace(state, graph=None, groups=(), plan=None)
+        slim = remove_channels(dense.module, graph, plan)
+        certificate = _prove(state, slim)
+        kept = compose_kept(dense.kept, state.groups, plan, slim)
+        removed = plan_from_kept(baseline.groups, relative_kept(baseline.kept, kept))
+        return replace(
+            state,
+            model=replace(dense, module=slim, kept=kept, original=baseline.cost),
+            graph=None,
+            groups=(),
+            plan=None,
+            removed=replace(removed, round_to=plan.round_to),
+            certificate=certificate.also(state.certificate),
+            optimizer=slice_optimizer_state(state.optimizer, state.groups, plan),
+        )
+
+
+def _prove(state: PruningState, slim: nn.Module) -> Certificate:
+    """Check outputs, cost, and that channels which were trained to zero changed nothing."""
+    from compressor.graph.cost import count_cost
+    from compressor.surgery.certificate import TOLERANCE, certify_removal, output_change
+
+    dense, graph, plan = state.model, state.selected_graph, state.selected
+    inputs = state.example_inputs(2)
+    certificate = certify_removal(dense.module, slim, graph, plan, *inputs)
+    if not certificate.ok:
+        found = f"slim differs from masked dense by {certificate.max_rel_error:.1e} of the largest output"
+        raise VerificationFailed(
+            "certificate/outputs-differ", dense.name, found, "report this model; freeze layers with prune.layers"
+        )
+    cost = count_cost(slim, *state.example_inputs())
+    if cost.params >= sum(parameter.numel() for parameter in dense.module.parameters()):
+        raise nothing_to_prune(dense.name, state.groups)
+    expected = graph.cost.of(plan)
+    if cost != (replace(expected, macs=cost.macs) if graph.data_dependent else expected):
+        found = f"{cost} counted on the slim module, {expected} planned"
+        raise VerificationFailed("cost/differs-from-plan", dense.name, found, "report this model")
+    if state.zeroed and (change := output_change(dense.module, slim, *inputs)) > TOLERANCE:
+        found = f"removing channels that are zero changed outputs by {change:.1e} of the largest"
+        raise VerificationFailed("lossless-removal/outputs-differ", dense.name, found, "report this model")
+    return certificate
+
+
+def nothing_to_prune(name: str, groups: Sequence[ChannelGroup]) -> ModelError:
+    """Make the error for a model from which nothing is removed.
+
+    Args:
+        name: The model.
+        groups: Its groups.
+
+    Returns:
+        The error, which says whether the target or the model is the reason.
+    """
+    if free := sum(group.frozen is None for group in groups):
+        found = f"the target removes nothing from its {free} prunable groups"
+        return ModelError(
+            "nothing-to-prune/target-removes-nothing", name, found, "lower the target, or lower prune.round_to"
+        )
+    reasons = sorted({group.frozen for group in groups if group.frozen})
+    found = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
+    return ModelError("nothing-to-prune/all-frozen", name, found, "run inspect to see why each group is frozen")

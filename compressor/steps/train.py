@@ -1,0 +1,298 @@
+"""Train the network, with what must hold meanwhile: masks, penalties, and a part of the parameters frozen."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from compressor.core import TrainingHistory
+from compressor.errors import RecipeError, VerificationFailed
+from compressor.steps.base import Step
+from compressor.training.penalty import ConstraintFactory, Penalty
+from compressor.training.settings import RETRAINING, Schedule, TrainSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from compressor.core import PrunedEntries
+    from compressor.sparsity.sr_ste import SRSTEState
+    from compressor.steps.context import Context
+    from compressor.steps.state import PruningState
+    from compressor.training.loop import TrainResult
+
+MIN_POINTS = 200  # of a learning-rate curve, so that a short training has a smooth one too
+
+
+@dataclass(frozen=True, slots=True)
+class Train(TrainSettings, Step):
+    """Train. The optimizer continues with its state from an earlier training, sliced where channels were removed."""
+
+    needs_data: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
+    in_plan: ClassVar[bool] = False
+
+    trainable: Literal["all", "scales"] = "all"  # scales = scales and shifts of normalisations only
+    evaluate: bool = True  # measure the test metric after it
+    counts_toward_retraining: bool = False  # shorten the retraining by its epochs
+    penalty: Penalty | None = None
+
+    def __str__(self) -> str:
+        length = f"{self.epochs} epochs" if self.iterations is None else f"{self.iterations} iterations"
+        extras = {"distilled": self.distill, "mixup": self.mixup, "cutmix": self.cutmix, "EMA": self.ema}
+        parts = [
+            *([length] if self.stop is None else [f"until {self.stop.name}, {length} at most"]),
+            self.optimizer.name,
+            *(["scales only"] if self.trainable == "scales" else []),
+            *(name for name, setting in extras.items() if setting),
+            *([self.penalty.name] if self.penalty else []),
+        ]
+        return f"Train({', '.join(parts)})"
+
+    @property
+    def evaluate_as(self) -> str | None:
+        return f"after {self.stage}" if self.evaluate else None
+
+    @property
+    def hint_near_chance(self) -> str | None:
+        if self.stage != RETRAINING:
+            return None
+        rate = f"{self.optimizer.key}={self.optimizer.lr:g}"
+        return f"{rate} may be too large, the epochs too few, or too much was removed"
+
+    def segment(self, first: int, last: int) -> Train:
+        """Cut a part out of the training.
+
+        Args:
+            first: Epoch to begin with, from 0.
+            last: Epoch to end before.
+
+        Returns:
+            A training of these epochs, with the learning rates and batches that they have in this one.
+        """
+        schedule = self.schedule
+        shifted: Schedule = lambda done: schedule(first + done)  # noqa: E731
+        return replace(self, epochs=last - first, start_epoch=self.start_epoch + first, schedule=shifted)
+
+    def stretched(self, epochs: int) -> Train:
+        """The same course of learning rates over so many more epochs, or fewer if negative, but at least one."""
+        length, schedule = max(self.epochs + epochs, 1), self.schedule
+        return replace(self, epochs=length, schedule=lambda done: schedule(done * self.epochs / length))
+
+    def adapted(self, state: PruningState, context: Context) -> Train:
+        """Stretch the retraining by what earlier steps ask for.
+
+        Args:
+            state: Its extra epochs are added.
+            context: Its log gets a warning where no epoch would be left.
+
+        Returns:
+            The training as it will run.
+        """
+        if self.stage != RETRAINING or not state.extra_epochs:
+            return self
+        if self.epochs + state.extra_epochs < 1:
+            spent = f"earlier trainings took {-state.extra_epochs} epochs, as many as {self.stage} was to last or more"
+            context.log.warning(f"{spent}: it lasts one, and all of them together longer than {self.epochs}")
+        return self.stretched(state.extra_epochs)
+
+    def learning_rates(self) -> tuple[tuple[float, float], ...]:
+        """Pairs (epochs done, learning rate); the last is what holds right before the end."""
+        if not self.epochs:
+            return ()
+        per_epoch = next(parts for parts in (1, 10, 20, 50, 100, MIN_POINTS) if parts * self.epochs >= MIN_POINTS)
+        done = [index / per_epoch for index in range(self.epochs * per_epoch)]
+        rates = [(epoch, self.optimizer.lr * self.schedule(epoch)) for epoch in done]
+        last = self.optimizer.lr * self.schedule(math.nextafter(self.epochs, 0))
+        return (*rates, (float(self.epochs), last))
+
+    def run(self, state: PruningState, context: Context) -> PruningState:
+        """Train a copy of the model.
+
+        Args:
+            state: What the steps before it left.
+            context: Data, seed, log and checkpoints.
+
+        Returns:
+            The state with the trained model, the optimizer's state and the history of the training.
+
+        Raises:
+            VerificationFailed: The training diverged, or a masked weight is not zero after it.
+            Temporary: Memory ran out.
+        """
+        import copy
+
+        from compressor.diagnostics.stable_lr import stable_learning_rate
+
+        module, data = copy.deepcopy(state.model.module), context.training_data
+        # Each training has a checkpoint of its own, named by the index of its step and kept until the run ends.
+        checkpoint = context.checkpoints.of_training(len(state.steps), self.optimizer.lr, self.optimizer.key)
+        holds_zero = self.penalty is not None and self.penalty.zero_from is not None
+        zeroed = holds_zero and _removal_is_lossless(state, context)
+        constraints = self._constraints(state)
+        stable_lr = stable_learning_rate(module, data, self, context.seed) if self.stage == RETRAINING else None
+        if stable_lr is not None:
+            rate = {"lr": stable_lr.lr, "curvature": stable_lr.curvature, "images": stable_lr.images}
+            context.log("stable_rate", rate)
+        with _regrowing(module, state.regrow):
+            try:
+                result = context.train(
+                    module,
+                    data,
+                    self,
+                    seed=context.seed,
+                    emit=context.log,
+                    checkpoint=checkpoint,
+                    teacher=state.baseline.module if self.distill else None,
+                    constraints=constraints,
+                    momentum=state.optimizer,
+                )
+            except VerificationFailed:
+                checkpoint.mark_diverged()
+                raise
+        if self.stop is not None:
+            context.log.note(self._stop_message(self.stop.name, result))
+        epochs_counted = len(result.records) if self.counts_toward_retraining else 0
+        return replace(
+            state.with_module(module),
+            optimizer=result.momentum,
+            masks=_masks_after_training(module, state.masks, state.regrow),
+            regrow=None,
+            zeroed=zeroed,
+            extra_epochs=state.extra_epochs - epochs_counted,
+            trainings=(*state.trainings, TrainingHistory(self.stage, result.records, result.cost, stable_lr)),
+        )
+
+    def _constraints(self, state: PruningState) -> Sequence[ConstraintFactory]:
+        from compressor.training.constraints import PenaltyConstraint, ScalesOnly, fixed_masks
+
+        constraints: list[ConstraintFactory] = []
+        if self.penalty:
+            constraints.append(partial(PenaltyConstraint, penalty=self.penalty, leaving=_entries_to_prune(state)))
+        if self.trainable == "scales":
+            constraints.append(ScalesOnly)
+        if state.masks and not state.regrow:
+            constraints.append(partial(fixed_masks, masks=state.masks))
+        return constraints
+
+    def _stop_message(self, rule: str, result: TrainResult) -> str:
+        last, epochs = result.records[-1], len(result.records)
+        values = [f"{last[key]:.3g}" for key in ("stop_value", "stop_limit") if key in last]
+        compared = f" ({' against '.join(values)})" if values else ""
+        if result.stopped:
+            return f"{self.stage} ended after epoch {epochs}: {rule} was reached{compared}"
+        return f"{self.stage} ended after epoch {epochs}, its last: {rule} was not reached{compared}"
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneSegment(Step):
+    """The recipe's own training, or a part of it, at a place that the method chooses.
+
+    It stands for a `Train`, which `place_retraining` puts in its place before the first step runs.
+    """
+
+    needs_data: ClassVar[bool] = True
+
+    first: int = 0  # epoch of the recipe's training to begin with
+    last: int | None = None  # epoch to end before; None = its end
+    stage: str = RETRAINING
+
+    def __str__(self) -> str:
+        return f"FinetuneSegment(from epoch {self.first}{'' if self.last is None else f' to {self.last}'})"
+
+    def of(self, retraining: Train) -> Train:
+        """This part of the recipe's training."""
+        last = retraining.epochs if self.last is None else self.last
+        return replace(retraining.segment(self.first, last), stage=self.stage)
+
+    def run(self, state: PruningState, context: Context) -> PruningState:
+        """Refuse to run.
+
+        Args:
+            state: Not used.
+            context: Not used.
+
+        Returns:
+            Nothing.
+
+        Raises:
+            AssertionError: Always.
+        """
+        raise AssertionError("place_retraining replaces it before the first step runs")
+
+
+def place_retraining(steps: Sequence[Step], training: Train | None, after: Sequence[Step]) -> tuple[Step, ...]:
+    """Put the recipe's training where the method wants it, or what follows the method after its steps.
+
+    Args:
+        steps: The method's steps.
+        training: The recipe's training, if it has one.
+        after: What follows the steps of a method that has no `FinetuneSegment`.
+
+    Returns:
+        The steps, in which a `Train` has taken the place of every `FinetuneSegment`.
+
+    Raises:
+        RecipeError: The recipe's training is too short for a segment.
+    """
+
+    def placed(step: FinetuneSegment) -> Train:
+        if training is None or training.epochs <= step.first:
+            found = f"{training.epochs if training else 0}, and the method trains from epoch {step.first} on"
+            raise RecipeError(
+                "recipe/too-few-epochs", "retrain.epochs", found, f"set retrain.epochs above {step.first}"
+            )
+        return step.of(training)
+
+    if not any(isinstance(step, FinetuneSegment) for step in steps):
+        return (*steps, *after)
+    return tuple(placed(step) if isinstance(step, FinetuneSegment) else step for step in steps)
+
+
+def _entries_to_prune(state: PruningState) -> tuple[tuple[PrunedEntries, ...], ...]:
+    """What the plan will remove, group by group; nothing where no plan is pending."""
+    from compressor.surgery.removal import pruned_entries
+
+    plan = state.plan
+    if plan is None:
+        return ()
+    groups = (group for group in state.groups if group.name in plan.kept)
+    return tuple(pruned_entries((group,), plan, state.model.module) for group in groups)
+
+
+def _removal_is_lossless(state: PruningState, context: Context) -> bool:
+    """Whether channels have no effect once they are zero; warns where they have."""
+    from compressor.surgery.certificate import is_lossless_when_zeroed
+
+    inputs = state.example_inputs(2)
+    if is_lossless_when_zeroed(state.model.module, state.selected_graph, state.selected, *inputs):
+        return True
+    found = "zero channels still matter, behind a sigmoid or in a norm that mixes channels"
+    context.log.warning(f"removal will not be lossless: {found}")
+    return False
+
+
+def _regrowing(module: nn.Module, regrow: SRSTEState | None) -> AbstractContextManager[None]:
+    from compressor.sparsity.sr_ste import refined
+
+    return nullcontext() if regrow is None else refined(module, regrow)
+
+
+def _masks_after_training(
+    module: nn.Module, masks: Mapping[str, Tensor], regrow: SRSTEState | None
+) -> Mapping[str, Tensor]:
+    """The masks that hold now: new ones where the training was free to change them. Raises VerificationFailed."""
+    from compressor.sparsity.nm_masks import magnitude_mask
+
+    values = {name: module.get_parameter(name).detach() for name in masks}
+    if regrow is not None:
+        masks = {name: magnitude_mask(weight, regrow.pattern) for name, weight in values.items()}
+    revived = [name for name, weight in values.items() if bool(weight[~masks[name]].any())]
+    if revived:
+        found = f"{len(revived)} of {len(values)} masked tensors have values where zeros were"
+        raise VerificationFailed("masks/zeros-revived", revived[0], found, "report this model")
+    return masks
