@@ -19,6 +19,7 @@ CORE = {"errors", "core", "tensors"}
 ALLOWED = {
     "": set(),
     "errors": set(),
+    "field_types": set(),
     "core": set(),
     "tensors": set(),
     "user_code": {"errors"},
@@ -33,8 +34,8 @@ ALLOWED = {
     "diagnostics": CORE | {"training"},
     "models": CORE | {"sparsity", "user_code"},
     "export": CORE,
-    "methods": CORE | {"criteria", "sparsity", "training"},
-    "recipe": CORE | {"methods", "training"},
+    "methods": CORE | {"criteria", "field_types", "sparsity", "training"},
+    "recipe": CORE | {"field_types", "methods", "training"},
     "report": CORE,
     "steps": CORE | {"budget", "criteria", "data", "diagnostics", "graph", "sparsity", "surgery", "training"},
     "bench": CORE | {"budget", "export", "graph", "recipe", "steps"},
