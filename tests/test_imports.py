@@ -20,6 +20,7 @@ CORE = {"errors", "core", "tensors"}
 ALLOWED = {
     "": set(),
     "errors": set(),
+    "field_types": set(),
     "core": set(),
     "tensors": set(),
     "user_code": {"errors"},

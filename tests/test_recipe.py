@@ -18,6 +18,7 @@ from compressor.budget.layer_rules import LayerRule
 from compressor.budget.target import PruningTarget
 from compressor.errors import RecipeError
 from compressor.methods import methods
+from compressor.methods.earlybird import EarlyBird
 from compressor.recipe import Recipe, read_recipe, shipped_recipes
 from compressor.recipe.fields import parse_points, parse_share, write_points, write_share
 from compressor.recipe.read import MAX_BYTES
@@ -368,12 +369,12 @@ FAULTS = [
     (
         "retrain:",
         "data: {source: digits}\nretrain:\n  keep: best",
-        "r.yaml:7:9: retrain.keep is 'best'; allowed: last, or best beside a data.holdout to choose by, such as 10%",
+        "r.yaml:7:9: retrain.keep is 'best'; allowed: last, or best together with a data.holdout, such as 10%",
     ),
     (
         "retrain:",
         "retrain:\n  keep: best",
-        "r.yaml:6:9: retrain.keep is 'best'; allowed: last, or best beside a data.holdout to choose by, such as 10%",
+        "r.yaml:6:9: retrain.keep is 'best'; allowed: last, or best together with a data.holdout, such as 10%",
     ),
     (
         "version: 1",
@@ -482,7 +483,9 @@ def test_a_recipe_without_channels_to_remove(write: Write) -> None:
     assert Recipe.model_validate(parse_yaml(recipe.to_yaml(), "t").data) == recipe
     (only,) = faults(write(GOOD.replace("method: l1", "method: 2of4").replace("  target: {macs: 50%}\n", "")),
                      "prune.scope=global")  # fmt: skip
-    assert only.endswith("prune.scope is 'global'; allowed: nothing while no prune.target says that channels go")
+    assert only.endswith(
+        "prune.scope is 'global'; allowed: nothing while there is no prune.target: no channel is removed"
+    )
     with_channels = read_recipe("2of4", ["prune.target={macs: 50%}", "prune.scope=global"])
     assert with_channels.selection(8).asks
 
@@ -545,8 +548,8 @@ ADAMW = {"name": "adamw", "lr": 0.01, "weight_decay": 0.01, "decay_all": False}
     ids=str,
 )
 def test_overrides(write: Write, overrides: list[str], path: str, value: object) -> None:
-    found = parse_yaml(read_recipe(write(GOOD), overrides).to_yaml(), "t")
-    assert found.value(tuple(int(part) if part.isdecimal() else part for part in path.split("."))) == value
+    written = parse_yaml(read_recipe(write(GOOD), overrides).to_yaml(), "t")
+    assert written.value(tuple(int(part) if part.isdecimal() else part for part in path.split("."))) == value
 
 
 def test_a_macs_target_drops_the_ratio_of_the_file(write: Write) -> None:
@@ -569,7 +572,7 @@ def test_a_macs_target_drops_the_ratio_of_the_file(write: Write) -> None:
         ("prune.target=*a", "an alias (*name) is not allowed; "),
         ("prune.target={macs: 50%, macs: 40%}", "its value contains a key twice; "),
         ("prune.method.x=1", "prune.method is 'l1', not a block; set prune.method as a whole"),
-        ("retrain.schedule.milestones.2=9", "retrain.schedule.milestones is a list of 2; use an index from 0"),
+        ("retrain.schedule.milestones.2=9", "retrain.schedule.milestones is a list of 2; count its indices from 0"),
         ("retrain.schedule.milestones.1=20", "retrain.schedule.milestones is [3, 20]; allowed: all below "),
         ("retrain.schedule.name=step", "retrain.schedule.size is missing; add it"),
         ("retrain.schedule.name=foo", "retrain.schedule.name is 'foo'; allowed: cosine, "),
@@ -591,6 +594,83 @@ def test_overrides_that_contradict_each_other_are_refused(write: Write) -> None:
     assert "retrain.schedule.gamma is not a key" in "".join(
         faults(write(GOOD), "retrain.schedule.gamma=0.5", "retrain.schedule.name=cosine")
     )
+
+
+# ---------------------------------------------------------------- settings of methods
+
+
+@pytest.mark.parametrize(
+    ("recipe", "former", "key", "value"),
+    [
+        ("earlycrop-s", "counted: true", "count_toward_retraining", True),
+        ("earlybird", "counted: false", "count_toward_retraining", False),
+        ("earlybird", "drawn: 0.3", "ticket_ratio", 0.3),
+        ("earlycrop-u", "when: released", "rule", "paper_code"),
+        ("earlycrop-u", "when: squared", "rule", "slides"),
+        ("earlycrop-s", "when: fixed", "rule", "fixed_epochs"),
+        ("snip", "guard: false", "keep_one_per_layer", False),
+        ("snip", "norms: batch", "batchnorm", "train"),
+        ("grasp", "norms: running", "batchnorm", "eval"),
+        ("force", "course: linear", "schedule", "linear"),
+        ("cropit-s", "halvings: 3", "rounds", 5),
+        ("snap-it", "halvings: 5", "rounds", 7),
+        ("scratch", "equal: flops", "match", "flops"),
+        ("tpp", "every: 5", "update_interval", 5),
+        ("greg-1", "hold: 0", "hold_iterations", 0),
+    ],
+)
+def test_former_names_of_settings(write: Write, recipe: str, former: str, key: str, value: object) -> None:
+    """In a file, in `--set` of one key and in `--set` of the block; what is written has the current name."""
+    name, _, former_value = former.partition(": ")
+    file = parse_yaml(read_recipe(recipe, [f"prune.{recipe}={{}}"]).to_yaml(), "t").data
+    del file["prune"][recipe][key]
+    file["prune"][recipe][name] = parse_yaml(former_value, "t").data
+    written = (
+        read_recipe(write(dump_yaml(file))),
+        read_recipe(recipe, [f"prune.{recipe}.{name}={former_value}"]),
+        read_recipe(recipe, [f"prune.{recipe}={{{former}}}"]),
+    )
+    for recipe_written in written:
+        settings = yaml.safe_load(recipe_written.to_yaml())["prune"][recipe]
+        assert settings[key] == value
+        assert name not in settings
+        assert type(settings[key]) is type(value)
+
+
+def test_a_former_name_set_later_wins_over_the_current_one_and_the_other_way_round(write: Write) -> None:
+    former, current = "prune.earlycrop-s.counted=true", "prune.earlycrop-s.count_toward_retraining=false"
+    for overrides, expected in (([former, current], False), ([current, former], True)):
+        settings = yaml.safe_load(read_recipe("earlycrop-s", overrides).to_yaml())["prune"]["earlycrop-s"]
+        assert settings["count_toward_retraining"] is expected
+
+
+def test_a_setting_with_both_of_its_names_is_refused(write: Write) -> None:
+    text = GOOD.replace("method: l1", "method: tpp\n  tpp: {every: 5, hold: 1.5, update_interval: 6}")
+    lines = faults(write(text))
+    assert [line.removeprefix("recipe: ").split(": ")[0] for line in lines] == ["r.yaml:4:9", "r.yaml:4:25"]
+    assert "prune.tpp.every" in lines[0]
+    assert "prune.tpp.hold_iterations is 1.5" in lines[1]
+
+
+@pytest.mark.parametrize(
+    "override", ["prune.imp.halvings=3", "prune.gatedecorators.update_interval=3", "prune.tpp.when=fixed"]
+)
+def test_a_former_name_is_only_known_where_the_setting_is(override: str) -> None:
+    (line,) = faults(override.split(".")[1], override)
+    assert f"{override.partition('=')[0]} is not a key" in line
+
+
+def test_settings_that_methods_share_are_keys_beside_their_own() -> None:
+    schema = Recipe.json_schema()["$defs"]
+    early, bird = (schema[name]["properties"] for name in ("EarlyCropS", "EarlyBird"))
+    assert {"start", "epochs", "lr", "rule", "patience", "score"} <= early.keys()
+    assert not {"training", "stop", "counted"} & early.keys()
+    assert [block["epochs"]["default"] for block in (early, bird)] == [100, 80]
+    method = read_recipe("earlybird", ["prune.earlybird={lr: 0.3, masks: 4}"]).method
+    assert isinstance(method, EarlyBird)
+    assert (method.masks, method.training.lr, method.training.epochs, method.training.clip) == (4, 0.3, 80, None)
+    (line,) = faults("earlybird", "prune.earlybird.training={lr: 0.3}")
+    assert "prune.earlybird.training is not a key" in line
 
 
 # ---------------------------------------------------------------- out again
@@ -631,7 +711,7 @@ optional = {
 }
 channels = st.fixed_dictionaries(
     {
-        "method": st.sampled_from([name for name, each in methods().items() if not each.unstructured]),
+        "method": st.sampled_from([name for name, method in methods().items() if not method.unstructured]),
         "target": st.one_of(
             st.fixed_dictionaries({"ratio": shares}),
             st.fixed_dictionaries({"macs": shares}, optional={"params": shares}),
@@ -647,7 +727,7 @@ channels = st.fixed_dictionaries(
 )
 single_weights = st.fixed_dictionaries(
     {
-        "method": st.sampled_from([name for name, each in methods().items() if each.unstructured]),
+        "method": st.sampled_from([name for name, method in methods().items() if method.unstructured]),
         "target": st.fixed_dictionaries({"weights": shares}),
     },
     optional={"layers": st.lists(st.fixed_dictionaries({"match": words.filter(bool)}), max_size=3)},

@@ -49,7 +49,7 @@ def torch_factors(make: object, count: int, **settings: object) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "settings"),
+    ("ours", "torch_schedule", "settings"),
     [
         (step(7, 0.3), lr_scheduler.StepLR, {"step_size": 7, "gamma": 0.3}),
         (multistep([5, 12], 0.1), lr_scheduler.MultiStepLR, {"milestones": [5, 12], "gamma": 0.1}),
@@ -58,8 +58,8 @@ def torch_factors(make: object, count: int, **settings: object) -> list[float]:
         (polynomial(16, power=0.9), lr_scheduler.PolynomialLR, {"total_iters": 16, "power": 0.9}),
     ],
 )
-def test_equals_torch_at_whole_epochs(ours: Schedule, theirs: object, settings: dict[str, object]) -> None:
-    assert [ours(t) for t in range(20)] == pytest.approx(torch_factors(theirs, 20, **settings), abs=1e-12)
+def test_equals_torch_at_whole_epochs(ours: Schedule, torch_schedule: object, settings: dict[str, object]) -> None:
+    assert [ours(t) for t in range(20)] == pytest.approx(torch_factors(torch_schedule, 20, **settings), abs=1e-12)
 
 
 @pytest.mark.parametrize("rise", [0.1, 0.3, 0.5])
@@ -67,7 +67,7 @@ def test_onecycle_equals_torch(rise: float) -> None:
     """Torch's 101 steps are places 0..100 of a cycle, with its peak at `rise * total - 1`."""
     total = 101
     top = rise * total - 1
-    theirs = torch_factors(
+    torch_schedule = torch_factors(
         lr_scheduler.OneCycleLR,
         total,
         max_lr=LR,
@@ -77,7 +77,7 @@ def test_onecycle_equals_torch(rise: float) -> None:
         final_div_factor=400,
     )
     ours = onecycle(total - 1, rise=top / (total - 1), start=1 / 25, end=1 / 25 / 400)
-    assert [ours(t) for t in range(total)] == pytest.approx(theirs, abs=1e-12)
+    assert [ours(t) for t in range(total)] == pytest.approx(torch_schedule, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -140,13 +140,13 @@ CIFAR = multistep([80, 120], 0.1)
 
 def rates(schedule: Schedule, epochs: int, lr: float) -> dict[int, float]:
     """First epoch of each rate -> rate, of a schedule that changes at whole epochs."""
-    found: dict[int, float] = {}
+    rates: dict[int, float] = {}
     for epoch in range(epochs):
         rate = float(f"{lr * schedule(epoch):.6g}")
         assert float(f"{lr * schedule(epoch + 0.999):.6g}") == rate
-        if not found or rate != list(found.values())[-1]:
-            found[epoch] = rate
-    return found
+        if not rates or rate != list(rates.values())[-1]:
+            rates[epoch] = rate
+    return rates
 
 
 def test_fine_tuning_stays_at_the_last_rate() -> None:
@@ -183,18 +183,18 @@ def test_scaled_restart(epochs: int, rise: int, milestones: tuple[int, int]) -> 
 
 
 def test_scaled_milestones_lose_no_epoch_to_rounding() -> None:
-    found = [scaled_milestones([80, 120], 160, 0.9 * epochs) for epochs in range(1, 401)]
-    assert found == [(45 * epochs // 100, 675 * epochs // 1000) for epochs in range(1, 401)]
+    milestones = [scaled_milestones([80, 120], 160, 0.9 * epochs) for epochs in range(1, 401)]
+    assert milestones == [(45 * epochs // 100, 675 * epochs // 1000) for epochs in range(1, 401)]
 
 
 def test_cyclic_restart_over_a_hundred_steps() -> None:
     """The cycle of the papers' code: 100 steps, the tenth at the peak, and the last one at the end."""
-    theirs = torch_factors(
+    torch_schedule = torch_factors(
         lr_scheduler.OneCycleLR, 100, max_lr=LR, total_steps=100, pct_start=0.1, div_factor=100, final_div_factor=100
     )
     cycle = clr(99, rise=9 / 99)
     ours = [cycle(t) for t in range(100)]
-    assert ours == pytest.approx(theirs, abs=1e-12)
+    assert ours == pytest.approx(torch_schedule, abs=1e-12)
     assert ours.index(max(ours)) == 9
     assert [0.1 * ours[t] for t in (0, 9, 99)] == pytest.approx([0.001, 0.1, 1e-5], rel=1e-9)
 

@@ -67,7 +67,7 @@ def latency_probe(
     batch = recipe.bench.batch[0]
 
     def export(module: nn.Module, path: Path) -> None:
-        opset, inputs = recipe.export.version, example_inputs(model, images=2)
+        opset, inputs = recipe.export.opset_version, example_inputs(model, images=2)
         export_onnx(module, inputs, path, opset=opset, dynamic_batch=batch > 1, metadata={})
 
     return DeviceTimer(target, batch, rounds, export, emit)

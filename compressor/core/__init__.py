@@ -41,7 +41,8 @@ from compressor.core.results import (
 from compressor.core.scales import normalization_scales
 
 if TYPE_CHECKING:
-    from compressor.core.arrays import BoolArray, FloatArray, IntArray
+    from compressor.bench.statistics import FloatArray
+    from compressor.core.arrays import BoolArray, IntArray
 
 __all__ = [
     "LAYOUT_COPIES",

@@ -1,6 +1,6 @@
-"""Pruning methods, one a file. A method is frozen settings plus a tuple of steps; it is found, never registered.
+"""Pruning methods. Each is a frozen record of settings with a tuple of steps; one paper is one file.
 
-Adding one: a file here with a `Method` subclass, a recipe of its name in `recipes/`, and a test.
+To add one: a file here with a `Method` subclass, a recipe of its name in `recipes/`, and a test. Nothing is registered.
 These files are imported to check a recipe, so none of them imports torch at the top.
 """
 
@@ -10,14 +10,14 @@ import importlib
 import pkgutil
 from functools import cache
 
-from compressor.methods.base import Method
+from compressor.methods.base import Method, SettingsGroup
 
-__all__ = ["Method", "methods"]
+__all__ = ["Method", "SettingsGroup", "methods"]
 
 
 @cache
 def methods() -> dict[str, type[Method]]:
-    """Every method by the name recipes use, in alphabetical order."""
+    """Return every method by its name in recipes, in alphabetical order."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return {method.name: method for method in sorted(Method.__subclasses__(), key=lambda each: each.name)}
+    return {method.name: method for method in sorted(Method.__subclasses__(), key=lambda method: method.name)}

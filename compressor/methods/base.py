@@ -1,4 +1,4 @@
-"""What a method is: frozen settings, and the steps they stand for."""
+"""A method is a frozen record of settings, and the steps that follow from them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,57 @@ from pydantic import BaseModel, ConfigDict
 
 from compressor.budget.target import PruningTarget
 from compressor.steps.base import Step
+from compressor.steps.remove_dead_channels import RemoveDeadChannels
 from compressor.training.penalty import Penalty
 
 
+class SettingsGroup(BaseModel):
+    """Settings that several methods share. A method holds them as one value; a recipe has their keys beside its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 class Method(BaseModel):
-    """Settings of one method, as written under its own name in a recipe. Unknown keys are refused."""
+    """Settings of one method, which a recipe has under the method's name.
+
+    A subclass names itself and says what it needs: `class Snip(Method, name="snip", needs_data=True)`.
+
+    Attributes:
+        name: The name in recipes.
+        needs_data: Whether its steps read training images.
+        trained: Whether it is made for trained models. If so, the run warns of one that was not trained.
+        needs_target: Whether the recipe must have a target.
+        unstructured: Whether it masks single weights; the only target is then prune.target.weights.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
-    needs_data: ClassVar[bool] = False
-    trained: ClassVar[bool] = True  # meant for models that were trained; one that was not is a mistake
-    needs_target: ClassVar[bool] = True  # False: without prune.target no channel goes, and that is a recipe as well
-    unstructured: ClassVar[bool] = False  # single weights become zero: prune.target.weights is all it can be asked for
+    needs_data: ClassVar[bool]
+    trained: ClassVar[bool]
+    needs_target: ClassVar[bool]
+    unstructured: ClassVar[bool]
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        """The steps up to the slim model; retraining is the recipe's own step and comes after."""
+    def __init_subclass__(
+        cls,
+        *,
+        name: str,
+        needs_data: bool = False,
+        trained: bool = True,
+        needs_target: bool = True,
+        unstructured: bool = False,
+    ) -> None:
+        cls.name, cls.needs_data, cls.trained = name, needs_data, trained
+        cls.needs_target, cls.unstructured = needs_target, unstructured
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        """Return the steps up to the pruned model. The recipe's retraining follows them."""
         raise NotImplementedError
 
     def retraining(self) -> Penalty | None:
-        """What works on the weights while the recipe retrains the slim model; None = nothing."""
+        """Return the penalty that acts on the weights while the recipe retrains the pruned model."""
         return None
 
     def finish(self) -> tuple[Step, ...]:
-        """The steps after the recipe's retraining."""
-        return ()
+        """Return the steps after the recipe's retraining."""
+        return (RemoveDeadChannels(),) if self.unstructured else ()

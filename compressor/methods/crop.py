@@ -1,105 +1,195 @@
-"""What the methods that preserve gradient flow have in common: how a weight's part in it is scored."""
+"""CroP, CroPit and EarlyCroP: prune by gradient flow, at initialization or early in training.
+
+Rachwan, Zügner, Charpentier, Geisler, Ayle and Günnemann, Winning the Lottery Ahead of Time: Efficient Early Network
+Pruning, ICML 2022, arXiv:2206.10451. With weights w, the gradient g of the loss and its Hessian H, the score of a
+weight is `|w (H g)|`, a first-order estimate of how much the gradient flow g g changes without it; the score of a
+channel is `|sum w (H g)|` over its weights. -S removes channels, -U masks weights. CroP takes one round, CroPit
+several. EarlyCroP first trains the whole network until it enters the lazy regime, in which the weights hardly move away
+from their start any more and the gradient flow is stable.
+
+Scores are computed in eval mode: with the statistics of the batch, a BatchNorm would undo any gate before it.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from functools import partial
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field, StrictBool
 
 from compressor.budget.target import PruningTarget
 from compressor.criteria.gradient import GradientCriterion, crop, crop_gated
-from compressor.methods._early_training import LazyRegime
-from compressor.methods._iterative import in_rounds
-from compressor.methods._regularization import Count, Truth
-from compressor.methods._unstructured import Unstructured, halving_weight_shares, target_share
-from compressor.methods.base import Method
-from compressor.methods.beginning import Beginning, ByGradients
+from compressor.errors import RecipeError
+from compressor.field_types import Count, FormerKey, OpenFraction, former_words
+from compressor.methods._rounds import HalvingRounds, halving_remaining, halving_targets, remove_in_rounds
+from compressor.methods._shared import GlobalMask, ScoringImages, Start, final_share, initial_weights
+from compressor.methods._training import EarlyTraining
+from compressor.methods.base import Method, SettingsGroup
 from compressor.steps.base import Step
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
+from compressor.training.early_stopping import EarlyStop
+from compressor.training.stopping_rules import (
+    channel_patience,
+    lazy_regime,
+    lazy_regime_squared,
+    pruned_channel_share,
+    pruned_weight_share,
+    weight_patience,
+)
+
+Score = Annotated[
+    Literal["pure", "gated"],
+    Field(
+        description="score of a channel: pure = |sum of w (H g)| over its weights, as in the paper; gated = with g g "
+        "added for each weight, as in the released code"
+    ),
+]
+Batches = Annotated[Count, Field(description="number of batches of training images that gradients are computed on")]
 
 
-class Flowing(BaseModel):
-    """With the network in eval mode: statistics of the batch would undo any gate before a BatchNorm."""
+class LazyRegime(SettingsGroup):
+    """When the early training ends."""
 
-    score: Literal["pure", "gated"] = Field(
-        default="pure",
-        description="of a channel: pure = |sum of w (H g)| over its weights, as in the paper; gated = with g g added "
-        "to each, as the released code computes it",
+    rule: Annotated[
+        Literal["paper_code", "slides", "fixed_epochs"],
+        FormerKey("when", former_words({"released": "paper_code", "squared": "slides", "fixed": "fixed_epochs"})),
+    ] = Field(
+        default="paper_code",
+        description="paper_code = distances from the weights after epoch 1, as in the authors' code; slides = squared "
+        "distances from the initial weights, as on their slides; fixed_epochs = after all `epochs`",
+    )
+    patience: OpenFraction | None = Field(
+        default=None,
+        description="the training ends once the distance changes by less than this factor times its first change; "
+        "null = derived from the pruning ratio r: 1 - r for weights, max(0.9 - r, 0.1 (1 - r)) for channels",
     )
 
-    def flow(self, batches: int, batch_size: int) -> GradientCriterion:
-        value = crop if self.score == "pure" else crop_gated
-        return GradientCriterion("crop", value, order=2, batches=batches, batch_size=batch_size)
+    def early_stop(self, method: str, derived: float | None) -> EarlyStop | None:
+        """Return the rule that ends the training, or None if all epochs are trained.
+
+        Args:
+            method: The name of the method, for the error.
+            derived: The factor that follows from the pruning target; None if the target names no share.
+
+        Raises:
+            RecipeError: Neither the target nor `patience` gives the factor.
+        """
+        if self.rule == "fixed_epochs":
+            return None
+        factor = derived if self.patience is None else self.patience
+        if factor is None:
+            problem = "null, and prune.target names no share that it could be derived from"
+            hint = "write a number, such as 0.05"
+            raise RecipeError("recipe/not-derivable-from-target", f"prune.{method}.patience", problem, hint)
+        rule = lazy_regime if self.rule == "paper_code" else lazy_regime_squared
+        return EarlyStop("lazy regime", partial(rule, factor=factor))
 
 
-class CropS(Flowing, ByGradients, Method):
-    name: ClassVar[str] = "crop-s"
+def gradient_flow(images: ScoringImages, score: Score = "pure") -> GradientCriterion:
+    """Return the criterion of all these methods.
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), SelectChannels(self.flow(self.batches, self.batch_size), selection), RemoveChannels()
+    Args:
+        images: The training images that gradients are computed on.
+        score: `gated` adds g g to the score of each weight, as the released code does for channels.
 
-
-class CropitS(Flowing, ByGradients, Method):
-    name: ClassVar[str] = "cropit-s"
-
-    halvings: Count = Field(default=5, description="of what is still to go; the rounds are two more")
-
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), *in_rounds(self.flow(self.batches, self.batch_size), selection, self.halvings)
+    Returns:
+        The criterion, of second order.
+    """
+    value = crop if score == "pure" else crop_gated
+    return GradientCriterion("crop", value, order=2, batches=images.batches, batch_size=images.batch_size)
 
 
-def crop_weights(batches: int, batch_size: int) -> GradientCriterion:
-    """With the network in eval mode."""
-    return GradientCriterion("crop", crop, order=2, batches=batches, batch_size=batch_size)
+class CropS(Method, name="crop-s", needs_data=True, trained=False):
+    """Remove the channels that matter least to the gradient flow, before any training."""
+
+    start: Start = "given"
+    images: ScoringImages = ScoringImages()
+    score: Score = "pure"
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        flow = gradient_flow(self.images, self.score)
+        return *initial_weights(self.start), SelectChannels(flow, target), RemoveChannels()
 
 
-class CropU(ByGradients, Unstructured, Method):
-    name: ClassVar[str] = "crop-u"
+class CropitS(Method, name="cropit-s", needs_data=True, trained=False):
+    """Remove the channels that matter least to the gradient flow in several rounds, before any training."""
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), self.mask(crop_weights(self.batches, self.batch_size), selection)
+    start: Start = "given"
+    images: ScoringImages = ScoringImages()
+    score: Score = "pure"
+    rounds: HalvingRounds = 7
 
-
-class CropitU(ByGradients, Unstructured, Method):
-    name: ClassVar[str] = "cropit-u"
-
-    halvings: Count = Field(default=5, description="of what is still to go; the rounds are two more")
-
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        criterion = crop_weights(self.batches, self.batch_size)
-        return *self.begin(), self.mask(
-            criterion, selection, halving_weight_shares(target_share(selection), self.halvings)
-        )
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        flow = gradient_flow(self.images, self.score)
+        return *initial_weights(self.start), *remove_in_rounds(flow, halving_targets(target, self.rounds))
 
 
-class EarlyCropS(Flowing, LazyRegime, Beginning, Method):
-    """`batch_size` is that of the early training, and of the batches that scores come from."""
+class CropU(Method, name="crop-u", needs_data=True, trained=False, unstructured=True):
+    """Mask the weights that matter least to the gradient flow, before any training."""
 
-    name: ClassVar[str] = "earlycrop-s"
-    needs_data: ClassVar[bool] = True
+    start: Start = "given"
+    mask: GlobalMask = GlobalMask()
+    images: ScoringImages = ScoringImages()
 
-    batches: Count = Field(default=5, description="of training images that scores come from")
-    iterative: Truth = Field(default=False, description="channels go in 7 rounds, scored anew each time")
-
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        """Raises RecipeError where neither the target nor `patience` says how settled the weights must be."""
-        flow = self.flow(self.batches, self.batch_size)
-        cut = in_rounds(flow, selection) if self.iterative else (SelectChannels(flow, selection), RemoveChannels())
-        return *self.begin(), self.until_channels_can_go(selection), *cut
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        flow = gradient_flow(self.images)
+        return *initial_weights(self.start), self.mask.step(flow, target)
 
 
-class EarlyCropU(LazyRegime, Unstructured, Method):
-    """`batch_size` is that of the early training, and of the batches that scores come from."""
+class CropitU(Method, name="cropit-u", needs_data=True, trained=False, unstructured=True):
+    """Mask the weights that matter least to the gradient flow in several rounds, before any training."""
 
-    name: ClassVar[str] = "earlycrop-u"
-    needs_data: ClassVar[bool] = True
+    start: Start = "given"
+    mask: GlobalMask = GlobalMask()
+    images: ScoringImages = ScoringImages()
+    rounds: HalvingRounds = 7
 
-    batches: Count = Field(default=5, description="of training images that scores come from")
-    halvings: Count = Field(default=5, description="of what is still to go; the rounds are two more")
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        flow = gradient_flow(self.images)
+        shares = halving_remaining(final_share(target), self.rounds)
+        return *initial_weights(self.start), self.mask.step(flow, target, shares)
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        """Raises RecipeError where neither the target nor `patience` says how settled the weights must be."""
-        criterion = crop_weights(self.batches, self.batch_size)
-        masks = self.mask(criterion, selection, halving_weight_shares(target_share(selection), self.halvings))
-        return *self.begin(), self.until_weights_can_go(selection), masks
+
+class EarlyCropS(Method, name="earlycrop-s", needs_data=True, trained=False):
+    """Train until the lazy regime, then remove the channels that matter least to the gradient flow.
+
+    `batch_size` is that of the early training and of the batches that gradients are computed on.
+    """
+
+    start: Start = "given"
+    training: EarlyTraining = EarlyTraining()
+    stop: LazyRegime = LazyRegime()
+    score: Score = "pure"
+    batches: Batches = 5
+    iterative: StrictBool = Field(default=False, description="remove channels in 7 rounds and score them in each")
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        """Raises RecipeError if neither the target nor `patience` says when the early training ends."""
+        removed = pruned_channel_share(target)
+        stop = self.stop.early_stop(self.name, None if removed is None else channel_patience(removed))
+        flow = gradient_flow(ScoringImages(batches=self.batches, batch_size=self.training.batch_size), self.score)
+        rounds = remove_in_rounds(flow, halving_targets(target) if self.iterative else (target,))
+        return *initial_weights(self.start), self.training.step(self.name, stop), *rounds
+
+
+class EarlyCropU(Method, name="earlycrop-u", needs_data=True, trained=False, unstructured=True):
+    """Train until the lazy regime, then mask the weights that matter least to the gradient flow in several rounds.
+
+    `batch_size` is that of the early training and of the batches that gradients are computed on.
+    """
+
+    start: Start = "given"
+    mask: GlobalMask = GlobalMask()
+    training: EarlyTraining = EarlyTraining()
+    stop: LazyRegime = LazyRegime()
+    batches: Batches = 5
+    rounds: HalvingRounds = 7
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        """Raises RecipeError if neither the target nor `patience` says when the early training ends."""
+        removed = pruned_weight_share(target)
+        stop = self.stop.early_stop(self.name, None if removed is None else weight_patience(removed))
+        flow = gradient_flow(ScoringImages(batches=self.batches, batch_size=self.training.batch_size))
+        shares = halving_remaining(final_share(target), self.rounds)
+        return *initial_weights(self.start), self.training.step(self.name, stop), self.mask.step(flow, target, shares)

@@ -1,72 +1,65 @@
-"""Early-bird tickets: train with an L1 penalty on the scales of normalisations until the channels with the smallest
-are the same from epoch to epoch, take them out, and go on from there.
+"""Early-Bird: train with an L1 penalty on BatchNorm scales until the smallest scales are those of the same channels.
 
-You et al., Drawing Early-Bird Tickets: Towards More Efficient Training of Deep Networks, ICLR 2020, arXiv:1909.11957:
-`loss + strength * sum |g|`, and a mask of the channels with the largest |g| before each epoch, of all layers compared
-with each other (prune.scope: global). The ticket is drawn once the newest mask differs from each of the four before it
-in no more than a share `distance` of the channels.
+You, Li, Xu, Fu, Wang, Chen, Baraniuk, Wang and Lin, Drawing Early-Bird Tickets: Towards More Efficient Training of Deep
+Networks, ICLR 2020, arXiv:1909.11957. The loss is `loss + strength * sum |s|` over all scales s. Before each epoch a
+mask keeps the channels with the largest |s|, which are compared over all layers (prune.scope: global). The training
+ends once the newest mask differs from each of the four before it in no more than a share `distance` of the channels.
+Then the channels with the smallest scales are removed.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated
 
-from pydantic import Field, Strict
+from pydantic import Field
 
-from compressor.budget.target import PruningTarget, pruned_channel_share
+from compressor.budget.target import PruningTarget
 from compressor.criteria.norm_scale import NormScaleCriterion
 from compressor.errors import RecipeError
-from compressor.methods._early_training import OpenShare, Pretraining
-from compressor.methods._regularization import Count, NotNegative, Positive, Truth
+from compressor.field_types import Count, FormerKey, NonNegative, OpenFraction
+from compressor.methods._training import EarlyTraining, slimming_penalty
 from compressor.methods.base import Method
 from compressor.steps.base import Step
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
 from compressor.training.early_stopping import EarlyStop
-from compressor.training.penalty import Penalty, PenaltyTerm
-from compressor.training.penalty_terms import constant_strength, l1_norm
-from compressor.training.stopping_rules import early_bird
+from compressor.training.stopping_rules import early_bird, pruned_channel_share
 
 
-class EarlyBird(Pretraining, Method):
-    """SGD at 0.1, batches of 256 and decay of 1e-4, as published for CIFAR; what it takes is taken off the
-    retraining."""
+class EarlyBird(Method, name="earlybird", needs_data=True):
+    """Train until the mask is stable, then remove the channels with the smallest scales.
 
-    name: ClassVar[str] = "earlybird"
-    needs_data: ClassVar[bool] = True
+    Defaults are those published for CIFAR: SGD at 0.1, batches of 256, a weight decay of 1e-4. The epochs of this
+    training are subtracted from the retraining.
+    """
 
-    epochs: Count = Field(default=80, description="of training before anything goes, at most")
-    optimizer: Literal["adam", "sgd"] = "sgd"
-    lr: Positive = 0.1
-    weight_decay: NotNegative = 1e-4
-    clip: Positive | None = Field(default=None, description="largest norm of all gradients together; null = any")
-    counted: Truth = Field(
-        default=True, description="take these epochs off retrain.epochs, so that both together last as long as it says"
+    training: EarlyTraining = EarlyTraining(
+        epochs=80, optimizer="sgd", lr=0.1, weight_decay=1e-4, clip=None, count_toward_retraining=True
     )
-    strength: NotNegative = Field(default=1e-4, description="factor on the sum of |scale|")
-    masks: Annotated[int, Strict(), Field(ge=2)] = Field(
-        default=5, description="the newest and those it is compared with"
-    )
-    distance: OpenShare = Field(default=0.1, description="share of channels in which masks may differ")
-    drawn: OpenShare | None = Field(
-        default=None, description="share of channels that masks leave out; null = what the target takes"
+    strength: NonNegative = Field(default=1e-4, description="factor on the sum of |scale|")
+    masks: Annotated[Count, Field(ge=2)] = Field(default=5, description="number of newest masks that must agree")
+    distance: OpenFraction = Field(default=0.1, description="share of the channels in which the masks may differ")
+    ticket_ratio: Annotated[OpenFraction | None, FormerKey("drawn")] = Field(
+        default=None,
+        description="share of the channels that a mask leaves out; null = the share that the target removes",
     )
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        """Raises RecipeError where neither the target nor `drawn` says how many channels masks leave out."""
-        removed = pruned_channel_share(selection) if self.drawn is None else self.drawn
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        """Raises RecipeError if neither the target nor `ticket_ratio` says how many channels a mask leaves out."""
+        removed = pruned_channel_share(target) if self.ticket_ratio is None else self.ticket_ratio
         if removed is None:
-            problem = "it is null, and prune.target has no share to derive it from"
-            raise RecipeError(
-                "recipe/not-derivable-from-target", "prune.earlybird.drawn", problem, "set a number, such as 0.5"
+            problem = "null, and prune.target names no share that it could be derived from"
+            place, hint = "prune.earlybird.ticket_ratio", "write a number, such as 0.5"
+            raise RecipeError("recipe/not-derivable-from-target", place, problem, hint)
+                "recipe/not-derivable-from-target",
+                "prune.earlybird.ticket_ratio",
+                problem,
+                "write a number, such as 0.5",
             )
-        settled = partial(early_bird, removed=removed, masks=self.masks, distance=self.distance)
-        slimming = Penalty(
-            "L1 on scales", (PenaltyTerm(l1_norm, partial(constant_strength, value=self.strength), on="scales"),)
-        )
+        stop = EarlyStop("early bird", partial(early_bird, removed=removed, masks=self.masks, distance=self.distance))
         return (
-            self.pretrain(EarlyStop("early bird", settled), slimming),
-            SelectChannels(NormScaleCriterion(), selection),
+            self.training.step(self.name, stop, slimming_penalty(self.strength)),
+            SelectChannels(NormScaleCriterion(), target),
             RemoveChannels(),
         )

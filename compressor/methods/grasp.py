@@ -1,48 +1,44 @@
-"""GraSP: weights are masked whose removal lowers the gradient flow least, or raises it most.
+"""GraSP: mask the weights whose removal lowers the gradient flow least, or raises it most.
 
 Wang, Zhang and Grosse, Picking Winning Tickets Before Training by Preserving Gradient Flow, ICLR 2020,
-arXiv:2002.07376: `w (H g)` is what removing w takes from g g to first order; the lowest go, negative ones first, with
-answers divided by a temperature of 200 before the loss. The direction is that of the official code; others keep the
-opposite weights.
+arXiv:2002.07376. With weights w, gradient g and Hessian H, `w (H g)` is what removing w takes from g g to first order.
+The weights with the lowest values are masked, negative ones first. Logits are divided by a temperature of 200 before
+the loss. The sign is that of the official code; some other implementations keep the opposite weights.
 
-Two things are not as released: images are drawn as in training, not so many of each class, and the classifier is scored
-by the weights it has and goes on with, where the released code scores a copy with other random ones.
+Differences from the released code: images are sampled as in training, not the same number of each class; and the
+classifier is scored with the weights that it is trained from, not with a second random initialization.
 """
 
 from __future__ import annotations
-
-from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from compressor.budget.target import PruningTarget
 from compressor.criteria.gradient import GradientCriterion, crop
-from compressor.methods._regularization import Count, Positive
-from compressor.methods._unstructured import Unstructured
+from compressor.field_types import Positive
+from compressor.methods._shared import BatchNormMode, GlobalMask, ScoringImages, Start, initial_weights
 from compressor.methods.base import Method
-from compressor.methods.beginning import ByGradients
 from compressor.steps.base import Step
 
 
-class Grasp(ByGradients, Unstructured, Method):
-    name: ClassVar[str] = "grasp"
+class Grasp(Method, name="grasp", needs_data=True, trained=False, unstructured=True):
+    """Two batches of 50: 10 images of each class of CIFAR-10 on average."""
 
-    batches: Count = 2
-    batch_size: Count = Field(default=50, description="of these batches; with two, 10 images a class of CIFAR-10")
-    temperature: Positive = Field(default=200.0, description="what answers are divided by before the loss")
-    norms: Literal["running", "batch"] = Field(
-        default="batch", description="statistics of BatchNorm: running = its estimates; batch = as while training"
-    )
+    start: Start = "given"
+    mask: GlobalMask = GlobalMask()
+    images: ScoringImages = ScoringImages(batches=2, batch_size=50)
+    temperature: Positive = Field(default=200.0, description="what logits are divided by before the loss")
+    batchnorm: BatchNormMode = "train"
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
         criterion = GradientCriterion(
             self.name,
             crop,
             order=2,
             signed=True,
-            batches=self.batches,
-            batch_size=self.batch_size,
-            training=self.norms == "batch",
+            batches=self.images.batches,
+            batch_size=self.images.batch_size,
+            training=self.batchnorm == "train",
             temperature=self.temperature,
         )
-        return *self.begin(), self.mask(criterion, selection)
+        return *initial_weights(self.start), self.mask.step(criterion, target)

@@ -1,70 +1,70 @@
-"""GReg: an L2 penalty that grows without bound on the filters that are to go, before they are taken out.
+"""GReg: train with a growing L2 penalty on the filters that will be removed, then remove them.
 
-Wang, Qin, Zhang and Fu, Neural Pruning via Growing Regularization, ICLR 2021, arXiv:2012.09243. Added to the gradient
-of a weight is `s w`. GReg-1 chooses by mean |w| and pushes: `s` of the leaving filters grows by `growth` every so many
-iterations to `ceiling`. GReg-2 picks first: a small `s` grows on all filters alike, which parts those that the loss
-holds on to from the others; then it chooses, and pushes from there on, while the filters that stay get `s < 0`.
-Scales and shifts of channels are left alone, so that removal is not lossless.
+Wang, Qin, Zhang and Fu, Neural Pruning via Growing Regularization, ICLR 2021, arXiv:2012.09243. The penalty adds `s w`
+to the gradient of a weight w. GReg-1 selects filters by mean |w|; s of the selected filters then grows by `growth`
+every `update_interval` iterations up to `ceiling`. GReg-2 first lets a small s grow on all filters alike, which
+separates those that the loss holds on to from the others; it selects after that, and the filters that are kept then get
+a negative s. The scales and shifts of normalizations are not penalized, so the removal is not lossless.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
 
 from pydantic import Field
 
 from compressor.budget.target import PruningTarget
 from compressor.criteria.magnitude import l1
-from compressor.methods._regularization import Count, Growing, NotNegative, Positive
+from compressor.field_types import Count, NonNegative, Positive
+from compressor.methods._training import GrowingPenalty, PenaltyTraining
 from compressor.methods.base import Method
 from compressor.steps.base import Step
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
 from compressor.training.penalty import Penalty, PenaltyTerm
-from compressor.training.penalty_terms import (
-    constant_strength,
-    decay,
-    decay_kept,
-    decay_pruned,
-    stepwise_growth,
-    strength_rise,
-)
+from compressor.training.penalty_terms import constant_strength, decay, decay_kept, decay_pruned
 
 
-class GReg1(Growing, Method):
-    """As released for CIFAR: 110,000 iterations before removal."""
+class GReg1(Method, name="greg-1", needs_data=True):
+    """As released for CIFAR: 110,000 iterations before the removal."""
 
-    name: ClassVar[str] = "greg-1"
-    needs_data: ClassVar[bool] = True
+    training: PenaltyTraining = PenaltyTraining()
+    growing: GrowingPenalty = GrowingPenalty()
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        push = Penalty("greg-1", (PenaltyTerm(decay_pruned, self.strength()),))
-        return SelectChannels(l1, selection), self.regularise(push), RemoveChannels()
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        push = Penalty("greg-1", (PenaltyTerm(decay_pruned, self.growing.strength()),))
+        return SelectChannels(l1, target), self.growing.train(self.name, self.training, push), RemoveChannels()
 
 
-class GReg2(Growing, Method):
+class GReg2(Method, name="greg-2", needs_data=True):
     """As released for CIFAR: 10,000 iterations to pick and 109,000 to push. `epochs` is the length of the push."""
 
-    name: ClassVar[str] = "greg-2"
-    needs_data: ClassVar[bool] = True
+    training: PenaltyTraining = PenaltyTraining()
+    growing: GrowingPenalty = GrowingPenalty()
+    pick_epochs: Count | None = Field(
+        default=None, description="length of the pick in epochs; null = the iterations in which its strength grows"
+    )
+    pick_growth: Positive = Field(default=1e-5, description="what each update adds to the strength during the pick")
+    pick_ceiling: Positive = Field(default=0.01, description="strength at which the pick ends")
+    recover: NonNegative = Field(default=1e-4, description="negative strength on the kept filters during the push")
 
-    pick_epochs: Count | None = Field(default=None, description="length of the pick in epochs; null = its iterations")
-    pick_growth: Positive = Field(default=1e-5, description="what each update adds to the strength while picking")
-    pick_ceiling: Positive = Field(default=0.01, description="the strength at which picking ends")
-    recover: NotNegative = Field(default=1e-4, description="strength, negated, on filters that stay while pushing")
-
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        """The first choice says which layers are picked from, the second which filters go."""
-        growth, every, ceiling = self.pick_growth, self.every, self.pick_ceiling
-        picking = partial(stepwise_growth, growth=growth, every=every, ceiling=ceiling)
-        pick = Penalty("greg-2 pick", (PenaltyTerm(decay, picking),))
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        """The first selection only says which layers are penalized; the second says which filters are removed."""
+        picking = GrowingPenalty(
+            epochs=self.pick_epochs,
+            growth=self.pick_growth,
+            update_interval=self.growing.update_interval,
+            ceiling=self.pick_ceiling,
+            hold_iterations=0,
+        )
+        pick = Penalty("greg-2 pick", (PenaltyTerm(decay, picking.strength()),))
         recovery = PenaltyTerm(decay_kept, partial(constant_strength, value=-self.recover))
-        push = Penalty("greg-2 push", (PenaltyTerm(decay_pruned, self.strength(start=ceiling)), recovery))
+        strength = self.growing.strength(start=self.pick_ceiling)
+        push = Penalty("greg-2 push", (PenaltyTerm(decay_pruned, strength), recovery))
         return (
-            SelectChannels(l1, selection),
-            self.train(pick, epochs=self.pick_epochs, iterations=strength_rise(growth, every, ceiling)),
-            SelectChannels(l1, selection),
-            self.regularise(push, start=ceiling),
+            SelectChannels(l1, target),
+            picking.train(self.name, self.training, pick),
+            SelectChannels(l1, target),
+            self.growing.train(self.name, self.training, push, start=self.pick_ceiling),
             RemoveChannels(),
         )

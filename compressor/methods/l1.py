@@ -1,56 +1,62 @@
-"""L1-norm filter pruning: score each filter of the trained network by its mean |w|, remove the smallest, retrain.
+"""Magnitude pruning: remove the filters with the smallest mean |w|, or mask the smallest weights.
 
-Li, Kadav, Durdanovic, Samet and Graf, Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710.
+Li, Kadav, Durdanovic, Samet and Graf, Pruning Filters for Efficient ConvNets, ICLR 2017, arXiv:1608.08710 (filters of a
+trained network, then retraining); Han, Pool, Tran and Dally, Learning both Weights and Connections, NeurIPS 2015,
+arXiv:1506.02626 (single weights); Liu, Sun, Zhou, Huang and Darrell, Rethinking the Value of Network Pruning, ICLR
+2019, arXiv:1810.05270 (the pruned architecture trained from scratch).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from compressor.budget.target import PruningTarget
 from compressor.criteria.magnitude import l1, magnitude
-from compressor.methods._regularization import Whole
-from compressor.methods._unstructured import Unstructured
+from compressor.field_types import FormerKey, NonNegativeCount
+from compressor.methods._shared import GlobalMask, Start, initial_weights
 from compressor.methods.base import Method
-from compressor.methods.beginning import Beginning
 from compressor.steps.base import Step
 from compressor.steps.reinitialize import Reinitialize
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
 
 
-class L1(Method):
-    """Has no settings of its own: which layers, how much and how scores compare are the recipe's to say."""
+class L1(Method, name="l1"):
+    """Remove the filters with the smallest mean |w| from a trained network. It has no settings of its own."""
 
-    name: ClassVar[str] = "l1"
-
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return SelectChannels(l1, selection), RemoveChannels()
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        return SelectChannels(l1, target), RemoveChannels()
 
 
-class MagnitudeU(Unstructured, Method):
-    name: ClassVar[str] = "magnitude-u"
-    trained: ClassVar[bool] = True
+class MagnitudeU(Method, name="magnitude-u", unstructured=True):
+    """Mask the smallest weights of a trained network."""
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), self.mask(magnitude, selection)
+    start: Start = "given"
+    mask: GlobalMask = GlobalMask()
 
-
-class EfficientConvNets(Beginning, Method):
-    name: ClassVar[str] = "efficientconvnets"
-
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), SelectChannels(l1, selection), RemoveChannels()
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        return *initial_weights(self.start), self.mask.step(magnitude, target)
 
 
-class Scratch(Method):
-    name: ClassVar[str] = "scratch"
-    needs_data: ClassVar[bool] = True
+class EfficientConvNets(Method, name="efficientconvnets", trained=False):
+    """Remove the filters with the smallest mean |w| before any training, as the literature on early pruning does."""
 
-    equal: Literal["epochs", "flops"] = Field(default="epochs", description="what is the same as with pruning")
-    dense_epochs: Whole = Field(default=0, description="epochs that the dense model was trained for, K1")
+    start: Start = "given"
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return SelectChannels(l1, selection), RemoveChannels(), Reinitialize(self.dense_epochs, self.equal == "flops")
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        return *initial_weights(self.start), SelectChannels(l1, target), RemoveChannels()
+
+
+class Scratch(Method, name="scratch", needs_data=True):
+    """Train the pruned architecture from random weights, the baseline of every pruning method."""
+
+    match: Annotated[Literal["epochs", "flops"], FormerKey("equal")] = Field(
+        default="epochs",
+        description="epochs = as many epochs as dense training and retraining together; flops = as many multiply-adds",
+    )
+    dense_epochs: NonNegativeCount = Field(default=0, description="epochs that the dense model was trained for")
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        return SelectChannels(l1, target), RemoveChannels(), Reinitialize(self.dense_epochs, self.match == "flops")

@@ -1,82 +1,104 @@
-"""Lottery tickets: train, mask the smallest weights, go back to an early epoch and train what is left; round by round.
+"""Lottery tickets: train, mask the smallest weights, rewind to an early epoch and train what is left; in rounds.
 
-Frankle and Carbin, The Lottery Ticket Hypothesis, ICLR 2019, arXiv:1803.03635 (back to the initial weights); Frankle,
-Dziugaite, Roy and Carbin, Linear Mode Connectivity and the Lottery Ticket Hypothesis, ICML 2020, arXiv:1912.05671 (back
-to the weights of an early epoch); Renda, Frankle and Carbin, Comparing Rewinding and Fine-tuning in Neural Network
-Pruning, ICLR 2020, arXiv:2003.02389 (back to the learning rate of that epoch, with the weights as they are).
+Frankle and Carbin, The Lottery Ticket Hypothesis, ICLR 2019, arXiv:1803.03635 (rewinds to the initial weights);
+Frankle, Dziugaite, Roy and Carbin, Linear Mode Connectivity and the Lottery Ticket Hypothesis, ICML 2020,
+arXiv:1912.05671 (rewinds to the weights of an early epoch); Renda, Frankle and Carbin, Comparing Rewinding and
+Fine-tuning in Neural Network Pruning, ICLR 2020, arXiv:2003.02389 (rewinds the learning rate to that epoch and leaves
+the weights as they are).
 
-Every training is the recipe's retraining, the dense network's as well: all of its course at first, and from the epoch
-that is gone back to in every round and in the end. Over E epochs, back to k and in n rounds, k + (n + 1) (E - k) epochs
-are trained where weights are rewound, and E + n (E - k), which is as many, where rates are.
+Every training is the recipe's retraining: the dense network gets all of it, and each round gets the part from the epoch
+that is rewound to. With E epochs, a rewind to epoch k and n rounds, weight rewinding trains k + (n + 1) (E - k) epochs,
+and learning-rate rewinding E + n (E - k), which is the same number.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
 from compressor.budget.target import PruningTarget
 from compressor.criteria.magnitude import magnitude
-from compressor.methods._regularization import Count
-from compressor.methods._unstructured import Unstructured, exponential_shares
+from compressor.field_types import Count
+from compressor.methods._rounds import exponential_remaining
+from compressor.methods._shared import GlobalMask, Start, final_share, initial_weights
 from compressor.methods.base import Method
 from compressor.steps.base import Step
 from compressor.steps.rewind import RewindWeights, SaveWeights
 from compressor.steps.train import FinetuneSegment
 
-
-class Tickets(Unstructured):
-    """All weights are compared with each other, by size."""
-
-    needs_data: ClassVar[bool] = True
-
-    rounds: Count = Field(default=5, description="each masks the same share of the weights that are left")
-
-    def found(
-        self, selection: PruningTarget, before: tuple[Step, ...], *, first: int, rewind: bool
-    ) -> tuple[Step, ...]:
-        """The rounds of masks, after the dense network's training; each but the last with a training that begins at
-        epoch `first`. What it is asked for in the end follows."""
-        assert selection.weights is not None, "recipes ask for prune.target.weights"
-        shares = exponential_shares(selection.weights, self.rounds)
-        steps = (*self.begin(), *before)
-        for number, share in enumerate(shares, start=1):
-            back = (RewindWeights(),) if rewind else ()
-            last = number == len(shares)
-            train = FinetuneSegment(first) if last else FinetuneSegment(first, stage=f"round {number}")
-            steps = (*steps, self.mask(magnitude, selection, (share,)), *back, train)
-        return steps
+Rounds = Annotated[Count, Field(description="number of rounds; each masks the same share of the weights that are left")]
 
 
-class IMP(Tickets, Method):
-    """Iterative magnitude pruning with weight rewinding."""
+def mask_and_train(
+    target: PruningTarget, mask: GlobalMask, rounds: int, *, first_epoch: int, rewind: bool
+) -> tuple[Step, ...]:
+    """Return the rounds that follow the training of the dense network. The last training is the retraining itself.
 
-    name: ClassVar[str] = "imp"
+    Args:
+        target: The pruning target, which the last round meets.
+        mask: How the weights are masked, by magnitude over all layers.
+        rounds: The number of rounds.
+        first_epoch: The epoch of the retraining at which each round begins.
+        rewind: Whether the weights are rewound before each training.
 
-    rewind_to: Count = Field(default=2, description="epoch of the retraining's course whose weights are gone back to")
-
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        early = FinetuneSegment(0, self.rewind_to, stage="early training")
-        dense = FinetuneSegment(self.rewind_to, stage="dense training")
-        return self.found(selection, (early, SaveWeights(), dense), first=self.rewind_to, rewind=True)
-
-
-class LTH(Tickets, Method):
-    """Iterative magnitude pruning back to the initial weights."""
-
-    name: ClassVar[str] = "lth"
-
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return self.found(selection, (SaveWeights(), FinetuneSegment(0, stage="dense training")), first=0, rewind=True)
+    Returns:
+        For each round the mask, the rewinding if there is one, and the training.
+    """
+    steps: tuple[Step, ...] = ()
+    for number, share in enumerate(exponential_remaining(final_share(target), rounds), start=1):
+        training = FinetuneSegment(first_epoch)
+        if number < rounds:
+            training = FinetuneSegment(first_epoch, stage=f"round {number}")
+        steps += (mask.step(magnitude, target, (share,)), *((RewindWeights(),) if rewind else ()), training)
+    return steps
 
 
-class LTR(Tickets, Method):
-    """Iterative magnitude pruning with learning-rate rewinding: weights go on from where they are."""
+class IMP(Method, name="imp", needs_data=True, trained=False, unstructured=True):
+    """Iterative magnitude pruning with weight rewinding to an early epoch."""
 
-    name: ClassVar[str] = "ltr"
+    start: Start = "given"
+    mask: GlobalMask = GlobalMask()
+    rounds: Rounds = 5
+    rewind_to: Count = Field(default=2, description="epoch of the retraining whose weights are restored")
 
-    rewind_to: Count = Field(default=2, description="epoch of the retraining's course whose rates are gone back to")
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        return (
+            *initial_weights(self.start),
+            FinetuneSegment(0, self.rewind_to, stage="early training"),
+            SaveWeights(),
+            FinetuneSegment(self.rewind_to, stage="dense training"),
+            *mask_and_train(target, self.mask, self.rounds, first_epoch=self.rewind_to, rewind=True),
+        )
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return self.found(selection, (FinetuneSegment(0, stage="dense training"),), first=self.rewind_to, rewind=False)
+
+class LTH(Method, name="lth", needs_data=True, trained=False, unstructured=True):
+    """Iterative magnitude pruning with rewinding to the initial weights."""
+
+    start: Start = "given"
+    mask: GlobalMask = GlobalMask()
+    rounds: Rounds = 5
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        return (
+            *initial_weights(self.start),
+            SaveWeights(),
+            FinetuneSegment(0, stage="dense training"),
+            *mask_and_train(target, self.mask, self.rounds, first_epoch=0, rewind=True),
+        )
+
+
+class LTR(Method, name="ltr", needs_data=True, trained=False, unstructured=True):
+    """Iterative magnitude pruning with learning-rate rewinding: the weights are not rewound."""
+
+    start: Start = "given"
+    mask: GlobalMask = GlobalMask()
+    rounds: Rounds = 5
+    rewind_to: Count = Field(default=2, description="epoch of the retraining whose learning rate is restored")
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        return (
+            *initial_weights(self.start),
+            FinetuneSegment(0, stage="dense training"),
+            *mask_and_train(target, self.mask, self.rounds, first_epoch=self.rewind_to, rewind=False),
+        )

@@ -1,22 +1,23 @@
-"""L1 pruning with orthogonality brought in from outside: the baselines trainability preserving pruning is held against.
+"""L1 pruning combined with orthogonality, the baselines that trainability preserving pruning is compared with.
 
-Wang and Fu, arXiv:2207.12534, table 1. Before pruning or while retraining, `weight * penalty` is added to the loss of
-every layer: KernOrth, Xie et al., arXiv:1703.01827, or OrthConv, Wang et al., arXiv:1911.12207, which spares the first
-layer. OrthP makes the weights orthogonal by hand after removal: Wang et al., Dynamical Isometry: The Missing Ingredient
-for Neural Network Pruning, arXiv:2105.05916.
+Wang and Fu, arXiv:2207.12534, table 1. Before pruning, or while retraining, `weight * penalty` is added to the loss of
+every layer. The penalty is KernOrth, Xie et al., arXiv:1703.01827, or OrthConv, Wang et al., arXiv:1911.12207, which
+leaves out the first layer. OrthP makes the weights orthogonal after the removal: Wang et al., Dynamical Isometry: The
+Missing Ingredient for Neural Network Pruning, arXiv:2105.05916.
 """
 
 from __future__ import annotations
 
 import math
 from functools import partial
-from typing import ClassVar
+from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from compressor.budget.target import PruningTarget
 from compressor.criteria.magnitude import l1
-from compressor.methods._regularization import Count, NotNegative, Positive, Regularising
+from compressor.field_types import Count, NonNegative, Positive
+from compressor.methods._training import PenaltyTraining
 from compressor.methods.base import Method
 from compressor.steps.base import Step
 from compressor.steps.orthogonalize import Orthogonalize
@@ -25,74 +26,74 @@ from compressor.steps.select_channels import SelectChannels
 from compressor.training.penalty import Penalty, PenaltyTerm
 from compressor.training.penalty_terms import constant_strength, convolution_orthogonality, kernel_orthogonality
 
-
-class Weighted(BaseModel):
-    weight: NotNegative = Field(default=0.1, description="factor on the penalty")
-
-    def kern_orth(self) -> Penalty:
-        return Penalty(
-            "KernOrth", (PenaltyTerm(kernel_orthogonality, partial(constant_strength, value=self.weight), on="layers"),)
-        )
-
-    def orth_conv(self) -> Penalty:
-        strength = partial(constant_strength, value=self.weight)
-        return Penalty("OrthConv", (PenaltyTerm(convolution_orthogonality, strength, on="layers", spare=1),))
+PenaltyWeight = Annotated[NonNegative, Field(description="factor on the penalty")]
+PenaltyEpochs = Annotated[Count, Field(description="length of the training with the penalty, in epochs")]
 
 
-class L1OrthP(Method):
-    """Exact isometry only where activations are linear."""
-
-    name: ClassVar[str] = "l1-orthp"
-
-    gain: Positive = Field(default=math.sqrt(2), description="factor on orthogonal weights; the root of 2 suits ReLU")
-
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return SelectChannels(l1, selection), RemoveChannels(), Orthogonalize(self.gain)
+def kern_orth(weight: float) -> Penalty:
+    """Return the penalty `weight * |A^T A - I|_F` of every layer, A its matrix of kernels."""
+    strength = partial(constant_strength, value=weight)
+    return Penalty("KernOrth", (PenaltyTerm(kernel_orthogonality, strength, on="layers"),))
 
 
-class L1KernOrth(Weighted, Method):
-    """The penalty works throughout retraining."""
-
-    name: ClassVar[str] = "l1-kernorth"
-
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return SelectChannels(l1, selection), RemoveChannels()
-
-    def retraining(self) -> Penalty:
-        return self.kern_orth()
+def orth_conv(weight: float) -> Penalty:
+    """Return the penalty `weight * |conv(W, W) - I_0|_F` of every layer but the first."""
+    strength = partial(constant_strength, value=weight)
+    return Penalty("OrthConv", (PenaltyTerm(convolution_orthogonality, strength, on="layers", spare=1),))
 
 
-class L1OrthConv(Weighted, Method):
-    """The penalty works throughout retraining."""
+class L1OrthP(Method, name="l1-orthp"):
+    """Make the weights orthogonal after the removal. The isometry is exact only where activations are linear."""
 
-    name: ClassVar[str] = "l1-orthconv"
+    gain: Positive = Field(default=math.sqrt(2), description="factor on the orthogonal weights; sqrt(2) suits ReLU")
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return SelectChannels(l1, selection), RemoveChannels()
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        return SelectChannels(l1, target), RemoveChannels(), Orthogonalize(self.gain)
+
+
+class L1KernOrth(Method, name="l1-kernorth"):
+    """Add the KernOrth penalty while retraining."""
+
+    weight: PenaltyWeight = 0.1
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        return SelectChannels(l1, target), RemoveChannels()
 
     def retraining(self) -> Penalty:
-        return self.orth_conv()
+        return kern_orth(self.weight)
 
 
-class KernOrthL1(Weighted, Regularising, Method):
-    """The penalty works in a training before the choice."""
+class L1OrthConv(Method, name="l1-orthconv"):
+    """Add the OrthConv penalty while retraining."""
 
-    name: ClassVar[str] = "kernorth-l1"
-    needs_data: ClassVar[bool] = True
+    weight: PenaltyWeight = 0.1
 
-    epochs: Count = Field(default=30, description="length of the training with the penalty")
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        return SelectChannels(l1, target), RemoveChannels()
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return self.train(self.kern_orth(), epochs=self.epochs), SelectChannels(l1, selection), RemoveChannels()
+    def retraining(self) -> Penalty:
+        return orth_conv(self.weight)
 
 
-class OrthConvL1(Weighted, Regularising, Method):
-    """The penalty works in a training before the choice."""
+class KernOrthL1(Method, name="kernorth-l1", needs_data=True):
+    """Train with the KernOrth penalty before the selection."""
 
-    name: ClassVar[str] = "orthconv-l1"
-    needs_data: ClassVar[bool] = True
+    training: PenaltyTraining = PenaltyTraining()
+    weight: PenaltyWeight = 0.1
+    epochs: PenaltyEpochs = 30
 
-    epochs: Count = Field(default=30, description="length of the training with the penalty")
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        train = self.training.step(self.name, kern_orth(self.weight), epochs=self.epochs)
+        return train, SelectChannels(l1, target), RemoveChannels()
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return self.train(self.orth_conv(), epochs=self.epochs), SelectChannels(l1, selection), RemoveChannels()
+
+class OrthConvL1(Method, name="orthconv-l1", needs_data=True):
+    """Train with the OrthConv penalty before the selection."""
+
+    training: PenaltyTraining = PenaltyTraining()
+    weight: PenaltyWeight = 0.1
+    epochs: PenaltyEpochs = 30
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        train = self.training.step(self.name, orth_conv(self.weight), epochs=self.epochs)
+        return train, SelectChannels(l1, target), RemoveChannels()

@@ -1,78 +1,129 @@
-"""Iterative SNIP: connection sensitivity found anew in every round, on what the rounds before left.
+"""SNIP, Iterative SNIP, FORCE and SNAP: prune by connection sensitivity `|w dL/dw|`, before any training.
 
-de Jorge, Sanyal, Behl, Torr, Rogez and Dokania, Progressive Skeletonization: Trimming more fat from a network at
-initialization, ICLR 2021, arXiv:2006.09081: `|w dL/dw|` at the masked weights; what is masked stays masked. One round
-is SNIP. As released: 60 rounds, one batch each (10 for CIFAR-100), statistics of the batch.
+Lee, Ajanthan and Torr, SNIP: Single-Shot Network Pruning Based on Connection Sensitivity, ICLR 2019, arXiv:1810.02340
+(weights, one round). de Jorge, Sanyal, Behl, Torr, Rogez and Dokania, Progressive Skeletonization: Trimming More Fat
+from a Network at Initialization, ICLR 2021, arXiv:2006.09081 (several rounds, 60 of one batch as released; Iterative
+SNIP keeps what is masked masked, FORCE does not). Verdenius, Stol and Forré, Pruning via Iterative Ranking of
+Sensitivity Statistics, arXiv:2006.00896 (SNAP: channels, in one round or, as SNAP-it, in several).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from compressor.budget.target import PruningTarget
 from compressor.criteria.gradient import GradientCriterion, snip
-from compressor.methods._iterative import in_rounds
-from compressor.methods._regularization import Count
-from compressor.methods._unstructured import InRounds, Sensitive, Unstructured
+from compressor.methods._rounds import HalvingRounds, PruningRounds, halving_targets, remove_in_rounds
+from compressor.methods._shared import (
+    BatchNormMode,
+    GlobalMask,
+    ScoringImages,
+    Start,
+    final_share,
+    initial_weights,
+)
 from compressor.methods.base import Method
-from compressor.methods.beginning import ByGradients
 from compressor.steps.base import Step
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
 
-
-class IterativeSnip(InRounds, Sensitive, Unstructured, Method):
-    name: ClassVar[str] = "iterative-snip"
-
-    batches: Count = 1
-    norms: Literal["running", "batch"] = "batch"
-
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), self.mask(self.sensitivity(self.name), selection, self.shares(selection))
+ScoringLoss = Annotated[
+    Literal["task", "logit"],
+    Field(
+        description="loss of the gradients: task = the loss of the training; logit = minus the mean logit of the right "
+        "class, as in the released code"
+    ),
+]
 
 
-class Snip(Sensitive, Unstructured, Method):
-    name: ClassVar[str] = "snip"
+def connection_sensitivity(
+    name: str, images: ScoringImages, loss: ScoringLoss, batchnorm: BatchNormMode = "eval"
+) -> GradientCriterion:
+    """Return the criterion of all these methods.
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), self.mask(self.sensitivity(self.name), selection)
+    Args:
+        name: What the criterion is called in the log.
+        images: The training images that gradients are computed on.
+        loss: The loss whose gradients are taken.
+        batchnorm: Whether BatchNorm uses its running estimates or the statistics of the batch.
 
-
-class Force(InRounds, Sensitive, Unstructured, Method):
-    name: ClassVar[str] = "force"
-
-    batches: Count = 1
-    norms: Literal["running", "batch"] = "batch"
-
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        criterion = self.sensitivity(self.name)
-        return *self.begin(), self.mask(criterion, selection, self.shares(selection), nested=False)
-
-
-class Gated(ByGradients, BaseModel):
-    loss: Literal["task", "logit"] = Field(
-        default="task", description="task = the data's own; logit = minus the mean answer for the right class"
+    Returns:
+        The criterion, of first order.
+    """
+    training = batchnorm == "train"
+    return GradientCriterion(
+        name, snip, batches=images.batches, batch_size=images.batch_size, training=training, loss=loss
     )
 
-    def sensitivity(self) -> GradientCriterion:
-        return GradientCriterion("snap", snip, batches=self.batches, batch_size=self.batch_size, loss=self.loss)
+
+class Snip(Method, name="snip", needs_data=True, trained=False, unstructured=True):
+    """Mask the weights with the lowest sensitivity in one round."""
+
+    start: Start = "given"
+    mask: GlobalMask = GlobalMask()
+    images: ScoringImages = ScoringImages()
+    loss: ScoringLoss = "task"
+    batchnorm: BatchNormMode = "eval"
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        criterion = connection_sensitivity(self.name, self.images, self.loss, self.batchnorm)
+        return *initial_weights(self.start), self.mask.step(criterion, target)
 
 
-class Snap(Gated, Method):
-    name: ClassVar[str] = "snap"
+class IterativeSnip(Method, name="iterative-snip", needs_data=True, trained=False, unstructured=True):
+    """Mask the weights with the lowest sensitivity in several rounds. What is masked stays masked."""
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), SelectChannels(self.sensitivity(), selection), RemoveChannels()
+    start: Start = "given"
+    mask: GlobalMask = GlobalMask()
+    images: ScoringImages = ScoringImages(batches=1)
+    loss: ScoringLoss = "task"
+    batchnorm: BatchNormMode = "train"
+    progress: PruningRounds = PruningRounds()
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        criterion = connection_sensitivity(self.name, self.images, self.loss, self.batchnorm)
+        shares = self.progress.remaining(final_share(target))
+        return *initial_weights(self.start), self.mask.step(criterion, target, shares)
 
 
-class SnapIt(Gated, Method):
-    """Half of the channels go first, then each time half of what is still to go."""
+class Force(Method, name="force", needs_data=True, trained=False, unstructured=True):
+    """Mask the weights with the lowest sensitivity in several rounds. A later round may restore a masked weight."""
 
-    name: ClassVar[str] = "snap-it"
+    start: Start = "given"
+    mask: GlobalMask = GlobalMask()
+    images: ScoringImages = ScoringImages(batches=1)
+    loss: ScoringLoss = "task"
+    batchnorm: BatchNormMode = "train"
+    progress: PruningRounds = PruningRounds()
 
-    halvings: Count = Field(default=5, description="of what is still to go; the rounds are two more")
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        criterion = connection_sensitivity(self.name, self.images, self.loss, self.batchnorm)
+        shares = self.progress.remaining(final_share(target))
+        return *initial_weights(self.start), self.mask.step(criterion, target, shares, nested=False)
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), *in_rounds(self.sensitivity(), selection, self.halvings)
+
+class Snap(Method, name="snap", needs_data=True, trained=False):
+    """Remove the channels with the lowest sensitivity in one round."""
+
+    start: Start = "given"
+    images: ScoringImages = ScoringImages()
+    loss: ScoringLoss = "task"
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        criterion = connection_sensitivity("snap", self.images, self.loss)
+        return *initial_weights(self.start), SelectChannels(criterion, target), RemoveChannels()
+
+
+class SnapIt(Method, name="snap-it", needs_data=True, trained=False):
+    """Remove the channels with the lowest sensitivity in several rounds."""
+
+    start: Start = "given"
+    images: ScoringImages = ScoringImages()
+    loss: ScoringLoss = "task"
+    rounds: HalvingRounds = 7
+
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        criterion = connection_sensitivity("snap", self.images, self.loss)
+        return *initial_weights(self.start), *remove_in_rounds(criterion, halving_targets(target, self.rounds))

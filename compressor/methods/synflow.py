@@ -1,26 +1,28 @@
-"""SynFlow: weights that carry least of what flows from input to output are masked, round by round and without data.
+"""SynFlow: mask the weights that carry the least synaptic flow in many rounds, without data.
 
-Tanaka, Kunin, Yamins and Ganguli, Pruning neural networks without any data by iteratively conserving synaptic flow,
-NeurIPS 2020, arXiv:2006.05467: with all numbers at their absolute values and R the sum of the answers to an input of
-ones, `w dR/dw`. These sum to R in every layer, so that rounds small enough never empty one.
+Tanaka, Kunin, Yamins and Ganguli, Pruning Neural Networks Without Any Data by Iteratively Conserving Synaptic Flow,
+NeurIPS 2020, arXiv:2006.05467. With every parameter replaced by its absolute value and R the sum of the outputs for an
+input of ones, the score of a weight is `w dR/dw`. The scores of every layer sum to R, so that small enough rounds never
+empty a layer.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from compressor.budget.target import PruningTarget
 from compressor.criteria.synaptic_flow import SynapticFlow
-from compressor.methods._regularization import Count
-from compressor.methods._unstructured import InRounds, Unstructured
+from compressor.methods._rounds import PruningRounds
+from compressor.methods._shared import GlobalMask, Start, final_share, initial_weights
 from compressor.methods.base import Method
 from compressor.steps.base import Step
 
 
-class SynFlow(InRounds, Unstructured, Method):
-    name: ClassVar[str] = "synflow"
+class SynFlow(Method, name="synflow", trained=False, unstructured=True):
+    """100 rounds, as published."""
 
-    rounds: Count = 100
+    start: Start = "given"
+    mask: GlobalMask = GlobalMask()
+    progress: PruningRounds = PruningRounds(rounds=100)
 
-    def steps(self, selection: PruningTarget) -> tuple[Step, ...]:
-        return *self.begin(), self.mask(SynapticFlow(), selection, self.shares(selection))
+    def steps(self, target: PruningTarget) -> tuple[Step, ...]:
+        shares = self.progress.remaining(final_share(target))
+        return *initial_weights(self.start), self.mask.step(SynapticFlow(), target, shares)

@@ -55,7 +55,7 @@ def export_both(
             module,
             inputs,
             folder / name,
-            opset=recipe.export.version,
+            opset=recipe.export.opset_version,
             dynamic_batch=recipe.export.dynamic_batch,
             metadata=metadata,
             names=[each.name for each in work.model.spec.inputs],

@@ -1,7 +1,7 @@
-"""Recipes: what to do with a model, as a closed YAML schema, and how one is read, overridden and written out.
+"""Recipes: a closed YAML schema for what to do with a model, and how a recipe is read, overridden and written.
 
-what may be said    values -> schedules -> original -> retrain -> schema
-where it was said   located -> overrides, faults -> read
+The schema: fields, block -> method_block, data, optimizer, schedule, rewinding schedules, retrain, prune ->
+recipe_config. Reading: yaml_source -> former_keys, overrides, validation -> read.
 """
 
 from compressor.recipe.read import read_recipe, shipped_recipes

@@ -1,89 +1,23 @@
-"""The scalar types of a recipe: shares, percentage points, `auto`, and numbers that are never guessed from words."""
+"""Types of single keys: shares, percentage points, `auto`, and shapes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import (
-    AllowInfNan,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    Strict,
-    StringConstraints,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WithJsonSchema,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
-PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+) ?%")
+from compressor.field_types import refused
 
-
-class RecipeBlock(BaseModel):
-    """One mapping of a recipe: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def refused(allowed: str, options: Iterable[str] = ()) -> PydanticCustomError:
-    """An error that says what is allowed; `options` are the words a typing mistake is compared with."""
-    return PydanticCustomError("refused", "{allowed}", {"allowed": allowed, "options": list(options)})
-
-
-def refused_keys(block: str, faults: Iterable[tuple[str, str | None]]) -> ValidationError:
-    """Several faults of one block at once, each a key of it (`a.b` of one in it, "" for itself) and what is allowed.
-
-    None instead of what is allowed: the key is missing.
-    """
-    lines = [
-        InitErrorDetails(
-            type="missing" if allowed is None else refused(allowed), loc=tuple(filter(None, key.split("."))), input=None
-        )
-        for key, allowed in faults
-    ]
-    return ValidationError.from_exception_data(block, lines)
-
-
-def checked_beside(
-    data: object, handler: ValidatorFunctionWrapHandler, block: str, faults: Iterable[tuple[str, str | None]]
-) -> Any:
-    """Validate the fields of `data`, reporting `faults` between its keys together with theirs.
-
-    An after-validator would stay silent until every single field is right, and the user would run twice.
-    """
-    found = list(faults)
-    try:
-        value = handler(data)
-    except ValidationError as error:
-        lines = [
-            InitErrorDetails(
-                type=PydanticCustomError(each["type"], each["msg"], each.get("ctx")), loc=each["loc"], input=None
-            )
-            for each in (*error.errors(), *(refused_keys(block, found).errors() if found else ()))
-        ]
-        raise ValidationError.from_exception_data(block, lines) from None
-    if found:
-        raise refused_keys(block, found)
-    return value
-
-
-def given(data: object) -> Mapping[str, object]:
-    """The keys of a block that say something; none where it is no mapping."""
-    return {key: value for key, value in data.items() if value is not None} if isinstance(data, Mapping) else {}
-
+_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+) ?%")
 
 # ---------------------------------------------------------------- shares and points
 
 
 def parse_share(value: object) -> float:
-    """`'50%'` or 0.5 -> 0.5, strictly between 0 and 1."""
-    if isinstance(value, str) and (percent := PERCENT.fullmatch(value)):
+    """Parse a share strictly between 0 and 1: `'50%'` or 0.5 is 0.5."""
+    if isinstance(value, str) and (percent := _PERCENT.fullmatch(value)):
         value = float(percent[1]) / 100
     if isinstance(value, float) and 0 < value < 1:
         return value
@@ -91,8 +25,8 @@ def parse_share(value: object) -> float:
 
 
 def parse_points(value: object) -> float:
-    """`'1.5%'` or 1.5 -> 1.5 percentage points, 0 to 100."""
-    if isinstance(value, str) and (percent := PERCENT.fullmatch(value)):
+    """Parse percentage points from 0 to 100: `'1.5%'` or 1.5 is 1.5."""
+    if isinstance(value, str) and (percent := _PERCENT.fullmatch(value)):
         value = float(percent[1])
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 100:
         return float(value)
@@ -100,17 +34,18 @@ def parse_points(value: object) -> float:
 
 
 def write_share(share: float) -> str | float:
-    """As a percentage where that reads back to the very same number."""
+    """Write a share as a percentage if that reads back to the very same number."""
     percent = f"{share * 100:.10g}%"
-    return percent if PERCENT.fullmatch(percent) and float(percent[:-1]) / 100 == share else share
+    return percent if _PERCENT.fullmatch(percent) and float(percent[:-1]) / 100 == share else share
 
 
 def write_points(points: float) -> str | float:
+    """Write percentage points with a % if that can be read back."""
     percent = f"{points}%"
-    return percent if PERCENT.fullmatch(percent) else points
+    return percent if _PERCENT.fullmatch(percent) else points
 
 
-_PERCENT_SCHEMA = {"type": "string", "pattern": f"^({PERCENT.pattern})$", "examples": ["50%"]}
+_PERCENT_SCHEMA = {"type": "string", "pattern": f"^({_PERCENT.pattern})$", "examples": ["50%"]}
 
 Share = Annotated[
     float,
@@ -126,30 +61,31 @@ Points = Annotated[
 ]
 
 
-# ---------------------------------------------------------------- numbers, words, auto
+# ---------------------------------------------------------------- choices of numbers, auto
 
 
-def _no_truth(value: object) -> object:
-    """`true` equals 1 in Python; in a recipe it is no number."""
+def _refuse_booleans(value: object) -> object:
+    """`true` equals 1 in Python; in a recipe it is not a number."""
     if isinstance(value, bool):
         raise refused("a number or a word, not true or false")
     return value
 
 
-Whole = Annotated[int, Strict()]
-Count = Annotated[int, Strict(), Field(ge=1)]
-Number = Annotated[float, Strict(), AllowInfNan(False)]
-Positive = Annotated[Number, Field(gt=0)]
-NotNegative = Annotated[Number, Field(ge=0)]
-Factor = Annotated[Number, Field(gt=0, le=1)]
-Truth = Annotated[bool, Strict()]
-Word = Annotated[str, StringConstraints(min_length=1, strict=True)]
-Version = Annotated[Literal[1], BeforeValidator(_no_truth)]
-RoundTo = Annotated[Literal["auto", 1, 4, 8, 16, 32], BeforeValidator(_no_truth)]
+Version = Annotated[Literal[1], BeforeValidator(_refuse_booleans)]
+RoundTo = Annotated[Literal["auto", 1, 4, 8, 16, 32], BeforeValidator(_refuse_booleans)]
 
 
-def auto_or_whole(low: int, high: int | None, meaning: str) -> tuple[PlainValidator, WithJsonSchema]:
-    """Validator and schema of `auto` or a whole number of [low, high]."""
+def auto_or_integer(low: int, high: int | None, meaning: str) -> tuple[PlainValidator, WithJsonSchema]:
+    """Create the annotations of a key that is `auto` or an integer.
+
+    Args:
+        low: The smallest integer.
+        high: The largest integer; None if there is no limit.
+        meaning: The allowed integers in words.
+
+    Returns:
+        The validator and the JSON Schema.
+    """
 
     def parse(value: object) -> object:
         fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= (high or value)
@@ -161,7 +97,7 @@ def auto_or_whole(low: int, high: int | None, meaning: str) -> tuple[PlainValida
     return PlainValidator(parse), WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", **bounds}]})
 
 
-_SHAPE: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+# ---------------------------------------------------------------- shapes
 
 
 def _parse_input(value: object) -> object:
@@ -170,7 +106,7 @@ def _parse_input(value: object) -> object:
     if _is_shape(value):
         return tuple(value)
     if isinstance(value, list | tuple) and value and all(map(_is_shape, value)):
-        return tuple(tuple(each) for each in value)
+        return tuple(tuple(shape) for shape in value)
     raise refused("auto, a shape without the batch such as [3, 32, 32], or a list of shapes", ["auto"])
 
 
@@ -182,16 +118,11 @@ def _is_shape(value: object) -> TypeGuard[Sequence[int]]:
     )
 
 
+_SHAPE: dict[str, Any] = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+_SHAPES = {"type": "array", "items": _SHAPE, "minItems": 1}
+
 InputSizes = Annotated[
     tuple[int, ...] | tuple[tuple[int, ...], ...] | Literal["auto"],
     PlainValidator(_parse_input),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"const": "auto"},
-                _SHAPE,
-                {"type": "array", "items": _SHAPE, "minItems": 1},
-            ]
-        }
-    ),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, _SHAPE, _SHAPES]}),
 ]

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Iterator, Mapping
+from typing import Literal, get_args
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, StrictBool
 
-from compressor.recipe.fields import NotNegative, Number, Positive, RecipeBlock, Truth, refused_keys
+from compressor.field_types import FractionBelowOne, NonNegative, Positive
+from compressor.recipe.block import Conflict, RecipeBlock
 from compressor.training.settings import OptimizerSettings
 
-ORIGINAL_LR = 0.1  # of SGD where the dense model was trained, in nearly all of the literature
+ORIGINAL_LR = 0.1
+"""The learning rate of SGD with which nearly all dense models in the literature were trained."""
 
 
 class SGD(RecipeBlock):
     name: Literal["sgd"] = "sgd"
     lr: Positive = Field(
         default=0.01,
-        description="base learning rate, what the schedule's factor multiplies; beside ft, lrw, slr and clr it is "
-        f"the base rate of the ORIGINAL training, and {ORIGINAL_LR} where it is not written",
+        description="base learning rate, which the schedule multiplies; with ft, lrw, slr and clr it is the base "
+        f"rate of the ORIGINAL training, {ORIGINAL_LR} if it is not given",
     )
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
-    weight_decay: NotNegative = 5e-4
-    nesterov: Truth = Field(default=False, description="needs a momentum above 0")
-    decay_all: Truth = Field(default=True, description="false = no decay of biases and normalisations")
+    momentum: FractionBelowOne = 0.9
+    weight_decay: NonNegative = 5e-4
+    nesterov: StrictBool = Field(default=False, description="Nesterov momentum; requires a momentum above 0")
+    decay_all: StrictBool = Field(default=True, description="false = no decay of biases and normalizations")
 
-    @field_validator("nesterov")
     @classmethod
-    def _has_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
-        if nesterov and info.data.get("momentum") == 0:
-            raise refused_keys("sgd", [("", "false while momentum is 0")])
-        return nesterov
+    def conflicts(cls, keys: Mapping[str, object]) -> Iterator[Conflict]:
+        if keys.get("nesterov") is True and keys.get("momentum") == 0:
+            yield "nesterov", "false while momentum is 0"
 
     def to_core(self) -> OptimizerSettings:
         return OptimizerSettings("sgd", self.lr, self.momentum, self.weight_decay, self.nesterov, self.decay_all)
@@ -37,9 +38,9 @@ class SGD(RecipeBlock):
 
 class Adam(RecipeBlock):
     name: Literal["adam"] = "adam"
-    lr: Positive = Field(default=1e-3, description="base learning rate, what the schedule's factor multiplies")
-    weight_decay: NotNegative = Field(default=0.0, description="added to the gradient, as L2 is")
-    decay_all: Truth = Field(default=False, description="false = no decay of biases and normalisations")
+    lr: Positive = Field(default=1e-3, description="base learning rate, which the schedule multiplies")
+    weight_decay: NonNegative = Field(default=0.0, description="L2 penalty, added to the gradient")
+    decay_all: StrictBool = Field(default=False, description="false = no decay of biases and normalizations")
 
     def to_core(self) -> OptimizerSettings:
         return OptimizerSettings("adam", self.lr, weight_decay=self.weight_decay, decay_all=self.decay_all)
@@ -47,9 +48,9 @@ class Adam(RecipeBlock):
 
 class AdamW(RecipeBlock):
     name: Literal["adamw"] = "adamw"
-    lr: Positive = Field(default=1e-3, description="base learning rate, what the schedule's factor multiplies")
-    weight_decay: NotNegative = 0.01
-    decay_all: Truth = Field(default=False, description="false = no decay of biases and normalisations")
+    lr: Positive = Field(default=1e-3, description="base learning rate, which the schedule multiplies")
+    weight_decay: NonNegative = 0.01
+    decay_all: StrictBool = Field(default=False, description="false = no decay of biases and normalizations")
 
     def to_core(self) -> OptimizerSettings:
         return OptimizerSettings("adamw", self.lr, weight_decay=self.weight_decay, decay_all=self.decay_all)

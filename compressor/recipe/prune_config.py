@@ -1,4 +1,4 @@
-"""The `prune` block: how much goes, by which method, and from which layers."""
+"""The `prune` block: the method, how much it removes, and from which layers."""
 
 from __future__ import annotations
 
@@ -6,31 +6,18 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidatorFunctionWrapHandler,
-    create_model,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, StrictBool, create_model, model_serializer, model_validator
 
 from compressor.budget.target import Scope
+from compressor.field_types import Positive, Word
 from compressor.methods import Method, methods
-from compressor.recipe.fields import (
-    Positive,
-    RecipeBlock,
-    RoundTo,
-    Share,
-    Truth,
-    Word,
-    checked_beside,
-    given,
-)
+from compressor.recipe.block import Conflict, RecipeBlock, written_keys
+from compressor.recipe.fields import RoundTo, Share
+from compressor.recipe.method_block import method_block, method_from_block
 
 
 class TargetConfig(RecipeBlock):
-    """What is asked for: `ratio` alone, or one or more of the others; what remains must hold for all of them."""
+    """How much is removed: `ratio` alone, or one or more of the others, which must all hold for the pruned model."""
 
     ratio: Share | None = Field(default=None, description="share of channels REMOVED from every layer not frozen")
     macs: Share | None = Field(default=None, description="share of the original multiply-adds that may REMAIN")
@@ -38,131 +25,134 @@ class TargetConfig(RecipeBlock):
     weights: Share | None = Field(
         default=None,
         description="share of the original weights of convolutions and linear layers that may REMAIN, without biases "
-        "and normalisations; 5% = a weight sparsity of 95 %",
+        "and normalizations; 5% = a weight sparsity of 95 %",
     )
     nodes: Share | None = Field(
         default=None,
-        description="share of the original output channels of convolutions and linear layers that may REMAIN, counted "
-        "at each layer but the last; 34% = a node ratio of 0.66",
+        description="share of the original output channels of convolutions and linear layers that may REMAIN, without "
+        "the last layer; 34% = a node ratio of 0.66",
     )
     size: Share | None = Field(default=None, description="share of the original ONNX file's bytes that may REMAIN")
     memory: Share | None = Field(
-        default=None, description="share of weights and activations at their peak, in bytes, that may REMAIN"
+        default=None, description="share of the bytes of weights and peak activations that may REMAIN"
     )
     latency: Share | None = Field(
         default=None,
         description="share of the original latency that may REMAIN, measured on bench.target for the first batch size; "
-        "under scope local the widths are what costs least importance for the time",
+        "with scope local, widths are chosen to lose the least importance for the time saved",
     )
-    latency_ms: Positive | None = Field(default=None, description="median milliseconds at most, measured likewise")
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _one_kind(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        return checked_beside(data, handler, "target", cls._clashes(data))
+    latency_ms: Positive | None = Field(
+        default=None, description="largest median latency in milliseconds, measured as latency is"
+    )
 
     @classmethod
-    def _clashes(cls, data: object) -> Iterator[tuple[str, str]]:
-        keys = given(data).keys()
+    def conflicts(cls, keys: Mapping[str, object]) -> Iterator[Conflict]:
         others = [name for name in cls.model_fields if name != "ratio"]
-        if isinstance(data, dict) and not keys:
+        if not keys:
             yield "", f"ratio, or one or more of {', '.join(others)}"
-        if "ratio" in keys and keys & set(others):
+        if "ratio" in keys and keys.keys() & set(others):
             yield "ratio", f"either ratio alone, or one or more of {', '.join(others)} without it"
 
     @model_serializer(mode="wrap")
-    def _only_what_is_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return dict(given(handler(self)))
+    def _omit_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return dict(written_keys(handler(self)))
 
 
 class LayerRuleConfig(RecipeBlock):
-    """A rule with neither `freeze` nor `ratio` leaves its layers to the recipe's target."""
+    """A rule for the layers that match. Without `freeze` and `ratio`, the recipe's target applies to them."""
 
     match: Word = Field(description="a glob on module names, such as layer3.*; the first rule that matches wins")
-    freeze: Truth = Field(default=False, description="never cut these layers")
+    freeze: StrictBool = Field(default=False, description="never prune these layers")
     ratio: Share | None = Field(default=None, description="share of channels removed from these layers")
 
-    @model_validator(mode="wrap")
     @classmethod
-    def _frozen_or_cut(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        both = given(data).get("freeze") is True and "ratio" in given(data)
-        faults = [("ratio", "no ratio beside freeze: true, a layer is either frozen or cut")] if both else []
-        return checked_beside(data, handler, "layers", faults)
+    def conflicts(cls, keys: Mapping[str, object]) -> Iterator[Conflict]:
+        if keys.get("freeze") is True and "ratio" in keys:
+            yield "ratio", "no ratio beside freeze: true, a layer is either frozen or pruned"
 
 
-HOW = ("scope", "round_to", "layers")
-"""The keys of `prune` that say how channels go, and mean nothing where none do."""
+CHANNEL_KEYS = ("scope", "round_to")
+"""The keys of `prune` that say how channels are selected. They have no meaning where single weights are masked."""
 
-CHANNELS = ("scope", "round_to")
-"""Those of them that mean nothing where single weights are masked."""
+TARGET_KEYS = (*CHANNEL_KEYS, "layers")
+"""The keys of `prune` that have no meaning without a target."""
 
 
 class PruneBase(RecipeBlock):
-    """How to prune; each method's own settings stand under its own name."""
+    """How to prune. The settings of a method are a block under its name."""
 
     method: str
     target: TargetConfig | None = Field(
-        default=None, description="how many channels go; every method but 2of4 asks for it"
+        default=None, description="how much is removed; every method but 2of4 requires it"
     )
     scope: Scope = Field(
         default="local",
-        description="local = the same share everywhere; global = all channels compared at once; "
-        "isomorphic = channels of groups of the same make compared, and the same share of each make",
+        description="local = the same share of every layer; global = all channels are compared with each other; "
+        "isomorphic = channels of groups with the same structure are compared, and each structure loses the same share",
     )
     round_to: RoundTo = Field(
-        default="auto", description="widths left are multiples of this; auto = what the target device rewards"
+        default="auto", description="remaining widths are multiples of this; auto = what the target device prefers"
     )
     layers: tuple[LayerRuleConfig, ...] = ()
 
     @property
     def settings(self) -> Method:
-        """The settings of the method that was chosen."""
-        return getattr(self, _attribute(self.method)) or methods()[self.method]()
+        """The method with its settings."""
+        method = methods()[self.method]
+        return method_from_block(method, getattr(self, _attribute(self.method)) or method_block(method)())
 
-    @model_validator(mode="wrap")
     @classmethod
-    def _own_settings_only(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        method = given(data).get("method")
-        known = isinstance(method, str) and method in methods()
-        strangers = sorted((methods().keys() & given(data).keys()) - {method}) if known else []
-        faults: list[tuple[str, str | None]] = [
-            (each, f"no settings of {each} while prune.method is {method}") for each in strangers
-        ]
-        if known and "target" not in given(data):
-            if methods()[str(method)].needs_target:
-                faults.append(("target", None))
+    def conflicts(cls, keys: Mapping[str, Any]) -> Iterator[Conflict]:
+        name = keys.get("method")
+        method = methods().get(name) if isinstance(name, str) else None
+        if method is None:
+            return
+        for other in sorted((methods().keys() & keys.keys()) - {name}):
+            yield other, f"no settings of {other} while prune.method is {name}"
+        if "target" not in keys:
+            if method.needs_target:
+                yield "target", None
             else:
-                idle = [key for key in HOW if key in given(data)]
-                faults += [(key, "nothing while no prune.target says that channels go") for key in idle]
-        if known and methods()[str(method)].unstructured:
-            faults += cls._no_channels(str(method), given(data))
-        if known and isinstance(data, dict) and method not in given(data):
-            data = {**data, str(method): {}}  # so that a recipe equals the one it is written out to
-        return checked_beside(data, handler, "prune", faults)
+                yield from (
+                    (key, "nothing while there is no prune.target: no channel is removed")
+                    for key in TARGET_KEYS
+                    if key in keys
+                )
+        if method.unstructured:
+            yield from _channel_conflicts(method.name, keys)
 
-    @staticmethod
-    def _no_channels(method: str, data: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-        """What means nothing beside a method that masks single weights."""
-        asked = sorted(given(data.get("target")).keys())
-        if asked and asked != ["weights"]:
-            yield "target", f"weights alone, such as {{weights: 5%}}: {method} masks single weights"
-        yield from (
-            (key, f"nothing while prune.method is {method}: no channel is chosen") for key in CHANNELS if key in data
-        )
-        rules = data.get("layers")
-        if isinstance(rules, list | tuple) and any("ratio" in given(rule) for rule in rules):
-            yield "layers", f"rules with freeze only: {method} masks single weights"
+    @model_validator(mode="before")
+    @classmethod
+    def _write_own_settings(cls, data: Any) -> Any:
+        """A recipe without settings of its method is equal to one that has all of their defaults."""
+        method = written_keys(data).get("method")
+        if isinstance(method, str) and method in methods() and method not in written_keys(data):
+            return {**data, method: {}}
+        return data
 
     @model_serializer(mode="wrap")
-    def _own_settings_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        idle = HOW if self.target is None else CHANNELS if self.settings.unstructured else ()
-        written = {key: value for key, value in handler(self).items() if key not in methods() and key not in idle}
-        own = self.settings.model_dump(mode="json")
+    def _write_used_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unused = TARGET_KEYS if self.target is None else CHANNEL_KEYS if self.settings.unstructured else ()
+        written = {key: value for key, value in handler(self).items() if key not in methods() and key not in unused}
+        own = getattr(self, _attribute(self.method)).model_dump(mode="json")
         return written | ({self.method: own} if own else {})
 
 
+def _channel_conflicts(method: str, keys: Mapping[str, Any]) -> Iterator[Conflict]:
+    """The keys that have no meaning for a method that masks single weights."""
+    targets = sorted(written_keys(keys.get("target")))
+    if targets and targets != ["weights"]:
+        yield "target", f"weights alone, such as {{weights: 5%}}: {method} masks single weights"
+    for key in CHANNEL_KEYS:
+        if key in keys:
+            yield key, f"nothing while prune.method is {method}: no channel is selected"
+    rules = keys.get("layers")
+    if isinstance(rules, list | tuple) and any("ratio" in written_keys(rule) for rule in rules):
+        yield "layers", f"rules with freeze only: {method} masks single weights"
+
+
 def _attribute(method: str) -> str:
-    """A method's name need not be a Python name: `2of4` is none."""
+    """The name of a method is not always a Python name: `2of4` is not."""
     return "settings_" + re.sub(r"\W", "_", method)
 
 
@@ -172,9 +162,12 @@ else:
     Prune = create_model(
         "Prune",
         __base__=PruneBase,
-        method=(Literal[tuple(methods())], Field(description="how channels are chosen and taken out")),
+        method=(Literal[tuple(methods())], Field(description="the pruning method")),
         **{
-            _attribute(name): (kind | None, Field(default=None, alias=name, description=f"settings of {name}"))
-            for name, kind in methods().items()
+            _attribute(name): (
+                method_block(method) | None,
+                Field(default=None, alias=name, description=f"settings of {name}"),
+            )
+            for name, method in methods().items()
         },
     )

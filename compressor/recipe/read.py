@@ -1,65 +1,56 @@
-"""From a name or path on the command line to a checked recipe."""
+"""Reading: from a name or path on the command line to a validated recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from compressor.errors import RecipeError, did_you_mean
+from compressor.recipe.former_keys import with_current_keys
 from compressor.recipe.overrides import override
 from compressor.recipe.recipe_config import Recipe
-from compressor.recipe.validation import explain_errors
+from compressor.recipe.validation import validate
 from compressor.recipe.yaml_source import SourcePosition, parse_yaml
 
 MAX_BYTES = 256 * 1024  # a thousand layer rules take a quarter of it
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes that come with the package, by name: from the wheel, or from a clone beside it."""
+    """Return the recipes of the package by name, from the wheel or from a clone."""
     package = Path(__file__).resolve().parents[1]
-    folder = next((each for each in (package / "_recipes", package.parent / "recipes") if each.is_dir()), None)
+    folder = next((path for path in (package / "_recipes", package.parent / "recipes") if path.is_dir()), None)
     return dict(sorted((path.stem, path) for path in folder.glob("*.yaml"))) if folder else {}
 
 
 def read_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of that name or in that file, with each `key.path=value` of `overrides` put in its place.
+    """Read and validate a recipe.
 
-    A shipped name wins over a file of that name; `./l1` is the file.
+    Args:
+        name_or_path: The name of a shipped recipe, or a file. A shipped name wins over a file; `./l1` is the file.
+        overrides: `key.path=value`, applied in this order.
+
+    Returns:
+        The recipe.
 
     Raises:
-        RecipeError: carrying every fault at once.
+        RecipeError: The recipe is invalid. The error carries every fault.
     """
     source, text = _text(name_or_path)
-    tree = parse_yaml(text, source)
-    faults = list(tree.faults)
-    for each in overrides:
+    document = with_current_keys(parse_yaml(text, source))
+    faults = []
+    for assignment in overrides:
         try:
-            tree = override(tree, each)
+            document = override(document, assignment)
         except RecipeError as fault:
             faults.append((SourcePosition(0, 0, fault.place), fault))
-    if tree.data is None:
-        raise RecipeError(
-            "recipe/empty", source, "it is empty", "begin with a shipped recipe: compress recipes cp quickstart"
-        )
-    try:
-        recipe = Recipe.model_validate(tree.data)
-    except ValidationError as error:
-        faults += explain_errors(error, tree, Recipe)
-    raise_all(faults)
-    return recipe
-
-
-def raise_all(faults: Sequence[tuple[SourcePosition, RecipeError]]) -> None:
-    """One error that carries all of these, in the order of their places; nothing where there are none."""
-    if faults:
-        first, *more = (fault for _, fault in sorted(faults, key=lambda each: (not each[0].line, each[0])))
-        raise RecipeError(first.code, first.place, first.problem, first.hint, tuple(more))
+    if document.data is None:
+        problem, hint = "it is empty", "begin with a shipped recipe: compress recipes cp quickstart"
+        raise RecipeError("recipe/empty", source, problem, hint)
+    return validate(Recipe, document, faults)
 
 
 def _text(name_or_path: str) -> tuple[str, str]:
-    """What to call the recipe in messages, and its text."""
+    """The name of the recipe in messages, and its text."""
     shipped = shipped_recipes()
     path = shipped.get(name_or_path, Path(name_or_path))
     source = path.name if name_or_path in shipped else name_or_path
@@ -71,7 +62,19 @@ def _text(name_or_path: str) -> tuple[str, str]:
 
 
 def read_text(path: Path, source: str) -> str:
-    """A short text file. Raises RecipeError, and FileNotFoundError where there is none."""
+    """Read a short text file.
+
+    Args:
+        path: The file.
+        source: Its name in messages.
+
+    Returns:
+        Its text.
+
+    Raises:
+        RecipeError: The file is too large, not UTF-8, or not readable.
+        FileNotFoundError: There is no such file.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

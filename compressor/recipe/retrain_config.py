@@ -1,22 +1,21 @@
-"""The `retrain` block: epochs, optimizer and schedule, with the schedules that would outlive their epochs refused."""
+"""The `retrain` block: epochs, optimizer and schedule. A schedule that is longer than the epochs is refused."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
 
-from compressor.recipe.fields import (
+from compressor.field_types import (
+    ClosedFraction,
     Count,
-    NotNegative,
-    Number,
+    FractionBelowOne,
+    NonNegative,
+    NonNegativeCount,
+    OpenFraction,
     Positive,
-    RecipeBlock,
-    Truth,
-    Whole,
-    given,
-    refused_keys,
 )
+from compressor.recipe.block import RecipeBlock, conflict_error, written_keys
 from compressor.recipe.optimizer_config import ORIGINAL_LR, SGD, AnyOptimizer
 from compressor.recipe.rewinding_schedules import CLR, FT, LRW, SLR
 from compressor.recipe.schedule_config import (
@@ -28,59 +27,57 @@ from compressor.recipe.schedule_config import (
     Polynomial,
     ScheduleConfig,
     StepDecay,
-    schedule_key,
+    default_name,
 )
 from compressor.steps.train import Train
 from compressor.training.settings import Distillation
 
-# An unnamed one is a cosine.
 AnySchedule = Cosine | OneCycle | Polynomial | StepDecay | Multistep | Halving | Constant | FT | LRW | SLR | CLR
 SCHEDULES: dict[str, type[ScheduleConfig]] = {kind.model_fields["name"].default: kind for kind in get_args(AnySchedule)}
 
 
 class DistillConfig(RecipeBlock):
-    """Distillation costs a forward pass of the dense model each iteration, and no file."""
+    """Distillation from the dense model, which costs one of its forward passes in each iteration."""
 
     teacher: Literal["dense"] = "dense"
-    temperature: Positive = Field(default=4.0, description="softens the answers of both")
-    weight: Annotated[Number, Field(ge=0, le=1)] = Field(
-        default=0.5, description="share of the dense model's answers; the rest is the labels'"
+    temperature: Positive = Field(default=4.0, description="temperature of the softmax of both models")
+    weight: ClosedFraction = Field(
+        default=0.5, description="weight of the dense model's outputs; the weight of the labels is 1 minus it"
     )
-    features: NotNegative = Field(default=0.0, description="weight of feature maps, where shapes match")
+    features: NonNegative = Field(default=0.0, description="weight of feature maps whose shapes match")
 
     def to_core(self) -> Distillation:
         return Distillation(self.temperature, self.weight, self.features)
 
 
 class RetrainConfig(RecipeBlock):
-    """What follows surgery. Without data there is no retraining, whatever is written here."""
+    """Retraining after the pruning. Without data there is none, whatever is written here."""
 
-    epochs: Annotated[Whole, Field(ge=0)] = Field(default=0, description="0 = do not retrain")
+    epochs: NonNegativeCount = Field(default=0, description="0 = do not retrain")
     batch_size: Count = 128
-    optimizer: Annotated[AnyOptimizer, Field(discriminator="name"), schedule_key("sgd")] = SGD()
-    schedule: Annotated[AnySchedule, Field(discriminator="name"), schedule_key("cosine")] = Cosine()
+    optimizer: Annotated[AnyOptimizer, Field(discriminator="name"), default_name("sgd")] = SGD()
+    schedule: Annotated[AnySchedule, Field(discriminator="name"), default_name("cosine")] = Cosine()
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto", description="auto = bf16 where this machine gains by it; fp16 is for GPUs without bf16"
+        default="auto", description="auto = bf16 if it is faster on this machine; fp16 is for GPUs without bf16"
     )
-    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    mixup: NotNegative = Field(default=0.0, description="alpha of the Beta distribution images are mixed by; 0 = no")
-    cutmix: NotNegative = Field(default=0.0, description="alpha of the Beta distribution of areas; 0 = no")
-    distill: DistillConfig | None = Field(default=None, description="learn from the dense model as well; null = no")
-    clip: Positive | None = Field(default=None, description="largest norm of all gradients together; null = any")
-    ema: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
-        default=None,
-        description="decay of the average of the weights kept in the end, such as 0.999; null = none",
+    label_smoothing: FractionBelowOne = 0.0
+    mixup: NonNegative = Field(default=0.0, description="alpha of the Beta distribution of mixup; 0 = no mixup")
+    cutmix: NonNegative = Field(default=0.0, description="alpha of the Beta distribution of CutMix; 0 = no CutMix")
+    distill: DistillConfig | None = Field(default=None, description="distillation from the dense model; null = none")
+    clip: Positive | None = Field(default=None, description="largest norm of the gradient; null = no clipping")
+    ema: OpenFraction | None = Field(
+        default=None, description="decay of the moving average of the weights, which is the result; null = no average"
     )
     keep: Literal["last", "best"] = Field(
-        default="last", description="best = the epoch that does best on the held-out split; needs data.holdout"
+        default="last", description="best = the epoch with the best metric on the held-out split; requires data.holdout"
     )
-    recalibrate: Truth = Field(default=True, description="estimate BatchNorm statistics anew after surgery")
+    recalibrate: StrictBool = Field(default=True, description="estimate BatchNorm statistics anew after pruning")
 
     @model_validator(mode="before")
     @classmethod
-    def _base_rate(cls, data: Any) -> Any:
-        """Beside a schedule that repeats a part of the original training, a rate not written is that training's."""
-        kind = SCHEDULES.get(str(given(given(data).get("schedule")).get("name")))
+    def _original_rate(cls, data: Any) -> Any:
+        """With a schedule that repeats a part of the original training, the default rate is that of this training."""
+        kind = SCHEDULES.get(str(written_keys(written_keys(data).get("schedule")).get("name")))
         if kind is None or not kind.of_original:
             return data
         optimizer = data.get("optimizer", {})
@@ -90,15 +87,15 @@ class RetrainConfig(RecipeBlock):
 
     @field_validator("schedule")
     @classmethod
-    def _ends_in_time(cls, schedule: ScheduleConfig, info: ValidationInfo) -> ScheduleConfig:
-        epochs, optimizer = info.data.get("epochs", 0), info.data.get("optimizer")  # absent where themselves at fault
-        faults = list(schedule.unfit(epochs, optimizer.lr if optimizer else None)) if epochs else []
-        if faults:
-            raise refused_keys("schedule", faults)
+    def _check_length(cls, schedule: ScheduleConfig, info: ValidationInfo) -> ScheduleConfig:
+        epochs, optimizer = info.data.get("epochs", 0), info.data.get("optimizer")  # absent if they are at fault
+        misfits = list(schedule.misfits(epochs, optimizer.lr if optimizer else None)) if epochs else []
+        if misfits:
+            raise conflict_error("schedule", misfits)
         return schedule
 
     def to_core(self) -> Train | None:
-        """The training step, or None where none is asked for."""
+        """Return the training step, or None if there is no retraining."""
         if self.epochs == 0:
             return None
         return Train(

@@ -1,4 +1,4 @@
-"""Schedules that repeat a part of the original training, the one the dense model comes from, and how that went."""
+"""Schedules that repeat a part of the original training, the one that the dense model comes from."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from compressor.recipe.fields import Count, Factor, Number, RecipeBlock, refused
-from compressor.recipe.schedule_config import End, Milestones, ScheduleConfig, schedule_key
+from compressor.field_types import Count, FractionBelowOne, OpenFraction, refused
+from compressor.recipe.block import Conflict, RecipeBlock
+from compressor.recipe.schedule_config import DropFactor, EndFactor, Milestones, ScheduleConfig, default_name
 from compressor.training import schedules
 from compressor.training.settings import Schedule
 
 
 class OriginalMultistep(RecipeBlock):
-    """The training the dense model comes from: its epochs and its drops."""
+    """The original training, if its rate fell at milestones."""
 
     name: Literal["multistep"] = "multistep"
-    epochs: Count = Field(description="epochs the dense model was trained for")
-    milestones: Milestones = Field(description="epochs of its drops")
-    gamma: Factor = Field(default=0.1, description="factor of each drop")
+    epochs: Count = Field(description="epochs that the dense model was trained for")
+    milestones: Milestones = Field(description="epochs of the drops")
+    gamma: DropFactor = 0.1
 
     @field_validator("milestones")
     @classmethod
-    def _within(cls, milestones: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+    def _check_milestones(cls, milestones: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
         epochs = info.data.get("epochs", milestones[-1] + 1)  # absent where it is itself at fault
         if milestones[-1] >= epochs:
             raise refused(f"all below the original's epochs, {epochs}")
@@ -34,11 +35,11 @@ class OriginalMultistep(RecipeBlock):
         return schedules.multistep(self.milestones, self.gamma)
 
     def scaled(self, epochs: float) -> Schedule:
-        """The same training in another number of epochs, its drops at whole ones."""
+        """The same schedule in another number of epochs, its drops rounded down to whole epochs."""
         return schedules.multistep(self._milestones(epochs), self.gamma)
 
     def crowded(self, epochs: float) -> bool:
-        """Whether two of the scaled drops, or one and the start, fall into the same epoch."""
+        """Whether two of the scaled drops, or a drop and the start, fall into the same epoch."""
         return any(later <= earlier for earlier, later in pairwise((0, *self._milestones(epochs))))
 
     def _milestones(self, epochs: float) -> tuple[int, ...]:
@@ -46,11 +47,11 @@ class OriginalMultistep(RecipeBlock):
 
 
 class OriginalCosine(RecipeBlock):
-    """The training the dense model comes from, where its rate followed half a cosine."""
+    """The original training, if its rate followed half a cosine."""
 
     name: Literal["cosine"] = "cosine"
-    epochs: Count = Field(description="epochs the dense model was trained for")
-    end: End = 0.0
+    epochs: Count = Field(description="epochs that the dense model was trained for")
+    end: EndFactor = 0.0
 
     def factor(self) -> Schedule:
         return schedules.cosine(self.epochs, self.end)
@@ -65,8 +66,10 @@ class OriginalCosine(RecipeBlock):
 CIFAR = OriginalMultistep(epochs=160, milestones=(80, 120))
 Original = Annotated[
     OriginalMultistep | OriginalCosine,
-    Field(discriminator="name", description="the training the dense model comes from; optimizer.lr is its base rate"),
-    schedule_key("multistep"),
+    Field(
+        discriminator="name", description="the training that the dense model comes from; optimizer.lr is its base rate"
+    ),
+    default_name("multistep"),
 ]
 
 
@@ -75,9 +78,9 @@ class CLR(ScheduleConfig):
 
     of_original = True
     name: Literal["clr"] = "clr"
-    rise: Annotated[Number, Field(gt=0, lt=1)] = Field(default=0.1, description="share of the epochs spent rising")
+    rise: OpenFraction = Field(default=0.1, description="share of the epochs in which the rate rises")
 
-    def factor(self, epochs: int, lr: float) -> Schedule:
+    def _factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.clr(epochs, self.rise)
 
 
@@ -88,7 +91,7 @@ class FT(ScheduleConfig):
     name: Literal["ft"] = "ft"
     original: Original = CIFAR
 
-    def factor(self, epochs: int, lr: float) -> Schedule:
+    def _factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.ft(self.original.factor(), self.original.epochs)
 
 
@@ -99,11 +102,10 @@ class LRW(ScheduleConfig):
     name: Literal["lrw"] = "lrw"
     original: Original = CIFAR
 
-    def factor(self, epochs: int, lr: float) -> Schedule:
+    def _factor(self, epochs: int, lr: float) -> Schedule:
         return schedules.lrw(self.original.factor(), self.original.epochs, epochs)
 
-    def unfit(self, epochs: int, lr: float | None) -> Iterator[tuple[str, str]]:
-        yield from super().unfit(epochs, lr)
+    def _misfits(self, epochs: int, lr: float | None) -> Iterator[Conflict]:
         if epochs > (most := self.original.epochs):
             yield "name", f"lrw in retrain.epochs of at most schedule.original.epochs, {most}, not {epochs}"
 
@@ -113,17 +115,17 @@ class SLR(ScheduleConfig):
 
     of_original = True
     name: Literal["slr"] = "slr"
-    rise: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        default=0.1, description="share of the epochs spent rising from the original's last rate to its first"
+    rise: FractionBelowOne = Field(
+        default=0.1,
+        description="share of the epochs in which the rate rises from the original's last to its first rate",
     )
     original: Original = CIFAR
 
-    def factor(self, epochs: int, lr: float) -> Schedule:
+    def _factor(self, epochs: int, lr: float) -> Schedule:
         last = schedules.ft(self.original.factor(), self.original.epochs)(0)
         (rise,) = schedules.scaled_milestones([self.rise], 1, epochs)
         return schedules.slr(self.original.scaled((1 - self.rise) * epochs), rise, start=last)
 
-    def unfit(self, epochs: int, lr: float | None) -> Iterator[tuple[str, str]]:
-        yield from super().unfit(epochs, lr)
+    def _misfits(self, epochs: int, lr: float | None) -> Iterator[Conflict]:
         if self.original.crowded((1 - self.rise) * epochs):
             yield "name", f"slr in more retrain.epochs than {epochs}: the original's drops fall into the same epoch"

@@ -1,9 +1,10 @@
-"""What pydantic found, in the user's words: place, dotted key, value found, what is allowed, what was meant."""
+"""Validation of documents. A fault names its position, the key, the value found, and what is allowed instead."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -11,6 +12,8 @@ from pydantic_core import ErrorDetails
 
 from compressor.errors import RecipeError, did_you_mean
 from compressor.recipe.yaml_source import Path, SourcePosition, YamlDocument, dotted_path, has_path
+
+Block = TypeVar("Block", bound=BaseModel)
 
 _KINDS = {
     "bool": "true or false",
@@ -28,21 +31,41 @@ _BOUNDS = {
 }
 
 
-def explain_errors(
-    error: ValidationError, tree: YamlDocument, schema: type[BaseModel]
-) -> list[tuple[SourcePosition, RecipeError]]:
-    """One fault for each error, with the place it stands at."""
-    return [_explain(each, tree, schema) for each in error.errors(include_url=False)]
+def validate(
+    schema: type[Block], document: YamlDocument, faults: Sequence[tuple[SourcePosition, RecipeError]] = ()
+) -> Block:
+    """Validate a document.
+
+    Args:
+        schema: The model of the document.
+        document: The data and their positions.
+        faults: Faults that are already known, to be reported with the others.
+
+    Returns:
+        The validated data.
+
+    Raises:
+        RecipeError: There are faults. The error carries all of them, in the order of their positions.
+    """
+    faults = [*document.faults, *faults]
+    try:
+        value = schema.model_validate(document.data)
+    except ValidationError as error:
+        faults += [_explain(details, document, schema) for details in error.errors(include_url=False)]
+    if faults:
+        first, *more = (fault for _, fault in sorted(faults, key=lambda fault: (not fault[0].line, fault[0])))
+        raise RecipeError(first.code, first.place, first.problem, first.hint, tuple(more))
+    return value
 
 
 def show_value(value: object) -> str:
-    """A value as it may be printed in a line."""
+    """Write a value as it is shown in a message, in at most 60 characters."""
     match value:
         case None | True | False:
             return {None: "null", True: "true", False: "false"}[value]
         case dict():
             return "a block" if value else "an empty block"
-        case list() if any(isinstance(each, dict | list) for each in value):
+        case list() if any(isinstance(item, dict | list) for item in value):
             return "a list"
         case list():
             text = f"[{', '.join(map(show_value, value))}]"
@@ -51,28 +74,31 @@ def show_value(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _explain(error: ErrorDetails, tree: YamlDocument, schema: type[BaseModel]) -> tuple[SourcePosition, RecipeError]:
+def _explain(
+    error: ErrorDetails, document: YamlDocument, schema: type[BaseModel]
+) -> tuple[SourcePosition, RecipeError]:
     kind, context, code = error["type"], error.get("ctx", {}), "recipe/not-allowed"
-    path = _path(error, tree.data)
+    path = _path(error, document.data)
     name = dotted_path(path) or "the recipe"
-    place = tree.place(path)
-    problem = f"{name} is {show_value(tree.value(path))}"
+    value = document.value(path)
+    place, problem = document.place(path), f"{name} is {show_value(value)}"
     match kind:
         case "extra_forbidden":
-            code, place = "recipe/unknown-key", tree.place(path, of_key=True)
-            options = _keys(schema, path[:-1], tree)
-            problem = f"{name} is not a key"
+            code, place, problem = "recipe/unknown-key", document.place(path, of_key=True), f"{name} is not a key"
+            options = _keys(schema, path[:-1], document)
             hint = f"{did_you_mean(path[-1], options)}allowed: {', '.join(options) or 'nothing'}"
         case "missing":
             code, problem, hint = "recipe/missing-key", f"{name} is missing", "add it"
         case "refused":
-            hint = f"{did_you_mean(tree.value(path), context['options'])}allowed: {context['allowed']}"
+            hint = f"{did_you_mean(value, context['options'])}allowed: {context['allowed']}"
         case "literal_error" | "union_tag_invalid":
-            path = (*path, "name") if kind == "union_tag_invalid" else path
-            place, problem = tree.place(path), f"{dotted_path(path)} is {show_value(tree.value(path))}"
-            options = re.findall(r"'([^']*)'", str(context.get("expected", context.get("expected_tags"))))
-            allowed = str(context.get("expected", context.get("expected_tags"))).replace("'", "")
-            hint = f"{did_you_mean(tree.value(path), options)}allowed: {allowed}"
+            if kind == "union_tag_invalid":  # the error of an optimizer's or a schedule's name stands at its block
+                path = (*path, "name")
+                value = document.value(path)
+                place, problem = document.place(path), f"{dotted_path(path)} is {show_value(value)}"
+            expected = str(context.get("expected", context.get("expected_tags")))
+            options = re.findall(r"'([^']*)'", expected)
+            hint = did_you_mean(value, options) + "allowed: " + expected.replace("'", "")
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             code, (word, key) = "recipe/out-of-range", _BOUNDS[kind]
             hint = f"allowed: a number {word} {context[key]}"
@@ -80,7 +106,7 @@ def _explain(error: ErrorDetails, tree: YamlDocument, schema: type[BaseModel]) -
             code, hint = "recipe/too-short", "allowed: at least one"
         case "model_type" | "model_attributes_type":
             code = "recipe/not-a-block"
-            hint = f"write it as a block of: {', '.join(_keys(schema, path, tree))}"
+            hint = f"write it as a block of: {', '.join(_keys(schema, path, document))}"
         case _:
             code = "recipe/wrong-type"
             hint = f"allowed: {_KINDS.get(kind.split('_')[0], error['msg'])}"
@@ -88,7 +114,7 @@ def _explain(error: ErrorDetails, tree: YamlDocument, schema: type[BaseModel]) -
 
 
 def _path(error: ErrorDetails, data: Any) -> Path:
-    """The error's place in the data: pydantic's also names the kinds of `optimizer` and `schedule`."""
+    """The path of an error in the data. Pydantic's also has the names of the kinds of `optimizer` and `schedule`."""
     path: Path = ()
     for i, part in enumerate(error["loc"]):
         last = i == len(error["loc"]) - 1
@@ -98,14 +124,14 @@ def _path(error: ErrorDetails, data: Any) -> Path:
     return path
 
 
-def _keys(schema: type[BaseModel], path: Path, tree: YamlDocument) -> list[str]:
-    """The keys that may stand in the block at `path`."""
+def _keys(schema: type[BaseModel], path: Path, document: YamlDocument) -> list[str]:
+    """The keys that are allowed in the block at `path`."""
     models: list[type[BaseModel]] = [schema]
     for n, part in enumerate(path):
         if isinstance(part, str):
-            models = [deeper for model in models for deeper in _models(_fields(model).get(part))]
-        if len(models) > 1:  # kinds that go by name; unnamed, the first is the default
-            name = tree.value((*path[: n + 1], "name"))
+            models = [inner for model in models for inner in _models(_fields(model).get(part))]
+        if len(models) > 1:  # kinds that are chosen by name; without one, the first is the default
+            name = document.value((*path[: n + 1], "name"))
             models = [model for model in models if model.model_fields["name"].default == name] or models[:1]
     return [key for model in models for key in _fields(model)]
 

@@ -1,14 +1,16 @@
-"""When to prune: rules that watch the weights while the dense network trains, and end that training.
+"""Rules that end the early training: they compare the weights after each epoch.
 
-Each is a pure fold over the weights after every epoch. Written with tensor methods only, so that reading a recipe does
-not load torch; functions of modules, so that every process of a training can be handed them.
+Each is a pure fold over the weights. Only tensor methods are used, so that a recipe can be read without torch, and only
+functions of this module, so that every process of a training can receive them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from compressor.budget.target import PruningTarget
 from compressor.core import normalization_scales
 from compressor.errors import ModelError
 from compressor.training.early_stopping import RuleState, StopDecision
@@ -20,52 +22,91 @@ if TYPE_CHECKING:
 
 
 def lazy_regime(memory: RuleState, epoch: int, weights: Mapping[str, Tensor], *, factor: float) -> StopDecision:
-    """Done when the weights' way from where they were after epoch 1 hardly grows any more:
+    """Stop once the distance from the weights after epoch 1 hardly changes any more:
 
         |d_t - d_(t-1)| < factor * d_2,    d_t = |W_t - W_1| / |W_1|
 
-    over all parameters, biases and norms included. As released with Rachwan et al., Winning the Lottery Ahead of Time,
-    ICML 2022, arXiv:2206.10451; `factor` is `channel_patience` or `weight_patience`.
+    over all parameters, biases and normalizations included. This is the rule of the code released with Rachwan et al.,
+    Winning the Lottery Ahead of Time, ICML 2022, arXiv:2206.10451.
+
+    Args:
+        memory: What the rule returned after the epoch before.
+        epoch: Epochs done so far.
+        weights: All parameters by name.
+        factor: `channel_patience` or `weight_patience`.
+
+    Returns:
+        The decision, with the two sides of the inequality.
     """
-    return _settled(memory, epoch, weights, factor=factor, reference=1, power=1)
+    return _is_settled(memory, epoch, weights, factor=factor, reference=1, power=1)
 
 
 def lazy_regime_squared(memory: RuleState, epoch: int, weights: Mapping[str, Tensor], *, factor: float) -> StopDecision:
-    """The same from the initial weights, as the authors' slides have it:
+    """Stop once the squared distance from the initial weights hardly changes any more, as on the authors' slides:
 
-    |D_t - D_(t-1)| < factor * D_1,    D_t = |W_t - W_0|^2
+        |D_t - D_(t-1)| < factor * D_1,    D_t = |W_t - W_0|^2
 
-    What is told are shares of |W_0|^2, which is on both sides.
+    Args:
+        memory: What the rule returned after the epoch before.
+        epoch: Epochs done so far.
+        weights: All parameters by name.
+        factor: `channel_patience` or `weight_patience`.
+
+    Returns:
+        The decision, with the two sides of the inequality, both divided by |W_0|^2.
     """
-    return _settled(memory, epoch, weights, factor=factor, reference=0, power=2)
+    return _is_settled(memory, epoch, weights, factor=factor, reference=0, power=2)
 
 
 def channel_patience(removed: float) -> float:
-    """`max(min(0.9 - r, 0.99), (1 - r) / 10)` for a share r of channels that will go.
+    """Return the factor `max(min(0.9 - r, 0.99), (1 - r) / 10)` for a share r of channels that will be removed.
 
-    The released factor is the first term alone: from r = 0.9 on nothing is below it, so that only the last epoch ended
-    the training. The second term takes over from r = 8/9 on, where both are equal, and falls to 0 at r = 1.
+    The released factor is the first term. From r = 0.9 on no change is below it, so that only the last epoch ends the
+    training. The second term, which is larger from r = 8/9 on, repairs that; it falls to 0 at r = 1.
     """
     return max(min(0.9 - removed, 0.99), 0.1 * (1 - removed))
 
 
 def weight_patience(removed: float) -> float:
-    """`1 - r` for a share r of weights that will go."""
+    """Return the factor `1 - r` for a share r of weights that will be masked."""
     return 1 - removed
 
 
-def _settled(
+def pruned_channel_share(target: PruningTarget) -> float | None:
+    """Return the share r of channels that a target removes, or None if it names no share.
+
+    For `nodes` it is 1 - nodes, the node ratio of the paper. Weights, parameters and multiply-adds are proportional to
+    the square of widths, so that a remaining share s stands for r = 1 - sqrt(s). The same is used for bytes and time,
+    which are closer to linear. If there are several targets, the strictest counts.
+    """
+    if target.ratio is not None:
+        return target.ratio
+    squares = (target.macs, target.params, target.weights, target.size, target.memory, target.latency)
+    remaining = [math.sqrt(share) for share in squares if share is not None]
+    if target.nodes is not None:
+        remaining.append(target.nodes)
+    return 1 - min(remaining) if remaining else None
+
+
+def pruned_weight_share(target: PruningTarget) -> float | None:
+    """Return the share of weights that a target masks, or None if it names none."""
+    return None if target.weights is None else 1 - target.weights
+
+
+def _is_settled(
     memory: RuleState, epoch: int, weights: Mapping[str, Tensor], *, factor: float, reference: int, power: int
 ) -> StopDecision:
-    """Done when the distance from the weights after epoch `reference` changes by less than `factor` times its first
-    change. `memory`: those weights, the first distance (`first`) and the last (`last`)."""
+    """Compare the last change of the distance from the weights after epoch `reference` with `factor` times the first.
+
+    `memory` holds those weights, the first distance (`first`) and the last (`last`).
+    """
     if epoch < reference:
         return StopDecision({})
     if epoch == reference:
-        return StopDecision({f"from {name}": each for name, each in weights.items()})
+        return StopDecision({f"from {name}": weight for name, weight in weights.items()})
     starts = {name: memory[f"from {name}"].double() for name in weights}
-    moved = sum(float((each.double() - starts[name]).square().sum()) for name, each in weights.items())
-    size = sum(float(each.square().sum()) for each in starts.values())
+    moved = sum(float((weight.double() - starts[name]).square().sum()) for name, weight in weights.items())
+    size = sum(float(start.square().sum()) for start in starts.values())
     now = (moved / size) ** (power / 2)
     first, last = float(memory.get("first", now)), float(memory.get("last", 0.0))
     change, limit = abs(now - last), factor * first
@@ -85,38 +126,54 @@ def early_bird(
     masks: int = 5,
     distance: float = 0.1,
 ) -> StopDecision:
-    """Done when the channels that would go have settled: the newest of the last `masks` masks differs from each of the
-    others in no more than a share `distance` of the channels.
+    """Stop once the newest mask of channels differs from those before it in no more than a share `distance`.
 
-    A mask keeps the channels whose scale |g|, of all normalisations together, is above the int(n * removed)-th of n in
-    ascending order, counted from 0. You et al., Drawing Early-Bird Tickets, ICLR 2020, arXiv:1909.11957; as in their
-    code, the earliest end is after `masks - 1` epochs.
+    You et al., Drawing Early-Bird Tickets, ICLR 2020, arXiv:1909.11957. As in their code, the earliest stop is after
+    `masks - 1` epochs.
+
+    Args:
+        memory: What the rule returned after the epoch before.
+        epoch: Epochs done so far.
+        weights: All parameters by name.
+        removed: The share of channels that a mask leaves out.
+        masks: The number of newest masks that are compared.
+        distance: The share of channels in which they may differ.
+
+    Returns:
+        The decision, with the largest distance and its limit.
+
+    Raises:
+        ModelError: The network has no normalization with scales.
     """
     newest = earlybird_mask(bn_scales(weights), removed)
-    kept = [*memory.values(), newest][-masks:]
-    remembered = {str(place): each for place, each in enumerate(kept)}
-    if len(kept) < masks:
-        return StopDecision(remembered)
-    apart = max(float((each ^ newest).double().mean()) for each in kept[:-1])
-    return StopDecision(remembered, apart <= distance, apart, distance)
+    recent = [*memory.values(), newest][-masks:]
+    state = {str(index): mask for index, mask in enumerate(recent)}
+    if len(recent) < masks:
+        return StopDecision(state)
+    largest = max(float((mask ^ newest).double().mean()) for mask in recent[:-1])
+    return StopDecision(state, largest <= distance, largest, distance)
 
 
 def bn_scales(weights: Mapping[str, Tensor]) -> Tensor:
-    """|g| (n,) of all normalisations, in their order. Raises ModelError where there are none."""
-    found = [weights[name].abs() for name in normalization_scales(weights)]
-    if not found:
-        raise ModelError(
-            "early-bird/no-normalization",
-            "prune.method",
-            "the network has no normalization layers with scales",
-            "use another method",
-        )
+    """Return |s| (n,) of all normalizations, in their order. Raises ModelError if there are none."""
+    scales = [weights[name].abs() for name in normalization_scales(weights)]
+    if not scales:
+        problem = "no normalization with scales, by which Early-Bird selects channels"
+        raise ModelError("early-bird", "the network", problem, "use another method")
     from torch import cat
 
-    return cat(found)
+    return cat(scales)
 
 
-def earlybird_mask(scale: Tensor, removed: float) -> Tensor:
-    """True (n,) where a scale is strictly above the int(n * removed)-th in ascending order, counted from 0."""
-    threshold = scale.sort().values[int(len(scale) * removed)]
-    return scale > threshold
+def earlybird_mask(scales: Tensor, removed: float) -> Tensor:
+    """Select the channels whose scale is above the int(n * removed)-th of n in ascending order, counted from 0.
+
+    Args:
+        scales: |s| (n,) of all channels.
+        removed: The share of channels that is left out.
+
+    Returns:
+        True (n,) for the channels that are kept.
+    """
+    threshold = scales.sort().values[int(len(scales) * removed)]
+    return scales > threshold

@@ -56,8 +56,8 @@ def recipe(method: str, weights: str, seed: int, epochs: int, own: list[str]) ->
         "bench.target=none",
         f"seed={seed}",
     ]
-    at_most = f"prune.{method}.epochs={epochs // 2}"
-    early = [f"prune.{method}.counted=true", f"prune.{method}.batch_size=128", at_most] if method == EARLY else []
+    early_training = (f"epochs={epochs // 2}", "count_toward_retraining=true", "batch_size=128")
+    early = [f"prune.{method}.{setting}" for setting in early_training] if method == EARLY else []
     return read_recipe(method, [*settings, *early, *own])
 
 

@@ -23,7 +23,7 @@ from tests.methods.test_contract import pico
 from tests.training.toys import toy_data
 
 
-@pytest.fixture(params=[each for each in methods().values() if each.unstructured], ids=lambda each: each.name)
+@pytest.fixture(params=[method for method in methods().values() if method.unstructured], ids=lambda method: method.name)
 def method(request: pytest.FixtureRequest) -> type[Method]:
     return request.param
 
@@ -40,16 +40,16 @@ def test_masks_reach_the_target_and_dead_channels_go_last(method: type[Method]) 
 
 def test_the_same_seed_masks_the_same_weights_and_every_layer_keeps_one(method: type[Method], tmp_path: Path) -> None:
     spec = ModelSpec("toy", one_image((3, 8, 8)))
-    around = Context(toy_data(40), 0, RunLog(), Checkpoints(tmp_path, "test"))
-    found = []
+    context = Context(toy_data(40), 0, quiet, tmp_path, "test")
+    masks = []
     for _ in range(2):
-        work = initial_state(LoadedModel(pico(), spec, "pico"), around)
+        state = initial_state(LoadedModel(pico(), spec, "pico"), context)
         for step in method().steps(PruningTarget(weights=0.2)):
             if not isinstance(step, Train | FinetuneSegment):
-                work = run_step(step, work, around)
-        found.append(work.masks)
-    assert found[0].keys() == found[1].keys() == {"0.weight", "3.weight", "6.weight"}
-    assert sum(int(mask.sum()) for mask in found[0].values()) == work.baseline.cost.weights // 5
-    for name, mask in found[0].items():
-        assert torch.equal(mask, found[1][name])
+                state = run_step(step, state, context)
+        masks.append(state.masks)
+    assert masks[0].keys() == masks[1].keys() == {"0.weight", "3.weight", "6.weight"}
+    assert sum(int(mask.sum()) for mask in masks[0].values()) == state.original.weights // 5
+    for name, mask in masks[0].items():
+        assert torch.equal(mask, masks[1][name])
         assert mask.any()

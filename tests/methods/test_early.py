@@ -25,9 +25,9 @@ from compressor.criteria.magnitude import l1
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.graph.cost import count_cost
 from compressor.methods import methods
-from compressor.methods._iterative import halving_shares, round_targets
-from compressor.methods.snip import Snap
-from compressor.models.example_inputs import example_inputs
+from compressor.methods._rounds import halving_removed, halving_targets
+from compressor.methods._shared import ScoringImages
+from compressor.methods.snip import connection_sensitivity
 from compressor.recipe import read_recipe
 from compressor.recipe.build_steps import build_steps
 from compressor.run_log import RunLog
@@ -56,42 +56,41 @@ AT_ONCE = ("crop-s", "snap", "random-s", "efficientconvnets")
     ],
 )
 def test_shares_removed_by_round(limit: float, shares: list[float]) -> None:
-    assert halving_shares(limit) == pytest.approx(shares)
+    assert halving_removed(limit) == pytest.approx(shares)
 
 
 def test_of_what_each_round_finds_it_takes_these_shares() -> None:
-    gone = [0.0, *halving_shares(0.66)]
-    found = [(after - before) / (1 - before) for before, after in itertools.pairwise(gone)]
-    assert found == pytest.approx([0.5, 0.16, 0.095238, 0.052632, 0.027778, 0.014286, 0.014493], abs=1e-6)
+    removed = [0.0, *halving_removed(0.66)]
+    shares = [(after - before) / (1 - before) for before, after in itertools.pairwise(removed)]
+    assert shares == pytest.approx([0.5, 0.16, 0.095238, 0.052632, 0.027778, 0.014286, 0.014493], abs=1e-6)
 
 
-@given(limit=st.floats(0.01, 0.999), halvings=st.integers(1, 8))
-def test_rounds_come_nearer_and_end_at_the_limit(limit: float, halvings: int) -> None:
-    shares = halving_shares(limit, halvings)
-    assert len(shares) == halvings + 2
+@given(limit=st.floats(0.01, 0.999), rounds=st.integers(1, 10))
+def test_rounds_come_nearer_and_end_at_the_limit(limit: float, rounds: int) -> None:
+    shares = halving_removed(limit, rounds)
+    assert len(shares) == rounds
     assert all(before < after for before, after in itertools.pairwise(shares))
     assert shares[-1] == limit
 
 
 def test_every_target_has_its_own_course_and_milliseconds_wait_for_the_end() -> None:
     last = PruningTarget(nodes=0.05, macs=0.6, latency_ms=8.0, scope="global")
-    found = round_targets(last)
-    assert [each.nodes for each in found] == pytest.approx([1 - share for share in halving_shares(0.95)])
-    assert [each.macs for each in found] == pytest.approx([1 - share for share in halving_shares(0.4)])
-    assert [each.latency_ms for each in found] == [None] * 6 + [8.0]
-    assert found[-1] is last
-    assert round_targets(PruningTarget(latency_ms=8.0)) == (PruningTarget(latency_ms=8.0),)
-    assert [each.ratio for each in round_targets(PruningTarget(ratio=0.66))] == pytest.approx(
-        list(halving_shares(0.66))
-    )
+    targets = halving_targets(last)
+    assert [target.nodes for target in targets] == pytest.approx([1 - share for share in halving_removed(0.95)])
+    assert [target.macs for target in targets] == pytest.approx([1 - share for share in halving_removed(0.4)])
+    assert [target.latency_ms for target in targets] == [None] * 6 + [8.0]
+    assert targets[-1] is last
+    assert halving_targets(PruningTarget(latency_ms=8.0)) == (PruningTarget(latency_ms=8.0),)
+    ratios = [target.ratio for target in halving_targets(PruningTarget(ratio=0.66))]
+    assert ratios == pytest.approx(list(halving_removed(0.66)))
 
 
 # ---------------------------------------------------------------- methods
 
 
 def criterion_of(name: str, **settings: object) -> object:
-    found = methods()[name].model_validate(settings).steps(PruningTarget(nodes=0.5))
-    return next(step.criterion for step in found if isinstance(step, SelectChannels))
+    steps = methods()[name](**settings).steps(PruningTarget(nodes=0.5))
+    return next(step.criterion for step in steps if isinstance(step, SelectChannels))
 
 
 def test_the_quadratic_drops_its_first_weight_by_every_score() -> None:
@@ -114,23 +113,23 @@ def test_gates_before_a_norm_count_nothing_while_it_takes_statistics_of_the_batc
         nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(4, 4),
     ).eval()  # fmt: skip
-    criterion = Snap().sensitivity()
+    criterion = connection_sensitivity("snap", ScoringImages(), "task")
     by_mode = [
         gradient_scores(module, replace(criterion, training=mode, batches=1, batch_size=16), toy_data(), 0)["0.weight"]
         for mode in (True, False)
     ]
-    training, running = (float(each.flatten(1).sum(dim=1).abs().max()) for each in by_mode)
+    training, running = (float(scores.flatten(1).sum(dim=1).abs().max()) for scores in by_mode)
     assert training < 0.01 * running
 
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_random_weights_come_first_and_the_test_set_last(name: str) -> None:
-    method = methods()[name].model_validate({"start": "random"})
-    found = method.steps(PruningTarget(nodes=0.34))
-    assert found[0] == Reinitialize()
+    method = methods()[name](start="random")
+    steps = method.steps(PruningTarget(nodes=0.34))
+    assert steps[0] == Reinitialize()
     assert methods()[name]().steps(PruningTarget(nodes=0.34))[0] != Reinitialize()
     assert not method.trained
-    cuts = sum(isinstance(step, RemoveChannels) for step in found)
+    cuts = sum(isinstance(step, RemoveChannels) for step in steps)
     assert cuts == (1 if name in AT_ONCE or name == "earlycrop-s" else 7)
 
 
@@ -144,7 +143,7 @@ def test_the_early_training_is_the_released_one_and_stops_in_the_lazy_regime() -
     assert train.stop.rule.keywords == {"factor": pytest.approx(0.9 - 0.66)}  # type: ignore[attr-defined]
     assert isinstance(choice.criterion, GradientCriterion)
     assert (choice.criterion.order, choice.criterion.batch_size, choice.criterion.batches) == (2, 256, 5)
-    iterative = methods()["earlycrop-s"].model_validate({"iterative": True}).steps(PruningTarget(nodes=0.34))
+    iterative = methods()["earlycrop-s"](iterative=True).steps(PruningTarget(nodes=0.34))
     assert sum(isinstance(step, RemoveChannels) for step in iterative) == 7
 
 
@@ -174,35 +173,35 @@ def performed(name: str, tmp_path: Path, *more: str) -> tuple[PruningState, list
     def emit(event: str, fields: Mapping[str, object]) -> None:
         events.append({"event": event, **fields})
 
-    around = Context(toy_data(40), recipe.seed, RunLog(emit=emit), Checkpoints(tmp_path, ""))
-    work = initial_state(small(), around, trained=recipe.method.trained)
+    context = Context(toy_data(40), recipe.seed, emit, tmp_path, "")
+    state = initial_state(small(), context, trained=recipe.method.trained)
     for step in build_steps(recipe, 1, retrain=True):
-        work = run_step(step, work, around)
-    return work, events
+        state = run_step(step, state, context)
+    return state, events
 
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_recipe_leaves_the_nodes_it_asks_for(name: str, tmp_path: Path) -> None:
-    work, events = performed(name, tmp_path)
-    asked = read_recipe(name).selection(1).nodes
-    assert asked is not None
-    share = count_cost(work.model.module, *example_inputs(work.model)).nodes / work.baseline.cost.nodes
-    assert asked - 0.06 < share <= asked, "one step of the shared channels is two of 40 nodes"
-    assert work.certificate is not None
-    assert work.certificate.ok
-    assert work.certificate.kind == "masked-dense-float64"
+    state, events = performed(name, tmp_path)
+    target = read_recipe(name).selection(1).nodes
+    assert target is not None
+    share = count_cost(state.model.module, *example_inputs(state.model)).nodes / state.original.nodes
+    assert target - 0.06 < share <= target, "one step of the shared channels is two of 40 nodes"
+    assert state.certificate is not None
+    assert state.certificate.ok
+    assert state.certificate.kind == "masked-dense-float64"
     warnings = [str(event["text"]) for event in events if event["event"] == "warning"]
-    assert not any("the dense model" in each for each in warnings), "weights drawn anew are no mistake"
-    told = [str(event["text"]) for event in events if event["event"] == "note"]
-    assert any("drawn anew with seed 0" in each for each in told)
+    assert not any("the dense model" in warning for warning in warnings), "weights drawn anew are no mistake"
+    notes = [str(event["text"]) for event in events if event["event"] == "note"]
+    assert any("drawn anew by seed 0" in note for note in notes)
     early = ["after early training"] if name == "earlycrop-s" else []
-    assert list(work.quality) == ["dense", *early, "after surgery", "after retraining"]
+    assert list(state.quality) == ["dense", *early, "after surgery", "after retraining"]
 
 
 def test_given_weights_are_kept_and_random_ones_follow_the_seed(tmp_path: Path) -> None:
     def weights(*more: str) -> Tensor:
-        work, _ = performed("random-s", tmp_path, "retrain.epochs=0", *more)
-        return work.model.module.get_parameter("stem.weight").detach()
+        state, _ = performed("random-s", tmp_path, "retrain.epochs=0", *more)
+        return state.model.module.get_parameter("stem.weight").detach()
 
     given_rows = {tuple(row.flatten().tolist()) for row in small().module.get_parameter("stem.weight")}
     assert {tuple(row.flatten().tolist()) for row in weights("prune.random-s.start=given")} < given_rows
@@ -215,24 +214,22 @@ def test_layers_behind_a_norm_that_begins_at_zero_are_warned_of(tmp_path: Path) 
     nn.init.zeros_(model.module.get_parameter("outer.weight"))
     criterion = criterion_of("snap")
     assert isinstance(criterion, GradientCriterion)
-    told: list[str] = []
-    around = Context(
-        toy_data(), 0, RunLog(emit=lambda _, fields: told.append(str(fields.get("text")))), Checkpoints(tmp_path, "")
-    )
+    notes: list[str] = []
+    context = Context(toy_data(), 0, lambda _, fields: notes.append(str(fields.get("text"))), tmp_path, "")
     selection = PruningTarget(nodes=0.9, scope="global")
     run_step(
         SelectChannels(replace(criterion, batches=1, batch_size=8), selection),
-        initial_state(model, around, trained=False),
-        around,
+        initial_state(model, context, trained=False),
+        context,
     )
-    assert any(each.startswith("no gradient reaches inner: all channels there score 0") for each in told)
+    assert any(note.startswith("no gradient reaches inner: all channels there score 0") for note in notes)
 
 
 def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    model, around = small(), Context(None, 0, RunLog(), Checkpoints(tmp_path, ""))
+    model, context = small(), Context(None, 0, quiet, tmp_path, "")
     model.module.get_parameter("inner.weight").data[3] = math.nan
-    with raises_error(VerificationFailed, "scores/non-finite", "inner", "1 of 16", "channels"):
-        run_step(SelectChannels(l1, PruningTarget(nodes=0.5)), initial_state(model, around), around)
+    with pytest.raises(VerificationFailed, match="scores of channels: inner: 1 of 16 are not finite"):
+        run_step(SelectChannels(l1, PruningTarget(nodes=0.5)), initial_state(model, context), context)
 
 
 def test_scores_by_images_need_images(tmp_path: Path) -> None:

@@ -1,60 +1,62 @@
-"""What methods train before they prune, as their settings say."""
+"""The early training: its steps, and when it ends."""
 
 from __future__ import annotations
 
 import pickle
 from functools import partial
-from typing import ClassVar
 
 import pytest
-from failures import raises_error
-from pydantic import BaseModel
 
-from compressor.budget.target import PruningTarget
-from compressor.errors import RecipeError
-from compressor.methods._early_training import LazyRegime
-from compressor.steps.train import Train
+from compressor.training.early_stopping import EarlyStop
 from compressor.training.settings import OptimizerSettings
+from compressor.budget.target import PruningTarget
+from compressor.steps.train import Train
+from compressor.errors import RecipeError
+from compressor.methods._training import EarlyTraining
+from compressor.methods.crop import EarlyCropS, EarlyCropU, LazyRegime
 from compressor.training.stopping_rules import lazy_regime, lazy_regime_squared
 
 NODES = PruningTarget(nodes=0.34)
+MILLISECONDS = PruningTarget(latency_ms=2.0)
 
 
-class Settings(LazyRegime, BaseModel):
-    name: ClassVar[str] = "some"
+def training(method: EarlyCropS | EarlyCropU, target: PruningTarget) -> Train:
+    (step,) = (step for step in method.steps(target) if isinstance(step, Train))
+    return step
 
 
-def factor(train: Train) -> float:
-    assert train.stop is not None
-    assert isinstance(train.stop.rule, partial)
-    return float(train.stop.rule.keywords["factor"])
+def rule(step: Train) -> partial[object]:
+    assert isinstance(step.stop, EarlyStop)
+    assert isinstance(step.stop.rule, partial)
+    return step.stop.rule
 
 
 def test_as_released() -> None:
-    train = Settings().until_channels_can_go(NODES)
-    assert train.optimizer == OptimizerSettings("adam", 2e-3, weight_decay=5e-5)
-    assert (train.epochs, train.batch_size, train.clip, train.counts_toward_retraining) == (100, 256, 10.0, False)
-    assert [train.schedule(done) for done in (0, 50, 99.9)] == [1.0] * 3
-    assert factor(train) == pytest.approx(0.24)
-    assert str(train) == "Train(until lazy regime, 100 epochs at most, adam)"
-    assert pickle.loads(pickle.dumps(train.stop)) is not None
+    step = training(EarlyCropS(), NODES)
+    assert step.optimizer == OptimizerSettings("adam", 2e-3, weight_decay=5e-5, key="prune.earlycrop-s.lr")
+    assert (step.epochs, step.batch_size, step.clip, step.counted) == (100, 256, 10.0, False)
+    assert [step.schedule(done) for done in (0, 50, 99.9)] == [1.0] * 3
+    assert rule(step).func is lazy_regime
+    assert rule(step).keywords == {"factor": pytest.approx(0.24)}
+    assert pickle.loads(pickle.dumps(step.stop)) is not None
 
 
-def test_the_more_goes_the_more_settled_the_weights_must_be() -> None:
-    masked = Settings().until_weights_can_go(PruningTarget(weights=0.05))
-    assert factor(masked) == pytest.approx(0.05)
-    assert factor(Settings(patience=0.3).until_weights_can_go(PruningTarget(weights=0.05))) == 0.3
-    assert factor(Settings(patience=0.3).until_channels_can_go(PruningTarget(latency_ms=2.0))) == 0.3
-    with raises_error(RecipeError, "recipe/not-derivable-from-target", "prune.some.patience"):
-        Settings().until_channels_can_go(PruningTarget(latency_ms=2.0))
+def test_the_factor_follows_from_the_target_unless_it_is_given() -> None:
+    given = LazyRegime(patience=0.3)
+    for method, target, factor in (
+        (EarlyCropU(), PruningTarget(weights=0.05), 0.05),
+        (EarlyCropU(stop=given), PruningTarget(weights=0.05), 0.3),
+        (EarlyCropS(stop=given), MILLISECONDS, 0.3),
+    ):
+        assert rule(training(method, target)).keywords == {"factor": pytest.approx(factor)}
+    with pytest.raises(RecipeError) as caught:
+        EarlyCropS().steps(MILLISECONDS)
+    assert "prune.earlycrop-s.patience" in str(caught.value)
 
 
 def test_other_rules() -> None:
-    squared = Settings(when="squared").until_channels_can_go(NODES).stop
-    assert squared is not None
-    assert squared.rule.func is lazy_regime_squared
-    released = Settings().until_channels_can_go(NODES).stop
-    assert released is not None
-    assert released.rule.func is lazy_regime
-    fixed = Settings(when="fixed", epochs=7, counted=True).until_channels_can_go(PruningTarget(latency_ms=2.0))
-    assert (fixed.stop, fixed.epochs, fixed.counts_toward_retraining) == (None, 7, True)
+    slides = training(EarlyCropS(stop=LazyRegime(rule="slides")), NODES)
+    assert rule(slides).func is lazy_regime_squared
+    early = EarlyTraining(epochs=7, count_toward_retraining=True)
+    fixed = training(EarlyCropS(training=early, stop=LazyRegime(rule="fixed_epochs")), MILLISECONDS)
+    assert (fixed.stop, fixed.epochs, fixed.counted) == (None, 7, True)

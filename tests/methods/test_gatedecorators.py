@@ -11,14 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
+from compressor.criteria.batchnorm_gate import BatchNormGateCriterion
 from compressor.budget.target import PruningTarget
-from compressor.core import ChannelGroup, PrunePlan, TensorSlot
-from compressor.criteria.aggregate import sum_over_norms
-from compressor.criteria.batchnorm_gate import BatchNormGateCriterion, gate_scores, gate_taylor
-from compressor.methods.gatedecorators import GateDecorators, shrinking
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.train import Train
+from compressor.core import ChannelGroup, PrunePlan, TensorSlot
+from compressor.criteria.batchnorm_gate import gate_scores
+from compressor.criteria.channel_scores import channel_scores_from_gates
+from compressor.criteria.batchnorm_gate import gate_taylor
+from compressor.methods._rounds import exponential_targets
+from compressor.methods.gatedecorators import GateDecorators
 from compressor.surgery.analysis import analyze
 from compressor.training.constraints import ScalesOnly
 from compressor.training.loop import train
@@ -35,10 +38,10 @@ def test_a_gate_matters_by_its_gradient_and_not_by_its_size() -> None:
 def test_gates_of_shared_channels_count_together() -> None:
     places = np.array([[0], [1]])
     slots = tuple(TensorSlot(f"{name}.weight", 0, places, "affine") for name in ("a", "b"))
-    found = sum_over_norms([ChannelGroup("conv", 2, slots)], {"a.weight": torch.tensor([1.0, 2.0]),
-                                                               "b.weight": torch.tensor([5.0, 1.0])})  # fmt: skip
-    assert found["conv"].tolist() == [6.0, 3.0]
-    assert sum_over_norms([ChannelGroup("conv", 2, slots)], {}) == {}
+    gates = {"a.weight": torch.tensor([1.0, 2.0]), "b.weight": torch.tensor([5.0, 1.0])}
+    scores = channel_scores_from_gates([ChannelGroup("conv", 2, slots)], gates)
+    assert scores["conv"].tolist() == [6.0, 3.0]
+    assert channel_scores_from_gates([ChannelGroup("conv", 2, slots)], {}) == {}
 
 
 class Gated(nn.Module):
@@ -58,22 +61,24 @@ def test_scores_are_derivatives_to_gates_summed_batch_by_batch() -> None:
         net[1].weight.uniform_(-1, 1)
         net[1].bias.uniform_(-1, 1)
     before = copy.deepcopy(net.state_dict())
-    found = gate_scores(net, BatchNormGateCriterion(3, 8), data, 0, epoch=1)
+    scores = gate_scores(net, BatchNormGateCriterion("gates", gate_taylor, 3, 8), data, 0, epoch=1)
     gated, expected = Gated(copy.deepcopy(net)).train(), torch.zeros(6)
     for number, (images, labels) in enumerate(data.train_batches(8, epoch=1, seed=0)):
         if number < 3:
             loss = nn.functional.cross_entropy(gated(images), labels)
             expected += torch.autograd.grad(loss, gated.gate)[0].abs()
-    assert found.keys() == {"1.weight"}
-    torch.testing.assert_close(found["1.weight"], expected)
-    assert all(torch.equal(each, before[name]) for name, each in net.state_dict().items()), "the module stays as it was"
+    assert scores.keys() == {"1.weight"}
+    torch.testing.assert_close(scores["1.weight"], expected)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items()), (
+        "the module stays as it was"
+    )
 
 
 def test_a_tick_trains_scales_and_shifts_only() -> None:
     net = toy_net()
     before = copy.deepcopy(net.state_dict())
     train(net, toy_data(), STEP, seed=0, emit=quiet, constraints=[ScalesOnly])
-    changed = {name for name, each in net.state_dict().items() if not torch.equal(each, before[name])}
+    changed = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {"1.weight", "1.bias"} <= changed
     assert not changed & {"0.weight", "5.weight", "5.bias"}
     train(net, toy_data(), STEP, seed=0, emit=quiet)
@@ -87,27 +92,27 @@ def test_every_group_keeps_its_floor_of_what_it_had_at_first() -> None:
     ).eval()  # fmt: skip
     structure = analyze(module, torch.randn(1, 3, 8, 8), name="net")
     graded = {"0": np.arange(20.0), "3": 100 + np.arange(30.0)}
-    whole = structure.cost.of(PrunePlan({}))
+    dense = structure.cost.of(PrunePlan({}))
 
-    def kept(selection: PruningTarget, gone: dict[str, int]) -> dict[str, int]:
-        plan, _ = select_channels(structure.groups, graded, selection, structure.cost, whole, gone=gone)
-        return {name: int(each.sum()) for name, each in plan.kept.items()}
+    def widths(target: PruningTarget, gone: dict[str, int]) -> dict[str, int]:
+        plan, _ = select_channels(structure.groups, graded, target, structure.cost, dense, gone=gone)
+        return {name: int(kept.sum()) for name, kept in plan.kept.items()}
 
-    half = PruningTarget(ratio=0.5, scope="global", min_keep_ratio=0.25)
-    assert kept(half, {}) == {"0": 5, "3": 20}
-    assert kept(replace(half, min_keep_ratio=0.0), {})["0"] == 1
-    assert kept(replace(half, ratio=0.6), {"0": 20}) == {"0": 10, "3": 18}, "a quarter of 40 that it had"
-    assert kept(PruningTarget(ratio=0.99, min_keep_ratio=0.1), {}) == {"0": 2, "3": 3}
-    assert PruningTarget(min_keep_ratio=0.1).is_empty
+    half = PruningTarget(ratio=0.5, scope="global", floor=0.25)
+    assert widths(half, {}) == {"0": 5, "3": 20}
+    assert widths(replace(half, floor=0.0), {})["0"] == 1
+    assert widths(replace(half, ratio=0.6), {"0": 20}) == {"0": 10, "3": 18}, "a quarter of 40 that it had"
+    assert widths(PruningTarget(ratio=0.99, floor=0.1), {}) == {"0": 2, "3": 3}
+    assert not PruningTarget(floor=0.1).asks
 
 
 def test_ticks_and_tocks() -> None:
     settings = GateDecorators(ticks=5, every=2)
     steps = settings.steps(PruningTarget(nodes=0.5, scope="global"))
-    kinds = [each.stage if isinstance(each, Train) else type(each).__name__ for each in steps]
+    kinds = [step.stage if isinstance(step, Train) else type(step).__name__ for step in steps]
     tick = ["tick", "SelectChannels", "RemoveChannels"]
     assert kinds == ["tock", *tick, *tick, "tock", *tick, *tick, "tock", *tick]
-    tock, first = (next(each for each in steps if isinstance(each, Train) and each.stage == stage)
+    tock, first = (next(step for step in steps if isinstance(step, Train) and step.stage == stage)
                    for stage in ("tock", "tick"))  # fmt: skip
     assert [tock.optimizer.lr * tock.schedule(done) for done in (0, 2.5, 5, 10)] == pytest.approx(
         [0.001, 0.0055, 0.01, 0.001]
@@ -117,20 +122,19 @@ def test_ticks_and_tocks() -> None:
     assert tock.penalty.terms[0].strength(3, 10) == 1e-3
     assert (first.epochs, first.trainable, first.penalty) == (1, "scales", None)
     assert first.optimizer.lr * first.schedule(0.5) == pytest.approx(0.001)
-    choices = [each.target for each in steps if isinstance(each, SelectChannels)]
-    assert [each.nodes for each in choices] == pytest.approx([0.5 ** (number / 5) for number in range(1, 6)])
-    assert all(each.min_keep_ratio == 0.1 for each in choices)
-    assert [each.last for each in steps if isinstance(each, RemoveChannels)] == [False] * 4 + [True]
+    targets = [step.selection for step in steps if isinstance(step, SelectChannels)]
+    assert [target.nodes for target in targets] == pytest.approx([0.5 ** (number / 5) for number in range(1, 6)])
+    assert all(target.floor == 0.1 for target in targets)
+    assert [step.last for step in steps if isinstance(step, RemoveChannels)] == [False] * 4 + [True]
 
 
-def test_the_same_share_of_what_is_left_goes_each_time() -> None:
-    rounds = shrinking(PruningTarget(ratio=0.36, latency_ms=3.0), 2)
-    assert [each.ratio for each in rounds] == pytest.approx([0.2, 0.36])
-    assert [each.latency_ms for each in rounds] == [None, 3.0]
-    assert shrinking(PruningTarget(latency_ms=3.0), 4) == (PruningTarget(latency_ms=3.0),)
-    removals = [
-        each for each in GateDecorators().steps(PruningTarget(latency_ms=3.0)) if isinstance(each, RemoveChannels)
-    ]
+def test_each_round_removes_the_same_share_of_what_is_left() -> None:
+    targets = exponential_targets(PruningTarget(ratio=0.36, latency_ms=3.0), 2)
+    assert [target.ratio for target in targets] == pytest.approx([0.2, 0.36])
+    assert [target.latency_ms for target in targets] == [None, 3.0]
+    milliseconds = PruningTarget(latency_ms=3.0)
+    assert exponential_targets(milliseconds, 4) == (milliseconds,)
+    removals = [step for step in GateDecorators().steps(milliseconds) if isinstance(step, RemoveChannels)]
     assert removals == [RemoveChannels(last=True)], "the test set is read after the only one"
 
 

@@ -1,4 +1,4 @@
-"""Lottery tickets: how much each round masks, which trainings there are, what is gone back to, and going on."""
+"""Lottery tickets: how much each round masks, which trainings there are, what is rewound, and resuming."""
 
 from __future__ import annotations
 
@@ -62,15 +62,14 @@ def test_every_training_is_a_part_of_the_same_course() -> None:
     for name, trainings in expected.items():
         recipe = read_recipe(name, [*overrides, f"prune.{name}.rounds=3"])
         performed = build_steps(recipe, 1, retrain=True)
-        found = [each for each in performed if isinstance(each, Train)]
-        assert [(each.stage, each.epochs) for each in found] == trainings
-        for each in found:
-            assert each.start_epoch == (12 - each.epochs if each.stage != "early training" else 0)
-            for epoch in range(each.epochs):
-                whole = epoch + each.start_epoch
-                lr = 0.1 if whole < 6 else 0.01 if whole < 9 else 0.001
-                assert each.optimizer.lr * each.schedule(epoch) == pytest.approx(lr)
-        assert sum(isinstance(each, RewindWeights) for each in performed) == (0 if name == "ltr" else 3)
+        trains = [step for step in performed if isinstance(step, Train)]
+        assert [(train.stage, train.epochs) for train in trains] == trainings
+        for train in trains:
+            assert train.first == (12 - train.epochs if train.stage != "early training" else 0)
+            for epoch in range(train.first, 12 if train.first else train.epochs):
+                lr = 0.1 if epoch < 6 else 0.01 if epoch < 9 else 0.001
+                assert train.optimizer.lr * train.schedule(epoch - train.first) == pytest.approx(lr)
+        assert sum(isinstance(step, RewindWeights) for step in performed) == (0 if name == "ltr" else 3)
         assert isinstance(performed[-1], RemoveDeadChannels)
 
 
@@ -98,7 +97,7 @@ def net() -> LoadedModel:
 
 
 def run(
-    name: str, around: Context, after: Callable[[Step, PruningState], None] = lambda step, work: None
+    name: str, context: Context, after: Callable[[Step, PruningState], None] = lambda step, state: None
 ) -> PruningState:
     own = [
         f"prune.{name}.start=given",
@@ -107,11 +106,11 @@ def run(
     ]
     schedule = "retrain.schedule={name: step, size: 1, gamma: 0.5}"
     recipe = read_recipe(name, ["retrain.epochs=3", "retrain.batch_size=32", schedule, *own])
-    work = initial_state(net(), around)
+    state = initial_state(net(), context)
     for step in build_steps(recipe, 1, retrain=True):
-        work = run_step(step, work, around)
-        after(step, work)
-    return work
+        state = run_step(step, state, context)
+        after(step, state)
+    return state
 
 
 def quiet(event: str, fields: Mapping[str, object]) -> None:
@@ -122,25 +121,25 @@ def quiet(event: str, fields: Mapping[str, object]) -> None:
 def test_survivors_are_what_they_were_and_the_rest_is_zero(name: str, digits: ImageData, tmp_path: Path) -> None:
     rewound = []
 
-    def check(step: Step, work: PruningState) -> None:
+    def check(step: Step, state: PruningState) -> None:
         if isinstance(step, RewindWeights):
-            assert work.saved is not None
-            for tensor, each in work.model.module.state_dict().items():
-                expected = work.saved.weights[tensor] * work.masks.get(tensor, 1)
-                assert torch.equal(each, expected.to(each.dtype)), tensor
-            rewound.append(work.masks)
+            assert state.moment is not None
+            for name, tensor in state.model.module.state_dict().items():
+                expected = state.moment.weights[name] * state.masks.get(name, 1)
+                assert torch.equal(tensor, expected.to(tensor.dtype)), name
+            rewound.append(state.masks)
 
-    work = run(name, Context(digits, 0, RunLog(), Checkpoints(tmp_path, "test")), check)
+    state = run(name, Context(digits, 0, quiet, tmp_path, "test"), check)
     first, second = rewound
-    weights = sum(each.numel() for each in first.values())
-    left = [sum(int(each.sum()) for each in masks.values()) for masks in rewound]
-    assert left == [int(0.2**0.5 * weights), int(0.2 * weights)]
-    assert all((second[each] <= first[each]).all() for each in first), "what is masked stays masked"
+    weights = sum(mask.numel() for mask in first.values())
+    remaining = [sum(int(mask.sum()) for mask in masks.values()) for masks in rewound]
+    assert remaining == [int(0.2**0.5 * weights), int(0.2 * weights)]
+    assert all((second[tensor] <= first[tensor]).all() for tensor in first), "what is masked stays masked"
     initial = net().module.state_dict()
-    assert work.saved is not None
-    assert torch.equal(work.saved.weights["4.weight"], initial["4.weight"]) == (name == "lth")
-    for tensor, mask in work.masks.items():
-        assert not work.model.module.get_parameter(tensor)[~mask].any()
+    assert state.moment is not None
+    assert torch.equal(state.moment.weights["4.weight"], initial["4.weight"]) == (name == "lth")
+    for tensor, mask in state.masks.items():
+        assert not state.model.module.get_parameter(tensor)[~mask].any()
 
 
 def test_rates_are_gone_back_to_and_weights_are_not(digits: ImageData, tmp_path: Path) -> None:
@@ -151,10 +150,10 @@ def test_rates_are_gone_back_to_and_weights_are_not(digits: ImageData, tmp_path:
         if event == "epoch":
             rates.append((fields["stage"], fields["lr"]))
 
-    def check(step: Step, work: PruningState) -> None:
-        weight = work.model.module.get_parameter("4.weight").detach()
+    def check(step: Step, state: PruningState) -> None:
+        weight = state.model.module.get_parameter("4.weight").detach()
         if isinstance(step, MaskUnstructured):
-            mask = work.masks["4.weight"]
+            mask = state.masks["4.weight"]
             assert torch.equal(weight[mask], before[-1][mask])
         before.append(weight.clone())
 
@@ -181,9 +180,9 @@ def test_an_interrupted_search_ends_with_the_same_ticket(
 
     expected = run("imp", Context(digits, 0, RunLog(), Checkpoints(tmp_path / "undisturbed", "test")))
     with pytest.raises(KeyboardInterrupt):
-        run("imp", Context(digits, 0, RunLog(emit=interrupted), Checkpoints(tmp_path / "run", "test")))
-    found = run("imp", Context(digits, 0, RunLog(emit=listening), Checkpoints(tmp_path / "run", "test")))
-    for name, each in expected.model.module.state_dict().items():
-        assert torch.equal(each, found.model.module.state_dict()[name]), name
+        run("imp", Context(digits, 0, interrupted, tmp_path / "run", "test"))
+    resumed = run("imp", Context(digits, 0, listening, tmp_path / "run", "test")).model.module.state_dict()
+    for name, tensor in expected.model.module.state_dict().items():
+        assert torch.equal(tensor, resumed[name]), name
     assert (stage, epoch) not in trained
     assert ("early training", 1) not in trained, "what was done is not done again"

@@ -9,6 +9,7 @@ import pytest
 from compressor.budget.target import PruningTarget
 from compressor.criteria.gradient import GradientCriterion
 from compressor.methods import Method, methods
+from compressor.methods._training import GrowingPenalty
 from compressor.methods.greg import GReg1, GReg2
 from compressor.methods.l1 import Scratch
 from compressor.methods.orthogonal import KernOrthL1, L1KernOrth, L1OrthConv, L1OrthP, OrthConvL1
@@ -31,7 +32,7 @@ from compressor.training.penalty_terms import (
     kernel_orthogonality,
 )
 
-SELECTION = PruningTarget(ratio=0.5)
+TARGET = PruningTarget(ratio=0.5)
 
 
 def trainings(steps: tuple[Step, ...]) -> list[Train]:
@@ -45,7 +46,7 @@ def penalty_of(step: Train) -> Penalty:
 
 def test_tpp_as_released() -> None:
     """110,000 iterations for CIFAR and 90,000 for ImageNet, at a constant 1e-3."""
-    steps = TPP().steps(SELECTION)
+    steps = TPP().steps(TARGET)
     assert [type(step) for step in steps] == [SelectChannels, Train, RemoveChannels]
     (train,) = trainings(steps)
     assert (train.iterations, train.batch_size, train.optimizer.lr, train.optimizer.momentum) == (
@@ -55,7 +56,10 @@ def test_tpp_as_released() -> None:
         0.9,
     )
     assert train.schedule(200.0) == 1.0
-    assert trainings(TPP(every=5, hold=40_000).steps(SELECTION))[0].iterations == 90_000
+    assert (
+        trainings(TPP(growing=GrowingPenalty(update_interval=5, hold_iterations=40_000)).steps(TARGET))[0].iterations
+        == 90_000
+    )
     penalty = penalty_of(train)
     assert [(term.pull, term.on) for term in penalty.terms] == [
         (gram_mean, "filters"), (decay_pruned, "filters"), (decay_pruned, "affines"),
@@ -74,31 +78,31 @@ def test_tpp_by_its_formula() -> None:
 
 
 def test_epochs_say_the_whole_length() -> None:
-    (train,) = trainings(TPP(epochs=3).steps(SELECTION))
+    (train,) = trainings(TPP(growing=GrowingPenalty(epochs=3)).steps(TARGET))
     assert (train.epochs, train.iterations) == (3, None)
     strength = penalty_of(train).terms[1].strength
     assert (strength(0, 1100), strength(500, 1100), strength(1000, 1100)) == pytest.approx((0.0, 0.5, 1.0))
 
 
 def test_greg() -> None:
-    (push,) = trainings(GReg1().steps(SELECTION))
+    (push,) = trainings(GReg1().steps(TARGET))
     assert push.iterations == 110_000
     assert [term.pull for term in penalty_of(push).terms] == [decay_pruned]
-    steps = GReg2().steps(SELECTION)
+    steps = GReg2().steps(TARGET)
     assert [type(step) for step in steps] == [SelectChannels, Train, SelectChannels, Train, RemoveChannels]
     pick, push = trainings(steps)
     assert (pick.iterations, push.iterations) == (10_000, 109_000)
     assert [term.pull for term in penalty_of(pick).terms] == [decay]
     assert penalty_of(pick).terms[0].strength(9_999, 10_000) == pytest.approx(0.01, rel=2e-3)
-    leaving, staying = penalty_of(push).terms
-    assert (leaving.pull, staying.pull) == (decay_pruned, decay_kept)
-    assert [leaving.strength(each, 109_000) for each in (0, 10, 99_000)] == pytest.approx([0.01, 0.0101, 1.0])
-    assert staying.strength(77, 109_000) == -1e-4
+    pruned, kept = penalty_of(push).terms
+    assert (pruned.pull, kept.pull) == (decay_pruned, decay_kept)
+    assert [pruned.strength(iteration, 109_000) for iteration in (0, 10, 99_000)] == pytest.approx([0.01, 0.0101, 1.0])
+    assert kept.strength(77, 109_000) == -1e-4
 
 
 @pytest.mark.parametrize(("method", "spare"), [(KernOrthL1(), 0), (OrthConvL1(), 1)])
 def test_orthogonality_before_the_choice(method: KernOrthL1 | OrthConvL1, spare: int) -> None:
-    steps = method.steps(SELECTION)
+    steps = method.steps(TARGET)
     assert [type(step) for step in steps] == [Train, SelectChannels, RemoveChannels]
     assert method.retraining() is None
     (term,) = penalty_of(trainings(steps)[0]).terms
@@ -107,34 +111,34 @@ def test_orthogonality_before_the_choice(method: KernOrthL1 | OrthConvL1, spare:
 
 def test_orthogonality_after_removal() -> None:
     for method, pull in ((L1KernOrth(), kernel_orthogonality), (L1OrthConv(), convolution_orthogonality)):
-        assert [type(step) for step in method.steps(SELECTION)] == [SelectChannels, RemoveChannels]
+        assert [type(step) for step in method.steps(TARGET)] == [SelectChannels, RemoveChannels]
         assert [term.pull for term in method.retraining().terms] == [pull]
-    assert L1OrthP().steps(SELECTION)[-1] == Orthogonalize(2**0.5)
+    assert L1OrthP().steps(TARGET)[-1] == Orthogonalize(2**0.5)
 
 
 def test_scratch_costs_as_much_as_both_trainings() -> None:
     """K1 F1 / F2 + K2: 90, 20 and 2.31 give 227.9 epochs."""
-    step = Scratch(dense_epochs=90, equal="flops").steps(SELECTION)[-1]
+    step = Scratch(dense_epochs=90, match="flops").steps(TARGET)[-1]
     assert isinstance(step, Reinitialize)
     assert 20 + step.extra_epochs(2.31) == round(227.9)
     assert Reinitialize(90, flops=False).extra_epochs(2.31) == 90
 
 
 def test_a_longer_training_follows_the_same_course() -> None:
-    (train,) = trainings(SSL(epochs=10).steps(SELECTION))
-    longer = Train(32, train.optimizer, lambda done: 0.1 if done >= 5 else 1.0, epochs=10).stretched(20)
+    (train,) = trainings(SSL(epochs=10).steps(TARGET))
+    longer = Train(32, train.optimizer, lambda done: 0.1 if done >= 5 else 1.0, epochs=10).extended(20)
     assert longer.epochs == 30
     assert [longer.schedule(epoch) for epoch in (0, 14.9, 15.1, 29)] == [1.0, 1.0, 0.1, 0.1]
 
 
-def asked_of(method: Method) -> PruningTarget:
-    return PruningTarget(weights=0.5) if method.unstructured else SELECTION
+def target_of(method: Method) -> PruningTarget:
+    return PruningTarget(weights=0.5) if method.unstructured else TARGET
 
 
 @pytest.mark.parametrize("name", methods())
 def test_penalties_can_be_handed_to_other_processes(name: str) -> None:
     method = methods()[name]()
-    for penalty in [method.retraining(), *(step.penalty for step in trainings(method.steps(asked_of(method))))]:
+    for penalty in [method.retraining(), *(step.penalty for step in trainings(method.steps(target_of(method))))]:
         again = pickle.loads(pickle.dumps(penalty))
         if penalty is not None:
             assert [term.strength(3, 7) for term in again.terms] == [term.strength(3, 7) for term in penalty.terms]
@@ -142,7 +146,7 @@ def test_penalties_can_be_handed_to_other_processes(name: str) -> None:
 
 @pytest.mark.parametrize("name", methods())
 def test_methods_that_train_say_that_they_need_data(name: str) -> None:
-    steps = methods()[name]().steps(asked_of(methods()[name]()))
+    steps = methods()[name]().steps(target_of(methods()[name]()))
     looks = [step for step in steps if isinstance(getattr(step, "criterion", None), GradientCriterion)]
     trains = [step for step in steps if isinstance(step, Train | FinetuneSegment | Reinitialize)]
     assert methods()[name].needs_data == bool(looks or trains)

@@ -16,25 +16,23 @@ from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.criteria.gradient import GradientCriterion, crop, gradient_scores, snip
 from compressor.criteria.synaptic_flow import SynapticFlow
 from compressor.methods import methods
-from compressor.methods._unstructured import exponential_shares, halving_weight_shares, linear_shares
-from compressor.run_log import RunLog
-from compressor.steps.context import Context
-from compressor.steps.mask_unstructured import MaskUnstructured
-from compressor.steps.reinitialize import Reinitialize
+from compressor.methods._rounds import PruningRounds, exponential_remaining, halving_remaining, linear_remaining
+from compressor.methods._shared import GlobalMask, ScoringImages
 from compressor.steps.run import initial_state
-from compressor.steps.train import Train
-from compressor.training.checkpoint import Checkpoints
+from compressor.steps.mask_weights import mask_weights
+from compressor.steps.context import Context
+from tests.training.toys import quiet
 
 TWENTIETH = PruningTarget(weights=0.05)
 
 
 @pytest.mark.parametrize(("shares", "expected"), [
-    (exponential_shares(0.01, 5), (0.398107, 0.158489, 0.063096, 0.025119, 0.01)),
-    (exponential_shares(0.1, 4), (0.562341, 0.316228, 0.177828, 0.1)),
-    (tuple(exponential_shares(0.01, 60)[place] for place in (0, 9, 29, 59)), (0.926119, 0.464159, 0.1, 0.01)),
-    (linear_shares(0.1, 4), (0.775, 0.55, 0.325, 0.1)),
-    (halving_weight_shares(0.05, 5), (0.5, 0.275, 0.1625, 0.10625, 0.078125, 0.0640625, 0.05)),
-    (halving_weight_shares(0.02, 5), (0.5, 0.26, 0.14, 0.08, 0.05, 0.035, 0.02)),
+    (exponential_remaining(0.01, 5), (0.398107, 0.158489, 0.063096, 0.025119, 0.01)),
+    (exponential_remaining(0.1, 4), (0.562341, 0.316228, 0.177828, 0.1)),
+    (tuple(exponential_remaining(0.01, 60)[place] for place in (0, 9, 29, 59)), (0.926119, 0.464159, 0.1, 0.01)),
+    (linear_remaining(0.1, 4), (0.775, 0.55, 0.325, 0.1)),
+    (halving_remaining(0.05, 7), (0.5, 0.275, 0.1625, 0.10625, 0.078125, 0.0640625, 0.05)),
+    (halving_remaining(0.02, 7), (0.5, 0.26, 0.14, 0.08, 0.05, 0.035, 0.02)),
 ])  # fmt: skip
 def test_courses_of_what_remains_as_published(shares: tuple[float, ...], expected: tuple[float, ...]) -> None:
     assert shares == pytest.approx(expected, abs=1e-6)
@@ -73,11 +71,11 @@ def test_force_brings_back_what_iterative_snip_cannot(
     module = nn.Linear(4, 1, bias=False)
     with torch.no_grad():
         module.weight.copy_(torch.tensor([[2.0, 1, 3, -2]]))
-    around = Context(None, 0, RunLog(), Checkpoints(tmp_path, "test"))
-    work = initial_state(LoadedModel(module, ModelSpec("it", (ModelInput((4,)),)), "it"), around)
+    context = Context(None, 0, quiet, tmp_path, "test")
+    state = initial_state(LoadedModel(module, ModelSpec("it", (ModelInput((4,)),)), "it"), context)
     data = Rows(torch.tensor([[1.0, 1, -1, -2], [0, 0, 2, 1]]), torch.tensor([-1.0, 1]))
     step = MaskUnstructured(GradientCriterion("it", snip), keep, nested)
-    done = step.run(work, replace(around, data=data))  # type: ignore[arg-type]
+    done = mask_weights(step, state, replace(context, data=data))  # type: ignore[arg-type]
     assert done.masks["weight"][0].nonzero().flatten().tolist() == kept
     left = [value for value in done.model.module.get_parameter("weight")[0].tolist() if value]
     assert left == [[2.0, 1, 3, -2][place] for place in kept], "what comes back has its original value"
@@ -91,8 +89,8 @@ def test_gradients_of_cross_entropy_and_of_raw_answers(loss: str, expected: tupl
         module.weight.copy_(torch.tensor([[1.0], [2], [3]]))
     saliency = GradientCriterion("it", lambda w, g, h: g, loss=loss)  # type: ignore[arg-type]
     data = Rows(torch.ones(1, 1), torch.tensor([0]))
-    found = gradient_scores(module, saliency, data, 0)["weight"]  # type: ignore[arg-type]
-    assert found.flatten().tolist() == pytest.approx(expected, abs=1e-4)
+    scores = gradient_scores(module, saliency, data, 0)["weight"]  # type: ignore[arg-type]
+    assert scores.flatten().tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_masked_weights_have_no_gradient_in_what_the_hessian_is_multiplied_with() -> None:
@@ -105,52 +103,57 @@ def test_masked_weights_have_no_gradient_in_what_the_hessian_is_multiplied_with(
     saliency = GradientCriterion("it", lambda w, g, h: h, order=2)
     masks = {"weight": torch.tensor([[True, False]])}
     for given, expected in ((masks, [4, 2]), ({}, [5, 5])):
-        found = gradient_scores(module, saliency, data, 0, masks=given)["weight"]  # type: ignore[arg-type]
-        assert found.flatten().tolist() == pytest.approx(expected, abs=1e-5)
+        scores = gradient_scores(module, saliency, data, 0, masks=given)["weight"]  # type: ignore[arg-type]
+        assert scores.flatten().tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def masks_of(name: str, **settings: object) -> MaskUnstructured:
-    (step,) = (each for each in methods()[name](**settings).steps(TWENTIETH) if isinstance(each, MaskUnstructured))
+    (step,) = (step for step in methods()[name](**settings).steps(TWENTIETH) if isinstance(step, MaskUnstructured))
     return step
 
 
 def test_every_method_masks_as_its_paper_does() -> None:
-    found = {name: masks_of(name) for name, each in methods().items() if each.unstructured and name not in TICKETS}
-    assert {name for name, each in found.items() if not each.nested} == {"force"}
-    rounds = {name: len(each.keep) for name, each in found.items() if len(each.keep) > 1}
+    steps = {name: masks_of(name) for name, method in methods().items() if method.unstructured and name not in TICKETS}
+    assert {name for name, step in steps.items() if not step.nested} == {"force"}
+    rounds = {name: len(step.keep) for name, step in steps.items() if len(step.keep) > 1}
     assert rounds == {"iterative-snip": 60, "force": 60, "synflow": 100, "cropit-u": 7, "earlycrop-u": 7}
     by_gradients = {
-        name: each.criterion for name, each in found.items() if isinstance(each.criterion, GradientCriterion)
+        name: step.criterion for name, step in steps.items() if isinstance(step.criterion, GradientCriterion)
     }
-    assert {name for name, each in by_gradients.items() if each.training} == {"iterative-snip", "force", "grasp"}
-    assert {name for name, each in by_gradients.items() if each.order == 2} == {
+    assert {name for name, criterion in by_gradients.items() if criterion.training} == {
+        "iterative-snip",
+        "force",
+        "grasp",
+    }
+    assert {name for name, criterion in by_gradients.items() if criterion.order == 2} == {
         "grasp", "crop-u", "cropit-u", "earlycrop-u"
     }  # fmt: skip
-    assert {name for name, each in by_gradients.items() if each.signed} == {"grasp"}
-    grasp = found["grasp"].criterion
+    assert {name for name, criterion in by_gradients.items() if criterion.signed} == {"grasp"}
+    grasp = steps["grasp"].criterion
     assert isinstance(grasp, GradientCriterion)
     assert (grasp.value, grasp.temperature) == (crop, 200)
-    assert isinstance(found["synflow"].criterion, SynapticFlow)
+    assert isinstance(steps["synflow"].criterion, SynapticFlow)
 
 
 TICKETS = ("imp", "lth", "ltr")
 
 
 def test_settings_reach_the_step() -> None:
-    force = masks_of("force", loss="logit", course="linear", rounds=4, batches=3, batch_size=7, norms="running")
-    assert force.keep == linear_shares(0.05, 4)
+    progress, images = PruningRounds(rounds=4, schedule="linear"), ScoringImages(batches=3, batch_size=7)
+    force = masks_of("force", loss="logit", progress=progress, images=images, batchnorm="eval")
+    assert force.keep == linear_remaining(0.05, 4)
     criterion = force.criterion
     assert isinstance(criterion, GradientCriterion)
     assert (criterion.loss, criterion.batches, criterion.batch_size, criterion.training) == ("logit", 3, 7, False)
-    assert not masks_of("snip", guard=False).guard
+    assert not masks_of("snip", mask=GlobalMask(keep_one_per_layer=False)).guard
 
 
-@pytest.mark.parametrize("name", [name for name, each in methods().items() if each.unstructured])
+@pytest.mark.parametrize("name", [name for name, method in methods().items() if method.unstructured])
 def test_weights_are_drawn_anew_only_where_asked(name: str) -> None:
     kind = methods()[name]
-    given, random = (kind.model_validate({"start": start}).steps(TWENTIETH) for start in ("given", "random"))
+    given, random = (kind(start=start).steps(TWENTIETH) for start in ("given", "random"))
     assert isinstance(random[0], Reinitialize)
-    assert [str(each) for each in random[1:]] == [str(each) for each in given]
+    assert list(map(str, random[1:])) == list(map(str, given))
 
 
 def test_earlycrop_u_trains_until_it_settles_and_masks_then() -> None:

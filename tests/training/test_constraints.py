@@ -121,7 +121,7 @@ def test_adds_the_gradient_of_the_released_loss(make: Callable[[], nn.Module]) -
 @pytest.mark.parametrize("make", NETS)
 def test_removal_is_lossless_once_all_is_zero(make: Callable[[], nn.Module]) -> None:
     module, structure, plan, lost = planned(make)
-    penalty = Penalty("zero", (), partial(zero_start, rise=10, hold=5))
+    penalty = Penalty("zero", (), partial(zero_start, growth=10, hold=5))
     bound = PenaltyConstraint(module, 15, penalty=penalty, leaving=lost)
     before = {name: each.detach().clone() for name, each in module.named_parameters()}
     bound.after_step(9)
@@ -141,7 +141,7 @@ def test_removal_is_lossless_once_all_is_zero(make: Callable[[], nn.Module]) -> 
 def test_groups_turn_to_zero_one_after_the_other() -> None:
     module, _, _, lost = planned(coupled)
     assert len(lost) > 2
-    zero_from = partial(zero_start, rise=0, hold=100 * (len(lost) + 1))
+    zero_from = partial(zero_start, growth=0, hold=100 * (len(lost) + 1))
     bound = PenaltyConstraint(module, 2000, penalty=Penalty("zero", (), zero_from), leaving=lost)
     parameters = dict(module.named_parameters())
     starts = [zero_from(place, len(lost), 2000) for place in range(len(lost))]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from toys import SGD, quiet
 
-from compressor.core import Distillation, Train
+from compressor.training.settings import Distillation
+from compressor.steps.train import Train
 from compressor.data.samples import Samples, TensorInputs
 from compressor.errors import RecipeError
 from compressor.training.distillation import TeacherAnswers, answer_distance, divergence, is_class_scores

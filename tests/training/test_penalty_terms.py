@@ -148,29 +148,29 @@ def test_a_perfect_delta_kernel_is_left_in_peace() -> None:
 def test_the_published_growth() -> None:
     """1e-4 every 10 iterations to 1, then 10,000 more; 0.01 after a hundred updates, twice that every 5."""
     whole = 110_000
-    assert p.strength_rise(1e-4, 10, 1.0) + 10_000 == whole
-    grow = partial(p.stepwise_growth, growth=1e-4, every=10, ceiling=1.0, hold=10_000)
+    assert p.growth_iterations(1e-4, 10, 1.0) + 10_000 == whole
+    grow = partial(p.stepwise_growth, growth=1e-4, interval=10, ceiling=1.0, hold=10_000)
     assert grow(100_000, whole) == 1.0
     assert grow(99_999, whole) == pytest.approx(0.9999)
     assert grow(109_999, whole) == 1.0
     assert [grow(each, whole) for each in (0, 9, 10, 100, 1000, 10_000)] == pytest.approx([0, 0, 1e-4, 1e-3, 1e-2, 0.1])
-    assert p.strength_rise(1e-4, 5, 1.0) + 40_000 == 90_000
-    fast = partial(p.stepwise_growth, growth=1e-4, every=5, ceiling=1.0, hold=40_000)
+    assert p.growth_iterations(1e-4, 5, 1.0) + 40_000 == 90_000
+    fast = partial(p.stepwise_growth, growth=1e-4, interval=5, ceiling=1.0, hold=40_000)
     assert [fast(each, 90_000) for each in (100, 1000, 10_000)] == pytest.approx([0.002, 0.02, 0.2])
 
 
 def test_a_second_growth_goes_on_where_the_first_one_ended() -> None:
-    pick = partial(p.stepwise_growth, growth=1e-5, every=10, ceiling=0.01)
-    assert p.strength_rise(1e-5, 10, 0.01) == 10_000
+    pick = partial(p.stepwise_growth, growth=1e-5, interval=10, ceiling=0.01)
+    assert p.growth_iterations(1e-5, 10, 0.01) == 10_000
     assert pick(9_999, 10_000) == pytest.approx(0.01, rel=2e-3)
-    whole = p.strength_rise(1e-4, 10, 1.0, start=0.01) + 10_000
-    assert p.stepwise_growth(0, whole, growth=1e-4, every=10, ceiling=1.0, hold=10_000, start=0.01) == 0.01
+    whole = p.growth_iterations(1e-4, 10, 1.0, start=0.01) + 10_000
+    assert p.stepwise_growth(0, whole, growth=1e-4, interval=10, ceiling=1.0, hold=10_000, start=0.01) == 0.01
 
 
 @settings(deadline=None)
 @given(iterations=st.integers(1, 3000))
 def test_a_shorter_training_goes_through_the_same_strengths(iterations: int) -> None:
-    grow = partial(p.stepwise_growth, growth=1e-4, every=10, ceiling=1.0, hold=10_000, scale=3.0)
+    grow = partial(p.stepwise_growth, growth=1e-4, interval=10, ceiling=1.0, hold=10_000, scale=3.0)
     values = [grow(each, iterations) for each in range(iterations)]
     assert values == sorted(values)
     assert values[0] == 0
@@ -184,14 +184,14 @@ def test_a_shorter_training_goes_through_the_same_strengths(iterations: int) -> 
 @settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 3000))
 def test_every_layer_is_zero_before_the_end(layers: int, iterations: int) -> None:
-    zero_from = partial(p.zero_start, rise=100_000, hold=10_000)
+    zero_from = partial(p.zero_start, growth=100_000, hold=10_000)
     starts = [zero_from(layer, layers, iterations) for layer in range(layers)]
     assert starts == sorted(starts)
     assert max(starts) <= iterations - 1
-    grow = partial(p.stepwise_growth, growth=1e-4, every=10, ceiling=1.0, hold=10_000)
+    grow = partial(p.stepwise_growth, growth=1e-4, interval=10, ceiling=1.0, hold=10_000)
     assert starts[0] == iterations - 1 or grow(starts[0], iterations) == 1.0, "no layer before the strengths hold"
 
 
 def test_the_published_zeroing() -> None:
-    zero_from = partial(p.zero_start, rise=100_000, hold=10_000)
+    zero_from = partial(p.zero_start, growth=100_000, hold=10_000)
     assert [zero_from(layer, 27, 110_000) for layer in (0, 1, 26)] == [100_100, 100_200, 102_700]
