@@ -15,12 +15,13 @@ import compressor
 PACKAGE = Path(compressor.__file__).parent
 
 # Each room and the rooms it may import from; a room may always import from itself, and no two rooms from each other.
-CORE = {"errors", "core", "tensors"}
+CORE = {"atomic_write", "core", "errors", "tensors"}
 ALLOWED = {
     "": set(),
     "errors": set(),
     "core": set(),
     "tensors": set(),
+    "atomic_write": set(),
     "user_code": {"errors"},
     "run_log": CORE,
     "graph": CORE,
@@ -35,7 +36,7 @@ ALLOWED = {
     "export": CORE,
     "methods": CORE | {"criteria", "sparsity", "training"},
     "recipe": CORE | {"methods", "training"},
-    "report": CORE,
+    "report": CORE | {"bench", "graph", "recipe", "sparsity", "steps"},
     "steps": CORE | {"budget", "criteria", "data", "diagnostics", "graph", "sparsity", "surgery", "training"},
     "bench": CORE | {"budget", "export", "graph", "recipe", "steps"},
     "run_setup": CORE | {"bench", "data", "export", "models", "recipe", "run_log", "steps"},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from compressor.atomic_write import write_text
 from compressor.cli.options import CommandGroup
 from compressor.errors import RecipeError, did_you_mean
 
@@ -58,7 +59,7 @@ def copy_recipe(name: str, to: Path | None, force: bool) -> None:
         raise RecipeError("recipe", str(file), "no such folder", "make it first, or name another")
     if file.exists() and not force:
         raise RecipeError("recipe", str(file), "exists already", "name another file, or replace it with --force")
-    file.write_text(shipped.read_text(encoding="utf-8"), encoding="utf-8")
+    write_text(file, shipped.read_text(encoding="utf-8"))
     print(file)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
+from compressor.atomic_write import write_bytes, write_json, write_text
 from compressor.bench.runner.energy import meter_readings, meter_unavailable_reason
 from compressor.budget.memory import memory_of
 from compressor.core import Comparison, PrunePlan
@@ -22,7 +23,6 @@ from compressor.output.exports import Exports
 from compressor.output.gates import judge_gates
 from compressor.recipe import Recipe
 from compressor.report import costs
-from compressor.report.files import write_json, write_text
 from compressor.report.history import stable_rate_record, trainability_record
 from compressor.report.page import write_page
 from compressor.report.record import assemble_report
@@ -81,7 +81,7 @@ def write_outputs(
     )
     tensors = _distinct(work.model.module.state_dict(keep_vars=True))
     packed = zeros.write_packed(work, tensors)
-    (folder / WEIGHTS).write_bytes(save(pack(tensors, packed)))
+    write_bytes(folder / WEIGHTS, save(pack(tensors, packed)))
     layers = {each["name"]: each for each in report["layers"]}
     attributes = kept_sizes(work.structure.attributes, work.model.module)
     digest = sha256(folder / WEIGHTS)

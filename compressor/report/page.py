@@ -9,10 +9,10 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from compressor.atomic_write import write_text
 from compressor.report import figures, words, words_costs
 from compressor.report.figure_pareto import pareto_figure
 from compressor.report.figure_times import layer_times_figure
-from compressor.report.files import write_text
 from compressor.report.history import IMAGES, curves
 from compressor.report.plot import falls_in_powers
 from compressor.report.schema import Report

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from compressor.atomic_write import write_bytes
 from compressor.core import EventSink
 from compressor.errors import RecipeError
 
@@ -89,15 +89,7 @@ class TrainingCheckpoint:
         head = {"identity": self._identity, "lr": self._lr, "key": self._key, "diverged": diverged}
         torch.save({**head, "state": state}, buffer)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._path.with_name(self._path.name + ".tmp")
-        try:
-            with beside.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_bytes(self._path, buffer.getbuffer())
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compressor.atomic_write import write_json
 from compressor.core import ChannelGroup, Comparison, Cost, PrunableShare, PrunePlan, TensorSlot
-from compressor.report.files import write_json
 from compressor.report.record_latency import bench_record, finite, interval, latency_record, ratios_record, sample_rows
 from compressor.report.widths import frozen_coverage, layer_widths
 
