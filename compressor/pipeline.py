@@ -11,12 +11,12 @@ from pathlib import Path
 from compressor.bench.open_device import open_device
 from compressor.bench.runner.energy import energy_joules
 from compressor.core import EventSink
-from compressor.output.exports import compare_on_device, export_both
+from compressor.output.exports import compare_on_device, export_models
 from compressor.output.folder import CHECKPOINTS, JOURNAL, staged_output
 from compressor.output.gates import check_gates
 from compressor.output.write import write_outputs
 from compressor.recipe import Recipe
-from compressor.report.schema import Report
+from compressor.report.findings import Report
 from compressor.run_log import RunLog
 from compressor.run_setup import (
     build_steps,
@@ -70,7 +70,7 @@ def compress(
         check_feasible(performed, work, around)
         for step in performed:
             work = run_step(step, work, around)
-        exports = export_both(start, work, recipe, images, folder, journal)
+        exports = export_models(start, work, recipe, images, folder, journal)
         comparisons = compare_on_device(exports, recipe, target, images, journal)
         report = write_outputs(recipe, start, work, exports, comparisons, folder, journal)
         shutil.rmtree(around.checkpoints, ignore_errors=True)

@@ -17,9 +17,14 @@ def names(folder: Path) -> list[str]:
 def test_an_error_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), atomic_path(path) as draft:
-        draft.write_text("half")
-        raise RuntimeError
+
+    def interrupted() -> None:
+        with atomic_path(path) as draft:
+            draft.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["file"]
 

@@ -34,12 +34,13 @@ from compressor.core import (
 )
 from compressor.errors import TargetNotReached
 from compressor.graph.cost import count_cost
-from compressor.graph.prunable_share import prunable_shares
-from compressor.output import nm_report as zeros
-from compressor.output import unstructured_report as masks
 from compressor.recipe import Recipe
-from compressor.report.schema_verbs import Pareto, ParetoPoint, Plan, Rates
-from compressor.report.widths import frozen_coverage
+from compressor.report.findings.nm_zeros import predicted_speedup
+from compressor.report.findings.prunable_groups import coverage_record, frozen_groups
+from compressor.report.findings.unstructured_zeros import EXPECTED
+from compressor.report.pareto_result import Pareto, ParetoPoint
+from compressor.report.plan_result import Plan
+from compressor.report.schedule_plot import LearningRateCurve
 from compressor.run_log import RunLog
 from compressor.run_setup import (
     build_steps,
@@ -168,8 +169,8 @@ def _planned(ready: _Ready, recipe: Recipe) -> Plan:
             for each in work.groups
             if each.name in cut.kept
         ],
-        "frozen": [{"name": each.name, "reason": each.frozen} for each in work.groups if each.frozen],
-        "coverage": frozen_coverage(work.groups, prunable_shares(work.groups, work.structure.cost)),
+        "frozen": frozen_groups(work.groups),
+        "coverage": coverage_record(work.groups, work.structure.cost, work.structure.groups),
         "latency": latency,
         "memory": {
             "dense": memory_of(start.model.module, *inputs),
@@ -180,9 +181,9 @@ def _planned(ready: _Ready, recipe: Recipe) -> Plan:
         "risk": None if ready.images is None else accuracy_preview(start, work, ready.images),
         "kept": retained_l1(start, work),
         "worth_it": recommendation(latency, dense_cost.macs / slim_cost.macs, work.plan is not None),
-        "sparsity": masks.EXPECTED
+        "sparsity": EXPECTED
         if recipe.method.unstructured
-        else zeros.predicted_sparsity(work, None if ready.target is None else ready.target.provider),
+        else predicted_speedup(work, None if ready.target is None else ready.target.provider),
         "schedules": [_rates(step) for step in planned if isinstance(step, Train) and step.epochs],
     }
 
@@ -216,7 +217,7 @@ def _asked(recipe: Recipe) -> str:
     return ", ".join(f"{key}: {value}" for key, value in target.model_dump().items()) if target else "no channels go"
 
 
-def _rates(step: Train) -> Rates:
+def _rates(step: Train) -> LearningRateCurve:
     """At whole epochs and, of shorter trainings, tenths or less; what holds at the end is what held right before it."""
     each = next(parts for parts in (1, 10, 20, 50, 100, RATES) if parts * step.epochs >= RATES)
     places = [index / each for index in range(step.epochs * each)] + [math.nextafter(step.epochs, 0)]

@@ -13,7 +13,7 @@ from compressor.core import Data, EventSink, PrunePlan
 from compressor.criteria.channel_scores import channel_scores
 from compressor.criteria.formulas import l1
 from compressor.graph.dependency_graph import DependencyGraph
-from compressor.report.schema_verbs import ExpectedLatency, Least, Risk, TimeBounds
+from compressor.report.plan_result import AccuracyPreview, ExpectedLatency, LatencyBottlenecks, LowerBound
 from compressor.steps.latency_search import LatencyPair
 from compressor.steps.state import PruningState
 from compressor.training.batchnorm_statistics import recalibrate_batchnorm
@@ -47,7 +47,7 @@ def expected_latency(events: Sequence[Mapping[str, object]]) -> ExpectedLatency 
     return None
 
 
-def latency_bottlenecks(events: Sequence[Mapping[str, object]]) -> TimeBounds | None:
+def latency_bottlenecks(events: Sequence[Mapping[str, object]]) -> LatencyBottlenecks | None:
     """What keeps the plan from being faster, None where no cost surface was asked."""
     for event in reversed(events):
         match event:
@@ -56,7 +56,7 @@ def latency_bottlenecks(events: Sequence[Mapping[str, object]]) -> TimeBounds | 
     return None
 
 
-def lower_bound(structure: DependencyGraph) -> Least:
+def lower_bound(structure: DependencyGraph) -> LowerBound:
     """Shares of parameters and multiply-adds that stay when all goes that can: what no target can get below."""
     whole, left = structure.cost.of(PrunePlan({})), structure.cost.least(structure.groups)
     return {"params": left.params / whole.params, "macs": left.macs / whole.macs if whole.macs else 1.0}
@@ -68,7 +68,7 @@ def retained_l1(start: PruningState, work: PruningState) -> float:
     return retained_score(structure.groups, channel_scores(start.model.module, structure.groups, l1), kept)
 
 
-def accuracy_preview(start: PruningState, work: PruningState, data: Data) -> Risk:
+def accuracy_preview(start: PruningState, work: PruningState, data: Data) -> AccuracyPreview:
     """The metric of dense and slim on a few batches, the slim model with BatchNorm statistics estimated anew; never on
     the test set. Without a held-out split they are training images, which flatters both alike."""
     slim = copy.deepcopy(work.model.module)
