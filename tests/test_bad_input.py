@@ -43,7 +43,7 @@ def test_force_never_replaces_the_current_folder_or_a_mount_point(here: Path, ou
 def test_force_never_deletes_what_the_run_reads(here: Path) -> None:
     (here / "out").mkdir()
     shutil.copy(WEIGHTS, "out/model.safetensors")
-    with pytest.raises(RecipeError, match=r"holds out/model\.safetensors"):
+    with pytest.raises(RecipeError, match=r"contains out/model\.safetensors"):
         check_output_free(Path("out"), force=True, inputs=("out/model.safetensors",))
     check_output_free(Path("out"), force=True, inputs=("out", "torchvision:resnet18"))
 

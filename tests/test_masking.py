@@ -29,9 +29,9 @@ from compressor.core import (
 )
 from compressor.criteria.formulas import magnitude, random_weight_scores, snip
 from compressor.errors import RecipeError, TargetNotReached, VerificationFailed
-from compressor.output.unstructured_report import unstructured_layers
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
+from compressor.sparsity.onnx_check import find_masked_weights
 from compressor.steps import initial_state, run_step
 from compressor.steps.state import Context, PruningState
 from compressor.training.schedules import constant
@@ -195,8 +195,8 @@ def test_the_onnx_file_holds_the_zeros(finished: tuple[Path, dict[str, Any]]) ->
         name = f"{each['name']}.weight"
         assert np.array_equal(exported[name] == 0, (module.get_parameter(name) == 0).numpy()), name
     shape, most = report["masks"]["layers"][2]["shape"], report["masks"]["layers"][2]["left"]
-    assert unstructured_layers(out / "model.onnx", [(shape, most)]) == (1, [])
-    assert unstructured_layers(out / "dense.onnx", [((16, 16, 3, 3), most)]) == (0, [(16, 16, 3, 3)])
+    assert find_masked_weights(out / "model.onnx", [(shape, most)]) == (1, [])
+    assert find_masked_weights(out / "dense.onnx", [((16, 16, 3, 3), most)]) == (0, [(16, 16, 3, 3)])
 
 
 def test_verify_counts_the_zeros_of_both_files(finished: tuple[Path, dict[str, Any]]) -> None:

@@ -17,7 +17,8 @@ from compressor.errors import RecipeError
 from compressor.methods.tpp import TPP
 from compressor.models.source import load_model
 from compressor.recipe import Recipe, read_recipe
-from compressor.report.history import trainability_record
+from compressor.report.epochs_from_log import epochs_from_log
+from compressor.report.findings.trainability import trainability_record
 from compressor.run_setup import build_steps, open_recipe_data
 from compressor.steps import initial_state, run_step
 from compressor.steps.state import Context, PruningState
@@ -85,7 +86,7 @@ def test_a_short_recipe_runs(name: str, digits: ImageData, tmp_path: Path) -> No
     assert work.quality["after retraining"] > (10 if name == "scratch" else 40)
     assert set(work.quality) == set(work.isometry)
     assert all(each.mean > 0 and each.images == 32 for each in work.isometry.values())
-    found = trainability_record(events)
+    found = trainability_record(epochs_from_log(events))
     assert found is not None
     assert found["epochs"] >= 1
     assert any(

@@ -136,5 +136,5 @@ def compare_on_device(
             for batch in recipe.bench.batch
         )
     for clock in {comparison.environment["clock"] for comparison in comparisons} - {"wall"}:
-        log("warning", {"text": f"latency is {clock}, not wall time: other processes used the CPU meanwhile"})
+        log("warning", {"text": f"latency is not wall time but {clock}"})
     return comparisons

@@ -61,7 +61,7 @@ def write_outputs(
     write_text(folder / "recipe.yaml", recipe.to_yaml())
     write_weights(folder, baseline, state)
     inputs = example_inputs(state.model)
-    dense_cost, slim_cost = (count_cost(each.model.module, *inputs) for each in (baseline, state))
+    dense_cost, slim_cost = (count_cost(model.module, *inputs) for model in (baseline.model, state.model))
     run = RunResult(
         recipe=recipe,
         baseline=baseline,

@@ -30,7 +30,7 @@ def render_page(report: Report, run: RunResult) -> str:
         report: report.json.
         run: the run it reports.
     """
-    blocks = [block for finding in findings() for block in finding.page(report, run)]
+    blocks = [block for finding in findings() for block in (*finding.page(report), *finding.figures(run))]
 
     def of(kind: type[Kind]) -> list[Kind]:
         return [block for block in blocks if isinstance(block, kind)]

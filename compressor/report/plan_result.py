@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from compressor.report.blocks import Fact, Row, Table
-from compressor.report.findings.model_size import CostRecord, cost_rows
+from compressor.report.findings.model_size import CostRecord, size_rows
 from compressor.report.findings.prunable_groups import Coverage, FrozenGroup
 from compressor.report.format import format_bytes, format_ms, format_number, format_quotient, format_ratio, printable
 from compressor.report.schedule_plot import LearningRateCurve, draw_plot, falls_in_powers, turning_points
@@ -135,7 +135,7 @@ def show_plan(plan: Plan, console: Console) -> None:
 
 
 def _rows(plan: Plan) -> Iterable[Row]:
-    yield from cost_rows(plan["dense"], plan["slim"])
+    yield from size_rows(plan["dense"], plan["slim"])
     if (latency := plan["latency"]) is not None:
         label = f"Latency, {'measured' if latency['measured'] else 'predicted'}"
         ratio = format_ratio(latency["ratio"], latency["ratio_interval"])

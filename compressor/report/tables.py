@@ -125,7 +125,15 @@ def runs_of_equal(items: Iterable[Item], key: Callable[[Item], object]) -> Itera
 
 
 def name_range(first: str, last: str) -> str:
-    """'layer1.0.conv1 .. layer1.8.conv1', or the one name."""
+    """Return the names of a run of groups.
+
+    Args:
+        first: name of the first.
+        last: name of the last.
+
+    Returns:
+        'layer1.0.conv1 .. layer1.8.conv1', or the one name.
+    """
     return first if first == last else f"{first} .. {last}"
 
 

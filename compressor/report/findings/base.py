@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from compressor.report.blocks import Block
     from compressor.report.run_result import RunResult
+    from compressor.report.svg import Figure
 
 Report = dict[str, Any]
 """report.json: the keys of all findings. What each key holds is a TypedDict in the file of its finding."""
@@ -33,14 +34,13 @@ class Finding:
         """Yield what the terminal shows of this fact."""
         return ()
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
-        """Yield what the page shows of this fact, by default the same as the terminal.
-
-        Args:
-            report: report.json.
-            run: for figures of what is too large for report.json.
-        """
+    def page(self, report: Report) -> Iterable[Block]:
+        """Yield what the page shows of this fact, by default the same as the terminal."""
         return self.terminal(report)
+
+    def figures(self, run: RunResult) -> Iterable[Figure]:
+        """Yield figures of what is too large for report.json."""
+        return ()
 
 
 def finite(value: float | None) -> float | None:

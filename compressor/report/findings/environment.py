@@ -27,7 +27,7 @@ class RunEnvironment(Finding):
     def record(self, run: RunResult) -> Mapping[str, object]:
         return {"environment": environment_record(run.recipe.seed)}
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         rows = [(name, str(value)) for name, value in report["environment"].items()]
         yield Section("Environment", [Table((), rows, facts=True)], half=True)
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from compressor.report.blocks import Block
-from compressor.report.findings.base import Finding, Report
+from compressor.report.findings.base import Finding
+from compressor.report.findings.task_metric import judged_by, metric_name
 from compressor.report.schedule_plot import falls_in_powers
 from compressor.report.svg import Figure, Frame, axes, figure, linear_scale, path, tag, ticks, whole_ticks
 
@@ -29,11 +29,11 @@ class EpochCurves(Finding):
 
     order = 170
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
-        points = epoch_curves(run.epochs)
+    def figures(self, run: RunResult) -> Iterable[Figure]:
+        points, metric = epoch_curves(run.epochs), metric_name(judged_by(run.state.metric))
         rate = rate_figure if falls_in_powers(points["lr"]) else curve_figure
         panels = [
-            curve_figure(key, f"Each epoch, on the {images}", points[key]) for key, images in EVALUATED_ON.items()
+            curve_figure(key, f"{metric} by epoch, {images}", points[key]) for key, images in EVALUATED_ON.items()
         ]
         panels.append(curve_figure("loss", "Training loss", points["loss"]))
         panels.append(curve_figure("stop_value", "Value of the stopping rule", points["stop_value"]))

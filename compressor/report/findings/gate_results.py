@@ -39,7 +39,7 @@ class GateResults(Finding):
             status = Status(gate["ok"], "met" if gate["ok"] else "not met")
             yield Fact(gate["name"], f"{gate['found']}, required: {gate['asked']}", status)
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         yield from self.terminal(report)
         for gate in report["gates"]:
             if not gate["ok"]:

@@ -75,7 +75,7 @@ class MeasuredLatency(Finding):
         if bench["runtime"] is not None:
             yield Fact("", describe_measurement(bench))
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         ratios, bench = report["ratios"], report["bench"]
         if ratios["latency"] is None:
             yield Card(NOTHING, "speed-up", bench["verdict"])
@@ -89,12 +89,14 @@ class MeasuredLatency(Finding):
         if bench["control"] is not None:
             ratio = format_ratio(bench["control"], bench["control_ci95"])
             yield Fact("Control", f"The dense model against a copy of itself: {ratio}")
-        if run.comparison is not None and (latencies := latency_figure(*samples(run.comparison))):
-            yield latencies
         if bench["environment"]:
             shown = [(name.replace("_", " "), value) for name, value in bench["environment"].items()]
             rows = [row for row in shown if not row[0].startswith("sha256")]
             yield Section("Conditions of the latency measurement", [Table((), rows, facts=True)], half=True)
+
+    def figures(self, run: RunResult) -> Iterable[Figure]:
+        if run.comparison is not None and (figure := latency_figure(*samples(run.comparison))):
+            yield figure
 
 
 def _detail_rows(dense: Mapping[str, Any], slim: Mapping[str, Any]) -> Iterable[Row]:

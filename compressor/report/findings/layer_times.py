@@ -51,7 +51,7 @@ class LayerTimes(Finding):
     def terminal(self, report: Report) -> Iterable[Block]:
         return bottleneck_facts(report["left_to_win"])
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         yield from self.terminal(report)
         layers: list[LayerTimeRecord] = report["layer_times"]
         if not layers:

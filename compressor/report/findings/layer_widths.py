@@ -42,7 +42,7 @@ class LayerWidths(Finding):
     def record(self, run: RunResult) -> Mapping[str, object]:
         return {"layers": run_widths(run.baseline, run.state)}
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         layers: list[LayerRecord] = report["layers"]
         if not layers:
             return
@@ -118,7 +118,7 @@ def widths_figure(layers: Sequence[LayerRecord]) -> Figure:
     def y(channels: float) -> float:
         return up(math.sqrt(channels) if root else channels)
 
-    def column(kind: str, left: float, channels: int) -> Markup:
+    def _column(kind: str, left: float, channels: int) -> Markup:
         return tag("rect", class_=kind, x=left, y=y(channels), width=bar, height=FRAME.y0 - y(channels))
 
     bars = []
@@ -126,7 +126,7 @@ def widths_figure(layers: Sequence[LayerRecord]) -> Figure:
         left = x(index) + (slot - bar) / 2
         title = tag("title", f"{layer['name']}: {layer['before']} to {layer['after']} channels")
         kind = "frozen" if layer["frozen"] else "slim"
-        bars.append(tag("g", title, column("gone", left, layer["before"]), column(kind, left, layer["after"])))
+        bars.append(tag("g", title, _column("gone", left, layer["before"]), _column(kind, left, layer["after"])))
     keys = [("slim", "kept"), ("gone", "removed")]
     keys += [("frozen", "frozen")] if any(layer["frozen"] for layer in layers) else []
     heights = [largest / 2**power for power in range(5)] if root else ticks(0, largest)

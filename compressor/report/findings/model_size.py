@@ -34,9 +34,9 @@ class ModelSize(Finding):
         }
 
     def terminal(self, report: Report) -> Iterable[Block]:
-        return cost_rows(report["dense"], report["slim"])
+        return size_rows(report["dense"], report["slim"])
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         for key, label in (("macs", "fewer MACs"), ("params", "fewer parameters")):
             dense, slim = (format_count(report[model][key]) for model in ("dense", "slim"))
             yield Card(format_ratio(report["ratios"][key]), label, f"{dense} -> {slim}")
@@ -64,7 +64,7 @@ def size_ratios(dense: Cost, slim: Cost) -> dict[str, float | None]:
     }
 
 
-def cost_rows(dense: CostRecord, slim: CostRecord) -> Iterable[Row]:
+def size_rows(dense: CostRecord, slim: CostRecord) -> Iterable[Row]:
     """Yield the rows of parameters and multiply-adds.
 
     Args:

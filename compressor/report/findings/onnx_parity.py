@@ -53,7 +53,7 @@ class OnnxParity(Finding):
             Status(parity["ok"], "agrees" if parity["ok"] else "disagrees"),
         )
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         yield from self.terminal(report)
         if not report["onnx"]["ok"]:
             yield Notice("The outputs of the ONNX file differ from those of the PyTorch model.", severe=True)

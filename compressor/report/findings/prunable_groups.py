@@ -84,7 +84,7 @@ class PrunableGroups(Finding):
         yield Fact("Groups", f"{groups['pruned']} of {groups['total']} channel groups were pruned")
         yield from coverage_facts(report["coverage"], groups["total"])
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         yield from self.terminal(report)
         frozen: list[FrozenGroup] = report["groups"]["frozen"]
         if not frozen:
@@ -95,9 +95,8 @@ class PrunableGroups(Finding):
         ]
         rows = [(group["name"], group["reason"]) for group in frozen]
         by_reason = Table(("reason", "groups", "channels", "MACs that depend on them"), shares)
-        by_group = Table(
-            ("group", "reason"), rows, summary=f"All {format_number(len(rows), 'frozen group')}", facts=True
-        )
+        summary = f"All frozen groups by name ({len(rows)})"
+        by_group = Table(("group", "reason"), rows, summary=summary, facts=True)
         yield Section("Frozen groups", [by_reason, by_group])
 
 

@@ -46,7 +46,7 @@ class RemovedWeights(Finding):
     def terminal(self, report: Report) -> Iterable[Block]:
         yield Fact("Removed", describe_removed(report["removed"]))
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         removed: RemovedRecord = report["removed"]
         for label, share in (("Weights", removed["weights"]), ("Nodes", removed["nodes"])):
             change = f"{format_percent(share['sparsity'])} removed"

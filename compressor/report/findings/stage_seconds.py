@@ -27,7 +27,7 @@ class StageSeconds(Finding):
             spent = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in stages.items())
             yield Fact("Time", f"{format_duration(sum(stages.values()))} ({spent})")
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         stages: Mapping[str, float] = report["seconds"]
         rows = [(stage, format_duration(seconds)) for stage, seconds in stages.items()]
         total = ("total", format_duration(sum(stages.values())))

@@ -56,7 +56,7 @@ class SurgeryCertificate(Finding):
         status = Status(certificate["ok"], "proven" if certificate["ok"] else "not proven")
         yield Fact("Surgery", f"{meaning}; largest error {absolute}, relative {relative}", status)
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         yield from self.terminal(report)
         if not report["certificate"]["ok"]:
             yield Notice("The surgery could not be proven exact.", severe=True)

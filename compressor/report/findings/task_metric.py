@@ -46,7 +46,7 @@ class TaskMetric(Finding):
         if stages:
             yield Fact(f"{metric_name(metric)} {metric['unit']}".strip(), " -> ".join(stages))
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         metric, dense, slim = _values(report)
         if dense is None or slim is None:
             yield Card(NOTHING, metric_name(metric), "not measured")
@@ -70,20 +70,25 @@ def metric_record(metric: Metric | None, quality: Mapping[str, float]) -> Mappin
         `metric`, `metric_steps`, `accuracy_steps`, and `metric` and `accuracy` under `dense` and `slim`; the slim
         model's value is that of the last stage.
     """
-    judged_by: MetricRecord = {"name": "accuracy", "unit": "%", "higher_is_better": True}
-    if metric is not None:
-        judged_by = {"name": metric.name, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
-    is_accuracy = (judged_by["name"], judged_by["unit"]) == ("accuracy", "%")
+    description = judged_by(metric)
+    is_accuracy = (description["name"], description["unit"]) == ("accuracy", "%")
     stages = {stage: finite(quality.get(stage)) for stage in _in_order(quality)}
     later = [value for stage, value in stages.items() if stage != "dense" and value is not None]
     dense, slim = stages["dense"], later[-1] if later else None
     return {
-        "metric": judged_by,
+        "metric": description,
         "metric_steps": stages,
         "accuracy_steps": {stage: value if is_accuracy else None for stage, value in stages.items()},
         "dense": {"accuracy": dense if is_accuracy else None, "metric": dense},
         "slim": {"accuracy": slim if is_accuracy else None, "metric": slim},
     }
+
+
+def judged_by(metric: Metric | None) -> MetricRecord:
+    """The JSON of a metric; accuracy where there is none."""
+    if metric is None:
+        return {"name": "accuracy", "unit": "%", "higher_is_better": True}
+    return {"name": metric.name, "unit": metric.unit, "higher_is_better": metric.higher_is_better}
 
 
 def _in_order(measured: Iterable[str]) -> list[str]:

@@ -42,7 +42,7 @@ class Trainability(Finding):
         if record is not None:
             yield Fact("Trainability", describe_trainability(record))
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         record: TrainabilityRecord | None = report["trainability"]
         if record is not None:
             yield Fact("Trainability", f"{describe_trainability(record)}: {record['definition']}")

@@ -71,7 +71,7 @@ class TrainingCosts(Finding):
         for index, sentence in enumerate(cost_sentences(training)):
             yield Fact("" if index else "Training", sentence)
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         training: TrainingReport | None = report["training"]
         if training is not None:
             table = Table(COLUMNS, list(cost_rows(training)))

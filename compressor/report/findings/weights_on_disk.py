@@ -44,7 +44,7 @@ class WeightsOnDisk(Finding):
             size = f"A file without the zeros would have about {format_bytes(disk['sparse'])}"
             yield Fact("", f"{size}; no runtime reads such a file.")
 
-    def page(self, report: Report, run: RunResult) -> Iterable[Block]:
+    def page(self, report: Report) -> Iterable[Block]:
         disk: DiskRecord = report["disk"]
         change = format_quotient(disk["dense"], disk["slim"])
         yield Row("PyTorch weights", format_bytes(disk["dense"]), format_bytes(disk["slim"]), change)

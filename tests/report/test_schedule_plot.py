@@ -6,11 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressor.report.plot import HEIGHT, WIDEST, draw_plot, falls_in_powers, turning_points
-from compressor.report.schema_verbs import Rates
+from compressor.report.schedule_plot import (
+    HEIGHT,
+    WIDEST,
+    LearningRateCurve,
+    draw_plot,
+    falls_in_powers,
+    turning_points,
+)
 
 
-def training(*rates: float) -> Rates:
+def training(*rates: float) -> LearningRateCurve:
     """A rate at every epoch."""
     return {"step": "Train", "epochs": len(rates) - 1, "rates": [(float(t), rate) for t, rate in enumerate(rates)]}
 
@@ -68,7 +74,7 @@ def test_a_curve_is_drawn_from_zero_on() -> None:
         (training(*[0.9 ** (t // 3) for t in range(40)]), [(0, 1.0), (39, 0.9**13)]),  # too many to tell
     ],
 )
-def test_turning_points(rates: Rates, expected: list[tuple[float, float]]) -> None:
+def test_turning_points(rates: LearningRateCurve, expected: list[tuple[float, float]]) -> None:
     assert turning_points(rates["rates"]) == expected
 
 
