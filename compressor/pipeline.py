@@ -12,14 +12,14 @@ from compressor.bench.device_timer import latency_probe
 from compressor.bench.open_device import check_device, open_device
 from compressor.bench.runner.energy import energy_joules
 from compressor.core import EventSink
-from compressor.output.exports import compare_on_device, export_both
+from compressor.output.exports import compare_on_device, export_models
 from compressor.output.folder import CHECKPOINTS, JOURNAL, staged_output
 from compressor.output.gates import check_gates
 from compressor.output.write import write_outputs
 from compressor.recipe import Recipe
 from compressor.recipe.build_steps import build_steps
 from compressor.recipe.inputs import load_inputs
-from compressor.report.schema import Report
+from compressor.report.findings import Report
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.run import check_feasible, initial_state, run_step
@@ -74,7 +74,7 @@ def compress(
         check_feasible(steps, state, context)
         for step in steps:
             state = run_step(step, state, context)
-        exports = export_both(baseline, state, recipe, images, folder, log)
+        exports = export_models(baseline, state, recipe, images, folder, log)
         latency = compare_on_device(exports, recipe, device, images, log)
         report = write_outputs(recipe, baseline, state, exports, latency, folder, log)
         checkpoints.delete()

@@ -10,7 +10,7 @@ from compressor.core import Comparison, Cost, Latency, Metric
 from compressor.errors import AccuracyGateFailed, LatencyGateFailed, MeasurementUnstable, TargetNotReached
 from compressor.output.gates import check_gates, judge_gates, worsening
 from compressor.recipe import read_recipe
-from compressor.report.schema import Report
+from compressor.report.findings import Report
 
 
 def comparison(low: float, high: float, *, stable: bool = True) -> Comparison:
@@ -66,6 +66,9 @@ def test_the_first_failed_gate_ends_the_run(
     with pytest.raises(error) as caught:
         check_gates(made)
     assert (caught.value.code == "accuracy-gate-failed/not-measured") == (not accuracy)
+    failed = [gate["status"] for gate in made["gates"] if not gate["ok"]]
+    assert (failed[0] == "unstable") == (error is MeasurementUnstable)
+    assert (failed[0] == "unmeasured") == (not accuracy)
     assert caught.value.report is made, "the artefacts are kept, and the report says which gate failed"
 
 

@@ -16,13 +16,14 @@ PACKAGE = Path(compressor.__file__).parent
 
 # Each room and the rooms it may import from; a room may always import from itself, and no two rooms from each other.
 # Imports inside functions count like any others.
-CORE = {"errors", "core", "tensors"}
+CORE = {"atomic_write", "core", "errors", "tensors"}
 ALLOWED = {
     "": set(),
     "errors": set(),
     "field_types": set(),
     "core": set(),
     "tensors": set(),
+    "atomic_write": set(),
     "user_code": {"errors"},
     "run_log": CORE,
     "graph": CORE,
@@ -35,12 +36,12 @@ ALLOWED = {
     "diagnostics": CORE | {"training"},
     "models": CORE | {"sparsity", "user_code"},
     "export": CORE,
-    "report": CORE,
     "steps": CORE
     | {"budget", "criteria", "data", "diagnostics", "graph", "models", "run_log", "sparsity", "surgery", "training"},
     "methods": CORE | {"budget", "criteria", "sparsity", "steps", "training"},
     "recipe": CORE | {"budget", "data", "methods", "models", "run_log", "steps", "training"},
     "bench": CORE | {"budget", "export", "graph", "models", "recipe", "run_log", "steps"},
+    "report": CORE | {"bench", "graph", "models", "recipe", "sparsity", "steps"},
     "output": CORE
     | {
         "bench",

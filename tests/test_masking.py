@@ -24,10 +24,10 @@ from compressor.criteria.gradient import GradientCriterion, snip
 from compressor.criteria.magnitude import magnitude
 from compressor.criteria.random_scores import random_scores
 from compressor.errors import RecipeError, TargetNotReached, VerificationFailed
-from compressor.output.unstructured_report import unstructured_layers
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
 from compressor.run_log import RunLog
+from compressor.sparsity.onnx_check import find_masked_weights
 from compressor.steps.context import Context
 from compressor.steps.mask_unstructured import MaskUnstructured
 from compressor.steps.remove_dead_channels import RemoveDeadChannels
@@ -196,8 +196,8 @@ def test_the_onnx_file_holds_the_zeros(finished: tuple[Path, dict[str, Any]]) ->
         name = f"{each['name']}.weight"
         assert np.array_equal(exported[name] == 0, (module.get_parameter(name) == 0).numpy()), name
     shape, most = report["masks"]["layers"][2]["shape"], report["masks"]["layers"][2]["left"]
-    assert unstructured_layers(out / "model.onnx", [(shape, most)]) == (1, [])
-    assert unstructured_layers(out / "dense.onnx", [((16, 16, 3, 3), most)]) == (0, [(16, 16, 3, 3)])
+    assert find_masked_weights(out / "model.onnx", [(shape, most)]) == (1, [])
+    assert find_masked_weights(out / "dense.onnx", [((16, 16, 3, 3), most)]) == (0, [(16, 16, 3, 3)])
 
 
 def test_verify_counts_the_zeros_of_both_files(finished: tuple[Path, dict[str, Any]]) -> None:

@@ -11,7 +11,8 @@ from failures import raises_error
 from compressor.commands import plan as planning
 from compressor.errors import TargetNotReached
 from compressor.recipe import read_recipe
-from compressor.report.schema_verbs import Pareto, Plan
+from compressor.report.pareto_result import Pareto
+from compressor.report.plan_result import Plan
 
 DIGITS = "cifar:resnet8@digits"
 

@@ -21,7 +21,7 @@ from compressor.models.source import load_model
 from compressor.recipe import Recipe, read_recipe
 from compressor.recipe.build_steps import build_steps
 from compressor.recipe.inputs import load_inputs
-from compressor.report.history import trainability_record
+from compressor.report.findings.trainability import trainability_record
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.run import initial_state, run_step
@@ -92,7 +92,7 @@ def test_a_short_recipe_runs(name: str, digits: ImageData, tmp_path: Path) -> No
     assert work.quality["after retraining"] > (10 if name == "scratch" else 40)
     assert set(work.quality) == set(work.isometry)
     assert all(each.mean > 0 and each.images == 32 for each in work.isometry.values())
-    found = trainability_record(events)
+    found = trainability_record(epochs_from_log(events))
     assert found is not None
     assert found["epochs"] >= 1
     assert any(

@@ -12,7 +12,7 @@ import pytest
 from compressor.errors import AccuracyGateFailed
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
-from compressor.report.schema import Report
+from compressor.report.findings import Report
 
 NET = """
 import torch

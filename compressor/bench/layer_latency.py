@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from compressor.atomic_write import write_text
 from compressor.bench.device.protocol import Job, Timing
 from compressor.bench.device.session import Device
 from compressor.core import EventSink, Layer
@@ -208,11 +209,6 @@ def read_latency_cache(path: Path) -> dict[str, float]:
 
 def write_latency_cache(path: Path, known: Mapping[str, float]) -> None:
     """Keep the times; a cache that can't be written costs a measurement the next time, no more."""
-    draft = path.with_suffix(f".{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps({**read_latency_cache(path), **known}))
-        os.replace(draft, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+        write_text(path, json.dumps({**read_latency_cache(path), **known}))

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from compressor.atomic_write import write_text
 from compressor.bench.device.protocol import Job, Timing
 from compressor.bench.device.session import Device
 from compressor.core import EventSink
@@ -148,11 +149,6 @@ def read_width_cache(path: Path) -> int | None:
 
 def write_width_cache(path: Path, step: int) -> None:
     """Keep the answer; a cache that can't be written costs 7 s the next time, no more."""
-    draft = path.with_suffix(f".{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps({"round_to": step}))
-        os.replace(draft, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+        write_text(path, json.dumps({"round_to": step}))

@@ -129,7 +129,7 @@ def print_pareto(
     with progress_reporter(quiet=quiet) as emit:
         result = planning.plan_several(model, recipes_group, emit=emit, **how)
     if figure is not None:
-        from compressor.report.page import write_pareto
+        from compressor.report.html import write_pareto
 
         write_pareto(result, figure)
     print_result(result, "show_pareto", as_json=as_json)

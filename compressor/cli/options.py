@@ -118,7 +118,7 @@ def print_result(result: Any, show: str, *, as_json: bool, junit: Path | None = 
     `junit`: a file that gets the result's gates or checks as well.
     """
     if junit is not None:
-        from compressor.report.files import write_text
+        from compressor.atomic_write import write_text
         from compressor.report.junit import render
 
         write_text(junit, render(result))

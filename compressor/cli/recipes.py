@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from compressor.atomic_write import write_text
 from compressor.cli.options import CommandGroup
 from compressor.errors import RecipeError, did_you_mean
 
@@ -62,7 +63,7 @@ def copy_recipe(name: str, to: Path | None, force: bool) -> None:
         raise RecipeError(
             "recipe/file-exists", str(file), "the file exists", "choose another file, or replace it with --force"
         )
-    file.write_text(shipped.read_text(encoding="utf-8"), encoding="utf-8")
+    write_text(file, shipped.read_text(encoding="utf-8"))
     print(file)
 
 

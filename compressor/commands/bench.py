@@ -9,8 +9,7 @@ from compressor.bench.compare import compare_latency
 from compressor.bench.device.target import DeviceTarget
 from compressor.bench.sustained_load import measure_sustained
 from compressor.core import EventSink
-from compressor.report.record_latency import bench_record as bench_record
-from compressor.report.schema_latency import BenchResult
+from compressor.report.bench_result import BenchResult, bench_record
 
 
 def bench_files(

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from compressor.core import EventSink, NMPattern
+from compressor.errors import ModelError
+from compressor.export.onnx_file import validate_onnx
 from compressor.graph.cost import count_cost
-from compressor.graph.prunable_share import prunable_shares
 from compressor.models.example_inputs import example_inputs
 from compressor.models.source import load_model
-from compressor.output import nm_report as zeros
-from compressor.report.record import model_sizes
-from compressor.report.schema_verbs import Inspect, OnnxWeights
-from compressor.report.widths import frozen_coverage
+from compressor.report.findings.prunable_groups import coverage_record
+from compressor.report.findings.run_identity import input_shapes
+from compressor.report.inspect_result import Inspect, OnnxWeights, onnx_weights_record
+from compressor.sparsity.onnx_check import pattern_of_initializers
+from compressor.sparsity.runtimes import RUNTIMES
 from compressor.surgery.analysis import analyze
 
 
@@ -31,16 +33,27 @@ def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspec
         "notes": list(model.notes),
         "params": cost.params,
         "macs": cost.macs,
-        "input": model_sizes(model.spec.inputs),
+        "input": input_shapes(model.spec.inputs),
         "num_classes": model.spec.num_classes,
         "groups": [
             {"name": group.name, "channels": group.size, "layers": len(group.writers()), "frozen": group.frozen}
             for group in structure.groups
         ],
-        "coverage": frozen_coverage(structure.groups, prunable_shares(structure.groups, structure.cost)),
+        "coverage": coverage_record(structure.groups, structure.cost),
     }
 
 
 def inspect_onnx(path: Path) -> OnnxWeights:
-    """Which weights of any ONNX file keep the 2:4 rule, and which a runtime could use."""
-    return zeros.onnx_weight_report(path, NMPattern(2, 4), "tensorrt-ampere")
+    """Say which weights of any ONNX file keep the 2:4 pattern, and which of them a runtime could use.
+
+    Raises:
+        ModelError: the file is no ONNX model, or contradicts itself.
+    """
+    pattern, runtime = NMPattern(2, 4), "tensorrt-ampere"
+    validate_onnx(path)
+    try:
+        weights = pattern_of_initializers(path, RUNTIMES[runtime], pattern)
+    except (ValueError, TypeError, LookupError, RecursionError) as error:  # it can be parsed, and contradicts itself
+        hint = "export it again, or check the download"
+        raise ModelError("onnx-model/not-onnx", str(path), str(error), hint) from error
+    return onnx_weights_record(path, pattern, runtime, weights)

@@ -24,14 +24,16 @@ from compressor.commands.plan_estimates import (
 from compressor.core import Cost, EventSink, LoadedModel, PrunePlan
 from compressor.errors import TargetNotReached
 from compressor.graph.cost import count_cost
-from compressor.graph.prunable_share import prunable_shares
 from compressor.models.example_inputs import example_inputs
-from compressor.output import nm_report, unstructured_report
 from compressor.recipe import Recipe
 from compressor.recipe.build_steps import build_steps
 from compressor.recipe.inputs import load_inputs
-from compressor.report.schema_verbs import Pareto, ParetoPoint, Plan, Rates
-from compressor.report.widths import frozen_coverage
+from compressor.report.findings.nm_zeros import predicted_speedup
+from compressor.report.findings.prunable_groups import coverage_record, frozen_groups
+from compressor.report.findings.unstructured_zeros import EXPECTED
+from compressor.report.pareto_result import Pareto, ParetoPoint
+from compressor.report.plan_result import Plan
+from compressor.report.schedule_plot import LearningRateCurve
 from compressor.run_log import RunLog
 from compressor.steps.base import Step
 from compressor.steps.context import Context
@@ -148,13 +150,13 @@ class _Planner:
                 for group in groups
                 if group.name in removed.kept
             ],
-            "frozen": [{"name": group.name, "reason": group.frozen} for group in groups if group.frozen],
-            "coverage": frozen_coverage(groups, prunable_shares(groups, state.baseline.graph.cost)),
+            "frozen": frozen_groups(groups),
+            "coverage": coverage_record(groups, state.baseline.graph.cost, state.baseline.graph.groups),
             "latency": latency,
             "memory": {"dense": _memory(baseline), "slim": _memory(state)},
             "least": lower_bound(baseline.baseline.graph),
             "bounds": latency_bottlenecks(state.latency),
-            "risk": None if data is None else accuracy_preview(baseline, state, data),
+            "risk": None if data is None or data.task is None else accuracy_preview(baseline, state, data),
             "kept": retained_l1(baseline, state),
             "worth_it": recommendation(latency, dense.macs / slim.macs, state.removed is not None),
             "sparsity": self._sparsity(recipe, state),
@@ -171,8 +173,8 @@ class _Planner:
 
     def _sparsity(self, recipe: Recipe, state: PruningState) -> str | None:
         if recipe.method.unstructured:
-            return unstructured_report.EXPECTED
-        return nm_report.predicted_sparsity(state, None if self.device is None else self.device.provider)
+            return EXPECTED
+        return predicted_speedup(state, None if self.device is None else self.device.provider)
 
     def _note_late_selection(self, steps: Sequence[Step]) -> None:
         """Say that a training comes before the channels are selected, so that the run will select others."""
@@ -230,6 +232,6 @@ def _target(recipe: Recipe) -> str:
     return ", ".join(f"{key}: {value}" for key, value in target.model_dump().items()) if target else "no channels"
 
 
-def _rates(step: Step) -> Rates:
+def _rates(step: Step) -> LearningRateCurve:
     rates = step.learning_rates()
     return {"step": str(step), "epochs": int(rates[-1][0]), "rates": list(rates)}

@@ -12,7 +12,7 @@ from compressor.core import Data, PrunePlan
 from compressor.criteria.magnitude import l1
 from compressor.data.tasks import labelled_task
 from compressor.graph.dependency_graph import DependencyGraph
-from compressor.report.schema_verbs import ExpectedLatency, Least, Risk, TimeBounds
+from compressor.report.plan_result import AccuracyPreview, ExpectedLatency, LatencyBottlenecks, LowerBound
 from compressor.steps.latency_search import LatencyEstimate
 from compressor.steps.state import PruningState
 from compressor.training.batchnorm_statistics import recalibrate_batchnorm
@@ -34,7 +34,7 @@ def expected_latency(estimate: LatencyEstimate) -> ExpectedLatency:
     }
 
 
-def latency_bottlenecks(estimate: LatencyEstimate | None) -> TimeBounds | None:
+def latency_bottlenecks(estimate: LatencyEstimate | None) -> LatencyBottlenecks | None:
     """What keeps the plan from being faster; None where no latency was searched for."""
     if estimate is None or estimate.bottlenecks is None:
         return None
@@ -42,7 +42,7 @@ def latency_bottlenecks(estimate: LatencyEstimate | None) -> TimeBounds | None:
     return {"fixed": shares["fixed"], "between": shares["between"], "least": shares["least"]}
 
 
-def lower_bound(graph: DependencyGraph) -> Least:
+def lower_bound(graph: DependencyGraph) -> LowerBound:
     """Shares of parameters and multiply-adds that remain when everything prunable is removed."""
     dense, smallest = graph.cost.of(PrunePlan({})), graph.cost.least(graph.groups)
     return {"params": smallest.params / dense.params, "macs": smallest.macs / dense.macs if dense.macs else 1.0}
@@ -62,7 +62,7 @@ def retained_l1(baseline: PruningState, state: PruningState) -> float:
     return retained_score(groups, l1.score_channels(baseline.model.module, groups), kept)
 
 
-def accuracy_preview(baseline: PruningState, state: PruningState, data: Data) -> Risk:
+def accuracy_preview(baseline: PruningState, state: PruningState, data: Data) -> AccuracyPreview:
     """Measure dense and slim on a few batches, after estimating the slim model's BatchNorm statistics.
 
     The test set is not used. Without a held-out split these are training images, which flatters both models.

@@ -18,12 +18,12 @@ from compressor.models.build import build_named
 from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
 from compressor.models.saved_model import PLAN, WEIGHTS, load_folder, read_record
-from compressor.output import nm_report as zeros
-from compressor.output import unstructured_report as masks
 from compressor.output.write import REPORT
-from compressor.report.schema import Gate
-from compressor.report.schema_verbs import Check, Verify
+from compressor.report.findings.gate_results import Gate, GateStatus
+from compressor.report.verify_result import Check, Verify
 from compressor.sparsity.nm_masks import satisfies_pattern
+from compressor.sparsity.onnx_check import find_masked_weights, find_nm_weights
+from compressor.sparsity.runtimes import RUNTIMES
 from compressor.surgery.analysis import analyze
 from compressor.surgery.certificate import verify_against_original
 
@@ -39,9 +39,7 @@ def verify_folder(folder: Path, *, emit: EventSink) -> Verify:
     if all(check["ok"] for check in checks):
         checks += _proofs(folder, report)
     proven = all(check["ok"] for check in checks)
-    gates: list[Gate] = [
-        {"name": each.name, "asked": each.asked, "found": each.found, "ok": each.ok} for each in report.gates
-    ]
+    gates = [gate.record() for gate in report.gates]
     checks += [_check(gate["name"], gate["ok"], f"{gate['asked']}: {gate['found']}") for gate in gates]
     ok = all(check["ok"] for check in checks)
     return {"folder": str(folder), "checks": checks, "proven": proven, "gates": gates, "ok": ok}
@@ -82,7 +80,9 @@ def _still_sparse(folder: Path, slim: nn.Module, sparsity: _Sparsity) -> Iterato
     ]
     said = f"{len(layers) - len(broken)} of {len(layers)} masked layers"
     yield _check(f"{pattern} in {WEIGHTS}", not broken, f"{said}{f', not {broken[0]}' if broken else ''}")
-    held, missing = zeros.nm_layers(folder / MODEL, sparsity.runtime, pattern, [each.shape for each in layers])
+    held, missing = find_nm_weights(
+        folder / MODEL, RUNTIMES[sparsity.runtime], pattern, [layer.shape for layer in layers]
+    )
     yield _check(f"{pattern} in {MODEL}", not missing, f"{held} weights, {len(missing)} of the masked ones missing")
 
 
@@ -95,7 +95,7 @@ def _still_masked(folder: Path, slim: nn.Module, record: _Masks) -> Iterator[Che
     ]
     said = f"{len(record.layers) - len(broken)} of {len(record.layers)} layers"
     yield _check(f"masks in {WEIGHTS}", not broken, f"{said}{f', not {broken[0]}' if broken else ''}")
-    held, missing = masks.unstructured_layers(folder / MODEL, [(each.shape, each.left) for each in record.layers])
+    held, missing = find_masked_weights(folder / MODEL, [(layer.shape, layer.left) for layer in record.layers])
     yield _check(f"masks in {MODEL}", not missing, f"{held} weights, {len(missing)} missing")
 
 
@@ -126,6 +126,11 @@ class _Gate(BaseModel):
     ok: bool
     asked: str
     found: str
+    status: GateStatus | None = None  # not written by earlier versions
+
+    def record(self) -> Gate:
+        status = self.status or ("met" if self.ok else "missed")
+        return {"name": self.name, "asked": self.asked, "found": self.found, "ok": self.ok, "status": status}
 
 
 class _Cost(BaseModel):

@@ -17,8 +17,9 @@ import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 
+from compressor.atomic_write import atomic_path
 from compressor.errors import ModelError
-from compressor.export.onnx import publish, writing
+from compressor.export.onnx import writing
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]  # ships no types
@@ -61,9 +62,8 @@ def quantize_int8(path: Path, out: Path, batches: Iterable[Tensor]) -> OnnxModul
 
     Raises ModelError where the quantiser or the runtime refuses.
     """
-    draft = out.with_name(f".{out.name}.draft")
     try:
-        with writing(out), _quiet():
+        with writing(out), _quiet(), atomic_path(out) as draft:
             quantize_static(
                 str(path),
                 str(draft),
@@ -74,14 +74,11 @@ def quantize_int8(path: Path, out: Path, batches: Iterable[Tensor]) -> OnnxModul
                 activation_type=QuantType.QUInt8,
                 extra_options={"WeightSymmetric": True},
             )
-            publish(draft, out)
-            return OnnxModule(out)
+        return OnnxModule(out)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise ModelError(
             "export/int8-failed", path.name, f"it cannot be quantized: {error}", "set export.int8: false"
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import copy
 import errno
 import hashlib
 import io
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from compressor.atomic_write import move_into_place
 from compressor.core import ExportedModel
 from compressor.errors import ModelError, RecipeError
 from compressor.export.parity import CannotRun, check_parity
@@ -103,7 +103,7 @@ def export_onnx(
             notes.append(f"exported by the {exporter} exporter with {'a free batch' if dynamic else 'batch 1'}")
         if parity.compared != "answers":
             notes.append(f"rounding decides what the model answers, so {parity.compared} were compared instead")
-        publish(draft, path)
+        move_into_place(draft, path, *external_files(draft))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     size = path.stat().st_size + sum(data.stat().st_size for data in external_files(path))
@@ -227,13 +227,6 @@ def save(model: ir.Model, draft: Path) -> None:
         onnx.checker.check_model(str(draft))
     except onnx.checker.ValidationError as error:
         raise ExportRefused(f"ONNX checker: {first_line(error)}") from error
-
-
-def publish(draft: Path, path: Path) -> None:
-    """Move the finished file, after the weights it may name, over the final one."""
-    for data in external_files(draft):
-        os.replace(data, path.parent / data.name)
-    os.replace(draft, path)
 
 
 def external_files(path: Path) -> list[Path]:

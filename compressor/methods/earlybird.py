@@ -52,11 +52,6 @@ class EarlyBird(Method, name="earlybird", needs_data=True):
             problem = "null, and prune.target names no share that it could be derived from"
             place, hint = "prune.earlybird.ticket_ratio", "write a number, such as 0.5"
             raise RecipeError("recipe/not-derivable-from-target", place, problem, hint)
-                "recipe/not-derivable-from-target",
-                "prune.earlybird.ticket_ratio",
-                problem,
-                "write a number, such as 0.5",
-            )
         stop = EarlyStop("early bird", partial(early_bird, removed=removed, masks=self.masks, distance=self.distance))
         return (
             self.training.step(self.name, stop, slimming_penalty(self.strength)),

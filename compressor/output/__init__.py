@@ -1,1 +1,1 @@
-"""What a run leaves behind: the ONNX files, the folder they lie in, and what the report says of them."""
+"""The output folder of a run: the ONNX files, the weights, the report, and the gates that the run has to meet."""

@@ -1,13 +1,13 @@
-"""What leaves a run: both models as ONNX, proven equal to PyTorch's, and what they take on the target."""
+"""Both models as ONNX files that agree with PyTorch, the int8 model, and their latency on the target device."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from compressor import __version__
 from compressor.bench.compare import compare_latency
@@ -20,100 +20,124 @@ from compressor.models.example_inputs import calibration_inputs
 from compressor.recipe import Recipe
 from compressor.run_log import RunLog
 from compressor.steps.state import PruningState
-from compressor.training.evaluate import BATCH_SIZE
-from compressor.training.evaluate import evaluate as evaluate
+from compressor.training.evaluate import BATCH_SIZE, evaluate
 
+DENSE_MODEL, SLIM_MODEL, INT8_MODEL = "dense.onnx", "model.onnx", "model.int8.onnx"
 PARITY_IMAGES = 16
 TIMED_IMAGES = 8
-CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 64  # that the ranges of int8 activations are taken from
+CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 64  # for the ranges of int8 activations
 
 
 @dataclass(frozen=True, slots=True)
 class Exports:
+    """The files of a run; `int8` only where the recipe exports it and there is data."""
+
     dense: ExportedModel
     slim: ExportedModel
     int8: QuantizedModel | None = None
 
 
-def export_both(
-    start: PruningState, work: PruningState, recipe: Recipe, data: Data | None, folder: Path, journal: RunLog
+def export_models(
+    baseline: PruningState, state: PruningState, recipe: Recipe, data: Data | None, folder: Path, log: RunLog
 ) -> Exports:
-    """dense.onnx and model.onnx through the same exporter, each compared with PyTorch on the same inputs."""
-    inputs = calibration_inputs(work.model, data, PARITY_IMAGES)
+    """Export both models through the same exporter, and compare each with PyTorch on the same inputs.
+
+    Args:
+        baseline: the state before the first step; its model becomes dense.onnx.
+        state: the state after the last step; its model becomes model.onnx.
+        recipe: opset, batch dimension, and whether to quantize.
+        data: inputs for the comparison; seeded noise without.
+        folder: where the files are written.
+        log: events and times.
+
+    Raises:
+        VerificationFailed: outputs of ONNX Runtime and PyTorch differ.
+        ModelError: no exporter takes the model.
+    """
+    export = partial(
+        export_onnx,
+        inputs=calibration_inputs(state.model, data, PARITY_IMAGES),
+        opset=recipe.export.opset_version,
+        dynamic_batch=recipe.export.dynamic_batch,
+        metadata=_metadata(baseline, state, recipe),
+        names=[model_input.name for model_input in state.model.spec.inputs],
+    )
+    exported = {}
+    with log.stage("export"):
+        for name, model in ((DENSE_MODEL, baseline.model), (SLIM_MODEL, state.model)):
+            log("stage", {"name": f"export {name}"})
+            exported[name] = export(model.module, path=folder / name)
+            if not exported[name].ok:
+                error = exported[name].max_abs_error
+                problem = f"the outputs of ONNX Runtime and PyTorch differ by {error:.2e}"
+                hint = "try another export.opset, and report this with the model's name"
+                raise VerificationFailed("parity/outputs-differ", name, problem, hint)
+    dense, slim = exported.values()
+    return Exports(dense, slim, _export_int8(slim.path, data, log) if recipe.export.int8 else None)
+
+
+def _metadata(baseline: PruningState, state: PruningState, recipe: Recipe) -> dict[str, str]:
+    """What both ONNX files say about where they come from."""
     metadata = {
         "compressor_version": __version__,
         "recipe_sha256": hashlib.sha256(recipe.to_yaml().encode()).hexdigest(),
-        "parent_sha256": start.model.sha256 or "",
+        "parent_sha256": baseline.model.sha256 or "",
     }
-    if work.masks:
-        metadata["sparsity"] = str(work.sparse.sparsity.pattern) if work.sparse else "unstructured"
-        metadata["sparsity_layers"] = " ".join(name.removesuffix(".weight") for name in work.masks)
-
-    def export(module: nn.Module, name: str) -> ExportedModel:
-        journal("stage", {"name": f"export {name}"})
-        done = export_onnx(
-            module,
-            inputs,
-            folder / name,
-            opset=recipe.export.opset_version,
-            dynamic_batch=recipe.export.dynamic_batch,
-            metadata=metadata,
-            names=[each.name for each in work.model.spec.inputs],
-        )
-        if not done.ok:
-            problem = f"the outputs of ONNX Runtime and PyTorch differ by {done.max_abs_error:.2e}"
-            raise VerificationFailed(
-                "parity/outputs-differ",
-                name,
-                problem,
-                "try another export.opset, and report this with the model's name",
-            )
-        return done
-
-    with journal.stage("export"):
-        dense, slim = export(start.model.module, "dense.onnx"), export(work.model.module, "model.onnx")
-    return Exports(dense, slim, _int8(slim.path, data, journal) if recipe.export.int8 else None)
+    if state.masks:
+        metadata["sparsity"] = str(state.sparse.sparsity.pattern) if state.sparse else "unstructured"
+        metadata["sparsity_layers"] = " ".join(name.removesuffix(".weight") for name in state.masks)
+    return metadata
 
 
-def _int8(path: Path, data: Data | None, journal: RunLog) -> QuantizedModel | None:
-    """The exported model quantised, where there are images to find its ranges with."""
+def _export_int8(path: Path, data: Data | None, log: RunLog) -> QuantizedModel | None:
+    """Quantize the exported model and measure its metric."""
     if data is None or data.task is None:
-        journal("warning", {"text": "model.int8.onnx not written: its ranges come from images, add --data"})
+        log("warning", {"text": f"{INT8_MODEL} not written: its ranges come from images, add --data"})
         return None
-    out = path.with_name("model.int8.onnx")
-    with journal.stage("quantise"):
+    out = path.with_name(INT8_MODEL)
+    with log.stage("quantise"):
         module = quantize_int8(path, out, data.calibration_batches(CALIBRATION_BATCH, images=CALIBRATION_IMAGES))
         quality = evaluate(module, data.val_batches(BATCH_SIZE), data.task.metric)
     return QuantizedModel(out, out.stat().st_size, quality)
 
 
 def compare_on_device(
-    exports: Exports, recipe: Recipe, target: DeviceTarget | None, data: Data | None, journal: RunLog
+    exports: Exports, recipe: Recipe, device: DeviceTarget | None, data: Data | None, log: RunLog
 ) -> tuple[Comparison, ...]:
-    """Dense against slim on the target, once for each batch size of the recipe.
+    """Measure dense against slim on the device, once for each batch size of the recipe.
 
-    On real images where there are any; but they never leave this machine.
+    Args:
+        exports: the files.
+        recipe: batch sizes and seconds of measuring.
+        device: where to measure; None does not measure.
+        data: images to measure with, on this machine only: they are sent to no other.
+        log: events and times.
+
+    Returns:
+        One comparison for each batch size; the layers are profiled at the first.
+
+    Raises:
+        DeviceUnavailable: the device can't be reached.
     """
-    if target is None:
+    if device is None:
         return ()
-    settings = recipe.bench
     inputs = None
-    if data is not None and target.is_here:
+    if data is not None and device.is_here:
         inputs = torch.cat(list(data.calibration_batches(TIMED_IMAGES, images=TIMED_IMAGES))).numpy()
-    with journal.stage("measure"), target.opened() as device:
+    with log.stage("measure"), device.opened() as session:
         comparisons = tuple(
             compare_latency(
-                device,
+                session,
                 exports.dense.path,
                 exports.slim.path,
                 batch=batch,
-                seconds=settings.seconds,
-                layers=batch == settings.batch[0],
+                seconds=recipe.bench.seconds,
+                layers=batch == recipe.bench.batch[0],
                 inputs=inputs,
-                emit=journal,
+                emit=log,
             )
-            for batch in settings.batch
+            for batch in recipe.bench.batch
         )
-    for clock in {each.environment["clock"] for each in comparisons} - {"wall"}:
-        journal("warning", {"text": f"latency is {clock}, not wall time: others used the processor meanwhile"})
+    for clock in {comparison.environment["clock"] for comparison in comparisons} - {"wall"}:
+        log("warning", {"text": f"latency is not wall time but {clock}"})
     return comparisons

@@ -1,4 +1,4 @@
-"""The output folder: assembled beside its final place, renamed when it is whole."""
+"""The output folder is assembled beside its final place and renamed once it is complete."""
 
 from __future__ import annotations
 
@@ -13,52 +13,62 @@ from pathlib import Path
 from compressor.errors import RecipeError, Temporary
 
 CHECKPOINTS = ".training"
-"""Name of the folder in the folder that trainings leave their state in."""
+"""Folder inside the output folder that holds the checkpoints of trainings until the run is complete."""
 
 JOURNAL = "run.jsonl"
 _LOCK = ".lock"
 
 
 def check_output_free(out: Path, *, force: bool, inputs: Iterable[str] = ()) -> None:
-    """Raises RecipeError where `out` exists and may not be replaced: without `force`, or with more in it than a result.
+    """Check that `out` does not exist, or that it may be replaced.
 
-    `inputs`: what the run reads; paths of files and folders, or anything else.
+    Args:
+        out: the output folder.
+        force: replace a folder that exists.
+        inputs: what the run reads, paths among them; a folder that contains one is not replaced.
+
+    Raises:
+        RecipeError: `out` exists without `force`, or replacing it would delete more than a result.
     """
     if not os.path.lexists(out):
         return
     if not force:
         raise RecipeError("output/exists", str(out), "it exists", "choose another --out, or replace it with --force")
-    place = out.resolve()
-    held = [each for each in inputs if place in Path(each).resolve().parents and Path(each).exists()]
-    found = None
-    if place in (Path.cwd(), *Path.cwd().parents):
-        found = "it is the current folder, or a parent of it"
+    resolved, current = out.resolve(), Path.cwd()
+    contained = [path for path in inputs if resolved in Path(path).resolve().parents and Path(path).exists()]
+    problem = None
+    if resolved in (current, *current.parents):
+        problem = "it is the current folder, or a parent of it"
     elif out.is_mount():
-        found = "it is a mount point, which cannot be replaced"
-    elif held:
-        found = f"it holds {held[0]}, which --force would delete"
-    if found:
-        raise RecipeError(
-            "output/not-replaceable", str(out), found, "choose another --out, such as a new folder inside it"
-        )
+        problem = "it is a mount point, which cannot be replaced"
+    elif contained:
+        problem = f"it holds {contained[0]}, which --force would delete"
+    if problem:
+        hint = "choose another --out, such as a new folder inside it"
+        raise RecipeError("output/not-replaceable", str(out), problem, hint)
 
 
 @contextmanager
 def staged_output(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
-    """A folder to write into; it becomes `out` when the block ends well.
+    """Yield a folder to write into, which is renamed to `out` when the block ends without an error.
 
-    Whatever ends a run after training has begun leaves it (hidden, beside `out`) for `--resume`: hours of work outlive
-    a full disk and an unreachable device. Before, there is nothing to go on from, and nothing is left.
+    A run that ends early once training has begun leaves the folder, hidden beside `out`, for `--resume`: hours of work
+    survive a full disk and an unreachable device. A run that ends before that leaves nothing.
+
+    Args:
+        out: the output folder.
+        force: replace a folder that exists.
+        resume: keep the checkpoints and the log of an earlier run.
 
     Raises:
-        RecipeError: `out` exists and `force` is not given, or its place can't be written to.
+        RecipeError: `out` exists and `force` is not given, or the folder can't be written.
         Temporary: another run is writing there.
     """
     check_output_free(out, force=force)
     out = out.absolute()
     draft = out.with_name(f".{out.name}.partial")
     with _locked(draft, out):
-        _clear(draft, spare={_LOCK, CHECKPOINTS, JOURNAL} if resume else {_LOCK})
+        _clear(draft, keep={_LOCK, CHECKPOINTS, JOURNAL} if resume else {_LOCK})
         try:
             yield draft
         except BaseException:
@@ -72,10 +82,10 @@ def staged_output(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
 
 @contextmanager
 def _locked(draft: Path, out: Path) -> Iterator[None]:
-    """`draft` exists and is this process's alone."""
+    """Create `draft` and hold its lock."""
     lock = _open_lock(draft)
     try:
-        if not _take(lock, draft):
+        if not _try_lock(lock, draft):
             problem = "another run is writing to it"
             raise Temporary("output/locked", str(out), problem, "wait until it ends, or choose another --out")
         yield
@@ -86,19 +96,20 @@ def _locked(draft: Path, out: Path) -> Iterator[None]:
 def _open_lock(draft: Path) -> int:
     try:
         draft.mkdir(parents=True, exist_ok=True)
-        if draft.is_symlink():  # of whoever may write here: what it leads to is not ours to clear
+        if draft.is_symlink():  # anyone who may write here can have made it: never clear what it leads to
             raise FileExistsError(errno.EEXIST, "a link", str(draft))
         return os.open(draft / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         problem = f"it cannot be written ({os.strerror(error.errno or 0).lower()})"
-        where = str(error.filename or draft)
-        raise RecipeError("output/not-writable", where, problem, "choose another --out") from error
+        raise RecipeError(
+            "output/not-writable", str(error.filename or draft), problem, "choose another --out"
+        ) from error
 
 
-def _take(lock: int, draft: Path) -> bool:
-    """Whether the lock is ours, and still that of `draft`: a run that just ended has moved it away."""
+def _try_lock(lock: int, draft: Path) -> bool:
+    """Take the lock; False where another process holds it, or has just renamed the folder it lay in."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(lock), os.stat(draft / _LOCK))
@@ -106,15 +117,15 @@ def _take(lock: int, draft: Path) -> bool:
         return False
 
 
-def _clear(draft: Path, spare: Set[str]) -> None:
-    """Remove what an earlier run left, but for what this one goes on from."""
-    for each in draft.iterdir():
-        if each.name not in spare:
-            _remove(each)
+def _clear(draft: Path, keep: Set[str]) -> None:
+    """Remove what an earlier run left, except for these names."""
+    for path in draft.iterdir():
+        if path.name not in keep:
+            _remove(path)
 
 
 def _publish(draft: Path, out: Path) -> None:
-    """Give the folder its name; one it replaces is deleted only once the new one is in its place."""
+    """Rename the folder; an old one is deleted only once the new one is in its place."""
     old = out.with_name(f".{out.name}.replaced")
     _remove(old)
     if os.path.lexists(out):

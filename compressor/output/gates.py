@@ -1,4 +1,4 @@
-"""Targets and gates: what was asked, what was found, and the error a failed one ends the run with."""
+"""Targets and gates of the recipe: whether each is met, and the error that ends the run where one is not."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from compressor.errors import (
     MeasurementUnstable,
     TargetNotReached,
 )
-from compressor.recipe import GatesConfig, Recipe
-from compressor.report.schema import Gate, Report
+from compressor.recipe import Recipe
+from compressor.report.findings import Report
+from compressor.report.findings.gate_results import Gate, GateStatus
 
-NOT_MEASURED = "accuracy was not measured"
+ACCURACY_GATE, LATENCY_GATES = "accuracy_drop", ("speedup", "latency_ms")
+"""Names of the gates; every other entry is a target."""
 
 
 def judge_gates(
@@ -27,109 +29,137 @@ def judge_gates(
     quality: Mapping[str, float],
     comparisons: Sequence[Comparison],
     metric: Metric | None,
-    taken: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    sizes: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> list[Gate]:
-    """One entry for each target and gate of the recipe. What was measured counts by the worse end of its interval.
+    """Judge every target and gate of the recipe; a gate on a measured value counts by the worse end of its interval.
 
-    `quality`: stage -> `metric` on the test set, in order; None where there was no data to measure it on.
-    `taken`: bytes of `size` (the files) and `memory`, dense and slim.
+    Args:
+        recipe: its targets and gates.
+        original: the cost that targets are shares of.
+        slim: the slim model's cost, without masked weights.
+        quality: stage -> `metric` on the test set, in the order of the run.
+        comparisons: latency of dense and slim; the first counts.
+        metric: the data's; None where there was no data.
+        sizes: bytes of the dense and of the slim model, for the targets `size` (the ONNX files) and `memory`.
+
+    Returns:
+        One entry for each target, then one for each gate.
     """
-    target, gates = recipe.selection(1), recipe.gates
-    verdicts: list[Gate] = []
-    for name in ("macs", "params", "weights", "nodes"):
-        share = getattr(target, name)
-        if share is not None:
-            found = getattr(slim, name) / getattr(original, name)
-            verdicts.append(
-                _gate(f"target {name}", f"at most {share:.1%} of the original", f"{found:.1%}", found <= share)
-            )
-    for name, share in (("size", target.size), ("memory", target.memory)):
-        if share is not None:
-            dense_bytes, slim_bytes = taken[name]
-            left = slim_bytes / dense_bytes
-            asked = f"at most {share:.1%} of the original"
-            verdicts.append(_gate(f"target {name}", asked, f"{left:.1%}", left <= share))
-    verdicts += _latency_targets(recipe, comparisons)
-    if gates.accuracy_drop is not None:
-        unit = "points" if metric is None or metric.unit == "%" else f"% of {metric.name}"
-        if metric is not None and "dense" in quality:
-            lost = worsening(metric, quality["dense"], list(quality.values())[-1])
-            found_words, ok = f"{lost:.2f} {unit}", lost <= gates.accuracy_drop
-        else:
-            found_words, ok = NOT_MEASURED, False
-        verdicts.append(_gate("accuracy_drop", f"at most {gates.accuracy_drop:.2f} {unit}", found_words, ok))
-    return [*verdicts, *_latency_gates(recipe.gates, comparisons)]
+    target, first = recipe.selection(1), comparisons[0] if comparisons else None
+    costs = {name: (getattr(original, name), getattr(slim, name)) for name in ("macs", "params", "weights", "nodes")}
+    gates: list[Gate] = []
+    for name, (dense_amount, slim_amount) in {**costs, **sizes}.items():
+        limit = getattr(target, name)
+        if limit is not None:
+            share = slim_amount / dense_amount
+            gates.append(_gate(f"target {name}", _at_most(limit), f"{share:.1%}", _met(share <= limit)))
+    if first is not None:
+        gates += _latency_targets(recipe, first)
+    if (limit := recipe.gates.accuracy_drop) is not None:
+        gates.append(_accuracy_gate(limit, quality, metric))
+    if first is not None:
+        gates += _latency_gates(recipe, first)
+    return gates
 
 
-def _latency_gates(gates: GatesConfig, comparisons: Sequence[Comparison]) -> Iterator[Gate]:
-    """Judged at the recipe's first batch size; a measurement that is not stable meets no gate."""
-    for first in comparisons[:1]:
-        if gates.speedup is not None:
-            low = first.ratio_ci95[0] if first.ratio_ci95 and first.stable else -math.inf
-            yield _gate("speedup", f"at least {gates.speedup:.2f}x", first.verdict, low >= gates.speedup)
-        if gates.latency_ms is not None and first.b is not None:
-            low, high = first.b.ci95
-            found = f"{first.b.p50:.4g} ms [{low:.4g}, {high:.4g}]" if first.stable else first.verdict
-            ok = first.stable and high <= gates.latency_ms
-            yield _gate("latency_ms", f"at most {gates.latency_ms:.4g} ms", found, ok)
+def _latency_targets(recipe: Recipe, comparison: Comparison) -> Iterator[Gate]:
+    """Judged by the median of all runs."""
+    target, dense, slim = recipe.selection(1), comparison.a, comparison.b
+    assert slim is not None, "dense and slim are compared"
+    note = "" if comparison.stable else f" ({comparison.verdict})"
+    if target.latency is not None:
+        share = slim.p50 / dense.p50
+        status = _met(share <= target.latency, stable=comparison.stable)
+        yield _gate("target latency", _at_most(target.latency), f"{share:.1%}{note}", status)
+    if target.latency_ms is not None:
+        status = _met(slim.p50 <= target.latency_ms, stable=comparison.stable)
+        yield _gate("target latency_ms", f"at most {target.latency_ms:.4g} ms", f"{slim.p50:.4g} ms{note}", status)
 
 
-def _latency_targets(recipe: Recipe, comparisons: Sequence[Comparison]) -> Iterator[Gate]:
-    """By the median of all runs, at the first batch size."""
-    target, unstable = recipe.selection(1), ""
-    for first in comparisons[:1]:
-        assert first.b is not None, "dense and slim are compared"
-        unstable = "" if first.stable else f" ({first.verdict})"
-        if target.latency is not None:
-            share = first.b.p50 / first.a.p50
-            asked = f"at most {target.latency:.1%} of the original"
-            yield _gate("target latency", asked, f"{share:.1%}{unstable}", share <= target.latency)
-        if target.latency_ms is not None:
-            asked = f"at most {target.latency_ms:.4g} ms"
-            yield _gate("target latency_ms", asked, f"{first.b.p50:.4g} ms{unstable}", first.b.p50 <= target.latency_ms)
+def _accuracy_gate(limit: float, quality: Mapping[str, float], metric: Metric | None) -> Gate:
+    """Judged by the last stage."""
+    unit = "points" if metric is None or metric.unit == "%" else f"% of {metric.name}"
+    asked = f"at most {limit:.2f} {unit}"
+    if metric is None or "dense" not in quality:
+        return _gate(ACCURACY_GATE, asked, "accuracy was not measured", "unmeasured")
+    loss = worsening(metric, quality["dense"], list(quality.values())[-1])
+    return _gate(ACCURACY_GATE, asked, f"{loss:.2f} {unit}", _met(loss <= limit))
+
+
+def _latency_gates(recipe: Recipe, comparison: Comparison) -> Iterator[Gate]:
+    """Judged by the worse end of the interval; an unstable measurement meets no gate."""
+    gates, stable = recipe.gates, comparison.stable
+    if gates.speedup is not None:
+        low = comparison.ratio_ci95[0] if comparison.ratio_ci95 and stable else -math.inf
+        status = _met(low >= gates.speedup, stable=stable)
+        yield _gate("speedup", f"at least {gates.speedup:.2f}x", comparison.verdict, status)
+    if gates.latency_ms is not None and comparison.b is not None:
+        low, high = comparison.b.ci95
+        interval = f"{comparison.b.p50:.4g} ms [{low:.4g}, {high:.4g}]" if stable else comparison.verdict
+        status = _met(stable and high <= gates.latency_ms, stable=stable)
+        yield _gate("latency_ms", f"at most {gates.latency_ms:.4g} ms", interval, status)
+
+
+def _gate(name: str, asked: str, found: str, status: GateStatus) -> Gate:
+    return {"name": name, "asked": asked, "found": found, "ok": status == "met", "status": status}
+
+
+def _met(condition: bool, *, stable: bool = True) -> GateStatus:
+    if condition:
+        return "met"
+    return "missed" if stable else "unstable"
+
+
+def _at_most(share: float) -> str:
+    return f"at most {share:.1%} of the original"
 
 
 def worsening(metric: Metric, dense: float, slim: float) -> float:
-    """How much worse slim is: percentage points of a metric in %, else in % of the dense model's value."""
-    lost = dense - slim if metric.higher_is_better else slim - dense
+    """Return how much worse the slim model is; negative where it is better.
+
+    Args:
+        metric: what both values are values of.
+        dense: the dense model's value.
+        slim: the slim model's value.
+
+    Returns:
+        Percentage points for a metric in %, otherwise % of the dense model's value.
+    """
+    loss = dense - slim if metric.higher_is_better else slim - dense
     if metric.unit == "%":
-        return lost
+        return loss
     if dense == 0:
-        return math.copysign(math.inf, lost) if lost else 0.0
-    return 100 * lost / abs(dense)
+        return math.copysign(math.inf, loss) if loss else 0.0
+    return 100 * loss / abs(dense)
 
 
 def check_gates(report: Report) -> Report:
-    """The report; or the error of the first target or gate that failed, raised with the report in it."""
+    """Return `report` where every target and gate is met.
+
+    Raises:
+        CompressorError: the first that is not met; the error holds the report.
+    """
     if error := first_failure(report["gates"]):
         raise error.with_report(report)
     return report
 
 
 def first_failure(gates: Sequence[Gate]) -> CompressorError | None:
-    """The error of the first target or gate that is not met."""
+    """The error for the first target or gate that is not met."""
     return next((_error(gate) for gate in gates if not gate["ok"]), None)
 
 
 def _error(gate: Gate) -> CompressorError:
     place, problem = gate["name"], f"{gate['found']}, but the limit is {gate['asked']}"
-    if gate["name"] == "accuracy_drop":
-        if gate["found"] == NOT_MEASURED:
+    is_latency_gate = gate["name"] in LATENCY_GATES
+    if gate["name"] == ACCURACY_GATE:
+        if gate["status"] == "unmeasured":
             return AccuracyGateFailed("accuracy-gate-failed/not-measured", place, problem, "give --data")
         hint = "retrain for more epochs, prune less, or relax the gate"
         return AccuracyGateFailed("accuracy-gate-failed/drop-too-large", place, problem, hint)
-    if gate["name"].startswith("target latency") and "unstable" in gate["found"]:
-        return MeasurementUnstable(
-            "target-not-judged/unstable", place, problem, "measure on an idle machine, or for longer"
-        )
-    if gate["name"] not in ("speedup", "latency_ms"):
-        return TargetNotReached("target-not-reached/above-target", place, problem, "raise the target")
-    if gate["found"].startswith("unstable"):
-        return MeasurementUnstable(
-            "latency-gate-not-judged/unstable", place, problem, "measure on an idle machine, or for longer"
-        )
-    return LatencyGateFailed("latency-gate-failed/too-slow", place, problem, "prune more, or relax the gate")
-
-
-def _gate(name: str, asked: str, found: str, ok: bool) -> Gate:
-    return {"name": name, "asked": asked, "found": found, "ok": ok}
+    if gate["status"] == "unstable":
+        code = "latency-gate-not-judged/unstable" if is_latency_gate else "target-not-judged/unstable"
+        return MeasurementUnstable(code, place, problem, "measure on an idle machine, or for longer")
+    if is_latency_gate:
+        return LatencyGateFailed("latency-gate-failed/too-slow", place, problem, "prune more, or relax the gate")
+    return TargetNotReached("target-not-reached/above-target", place, problem, "raise the target")

@@ -1,34 +1,29 @@
-"""What the output folder holds beside the two ONNX files."""
+"""Writes the output folder: weights, plan, recipe, report.json and report.html, beside the two ONNX files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save
 from torch import Tensor
 
-from compressor.bench.runner.energy import meter_readings, meter_unavailable_reason
+from compressor.atomic_write import write_bytes, write_json, write_text
 from compressor.budget.memory import memory_of
-from compressor.core import Comparison, PrunePlan
-from compressor.graph.cost import count_cost
-from compressor.graph.cost import zeros as zero_entries
-from compressor.graph.prunable_share import prunable_shares
+from compressor.core import Comparison, NMPattern
+from compressor.graph.cost import count_cost, zeros
 from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
 from compressor.models.saved_model import PLAN, WEIGHTS, plan_json
-from compressor.output import nm_report as zeros
-from compressor.output import unstructured_report as masks
 from compressor.output.exports import Exports
 from compressor.output.gates import judge_gates
 from compressor.recipe import Recipe
-from compressor.report import costs
-from compressor.report.files import write_json, write_text
-from compressor.report.history import stable_rate_record, trainability_record
-from compressor.report.page import write_page
-from compressor.report.record import assemble_report
-from compressor.report.record_latency import bench_record, sample_rows
-from compressor.report.schema import Report
+from compressor.report.findings import Report, build_report
+from compressor.report.findings.gate_results import Gate
+from compressor.report.findings.layer_widths import run_widths
+from compressor.report.html import write_page
+from compressor.report.run_result import RunResult
 from compressor.run_log import RunLog
 from compressor.sparsity.compressed_format import pack
 from compressor.steps.state import PruningState
@@ -39,83 +34,90 @@ REPORT = "report.json"
 
 def write_outputs(
     recipe: Recipe,
-    start: PruningState,
-    work: PruningState,
+    baseline: PruningState,
+    state: PruningState,
     exports: Exports,
     comparisons: Sequence[Comparison],
     folder: Path,
-    journal: RunLog,
+    log: RunLog,
 ) -> Report:
-    """Write weights, plan, resolved recipe and report; the report names every other file's SHA-256."""
-    assert work.certificate is not None, "every method proves what it did"
-    dense_cost, slim_cost = (count_cost(each.model.module, *example_inputs(each.model)) for each in (start, work))
-    dense_memory, slim_memory = (memory_of(each.model.module, *example_inputs(each.model)) for each in (start, work))
-    taken = {"size": (exports.dense.bytes, exports.slim.bytes), "memory": (dense_memory, slim_memory)}
-    gates = judge_gates(
-        recipe,
-        work.baseline.cost,
-        masks.remaining_weights(work, slim_cost),
-        work.quality,
-        comparisons,
-        work.metric,
-        taken,
-    )
-    report = assemble_report(
-        name=start.model.name,
-        method=recipe.prune.method,
-        steps=work.steps,
-        spec=work.model.spec,
-        tensors=tuple(start.model.module.state_dict()),
+    """Write everything but the ONNX files; report.json lists the SHA-256 of every other file.
+
+    Args:
+        recipe: the resolved recipe.
+        baseline: the state before the first step.
+        state: the state after the last step.
+        exports: the ONNX files.
+        comparisons: latency of dense and slim, one for each batch size.
+        folder: the output folder, where the ONNX files already are.
+        log: warnings, notes and times of the run.
+
+    Returns:
+        report.json.
+
+    Raises:
+        VerificationFailed: an ONNX file does not hold the zeros that the module holds.
+    """
+    write_text(folder / "recipe.yaml", recipe.to_yaml())
+    write_weights(folder, baseline, state)
+    inputs = example_inputs(state.model)
+    dense_cost, slim_cost = (count_cost(model.module, *inputs) for model in (baseline.model, state.model))
+    run = RunResult(
+        recipe=recipe,
+        baseline=baseline,
+        state=state,
         dense_cost=dense_cost,
         slim_cost=slim_cost,
+        zero_weights=zeros(state.model.module, *inputs),
         dense_onnx=exports.dense,
         slim_onnx=exports.slim,
-        metric=work.metric,
-        quality=work.quality,
-        comparison=comparisons[0] if comparisons else None,
-        certificate=work.certificate,
-        groups=work.baseline.groups,
-        plan=work.removed or PrunePlan({}),
-        held=prunable_shares(work.baseline.groups, work.baseline.graph.cost),
-        seconds={**journal.seconds, **work.seconds},
-        seed=recipe.seed,
-        isometry=work.isometry,
-        trainability=trainability_record(journal.events) if work.metric and work.metric.name == "accuracy" else None,
-        stable_rate=stable_rate_record(journal.events),
-        gates=gates,
-        warnings=journal.warnings,
-        notes=journal.notes,
+        int8_onnx=exports.int8,
+        comparisons=comparisons,
+        gates=(),
+        weights_bytes=(folder / WEIGHTS).stat().st_size,
+        epochs=[training.records for training in state.trainings],
+        stable_lr=next((training.stable_lr for training in reversed(state.trainings) if training.stable_lr), None),
+        seconds={**log.seconds, **state.seconds},
+        warnings=log.warnings,
+        notes=log.notes,
     )
-    tensors = _distinct(work.model.module.state_dict(keep_vars=True))
-    packed = zeros.write_packed(work, tensors)
-    (folder / WEIGHTS).write_bytes(save(pack(tensors, packed)))
-    layers = {each["name"]: each for each in report["layers"]}
-    attributes = kept_sizes(work.baseline.graph.attributes, work.model.module)
-    digest = sha256(folder / WEIGHTS)
-    write_json(folder / PLAN, plan_json(work.model, attributes, layers, weights_sha256=digest, packed=packed))
-    write_text(folder / "recipe.yaml", recipe.to_yaml())
-    report["sparsity"] = zeros.nm_record(work, exports.slim.path, comparisons)
-    report["masks"] = masks.unstructured_record(start, work, exports.slim.path, comparisons)
-    nothing = zero_entries(work.model.module, *example_inputs(work.model))
-    report["training"] = costs.training_record(
-        [training.cost for training in work.trainings], meter_readings(), meter_unavailable_reason()
-    )
-    report["removed"] = costs.removed_record(dense_cost, slim_cost, nothing)
-    report["disk"] = costs.disk_record(
-        _bytes(start), _bytes(work), (folder / WEIGHTS).stat().st_size, slim_cost.weights, nothing
-    )
-    report["int8"] = zeros.write_int8(work, exports.int8)
-    report["batches"] = [bench_record(each, ("dense.onnx", "model.onnx")) for each in comparisons]
-    write_page(report, journal.events, sample_rows(comparisons[0] if comparisons else None), folder / "report.html")
+    run = replace(run, gates=_judge(run))
+    report = build_report(run)
+    write_page(report, run, folder / "report.html")
     others = [path for path in sorted(folder.iterdir()) if path.name != REPORT and not path.name.startswith(".")]
     report["files"] = {path.name: sha256(path) for path in others}
     write_json(folder / REPORT, report)
     return report
 
 
-def _bytes(work: PruningState) -> int:
-    """Of all tensors of a model."""
-    return sum(each.nbytes for each in _distinct(work.model.module.state_dict(keep_vars=True)).values())
+def _judge(run: RunResult) -> list[Gate]:
+    """Every target and gate of the recipe, judged on this run."""
+    inputs, state = example_inputs(run.state.model), run.state
+    slim_cost = replace(run.slim_cost, weights=run.slim_cost.weights - state.masked_weights)
+    sizes = {
+        "size": (run.dense_onnx.bytes, run.slim_onnx.bytes),
+        "memory": (memory_of(run.baseline.model.module, *inputs), memory_of(state.model.module, *inputs)),
+    }
+    return judge_gates(run.recipe, state.baseline.cost, slim_cost, state.quality, run.comparisons, state.metric, sizes)
+
+
+def write_weights(folder: Path, baseline: PruningState, state: PruningState) -> None:
+    """Write slim.safetensors and plan.json, from which `compressor.load` rebuilds the module.
+
+    Args:
+        folder: the output folder.
+        baseline: the state before the first step.
+        state: the state after the last step.
+    """
+    tensors = _distinct(state.model.module.state_dict(keep_vars=True))
+    packed: dict[str, NMPattern] = {}
+    if state.sparse is not None and state.sparse.sparsity.packed:
+        packed = {name: state.sparse.sparsity.pattern for name in state.masks if name in tensors}
+    write_bytes(folder / WEIGHTS, save(pack(tensors, packed)))
+    layers = {layer["name"]: layer for layer in run_widths(baseline, state)}
+    attributes = kept_sizes(state.baseline.graph.attributes, state.model.module)
+    digest = sha256(folder / WEIGHTS)
+    write_json(folder / PLAN, plan_json(state.model, attributes, layers, weights_sha256=digest, packed=packed))
 
 
 def _distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

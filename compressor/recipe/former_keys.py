@@ -43,7 +43,7 @@ def _with_current_key(document: YamlDocument, path: Path) -> YamlDocument:
     place = document.place(path, of_key=True)
     if target[-1] in block:
         problem = f"{dotted_path(path)} is the former name of {target[-1]}, which is also given"
-        fault = (place, RecipeError("recipe", str(place), problem, "keep one"))
+        fault = (place, RecipeError("recipe/former-and-current-key", str(place), problem, "keep one"))
         return replace(document.without(path), faults=(*document.faults, fault))
 
     def renamed(at: Path) -> Path:

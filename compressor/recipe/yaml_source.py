@@ -150,8 +150,8 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = SourcePosition(mark.line + 1, mark.column + 1, source) if mark else SourcePosition(0, 0, source)
-        problem = f"not readable as YAML: {error.problem or error.context}"
-        raise RecipeError("recipe", str(place), problem, "correct this line") from None
+        problem = f"it is not valid YAML: {error.problem or error.context}"
+        raise RecipeError("recipe/not-yaml", str(place), problem, "correct this line") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
@@ -173,7 +173,7 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
                 place = _place(key_node, source)
                 if key in block:
                     problem = f"{dotted_path((*path, key))} stands here again, first at {keys[(*path, key)]}"
-                    faults.append((place, RecipeError("recipe", str(place), problem, "keep one")))
+                    faults.append((place, RecipeError("recipe/duplicate-key", str(place), problem, "keep one of them")))
                     continue
                 keys[(*path, key)] = place
                 block[key] = _construct(value_node, (*path, key))

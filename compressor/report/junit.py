@@ -1,43 +1,55 @@
-"""Gates and proofs as JUnit's XML, which pipelines show as tests."""
+"""Gates and proofs as JUnit XML, which pipelines show as tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from compressor.report.schema import Report
-from compressor.report.schema_verbs import Verify
-from compressor.report.words import plain
-
-Case = tuple[str, bool, str]
-"""name, whether it holds, and what was asked and found"""
+from compressor.report.format import printable
 
 
-def render(result: Report | Verify) -> str:
-    """What a run or `compress verify` found."""
-    return of_verify(cast(Verify, result)) if "checks" in result else of_report(result)
+class Case(NamedTuple):
+    """A test case: whether it holds, and what was required and found."""
+
+    name: str
+    ok: bool
+    message: str
 
 
-def of_report(report: Report) -> str:
-    """Each gate and target of the recipe, and the two proofs every run makes."""
-    proofs: list[Case] = [
-        ("certificate", report["certificate"]["ok"], f"largest error {report['certificate']['max_abs_error']}"),
-        ("parity", report["onnx"]["ok"], f"largest error {report['onnx']['max_abs_error']}"),
+def render(result: Mapping[str, Any]) -> str:
+    """The XML for a report, or for the result of `compress verify`."""
+    return render_verify(result) if "checks" in result else render_report(result)
+
+
+def render_report(report: Mapping[str, Any]) -> str:
+    """The two proofs that every run makes, and each target and gate of the recipe."""
+    proofs = [
+        Case(name, report[key]["ok"], f"largest error {report[key]['max_abs_error']}")
+        for name, key in (("certificate", "certificate"), ("parity", "onnx"))
     ]
-    gates = ((gate["name"], gate["ok"], f"asked {gate['asked']}, found {gate['found']}") for gate in report["gates"])
+    gates = [
+        Case(gate["name"], gate["ok"], f"asked {gate['asked']}, found {gate['found']}") for gate in report["gates"]
+    ]
     return junit(report["model"], sum(report["seconds"].values()), [*proofs, *gates])
 
 
-def of_verify(result: Verify) -> str:
+def render_verify(result: Mapping[str, Any]) -> str:
     """Each check of an output folder."""
-    return junit(result["folder"], 0.0, ((check["name"], check["ok"], check["detail"]) for check in result["checks"]))
+    checks = (Case(check["name"], check["ok"], check["detail"]) for check in result["checks"])
+    return junit(result["folder"], 0.0, checks)
 
 
 def junit(model: str, seconds: float, cases: Iterable[Case]) -> str:
-    """One suite, one test a case; a case that does not hold is a failure with its words as the message."""
+    """Return one test suite.
+
+    Args:
+        model: class name of every test case.
+        seconds: time of the suite.
+        cases: one that does not hold is a failure with its message.
+    """
     suite = Element("testsuite", name="compress", time=f"{seconds:.3f}")
-    suite.extend(_cases(model, cases))
+    suite.extend(_elements(model, cases))
     suite.set("tests", str(len(suite)))
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("errors", "0")
@@ -47,8 +59,10 @@ def junit(model: str, seconds: float, cases: Iterable[Case]) -> str:
     return tostring(root, encoding="unicode", xml_declaration=False) + "\n"
 
 
-def _cases(model: str, cases: Iterable[Case]) -> Iterator[Element]:
-    for name, ok, words in cases:
-        case = Element("testcase", classname=plain(model), name=plain(name), time="0")
-        SubElement(case, "system-out" if ok else "failure", {} if ok else {"message": plain(words)}).text = plain(words)
-        yield case
+def _elements(model: str, cases: Iterable[Case]) -> Iterator[Element]:
+    for case in cases:
+        element = Element("testcase", classname=printable(model), name=printable(case.name), time="0")
+        message = printable(case.message)
+        child = SubElement(element, "system-out" if case.ok else "failure", {} if case.ok else {"message": message})
+        child.text = message
+        yield element

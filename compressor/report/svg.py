@@ -1,6 +1,6 @@
-"""The little SVG that figures need: escaped elements, scales, ticks and a frame with axes.
+"""Inline SVG: escaped elements, scales, ticks, and a frame with axes.
 
-Colours are classes, so that the page's style sheet decides them for light, dark and print.
+Colours are CSS classes, so that the page's style sheet sets them for light, dark and print.
 """
 
 from __future__ import annotations
@@ -12,37 +12,56 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from compressor.report import words
+from compressor.report.format import printable
 
 Scale = Callable[[float], float]
 GLYPH = 6.1  # mean width of a character at the figures' font size
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
-    """One element. Children and values are escaped unless they are Markup. `text_anchor` -> text-anchor."""
+    """Return one element.
+
+    Args:
+        name: of the element.
+        children: text or elements; they are escaped unless they are Markup.
+        attributes: `text_anchor` stands for text-anchor, `class_` for class.
+    """
     written = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), _value(value)) for key, value in attributes.items()
     )
-    inner = Markup("").join(each if isinstance(each, Markup) else escape(words.plain(each)) for each in children)
+    inner = Markup("").join(child if isinstance(child, Markup) else escape(printable(child)) for child in children)
     return Markup("<{0}{1}>{2}</{0}>").format(name, written, inner)
 
 
 def _value(value: object) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else words.plain(value)
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else printable(value)
 
 
 def path(points: Iterable[tuple[float, float]]) -> str:
-    """Points -> the `d` of a path of straight lines."""
+    """Return the attribute `d` of a path through `points`."""
     return "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in points)
 
 
 def linear_scale(low: float, high: float, start: float, end: float) -> Scale:
-    """[low, high] -> [start, end]."""
+    """Return the linear function that maps an interval of values to an interval of coordinates.
+
+    Args:
+        low: value at `start`.
+        high: value at `end`, other than `low`.
+        start: coordinate of `low`.
+        end: coordinate of `high`.
+    """
     return lambda value: start + (end - start) * (value - low) / (high - low)
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) from at most `low` to at least `high`."""
+    """Return round numbers that enclose an interval; they are 1, 2 or 5 times a power of ten apart.
+
+    Args:
+        low: the first tick is at most this.
+        high: the last tick is at least this, and more than `low`.
+        about: number of steps to aim for.
+    """
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
@@ -51,7 +70,13 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 
 def whole_ticks(low: int, high: int, most: int = 7) -> list[int]:
-    """At most about `most` whole numbers within [low, high], the multiples of one step."""
+    """Return the multiples of one step within [low, high]; `low` where there is none.
+
+    Args:
+        low: smallest tick.
+        high: largest tick.
+        most: number of ticks that is not exceeded by much.
+    """
     step = next(
         factor * 10**power for power in range(12) for factor in (1, 2, 5) if (high - low) / (factor * 10**power) < most
     )
@@ -60,7 +85,7 @@ def whole_ticks(low: int, high: int, most: int = 7) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A drawing of `width` x `height` with room around the plot; the unit is a CSS pixel at natural size."""
+    """A drawing of `width` x `height` with margins around the plot, in CSS pixels at natural size."""
 
     width: float = 360
     height: float = 230
@@ -86,7 +111,16 @@ def axes(
     y: Scale,
     y_ticks: Sequence[tuple[float, str]],
 ) -> Markup:
-    """Grid lines and numbers for y, a base line, numbers and a label for x."""
+    """Return grid lines and numbers for y, and a base line, numbers and a label for x.
+
+    Args:
+        frame: the drawing.
+        x: value -> horizontal coordinate.
+        x_ticks: (value, text).
+        x_label: what x shows.
+        y: value -> vertical coordinate.
+        y_ticks: (value, text).
+    """
     parts = []
     for value, text in y_ticks:
         parts.append(tag("line", class_="grid", x1=frame.left, x2=frame.x1, y1=y(value), y2=y(value)))
@@ -100,7 +134,12 @@ def axes(
 
 
 def legend(frame: Frame, entries: Sequence[tuple[str, str]]) -> Markup:
-    """(class of the mark, words) one after the other above the plot."""
+    """Return a legend above the plot.
+
+    Args:
+        frame: the drawing.
+        entries: (CSS class of the mark, text).
+    """
     parts, left = [], frame.left
     for kind, text in entries:
         parts.append(tag("rect", class_=kind, x=left, y=8, width=10, height=10, rx=2))
@@ -110,12 +149,22 @@ def legend(frame: Frame, entries: Sequence[tuple[str, str]]) -> Markup:
 
 
 class Figure(NamedTuple):
+    """A captioned SVG picture."""
+
     caption: str
     picture: Markup
 
 
 def figure(name: str, caption: str, description: str, frame: Frame, *parts: Markup) -> Figure:
-    """A picture with title and description for those who can't see it. `name`: unique on the page."""
+    """Return a picture with a title and a description for those who can't see it.
+
+    Args:
+        name: identifier, unique on the page.
+        caption: its title.
+        description: what it shows.
+        frame: its size.
+        parts: its elements, in drawing order.
+    """
     picture = tag(
         "svg",
         tag("title", caption, id=f"{name}-title"),

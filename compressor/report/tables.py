@@ -1,93 +1,161 @@
-"""The few shapes all terminal output is made of: a title, a table of numbers, labelled facts, folded lists.
+"""The few shapes that all terminal output is made of: a heading, tables, labelled facts, warnings.
 
-Names come from files of strangers: they go in as Text or through `words.plain`, never as console markup.
+Names come from files of strangers: they are printed as `Text`, through `printable`, never as console markup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TypeVar
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
-from compressor.report import words
-from compressor.report.schema import Frozen, FrozenMacs
+from compressor.report.blocks import Block, Fact, Notice, Row, Status, Table
+from compressor.report.format import printable
 
 GOOD, BAD, WARN, FAINT, STRONG = "green", "bold red", "yellow", "bright_black", "bold"
-LABEL = (11, 18)  # fewest and most columns of a fact's label
+LABEL_WIDTH = (11, 18)  # smallest and largest number of columns
 REASONS = 6  # reasons listed before the rest is only counted
 
-Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 
-def title(console: Console, name: str, steps: Sequence[str] = (), *, method: str = "") -> None:
-    """The model's name, and under it the steps in order."""
-    line = Text(words.plain(name), STRONG)
-    console.print(line.append(f"  {words.plain(method)}", FAINT) if method else line)
+def print_heading(console: Console, name: str, steps: Sequence[str] = (), *, method: str = "") -> None:
+    """Print what the output is about.
+
+    Args:
+        console: where to print.
+        name: the model or folder.
+        steps: the steps of the run, in order.
+        method: the pruning method.
+    """
+    line = Text(printable(name), STRONG)
+    console.print(line.append(f"  {printable(method)}", FAINT) if method else line)
     if steps:
-        console.print(Text(words.plain(" -> ".join(steps)), FAINT))
+        console.print(Text(printable(" -> ".join(steps)), FAINT))
     console.print()
 
 
-def table(*columns: str) -> Table:
-    """First column to the left, the others to the right; long cells fold rather than vanish."""
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style=STRONG)
-    for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if index else "left", overflow="fold")
-    return made
+def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
+    """Print blocks by kind: the table that compares dense and slim, other tables, facts, warnings.
+
+    Args:
+        console: where to print.
+        blocks: those of one kind are printed in their order; sections and figures are for the page.
+    """
+    blocks = list(blocks)
+    if rows := [block for block in blocks if isinstance(block, Row)]:
+        print_table(console, Table(("", "dense", "slim", "dense / slim"), rows))
+    for table in (block for block in blocks if isinstance(block, Table)):
+        print_table(console, table)
+    print_facts(console, (block for block in blocks if isinstance(block, Fact)))
+    print_warnings(console, [block.text for block in blocks if isinstance(block, Notice)])
 
 
-def facts_table(console: Console, rows: Iterable[tuple[str, Text | str]]) -> None:
-    """Labels and what they say, in two columns."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style=FAINT, min_width=LABEL[0], max_width=LABEL[1], overflow="fold")
-    grid.add_column(overflow="fold")
-    for label, value in rows:
-        grid.add_row(Text(words.plain(label)), value if isinstance(value, Text) else Text(words.plain(value)))
+def print_table(console: Console, table: Table) -> None:
+    """Print a table, its first column set to the left and the others to the right; long cells are folded.
+
+    Args:
+        console: where to print.
+        table: headings and cells.
+    """
+    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style=STRONG)
+    for index, column in enumerate(table.columns):
+        grid.add_column(Text(printable(column)), justify="right" if index else "left", overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(Text(printable(cell)) for cell in row))
     console.print(grid)
+    console.print()
 
 
-def mark_cell(ok: bool, yes: str, no: str) -> Text:
-    """Says in words, and only then in colour, whether something holds."""
-    return Text(yes, GOOD) if ok else Text(no, BAD)
+def print_facts(console: Console, facts: Iterable[Fact]) -> None:
+    """Print labels and sentences in two columns.
+
+    Args:
+        console: where to print.
+        facts: in order; an empty label continues the fact above.
+    """
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style=FAINT, min_width=LABEL_WIDTH[0], max_width=LABEL_WIDTH[1], overflow="fold")
+    grid.add_column(overflow="fold")
+    for fact in facts:
+        text = Text(printable(fact.text))
+        grid.add_row(Text(printable(fact.label)), text if fact.status is None else _status(fact.status) + text)
+    if grid.row_count:
+        console.print(grid)
 
 
-def warnings(console: Console, sentences: Sequence[str]) -> None:
+def _status(status: Status) -> Text:
+    """The word first, and only then the colour, says whether something holds."""
+    return Text(f"{status.word} ", GOOD) if status.ok else Text(f"{status.word.upper()} ", BAD)
+
+
+def print_warnings(console: Console, sentences: Sequence[str]) -> None:
+    """Print warnings after an empty line.
+
+    Args:
+        console: where to print.
+        sentences: one warning each; nothing is printed without any.
+    """
     if sentences:
         console.print()
-        facts_table(console, (("warning", Text(words.plain(sentence), WARN)) for sentence in sentences))
+        grid = Grid.grid(padding=(0, 2, 0, 0))
+        for sentence in sentences:
+            grid.add_row(Text("warning", FAINT), Text(printable(sentence), WARN))
+        console.print(grid)
 
 
-def runs(rows: Iterable[Row], alike: Callable[[Row], object]) -> Iterator[tuple[Row, Row, int]]:
-    """Neighbours that are alike, as (first, last, how many)."""
-    for _, same in groupby(rows, alike):
-        block = list(same)
+def runs_of_equal(items: Iterable[Item], key: Callable[[Item], object]) -> Iterator[tuple[Item, Item, int]]:
+    """Group neighbours with equal keys.
+
+    Args:
+        items: in order.
+        key: what neighbours of one run have in common.
+
+    Returns:
+        The first and the last item of each run, and its length.
+    """
+    for _, run in groupby(items, key):
+        block = list(run)
         yield block[0], block[-1], len(block)
 
 
-def span(first: str, last: str) -> Text:
-    """'layer1.0.conv1 .. layer1.8.conv1', or one name."""
-    return Text(words.plain(first if first == last else f"{first} .. {last}"))
+def name_range(first: str, last: str) -> str:
+    """Return the names of a run of groups.
+
+    Args:
+        first: name of the first.
+        last: name of the last.
+
+    Returns:
+        'layer1.0.conv1 .. layer1.8.conv1', or the one name.
+    """
+    return first if first == last else f"{first} .. {last}"
 
 
-def frozen(console: Console, groups: Sequence[Frozen], held: Sequence[FrozenMacs]) -> None:
-    """Why groups stay whole: each reason once, with what it holds; the first would unlock most."""
+def print_frozen(console: Console, groups: Sequence[Mapping[str, str]], shares: Mapping[str, float]) -> None:
+    """Print why groups are frozen: each reason once, the one with the largest share of the MACs first.
+
+    Args:
+        console: where to print.
+        groups: `name` and `reason` of every frozen group.
+        shares: reason -> % of the MACs that depend on the channels of its groups.
+    """
     if not groups:
         return
     by_reason: dict[str, list[str]] = {}
     for group in groups:
         by_reason.setdefault(group["reason"], []).append(group["name"])
-    console.print()
-    console.print(Text(f"Frozen ({len(groups)} of the groups), what would unlock most first", STRONG))
-    shares = {each["reason"]: each["macs_percent"] for each in held}
+    console.print(Text(f"Frozen groups ({len(groups)}), the largest share of the MACs first", STRONG))
     ordered = sorted(by_reason.items(), key=lambda item: -shares.get(item[0], 0.0))
     for reason, names in ordered[:REASONS]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        more += f", {shares[reason]:.1f} % of the MACs" if reason in shares else ""
-        console.print(Text(words.plain(f"{names[0]}{more}")).append(f": {words.plain(reason)}", FAINT))
+        share = f", {shares[reason]:.1f} % of the MACs" if reason in shares else ""
+        console.print(Text(printable(f"{names[0]}{more}{share}")).append(f": {printable(reason)}", FAINT))
     if len(by_reason) > REASONS:
         console.print(Text(f"and {len(by_reason) - REASONS} more reasons; --json lists all", FAINT))
+    console.print()

@@ -6,7 +6,8 @@ quantised. Nothing is run; the file's structure is all that is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,51 @@ def constants(path: Path) -> dict[str, tuple[str, Array]]:
     for node, name, weight in _weights(onnx.load(str(path)).graph, {}):
         found.setdefault(name, (node.op_type, weight))
     return found
+
+
+def find_nm_weights(
+    path: Path, support: RuntimeSupport, pattern: NMPattern, shapes: Iterable[Sequence[int]]
+) -> tuple[int, list[tuple[int, ...]]]:
+    """Look for masked weights among the constants of a file that keep an N:M pattern.
+
+    Exporters rename the weights that they transpose, so weights are matched by shape and content, not by name.
+
+    Args:
+        path: an ONNX file that was checked.
+        support: what the runtime can use.
+        pattern: the N:M pattern.
+        shapes: shapes of the masked weights, (K, C, *) each.
+
+    Returns:
+        How many constants keep the pattern, and the shapes of the masked weights that none of them matches, sorted.
+    """
+    held = Counter(weight.shape for weight in pattern_of_initializers(path, support, pattern) if weight.holds)
+    missing = Counter(map(tuple, shapes)) - held
+    return sum(held.values()), sorted(missing.elements())
+
+
+def find_masked_weights(path: Path, weights: Iterable[tuple[Sequence[int], int]]) -> tuple[int, list[tuple[int, ...]]]:
+    """Look for weights with so many zeros among the constants of a file, matched as in `find_nm_weights`.
+
+    Args:
+        path: an ONNX file that was checked.
+        weights: shape of each weight, and how many of its entries may be other than zero.
+
+    Returns:
+        How many weights a constant matches, and the shapes of those that none matches, sorted.
+    """
+    nonzeros: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for _, constant in constants(path).values():
+        nonzeros[constant.shape].append(int((constant != 0).sum()))
+    held, missing = 0, []
+    for shape, limit in sorted((tuple(shape), limit) for shape, limit in weights):
+        fitting = [count for count in nonzeros[shape] if count <= limit]
+        if fitting:
+            held += 1
+            nonzeros[shape].remove(max(fitting))
+        else:
+            missing.append(shape)
+    return held, missing
 
 
 # operator -> (place of the weight, place of its zero point) among the inputs

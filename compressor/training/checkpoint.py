@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from compressor import __version__
+from compressor.atomic_write import write_bytes
 from compressor.core import Data, EventSink, LoadedModel
 from compressor.errors import RecipeError
 
@@ -102,15 +102,7 @@ class TrainingCheckpoint:
         head = {"identity": self._identity, "lr": self._lr, "key": self._key, "diverged": diverged}
         torch.save({**head, "state": state}, buffer)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._path.with_name(self._path.name + ".tmp")
-        try:
-            with beside.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_bytes(self._path, buffer.getbuffer())
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ def bn_scales(weights: Mapping[str, Tensor]) -> Tensor:
     scales = [weights[name].abs() for name in normalization_scales(weights)]
     if not scales:
         problem = "no normalization with scales, by which Early-Bird selects channels"
-        raise ModelError("early-bird", "the network", problem, "use another method")
+        raise ModelError("early-bird/no-normalization", "the network", problem, "use another method")
     from torch import cat
 
     return cat(scales)

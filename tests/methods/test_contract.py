@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import nn
 
@@ -18,12 +16,10 @@ from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
 from compressor.core import ChannelGroup
 from compressor.criteria.base import ChannelCriterion, ScoringContext
-from compressor.criteria.random_scores import random_scores
 from compressor.graph.cost import count_cost
 from compressor.methods import Method, methods
 from compressor.recipe.method_block import method_block, method_from_block
 from compressor.surgery.analysis import analyze
-from compressor.surgery.permutation import permute_channels
 from tests.training.toys import toy_data
 
 TARGET = PruningTarget(ratio=0.5)

@@ -12,13 +12,11 @@ from compressor.budget.layer_rules import LayerRule
 from compressor.budget.target import PruningTarget
 from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.methods import Method, methods
-from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.mask_unstructured import MaskUnstructured
 from compressor.steps.remove_dead_channels import RemoveDeadChannels
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.train import FinetuneSegment, Train
-from compressor.training.checkpoint import Checkpoints
 from tests.methods.test_contract import pico
 from tests.training.toys import toy_data
 

@@ -30,7 +30,6 @@ from compressor.methods._shared import ScoringImages
 from compressor.methods.snip import connection_sensitivity
 from compressor.recipe import read_recipe
 from compressor.recipe.build_steps import build_steps
-from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.reinitialize import Reinitialize
 from compressor.steps.remove_channels import RemoveChannels
@@ -38,7 +37,6 @@ from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
 from compressor.steps.train import Train
-from compressor.training.checkpoint import Checkpoints
 from tests.training.toys import Shortcut, quiet, toy_data
 
 FAMILY = ("crop-s", "cropit-s", "snap", "snap-it", "random-s", "efficientconvnets", "earlycrop-s")

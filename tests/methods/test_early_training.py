@@ -7,13 +7,13 @@ from functools import partial
 
 import pytest
 
-from compressor.training.early_stopping import EarlyStop
-from compressor.training.settings import OptimizerSettings
 from compressor.budget.target import PruningTarget
-from compressor.steps.train import Train
 from compressor.errors import RecipeError
 from compressor.methods._training import EarlyTraining
 from compressor.methods.crop import EarlyCropS, EarlyCropU, LazyRegime
+from compressor.steps.train import Train
+from compressor.training.early_stopping import EarlyStop
+from compressor.training.settings import OptimizerSettings
 from compressor.training.stopping_rules import lazy_regime, lazy_regime_squared
 
 NODES = PruningTarget(nodes=0.34)

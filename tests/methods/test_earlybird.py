@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from failures import raises_error
 from pydantic import ValidationError
 from torch import nn
 

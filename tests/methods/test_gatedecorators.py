@@ -8,20 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from compressor.criteria.channel_scores import channel_scores_from_gates
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
-from compressor.criteria.batchnorm_gate import BatchNormGateCriterion
 from compressor.budget.target import PruningTarget
+from compressor.core import ChannelGroup, PrunePlan, TensorSlot
+from compressor.criteria.batchnorm_gate import BatchNormGateCriterion, gate_scores, gate_taylor
+from compressor.methods._rounds import exponential_targets
+from compressor.methods.gatedecorators import GateDecorators
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.train import Train
-from compressor.core import ChannelGroup, PrunePlan, TensorSlot
-from compressor.criteria.batchnorm_gate import gate_scores
-from compressor.criteria.channel_scores import channel_scores_from_gates
-from compressor.criteria.batchnorm_gate import gate_taylor
-from compressor.methods._rounds import exponential_targets
-from compressor.methods.gatedecorators import GateDecorators
 from compressor.surgery.analysis import analyze
 from compressor.training.constraints import ScalesOnly
 from compressor.training.loop import train

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from compressor.steps.mask_weights import mask_weights
 from torch import Tensor, nn
 
 from compressor.budget.target import PruningTarget
@@ -18,9 +19,8 @@ from compressor.criteria.synaptic_flow import SynapticFlow
 from compressor.methods import methods
 from compressor.methods._rounds import PruningRounds, exponential_remaining, halving_remaining, linear_remaining
 from compressor.methods._shared import GlobalMask, ScoringImages
-from compressor.steps.run import initial_state
-from compressor.steps.mask_weights import mask_weights
 from compressor.steps.context import Context
+from compressor.steps.run import initial_state
 from tests.training.toys import quiet
 
 TWENTIETH = PruningTarget(weights=0.05)

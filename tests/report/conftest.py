@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from compressor.core import (
     Certificate,
@@ -16,25 +20,68 @@ from compressor.core import (
     Cost,
     ExportedModel,
     Latency,
+    LoadedModel,
     Metric,
     ModelSpec,
-    PrunableShare,
     PrunePlan,
+    StableLearningRate,
     TensorSlot,
     one_image,
 )
-from compressor.report.record import assemble_report
-from compressor.report.record_latency import sample_rows
-from compressor.report.schema import Report
-from compressor.report.schema_latency import Samples
+from compressor.recipe import read_recipe
+from compressor.report.findings import Report, build_report
+from compressor.report.run_result import RunResult
+from compressor.steps.state import PruningState
 
 ACCURACY = Metric("accuracy", lambda output, target: target, unit="%")
 
 
 class Run(NamedTuple):
     report: Report
-    events: list[dict[str, object]]
-    samples: Samples
+    result: RunResult
+
+
+class MacsByGroup:
+    """A cost whose multiply-adds are the groups' own, of 10,000; the rest depends on no channel."""
+
+    def __init__(self, macs: Mapping[str, int], groups: Sequence[ChannelGroup]) -> None:
+        self._macs_G = np.array([macs.get(group.name, 0) for group in groups])
+
+    def cost(self, removed_G: np.ndarray) -> Cost:
+        return Cost(0, 10_000 - int(self._macs_G[removed_G > 0].sum()))
+
+
+@pytest.fixture(scope="session")
+def macs_by_group() -> type[MacsByGroup]:
+    return MacsByGroup
+
+
+def module_of(tensors: Sequence[str]) -> nn.Module:
+    """A module whose state dict has these names, one number each."""
+    root = nn.Module()
+    for tensor in tensors:
+        *path, name = tensor.split(".")
+        module = root
+        for part in path:
+            if part not in dict(module.named_children()):
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        module.register_parameter(name, nn.Parameter(torch.zeros(1)))
+    return root
+
+
+def pruned_state(
+    name: str,
+    spec: ModelSpec,
+    tensors: Sequence[str],
+    groups: Sequence[ChannelGroup],
+    macs: Mapping[str, int],
+    **known: Any,
+) -> PruningState:
+    """What steps leave behind, without having performed any."""
+    model = LoadedModel(module_of(tensors), spec, name)
+    structure: Any = SimpleNamespace(groups=tuple(groups), cost=MacsByGroup(macs, groups))
+    return PruningState(model, model.module, Cost(0, 0), {}, structure, tuple(groups), **known)
 
 
 def channel_group(name: str, size: int, tensors: list[str], frozen: str | None = None) -> ChannelGroup:
@@ -106,53 +153,64 @@ def resnet56_groups() -> tuple[list[ChannelGroup], list[str]]:
 def trained(comparison: Comparison) -> Run:
     groups, order = resnet56_groups()
     plan = PrunePlan({g.name: keep(g.size, g.size // 2) for g in groups if g.name.endswith(".conv1")})
-    report = assemble_report(
-        name="../checkpoints/resnet56-cifar10jpeg.pt",
-        method="l1",
-        steps=["SelectChannels(l1)", "RemoveChannels", "Recalibrate(4096 images)", "Train(6 epochs, sgd)"],
-        spec=ModelSpec("cifar:resnet56", one_image((3, 32, 32)), 10),
-        tensors=order,
-        dense_cost=Cost(853_018, 125_485_706),
-        slim_cost=Cost(428_074, 62_924_426),
-        dense_onnx=exported("dense.onnx", 3_521_004),
-        slim_onnx=exported("model.onnx", 1_834_220),
+    macs = {group.name: 1 if group.frozen else 332 for group in groups}
+    state = pruned_state(
+        "../checkpoints/resnet56-cifar10jpeg.pt",
+        ModelSpec("cifar:resnet56", one_image((3, 32, 32)), 10),
+        order,
+        groups,
+        macs,
+        log=("SelectChannels(l1)", "RemoveChannels", "Recalibrate(4096 images)", "Train(6 epochs, sgd)"),
         metric=ACCURACY,
-        quality={
-            "dense": 91.42,
-            "after surgery": 24.61,
-            "after recalibration": 71.93,
-            "after retraining": 90.88,
-        },
-        comparison=comparison,
+        quality={"dense": 91.42, "after surgery": 24.61, "after recalibration": 71.93, "after retraining": 90.88},
         certificate=Certificate("masked-dense-float64", 3.1e-13, 8.8e-14, ok=True),
-        groups=groups,
         plan=plan,
-        held=[PrunableShare(None, 30, 1_160, 0.997), PrunableShare("these are the model's outputs", 1, 10, 0.0001)],
-        seconds={
-            "load": 0.4,
-            "groups": 2.1,
-            "prune": 1.3,
-            "recalibrate": 9.8,
-            "retrain": 431.0,
-            "export": 14.2,
-            "measure": 47.0,
-        },
-        seed=0,
-        gates=[
-            {"name": "target macs", "asked": "at most 50.2 %", "found": "50.1 %", "ok": True},
-            {"name": "accuracy drop", "asked": "at most 1.00 points", "found": "0.54 points", "ok": True},
-        ],
-        notes=["prefix module. removed from 338 names", "recognised as cifar:resnet56 (option A)"],
+        seconds={"retrain": 431.0},
     )
-    events: list[dict[str, object]] = [{"event": "start", "model": "resnet56"}]
-    for epoch in range(1, 7):
-        fields: dict[str, object] = {
+    epochs = [
+        {
+            "epoch": epoch,
             "loss": 0.9 * math.exp(-epoch / 2) + 0.21,
             "lr": 0.01 if epoch < 5 else 0.001,
             "held_out": 90.88 - 7 * math.exp(-epoch) + 0.01,
         }
-        events.append({"event": "epoch", "stage": "retrain", "epoch": epoch, "seconds": 70.1, **fields})
-    return Run(report, events, sample_rows(comparison))
+        for epoch in range(1, 7)
+    ]
+    result = RunResult(
+        recipe=read_recipe("l1"),
+        baseline=state,
+        state=state,
+        dense_cost=Cost(853_018, 125_485_706, 850_000, 1_160),
+        slim_cost=Cost(428_074, 62_924_426, 425_000, 660),
+        zero_weights=0,
+        dense_onnx=exported("dense.onnx", 3_521_004),
+        slim_onnx=exported("model.onnx", 1_834_220),
+        int8_onnx=None,
+        comparisons=(comparison,),
+        gates=(
+            {
+                "name": "target macs",
+                "asked": "at most 50.2 %",
+                "found": "50.1 %",
+                "ok": True,
+                "status": "met",
+            },
+            {
+                "name": "accuracy_drop",
+                "asked": "at most 1.00 points",
+                "found": "0.54 points",
+                "ok": True,
+                "status": "met",
+            },
+        ),
+        weights_bytes=1_730_000,
+        epochs=[epochs],
+        stable_lr=StableLearningRate(0.042, 90.4, 32),
+        seconds={"load": 0.4, "groups": 2.1, "prune": 1.3, "recalibrate": 9.8, "retrain": 431.0, "export": 14.2},
+        warnings=(),
+        notes=("prefix module. removed from 338 names", "recognised as cifar:resnet56 (option A)"),
+    )
+    return Run(build_report(result), result)
 
 
 @pytest.fixture(scope="session")
@@ -173,24 +231,33 @@ def untrained() -> Run:
             if g.frozen is None
         }
     )
-    report = assemble_report(
-        name="torchvision:deepnet150",
-        method="l1",
-        steps=["SelectChannels(l1)", "RemoveChannels"],
-        spec=ModelSpec("torchvision:deepnet150", one_image((3, 224, 224))),
-        tensors=[f"{name}.weight" for name in names],
-        dense_cost=Cost(60_192_808, 11_513_624_576),
-        slim_cost=Cost(31_000_112, 5_712_004_000),
+    state = pruned_state(
+        "torchvision:deepnet150",
+        ModelSpec("torchvision:deepnet150", one_image((3, 224, 224))),
+        [f"{name}.weight" for name in names],
+        groups,
+        {group.name: 60 for group in groups},
+        log=("SelectChannels(l1)", "RemoveChannels"),
+        certificate=Certificate("masked-dense-float64", 0.0, 0.0, ok=True),
+        plan=plan,
+    )
+    result = RunResult(
+        recipe=read_recipe("l1", ["seed=3"]),
+        baseline=state,
+        state=state,
+        dense_cost=Cost(60_192_808, 11_513_624_576, 60_000_000, 20_000),
+        slim_cost=Cost(31_000_112, 5_712_004_000, 30_900_000, 11_000),
+        zero_weights=0,
         dense_onnx=exported("dense.onnx", 240_912_000),
         slim_onnx=exported("model.onnx", 124_201_000),
-        metric=None,
-        quality={},
-        comparison=None,
-        certificate=Certificate("masked-dense-float64", 0.0, 0.0, ok=True),
-        groups=groups,
-        plan=plan,
-        held=[PrunableShare(None, 30, 1_160, 0.997), PrunableShare("these are the model's outputs", 1, 10, 0.0001)],
+        int8_onnx=None,
+        comparisons=(),
+        gates=(),
+        weights_bytes=124_000_000,
+        epochs=(),
+        stable_lr=None,
         seconds={"load": 3.2, "prune": 12.0, "export": 61.3},
-        seed=3,
+        warnings=(),
+        notes=(),
     )
-    return Run(report, [], sample_rows(None))
+    return Run(build_report(result), result)

@@ -8,13 +8,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from compressor.report import figures
-from compressor.report.history import curves
-from compressor.report.schema import MetricRecord
-from compressor.report.svg import ticks, whole_ticks
+from compressor.report.findings.epoch_curves import curve_figure, rate_figure
+from compressor.report.findings.latency import latency_figure
+from compressor.report.findings.layer_widths import widths_figure
+from compressor.report.findings.task_metric import MetricRecord, stages_figure
+from compressor.report.svg import Figure, ticks, whole_ticks
 
 
-def drawn(figure: figures.Figure | None) -> ElementTree.Element:
+def drawn(figure: Figure | None) -> ElementTree.Element:
     assert figure is not None
     root = ElementTree.fromstring(str(figure.picture))
     _, _, width, height = map(float, root.get("viewBox").split())
@@ -33,7 +34,7 @@ def bars(root: ElementTree.Element, kind: str) -> list[float]:
 
 
 def test_heights_follow_the_channels() -> None:
-    root = drawn(figures.widths_figure([layer("a", 64, 16), layer("b", 32, 24), layer("c", 10, 10, frozen=True)]))
+    root = drawn(widths_figure([layer("a", 64, 16), layer("b", 32, 24), layer("c", 10, 10, frozen=True)]))
     gone, slim = bars(root, "gone"), bars(root, "slim")
     assert [gone[1] / gone[0], slim[0] / gone[0], slim[1] / gone[0]] == pytest.approx([0.5, 0.25, 0.375], abs=1e-3)
     assert len(bars(root, "frozen")) == 1
@@ -41,7 +42,7 @@ def test_heights_follow_the_channels() -> None:
 
 
 def test_very_unlike_widths_get_a_square_root_scale() -> None:
-    root = drawn(figures.widths_figure([layer("a", 2048, 512), layer("b", 64, 32)]))
+    root = drawn(widths_figure([layer("a", 2048, 512), layer("b", 64, 32)]))
     gone, slim = bars(root, "gone"), bars(root, "slim")
     assert slim[0] / gone[0] == pytest.approx(0.5, abs=1e-3)
     assert gone[1] / gone[0] == pytest.approx(math.sqrt(64 / 2048), abs=1e-3)
@@ -51,13 +52,13 @@ def test_very_unlike_widths_get_a_square_root_scale() -> None:
 @pytest.mark.parametrize("number", [1, 20, 56, 160])
 def test_any_number_of_layers_fits(number: int) -> None:
     names = [f"stage{index // 40}.block{index}.conv" for index in range(number)]
-    root = drawn(figures.widths_figure([layer(name, 64, 32) for name in names]))
+    root = drawn(widths_figure([layer(name, 64, 32) for name in names]))
     assert len(bars(root, "slim")) == number
     assert "stage0" in "".join(text for each in root.findall("text") for text in each.itertext())
 
 
 def test_the_median_is_where_half_the_runs_are() -> None:
-    root = drawn(figures.latency_figure({"dense": [float(x) for x in range(100, 201)], "slim": [50.0] * 10}))
+    root = drawn(latency_figure([float(x) for x in range(100, 201)], [50.0] * 10))
     dots = {each.get("class"): float(each.get("cx")) for each in root.findall("circle")}
     places = [(float(each.get("x")), float(each.text)) for each in root.findall("text") if (each.text or "").isdigit()]
     (x1, v1), (x2, v2) = places[0], places[-1]
@@ -65,9 +66,8 @@ def test_the_median_is_where_half_the_runs_are() -> None:
     assert back == pytest.approx({"dot dense": 150, "dot slim": 50}, abs=0.2)
 
 
-@pytest.mark.parametrize("samples", [{"dense": [], "slim": []}])
-def test_no_samples_no_figure(samples: dict) -> None:
-    assert figures.latency_figure(samples) is None
+def test_no_samples_no_figure() -> None:
+    assert latency_figure([], []) is None
 
 
 PERCENT: MetricRecord = {"name": "accuracy", "unit": "%", "higher_is_better": True}
@@ -75,32 +75,32 @@ PERCENT: MetricRecord = {"name": "accuracy", "unit": "%", "higher_is_better": Tr
 
 @pytest.mark.parametrize("values", [[3.0], [3.0, 3.0], [0.0, 0.0]])
 def test_runs_without_spread(values: list[float]) -> None:
-    drawn(figures.latency_figure({"dense": values, "slim": []}))
+    drawn(latency_figure(values, []))
 
 
 def test_stages_are_drawn_on_one_scale() -> None:
-    root = drawn(figures.stages_figure({"dense": 80.0, "after surgery": 20.0, "after retraining": None}, PERCENT))
+    root = drawn(stages_figure({"dense": 80.0, "after surgery": 20.0, "after retraining": None}, PERCENT))
     full = [float(each.get("width")) for each in root.findall("./rect[@class='gone']")]
     dense = float(root.find("./rect[@class='dense']").get("width"))
     slim = float(root.find("./rect[@class='slim']").get("width"))
     assert [dense / full[0], slim / full[1]] == pytest.approx([0.8, 0.2], abs=1e-3)
-    assert figures.stages_figure({"dense": None}, PERCENT) is None
+    assert stages_figure({"dense": None}, PERCENT) is None
 
 
 def test_stages_of_an_error_reach_to_the_largest() -> None:
     rmse: MetricRecord = {"name": "rmse", "unit": "m", "higher_is_better": False}
-    root = drawn(figures.stages_figure({"dense": 0.02, "after surgery": 0.08}, rmse))
+    root = drawn(stages_figure({"dense": 0.02, "after surgery": 0.08}, rmse))
     full = [float(each.get("width")) for each in root.findall("./rect[@class='gone']")]
     dense = float(root.find("./rect[@class='dense']").get("width"))
     slim = float(root.find("./rect[@class='slim']").get("width"))
     assert [dense / full[0], slim / full[1]] == pytest.approx([0.25, 1], abs=1e-3)
     assert "rmse, m on the test set" in [each.text for each in root.findall("text")]
-    drawn(figures.stages_figure({"dense": 0.0}, rmse))
+    drawn(stages_figure({"dense": 0.0}, rmse))
 
 
 @pytest.mark.parametrize("points", [[(1, 0.5)], [(0, 0.0), (1, 0.0)], [(e, 0.1**e) for e in range(200)]])
 def test_a_curve_stays_in_its_frame(points: list[tuple[int, float]]) -> None:
-    root = drawn(figures.curve_figure("lr", "Learning rate", points))
+    root = drawn(curve_figure("lr", "Learning rate", points))
     line = next(each for each in root.findall("path") if each.get("class") == "line slim")
     places = [tuple(map(float, each.split())) for each in re.split("[ML]", line.get("d"))[1:]]
     assert len(places) == len(points)
@@ -109,7 +109,7 @@ def test_a_curve_stays_in_its_frame(points: list[tuple[int, float]]) -> None:
 
 def test_steps_fall_by_the_same_height_for_the_same_factor() -> None:
     rates = [0.0, *[0.1] * 3, *[0.01] * 3, *[0.001] * 3]
-    root = drawn(figures.step_points("lr", "Learning rate", list(enumerate(rates, 1))))
+    root = drawn(rate_figure("lr", "Learning rate", list(enumerate(rates, 1))))
     places = [tuple(map(float, each.split())) for each in re.split("[ML]", root.find("path").get("d"))[1:]]
     heights = [y for _, y in places[::2]]
     assert heights == [y for _, y in places[1::2]]
@@ -132,36 +132,3 @@ def test_whole_ticks() -> None:
     assert whole_ticks(1, 6) == [1, 2, 3, 4, 5, 6]
     assert whole_ticks(1, 30) == [5, 10, 15, 20, 25, 30]
     assert whole_ticks(3, 3) == [3]
-
-
-# ---------------------------------------------------------------- history
-
-
-def test_history_takes_epochs_only_and_the_last_word_on_each() -> None:
-    events = [
-        {"event": "start", "loss": 9.0},
-        {"event": "epoch", "epoch": 1, "loss": 2.0, "lr": 0.1},
-        {"event": "batch", "epoch": 1.5, "loss": 1.9},
-        {"event": "epoch", "epoch": 2, "loss": float("nan"), "lr": 0.1},
-        {"event": "epoch", "epoch": 2, "loss": 1.0, "lr": 0.1, "stop_value": 0.04},
-        {"event": "epoch", "epoch": 2, "held_out": 50},
-    ]
-    assert curves(events) == {
-        "loss": [(1, 2.0), (2, 1.0)],
-        "lr": [(1, 0.1), (2, 0.1)],
-        "stop_value": [(2, 0.04)],
-        "held_out": [(2, 50.0)],
-        "train_sample": [],
-    }
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_a_second_training_goes_on_after_the_first(first: int) -> None:
-    epochs = [first, first + 1, first, first + 1]
-    events = [{"epoch": epoch, "loss": float(index)} for index, epoch in enumerate(epochs)]
-    assert curves(events)["loss"] == [(first + index, float(index)) for index in range(4)]
-
-
-def test_a_resumed_training_repeats_its_epoch() -> None:
-    events = [{"epoch": epoch, "loss": float(index)} for index, epoch in enumerate([1, 2, 3, 2, 3])]
-    assert curves(events)["loss"] == [(1, 0.0), (2, 3.0), (3, 4.0)]

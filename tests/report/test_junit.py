@@ -7,13 +7,13 @@ import xml.etree.ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressor.report.junit import junit, render
-from compressor.report.schema_verbs import Verify
+from compressor.report.junit import Case, junit, render
+from compressor.report.verify_result import Verify
 
 
 @given(st.text(min_size=1), st.lists(st.tuples(st.text(), st.booleans(), st.text()), max_size=5))
 def test_every_case_is_there_and_counted(model: str, cases: list[tuple[str, bool, str]]) -> None:
-    suite = ET.fromstring(junit(model, 1.5, cases)).find("testsuite")
+    suite = ET.fromstring(junit(model, 1.5, [Case(*case) for case in cases])).find("testsuite")
     assert suite is not None
     found = suite.findall("testcase")
     assert suite.get("tests") == str(len(cases)) == str(len(found))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from compressor.report.page import render_page, write_page
-from compressor.report.schema import Report
+from compressor.report.findings import Report
+from compressor.report.html import render_page, typeset, write_page
 
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(1)>\"' {{ 7 * 7 }}\u202e"
 VOID = {"meta", "br", "img", "hr", "input", "link"}
@@ -47,13 +49,13 @@ class Outline(HTMLParser):
 
 
 def outline(run) -> Outline:
-    return Outline(render_page(run.report, run.events, run.samples))
+    return Outline(render_page(run.report, run.result))
 
 
 @pytest.mark.parametrize("name", ["trained", "untrained"])
 def test_nothing_is_fetched(name: str, request: pytest.FixtureRequest) -> None:
     run = request.getfixturevalue(name)
-    page = render_page(run.report, run.events, run.samples)
+    page = render_page(run.report, run.result)
     assert not re.search(r"https?:|//[a-z]|url\(|@import|javascript:", page)
     found = Outline(page)
     assert not {"script", "img", "link", "iframe", "object", "use"} & set(found.tags)
@@ -95,12 +97,12 @@ def test_every_name_is_escaped(trained) -> None:
         "groups": {"total": 1, "pruned": 0, "frozen": [{"name": HOSTILE, "reason": HOSTILE}]},
         "metric": {"name": HOSTILE, "unit": HOSTILE, "higher_is_better": True},
         "metric_steps": {"dense": 90.0, HOSTILE: 80.0},
-        "gates": [{"name": HOSTILE, "asked": HOSTILE, "found": HOSTILE, "ok": False}],
+        "gates": [{"name": HOSTILE, "asked": HOSTILE, "found": HOSTILE, "ok": False, "status": "missed"}],
         "seconds": {HOSTILE: 1.0},
         "environment": {HOSTILE: HOSTILE},
         "bench": {**trained.report["bench"], "verdict": HOSTILE, "environment": {HOSTILE: HOSTILE}},
     }
-    page = render_page(report, trained.events, trained.samples)
+    page = render_page(report, trained.result)
     assert "\u202e" not in page
     found = Outline(page)
     assert not {"script", "img"} & set(found.tags)
@@ -109,23 +111,23 @@ def test_every_name_is_escaped(trained) -> None:
 
 
 def test_a_failed_run_is_marked(trained) -> None:
-    gate = {"name": "speedup", "asked": "at least 2.0x", "found": "1.60x", "ok": False}
+    gate = {"name": "speedup", "asked": "at least 2.0x", "found": "1.60x", "ok": False, "status": "missed"}
     certificate = {**trained.report["certificate"], "max_abs_error": None, "ok": False}
     found = outline(trained._replace(report={**trained.report, "gates": [gate], "certificate": certificate}))
     assert "Do not ship this model." in found.text
-    assert "speedup: 1.60x, asked: at least 2.0x" in found.text
+    assert "speedup: 1.60x, required: at least 2.0x" in found.text
     assert "The surgery could not be proven exact." in found.text
 
 
 def test_one_epoch_that_went_wrong_still_makes_a_page(trained) -> None:
-    events = [{"event": "epoch", "epoch": 0, "loss": float("nan"), "lr": 0.1, "accuracy": None}]
-    found = outline(trained._replace(events=events, samples={"dense": [1.0], "slim": []}))
+    epochs = [[{"epoch": 0, "loss": float("nan"), "lr": 0.1, "accuracy": None}]]
+    found = outline(trained._replace(result=dataclasses.replace(trained.result, epochs=epochs)))
     assert found.tags.count("svg") == 4  # widths, latency, stages, learning rate
     assert "nan" not in " ".join(str(value) for _, value in found.attributes)
 
 
 def test_the_file_is_written(trained, tmp_path: Path) -> None:
-    write_page(trained.report, trained.events, trained.samples, tmp_path / "report.html")
+    write_page(trained.report, trained.result, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
 
@@ -136,14 +138,29 @@ def test_where_the_time_goes_is_told_where_it_was_measured(trained) -> None:
         {"name": HOSTILE, "op": "Conv", "before_us": 40.0, "after_us": 20.0, "before_bytes": 9, "after_bytes": 5000},
         {"name": "new", "op": "Cast", "before_us": None, "after_us": 2.0, "before_bytes": 0, "after_bytes": 1},
     ]
-    trained.report.update(layer_times=times, left_to_win=[f"9% goes into {HOSTILE}"])
-    trained.report["dense"]["latency_ms"].update(energy_j=0.5, peak_bytes=30_000_000)
-    trained.report["slim"]["latency_ms"].update(energy_j=0.25, peak_bytes=20_000_000)
-    found = outline(trained)
+    report = copy.deepcopy(trained.report)
+    report.update(layer_times=times, left_to_win=[f"9% goes into {HOSTILE}"])
+    report["dense"]["latency_ms"].update(energy_j=0.5, peak_bytes=30_000_000)
+    report["slim"]["latency_ms"].update(energy_j=0.25, peak_bytes=20_000_000)
+    found = outline(trained._replace(report=report))
     assert "script" not in found.tags
     assert "Time of each layer" in found.text
-    assert "40.0 µs 20.0 µs 2.00x 5.00 kB" in found.text
-    assert "new - 2.00 µs -" in found.text
-    assert "Left to win 9% goes into" in found.text
-    assert "Memory at its peak 30.0 MB 20.0 MB 1.50×" in found.text
+    assert "40.0 µs 20.0 µs 2.00× 5.00 kB" in found.text
+    assert "new – 2.00 µs –" in found.text
+    assert "Bottlenecks 9% goes into" in found.text
+    assert "Peak memory 30.0 MB 20.0 MB 1.50×" in found.text
     assert "Energy of a run 500 mJ 250 mJ 2.00×" in found.text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1.60x [1.57, 1.63]", "1.60× [1.57, 1.63]"),
+        ("-0.54 points", "−0.54 points"),
+        ("dense 1 -> slim 2", "dense 1 → slim 2"),
+        ("-", "–"),
+        ("3.1e-13 at layer-2, x86_64, 0x1f", "3.1e-13 at layer-2, x86_64, 0x1f"),
+    ],
+)
+def test_signs_are_typeset_and_names_are_not(text: str, expected: str) -> None:
+    assert typeset(text) == expected

@@ -9,10 +9,8 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from compressor.report.figure_pareto import pareto_figure as figures
-from compressor.report.page import render_pareto
-from compressor.report.schema_verbs import Pareto, ParetoPoint
-from compressor.report.terminal import show_pareto
+from compressor.report.html import render_pareto
+from compressor.report.pareto_result import Pareto, ParetoPoint, pareto_figures, show_pareto
 
 HOSTILE = "[bold red]net[/] <script>\x1b[2J\u202e.pt"
 
@@ -62,7 +60,7 @@ def test_the_table_has_a_row_for_each_target_that_can_be_met() -> None:
     assert "latency: 35% 3.50 ms 3.15 to 3.85 35.0% 35.0% 60.0% 20" in text
     assert "latency: 5% not reachable: latency cannot be reduced below 8.1%, the target is 5.0%" in text
     assert "of the dense model's 100.0 M MACs and 1,000,000 params" in text
-    assert "on pi5, the dense model's is 10.0 ms; predicted" in text
+    assert "on pi5, where the dense model takes 10.0 ms; predicted" in text
     assert "accuracy on a few held-out images" in text
     assert "\x1b" not in text
     assert "\u202e" not in text
@@ -76,7 +74,7 @@ def test_columns_that_nothing_is_known_of_are_left_out() -> None:
 
 @pytest.mark.parametrize(("timed", "risky", "count"), [(True, True, 2), (True, False, 1), (False, False, 1)])
 def test_figures_put_every_plan_between_nothing_and_the_dense_model(timed: bool, risky: bool, count: int) -> None:
-    drawn = figures(several(timed=timed, risky=risky))
+    drawn = pareto_figures(several(timed=timed, risky=risky))
     assert len(drawn) == count
     for each in drawn:
         picture = str(each.picture)

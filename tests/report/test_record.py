@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.core import ChannelGroup, Comparison, Cost, PrunableShare, PrunePlan, TensorSlot
-from compressor.report.files import write_json
-from compressor.report.record_latency import bench_record, finite, interval, latency_record, ratios_record, sample_rows
-from compressor.report.widths import frozen_coverage, layer_widths
+from compressor.atomic_write import write_json
+from compressor.core import ChannelGroup, Comparison, Cost, PrunePlan, TensorSlot
+from compressor.report.bench_result import bench_record
+from compressor.report.findings import findings
+from compressor.report.findings.base import finite, finite_interval
+from compressor.report.findings.latency import latency_ratio, latency_record
+from compressor.report.findings.layer_widths import layer_widths
+from compressor.report.findings.model_size import size_ratios
+from compressor.report.findings.prunable_groups import coverage_record
 
 NUMBER = (int, float)
 MAYBE = (int, float, type(None))
@@ -99,18 +104,17 @@ def test_what_was_not_done_is_said(untrained) -> None:
 
 def test_an_unstable_measurement_has_no_ratio(comparison: Comparison) -> None:
     shaky = dataclasses.replace(comparison, stable=False, verdict="unstable: control 1.09")
-    found = ratios_record(Cost(10, 20), Cost(5, 4), shaky)
-    assert found == {"params": 2.0, "macs": 5.0, "latency": None, "latency_ci95": None}
+    assert latency_ratio(shaky) == {"latency": None, "latency_ci95": None}
     assert bench_record(shaky, ["a.onnx", "b.onnx"])["ratio"] is None
 
 
 def test_a_ratio_without_an_interval_is_not_told(comparison: Comparison) -> None:
     lone = dataclasses.replace(comparison, ratio_ci95=None)
-    assert ratios_record(Cost(1, 1), Cost(1, 1), lone)["latency"] is None
+    assert latency_ratio(lone)["latency"] is None
 
 
 def test_nothing_left_has_no_ratio() -> None:
-    assert ratios_record(Cost(10, 20), Cost(5, 0), None)["macs"] is None
+    assert size_ratios(Cost(10, 20), Cost(5, 0)) == {"params": 2.0, "macs": None}
 
 
 def test_one_file_benched(comparison: Comparison) -> None:
@@ -121,15 +125,10 @@ def test_one_file_benched(comparison: Comparison) -> None:
     assert "samples" not in made["a"]
 
 
-def test_samples_are_kept_for_the_figure(comparison: Comparison) -> None:
-    assert sample_rows(comparison)["slim"] == list(comparison.b.samples)
-    assert sample_rows(None) == {"dense": [], "slim": []}
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), None])
 def test_not_a_number_becomes_null(value: float | None) -> None:
     assert finite(value) is None
-    assert value is None or interval((1.0, value)) is None
+    assert value is None or finite_interval((1.0, value)) is None
 
 
 def test_latency_of_nothing() -> None:
@@ -149,7 +148,7 @@ def test_widths_in_the_models_order_with_entries_counted() -> None:
         ChannelGroup("early", 3, (slot("early.weight", [[0, 1], [2, 3], [4, 5]]),)),
     ]
     plan = PrunePlan({"early": np.array([True, False, True])})
-    assert layer_widths(groups, plan, ["early.weight", "late.weight"]) == [
+    assert layer_widths(groups, plan.kept, ["early.weight", "late.weight"]) == [
         {"name": "early", "before": 6, "after": 4, "frozen": False},
         {"name": "late", "before": 2, "after": 2, "frozen": False},
     ]
@@ -162,33 +161,48 @@ def test_a_layer_shared_by_groups_is_the_sum_and_frozen_only_if_all_are() -> Non
         ChannelGroup("head", 1, (slot("head.weight", [[0]]),), frozen="outputs"),
     ]
     plan = PrunePlan({"q": np.array([True, False])})
-    assert layer_widths(groups, plan, ["qkv.weight", "head.weight"]) == [
+    assert layer_widths(groups, plan.kept, ["qkv.weight", "head.weight"]) == [
         {"name": "qkv", "before": 5, "after": 4, "frozen": False},
         {"name": "head", "before": 1, "after": 1, "frozen": True},
     ]
-    held = [PrunableShare(None, 2, 2, 0.75), PrunableShare("outputs", 1, 1, 0.5)]
-    assert frozen_coverage(groups, held) == {
-        "layers": 2,
+
+
+def test_what_the_model_allows_and_what_the_recipe_freezes_are_two_facts(macs_by_group: type) -> None:
+    by_model = [
+        ChannelGroup("a", 2, (slot("a.weight", [[0], [1]]),)),
+        ChannelGroup("b", 3, (slot("b.weight", [[0], [1], [2]]),)),
+        ChannelGroup("head", 1, (slot("head.weight", [[0]]),), frozen="outputs"),
+    ]
+    by_recipe = [by_model[0], dataclasses.replace(by_model[1], frozen="match: b"), by_model[2]]
+    cost = macs_by_group({"a": 3_000, "b": 2_000, "head": 500}, by_model)
+    coverage = coverage_record(by_recipe, cost, by_model)
+    assert coverage == {
+        "layers": 3,
         "prunable_layers": 1,
         "channels": 6,
         "prunable_channels": 2,
-        "prunable_macs_percent": 75.0,
-        "frozen_macs": [{"reason": "outputs", "groups": 1, "channels": 1, "macs_percent": 50.0}],
+        "prunable_macs_percent": pytest.approx(30.0),
+        "frozen_macs": [
+            {"reason": "match: b", "groups": 1, "channels": 3, "macs_percent": pytest.approx(20.0)},
+            {"reason": "outputs", "groups": 1, "channels": 1, "macs_percent": pytest.approx(5.0)},
+        ],
+        "model": {"groups": 2, "channels": 5, "macs_percent": pytest.approx(50.0)},
+        "recipe": {"groups": 1, "channels": 3, "macs_percent": pytest.approx(20.0)},
     }
+    assert coverage_record(by_model, cost)["recipe"] is None
 
 
-# ---------------------------------------------------------------- files
+# ---------------------------------------------------------------- findings
 
 
-def test_json_refuses_nan_and_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "report.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(path, {"a": float("nan")})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [each.name for each in tmp_path.iterdir()] == ["report.json"]
+def test_every_value_of_the_report_has_one_finding(trained) -> None:
+    records = [finding.record(trained.result) for finding in findings()]
+    leaves = [leaf for record in records for leaf in paths(record)]
+    assert len(leaves) == len(set(leaves))
+    assert len({finding.order for finding in findings()}) == len(findings())
 
 
-def test_json_survives_a_name_that_is_no_unicode(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"model": "\udce9.pt"})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"model": "\udce9.pt"}
+def paths(value: object, place: str = "") -> list[str]:
+    if not isinstance(value, dict) or not value:
+        return [place]
+    return [path for key, inner in value.items() for path in paths(inner, f"{place}/{key}")]

@@ -10,10 +10,13 @@ import pytest
 from rich.console import Console
 
 from compressor.core import Comparison, LayerTime, SustainedLoad
-from compressor.report.record_latency import bench_record
-from compressor.report.schema import Report
-from compressor.report.schema_verbs import Inspect, Plan, Rates, Verify
+from compressor.report.bench_result import bench_record
+from compressor.report.findings import Report
+from compressor.report.inspect_result import Inspect
+from compressor.report.plan_result import Plan
+from compressor.report.schedule_plot import LearningRateCurve
 from compressor.report.terminal import show_bench, show_inspect, show_plan, show_report, show_verify
+from compressor.report.verify_result import Verify
 
 HOSTILE = "[bold red]net[/] \x1b[2J\u202e.pt"
 
@@ -26,7 +29,7 @@ def printed(show, value: object, *more: object, width: int = 80) -> str:
     return text
 
 
-def training(rates: list[tuple[float, float]]) -> Rates:
+def training(rates: list[tuple[float, float]]) -> LearningRateCurve:
     return {"step": "Train(some epochs)", "epochs": int(rates[-1][0]), "rates": rates}
 
 
@@ -58,6 +61,8 @@ def inspected() -> Inspect:
             "prunable_channels": 1_160,
             "prunable_macs_percent": 99.7,
             "frozen_macs": [{"reason": "[the model's outputs]", "groups": 1, "channels": 10, "macs_percent": 0.25}],
+            "model": {"groups": 10, "channels": 1_160, "macs_percent": 99.7},
+            "recipe": None,
         },
     }
 
@@ -85,6 +90,8 @@ def planned() -> Plan:
             "prunable_channels": 1_160,
             "prunable_macs_percent": 99.7,
             "frozen_macs": [{"reason": "outputs", "groups": 2, "channels": 10, "macs_percent": 12.3}],
+            "model": {"groups": 10, "channels": 1_160, "macs_percent": 99.7},
+            "recipe": None,
         },
         "latency": {
             "dense_ms": 5.81,
@@ -115,11 +122,11 @@ def test_report_has_the_numbers(trained) -> None:
         "faster 1.60x",
         "1 thread, batch 1, onnxruntime 1.31.1 CPU, on local",
         "dense 91.42 -> surgery 24.61 -> recalibration 71.93 -> retraining 90.88",
-        "proven: slim equals dense",
+        "Surgery proven in float64",
         "3.1e-13",
-        "agrees with PyTorch; largest error 2.4e-06; opset 20",
-        "27 of 31 cut, 1 frozen; prunable groups hold 99.7 % of the MACs",
-        "Frozen most 0.0 % of the MACs: these are the model's outputs",
+        "agrees with PyTorch; largest error 2.4e-06 (dense 2.4e-06); opset 20",
+        "Groups 27 of 31 channel groups were pruned",
+        "Model allows 30 of 31 groups can be pruned; 99.6 % of the MACs",
         "retrain 7 min 11 s",
         "Files out: model.onnx",
     ):
@@ -140,13 +147,13 @@ def test_report_shouts_what_failed(trained) -> None:
         **trained.report,
         "certificate": {**trained.report["certificate"], "max_abs_error": None, "ok": False},
         "onnx": {**trained.report["onnx"], "ok": False},
-        "gates": [{"name": "speedup", "asked": "at least 2.0x", "found": "1.60x", "ok": False}],
+        "gates": [{"name": "speedup", "asked": "at least 2.0x", "found": "1.60x", "ok": False, "status": "missed"}],
     }
     text = joined(printed(show_report, report))
-    assert "NOT PROVEN: slim" in text
+    assert "Surgery NOT PROVEN" in text
     assert "largest error not a number" in text
     assert "DISAGREES with PyTorch" in text
-    assert "speedup NOT MET: 1.60x, asked: at least 2.0x" in text
+    assert "speedup NOT MET 1.60x, required: at least 2.0x" in text
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
@@ -178,7 +185,7 @@ def test_names_are_not_obeyed(trained, inspected: Inspect, planned: Plan, compar
 def test_inspect_folds_like_groups_and_keeps_brackets(inspected: Inspect) -> None:
     text = joined(printed(show_inspect, inspected))
     assert "layer1.0.conv1 .. layer1.8.conv1 9 16 1" in text
-    assert "19 of 20 layers, 1,160 of 1,170 channels, 99.7 % of the MACs" in text
+    assert "19 of 20 layers, 1,160 of 1,170 channels; 99.7 % of the MACs" in text
     assert "linear, 0.2 % of the MACs: [the model's outputs]" in text
     assert "3 x 32 x 32" in text
 
@@ -191,7 +198,7 @@ def test_plan_has_the_numbers(planned: Plan) -> None:
     assert "linear and 1 more, 12.3 % of the MACs: outputs" in text
     assert "multiples of 8" in text
     assert "Untrained accuracy 92.5 -> 41 on a few held-out images" in text
-    assert "75.0% of a layer's L1 norm" in text
+    assert "75.0 % of a layer's L1 norm" in text
     assert "30 epochs, learning rate at epoch 0: 0.01, 20: 0.001" in text
     assert "learning rate by epoch, Train(some epochs), log scale 0.01 ┤───" in text
     assert "Worth it yes: 1.57x faster is predicted" in text
@@ -202,7 +209,7 @@ def test_plan_of_a_smooth_schedule_and_of_none(planned: Plan) -> None:
     text = joined(printed(show_plan, {**planned, "schedules": smooth, "latency": None, "round_to": 1}))
     assert "10 epochs, learning rate at epoch 0: 1, 10: 0" in text
     assert "predicted 5.81" not in text
-    assert "Widths free" in text
+    assert "Widths any" in text
     assert "Training none" in joined(printed(show_plan, {**planned, "schedules": []}))
 
 
@@ -241,11 +248,11 @@ def test_bench_says_where_the_time_goes_and_what_it_took(comparison: Comparison)
     assert "layer14[red] 140 µs 133 µs 1.05x" in text
     assert "new - 60.0 µs -" in text
     assert "layer3[red]" not in text
-    assert "and 3 more rows; --json lists all" in text
-    assert "Left to win" in text
-    assert "Memory 30.0 MB and 20.0 MB at the peak" in text
-    assert "Energy 500 mJ and 250 mJ of each run" in text
-    assert "Sustained 5.00 ms at first, 5.50 ms at last of 300 s, +2.00 % a minute" in text
+    assert "3 more rows, see --json" in text
+    assert "Bottlenecks" in text
+    assert "Peak memory 30.0 MB and 20.0 MB" in text
+    assert "Energy 500 mJ and 250 mJ per run" in text
+    assert "5.00 ms at the beginning and 5.50 ms at the end of 300 s, +2.00 % per minute" in text
 
 
 def test_bench_that_was_unstable_states_no_ratio(comparison: Comparison) -> None:
@@ -256,7 +263,7 @@ def test_bench_that_was_unstable_states_no_ratio(comparison: Comparison) -> None
 
 
 @pytest.mark.parametrize(
-    ("ok", "expected"), [(True, "verified: all 2 checks hold"), (False, "not verified: 1 of 2 checks failed")]
+    ("ok", "expected"), [(True, "verified all 2 checks hold"), (False, "NOT VERIFIED 1 of 2 checks failed")]
 )
 def test_verify_counts_what_failed(ok: bool, expected: str) -> None:
     checks = [

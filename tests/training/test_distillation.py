@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from toys import SGD, quiet
 
-from compressor.training.settings import Distillation
-from compressor.steps.train import Train
 from compressor.data.samples import Samples, TensorInputs
 from compressor.errors import RecipeError
+from compressor.steps.train import Train
 from compressor.training.distillation import TeacherAnswers, answer_distance, divergence, is_class_scores
 from compressor.training.loop import train
 from compressor.training.schedules import constant
+from compressor.training.settings import Distillation
 
 STEP = Train(
     epochs=30, batch_size=16, optimizer=replace(SGD, lr=0.02, weight_decay=0.0), schedule=constant(), precision="fp32",

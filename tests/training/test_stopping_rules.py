@@ -8,7 +8,6 @@ from functools import partial
 
 import pytest
 import torch
-from failures import raises_error
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor

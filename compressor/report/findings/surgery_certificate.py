@@ -1,0 +1,62 @@
+"""The proof that surgery changed nothing but the removed channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, TypedDict
+
+from compressor.report.blocks import Block, Fact, Notice, Status
+from compressor.report.findings.base import Finding, Report, finite
+from compressor.report.format import format_error, printable
+
+if TYPE_CHECKING:
+    from compressor.report.run_result import RunResult
+
+MEANING: Mapping[str, str] = {
+    "masked-dense-float64": "in float64, the slim model computes what the dense model computes when no layer reads the "
+    "removed channels",
+    "restricted-dense-float64": "in float64, the slim model computes what the dense model computes when no layer reads "
+    "the removed channels and its normalization layers use the kept channels only",
+    "reordered-float64": "in float64, the model computes the same with its channels in another order",
+    "masked-weights": "every weight has its old value or, where it is masked, is zero; N:M groups keep their pattern",
+}
+"""Kind of certificate -> what it proves."""
+
+
+class CertificateRecord(TypedDict):
+    """`kind`: the proofs in order, joined by '+'; errors are the largest over the outputs."""
+
+    kind: str
+    max_abs_error: float | None
+    max_rel_error: float | None
+    ok: bool
+
+
+class SurgeryCertificate(Finding):
+    """What was proven, and the largest error."""
+
+    order = 60
+
+    def record(self, run: RunResult) -> Mapping[str, object]:
+        certificate = run.state.certificate
+        assert certificate is not None, "every method proves what it did"
+        return {
+            "certificate": CertificateRecord(
+                kind=certificate.kind,
+                max_abs_error=finite(certificate.max_abs_error),
+                max_rel_error=finite(certificate.max_rel_error),
+                ok=certificate.ok,
+            )
+        }
+
+    def terminal(self, report: Report) -> Iterable[Block]:
+        certificate: CertificateRecord = report["certificate"]
+        meaning = "; ".join(MEANING.get(kind, printable(kind)) for kind in certificate["kind"].split("+"))
+        absolute, relative = map(format_error, (certificate["max_abs_error"], certificate["max_rel_error"]))
+        status = Status(certificate["ok"], "proven" if certificate["ok"] else "not proven")
+        yield Fact("Surgery", f"{meaning}; largest error {absolute}, relative {relative}", status)
+
+    def page(self, report: Report) -> Iterable[Block]:
+        yield from self.terminal(report)
+        if not report["certificate"]["ok"]:
+            yield Notice("The surgery could not be proven exact.", severe=True)
