@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
-FloatArray = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 RESAMPLES = 4000
 THINNED = 200  # quantiles that stand for a block when blocks are resampled

@@ -41,8 +41,7 @@ from compressor.core.results import (
 from compressor.core.scales import normalization_scales
 
 if TYPE_CHECKING:
-    from compressor.bench.statistics import FloatArray
-    from compressor.core.arrays import BoolArray, IntArray
+    from compressor.core.arrays import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "LAYOUT_COPIES",

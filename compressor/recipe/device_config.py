@@ -170,8 +170,8 @@ def read_targets(path: Path) -> DevicesFile:
 
 def _with_subject(error: RecipeError) -> RecipeError:
     """The same error about targets instead of a recipe: both are read by the same code."""
-    code = f"targets/{error.code.partition('/')[2]}"
-    return RecipeError(code, error.place, error.problem, error.hint, tuple(map(_with_subject, error.more)))
+    slug = error.code.partition("/")[2]
+    return RecipeError(f"targets/{slug}", error.place, error.problem, error.hint, tuple(map(_with_subject, error.more)))
 
 
 def _user_file() -> Path:
