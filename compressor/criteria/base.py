@@ -114,5 +114,5 @@ def check_finite(kind: str, scores: Mapping[str, FloatArray] | Mapping[str, Tens
     for name, values in scores.items():
         finite = torch.isfinite(torch.as_tensor(values))
         if not bool(finite.all()):
-            found = f"{int((~finite).sum())} of {finite.numel()} are not finite"
-            raise VerificationFailed(f"scores of {kind}", name, found, "check the model's weights, and the data")
+            problem = f"{int((~finite).sum())} of {finite.numel()} are not finite"
+            raise VerificationFailed(f"scores of {kind}", name, problem, "check the model's weights, and the data")

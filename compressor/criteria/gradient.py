@@ -109,8 +109,8 @@ class GradientCriterion:
         scores = sum_over_writers(groups, entries, self.signed)
         idle = [name for name, scores_C in scores.items() if not scores_C.any()]
         if idle:
-            found = f"no gradient reaches {', '.join(idle)}: all channels there score 0 and are removed first"
-            context.emit("warning", {"text": f"{found}; norm scales of 0, as before any training, cause that"})
+            problem = f"no gradient reaches {', '.join(idle)}: all channels there score 0 and are removed first"
+            context.emit("warning", {"text": f"{problem}; norm scales of 0, as before any training, cause that"})
         return scores
 
     def score_weights(
@@ -182,8 +182,8 @@ def gradient_scores(
     from compressor.training.train_step import unfreeze
 
     if criterion.loss == "logit" and not data.num_classes:
-        found = f"{data.name} has no classes, and {criterion.name} scores by the right one's answer"
-        raise RecipeError("recipe", "data.task", found, "set loss: task in the method's settings")
+        problem = f"{data.name} has no classes, and {criterion.name} scores by the right one's answer"
+        raise RecipeError("recipe", "data.task", problem, "set loss: task in the method's settings")
     network = copy.deepcopy(module).train(criterion.training)
     unfreeze(network)
     parameters = layer_parameters(network)

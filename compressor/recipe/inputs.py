@@ -36,8 +36,8 @@ def load_inputs(
     """
     location = locate_data(recipe.data.to_settings() if recipe.data else None, data_path)
     if location is None and needs_data and recipe.method.needs_data:
-        found = f"none, and {recipe.method.name} needs training images"
-        raise RecipeError("recipe", "data", found, "give --data PATH, or a data block")
+        problem = f"none, and {recipe.method.name} needs training images"
+        raise RecipeError("recipe", "data", problem, "give --data PATH, or a data block")
     with log.stage("load"):
         model = load_model(source, **recipe.model.load_options(), trust_pickle=trust_pickle)
         for note in model.notes:

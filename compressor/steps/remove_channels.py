@@ -80,18 +80,20 @@ def _prove(state: PruningState, slim: nn.Module) -> Certificate:
     inputs = state.example_inputs(2)
     certificate = certify_removal(dense.module, slim, graph, plan, *inputs)
     if not certificate.ok:
-        found = f"slim differs from masked dense by {certificate.max_rel_error:.1e} of the largest output"
-        raise VerificationFailed("certificate", dense.name, found, "report this model; freeze layers with prune.layers")
+        problem = f"slim differs from masked dense by {certificate.max_rel_error:.1e} of the largest output"
+        raise VerificationFailed(
+            "certificate", dense.name, problem, "report this model; freeze layers with prune.layers"
+        )
     cost = count_cost(slim, *state.example_inputs())
     if cost.params >= sum(parameter.numel() for parameter in dense.module.parameters()):
         raise nothing_to_prune(dense.name, state.groups)
     expected = graph.cost.of(plan)
     if cost != (replace(expected, macs=cost.macs) if graph.data_dependent else expected):
-        found = f"{cost} counted on the slim module, {expected} planned"
-        raise VerificationFailed("cost", dense.name, found, "report this model")
+        problem = f"{cost} counted on the slim module, {expected} planned"
+        raise VerificationFailed("cost", dense.name, problem, "report this model")
     if state.zeroed and (change := output_change(dense.module, slim, *inputs)) > TOLERANCE:
-        found = f"removing channels that are zero changed outputs by {change:.1e} of the largest"
-        raise VerificationFailed("lossless removal", dense.name, found, "report this model")
+        problem = f"removing channels that are zero changed outputs by {change:.1e} of the largest"
+        raise VerificationFailed("lossless removal", dense.name, problem, "report this model")
     return certificate
 
 
@@ -106,8 +108,8 @@ def nothing_to_prune(name: str, groups: Sequence[ChannelGroup]) -> ModelError:
         The error, which says whether the target or the model is the reason.
     """
     if free := sum(group.frozen is None for group in groups):
-        found = f"the target removes nothing from its {free} prunable groups"
-        return ModelError("nothing to prune", name, found, "lower the target, or lower prune.round_to")
+        problem = f"the target removes nothing from its {free} prunable groups"
+        return ModelError("nothing to prune", name, problem, "lower the target, or lower prune.round_to")
     reasons = sorted({group.frozen for group in groups if group.frozen})
-    found = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
-    return ModelError("nothing to prune", name, found, "run inspect to see why each group is frozen")
+    problem = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
+    return ModelError("nothing to prune", name, problem, "run inspect to see why each group is frozen")

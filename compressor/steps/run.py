@@ -86,8 +86,8 @@ def run_step(step: Step, state: PruningState, context: Context, *, evaluates: bo
     """
     start = time.perf_counter()
     if step.needs_data and context.data is None:
-        found = f"none, and {step} needs training images"
-        raise RecipeError("recipe", "data", found, "give --data PATH, or a data block")
+        problem = f"none, and {step} needs training images"
+        raise RecipeError("recipe", "data", problem, "give --data PATH, or a data block")
     step = step.adapted(state, context)
     context.log("stage", {"name": str(step)})
     state = step.run(state, context)
@@ -119,5 +119,5 @@ def _warn_near_chance(state: PruningState, stage: str, model: str, hint: str, co
     """Warn of a classifier that is hardly better than guessing."""
     data: Data | None = context.data
     if data is not None and data.num_classes and state.quality[stage] < 130 / data.num_classes:
-        found = f"{model} is near chance ({state.quality[stage]:.2f} %) on {data.name}"
-        context.log.warning(f"{found}: {hint}")
+        problem = f"{model} is near chance ({state.quality[stage]:.2f} %) on {data.name}"
+        context.log.warning(f"{problem}: {hint}")
