@@ -179,7 +179,7 @@ class _Planner:
         first = next((step for step in steps if step.trains or step.selects_channels), None)
         if first is not None and first.trains and any(step.selects_channels for step in steps):
             problem = f"channels will be selected {first.evaluate_as or f'after {first}'}"
-            self.context.log.note(f"{problem}: this plan selects them by the present weights, and so are its widths")
+            self.context.log.note(f"{problem}: this plan selects them by the present weights")
 
 
 @contextmanager

@@ -61,7 +61,8 @@ class EarlyBird(Pretraining, Method):
             raise RecipeError("recipe", "prune.earlybird.drawn", found, "write a number, such as 0.5")
         settled = partial(early_bird, removed=removed, masks=self.masks, distance=self.distance)
         slimming = Penalty(
-            "L1 on scales", (PenaltyTerm(l1_norm, partial(constant_strength, value=self.strength), on="scales"),)
+            "L1 on scales",
+            (PenaltyTerm(l1_norm, partial(constant_strength, value=self.strength), applies_to="scales"),),
         )
         return (
             self.pretrain(EarlyStop("early bird", settled), slimming),

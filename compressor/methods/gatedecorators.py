@@ -74,7 +74,8 @@ class GateDecorators(Regularising, Method):
 
     def _tock(self) -> Train:
         slimming = Penalty(
-            "L1 on scales", (PenaltyTerm(l1_norm, partial(constant_strength, value=self.strength), on="scales"),)
+            "L1 on scales",
+            (PenaltyTerm(l1_norm, partial(constant_strength, value=self.strength), applies_to="scales"),),
         )
         return replace(self._epochs(self.tock_epochs, triangle(self.tock_epochs, LOW)), stage="tock", penalty=slimming)
 

@@ -31,12 +31,15 @@ class Weighted(BaseModel):
 
     def kern_orth(self) -> Penalty:
         return Penalty(
-            "KernOrth", (PenaltyTerm(kernel_orthogonality, partial(constant_strength, value=self.weight), on="layers"),)
+            "KernOrth",
+            (PenaltyTerm(kernel_orthogonality, partial(constant_strength, value=self.weight), applies_to="layers"),),
         )
 
     def orth_conv(self) -> Penalty:
         strength = partial(constant_strength, value=self.weight)
-        return Penalty("OrthConv", (PenaltyTerm(convolution_orthogonality, strength, on="layers", spare=1),))
+        return Penalty(
+            "OrthConv", (PenaltyTerm(convolution_orthogonality, strength, applies_to="layers", skip_first=1),)
+        )
 
 
 class L1OrthP(Method):

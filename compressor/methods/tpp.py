@@ -49,7 +49,7 @@ class TPP(Growing, Method):
         terms = [
             *([PenaltyTerm(pull, self.strength(scale=weight))] if weight else ()),
             *([PenaltyTerm(decay_pruned, self.strength())] if self.decay else ()),
-            *([PenaltyTerm(decay_pruned, self.strength(), on="affines")] if self.norms else ()),
+            *([PenaltyTerm(decay_pruned, self.strength(), applies_to="affines")] if self.norms else ()),
         ]
         return Penalty(self.name, tuple(terms), partial(zero_start, rise=self.rise(), hold=self.hold))
 

@@ -23,9 +23,6 @@ class RemoveChannels(Step):
 
     last: bool = True  # of several rounds; the test metric is measured after the last one only
 
-    def __str__(self) -> str:
-        return "RemoveChannels"
-
     @property
     def evaluate_as(self) -> str | None:
         return "after surgery" if self.last else None
