@@ -8,11 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from statistics import median, stdev
 
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.bench.device.protocol import Job, Timing
 from compressor.bench.device.session import Device
@@ -65,12 +66,12 @@ def latency_probe(
     if target is None:
         return None
     batch = recipe.bench.batch[0]
+    inputs, opset = example_inputs(model, images=2), recipe.export.opset_version
+    return DeviceTimer(target, batch, rounds, partial(_export, inputs, opset, batch > 1), emit)
 
-    def export(module: nn.Module, path: Path) -> None:
-        opset, inputs = recipe.export.opset_version, example_inputs(model, images=2)
-        export_onnx(module, inputs, path, opset=opset, dynamic_batch=batch > 1, metadata={})
 
-    return DeviceTimer(target, batch, rounds, export, emit)
+def _export(inputs: tuple[Tensor, ...], opset: int | None, dynamic_batch: bool, module: nn.Module, path: Path) -> None:
+    export_onnx(module, inputs, path, opset=opset, dynamic_batch=dynamic_batch, metadata={})
 
 
 @dataclass(frozen=True, slots=True)

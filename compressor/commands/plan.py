@@ -180,8 +180,8 @@ class _Planner:
         """Say that a training comes before the channels are selected, so that the run will select others."""
         first = next((step for step in steps if step.trains or step.selects_channels), None)
         if first is not None and first.trains and any(step.selects_channels for step in steps):
-            found = f"channels will be selected {first.evaluate_as or f'after {first}'}"
-            self.context.log.note(f"{found}: this plan selects them by the present weights, and so are its widths")
+            problem = f"channels will be selected {first.evaluate_as or f'after {first}'}"
+            self.context.log.note(f"{problem}: this plan selects them by the present weights")
 
 
 @contextmanager

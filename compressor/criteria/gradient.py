@@ -109,8 +109,8 @@ class GradientCriterion:
         scores = sum_over_writers(groups, entries, self.signed)
         idle = [name for name, scores_C in scores.items() if not scores_C.any()]
         if idle:
-            found = f"no gradient reaches {', '.join(idle)}: all channels there score 0 and are removed first"
-            context.emit("warning", {"text": f"{found}; norm scales of 0, as before any training, cause that"})
+            problem = f"no gradient reaches {', '.join(idle)}: all channels there score 0 and are removed first"
+            context.emit("warning", {"text": f"{problem}; norm scales of 0, as before any training, cause that"})
         return scores
 
     def score_weights(

@@ -33,13 +33,13 @@ PenaltyEpochs = Annotated[Count, Field(description="length of the training with 
 def kern_orth(weight: float) -> Penalty:
     """Return the penalty `weight * |A^T A - I|_F` of every layer, A its matrix of kernels."""
     strength = partial(constant_strength, value=weight)
-    return Penalty("KernOrth", (PenaltyTerm(kernel_orthogonality, strength, on="layers"),))
+    return Penalty("KernOrth", (PenaltyTerm(kernel_orthogonality, strength, applies_to="layers"),))
 
 
 def orth_conv(weight: float) -> Penalty:
     """Return the penalty `weight * |conv(W, W) - I_0|_F` of every layer but the first."""
     strength = partial(constant_strength, value=weight)
-    return Penalty("OrthConv", (PenaltyTerm(convolution_orthogonality, strength, on="layers", spare=1),))
+    return Penalty("OrthConv", (PenaltyTerm(convolution_orthogonality, strength, applies_to="layers", skip_first=1),))
 
 
 class L1OrthP(Method, name="l1-orthp"):

@@ -17,6 +17,9 @@ class Step(Protocol):
 
     __slots__ = ()
 
+    def __str__(self) -> str:
+        return type(self).__name__
+
     @property
     def needs_data(self) -> bool:
         """Whether it uses training images."""

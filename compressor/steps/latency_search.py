@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -41,6 +41,17 @@ class LatencyEstimate:
     pair: LatencyPair
     measured: bool  # else predicted
     bottlenecks: Mapping[str, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The estimate as the log of a run stores it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> LatencyEstimate:
+        """The estimate that `to_json` wrote."""
+        pair = fields["pair"]
+        interval = (pair["interval"][0], pair["interval"][1])
+        return cls(LatencyPair(pair["dense"], pair["slim"], interval), fields["measured"], fields["bottlenecks"])
 
 
 class DeviceSession(Protocol):
@@ -212,9 +223,9 @@ def _nearest(measured: Sequence[MeasuredPlan], target: PruningTarget) -> Measure
     pair = min(measured, key=lambda candidate: candidate.utilization).pair
     time = f"{pair.slim:.3g} ms, {pair.slim / pair.dense:.1%} of the dense model's {pair.dense:.3g} ms"
     where = "prune.target.latency_ms" if target.latency is None else "prune.target.latency"
-    found = f"the nearest measured is {time}, the target is {allowed_ms(target, pair.dense):.3g} ms"
+    problem = f"the nearest measured is {time}, the target is {allowed_ms(target, pair.dense):.3g} ms"
     raise TargetNotReached(
-        "target-not-reachable/latency", where, found, "raise the target, or unfreeze layers (see inspect)"
+        "target-not-reachable/latency", where, problem, "raise the target, or unfreeze layers (see inspect)"
     )
 
 

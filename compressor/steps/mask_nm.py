@@ -56,9 +56,9 @@ class MaskNM(Step):
         dense = weights_of(model.module, layers)
         if not dense:
             reasons = sorted({layer.reason for layer in layers if layer.reason})
-            found = f"no layer can be masked {pattern} ({'; '.join(reasons[:3]) or 'no convolution or linear layer'})"
+            problem = f"no layer can be masked {pattern} ({'; '.join(reasons[:3]) or 'no convolution or linear layer'})"
             raise ModelError(
-                "nothing-to-mask/no-eligible-layer", model.name, found, "choose another prune.2of4.runtime or pattern"
+                "nothing-to-mask/no-eligible-layer", model.name, problem, "choose another prune.2of4.runtime or pattern"
             )
         masks = {name: magnitude_mask(weight, pattern) for name, weight in dense.items()}
         module = apply_masks(model.module, masks)

@@ -119,9 +119,9 @@ class MaskUnstructured(Step):
         frozen = frozen_layers([_layer(name) for name in weights], self.rules)
         free = {name: weight for name, weight in weights.items() if _layer(name) not in frozen}
         if not free:
-            found = f"all {len(weights)} layers are frozen" if weights else "no convolution or linear layer"
+            problem = f"all {len(weights)} layers are frozen" if weights else "no convolution or linear layer"
             raise ModelError(
-                "nothing-to-mask/all-frozen", state.model.name, found, "unfreeze some of them in prune.layers"
+                "nothing-to-mask/all-frozen", state.model.name, problem, "unfreeze some of them in prune.layers"
             )
         return free
 
@@ -138,9 +138,9 @@ class MaskUnstructured(Step):
         counts = [min(limit, math.floor(share * original + 1e-6) - fixed) for share in self.keep]
         fewest = len(free) if self.guard else 1
         if min(counts) < fewest:
-            found = f"at least {fixed + fewest:,} of {original:,} weights remain, the target is {self.keep[-1]:.4%}"
+            problem = f"at least {fixed + fewest:,} of {original:,} weights remain, the target is {self.keep[-1]:.4%}"
             hint = "raise the target, or unfreeze layers"
-            raise TargetNotReached("target-not-reachable/too-few-weights", "prune.target.weights", found, hint)
+            raise TargetNotReached("target-not-reachable/too-few-weights", "prune.target.weights", problem, hint)
         return counts
 
     def _log_emptied(self, emptied: tuple[str, ...], context: Context) -> None:

@@ -60,17 +60,21 @@ class PermuteChannels(Step):
         graph = analyze(dense, *(x[:1] for x in inputs), name=model.name, mixing=True)
         groups = permutable_groups(dense, [group for group in graph.groups if group.frozen is None], *inputs)
 
-        def report_progress(done: int, total: int) -> None:
-            context.log("progress", {"done": done, "total": total, "what": "rounds of the permutation search"})
-
         orders = best_orders(
-            weights, groups, self.sparsity.pattern, rounds=self.rounds, seed=context.seed, told=report_progress
+            weights,
+            groups,
+            self.sparsity.pattern,
+            rounds=self.rounds,
+            seed=context.seed,
+            told=lambda done, total: context.log(
+                "progress", {"done": done, "total": total, "what": "rounds of the search"}
+            ),
         )
         certificate = certify_permutation(dense, groups, orders, *inputs)
         if not certificate.ok:
-            found = f"permuted channels change outputs by {certificate.max_rel_error:.1e} of the largest"
+            problem = f"permuted channels change outputs by {certificate.max_rel_error:.1e} of the largest"
             raise VerificationFailed(
-                "permutation/outputs-differ", model.name, found, "report this model; set prune.2of4.permute: false"
+                "permutation/outputs-differ", model.name, problem, "report this model; set prune.2of4.permute: false"
             )
         module = permute_channels(dense, groups, orders)
         context.log.note(f"{len(orders)} of {len(groups)} groups of channels were permuted")

@@ -23,9 +23,6 @@ class RemoveChannels(Step):
 
     last: bool = True  # of several rounds; the test metric is measured after the last one only
 
-    def __str__(self) -> str:
-        return "RemoveChannels"
-
     @property
     def evaluate_as(self) -> str | None:
         return "after surgery" if self.last else None
@@ -80,20 +77,20 @@ def _prove(state: PruningState, slim: nn.Module) -> Certificate:
     inputs = state.example_inputs(2)
     certificate = certify_removal(dense.module, slim, graph, plan, *inputs)
     if not certificate.ok:
-        found = f"slim differs from masked dense by {certificate.max_rel_error:.1e} of the largest output"
+        problem = f"slim differs from masked dense by {certificate.max_rel_error:.1e} of the largest output"
         raise VerificationFailed(
-            "certificate/outputs-differ", dense.name, found, "report this model; freeze layers with prune.layers"
+            "certificate/outputs-differ", dense.name, problem, "report this model; freeze layers with prune.layers"
         )
     cost = count_cost(slim, *state.example_inputs())
     if cost.params >= sum(parameter.numel() for parameter in dense.module.parameters()):
         raise nothing_to_prune(dense.name, state.groups)
     expected = graph.cost.of(plan)
     if cost != (replace(expected, macs=cost.macs) if graph.data_dependent else expected):
-        found = f"{cost} counted on the slim module, {expected} planned"
-        raise VerificationFailed("cost/differs-from-plan", dense.name, found, "report this model")
+        problem = f"{cost} counted on the slim module, {expected} planned"
+        raise VerificationFailed("cost/differs-from-plan", dense.name, problem, "report this model")
     if state.zeroed and (change := output_change(dense.module, slim, *inputs)) > TOLERANCE:
-        found = f"removing channels that are zero changed outputs by {change:.1e} of the largest"
-        raise VerificationFailed("lossless-removal/outputs-differ", dense.name, found, "report this model")
+        problem = f"removing channels that are zero changed outputs by {change:.1e} of the largest"
+        raise VerificationFailed("lossless-removal/outputs-differ", dense.name, problem, "report this model")
     return certificate
 
 
@@ -108,10 +105,10 @@ def nothing_to_prune(name: str, groups: Sequence[ChannelGroup]) -> ModelError:
         The error, which says whether the target or the model is the reason.
     """
     if free := sum(group.frozen is None for group in groups):
-        found = f"the target removes nothing from its {free} prunable groups"
+        problem = f"the target removes nothing from its {free} prunable groups"
         return ModelError(
-            "nothing-to-prune/target-removes-nothing", name, found, "lower the target, or lower prune.round_to"
+            "nothing-to-prune/target-removes-nothing", name, problem, "lower the target, or lower prune.round_to"
         )
     reasons = sorted({group.frozen for group in groups if group.frozen})
-    found = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
-    return ModelError("nothing-to-prune/all-frozen", name, found, "run inspect to see why each group is frozen")
+    problem = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
+    return ModelError("nothing-to-prune/all-frozen", name, problem, "run inspect to see why each group is frozen")

@@ -22,9 +22,6 @@ class RemoveDeadChannels(Step):
 
     in_plan: ClassVar[bool] = False
 
-    def __str__(self) -> str:
-        return "RemoveDeadChannels"
-
     def run(self, state: PruningState, context: Context) -> PruningState:
         """Remove them; the state is unchanged where there are none.
 

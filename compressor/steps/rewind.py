@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 class SaveWeights(Step):
     """Save the weights, the buffers and the optimizer's state as they are now."""
 
-    def __str__(self) -> str:
-        return "SaveWeights"
-
     def run(self, state: PruningState, context: Context) -> PruningState:
         """Save them.
 
@@ -38,9 +35,6 @@ class SaveWeights(Step):
 @dataclass(frozen=True, slots=True)
 class RewindWeights(Step):
     """Return to the last `SaveWeights`, bit for bit, except that masked weights are zero."""
-
-    def __str__(self) -> str:
-        return "RewindWeights"
 
     def run(self, state: PruningState, context: Context) -> PruningState:
         """Restore the snapshot.

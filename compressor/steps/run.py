@@ -119,5 +119,5 @@ def _warn_near_chance(state: PruningState, stage: str, model: str, hint: str, co
     """Warn of a classifier that is hardly better than guessing."""
     data: Data | None = context.data
     if data is not None and data.num_classes and state.quality[stage] < 130 / data.num_classes:
-        found = f"{model} is near chance ({state.quality[stage]:.2f} %) on {data.name}"
-        context.log.warning(f"{found}: {hint}")
+        problem = f"{model} is near chance ({state.quality[stage]:.2f} %) on {data.name}"
+        context.log.warning(f"{problem}: {hint}")

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from compressor.budget.layer_rules import apply_freeze_rules, rules_naming_layers
 from compressor.budget.target import PruningTarget
-from compressor.criteria.base import WEIGHTS_ONLY, ChannelCriterion, ScoringContext, check_finite
+from compressor.criteria.base import ChannelCriterion, ScoringContext, check_finite
 from compressor.errors import TargetNotReached
 from compressor.steps.base import Step
 from compressor.steps.remove_channels import nothing_to_prune
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from compressor.budget.greedy import Budget
-    from compressor.core import ChannelGroup, FloatArray
+    from compressor.core import FloatArray
     from compressor.steps.context import Context
     from compressor.steps.latency_search import LatencyEstimate, Plan
     from compressor.steps.state import PruningState
+
+    Score = Callable[[PruningState], Mapping[str, FloatArray]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,14 @@ class SelectChannels(Step):
             TargetNotReached: The target cannot be reached.
             RecipeError: A rule matches no layer.
         """
+        from compressor.criteria.aggregate import mean_over_writers
         from compressor.run_log import RunLog
 
-        untimed = replace(self.target, latency=None, latency_ms=None)
-        SelectChannels(_EqualScores(), untimed).run(state, replace(context, log=RunLog()))
+        def equal_scores(state: PruningState) -> Mapping[str, FloatArray]:
+            return mean_over_writers(state.model.module, state.groups, lambda rows_NK: rows_NK.new_zeros(len(rows_NK)))
+
+        untimed = replace(self, target=replace(self.target, latency=None, latency_ms=None))
+        untimed._select_any(state, replace(context, log=RunLog()), equal_scores)
 
     def run(self, state: PruningState, context: Context) -> PruningState:
         """Select channels whose removal changes no others; if they are not enough, those that norms mix as well.
@@ -72,25 +76,33 @@ class SelectChannels(Step):
             ModelError: No channel can be removed at all.
             VerificationFailed: A score is not finite.
         """
+
+        def scores(state: PruningState) -> Mapping[str, FloatArray]:
+            inputs = state.example_inputs()
+            scoring = ScoringContext(context.data, context.seed, state.selections, inputs, context.log)
+            return self.criterion.score_channels(state.model.module, state.groups, scoring)
+
+        return self._select_any(state, context, scores)
+
+    def _select_any(self, state: PruningState, context: Context, score: Score) -> PruningState:
         state = state.with_graph()
         try:
-            return self._select(state, context)
+            return self._select(state, context, score)
         except TargetNotReached:
             mixed = state.with_normalized_channels()
             if mixed is not None:
-                return self._select(mixed, context)
+                return self._select(mixed, context, score)
             if state.removed is None and all(group.frozen for group in state.selected_graph.groups):
                 raise nothing_to_prune(state.model.name, state.groups) from None
             raise
 
-    def _select(self, state: PruningState, context: Context) -> PruningState:
+    def _select(self, state: PruningState, context: Context, score: Score) -> PruningState:
         from compressor.budget.memory import memory_budgets
         from compressor.budget.selection import clamped_groups, select_channels
         from compressor.surgery.removal import relative_kept, removed_per_group
 
         graph, target, baseline = state.selected_graph, self.target, state.baseline
-        scoring = ScoringContext(context.data, context.seed, state.selections, state.example_inputs(), context.log)
-        scores = self.criterion.score_channels(state.model.module, state.groups, scoring)
+        scores = score(state)
         check_finite("channels", scores)
         removed_before: Mapping[str, int] = {}
         if state.removed is not None:  # groups of which one channel is left are no groups any more: no rule names them
@@ -101,7 +113,7 @@ class SelectChannels(Step):
         pick = partial(select_channels, state.groups, scores, target, graph.cost, baseline.cost, gone=removed_before)
         latency: LatencyEstimate | None = None
         if target.has_latency_target:
-            (plan, groups), latency = self._meet_latency(state, context, pick, scores, limits)
+            (plan, groups), latency = self._meet_latency(state, context, target, pick, scores, limits)
         else:
             plan, groups = pick(limits)
             if plan.round_to != target.round_to:
@@ -120,42 +132,27 @@ class SelectChannels(Step):
         self,
         state: PruningState,
         context: Context,
+        target: PruningTarget,
         pick: Callable[..., Plan],
         scores: Mapping[str, FloatArray],
         limits: Sequence[Budget],
-    ) -> tuple[Plan, LatencyEstimate | None]:
-        """Measure which widths meet the target; a resumed run keeps the widths it had, which have no latency then."""
+    ) -> tuple[Plan, LatencyEstimate]:
+        """Find widths that meet the target on the device. A resumed run keeps the widths and the time it had."""
         from compressor.budget.selection import plan_from_widths
-        from compressor.steps.latency_search import search_widths
-
-        module, target = state.model.module, self.target
-        estimates: list[LatencyEstimate] = []
+        from compressor.steps.latency_search import LatencyEstimate, search_widths
 
         def search() -> dict[str, Any]:
             assert context.latency_probe is not None, "recipes with a latency target name a device"
+            module = state.model.module
             baseline = module if state.removed is None else state.baseline.module
-            plan, estimate = search_widths(
+            plan, latency = search_widths(
                 target, module, state.selected_graph, pick, limits,
                 baseline=baseline, probe=context.latency_probe, emit=context.log,
             )  # fmt: skip
-            estimates.append(estimate)
             widths = {name: int(kept_C.sum()) for name, kept_C in plan.kept.items()}
-            return {"round_to": plan.round_to, "widths": widths}
+            return {"round_to": plan.round_to, "widths": widths, "latency": latency.to_json()}
 
         decision = context.log.decision(f"widths for the latency of selection {state.selections}", search)
-        rules = rules_naming_layers(state.groups, target.rules) if state.removed is not None else target.rules
-        plan, groups = plan_from_widths(state.groups, scores, decision["widths"], rules)
-        return (replace(plan, round_to=decision["round_to"]), groups), estimates[0] if estimates else None
-
-
-class _EqualScores:
-    """A criterion that knows nothing: whether a target can be reached does not depend on scores."""
-
-    name, needs_data = "equal", False
-
-    def score_channels(
-        self, module: nn.Module, groups: Sequence[ChannelGroup], context: ScoringContext = WEIGHTS_ONLY
-    ) -> Mapping[str, FloatArray]:
-        from compressor.criteria.aggregate import mean_over_writers
-
-        return mean_over_writers(module, groups, lambda rows_NK: rows_NK.new_zeros(len(rows_NK)))
+        plan, groups = plan_from_widths(state.groups, scores, decision["widths"], target.rules)
+        plan = replace(plan, round_to=decision["round_to"])
+        return (plan, groups), LatencyEstimate.from_json(decision["latency"])

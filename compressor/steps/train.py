@@ -242,9 +242,9 @@ def place_retraining(steps: Sequence[Step], training: Train | None, after: Seque
 
     def placed(step: FinetuneSegment) -> Train:
         if training is None or training.epochs <= step.first:
-            found = f"{training.epochs if training else 0}, and the method trains from epoch {step.first} on"
+            problem = f"{training.epochs if training else 0}, and the method trains from epoch {step.first} on"
             raise RecipeError(
-                "recipe/too-few-epochs", "retrain.epochs", found, f"set retrain.epochs above {step.first}"
+                "recipe/too-few-epochs", "retrain.epochs", problem, f"set retrain.epochs above {step.first}"
             )
         return step.of(training)
 
@@ -271,8 +271,8 @@ def _removal_is_lossless(state: PruningState, context: Context) -> bool:
     inputs = state.example_inputs(2)
     if is_lossless_when_zeroed(state.model.module, state.selected_graph, state.selected, *inputs):
         return True
-    found = "zero channels still matter, behind a sigmoid or in a norm that mixes channels"
-    context.log.warning(f"removal will not be lossless: {found}")
+    problem = "zero channels still matter, behind a sigmoid or in a norm that mixes channels"
+    context.log.warning(f"removal will not be lossless: {problem}")
     return False
 
 
@@ -293,6 +293,6 @@ def _masks_after_training(
         masks = {name: magnitude_mask(weight, regrow.pattern) for name, weight in values.items()}
     revived = [name for name, weight in values.items() if bool(weight[~masks[name]].any())]
     if revived:
-        found = f"{len(revived)} of {len(values)} masked tensors have values where zeros were"
-        raise VerificationFailed("masks/zeros-revived", revived[0], found, "report this model")
+        problem = f"{len(revived)} of {len(values)} masked tensors have values where zeros were"
+        raise VerificationFailed("masks/zeros-revived", revived[0], problem, "report this model")
     return masks

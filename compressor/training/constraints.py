@@ -62,7 +62,7 @@ class PenaltyConstraint:
             strength = term.strength(iteration, self._iterations)
             if strength == 0:
                 continue
-            pulled = term.pull(parameter.movedim(dim, 0), leaving).movedim(0, dim)
+            pulled = term.gradient(parameter.movedim(dim, 0), leaving).movedim(0, dim)
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad.add_(pulled, alpha=strength)
@@ -79,12 +79,12 @@ def _entries(
     term: PenaltyTerm, module: nn.Module, leaving: Sequence[Sequence[PrunedEntries]]
 ) -> dict[tuple[str, int], BoolArray]:
     """The tensors that the term pulls on, by the dimension of their filters, and which entries of it leave."""
-    if term.on == "layers":
-        return dict(list(_layers(module))[term.spare :])
-    if term.on == "scales":
+    if term.applies_to == "layers":
+        return dict(list(_layers(module))[term.skip_first :])
+    if term.applies_to == "scales":
         parameters = dict(module.named_parameters())
         return {(name, 0): np.zeros(len(parameters[name]), dtype=np.bool_) for name in normalization_scales(parameters)}
-    role = "writer" if term.on == "filters" else "affine"
+    role = "writer" if term.applies_to == "filters" else "affine"
     found: dict[tuple[str, int], BoolArray] = {}
     for each in chain.from_iterable(leaving):
         if each.role == role:  # groups may share a tensor

@@ -21,15 +21,15 @@ StrengthSchedule = Callable[[int, int], float]
 class PenaltyTerm:
     """One term of a penalty and the parameters it applies to.
 
-    `on`: `filters` = the weights that write the groups the plan prunes; `affines` = the scales, shifts and biases of
-    these channels; `layers` = every convolution and linear layer except the first `spare`; `scales` = the scales of all
-    normalisations.
+    `applies_to`: `filters` = the weights that write the groups which the plan prunes; `affines` = the scales, shifts
+    and biases of these channels; `layers` = every convolution and linear layer except the first `skip_first`;
+    `scales` = the scales of all normalisations.
     """
 
-    pull: PenaltyGradient
+    gradient: PenaltyGradient
     strength: StrengthSchedule
-    on: Literal["filters", "affines", "layers", "scales"] = "filters"
-    spare: int = 0
+    applies_to: Literal["filters", "affines", "layers", "scales"] = "filters"
+    skip_first: int = 0
 
 
 @dataclass(frozen=True, slots=True)

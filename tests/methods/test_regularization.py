@@ -61,7 +61,7 @@ def test_tpp_as_released() -> None:
         == 90_000
     )
     penalty = penalty_of(train)
-    assert [(term.pull, term.on) for term in penalty.terms] == [
+    assert [(term.gradient, term.applies_to) for term in penalty.terms] == [
         (gram_mean, "filters"), (decay_pruned, "filters"), (decay_pruned, "affines"),
     ]  # fmt: skip
     assert [term.strength(50_000, 110_000) for term in penalty.terms] == pytest.approx([500.0, 0.5, 0.5])
@@ -72,7 +72,10 @@ def test_tpp_as_released() -> None:
 def test_tpp_by_its_formula() -> None:
     """1/2 of the squared norm instead of 1000 / N^2, without the term on the weights."""
     penalty = TPP(gram="sum", decay=False).penalty()
-    assert [(term.pull, term.on) for term in penalty.terms] == [(gram_sum, "filters"), (decay_pruned, "affines")]
+    assert [(term.gradient, term.applies_to) for term in penalty.terms] == [
+        (gram_sum, "filters"),
+        (decay_pruned, "affines"),
+    ]
     assert [term.strength(50_000, 110_000) for term in penalty.terms] == pytest.approx([0.5, 0.5])
     assert not TPP(gram_weight=0.0, decay=False, norms=False).penalty().terms
 
@@ -92,7 +95,7 @@ def test_greg() -> None:
     assert [type(step) for step in steps] == [SelectChannels, Train, SelectChannels, Train, RemoveChannels]
     pick, push = trainings(steps)
     assert (pick.iterations, push.iterations) == (10_000, 109_000)
-    assert [term.pull for term in penalty_of(pick).terms] == [decay]
+    assert [term.gradient for term in penalty_of(pick).terms] == [decay]
     assert penalty_of(pick).terms[0].strength(9_999, 10_000) == pytest.approx(0.01, rel=2e-3)
     pruned, kept = penalty_of(push).terms
     assert (pruned.pull, kept.pull) == (decay_pruned, decay_kept)
@@ -106,7 +109,7 @@ def test_orthogonality_before_the_choice(method: KernOrthL1 | OrthConvL1, spare:
     assert [type(step) for step in steps] == [Train, SelectChannels, RemoveChannels]
     assert method.retraining() is None
     (term,) = penalty_of(trainings(steps)[0]).terms
-    assert (term.on, term.spare, term.strength(3, 10)) == ("layers", spare, 0.1)
+    assert (term.applies_to, term.skip_first, term.strength(3, 10)) == ("layers", spare, 0.1)
 
 
 def test_orthogonality_after_removal() -> None:

@@ -90,7 +90,7 @@ def test_adds_the_gradient_of_the_released_loss(make: Callable[[], nn.Module]) -
     terms = (
         PenaltyTerm(gram_mean, partial(constant_strength, value=1000 * s)),
         PenaltyTerm(decay_pruned, partial(constant_strength, value=s)),
-        PenaltyTerm(decay_pruned, partial(constant_strength, value=s), on="affines"),
+        PenaltyTerm(decay_pruned, partial(constant_strength, value=s), applies_to="affines"),
     )  # fmt: skip
     bound = PenaltyConstraint(module, 10, penalty=Penalty("tpp", terms), leaving=lost)
     parameters = dict(module.named_parameters())
@@ -160,10 +160,11 @@ def test_groups_turn_to_zero_one_after_the_other() -> None:
 def test_layers_are_all_convolutions_and_linear_layers_but_the_spared() -> None:
     module = plain()
     everywhere = Penalty(
-        "KernOrth", (PenaltyTerm(kernel_orthogonality, partial(constant_strength, value=0.1), on="layers"),)
+        "KernOrth", (PenaltyTerm(kernel_orthogonality, partial(constant_strength, value=0.1), applies_to="layers"),)
     )
     spared = Penalty(
-        "KernOrth", (PenaltyTerm(kernel_orthogonality, partial(constant_strength, value=0.1), on="layers", spare=1),)
+        "KernOrth",
+        (PenaltyTerm(kernel_orthogonality, partial(constant_strength, value=0.1), applies_to="layers", skip_first=1),),
     )
     PenaltyConstraint(module, 1, penalty=everywhere, leaving=()).after_backward(0)
     assert [name for name, each in module.named_parameters() if each.grad is not None and each.grad.any()] == [
@@ -190,7 +191,7 @@ def test_scales_are_pulled_wherever_they_are_and_nothing_else() -> None:
     module = coupled()
     with torch.no_grad():
         module.bn1.weight[:3] = torch.tensor([-0.5, 0.0, 2.0])
-    term = PenaltyTerm(l1_norm, partial(constant_strength, value=0.25), on="scales")
+    term = PenaltyTerm(l1_norm, partial(constant_strength, value=0.25), applies_to="scales")
     bound = PenaltyConstraint(module, 10, penalty=Penalty("slimming", (term,)), leaving=())
     bound.after_backward(0)
     pulled = {name: each.grad for name, each in module.named_parameters() if each.grad is not None}

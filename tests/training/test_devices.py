@@ -20,8 +20,8 @@ from compressor.training.penalty_terms import decay_pruned, gram_mean, group_las
 from compressor.training.state import ema_weights
 
 PULLS = (PenaltyTerm(decay_pruned, lambda at, all: 1.0), PenaltyTerm(gram_mean, lambda at, all: 1.0))
-AFFINES = PenaltyTerm(decay_pruned, lambda at, all: 1.0, on="affines")
-LAYERS = PenaltyTerm(group_lasso, lambda at, all: 1.0, on="layers")
+AFFINES = PenaltyTerm(decay_pruned, lambda at, all: 1.0, applies_to="affines")
+LAYERS = PenaltyTerm(group_lasso, lambda at, all: 1.0, applies_to="layers")
 PENALTY = Penalty("all", (*PULLS, AFFINES, LAYERS), zero_from=lambda place, places, all: 0)
 
 
