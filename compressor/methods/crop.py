@@ -165,7 +165,11 @@ class EarlyCropS(Method, name="earlycrop-s", needs_data=True, trained=False):
     iterative: StrictBool = Field(default=False, description="remove channels in 7 rounds and score them in each")
 
     def steps(self, target: PruningTarget) -> tuple[Step, ...]:
-        """Raises RecipeError if neither the target nor `patience` says when the early training ends."""
+        """Return the steps.
+
+        Raises:
+            RecipeError: Neither the target nor `patience` says when the early training ends.
+        """
         removed = pruned_channel_share(target)
         stop = self.stop.early_stop(self.name, None if removed is None else channel_patience(removed))
         flow = gradient_flow(ScoringImages(batches=self.batches, batch_size=self.training.batch_size), self.score)
@@ -187,7 +191,11 @@ class EarlyCropU(Method, name="earlycrop-u", needs_data=True, trained=False, uns
     rounds: HalvingRounds = 7
 
     def steps(self, target: PruningTarget) -> tuple[Step, ...]:
-        """Raises RecipeError if neither the target nor `patience` says when the early training ends."""
+        """Return the steps.
+
+        Raises:
+            RecipeError: Neither the target nor `patience` says when the early training ends.
+        """
         removed = pruned_weight_share(target)
         stop = self.stop.early_stop(self.name, None if removed is None else weight_patience(removed))
         flow = gradient_flow(ScoringImages(batches=self.batches, batch_size=self.training.batch_size))

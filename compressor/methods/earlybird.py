@@ -46,7 +46,11 @@ class EarlyBird(Method, name="earlybird", needs_data=True):
     )
 
     def steps(self, target: PruningTarget) -> tuple[Step, ...]:
-        """Raises RecipeError if neither the target nor `ticket_ratio` says how many channels a mask leaves out."""
+        """Return the steps.
+
+        Raises:
+            RecipeError: Neither the target nor `ticket_ratio` says how many channels a mask leaves out.
+        """
         removed = pruned_channel_share(target) if self.ticket_ratio is None else self.ticket_ratio
         if removed is None:
             problem = "null, and prune.target names no share that it could be derived from"

@@ -1,5 +1,4 @@
-"""Gate Decorators: train the gates behind normalizations (tick), remove the channels whose gates matter least, repeat,
-with trainings of all weights in between (tock).
+"""Gate Decorators: remove the channels whose gates behind normalizations matter least, in many small rounds.
 
 You, Yan, Ye, Ma and Wang, Gate Decorator: Global Filter Pruning Method for Accelerating Deep Convolutional Neural
 Networks, NeurIPS 2019, arXiv:1909.08174. A gate g replaces the scale s of a normalization and turns its shift t into

@@ -23,10 +23,9 @@ def method_block(method: type[Method]) -> type[RecipeBlock]:
     """Create the model of a method's block. The defaults of a group's keys are those of the method's own value."""
     fields: dict[str, Any] = {}
     for name, field in method.model_fields.items():
-        group = field.default
-        if isinstance(group, SettingsGroup):
-            for key, inner in type(group).model_fields.items():
-                fields[key] = (_annotation(inner), getattr(group, key))
+        if isinstance(field.default, SettingsGroup):
+            for key, inner in type(field.default).model_fields.items():
+                fields[key] = (_annotation(inner), getattr(field.default, key))
         else:
             fields[name] = (_annotation(field), field.default)
     return create_model(method.__name__, __base__=RecipeBlock, __doc__=method.__doc__, **fields)
@@ -43,8 +42,10 @@ def method_from_block(method: type[Method], block: RecipeBlock) -> Method:
         The method.
     """
     keys = dict(block)
-    for name, group in _groups(method).items():
-        keys[name] = type(group)(**{key: keys.pop(key) for key in type(group).model_fields})
+    for name, field in method.model_fields.items():
+        if isinstance(field.default, SettingsGroup):
+            group = type(field.default)
+            keys[name] = group(**{key: keys.pop(key) for key in group.model_fields})
     return method(**keys)
 
 
@@ -57,11 +58,6 @@ def former_keys(method: type[Method]) -> Mapping[str, tuple[str, FormerKey]]:
         for former in field.metadata
         if isinstance(former, FormerKey)
     }
-
-
-def _groups(method: type[Method]) -> dict[str, SettingsGroup]:
-    fields = method.model_fields.items()
-    return {name: field.default for name, field in fields if isinstance(field.default, SettingsGroup)}
 
 
 def _annotation(field: FieldInfo) -> Any:

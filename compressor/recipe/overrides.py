@@ -102,7 +102,7 @@ def _path(data: object, key: str) -> Path:
 
 def _check_path(document: YamlDocument, path: Path, place: SourcePosition) -> None:
     for n in range(len(path)):
-        block, name = document.value(path[:n]), dotted_path(path[:n])
+        block, name = document.value(path[:n]), dotted_path(path[:n]) or "the recipe"
         if isinstance(block, list):
             if not has_path(block, path[n]):
                 problem, hint = f"{name} is a list of {len(block)}", "use an index from 0, or set the list as a whole"

@@ -109,15 +109,11 @@ class PruneBase(RecipeBlock):
             return
         for other in sorted((methods().keys() & keys.keys()) - {name}):
             yield other, f"no settings of {other} while prune.method is {name}"
-        if "target" not in keys:
-            if method.needs_target:
-                yield "target", None
-            else:
-                yield from (
-                    (key, "nothing while there is no prune.target: no channel is removed")
-                    for key in TARGET_KEYS
-                    if key in keys
-                )
+        if "target" not in keys and method.needs_target:
+            yield "target", None
+        elif "target" not in keys:
+            allowed = "nothing while there is no prune.target: no channel is removed"
+            yield from ((key, allowed) for key in TARGET_KEYS if key in keys)
         if method.unstructured:
             yield from _channel_conflicts(method.name, keys)
 
@@ -164,10 +160,7 @@ else:
         __base__=PruneBase,
         method=(Literal[tuple(methods())], Field(description="the pruning method")),
         **{
-            _attribute(name): (
-                method_block(method) | None,
-                Field(default=None, alias=name, description=f"settings of {name}"),
-            )
-            for name, method in methods().items()
+            _attribute(name): (kind | None, Field(default=None, alias=name, description=f"settings of {name}"))
+            for name, kind in ((name, method_block(method)) for name, method in methods().items())
         },
     )

@@ -77,8 +77,7 @@ class YamlDocument:
         return value
 
     def without(self, path: Path) -> YamlDocument:
-        """Return the document without the value at `path` and without the positions in it. A value in a list is set to
-        None."""
+        """Return the document without the value at `path` and its positions. A value in a list is set to None."""
 
         def outside(positions: Mapping[Path, SourcePosition]) -> dict[Path, SourcePosition]:
             return {at: where for at, where in positions.items() if at[: len(path)] != path}

@@ -17,7 +17,7 @@ from compressor.budget.target import PruningTarget
 from compressor.core import ChannelGroup
 from compressor.criteria.base import ChannelCriterion, ScoringContext
 from compressor.graph.cost import count_cost
-from compressor.methods import Method, methods
+from compressor.methods import Method, SettingsGroup, methods
 from compressor.recipe.method_block import method_block, method_from_block
 from compressor.surgery.analysis import analyze
 from tests.training.toys import toy_data
@@ -63,6 +63,9 @@ def test_steps_choose_before_they_remove(structured: type[Method]) -> None:
 def test_settings_survive_a_round_trip_and_refuse_unknown_keys(method: type[Method]) -> None:
     settings = method()
     block = method_block(method)
+    groups = [type(field.default) for field in method.model_fields.values() if isinstance(field.default, SettingsGroup)]
+    own = len(method.model_fields) - len(groups)
+    assert len(block.model_fields) == own + sum(len(group.model_fields) for group in groups), "no key has two meanings"
     assert method_from_block(method, block()) == settings
     assert block.model_validate(block().model_dump()) == block()
     with pytest.raises(ValidationError) as caught:
