@@ -91,7 +91,7 @@ def print_facts(console: Console, facts: Iterable[Fact]) -> None:
 
 def _status(status: Status) -> Text:
     """The word first, and only then the colour, says whether something holds."""
-    return Text(f"{status.word} ", GOOD) if status.ok else Text(f"{status.word.upper()} ", BAD)
+    return Text(f"{status.word}: ", GOOD) if status.ok else Text(f"{status.word.upper()}: ", BAD)
 
 
 def print_warnings(console: Console, sentences: Sequence[str]) -> None:

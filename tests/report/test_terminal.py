@@ -122,9 +122,9 @@ def test_report_has_the_numbers(trained) -> None:
         "faster 1.60x",
         "1 thread, batch 1, onnxruntime 1.31.1 CPU, on local",
         "dense 91.42 -> surgery 24.61 -> recalibration 71.93 -> retraining 90.88",
-        "Surgery proven in float64",
+        "Surgery proven: in float64",
         "3.1e-13",
-        "agrees with PyTorch; largest error 2.4e-06 (dense 2.4e-06); opset 20",
+        "agrees: largest difference to PyTorch 2.4e-06 (dense 2.4e-06); opset 20",
         "Groups 27 of 31 channel groups were pruned",
         "Model allows 30 of 31 groups can be pruned; 99.6 % of the MACs",
         "retrain 7 min 11 s",
@@ -150,10 +150,10 @@ def test_report_shouts_what_failed(trained) -> None:
         "gates": [{"name": "speedup", "asked": "at least 2.0x", "found": "1.60x", "ok": False, "status": "missed"}],
     }
     text = joined(printed(show_report, report))
-    assert "Surgery NOT PROVEN" in text
+    assert "Surgery NOT PROVEN:" in text
     assert "largest error not a number" in text
-    assert "DISAGREES with PyTorch" in text
-    assert "speedup NOT MET 1.60x, required: at least 2.0x" in text
+    assert "ONNX DISAGREES:" in text
+    assert "speedup NOT MET: 1.60x, required: at least 2.0x" in text
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
@@ -263,7 +263,7 @@ def test_bench_that_was_unstable_states_no_ratio(comparison: Comparison) -> None
 
 
 @pytest.mark.parametrize(
-    ("ok", "expected"), [(True, "verified all 2 checks hold"), (False, "NOT VERIFIED 1 of 2 checks failed")]
+    ("ok", "expected"), [(True, "verified: all 2 checks hold"), (False, "NOT VERIFIED: 1 of 2 checks failed")]
 )
 def test_verify_counts_what_failed(ok: bool, expected: str) -> None:
     checks = [
@@ -273,4 +273,4 @@ def test_verify_counts_what_failed(ok: bool, expected: str) -> None:
     result: Verify = {"folder": "out", "checks": checks, "ok": ok}
     text = joined(printed(show_verify, result))
     assert text.endswith(expected)
-    assert ("parity FAILED largest error 0.3" in text) is not ok
+    assert ("parity FAILED: largest error 0.3" in text) is not ok

@@ -49,7 +49,7 @@ class OnnxParity(Finding):
         slim_error, dense_error = format_error(parity["max_abs_error"]), format_error(parity["dense_max_abs_error"])
         yield Fact(
             "ONNX",
-            f"with PyTorch{where}; largest error {slim_error} (dense {dense_error}); opset {parity['opset']}",
+            f"largest difference to PyTorch{where} {slim_error} (dense {dense_error}); opset {parity['opset']}",
             Status(parity["ok"], "agrees" if parity["ok"] else "disagrees"),
         )
 

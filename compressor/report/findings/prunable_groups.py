@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypedDict
 
 from compressor.report.blocks import Block, Fact, Section, Table
 from compressor.report.findings.base import Finding, Report
-from compressor.report.format import format_number
 
 if TYPE_CHECKING:
     from compressor.core import ChannelGroup, PrunableShare
@@ -158,5 +157,5 @@ def coverage_facts(coverage: Coverage, total: int) -> Iterable[Fact]:
     yield Fact("Model allows", f"{allowed}; {model['macs_percent']:.1f} % of the MACs depend on their channels")
     if recipe is None:
         return
-    frozen = f"{format_number(recipe['groups'], 'group')} of these; {recipe['macs_percent']:.1f} % of the MACs"
-    yield Fact("Recipe freezes", f"{frozen} depend on their channels. {OVERLAP}")
+    share = f"{recipe['macs_percent']:.1f} % of the MACs depend on their channels"
+    yield Fact("Recipe freezes", f"{recipe['groups']} of these {model['groups']} groups; {share}. {OVERLAP}")
