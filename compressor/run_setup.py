@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,13 +16,14 @@ from compressor.bench.device.target import DeviceTarget
 from compressor.bench.device_timer import DeviceTimer
 from compressor.bench.width_multiples import preferred_width_multiple
 from compressor.core import Data, FinetuneSegment, LoadedModel, Recalibrate, Step, Train
-from compressor.data.locate import check_paths, infer_source, is_source
+from compressor.data.locate import is_source
 from compressor.data.open_data import open_data
 from compressor.data.tasks import open_task
 from compressor.errors import ModelError, RecipeError
 from compressor.export.onnx import export_onnx
 from compressor.models.source import load_model
 from compressor.recipe import Recipe
+from compressor.run_data import require_recipe_data
 from compressor.run_log import RunLog
 from compressor.steps.state import calibration_inputs, example_inputs
 
@@ -30,16 +31,6 @@ WITHOUT_TARGET = 8  # channels; what most runtimes reward, when there is no devi
 COARSEST = 32
 ROUNDS = 8  # whole models that are measured for a latency target, at the most
 SAMPLED_IMAGES = 64  # that tell one data set from another
-
-
-@dataclass(frozen=True, slots=True)
-class DataLocation:
-    """Where data lies: `train` and `val` are looked up in `base`, or in the current folder."""
-
-    source: str
-    train: str | None = None
-    val: str | None = None
-    base: Path | None = None
 
 
 def load_recipe_model(source: str, recipe: Recipe, trust_pickle: bool, journal: RunLog) -> LoadedModel:
@@ -58,33 +49,12 @@ def load_recipe_model(source: str, recipe: Recipe, trust_pickle: bool, journal: 
     return dense
 
 
-def find_recipe_data(recipe: Recipe, path: str | None) -> DataLocation | None:
-    """Where the data of a run lies, if any is named. Raises DataError where nothing is there; reads none of it.
-
-    The recipe's own source, with `--data` as the folder it lies in; or what `--data` stands for by itself.
-    """
-    settings = recipe.data
-    inside = settings is not None and (settings.train or settings.val or ":" in settings.source)
-    if settings is not None and (path is None or (inside and not is_source(path))):
-        place = DataLocation(settings.source, settings.train, settings.val, Path(path) if path else None)
-    elif path is not None:
-        found = infer_source(path)
-        place = DataLocation(found["source"], found.get("train"), found.get("val"))
-    else:
-        return None
-    check_paths(place.source, train=place.train, val=place.val, base=place.base)
-    return place
-
-
 def open_recipe_data(recipe: Recipe, path: str | None, dense: LoadedModel, journal: RunLog) -> Data | None:
     """The images to retrain and measure with: what `--data` points to, or the recipe's own; None for neither.
 
     Raises RecipeError where the method takes training images before anything goes, DataError where data are wrong.
     """
-    settings, place = recipe.data, find_recipe_data(recipe, path)
-    if place is None and recipe.method.needs_data:
-        problem = f"no data are given, but {recipe.method.name} needs training images before it prunes"
-        raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or add a data block")
+    settings, place = recipe.data, require_recipe_data(recipe, path)
     if place is None:
         return None
     if dense.spec.image is None:

@@ -38,7 +38,8 @@ ALLOWED = {
     "report": CORE,
     "steps": CORE | {"budget", "criteria", "data", "diagnostics", "graph", "sparsity", "surgery", "training"},
     "bench": CORE | {"budget", "export", "graph", "recipe", "steps"},
-    "run_setup": CORE | {"bench", "data", "export", "models", "recipe", "run_log", "steps"},
+    "run_data": CORE | {"data", "recipe"},
+    "run_setup": CORE | {"bench", "data", "export", "models", "recipe", "run_data", "run_log", "steps"},
     "output": CORE
     | {
         "bench",
@@ -66,6 +67,7 @@ ALLOWED = {
         "output",
         "recipe",
         "report",
+        "run_data",
         "run_log",
         "run_setup",
         "sparsity",
@@ -74,7 +76,7 @@ ALLOWED = {
         "training",
     },
     "__main__": {"cli"},
-    "cli": CORE | {"bench", "commands", "output", "pipeline", "recipe", "report", "training"},
+    "cli": CORE | {"bench", "commands", "output", "pipeline", "recipe", "report", "run_data", "training"},
 }
 
 

@@ -1,4 +1,4 @@
-"""What a model is, what can be cut from it, what not and why; and which weights of an ONNX file are sparse."""
+"""`compress inspect`: what can be pruned in a model, and which weights of an ONNX file are sparse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,20 @@ from compressor.surgery.analysis import analyze
 
 
 def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspect:
-    """What a model is, what can be cut from it, and what can't and why."""
+    """Analyze a model: its size, its groups of channels, and why some of them are frozen.
+
+    Args:
+        source: The model, as `load_model` takes it.
+        trust_pickle: Whether code in a pickled model may run.
+        emit: What gets the events.
+
+    Returns:
+        The record that is printed.
+
+    Raises:
+        ModelError: The model is not understood.
+        UntrustedFile: The file would run code, and is not trusted.
+    """
     emit("stage", {"name": "load"})
     model = load_model(source, trust_pickle=trust_pickle)
     emit("stage", {"name": "analyse"})
@@ -42,5 +55,5 @@ def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspec
 
 
 def inspect_onnx(path: Path) -> OnnxWeights:
-    """Which weights of any ONNX file keep the 2:4 rule, and which a runtime could use."""
+    """Return which weights of an ONNX file are 2:4 sparse, and which of them a runtime can use."""
     return zeros.onnx_weight_report(path, NMPattern(2, 4), "tensorrt-ampere")

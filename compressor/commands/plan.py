@@ -40,10 +40,10 @@ from compressor.output import unstructured_report as masks
 from compressor.recipe import Recipe
 from compressor.report.schema_verbs import Pareto, ParetoPoint, Plan, Rates
 from compressor.report.widths import frozen_coverage
+from compressor.run_data import find_recipe_data
 from compressor.run_log import RunLog
 from compressor.run_setup import (
     build_steps,
-    find_recipe_data,
     latency_probe,
     load_recipe_model,
     open_recipe_data,

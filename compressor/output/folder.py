@@ -4,61 +4,85 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from compressor.errors import RecipeError, Temporary
 
 CHECKPOINTS = ".training"
-"""Name of the folder in the folder that trainings leave their state in."""
+"""Name of the folder inside the draft that holds the states of trainings."""
 
 JOURNAL = "run.jsonl"
+REPORT = "report.json"
 _LOCK = ".lock"
 
 
-def check_output_free(out: Path, *, force: bool, inputs: Iterable[str] = ()) -> None:
-    """Raises RecipeError where `out` exists and may not be replaced: without `force`, or with more in it than a result.
+def read_report(out: Path) -> dict[str, Any] | None:
+    """Return the content of report.json if `out` is a folder that this program wrote, else None."""
+    try:
+        report = json.loads((out / REPORT).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) and {"version", "method", "files"} <= report.keys() else None
 
-    `inputs`: what the run reads; paths of files and folders, or anything else.
+
+def check_output_free(out: Path, *, force: bool, inputs: Iterable[str] = ()) -> None:
+    """Check that a run may write `out`: it does not exist, or `force` is given and an earlier run wrote it.
+
+    Args:
+        out: The output folder.
+        force: Whether an earlier result may be replaced.
+        inputs: What the run reads; paths of files and folders, or anything else.
+
+    Raises:
+        RecipeError: `out` exists, and must not be replaced.
     """
     if not os.path.lexists(out):
         return
     if not force:
         raise RecipeError("output/exists", str(out), "it exists", "choose another --out, or replace it with --force")
     place = out.resolve()
-    held = [each for each in inputs if place in Path(each).resolve().parents and Path(each).exists()]
-    found = None
+    inside = [path for path in inputs if place in Path(path).resolve().parents and Path(path).exists()]
+    problem = None
     if place in (Path.cwd(), *Path.cwd().parents):
-        found = "it is the current folder, or a parent of it"
+        problem = "it is the current folder, or a parent of it"
     elif out.is_mount():
-        found = "it is a mount point, which cannot be replaced"
-    elif held:
-        found = f"it holds {held[0]}, which --force would delete"
-    if found:
-        raise RecipeError(
-            "output/not-replaceable", str(out), found, "choose another --out, such as a new folder inside it"
-        )
+        problem = "it is a mount point, which cannot be replaced"
+    elif inside:
+        problem = f"it holds {inside[0]}, which --force would delete"
+    elif read_report(out) is None:
+        problem = f"it was not written by compress (it has no {REPORT} of a run), and --force replaces nothing else"
+    if problem:
+        hint = "choose another --out, such as a new folder inside it"
+        raise RecipeError("output/not-replaceable", str(out), problem, hint)
 
 
 @contextmanager
 def staged_output(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
-    """A folder to write into; it becomes `out` when the block ends well.
+    """Yield a folder to write into, which is renamed to `out` if the block succeeds.
 
-    Whatever ends a run after training has begun leaves it (hidden, beside `out`) for `--resume`: hours of work outlive
-    a full disk and an unreachable device. Before, there is nothing to go on from, and nothing is left.
+    If the block fails after training has begun, the folder remains, hidden beside `out`, for `--resume`: hours of work
+    outlive a full disk and an unreachable device. If it fails earlier, nothing remains.
+
+    Args:
+        out: The output folder.
+        force: Whether an earlier result may be replaced.
+        resume: Whether to continue from the log and the checkpoints of an interrupted run.
 
     Raises:
-        RecipeError: `out` exists and `force` is not given, or its place can't be written to.
-        Temporary: another run is writing there.
+        RecipeError: `out` must not be replaced, or cannot be written.
+        Temporary: Another run is writing to it.
     """
     check_output_free(out, force=force)
     out = out.absolute()
     draft = out.with_name(f".{out.name}.partial")
     with _locked(draft, out):
-        _clear(draft, spare={_LOCK, CHECKPOINTS, JOURNAL} if resume else {_LOCK})
+        _clear(draft, keep={_LOCK, CHECKPOINTS, JOURNAL} if resume else {_LOCK})
         try:
             yield draft
         except BaseException:
@@ -72,7 +96,7 @@ def staged_output(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
 
 @contextmanager
 def _locked(draft: Path, out: Path) -> Iterator[None]:
-    """`draft` exists and is this process's alone."""
+    """Hold the lock of `draft`, which is created if it does not exist."""
     lock = _open_lock(draft)
     try:
         if not _take(lock, draft):
@@ -98,7 +122,7 @@ def _open_lock(draft: Path) -> int:
 
 
 def _take(lock: int, draft: Path) -> bool:
-    """Whether the lock is ours, and still that of `draft`: a run that just ended has moved it away."""
+    """Return whether we hold the lock, and it is still that of `draft`: a run that just ended has moved it away."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(lock), os.stat(draft / _LOCK))
@@ -106,15 +130,15 @@ def _take(lock: int, draft: Path) -> bool:
         return False
 
 
-def _clear(draft: Path, spare: Set[str]) -> None:
-    """Remove what an earlier run left, but for what this one goes on from."""
-    for each in draft.iterdir():
-        if each.name not in spare:
-            _remove(each)
+def _clear(draft: Path, keep: Set[str]) -> None:
+    """Remove what an earlier run left, except for what this one continues from."""
+    for path in draft.iterdir():
+        if path.name not in keep:
+            _remove(path)
 
 
 def _publish(draft: Path, out: Path) -> None:
-    """Give the folder its name; one it replaces is deleted only once the new one is in its place."""
+    """Rename the draft to its final name; the folder that it replaces is deleted afterwards."""
     old = out.with_name(f".{out.name}.replaced")
     _remove(old)
     if os.path.lexists(out):

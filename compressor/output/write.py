@@ -19,6 +19,7 @@ from compressor.models.saved_model import PLAN, WEIGHTS, plan_json
 from compressor.output import nm_report as zeros
 from compressor.output import unstructured_report as masks
 from compressor.output.exports import Exports
+from compressor.output.folder import REPORT
 from compressor.output.gates import judge_gates
 from compressor.recipe import Recipe
 from compressor.report import costs
@@ -32,8 +33,6 @@ from compressor.run_log import RunLog
 from compressor.sparsity.compressed_format import pack
 from compressor.steps.state import PruningState, example_inputs
 from compressor.surgery.removal import kept_sizes
-
-REPORT = "report.json"
 
 
 def write_outputs(

@@ -32,7 +32,7 @@ from compressor.data.tasks import classification, regression
 from compressor.data.validate import check_answers
 from compressor.errors import DataError
 from compressor.recipe.recipe_config import Recipe
-from compressor.run_setup import find_recipe_data
+from compressor.run_data import find_recipe_data
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10-jpeg"
 
