@@ -13,8 +13,8 @@ CompressorError
   DeviceUnavailable    10
   Temporary            75   a lock is held, or a disk or memory is full
 
-A code is `subject/slug`, such as `data/no-images`. The printed line is `<subject>: <place>: <problem>; <hint>`, with the
-subject written with blanks; the command line puts `compress: ` before it.
+A code is `subject/slug`, such as `data/no-images`. The printed line is `<subject>: <place>: <problem>; <hint>`, with
+blanks in the subject; the command line puts `compress: ` before it.
 """
 
 from __future__ import annotations

@@ -41,8 +41,36 @@ def test_force_never_replaces_the_current_folder_or_a_mount_point(here: Path, ou
         check_output_free(Path(out), force=True)
 
 
-def test_force_never_deletes_what_the_run_reads(here: Path) -> None:
+def finished(folder: Path) -> None:
+    """A folder that looks like the result of a run."""
+    folder.mkdir()
+    (folder / "report.json").write_text('{"version": 1, "method": "l1", "files": {}}')
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"version": 1}', "not json"])
+def test_force_replaces_nothing_that_no_run_wrote(here: Path, content: str | None) -> None:
     (here / "out").mkdir()
+    if content is not None:
+        (here / "out" / "report.json").write_text(content)
+    with raises_error(RecipeError, "output/not-replaceable", "out", "report.json"):
+        check_output_free(Path("out"), force=True)
+    with (
+        raises_error(RecipeError, "output/not-replaceable"),
+        staged_output(Path("out"), force=True, resume=False),
+    ):
+        pytest.fail("it would be replaced")
+    assert (here / "out").is_dir()
+
+
+def test_force_replaces_an_earlier_result(here: Path) -> None:
+    finished(here / "out")
+    with staged_output(Path("out"), force=True, resume=False) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in (here / "out").iterdir()] == ["new"]
+
+
+def test_force_never_deletes_what_the_run_reads(here: Path) -> None:
+    finished(here / "out")
     shutil.copy(WEIGHTS, "out/model.safetensors")
     with raises_error(RecipeError, "output/not-replaceable", "out/model.safetensors", "--force"):
         check_output_free(Path("out"), force=True, inputs=("out/model.safetensors",))
@@ -58,7 +86,7 @@ def test_an_existing_folder_is_refused_before_anything_heavy_is_imported(here: P
 
 
 def test_a_link_is_replaced_and_what_it_leads_to_is_left(here: Path) -> None:
-    (here / "real").mkdir()
+    finished(here / "real")
     (here / "real" / "precious").touch()
     (here / "out").symlink_to("real")
     with staged_output(Path("out"), force=True, resume=False) as folder:

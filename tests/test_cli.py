@@ -87,13 +87,13 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 
 def test_the_bare_form_compresses(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [MODEL, "-r", "l1", "-o", "out", "--data", "d", "--set", "retrain.epochs=3", "--seed", "7", "--force"]
+    words = [MODEL, "-r", "l1", "-o", "out", "--data", "digits", "--set", "retrain.epochs=3", "--seed", "7", "--force"]
     assert cli.run(words) == 0
     ((name, (source, recipe, folder), named),) = calls
     assert (name, source, folder) == ("compress", MODEL, Path("out"))
     assert (recipe.retrain.epochs, recipe.seed, recipe.bench.target) == (3, 7, "local")
     assert named == {
-        "data": "d",
+        "data": "digits",
         "resume": False,
         "force": True,
         "trust_pickle": False,
@@ -447,7 +447,8 @@ def test_control_characters_of_untrusted_names_are_not_printed() -> None:
 def test_recipes_ls_show_cp_schema(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["recipes", "ls"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in listed] == list(shipped_recipes())
+    assert sorted(line.split()[0] for line in listed if line.startswith("  ")) == sorted(shipped_recipes())
+    assert max(map(len, listed)) <= 100
     text = shipped_recipes()["l1"].read_text()
     assert cli.run(["recipes", "show", "l1"]) == 0
     assert capsys.readouterr().out == text

@@ -153,8 +153,10 @@ def test_an_existing_folder_is_never_touched_without_force(tmp_path: Path) -> No
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"]["code"] == "output/exists"
     assert (tmp_path / "out" / "precious").read_text() == "x"
-    assert run("cifar:resnet8@digits", "-r", "quickstart", "-o", "out", "--force", *QUICK, cwd=tmp_path).returncode == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    forced = run("cifar:resnet8@digits", "-r", "quickstart", "-o", "out", "--force", "--json", *QUICK, cwd=tmp_path)
+    assert forced.returncode == 2
+    assert json.loads(forced.stdout)["error"]["code"] == "output/not-replaceable", "no run wrote it"
+    assert (tmp_path / "out" / "precious").read_text() == "x"
 
 
 def test_a_dense_model_near_chance_is_doubted_aloud(tmp_path: Path) -> None:

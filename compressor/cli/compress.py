@@ -1,122 +1,186 @@
-"""`compress MODEL --recipe RECIPE`: the main form, without a verb."""
+"""`compress MODEL --recipe RECIPE`: the main form, without a command name."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from compressor import __version__
-from compressor.cli import distributed as processes
+from compressor.cli import distributed
 from compressor.cli.commands import command_line, print_plan
 from compressor.cli.options import (
     SETTINGS,
+    GroupedHelp,
+    OutputOptions,
+    RunOptions,
     junit_option,
+    option,
+    output_options,
     print_result,
-    print_result_on_gate_failure,
-    read_recipe_option,
-    recipe_options,
-    result_options,
-    trust_option,
+    result_printed_on_failure,
+    run_options,
+    write_commands,
 )
 
+if TYPE_CHECKING:
+    from compressor.recipe import Recipe
+    from compressor.report.findings import Report
 
-class CompressCommand(click.Command):
-    """The command without a verb; its help also lists the verbs."""
+
+class CompressCommand(GroupedHelp):
+    """The command without a name of its own; its help also lists the others."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options by group, then the other commands.
+
+        Args:
+            ctx: The context of the command.
+            formatter: What the help text is written to.
+        """
         super().format_options(ctx, formatter)
-        with formatter.section("Verbs"):
-            formatter.write_dl(
-                [(name, each.get_short_help_str(limit=80)) for name, each in command_line.commands.items()]
-            )
+        write_commands(command_line, formatter)
 
 
 @click.command("compress", cls=CompressCommand, context_settings=SETTINGS)
-@click.argument("model")
-@recipe_options
-@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help="Default: MODEL-RECIPE, here.")
-@click.option("--devices", type=int, default=1, metavar="N", help="Devices of this machine to train on.")
-@click.option("--nodes", type=int, default=1, metavar="N", help="Machines to train on; started by torchrun.")
-@click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Epochs for TensorBoard.")
-@click.option("--resume", is_flag=True, help="Finish a run that was interrupted.")
-@click.option("--force", is_flag=True, help="Replace DIR if it exists.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done, as `compress plan` does.")
-@trust_option
+@run_options
+@option(
+    "Output",
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Output folder. Default: MODEL-RECIPE, here.",
+)
+@option("Output", "--resume", is_flag=True, help="Finish an interrupted run; print a finished one.")
+@option("Output", "--force", is_flag=True, help="Replace DIR if an earlier run wrote it.")
+@option("Output", "--dry-run", is_flag=True, help="Print what would be done, as `compress plan` does.")
 @junit_option
-@result_options
+@output_options
+@option("Training", "--devices", type=int, default=1, metavar="N", help="Number of devices of this machine.")
+@option("Training", "--nodes", type=int, default=1, metavar="N", help="Number of machines, each started by torchrun.")
+@option("Training", "--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Write every epoch there.")
 @click.version_option(__version__, prog_name="compress")
 @click.pass_context
-def compress_command(
+def _compress(
     context: click.Context,
-    model: str,
-    recipe: str,
-    data: str | None,
-    overrides: tuple[str, ...],
-    target: str | None,
-    target_file: Path | None,
-    seed: int | None,
+    run: RunOptions,
+    output: OutputOptions,
     out: Path | None,
-    devices: int,
-    nodes: int,
-    tensorboard: Path | None,
     resume: bool,
     force: bool,
     dry_run: bool,
-    trust_pickle: bool,
     junit: Path | None,
-    as_json: bool,
-    quiet: bool,
-    debug: bool,
+    devices: int,
+    nodes: int,
+    tensorboard: Path | None,
 ) -> None:
     """Compress MODEL as RECIPE says: a slim ONNX model, proven and measured, and a report in DIR.
 
     MODEL is a checkpoint (.pt .pth .th .ckpt .safetensors .pt2), a folder made by an earlier run,
-    torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], cifar:NAME, or path/to/file.py:factory[@checkpoint]. A verb
-    wins over a file of that name: ./plan is the file.
+    torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], cifar:NAME, or path/to/file.py:factory[@checkpoint]. A command
+    wins over a file of its name: ./plan is the file.
     """
-    processes.check_process_options(devices, nodes)
-    if processes.is_helper():
-        processes.help_training()
+    distributed.check_process_options(devices, nodes)
+    if distributed.is_helper():
+        distributed.help_training()
         return
-    checked = read_recipe_option(recipe, overrides, target, seed, target_file)
+    recipe = run.read_recipe()
     if dry_run:
-        asked = {"data": data, "trust_pickle": trust_pickle, "targets": target_file}
-        print_plan(model, checked, as_json=as_json, quiet=quiet, **asked)
+        print_plan(run, recipe, output)
         return
-    folder = out or default_folder(model, recipe)
+    folder = out or default_folder(run.model, run.recipe)
+    with result_printed_on_failure("show_report", output, junit=junit, folder=folder):
+        report = _finished(folder, run, recipe) if resume else None
+        if report is None:
+            check_before_loading(run, recipe, folder, force=force)
+            context.obj = folder
+            report = _run(run, recipe, folder, output, tensorboard, devices, resume=resume, force=force)
+    print_result(report, "show_report", output, junit=junit, folder=folder)
+
+
+compress_command: click.Command = _compress
+
+
+def _finished(folder: Path, run: RunOptions, recipe: Recipe) -> Report | None:
+    """The report of a run that has finished already, judged again; None if there is none."""
+    from compressor.output.finished import finished_report
+
+    report = finished_report(folder, run.model, recipe)
+    if report is None:
+        return None
+    from compressor.output.gates import check_gates
+
+    return check_gates(cast("Report", report))
+
+
+def check_before_loading(run: RunOptions, recipe: Recipe, folder: Path, *, force: bool) -> None:
+    """Report what is wrong with the output folder and the data before anything heavy is loaded.
+
+    Args:
+        run: The options of the command line.
+        recipe: The checked recipe.
+        folder: The output folder.
+        force: Whether an earlier result may be replaced.
+
+    Raises:
+        RecipeError: The folder must not be written, or the method needs data and none are named.
+        DataError: Data that are named do not exist.
+    """
     from compressor.output.folder import check_output_free
 
-    check_output_free(folder, force=force, inputs=(model, *([data] if data else [])))
-    context.obj = folder
+    check_output_free(folder, force=force, inputs=(run.model, *([run.data] if run.data else [])))
+    from compressor.recipe.data_location import locate_recipe_data
+
+    locate_recipe_data(recipe, run.data, required=True)
+
+
+def _run(
+    run: RunOptions,
+    recipe: Recipe,
+    folder: Path,
+    output: OutputOptions,
+    tensorboard: Path | None,
+    devices: int,
+    *,
+    resume: bool,
+    force: bool,
+) -> Report:
     from compressor import pipeline
     from compressor.cli.progress import progress_reporter
     from compressor.cli.tensorboard import tensorboard_sink
 
     with (
-        print_result_on_gate_failure("show_report", as_json=as_json, junit=junit, folder=folder),
-        progress_reporter(quiet=quiet) as narrate,
-        tensorboard_sink(narrate, tensorboard) as emit,
-        processes.multi_process_trainer(devices) as trainer,
+        progress_reporter(quiet=output.quiet) as report_progress,
+        tensorboard_sink(report_progress, tensorboard) as emit,
+        distributed.multi_process_trainer(devices) as trainer,
     ):
-        report = pipeline.compress(
-            model,
-            checked,
+        return pipeline.compress(
+            run.model,
+            recipe,
             folder,
-            data=data,
+            data=run.data,
             resume=resume,
             force=force,
-            trust_pickle=trust_pickle,
+            trust_pickle=run.trust_pickle,
             emit=emit,
             trainer=trainer,
-            targets=target_file,
+            targets=run.target_file,
         )
-    print_result(report, "show_report", as_json=as_json, junit=junit, folder=folder)
 
 
 def default_folder(model: str, recipe: str) -> Path:
-    """`resnet56-l1` for `some/where/resnet56.pt` and `l1.yaml`."""
+    """Name an output folder after a model and a recipe.
+
+    Args:
+        model: The model as it was named, such as `some/where/resnet56.pt`.
+        recipe: The recipe as it was named, such as `l1.yaml`.
+
+    Returns:
+        A folder in the current one, such as `resnet56-l1`.
+    """
     name = re.sub(r"\.(pt|pth|th|ckpt|safetensors|pt2)$", "", model.rstrip("/").rpartition("/")[2])
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{Path(recipe).stem}")
     return Path(safe.lstrip("-."))

@@ -12,14 +12,22 @@ from compressor.errors import RecipeError
 if TYPE_CHECKING:
     from compressor.training.loop import TrainResult
 
-_TORCHRUN = "TORCHELASTIC_RUN_ID"  # in the environment of what torchrun starts
+_TORCHRUN = "TORCHELASTIC_RUN_ID"  # set in every process that torchrun starts
 
 
 def check_process_options(devices: int, nodes: int) -> None:
-    """Raises RecipeError for what can't be had, or what `torchrun` was told otherwise."""
-    for option, asked in (("--devices", devices), ("--nodes", nodes)):
-        if asked < 1:
-            raise RecipeError("usage/not-positive", option, f"it is {asked}", "give 1 or more")
+    """Check the numbers of devices and nodes.
+
+    Args:
+        devices: Value of `--devices`.
+        nodes: Value of `--nodes`.
+
+    Raises:
+        RecipeError: A number is below 1, or `torchrun` has started another number of processes.
+    """
+    for option, count in (("--devices", devices), ("--nodes", nodes)):
+        if count < 1:
+            raise RecipeError("usage/not-positive", option, f"it is {count}", "give 1 or more")
     if _TORCHRUN not in os.environ:
         if nodes > 1:
             hint = f"run this on each node: torchrun --nnodes {nodes} --nproc-per-node {devices} ... -m compressor"
@@ -27,24 +35,21 @@ def check_process_options(devices: int, nodes: int) -> None:
                 "usage/not-under-torchrun", "--nodes", f"it is {nodes}, but torchrun did not start this process", hint
             )
         return
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    for option, asked, given in (
-        ("--devices", devices, here),
-        ("--nodes", nodes, int(os.environ["WORLD_SIZE"]) // here),
-    ):
-        if asked not in (1, given):
-            raise RecipeError(
-                "usage/contradicts-torchrun", option, f"it is {asked}, but torchrun started {given}", "omit the option"
-            )
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    started_nodes = int(os.environ["WORLD_SIZE"]) // local
+    for option, count, started in (("--devices", devices, local), ("--nodes", nodes, started_nodes)):
+        if count not in (1, started):
+            problem = f"it is {count}, but torchrun started {started}"
+            raise RecipeError("usage/contradicts-torchrun", option, problem, "omit the option")
 
 
 def is_helper() -> bool:
-    """Whether this process only trains with the one that does the rest."""
+    """Return whether this process only helps another one to train."""
     return _TORCHRUN in os.environ and os.environ["RANK"] != "0"
 
 
 def help_training() -> None:
-    """What such a process does, until there is no more work."""
+    """Help another process to train until there is no more work."""
     from compressor.training.distributed.torchrun import follow_training
 
     follow_training()
@@ -52,7 +57,7 @@ def help_training() -> None:
 
 @contextmanager
 def multi_process_trainer(devices: int) -> Iterator[Callable[..., TrainResult] | None]:
-    """What trains: several processes of this machine, or all that `torchrun` has started; None = this one alone."""
+    """Yield what trains: processes of this machine, or those that `torchrun` started; None means this one alone."""
     if _TORCHRUN in os.environ:
         from compressor.training.distributed.torchrun import lead_training
 

@@ -1,4 +1,4 @@
-"""What a run tells while it works, on stderr: a bar with its ETA on a terminal, plain lines elsewhere, or nothing."""
+"""Progress on stderr: a bar with the remaining time on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ Fields = Mapping[str, object]
 
 @contextmanager
 def progress_reporter(*, quiet: bool = False, stream: TextIO | None = None) -> Iterator[EventSink]:
-    """Something that turns events into what a person reads; the bar is gone when the block ends.
+    """Yield an event sink that prints progress; the bar disappears when the block ends.
 
-    Events: stage {name}, epoch {epoch, and any of those in _SAY},
-    metric {stage, metric, unit, and the value under the metric's name}, progress {done, total, what}, note {text},
-    warning {text}; others are for the log only.
+    It prints the events stage {name}, epoch {epoch, and any key of _FORMATS}, metric {stage, metric, unit, and the
+    value under the metric's name}, progress {done, total, what}, note {text} and warning {text}; others are only
+    logged.
+
+    Args:
+        quiet: Whether to print nothing.
+        stream: What to print to; standard error by default.
     """
     stream = sys.stderr if stream is None else stream
     if quiet:
@@ -32,7 +36,7 @@ def progress_reporter(*, quiet: bool = False, stream: TextIO | None = None) -> I
 
 
 def _silent(event: str, fields: Fields) -> None:
-    """Takes an event and says nothing."""
+    """Ignore an event."""
 
 
 def _lines(stream: TextIO) -> EventSink:
@@ -41,7 +45,7 @@ def _lines(stream: TextIO) -> EventSink:
     def emit(event: str, fields: Fields) -> None:
         line = _line(event, fields)
         if line is not None:
-            # Whoever read the lines may leave; the run goes on.
+            # The reader of the lines may close the pipe; the run continues.
             with suppress(BrokenPipeError):
                 print(f"[{time.monotonic() - began:7.1f}s] {line}", file=stream, flush=True)
 
@@ -57,15 +61,15 @@ def _bars(stream: TextIO) -> Iterator[EventSink]:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[told]}", markup=False),
+        TextColumn("{task.fields[measured]}", markup=False),
     )
     with Progress(*columns, console=Console(file=stream), transient=True, expand=True) as progress:
-        bar, last = None, ""  # what was measured after the last epoch
+        bar, last = None, ""  # the measurements after the last epoch
 
-        def advance(what: str, done: float, total: float, told: str = "") -> None:
+        def advance(what: str, done: float, total: float, measured: str = "") -> None:
             nonlocal bar
-            bar = progress.add_task(what, told=told) if bar is None else bar
-            progress.update(bar, description=what, completed=done, total=total, told=told)
+            bar = progress.add_task(what, measured=measured) if bar is None else bar
+            progress.update(bar, description=what, completed=done, total=total, measured=measured)
 
         def emit(event: str, fields: Fields) -> None:
             nonlocal bar, last
@@ -78,10 +82,12 @@ def _bars(stream: TextIO) -> Iterator[EventSink]:
                         progress.remove_task(bar)
                     bar, last = None, ""
                 case "epoch":
-                    last = _told(fields, _MEASURED)
-                case "progress" if "epoch" in fields:  # one bar for the whole training, so that its end can be told
+                    last = _formatted(fields, _MEASURED)
+                case "progress" if (
+                    "epoch" in fields
+                ):  # one bar for the whole training, so that it shows the time to its end
                     done = _number(fields["epoch"]) - 1 + _number(fields["done"]) / _number(fields["total"])
-                    now = _told(fields, _NOW, " ")
+                    now = _formatted(fields, _NOW, " ")
                     advance(str(fields["what"]), done, _number(fields["epochs"]), f"{now} {last}".rstrip())
                 case "progress":
                     advance(str(fields["what"]), _number(fields["done"]), _number(fields["total"]))
@@ -90,7 +96,7 @@ def _bars(stream: TextIO) -> Iterator[EventSink]:
 
 
 def _line(event: str, fields: Fields) -> str | None:
-    """The event as one line; None for events that are only shown as a bar, or not at all."""
+    """Return the event as one line; None for an event that is only shown as a bar, or not at all."""
     match event:
         case "stage":
             return str(fields["name"])
@@ -98,8 +104,8 @@ def _line(event: str, fields: Fields) -> str | None:
             return _epoch(fields)
         case "metric":
             value = _number(fields[str(fields["metric"])])
-            told = f"{value:.2f} %" if fields["unit"] == "%" else f"{value:.4g} {fields['unit']}".strip()
-            return f"  {fields['metric']} {told} ({fields['stage']})"
+            text = f"{value:.2f} %" if fields["unit"] == "%" else f"{value:.4g} {fields['unit']}".strip()
+            return f"  {fields['metric']} {text} ({fields['stage']})"
         case "note":
             return f"  {fields['text']}"
         case "warning":
@@ -107,7 +113,7 @@ def _line(event: str, fields: Fields) -> str | None:
     return None
 
 
-_SAY: Mapping[str, Callable[[float], str]] = {
+_FORMATS: Mapping[str, Callable[[float], str]] = {
     "loss": lambda value: f"loss {value:.4f}",
     "lr": lambda value: f"lr {value:.3g}",
     "held_out": lambda value: f"held out {value:.4g}",
@@ -122,11 +128,11 @@ _NOW = ("loss", "lr", "images_per_second")
 
 def _epoch(fields: Fields) -> str:
     of = f"/{fields['epochs']}" if "epochs" in fields else ""
-    return f"  epoch {fields['epoch']}{of}  {_told(fields, tuple(_SAY))}".rstrip()
+    return f"  epoch {fields['epoch']}{of}  {_formatted(fields, tuple(_FORMATS))}".rstrip()
 
 
-def _told(fields: Fields, keys: Sequence[str], between: str = "  ") -> str:
-    return between.join(_SAY[key](_number(fields[key])) for key in keys if fields.get(key) is not None)
+def _formatted(fields: Fields, keys: Sequence[str], between: str = "  ") -> str:
+    return between.join(_FORMATS[key](_number(fields[key])) for key in keys if fields.get(key) is not None)
 
 
 def _number(value: object) -> float:

@@ -14,10 +14,11 @@ from compressor.errors import RecipeError, did_you_mean
 
 @click.group("recipes", cls=CommandGroup, no_args_is_help=False)
 def recipes_group() -> None:
-    """The shipped recipes: ls, show, cp; schema prints the JSON Schema."""
+    """List, print and copy the shipped recipes; print their JSON Schema."""
 
 
 def _shipped(name: str) -> Path:
+    """The file of a shipped recipe. Raises RecipeError if there is none of that name."""
     from compressor.recipe import shipped_recipes
 
     known = shipped_recipes()
@@ -28,20 +29,26 @@ def _shipped(name: str) -> Path:
 
 
 @recipes_group.command("ls")
-def list_recipes() -> None:
-    """List the shipped recipes and the command that runs each."""
-    from compressor.recipe import shipped_recipes
+def _list() -> None:
+    """List the shipped recipes: purpose, data, epochs."""
+    from compressor.recipe.catalog import GROUPS, recipe_summaries
 
-    known = shipped_recipes()
-    width = max(map(len, known), default=0)
-    for name, path in known.items():
-        command = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
-        print(f"{name:{width}}  {command}")
+    summaries = list(recipe_summaries())
+    row = "{:19}  {:46}  {:8}  {}"
+    print(row.format("recipe", "what for", "data", "epochs"))
+    for group in GROUPS:
+        print(f"\n{group}")
+        for summary in summaries:
+            if summary.group == group:
+                iterations = f" + {summary.iterations:,} steps" if summary.iterations else ""
+                print(row.format(f"  {summary.name}", summary.purpose, summary.data, f"{summary.epochs}{iterations}"))
+    print("\ndata: labelled images, given with --data. optional: without them nothing is retrained.")
+    print("epochs: of all trainings, at most. compress recipes show NAME prints a recipe and its command.")
 
 
 @recipes_group.command("show")
 @click.argument("name")
-def show_recipe(name: str) -> None:
+def _show(name: str) -> None:
     """Print a shipped recipe."""
     print(_shipped(name).read_text(encoding="utf-8"), end="")
 
@@ -50,8 +57,8 @@ def show_recipe(name: str) -> None:
 @click.argument("name")
 @click.argument("to", type=click.Path(path_type=Path), required=False)
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
-def copy_recipe(name: str, to: Path | None, force: bool) -> None:
-    """Copy a shipped recipe here, or TO a file or folder, to change it."""
+def _copy(name: str, to: Path | None, force: bool) -> None:
+    """Copy a shipped recipe here, or TO a file or folder."""
     shipped = _shipped(name)
     file = to or Path(shipped.name)
     file = file / shipped.name if file.is_dir() else file
@@ -68,8 +75,8 @@ def copy_recipe(name: str, to: Path | None, force: bool) -> None:
 
 
 @recipes_group.command("schema")
-def print_schema() -> None:
-    """Print the JSON Schema of recipes, for editors that complete and check them."""
+def _schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
     from compressor.recipe import Recipe
 
     print(json.dumps(Recipe.json_schema(), indent=2))

@@ -1,4 +1,4 @@
-"""Epochs as TensorBoard draws them, for whoever asks for that."""
+"""`--tensorboard`: every number of an epoch, as TensorBoard reads it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from compressor.errors import RecipeError
 
 @contextmanager
 def tensorboard_sink(emit: EventSink, folder: Path | None) -> Iterator[EventSink]:
-    """`emit`, which also writes every number of an epoch into `folder`, under `<stage>/<name>`; None = `emit` itself.
+    """Yield an event sink that also writes every number of an epoch as `<stage>/<name>`.
 
-    Raises RecipeError where TensorBoard is not installed.
+    Args:
+        emit: The sink that gets every event.
+        folder: Where to write; None means that `emit` itself is yielded.
+
+    Raises:
+        RecipeError: TensorBoard is not installed.
     """
     if folder is None:
         yield emit
@@ -28,7 +33,7 @@ def tensorboard_sink(emit: EventSink, folder: Path | None) -> Iterator[EventSink
         ) from error
     with SummaryWriter(str(folder)) as writer:
 
-        def both(event: str, fields: Mapping[str, object]) -> None:
+        def emit_and_write(event: str, fields: Mapping[str, object]) -> None:
             emit(event, fields)
             if event == "epoch":
                 epoch = fields["epoch"]
@@ -37,4 +42,4 @@ def tensorboard_sink(emit: EventSink, folder: Path | None) -> Iterator[EventSink
                         writer.add_scalar(f"{fields['stage']}/{name}", value, epoch)
                 writer.flush()
 
-        yield both
+        yield emit_and_write

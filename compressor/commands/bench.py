@@ -1,4 +1,4 @@
-"""Latency of ONNX files, whoever made them. Loads no torch: a bench begins at once."""
+"""`compress bench`: latency of any ONNX files. Loads no torch, so that measuring begins at once."""
 
 from __future__ import annotations
 
@@ -23,9 +23,27 @@ def bench_files(
     sustain: float | None,
     emit: EventSink,
 ) -> BenchResult:
-    """Measured latency of one ONNX file, or of two in turn."""
+    """Measure one ONNX file, or two in interleaved runs.
+
+    Args:
+        a: The file.
+        b: The file to compare it with.
+        target: The device to measure on.
+        batch: Batch size.
+        seconds: Measuring time for each file.
+        layers: Whether to profile every layer as well.
+        sustain: Seconds without a pause afterwards, in which the last file runs; None means none.
+        emit: What gets the events.
+
+    Returns:
+        The record that is printed.
+
+    Raises:
+        ModelError: A file is not a model that ONNX Runtime can run.
+        DeviceUnavailable: The device cannot be reached, or failed.
+    """
     with target.opened() as device:
-        found = compare_latency(device, a, b, batch=batch, seconds=seconds, layers=layers, emit=emit)
+        comparison = compare_latency(device, a, b, batch=batch, seconds=seconds, layers=layers, emit=emit)
         if sustain is not None:
-            found = replace(found, sustained=measure_sustained(device, b or a, batch=batch, seconds=sustain))
-    return bench_record(found, [each.name for each in (a, b) if each is not None])
+            comparison = replace(comparison, sustained=measure_sustained(device, b or a, batch=batch, seconds=sustain))
+    return bench_record(comparison, [path.name for path in (a, b) if path is not None])

@@ -1,4 +1,4 @@
-"""What a model is, what can be cut from it, what not and why; and which weights of an ONNX file are sparse."""
+"""`compress inspect`: what can be pruned in a model, and which weights of an ONNX file are sparse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,20 @@ from compressor.surgery.analysis import analyze
 
 
 def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspect:
-    """What a model is, what can be cut from it, and what can't and why."""
+    """Analyze a model: its size, its groups of channels, and why some of them are frozen.
+
+    Args:
+        source: The model, as `load_model` takes it.
+        trust_pickle: Whether code in a pickled model may run.
+        emit: What gets the events.
+
+    Returns:
+        The record that is printed.
+
+    Raises:
+        ModelError: The model is not understood.
+        UntrustedFile: The file would run code, and is not trusted.
+    """
     emit("stage", {"name": "load"})
     model = load_model(source, trust_pickle=trust_pickle)
     emit("stage", {"name": "analyse"})

@@ -1,4 +1,4 @@
-"""An output folder, proven again from its files."""
+"""`compress verify`: prove an output folder again from its files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from compressor.models.build import build_named
 from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
 from compressor.models.saved_model import PLAN, WEIGHTS, load_folder, read_record
-from compressor.output.write import REPORT
+from compressor.output.folder import REPORT
 from compressor.report.findings.gate_results import Gate, GateStatus
 from compressor.report.verify_result import Check, Verify
 from compressor.sparsity.nm_masks import satisfies_pattern
@@ -28,11 +28,22 @@ from compressor.surgery.analysis import analyze
 from compressor.surgery.certificate import verify_against_original
 
 MODEL = "model.onnx"
-PROVEN = (MODEL, WEIGHTS, PLAN)  # what the proofs are about; report.json must name their hashes
+PROVEN = (MODEL, WEIGHTS, PLAN)  # the proofs are about these files; report.json must have their hashes
 
 
 def verify_folder(folder: Path, *, emit: EventSink) -> Verify:
-    """Check an output folder again: hashes, parity, the masked-dense equality of what is in it, and its gates."""
+    """Check hashes, parity, certificate and gates of an output folder.
+
+    Args:
+        folder: The output folder.
+        emit: What gets the events.
+
+    Returns:
+        Every check with its verdict; `proven` covers all of them but the gates.
+
+    Raises:
+        ModelError: The folder is not a complete output folder.
+    """
     emit("stage", {"name": "verify"})
     report = read_record(folder / REPORT, _Report)
     checks = [_hash_check(folder / name, report.files.get(name)) for name in dict.fromkeys([*PROVEN, *report.files])]
@@ -46,17 +57,17 @@ def verify_folder(folder: Path, *, emit: EventSink) -> Verify:
 
 
 def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
-    """Parity and certificate, computed anew from the files."""
+    """Compute parity, certificate, masks and cost from the files."""
     slim = load_folder(folder)
     inputs = example_inputs(slim, images=2)
     try:
         parity = check_parity(folder / MODEL, slim.module, split_exporters(inputs, has_free_batch(folder / MODEL)))
-        found = f"{parity.compared} of ONNX Runtime and PyTorch differ by {parity.max_abs_error:.1e}"
-        yield _check("parity", parity.ok, found)
+        detail = f"{parity.compared} of ONNX Runtime and PyTorch differ by {parity.max_abs_error:.1e}"
+        yield _check("parity", parity.ok, detail)
     except CannotRun as reason:
         yield _check("parity", False, str(reason))
     proof = verify_against_original(slim.module, build_named(slim.spec), slim.kept, *inputs)
-    if not proof.ok:  # unless the plan changed what norms work on
+    if not proof.ok:  # normalizations across channels change when channels are removed
         dense = build_named(slim.spec)
         structure = analyze(dense, *example_inputs(slim), name=slim.name, mixing=True)
         proof = verify_against_original(slim.module, dense, slim.kept, *inputs, structure=structure)
@@ -71,15 +82,15 @@ def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
 
 
 def _still_sparse(folder: Path, slim: nn.Module, sparsity: _Sparsity) -> Iterator[Check]:
-    """The rule, in the module and in the ONNX file, for each weight that was masked."""
-    pattern, layers = NMPattern(*sparsity.pattern), [each for each in sparsity.layers if each.reason is None]
+    """Check the N:M pattern of every masked weight, in the module and in the ONNX file."""
+    pattern, layers = NMPattern(*sparsity.pattern), [layer for layer in sparsity.layers if layer.reason is None]
     broken = [
-        each.name
-        for each in layers
-        if not satisfies_pattern(slim.get_submodule(each.name).get_parameter("weight"), pattern)
+        layer.name
+        for layer in layers
+        if not satisfies_pattern(slim.get_submodule(layer.name).get_parameter("weight"), pattern)
     ]
-    said = f"{len(layers) - len(broken)} of {len(layers)} masked layers"
-    yield _check(f"{pattern} in {WEIGHTS}", not broken, f"{said}{f', not {broken[0]}' if broken else ''}")
+    detail = f"{len(layers) - len(broken)} of {len(layers)} masked layers"
+    yield _check(f"{pattern} in {WEIGHTS}", not broken, f"{detail}{f', not {broken[0]}' if broken else ''}")
     held, missing = find_nm_weights(
         folder / MODEL, RUNTIMES[sparsity.runtime], pattern, [layer.shape for layer in layers]
     )
@@ -87,14 +98,14 @@ def _still_sparse(folder: Path, slim: nn.Module, sparsity: _Sparsity) -> Iterato
 
 
 def _still_masked(folder: Path, slim: nn.Module, record: _Masks) -> Iterator[Check]:
-    """In the module and in the ONNX file, of every layer no more weights that are not zero than the report says."""
+    """Check that no layer has more nonzero weights than the report says, in the module and in the ONNX file."""
     broken = [
-        each.name
-        for each in record.layers
-        if int(slim.get_submodule(each.name).get_parameter("weight").count_nonzero()) > each.left
+        layer.name
+        for layer in record.layers
+        if int(slim.get_submodule(layer.name).get_parameter("weight").count_nonzero()) > layer.left
     ]
-    said = f"{len(record.layers) - len(broken)} of {len(record.layers)} layers"
-    yield _check(f"masks in {WEIGHTS}", not broken, f"{said}{f', not {broken[0]}' if broken else ''}")
+    detail = f"{len(record.layers) - len(broken)} of {len(record.layers)} layers"
+    yield _check(f"masks in {WEIGHTS}", not broken, f"{detail}{f', not {broken[0]}' if broken else ''}")
     held, missing = find_masked_weights(folder / MODEL, [(layer.shape, layer.left) for layer in record.layers])
     yield _check(f"masks in {MODEL}", not missing, f"{held} weights, {len(missing)} missing")
 
@@ -139,7 +150,7 @@ class _Cost(BaseModel):
 
 
 class _Report(BaseModel):
-    """What of report.json is checked."""
+    """The part of report.json that is checked."""
 
     version: Literal[1]
     files: dict[Annotated[str, StringConstraints(pattern=r"^[^/]+$")], str]
@@ -150,11 +161,11 @@ class _Report(BaseModel):
 
 
 def _hash_check(path: Path, digest: str | None) -> Check:
-    found = sha256(path) if path.is_file() else "no such file"
+    actual = sha256(path) if path.is_file() else "no such file"
     if digest is None:
         return _check(f"hash of {path.name}", False, f"{REPORT} has none")
-    detail = found[:12] if found == digest else f"{found[:12]}, not {digest[:12]}"
-    return _check(f"hash of {path.name}", found == digest, detail)
+    detail = actual[:12] if actual == digest else f"{actual[:12]}, not {digest[:12]}"
+    return _check(f"hash of {path.name}", actual == digest, detail)
 
 
 def _check(name: str, ok: bool, detail: str) -> Check:

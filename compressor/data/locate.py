@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from compressor.data.image_folder import split_folder
 from compressor.data.open_samples import ARRAY_FILES, find_image_files
 from compressor.data.parquet import has_labels, parquet_files, shards
+from compressor.data.settings import DataSettings
 from compressor.data.splits import NAMES, find_data_file
 from compressor.errors import DataError
+
+
+def locate_data(settings: DataSettings | None, path: str | None) -> tuple[DataSettings, Path | None] | None:
+    """Find the data of a run without reading them.
+
+    Args:
+        settings: The recipe's `data` block.
+        path: The option `--data`: a source by itself, or the folder in which the recipe's source lies.
+
+    Returns:
+        Settings with the source and its paths, and the folder they are relative to; None where no data are named.
+
+    Raises:
+        DataError: There is nothing at that place.
+    """
+    base = None
+    if settings is not None and (path is None or (settings.has_own_paths and not is_source(path))):
+        base = Path(path) if path else None
+    elif path is not None:
+        source = infer_source(path)
+        settings = replace(
+            settings or DataSettings(source["source"]),
+            source=source["source"],
+            train=source.get("train"),
+            val=source.get("val"),
+        )
+    if settings is None:
+        return None
+    check_paths(settings.source, train=settings.train, val=settings.val, base=base)
+    return settings, base
 
 
 def is_source(path: str) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from compressor.errors import RecipeError, Temporary
 
@@ -16,19 +18,29 @@ CHECKPOINTS = ".training"
 """Folder inside the output folder that holds the checkpoints of trainings until the run is complete."""
 
 JOURNAL = "run.jsonl"
+REPORT = "report.json"
 _LOCK = ".lock"
 
 
+def read_report(out: Path) -> dict[str, Any] | None:
+    """Return the content of report.json if `out` is a folder that this program wrote, else None."""
+    try:
+        report = json.loads((out / REPORT).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) and {"version", "method", "files"} <= report.keys() else None
+
+
 def check_output_free(out: Path, *, force: bool, inputs: Iterable[str] = ()) -> None:
-    """Check that `out` does not exist, or that it may be replaced.
+    """Check that a run may write `out`: it does not exist, or `force` is given and an earlier run wrote it.
 
     Args:
-        out: the output folder.
-        force: replace a folder that exists.
-        inputs: what the run reads, paths among them; a folder that contains one is not replaced.
+        out: The output folder.
+        force: Whether an earlier result may be replaced.
+        inputs: What the run reads; paths of files and folders, or anything else.
 
     Raises:
-        RecipeError: `out` exists without `force`, or replacing it would delete more than a result.
+        RecipeError: `out` exists, and must not be replaced.
     """
     if not os.path.lexists(out):
         return
@@ -43,6 +55,8 @@ def check_output_free(out: Path, *, force: bool, inputs: Iterable[str] = ()) -> 
         problem = "it is a mount point, which cannot be replaced"
     elif contained:
         problem = f"it holds {contained[0]}, which --force would delete"
+    elif read_report(out) is None:
+        problem = f"it was not written by compress (it has no {REPORT} of a run), and --force replaces nothing else"
     if problem:
         hint = "choose another --out, such as a new folder inside it"
         raise RecipeError("output/not-replaceable", str(out), problem, hint)
@@ -50,19 +64,19 @@ def check_output_free(out: Path, *, force: bool, inputs: Iterable[str] = ()) -> 
 
 @contextmanager
 def staged_output(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
-    """Yield a folder to write into, which is renamed to `out` when the block ends without an error.
+    """Yield a folder to write into, which is renamed to `out` if the block succeeds.
 
-    A run that ends early once training has begun leaves the folder, hidden beside `out`, for `--resume`: hours of work
-    survive a full disk and an unreachable device. A run that ends before that leaves nothing.
+    If the block fails after training has begun, the folder remains, hidden beside `out`, for `--resume`: hours of work
+    outlive a full disk and an unreachable device. If it fails earlier, nothing remains.
 
     Args:
-        out: the output folder.
-        force: replace a folder that exists.
-        resume: keep the checkpoints and the log of an earlier run.
+        out: The output folder.
+        force: Whether an earlier result may be replaced.
+        resume: Whether to continue from the log and the checkpoints of an interrupted run.
 
     Raises:
-        RecipeError: `out` exists and `force` is not given, or the folder can't be written.
-        Temporary: another run is writing there.
+        RecipeError: `out` must not be replaced, or cannot be written.
+        Temporary: Another run is writing to it.
     """
     check_output_free(out, force=force)
     out = out.absolute()

@@ -17,6 +17,7 @@ from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
 from compressor.models.saved_model import PLAN, WEIGHTS, plan_json
 from compressor.output.exports import Exports
+from compressor.output.folder import REPORT
 from compressor.output.gates import judge_gates
 from compressor.recipe import Recipe
 from compressor.report.findings import Report, build_report
@@ -28,8 +29,6 @@ from compressor.run_log import RunLog
 from compressor.sparsity.compressed_format import pack
 from compressor.steps.state import PruningState
 from compressor.surgery.removal import kept_sizes
-
-REPORT = "report.json"
 
 
 def write_outputs(

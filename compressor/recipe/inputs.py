@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from compressor.core import Data, LoadedModel
-from compressor.data.for_model import locate_data, open_data_for
+from compressor.data.for_model import open_data_for
 from compressor.data.locate import is_source
-from compressor.errors import RecipeError
 from compressor.models.source import load_model, resize_head
+from compressor.recipe.data_location import locate_recipe_data
 from compressor.recipe.recipe_config import Recipe
 from compressor.run_log import RunLog
 
@@ -34,10 +34,7 @@ def load_inputs(
         DataError: The data cannot be used.
         ModelError: The model cannot be loaded, or takes no images.
     """
-    location = locate_data(recipe.data.to_settings() if recipe.data else None, data_path)
-    if location is None and needs_data and recipe.method.needs_data:
-        problem = f"no data are given, and {recipe.method.name} needs training images"
-        raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or add a data block")
+    location = locate_recipe_data(recipe, data_path, required=needs_data)
     with log.stage("load"):
         model = load_model(source, **recipe.model.load_options(), trust_pickle=trust_pickle)
         for note in model.notes:

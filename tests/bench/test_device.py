@@ -116,7 +116,7 @@ def test_another_provider_than_asked_is_not_believed(
     here: Device, linear: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(device.PROVIDERS, "cpu", "QNNExecutionProvider")
-    with raises_error(DeviceUnavailable, "provider/cpu-fallback", "CPUExecutionProvider"):
+    with raises_error(DeviceUnavailable, "target/garbled-answer", "CPUExecutionProvider"):
         here.run(job(linear("a.onnx")))
 
 
@@ -141,7 +141,7 @@ def test_integer_inputs_are_made_up(here: Device, tmp_path: Path) -> None:
 def test_a_model_that_takes_too_long_is_ended(here: Device, linear: Make) -> None:
     with raises_error(DeviceUnavailable, "measurement/failed", "target local", "a.onnx", "1 s"):
         here.run(Job((linear("a.onnx"),), window_s=60.0, windows=10_000, timeout=1.0))
-    with raises_error(ModelError, "onnx-model/no-such-file", "gone.onnx"):
+    with raises_error(ModelError, "onnx-model/not-loadable", "gone.onnx"):
         here.run(job(Path("gone.onnx")))
 
 

@@ -24,7 +24,7 @@ from torchvision import datasets
 
 from compressor.commands.plan import plan_run
 from compressor.core import Task
-from compressor.data.for_model import locate_data
+from compressor.data.locate import locate_data
 from compressor.data.in_memory import ImageData
 from compressor.data.locate import infer_source
 from compressor.data.open_data import open_data

@@ -1,0 +1,63 @@
+"""A finished output folder, met again by `--resume` or `--force`: whether it is ours, and whose run it holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from compressor.errors import RecipeError
+from compressor.output.folder import read_report
+from compressor.recipe import Recipe, read_recipe
+from compressor.recipe.validation import show_value
+
+RECIPE = "recipe.yaml"
+PLAN = "plan.json"
+
+
+def finished_report(out: Path, source: str, recipe: Recipe) -> dict[str, Any] | None:
+    """Return the report of a run that has finished, for `--resume`.
+
+    Args:
+        out: The output folder.
+        source: The model, as it was named on the command line.
+        recipe: The checked recipe.
+
+    Returns:
+        The content of report.json, or None if `out` is not a folder that a run has finished.
+
+    Raises:
+        RecipeError: `out` was made from another model or by another recipe; it names the first key that differs.
+    """
+    report = read_report(out)
+    if report is None:
+        return None
+    before, now = (
+        read_recipe(str(out / RECIPE)).model_dump(mode="json", by_alias=True),
+        recipe.model_dump(mode="json", by_alias=True),
+    )
+    differences = list(_differences(before, now))
+    if report.get("model") != _model_name(source):
+        differences.insert(0, ("model", report.get("model"), _model_name(source)))
+    if differences:
+        key, old, new = differences[0]
+        problem = f"the folder was made with {key} = {show_value(old)}, not {show_value(new)}"
+        hint = "repeat the command of that run, or choose another --out"
+        raise RecipeError("resume/other-run", str(out), problem, hint)
+    return report
+
+
+def _model_name(source: str) -> str:
+    """The name that a report gives to the model: for an output folder that of the model which it was made from."""
+    plan = Path(source) / PLAN
+    return str(json.loads(plan.read_bytes())["name"]) if plan.is_file() else source
+
+
+def _differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, object, object]]:
+    """Yield every key below `key` whose values differ, with both."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in dict.fromkeys((*before, *now)):
+            yield from _differences(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+    elif before != now:
+        yield key, before, now
