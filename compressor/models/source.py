@@ -18,7 +18,18 @@ from torch import nn
 from compressor.core import ImageSize, LoadedModel, ModelInput, ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models import user_code
-from compressor.models.build import HALF, RESCALES_INPUT, SEED, build_named, fixed_seed, model_defaults, split_name, timm_settings, IMAGENET_MEAN, IMAGENET_STD
+from compressor.models.build import (
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    RESCALES_INPUT,
+    SEED,
+    build_named,
+    fixed_seed,
+    model_defaults,
+    split_name,
+    timm_settings,
+)
 from compressor.models.checkpoint import read_checkpoint
 from compressor.models.identify import IdentifiedModel, identify_architecture, load_named, mismatch
 from compressor.models.saved_model import PLAN, load_folder

@@ -14,7 +14,7 @@ from compressor.methods import Method
 from compressor.recipe.block import Conflict, RecipeBlock, conflict_error, written_keys
 from compressor.recipe.data_config import DataConfig
 from compressor.recipe.fields import InputSizes, Points, Version, auto_or_integer
-from compressor.recipe.prune_config import TargetConfig, Prune
+from compressor.recipe.prune_config import Prune, TargetConfig
 from compressor.recipe.retrain_config import RetrainConfig
 from compressor.recipe.yaml_source import dump_yaml
 from compressor.steps.train import Train

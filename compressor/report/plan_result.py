@@ -13,7 +13,17 @@ from compressor.report.findings.model_size import CostRecord, size_rows
 from compressor.report.findings.prunable_groups import Coverage, FrozenGroup
 from compressor.report.format import format_bytes, format_ms, format_number, format_quotient, format_ratio, printable
 from compressor.report.schedule_plot import LearningRateCurve, draw_plot, falls_in_powers, turning_points
-from compressor.report.tables import name_range, print_blocks, print_facts, print_frozen, print_heading, print_table, runs_of_equal, FAINT, STRONG
+from compressor.report.tables import (
+    FAINT,
+    STRONG,
+    name_range,
+    print_blocks,
+    print_facts,
+    print_frozen,
+    print_heading,
+    print_table,
+    runs_of_equal,
+)
 
 
 class PlanGroup(TypedDict):
