@@ -86,6 +86,7 @@ class ModelSpec:
     source: str  # torchvision:resnet50 | timm:resnet26d | cifar:resnet56 | /path/net.py:factory
     inputs: tuple[ModelInput, ...]
     num_classes: int | None = None  # None = the architecture's own
+    arguments: Mapping[str, object] = field(default_factory=dict)  # a class of the user is built with; plain data
 
     @property
     def image(self) -> ImageSize | None:

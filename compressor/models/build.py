@@ -133,7 +133,7 @@ def build_named(spec: ModelSpec) -> nn.Module:
 
         module = _in_words(spec.source, timm.create_model, name, pretrained=False, **timm_settings(spec, name))
     else:
-        module = user_code.build_module(spec.source, spec.num_classes)
+        module = user_code.build_module(spec.source, spec.num_classes, spec.arguments)
     return module.eval()
 
 

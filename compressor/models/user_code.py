@@ -6,11 +6,11 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from compressor.user_code import importable, user_errors_as
 _CODE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:/\\]*)(?:@(?P<checkpoint>.+))?")
 TRIED_INPUTS = ((3, 224, 224), (3, 32, 32), (1, 28, 28))
 _NAMED_INPUTS = ("example_inputs", "example_input", "input_size")
+_NAMED_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _POSITIONAL_KINDS = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -37,13 +38,24 @@ def split_code(source: str) -> tuple[Path, str, str | None]:
     return Path(found["file"]), found["factory"], found["checkpoint"]
 
 
-def build_module(source: str, num_classes: int | None) -> nn.Module:
-    """Call the factory; float32. Raises ModelError at the user's line that failed."""
+def build_module(
+    source: str, num_classes: int | None, arguments: Mapping[str, object] = MappingProxyType({})
+) -> nn.Module:
+    """Call the factory; float32.
+
+    Args:
+        source: `path/to/file.py:factory`.
+        num_classes: passed on if the factory takes it.
+        arguments: what a class is built with.
+
+    Raises:
+        ModelError: the code failed, at the user's line, or did not return a module.
+    """
     path, factory_name, _ = split_code(source)
     with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
         factory = _factory(_import(path), path, factory_name)
-        arguments = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory) else {}
-        module = factory(**arguments)
+        classes = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory) else {}
+        module = factory(**_with_attributes(arguments), **classes)
     if not isinstance(module, nn.Module):
         problem = f"it returned {type(module).__name__}"
         raise ModelError("model-code/not-a-module", f"{path}:{factory_name}", problem, "return a torch.nn.Module")
@@ -57,6 +69,52 @@ def build_module(source: str, num_classes: int | None) -> nn.Module:
             "run the module once on an example input before returning it",
         )
     return module.float().eval()
+
+
+def constructor_arguments(source: str, saved: Mapping[str, object]) -> Mapping[str, object]:
+    """The saved hyper-parameters that a class takes, as Lightning passes them to its constructor; none to a function.
+
+    Args:
+        source: `path/to/file.py:Class`.
+        saved: hyper-parameters of a checkpoint, plain data only.
+
+    Raises:
+        ModelError: the constructor needs an argument that was not saved as plain data.
+    """
+    path, name, _ = split_code(source)
+    with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
+        factory = _factory(_import(path), path, name)
+    if not isinstance(factory, type):
+        return {}
+    parameters = inspect.signature(factory).parameters.values()
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    named_in = [parameter for parameter in parameters if parameter.kind in _NAMED_KINDS]
+    names = {parameter.name for parameter in named_in}
+    arguments = {key: value for key, value in saved.items() if takes_any or key in names}
+    missing = [
+        parameter.name
+        for parameter in named_in
+        if parameter.default is inspect.Parameter.empty and parameter.name not in arguments
+    ]
+    if missing:
+        found = f"its constructor needs {', '.join(missing)}, and the checkpoint has no such plain hyper-parameter"
+        todo = "give a function that builds it: file.py:factory@checkpoint"
+        raise ModelError("model-code/missing-arguments", f"{path}:{name}", found, todo)
+    return arguments
+
+
+class _AttributeDict(dict[str, object]):
+    """Hyper-parameters saved as one argument are read both ways, `hparams.width` and `hparams["width"]`."""
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def _with_attributes(arguments: Mapping[str, object]) -> dict[str, object]:
+    return {name: _AttributeDict(value) if isinstance(value, dict) else value for name, value in arguments.items()}
 
 
 def find_inputs(

@@ -36,12 +36,21 @@ class ModelConfig(RecipeBlock):
         default="auto", description="shape of the input without the batch; a list of shapes for several inputs"
     )
 
+    weights: Word = Field(
+        default="auto", description="key or prefix of the weights in a checkpoint, such as ema; auto = the best fit"
+    )
+    head: Word = Field(
+        default="auto", description="module of the checkpoint that replaces the last layer; auto = found by shape"
+    )
+
     def load_options(self) -> dict[str, Any]:
         """The block as `load_model` takes it: None for what follows from the weights."""
         return {
             "arch": self.arch,
             "num_classes": None if self.num_classes == "auto" else self.num_classes,
             "input": None if self.input == "auto" else self.input,
+            "weights": None if self.weights == "auto" else self.weights,
+            "head": None if self.head == "auto" else self.head,
         }
 
 
