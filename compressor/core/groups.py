@@ -18,7 +18,8 @@ class TensorSlot:
     """One dimension of one tensor of the state dict that holds a group's channels.
 
     A writer produces the channels (rows of a convolution), a reader consumes them (its columns), and an affine only
-    scales or shifts them (normalisations, biases, per-channel buffers).
+    scales or shifts them (normalisations, biases, per-channel buffers). A tied weight, such as an embedding
+    that is the output layer as well, has a slot as writer and one as reader.
     """
 
     tensor: str

@@ -20,10 +20,11 @@ OptimizerState = Mapping[str, Mapping[str, "Tensor"]]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`params`: all parameters. `macs`: multiply-adds of convolutions and linear layers, for one input.
+    """`params`: all parameters. `macs`: multiply-adds for one input, of layers and of products of two activations; see
+    `compressor.graph.arithmetic`.
 
-    `weights`: entries of these layers' weights, without biases. `nodes`: their output channels, summed over all layers
-    except the one that runs last. 0 = not counted.
+    `weights`: entries of the weights of convolutions and linear layers, without biases. `nodes`: their output channels,
+    summed over all layers except the one that runs last. 0 = not counted.
     """
 
     params: int

@@ -16,7 +16,7 @@ from compressor.graph.activation_sizes import ActivationSizes, activation_sizes
 from compressor.graph.cost import CostModel, cost_model
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import Trace
-from compressor.graph.tracker import ChannelTracker, Dims, MixedNormalization, SizeInterpretation
+from compressor.graph.tracker import ChannelTracker, Dims, MixedNormalization, SizeInterpretation, TakenApart
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,6 +57,7 @@ class DependencyGraph:
     cost: CostModel
     workload: ActivationSizes
     whole: frozenset[str]  # source lines that take frozen channels apart place by place: blocks might go whole
+    siblings: frozenset[str]  # lines that do so beside one whose blocks are frozen: theirs might go whole with it
     mixtures: tuple[NormalizationSite, ...]  # calls whose result depends on which channels of a group are there
     data_dependent: bool  # some sizes depend on the values of the input, and with them the multiply-adds
 
@@ -93,11 +94,23 @@ def build_dependency_graph(
     attributes = tuple(
         SizeAttribute(each.module, each.name, each.index, *channels.split(each.atoms)) for each in provenance.attributes
     )
-    whole = frozenset(where for where, atoms in provenance.taken_apart if channels.frozen(atoms))
+    whole, siblings = _in_blocks(provenance.taken_apart, channels)
     cost = cost_model(module, provenance, channels.groups, channels.group_of)
     mixtures = tuple(channels.mixed(each) for each in provenance.mixtures if channels.any(each.over))
     work = activation_sizes(trace, provenance, channels.groups, channels.group_of)
-    return DependencyGraph(channels.groups, attributes, cost, work, whole, mixtures, trace.data_dependent)
+    return DependencyGraph(channels.groups, attributes, cost, work, whole, siblings, mixtures, trace.data_dependent)
+
+
+def _in_blocks(lines: Sequence[TakenApart], channels: _Channels) -> tuple[frozenset[str], frozenset[str]]:
+    """Source lines of which whole blocks should go: those whose places are frozen, and those beside frozen blocks.
+
+    q, k and v meet head by head. The places of q and k are summed over, those of v are not, so that only a sibling
+    line tells that v consists of heads, too: one of the same module, with as many places in a block.
+    """
+    whole = frozenset(line.where for line in lines if not line.in_blocks and channels.frozen(line.atoms))
+    frozen = {(line.module, line.places) for line in lines if line.in_blocks and channels.frozen(line.atoms)}
+    beside = (line.where for line in lines if not line.in_blocks and (line.module, line.places) in frozen)
+    return whole, frozenset(beside)
 
 
 class _Channels:
@@ -156,7 +169,7 @@ class _Channels:
         component = np.concatenate([self._component[atoms] for _, _, atoms in owners])
         slot = np.repeat(np.arange(len(owners)), [len(atoms) for _, _, atoms in owners])
         position = np.concatenate([np.arange(len(atoms)) for _, _, atoms in owners])
-        writes = np.array([provenance.roles.get((name, index)) == "writer" for name, index, _ in owners])
+        writes = np.array(["writer" in provenance.roles.get((name, index), ()) for name, index, _ in owners])
         alike = [each for each in _alike(component, slot, position, self._why) if writes[each.slots].any()]
         names: dict[str, int] = {}
         channel_of = np.full(len(self._why), -1, dtype=np.int64)
@@ -178,9 +191,10 @@ class _Channels:
                 name=base if names[base] == 1 else f"{base}#{names[base]}",
                 size=len(order),
                 slots=tuple(
-                    TensorSlot(name, dim, table[:, each.slots == number], provenance.roles.get((name, dim), "affine"))
+                    TensorSlot(name, dim, table[:, each.slots == number], role)
                     for number in np.unique(each.slots).tolist()
                     for name, dim, _ in (owners[number],)
+                    for role in provenance.roles.get((name, dim), ("affine",))
                 ),
                 frozen=reasons[why] if why >= 0 else "only one channel" if len(order) == 1 else None,
             )

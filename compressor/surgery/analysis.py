@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING
@@ -29,6 +31,7 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
 
     Where a forward pass after a trial cut fails, the reshapes, splits and slices nearby have sizes fixed in code: they
     are read in stricter ways (see Reading) until it runs. What is still fixed then is frozen, and the rest goes on.
+    Where heads are found on some lines, the lines beside them are read so, too, if more can go then.
     Channels that a normalisation mixes with others are frozen, too, unless `mixing`: without them its statistics are
     others, so that no channel's removal leaves the rest as it was.
 
@@ -39,30 +42,50 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
         module, inputs, seen = _without_values(module, *inputs)
     except Exception:  # something on the way asks for values
         seen = _traced(module, *inputs, name=name)
-    lines = {call.where for call in seen.calls if rules.takes_sizes(call.op)}
-    readings: dict[str, SizeInterpretation] = {}
-    while True:
-        structure = build_dependency_graph(module, seen, readings, mixing=mixing)
-        whole = {where for where in structure.whole if readings.get(where, "plain") == "plain"}
-        if whole:
-            readings |= dict.fromkeys(whole, SIZE_INTERPRETATIONS[2])
-            structure = build_dependency_graph(module, seen, readings, mixing=mixing)
-        failure = _try(module, *inputs, structure=structure)
-        if failure is None:
-            return structure
-        blamed = _blame(failure, lines, {call.where for call in seen.calls}, readings)
-        if not blamed:  # every round reads at least one line more strictly, so this ends
-            break
-        for where in blamed:
-            known = SIZE_INTERPRETATIONS.index(readings.get(where, SIZE_INTERPRETATIONS[0]))
-            readings[where] = SIZE_INTERPRETATIONS[known + 1] if where in lines else SIZE_INTERPRETATIONS[-1]
-    problem = f"the forward pass fails at {_place(failure)} after channels are removed: {failure}"
-    raise ModelError(
-        "model-cannot-be-pruned/trial-forward-fails",
-        name,
-        problem,
-        "freeze the layers around that line with prune.layers",
-    )
+    search = _Search(module, inputs, seen, name, mixing)
+    structure, siblings = search.settle({})
+    if siblings:
+        with suppress(ModelError):
+            other, _ = search.settle(dict.fromkeys(siblings, "blocks"))
+            if other.cost.least(other.groups).macs < structure.cost.least(structure.groups).macs:
+                return other
+    return structure
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What is needed to find how the source lines of one forward pass are to be read."""
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    seen: Trace
+    name: str
+    mixing: bool
+
+    def settle(self, start: Mapping[str, SizeInterpretation]) -> tuple[DependencyGraph, set[str]]:
+        """Read lines more strictly until a trial cut runs, beginning with `start`: the structure, and the lines beside
+        which other lines were once read in blocks."""
+        lines = {call.where for call in self.seen.calls if rules.takes_sizes(call.op)}
+        readings, siblings = dict(start), set[str]()
+        while True:
+            structure = build_dependency_graph(self.module, self.seen, readings, mixing=self.mixing)
+            whole = {where for where in structure.whole if readings.get(where, "plain") == "plain"}
+            if whole:
+                readings |= dict.fromkeys(whole, SIZE_INTERPRETATIONS[2])
+                structure = build_dependency_graph(self.module, self.seen, readings, mixing=self.mixing)
+            siblings |= structure.siblings
+            failure = _try(self.module, *self.inputs, structure=structure)
+            if failure is None:
+                return structure, siblings
+            blamed = _blame(failure, lines, {call.where for call in self.seen.calls}, readings)
+            if not blamed:  # every round reads at least one line more strictly, so this ends
+                break
+            for where in blamed:
+                known = SIZE_INTERPRETATIONS.index(readings.get(where, SIZE_INTERPRETATIONS[0]))
+                readings[where] = SIZE_INTERPRETATIONS[known + 1] if where in lines else SIZE_INTERPRETATIONS[-1]
+        problem = f"the forward pass fails at {_place(failure)} after channels are removed: {failure}"
+        hint = "freeze the layers around that line with prune.layers"
+        raise ModelError("model-cannot-be-pruned/trial-forward-fails", self.name, problem, hint)
 
 
 def _try(module: nn.Module, *inputs: Tensor, structure: DependencyGraph) -> Exception | None:

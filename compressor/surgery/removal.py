@@ -75,7 +75,7 @@ def removed_entries(
         for slot in group.slots:
             if role is None or slot.role == role:
                 lost[slot.tensor, slot.dim].append(slot.positions[~kept].reshape(-1))
-    return {key: np.concatenate(parts) for key, parts in lost.items()}
+    return {key: np.unique(np.concatenate(parts)) for key, parts in lost.items()}
 
 
 def attributes_after(
