@@ -21,6 +21,8 @@ from compressor.core import (
 )
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.example_inputs import example_inputs
+from compressor.reconstruction.agreement import Agreement
+from compressor.reconstruction.sequential import ReconstructionResult
 from compressor.sparsity.retained_magnitude import RetainedMagnitude
 from compressor.sparsity.sr_ste import SRSTEState
 from compressor.steps.latency_search import LatencyEstimate
@@ -65,6 +67,8 @@ class PruningState:
     masks: Mapping[str, Tensor] = field(default_factory=dict)  # weight -> False where it is held at zero
     sparse: RetainedMagnitude | None = None  # what N:M masks keep of each layer
     regrow: SRSTEState | None = None  # the masked weights that the next training may bring back
+    reconstruction: ReconstructionResult | None = None  # of the last reconstruction
+    agreement: Mapping[str, Agreement] = field(default_factory=dict)  # stage -> with the dense model, held out
     latency: LatencyEstimate | None = None  # of the selected channels, where a latency was the target
     metric: Metric | None = None  # of the data's task
     quality: Mapping[str, float] = field(default_factory=dict)  # stage -> that metric on the test set

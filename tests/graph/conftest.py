@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from compressor.criteria.channel_scores import channel_scores
+from compressor.criteria.formulas import l1
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
 from compressor.core import PruningTarget
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
 from compressor.graph.cost import count_cost
 from compressor.surgery.analysis import analyze
 from compressor.surgery.certificate import certify_removal
