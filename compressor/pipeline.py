@@ -22,7 +22,7 @@ from compressor.recipe.inputs import load_inputs
 from compressor.report.findings import Report
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
-from compressor.steps.run import check_feasible, initial_state, run_step
+from compressor.steps.run import check_feasible, compares_answers, initial_state, run_step
 from compressor.training.checkpoint import Checkpoints, run_fingerprint
 from compressor.training.loop import TrainResult, train
 
@@ -68,8 +68,9 @@ def compress(
         fingerprint = run_fingerprint(recipe.training_settings(), round_to, model, images)
         checkpoints = Checkpoints(folder / CHECKPOINTS, fingerprint)
         probe = latency_probe(recipe, device, model, log)
-        context = Context(images, recipe.seed, log, checkpoints, partial(trainer or train, joules=energy_joules), probe)
-        steps = build_steps(recipe, round_to, retrain=images is not None)
+        steps = build_steps(recipe, round_to, images, trained=not model.untrained)
+        trained_by = partial(trainer or train, joules=energy_joules)
+        context = Context(images, recipe.seed, log, checkpoints, trained_by, probe, compares_answers(steps, images))
         baseline = state = initial_state(model, context, trained=recipe.method.trained)
         check_feasible(steps, state, context)
         for step in steps:

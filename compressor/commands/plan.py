@@ -126,10 +126,10 @@ class _Planner:
 
     def plan(self, recipe: Recipe) -> Plan:
         baseline, context, data = self.baseline, self.context, self.context.data
-        steps = build_steps(recipe, self.round_to, retrain=data is not None)
+        steps = build_steps(recipe, self.round_to, data, trained=not self.baseline.model.untrained)
         self._note_late_selection(steps)
         state = baseline
-        for step in build_steps(recipe, self.round_to, retrain=False):
+        for step in build_steps(recipe, self.round_to, None):
             if step.in_plan:
                 state = run_step(step, state, context, evaluates=False)
         estimate = state.latency or self._measured(state)

@@ -21,6 +21,7 @@ from compressor.output.folder import REPORT
 from compressor.output.gates import judge_gates
 from compressor.recipe import Recipe
 from compressor.report.findings import Report, build_report
+from compressor.report.findings.answer_agreement import stage_agreement
 from compressor.report.findings.gate_results import Gate
 from compressor.report.findings.layer_widths import run_widths
 from compressor.report.html import write_page
@@ -97,7 +98,10 @@ def _judge(run: RunResult) -> list[Gate]:
         "size": (run.dense_onnx.bytes, run.slim_onnx.bytes),
         "memory": (memory_of(run.baseline.model.module, *inputs), memory_of(state.model.module, *inputs)),
     }
-    return judge_gates(run.recipe, state.baseline.cost, slim_cost, state.quality, run.comparisons, state.metric, sizes)
+    last = list(state.agreement.values())[-1:]
+    agreement = stage_agreement(last[0]) if last else None
+    cost, quality, metric = state.baseline.cost, state.quality, state.metric
+    return judge_gates(run.recipe, cost, slim_cost, quality, run.comparisons, metric, sizes, agreement)
 
 
 def write_weights(folder: Path, baseline: PruningState, state: PruningState) -> None:

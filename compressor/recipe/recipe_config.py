@@ -15,8 +15,10 @@ from compressor.recipe.block import Conflict, RecipeBlock, conflict_error, writt
 from compressor.recipe.data_config import DataConfig
 from compressor.recipe.fields import InputSizes, Points, Version, auto_or_integer
 from compressor.recipe.prune_config import Prune, TargetConfig
+from compressor.recipe.reconstruct_config import AutoReconstruct, ReconstructConfig
 from compressor.recipe.retrain_config import RetrainConfig
 from compressor.recipe.yaml_source import dump_yaml
+from compressor.steps.reconstruct import Reconstruct
 from compressor.steps.train import Train
 
 AutoClasses = Annotated[int | Literal["auto"], *auto_or_integer(1, None, "a whole number from 1")]
@@ -91,6 +93,12 @@ class GatesConfig(RecipeBlock):
     """Conditions for the result. If one does not hold, the run ends with exit code 7 or 8; null = no gate."""
 
     accuracy_drop: Points | None = Field(default=None, description="largest loss of accuracy in percentage points")
+    agreement: Points | None = Field(
+        default=None, description="smallest share of held-out samples with the dense model's best class, such as 98%"
+    )
+    output_error: Points | None = Field(
+        default=None, description="largest relative error of the outputs against the dense model's, such as 2%"
+    )
     speedup: Positive | None = Field(default=None, description="smallest dense / slim latency, such as 1.3")
     latency_ms: Positive | None = Field(
         default=None, description="largest median latency of the slim model, in milliseconds"
@@ -103,6 +111,9 @@ class Recipe(RecipeBlock):
     version: Version
     model: ModelConfig = ModelConfig()
     prune: Prune
+    reconstruct: AutoReconstruct = Field(
+        default="auto", description="auto = on for a trained model with samples; off; or a block of settings"
+    )
     retrain: RetrainConfig = RetrainConfig()
     data: DataConfig | None = Field(
         default=None, description="null = the data of --data; without data there is no retraining"
@@ -184,9 +195,18 @@ class Recipe(RecipeBlock):
         """Return the retraining step, or None if there is no retraining."""
         return self.retrain.to_core()
 
+    def reconstruct_step(self, *, trained: bool) -> Reconstruct | None:
+        """Return the reconstruction, or None if there is none; `auto` asks for one where the model is trained."""
+        match self.reconstruct:
+            case ReconstructConfig() as settings:
+                return settings.to_core()
+            case "auto" if trained and self.method.trained:
+                return Reconstruct()
+        return None
+
     def training_settings(self) -> dict[str, Any]:
         """The parts of the recipe that a training depends on, as JSON."""
-        return self.model_dump(mode="json", by_alias=True, include={"prune", "retrain", "data", "seed"})
+        return self.model_dump(mode="json", by_alias=True, include={"prune", "reconstruct", "retrain", "data", "seed"})
 
     def to_yaml(self) -> str:
         """Write the recipe with every default. It reads back to an equal recipe."""

@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
+from compressor.agreement import measure_agreement
 from compressor.core import KeptIndices
-from compressor.reconstruction.agreement import measure_agreement
 from compressor.reconstruction.pair import Arguments
 from compressor.reconstruction.problem import ReconstructionSettings
 from compressor.reconstruction.sequential import Progress, ReconstructionResult, reconstruct

@@ -34,6 +34,7 @@ class ReconstructionResult:
     module: nn.Module
     layers: tuple[LayerResult, ...]
     masks: Mapping[str, Tensor]  # the given ones, or those that a search replaced them by
+    images: int  # samples that layers were fitted to and judged by
     seconds: float
 
 
@@ -94,7 +95,8 @@ def reconstruct(
         del problems[number]  # and with it the moments and samples
         progress(len(results), len(layers))
     results += unreached(pair.slim, program, changed)
-    return ReconstructionResult(pair.slim, tuple(results), searched, time.perf_counter() - start)
+    images, seconds = sum(len(inputs[0]) for inputs in pair.inputs), time.perf_counter() - start
+    return ReconstructionResult(pair.slim, tuple(results), {**masks, **searched}, images, seconds)
 
 
 def unreached(module: nn.Module, program: Program, changed: Set[str]) -> list[LayerResult]:

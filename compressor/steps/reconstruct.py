@@ -23,6 +23,7 @@ class Reconstruct(Step):
 
     needs_data: ClassVar[bool] = True
     in_plan: ClassVar[bool] = False
+    compares_answers: ClassVar[bool] = True
     evaluate_as: ClassVar[str] = "after reconstruction"
 
     images: int = 1024
@@ -46,8 +47,9 @@ class Reconstruct(Step):
         Raises:
             DataError: A sample is not finite.
         """
-        from compressor.reconstruction.problem import RIDGES, ReconstructionSettings
+        from compressor.reconstruction.problem import ReconstructionSettings
         from compressor.reconstruction.sequential import reconstruct
+        from compressor.reconstruction.solve import RIDGES
         from compressor.surgery.removal import relative_kept
 
         kept = relative_kept(state.baseline.kept, state.model.kept)

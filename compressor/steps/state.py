@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
+from compressor.agreement import Agreement
 from compressor.core import (
     Certificate,
     ChannelGroup,
@@ -21,7 +22,6 @@ from compressor.core import (
 )
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.example_inputs import example_inputs
-from compressor.reconstruction.agreement import Agreement
 from compressor.reconstruction.sequential import ReconstructionResult
 from compressor.sparsity.retained_magnitude import RetainedMagnitude
 from compressor.sparsity.sr_ste import SRSTEState

@@ -58,6 +58,10 @@ class Train(TrainSettings, Step):
         return f"after {self.stage}" if self.evaluate else None
 
     @property
+    def compares_answers(self) -> bool:
+        return self.distill is not None and not self.distill.labels
+
+    @property
     def hint_near_chance(self) -> str | None:
         if self.stage != RETRAINING:
             return None

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressor.agreement import is_class_scores
 from compressor.errors import RecipeError
 from compressor.tensors import Inputs, call_module, tree_leaves
 
@@ -27,14 +28,6 @@ def divergence(logits_BK: Tensor, taught_BK: Tensor, temperature: float) -> Tens
     log_p = F.log_softmax(logits_BK / temperature, dim=1)
     log_q = F.log_softmax(taught_BK / temperature, dim=1)
     return F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=1).mean() * temperature**2
-
-
-def is_class_scores(answer: Tensor) -> bool:
-    """Whether an output holds scores of classes: rows (B, K) that are not of unit length, as embeddings are."""
-    if answer.ndim != 2 or answer.shape[1] < 2 or not answer.is_floating_point():
-        return False
-    lengths = answer.detach().float().norm(dim=1)
-    return not bool(torch.allclose(lengths, torch.ones_like(lengths), atol=1e-3))
 
 
 def answer_distance(answer: Any, taught: Any, temperature: float) -> Tensor:

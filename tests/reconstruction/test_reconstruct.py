@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compressor.core import KeptIndices, NMPattern
 from compressor.errors import DataError
-from compressor.reconstruction.agreement import measure_agreement
+from compressor.agreement import measure_agreement
 from compressor.reconstruction.best import reconstruct_best
 from compressor.reconstruction.problem import ReconstructionSettings
 from compressor.reconstruction.sequential import ReconstructionResult, reconstruct

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.reconstruction.agreement import AgreementMeter, measure_agreement
+from compressor.agreement import AgreementMeter, measure_agreement
 
 
 def test_class_scores_by_hand() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compressor.tensors import tree_leaves, tree_names
+from compressor.tensors import Inputs, call_module, tree_leaves, tree_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,35 @@ class Agreement:
         return sum(output.divergence for output in self.outputs) / max(1, len(self.outputs))
 
 
+def is_class_scores(output: Tensor, num_classes: int | None = None) -> bool:
+    """Whether an output holds scores of classes.
+
+    Args:
+        output: (B, K): scores unless its rows have unit length, as embeddings have. (B, K, H, W): scores of pixels
+            where K is the number of classes.
+        num_classes: the model's number of classes; None = not known.
+
+    Returns:
+        True for scores. Everything else is compared by its values.
+    """
+    if not output.is_floating_point() or output.ndim not in (2, 4) or output.shape[1] < 2:
+        return False
+    if output.ndim == 4:
+        return output.shape[1] == num_classes
+    lengths = output.detach().float().norm(dim=1)
+    return not bool(torch.allclose(lengths, torch.ones_like(lengths), atol=1e-3))
+
+
 class AgreementMeter:
     """Sums over batches of outputs."""
 
-    def __init__(self, *, class_scores: bool = True) -> None:
+    def __init__(self, num_classes: int | None = None) -> None:
         """Start without samples.
 
         Args:
-            class_scores: whether outputs (B, C) and (B, C, H, W) with at least two channels are scores of classes.
+            num_classes: the model's number of classes; None = not known.
         """
-        self._class_scores = class_scores
+        self._num_classes = num_classes
         self._samples = 0
         self._names: list[str] = []
         self._sums: Tensor | None = None  # (outputs, 5)
@@ -61,7 +80,7 @@ class AgreementMeter:
             slim: the slim model's, of the same structure.
         """
         pairs = list(zip(tree_leaves(dense), tree_leaves(slim), strict=True))
-        rows = torch.stack([torch.stack(_sums(a, b, self._class_scores)) for a, b in pairs])
+        rows = torch.stack([torch.stack(_sums(a, b, self._num_classes)) for a, b in pairs])
         self._names, self._samples = tree_names(dense), self._samples + len(pairs[0][0])
         self._sums = rows if self._sums is None else self._sums + rows
 
@@ -77,32 +96,32 @@ class AgreementMeter:
 
 
 def measure_agreement(
-    dense: nn.Module, slim: nn.Module, batches: Iterable[tuple[Tensor, ...]], *, class_scores: bool = True
+    dense: nn.Module, slim: nn.Module, batches: Iterable[Inputs], num_classes: int | None = None
 ) -> Agreement:
     """Run both models on held-out samples and compare all their outputs.
 
     Args:
         dense: the model before pruning, in eval mode.
         slim: the model to judge, in eval mode.
-        batches: tuples of the models' arguments.
-        class_scores: whether outputs (B, C) and (B, C, H, W) are scores of classes.
+        batches: inputs of both models.
+        num_classes: the model's number of classes; None = not known.
 
     Returns:
         The agreement of every output tensor.
     """
-    meter = AgreementMeter(class_scores=class_scores)
+    meter = AgreementMeter(num_classes)
     with torch.inference_mode():
         for inputs in batches:
-            meter.update(dense(*inputs), slim(*inputs))
+            meter.update(call_module(dense, inputs), call_module(slim, inputs))
     return meter.compute()
 
 
-def _sums(dense: Tensor, slim: Tensor, class_scores: bool) -> list[Tensor]:
+def _sums(dense: Tensor, slim: Tensor, num_classes: int | None) -> list[Tensor]:
     """Squared difference, squared size, and where there are classes: places, equal classes, divergence."""
     a, b = dense.detach().double(), slim.detach().double()
     zero = torch.zeros((), dtype=torch.float64, device=a.device)
     sums = [(a - b).square().sum(), a.square().sum(), zero, zero, zero]
-    if class_scores and dense.is_floating_point() and a.ndim in (2, 4) and a.shape[1] > 1:
+    if is_class_scores(dense, num_classes):
         log_dense, log_slim = a.log_softmax(1), b.log_softmax(1)
         same = (a.argmax(1) == b.argmax(1)).double()
         sums[2:] = [zero + same.numel(), same.sum(), (log_dense.exp() * (log_dense - log_slim)).sum()]
