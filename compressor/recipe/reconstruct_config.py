@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from compressor.field_types import Count, NonNegative, OpenFraction
+from compressor.field_types import Count, NonNegative
 from compressor.recipe.block import RecipeBlock
+from compressor.recipe.fields import Share
 from compressor.steps.reconstruct import Reconstruct
 
 
@@ -22,7 +23,7 @@ class ReconstructConfig(RecipeBlock):
     ridge: NonNegative | Literal["auto"] = Field(
         default="auto", description="relative to the mean variance of the inputs; auto = chosen by held-out error"
     )
-    holdout: OpenFraction = Field(
+    holdout: Share = Field(
         default=0.2, description="share of the samples that choose the ridge and accept a fit"
     )
 
