@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from compressor.report.blocks import Block, Fact, Row
 from compressor.report.findings.base import Finding, Report
-from compressor.report.format import format_count, format_percent
+from compressor.report.format import format_count, format_percent, format_quotient
 
 if TYPE_CHECKING:
     from compressor.core import Cost
@@ -49,8 +49,8 @@ class RemovedWeights(Finding):
     def page(self, report: Report) -> Iterable[Block]:
         removed: RemovedRecord = report["removed"]
         for label, share in (("Weights", removed["weights"]), ("Nodes", removed["nodes"])):
-            change = f"{format_percent(share['sparsity'])} removed"
-            yield Row(label, format_count(share["dense"]), format_count(share["left"]), change)
+            ratio = format_quotient(share["dense"], share["left"])
+            yield Row(label, format_count(share["dense"]), format_count(share["left"]), ratio)
         yield Fact("Removed", f"{describe_removed(removed)}. {removed['convention']}")
 
 
