@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from compressor.report.blocks import Block, Fact, Notice, Status
 from compressor.report.findings.base import Finding, Report
-
-if TYPE_CHECKING:
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 GateStatus = Literal["met", "missed", "unstable", "unmeasured"]
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
-from compressor.core import LAYOUT_COPIES
+from compressor.core import LAYOUT_COPIES, Comparison
 from compressor.report.blocks import Block, Fact, Section, Table
 from compressor.report.findings.base import Finding, Report, finite
 from compressor.report.format import format_bytes, format_quotient, format_significant, format_us, printable
+from compressor.report.run_result import RunResult
 from compressor.report.svg import Figure, Frame, figure, legend, linear_scale, tag, ticks
-
-if TYPE_CHECKING:
-    from compressor.core import Comparison
-    from compressor.report.run_result import RunResult
 
 SMALLEST_SHARE = 0.03  # of the slim model's time that is worth a sentence
 NOT_FASTER = 0.9  # of the dense model's time: a layer that takes more did not become faster

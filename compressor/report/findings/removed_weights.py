@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
+from compressor.core import Cost
 from compressor.report.blocks import Block, Fact, Row
 from compressor.report.findings.base import Finding, Report
 from compressor.report.format import format_count, format_percent, format_quotient
-
-if TYPE_CHECKING:
-    from compressor.core import Cost
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 CONVENTION = (
     "Weights are the entries of the weights of convolutions and linear layers, without biases and normalization; zero "
