@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from compressor.core import Comparison
 from compressor.errors import VerificationFailed
 from compressor.report.blocks import Block, Fact
 from compressor.report.findings.base import Finding, Report
+from compressor.report.run_result import RunResult
 
 if TYPE_CHECKING:
-    from compressor.core import Comparison
-    from compressor.report.run_result import RunResult
     from compressor.sparsity.retained_magnitude import RetainedMagnitude, RetainedShares
     from compressor.steps.state import PruningState
 

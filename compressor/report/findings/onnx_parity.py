@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
+from compressor.core import ExportedModel
 from compressor.report.blocks import Block, Fact, Notice, Row, Status
 from compressor.report.findings.base import Finding, Report, finite
 from compressor.report.format import format_bytes, format_error, format_quotient
-
-if TYPE_CHECKING:
-    from compressor.core import ExportedModel
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 
 class OnnxRecord(TypedDict):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 from compressor.report.blocks import Block, Fact, Notice, Status
 from compressor.report.findings.base import Finding, Report, finite
 from compressor.report.format import format_error, printable
-
-if TYPE_CHECKING:
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 MEANING: Mapping[str, str] = {
     "masked-dense-float64": "in float64, the slim model computes what the dense model computes when no layer reads the "
