@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -113,7 +113,7 @@ def _finished(folder: Path, run: RunOptions, recipe: Recipe) -> Report | None:
         return None
     from compressor.output.gates import check_gates
 
-    return check_gates(cast("Report", report))
+    return check_gates(report)
 
 
 def check_before_loading(run: RunOptions, recipe: Recipe, folder: Path, *, force: bool) -> None:
