@@ -32,7 +32,8 @@ def find_data_file(base: Path, given: str, key: str) -> Path:
         return path
     siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
     nearest = difflib.get_close_matches(path.name, siblings, n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"give an existing path as {key}"
+    folder = "give its folder with --data, or " if key.startswith("data.") else ""
+    hint = f"did you mean {nearest[0]}?" if nearest else f"{folder}give an existing path as {key}"
     raise DataError("data/no-such-file", f"{key}: {path}", "the file or folder does not exist", hint)
 
 
