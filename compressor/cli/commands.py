@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from compressor.cli.help import SETTINGS, CommandGroup, option
 from compressor.cli.options import (
-    SETTINGS,
-    CommandGroup,
     OutputOptions,
     RunOptions,
     junit_option,
-    option,
     output_options,
     print_result,
     result_printed_on_failure,

@@ -11,18 +11,15 @@ import click
 from compressor import __version__
 from compressor.cli import distributed
 from compressor.cli.commands import command_line, print_plan
+from compressor.cli.help import SETTINGS, GroupedHelp, option, write_commands
 from compressor.cli.options import (
-    SETTINGS,
-    GroupedHelp,
     OutputOptions,
     RunOptions,
     junit_option,
-    option,
     output_options,
     print_result,
     result_printed_on_failure,
     run_options,
-    write_commands,
 )
 
 if TYPE_CHECKING:

@@ -91,10 +91,10 @@ def _still_sparse(folder: Path, slim: nn.Module, sparsity: _Sparsity) -> Iterato
     ]
     detail = f"{len(layers) - len(broken)} of {len(layers)} masked layers"
     yield _check(f"{pattern} in {WEIGHTS}", not broken, f"{detail}{f', not {broken[0]}' if broken else ''}")
-    held, missing = find_nm_weights(
+    matching, missing = find_nm_weights(
         folder / MODEL, RUNTIMES[sparsity.runtime], pattern, [layer.shape for layer in layers]
     )
-    yield _check(f"{pattern} in {MODEL}", not missing, f"{held} weights, {len(missing)} of the masked ones missing")
+    yield _check(f"{pattern} in {MODEL}", not missing, f"{matching} weights, {len(missing)} of the masked ones missing")
 
 
 def _still_masked(folder: Path, slim: nn.Module, record: _Masks) -> Iterator[Check]:
@@ -106,8 +106,8 @@ def _still_masked(folder: Path, slim: nn.Module, record: _Masks) -> Iterator[Che
     ]
     detail = f"{len(record.layers) - len(broken)} of {len(record.layers)} layers"
     yield _check(f"masks in {WEIGHTS}", not broken, f"{detail}{f', not {broken[0]}' if broken else ''}")
-    held, missing = find_masked_weights(folder / MODEL, [(layer.shape, layer.left) for layer in record.layers])
-    yield _check(f"masks in {MODEL}", not missing, f"{held} weights, {len(missing)} missing")
+    matching, missing = find_masked_weights(folder / MODEL, [(layer.shape, layer.left) for layer in record.layers])
+    yield _check(f"masks in {MODEL}", not missing, f"{matching} weights, {len(missing)} missing")
 
 
 class _SparseLayer(BaseModel):

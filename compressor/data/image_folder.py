@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from compressor.data.splits import NAMES, EncodedImages, as_targets, find_data_file
+from compressor.data.paths import split_folder
+from compressor.data.splits import EncodedImages, as_targets
 from compressor.errors import DataError
 
 
@@ -43,18 +44,3 @@ def folder_split(base: Path, split: str, given: str | None, known_classes: tuple
         labels += [label] * len(found)
     names = [str(picture.relative_to(top)) for picture in pictures]
     return EncodedImages(str(top), pictures, names, as_targets(labels), classes)
-
-
-def split_folder(base: Path, split: str, given: str | None) -> Path:
-    """The folder of one split. Raises DataError when there is none."""
-    if given is not None:
-        return find_data_file(base, given, f"data.{split}")
-    for name in NAMES[split]:
-        if (base / name).is_dir():
-            return base / name
-    raise DataError(
-        "data/no-split-folder",
-        f"data.{split}: {base}",
-        f"it has no folder {' or '.join(NAMES[split])}",
-        f"set data.{split} to the folder of this split",
-    )

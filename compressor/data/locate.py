@@ -1,15 +1,15 @@
-"""Where data lies: what `--data PATH` stands for, and whether what a recipe names is there at all."""
+"""Where the data of a run are: what `--data PATH` stands for, and whether the paths of a recipe exist.
+
+A library is loaded only to look into files, so that a missing one is reported at once.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from compressor.data.image_folder import split_folder
-from compressor.data.open_samples import ARRAY_FILES, find_image_files
-from compressor.data.parquet import has_labels, parquet_files, shards
+from compressor.data.paths import NAMES, find_data_file, parquet_files, shards, split_folder
 from compressor.data.settings import DataSettings
-from compressor.data.splits import NAMES, find_data_file
 from compressor.errors import DataError
 
 
@@ -89,6 +89,8 @@ def infer_source(path: str) -> dict[str, str]:
     if is_source(path):
         return {"source": path}
     where = find_data_file(Path(), path, "--data").resolve()
+    from compressor.data.open_samples import ARRAY_FILES, find_image_files
+
     if where.is_file():
         if where.suffix not in (*ARRAY_FILES, ".parquet"):
             known = ", ".join((*ARRAY_FILES, ".parquet"))
@@ -121,6 +123,8 @@ def _parquet(folder: Path) -> dict[str, str]:
     train = next((file for file in files if file.name.startswith(NAMES["train"])), None)
     if train is None and not any(file.name.startswith(NAMES["val"]) for file in files):
         return _samples(folder)
+    from compressor.data.parquet import has_labels
+
     if train is not None and not has_labels(train):
         return _samples(folder / shards(parquet_files(folder, "train", None)))
     return {"source": "parquet", **{split: _files(folder, split) for split in NAMES}}

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from compressor.data.paths import parquet_files, shards
 from compressor.data.sampling import ReadBlocks
-from compressor.data.splits import NAMES, EncodedImages, as_targets, find_data_file
+from compressor.data.splits import EncodedImages, as_targets
 from compressor.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img")
@@ -77,29 +78,6 @@ class RowGroups:
             opened.read_row_group(group, columns=[name], use_threads=False).column(name)
         ).to_pylist()
         return pictures
-
-
-def parquet_files(base: Path, split: str, given: str | None) -> list[Path]:
-    """Files of one split, in order. Raises DataError when there are none."""
-    if given is not None and "*" not in given:
-        return [find_data_file(base, given, f"data.{split}")]
-    stems = (stem for name in NAMES[split] for stem in (f"{name}.parquet", f"{name}-*.parquet"))
-    patterns = [base / each for each in ((given,) if given else stems)]
-    for pattern in patterns:
-        if found := sorted(pattern.parent.glob(pattern.name)):
-            return found
-    wanted = " or ".join(pattern.name for pattern in patterns)
-    raise DataError(
-        "data/no-split-file",
-        f"data.{split}: {patterns[0].parent}",
-        f"it has no {wanted}",
-        f"set data.{split} to the file",
-    )
-
-
-def shards(files: list[Path]) -> str:
-    """A name for all of them: their own when it is one, else what the glob of their shards is."""
-    return files[0].name if len(files) == 1 else files[0].name.split("-")[0] + "-*.parquet"
 
 
 def has_labels(path: Path) -> bool:

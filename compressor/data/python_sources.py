@@ -16,7 +16,8 @@ from torch.utils.data import default_collate
 
 from compressor.core import ModelInput
 from compressor.data.decode import resize_crop
-from compressor.data.splits import EncodedImage, EncodedImages, InMemorySplit, Shape, as_targets, find_data_file
+from compressor.data.paths import find_data_file
+from compressor.data.splits import EncodedImage, EncodedImages, InMemorySplit, Shape, as_targets
 from compressor.errors import DataError
 from compressor.tensors import to_float32
 from compressor.user_code import importable, user_errors_as

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +14,12 @@ from torch import Tensor
 
 from compressor.data.augmentation import Augmentation
 from compressor.data.sampling import RandomWords, ReadBlocks
-from compressor.errors import DataError
 from compressor.tensors import tree_map
 
 Shape = tuple[int, int, int]  # channels, height, width
 EncodedImage = bytes | Path | Image.Image | Tensor
 BatchIndex = tuple[Tensor, RandomWords | None]
 """Rows of one batch (B,), and their keys; None = not augmented."""
-
-# What the field calls the split that is only reported on, the likeliest first: where both a validation and a
-# test split are published, the test split's labels often are not.
-NAMES = {"train": ("train",), "val": ("validation", "val", "valid", "test")}
 
 MEMORY_LIMIT = 4 * 2**30  # bytes of decoded pixels; a larger split is streamed from disk
 
@@ -94,17 +88,6 @@ class InMemorySplit:
 
 def rows_of(targets: Any, rows: Tensor) -> Any:
     return tree_map(lambda each: each[rows], targets)
-
-
-def find_data_file(base: Path, given: str, key: str) -> Path:
-    """The path `given` under `base`. Raises DataError, with what comes nearest, when there is none."""
-    path = base / given
-    if path.exists():
-        return path
-    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-    nearest = difflib.get_close_matches(path.name, beside, n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"give an existing path as {key}"
-    raise DataError("data/no-such-file", f"{key}: {path}", "the file or folder does not exist", hint)
 
 
 def fits_in_memory(count: int, input: Shape) -> bool:
