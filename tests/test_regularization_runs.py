@@ -16,7 +16,6 @@ from compressor.commands.plan import plan_run
 from compressor.core import EventSink, LoadedModel, ModelSpec, one_image
 from compressor.data.in_memory import ImageData
 from compressor.errors import RecipeError
-from compressor.methods._training import GrowingPenalty
 from compressor.methods.tpp import TPP
 from compressor.models.source import load_model
 from compressor.recipe import Recipe, read_recipe

@@ -24,9 +24,8 @@ from torchvision import datasets
 
 from compressor.commands.plan import plan_run
 from compressor.core import Task
-from compressor.data.locate import locate_data
 from compressor.data.in_memory import ImageData
-from compressor.data.locate import infer_source
+from compressor.data.locate import infer_source, locate_data
 from compressor.data.open_data import open_data
 from compressor.data.python_sources import TORCHVISION
 from compressor.data.settings import DataSettings
