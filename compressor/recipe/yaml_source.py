@@ -171,7 +171,8 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
                 key = key_node.value if isinstance(key_node, ScalarNode) else "?"
                 place = _place(key_node, source)
                 if key in block:
-                    problem = f"{dotted_path((*path, key))} stands here again, first at {keys[(*path, key)]}"
+                    first = keys[(*path, key)]
+                    problem = f"{dotted_path((*path, key))} is set again; it was first set at {first}"
                     faults.append((place, RecipeError("recipe/duplicate-key", str(place), problem, "keep one of them")))
                     continue
                 keys[(*path, key)] = place
