@@ -479,7 +479,7 @@ def test_a_recipe_without_channels_to_remove(write: Write) -> None:
     """2of4 alone sets masks: no target, and nothing may be said of how channels go."""
     recipe = read_recipe("2of4")
     assert recipe.prune.target is None
-    assert not recipe.selection(8).asks
+    assert recipe.selection(8).is_empty
     assert Recipe.model_validate(parse_yaml(recipe.to_yaml(), "t").data) == recipe
     (only,) = faults(write(GOOD.replace("method: l1", "method: 2of4").replace("  target: {macs: 50%}\n", "")),
                      "prune.scope=global")  # fmt: skip
@@ -487,7 +487,7 @@ def test_a_recipe_without_channels_to_remove(write: Write) -> None:
         "prune.scope is 'global'; allowed: nothing while there is no prune.target: no channel is removed"
     )
     with_channels = read_recipe("2of4", ["prune.target={macs: 50%}", "prune.scope=global"])
-    assert with_channels.selection(8).asks
+    assert not with_channels.selection(8).is_empty
 
 
 @pytest.mark.parametrize(

@@ -75,8 +75,6 @@ def write_outputs(
         comparisons=comparisons,
         gates=(),
         weights_bytes=(folder / WEIGHTS).stat().st_size,
-        epochs=[training.records for training in state.trainings],
-        stable_lr=next((training.stable_lr for training in reversed(state.trainings) if training.stable_lr), None),
         seconds={**log.seconds, **state.seconds},
         warnings=log.warnings,
         notes=log.notes,

@@ -33,8 +33,6 @@ class RunResult:
     comparisons: Sequence[Comparison]  # dense against slim, one for each batch size; the first is the recipe's main one
     gates: Sequence[Gate]
     weights_bytes: int  # size of slim.safetensors
-    epochs: Sequence[Sequence[EpochRecord]]  # of each training, in order
-    stable_lr: StableLearningRate | None
     seconds: Mapping[str, float]  # by stage
     warnings: Sequence[str]
     notes: Sequence[str]
@@ -43,3 +41,14 @@ class RunResult:
     def comparison(self) -> Comparison | None:
         """The comparison at the recipe's first batch size; None where nothing was timed."""
         return self.comparisons[0] if self.comparisons else None
+
+    @property
+    def epochs(self) -> Sequence[Sequence[EpochRecord]]:
+        """The epochs of each training, in order."""
+        return [training.records for training in self.state.trainings]
+
+    @property
+    def stable_lr(self) -> StableLearningRate | None:
+        """The last estimate of a run; None where no training has one."""
+        estimates = [training.stable_lr for training in self.state.trainings if training.stable_lr is not None]
+        return estimates[-1] if estimates else None

@@ -184,7 +184,11 @@ def test_the_runner_keeps_to_what_devices_have() -> None:
 def test_the_user_s_own_files_are_not_imported(tmp_path: Path) -> None:
     for name in ("json", "numpy", "onnxruntime", "tempfile"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
-    code = "from compressor.bench.device.target import DeviceTarget\nwith DeviceTarget().opened() as here: print(here.runtime)"
+    code = """
+from compressor.bench.device.target import DeviceTarget
+with DeviceTarget().opened() as here:
+    print(here.runtime)
+"""
     root = str(Path(bundle.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],

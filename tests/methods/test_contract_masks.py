@@ -12,11 +12,13 @@ from compressor.budget.layer_rules import LayerRule
 from compressor.budget.target import PruningTarget
 from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.methods import Method, methods
+from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.mask_unstructured import MaskUnstructured
 from compressor.steps.remove_dead_channels import RemoveDeadChannels
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.train import FinetuneSegment, Train
+from compressor.training.checkpoint import Checkpoints
 from tests.methods.test_contract import pico
 from tests.training.toys import toy_data
 
@@ -38,7 +40,7 @@ def test_masks_reach_the_target_and_dead_channels_go_last(method: type[Method]) 
 
 def test_the_same_seed_masks_the_same_weights_and_every_layer_keeps_one(method: type[Method], tmp_path: Path) -> None:
     spec = ModelSpec("toy", one_image((3, 8, 8)))
-    context = Context(toy_data(40), 0, quiet, tmp_path, "test")
+    context = Context(toy_data(40), 0, RunLog(), Checkpoints(tmp_path, "test"))
     masks = []
     for _ in range(2):
         state = initial_state(LoadedModel(pico(), spec, "pico"), context)
@@ -47,7 +49,7 @@ def test_the_same_seed_masks_the_same_weights_and_every_layer_keeps_one(method: 
                 state = run_step(step, state, context)
         masks.append(state.masks)
     assert masks[0].keys() == masks[1].keys() == {"0.weight", "3.weight", "6.weight"}
-    assert sum(int(mask.sum()) for mask in masks[0].values()) == state.original.weights // 5
+    assert sum(int(mask.sum()) for mask in masks[0].values()) == state.baseline.cost.weights // 5
     for name, mask in masks[0].items():
         assert torch.equal(mask, masks[1][name])
         assert mask.any()

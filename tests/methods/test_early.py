@@ -30,6 +30,7 @@ from compressor.methods._shared import ScoringImages
 from compressor.methods.snip import connection_sensitivity
 from compressor.recipe import read_recipe
 from compressor.recipe.build_steps import build_steps
+from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.reinitialize import Reinitialize
 from compressor.steps.remove_channels import RemoveChannels
@@ -37,6 +38,7 @@ from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
 from compressor.steps.train import Train
+from compressor.training.checkpoint import Checkpoints
 from tests.training.toys import Shortcut, quiet, toy_data
 
 FAMILY = ("crop-s", "cropit-s", "snap", "snap-it", "random-s", "efficientconvnets", "earlycrop-s")
@@ -171,9 +173,9 @@ def performed(name: str, tmp_path: Path, *more: str) -> tuple[PruningState, list
     def emit(event: str, fields: Mapping[str, object]) -> None:
         events.append({"event": event, **fields})
 
-    context = Context(toy_data(40), recipe.seed, emit, tmp_path, "")
+    context = Context(toy_data(40), recipe.seed, RunLog(emit=emit), Checkpoints(tmp_path, ""))
     state = initial_state(small(), context, trained=recipe.method.trained)
-    for step in build_steps(recipe, 1, retrain=True):
+    for step in build_steps(recipe, 1, toy_data()):
         state = run_step(step, state, context)
     return state, events
 
@@ -183,7 +185,7 @@ def test_a_recipe_leaves_the_nodes_it_asks_for(name: str, tmp_path: Path) -> Non
     state, events = performed(name, tmp_path)
     target = read_recipe(name).selection(1).nodes
     assert target is not None
-    share = count_cost(state.model.module, *example_inputs(state.model)).nodes / state.original.nodes
+    share = count_cost(state.model.module, *state.example_inputs()).nodes / state.baseline.cost.nodes
     assert target - 0.06 < share <= target, "one step of the shared channels is two of 40 nodes"
     assert state.certificate is not None
     assert state.certificate.ok
@@ -191,7 +193,7 @@ def test_a_recipe_leaves_the_nodes_it_asks_for(name: str, tmp_path: Path) -> Non
     warnings = [str(event["text"]) for event in events if event["event"] == "warning"]
     assert not any("the dense model" in warning for warning in warnings), "weights drawn anew are no mistake"
     notes = [str(event["text"]) for event in events if event["event"] == "note"]
-    assert any("drawn anew by seed 0" in note for note in notes)
+    assert any("drawn anew with seed 0" in note for note in notes)
     early = ["after early training"] if name == "earlycrop-s" else []
     assert list(state.quality) == ["dense", *early, "after surgery", "after retraining"]
 
@@ -213,7 +215,8 @@ def test_layers_behind_a_norm_that_begins_at_zero_are_warned_of(tmp_path: Path) 
     criterion = criterion_of("snap")
     assert isinstance(criterion, GradientCriterion)
     notes: list[str] = []
-    context = Context(toy_data(), 0, lambda _, fields: notes.append(str(fields.get("text"))), tmp_path, "")
+    log = RunLog(emit=lambda _, fields: notes.append(str(fields.get("text"))))
+    context = Context(toy_data(), 0, log, Checkpoints(tmp_path, ""))
     selection = PruningTarget(nodes=0.9, scope="global")
     run_step(
         SelectChannels(replace(criterion, batches=1, batch_size=8), selection),
@@ -224,9 +227,9 @@ def test_layers_behind_a_norm_that_begins_at_zero_are_warned_of(tmp_path: Path) 
 
 
 def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    model, context = small(), Context(None, 0, quiet, tmp_path, "")
+    model, context = small(), Context(None, 0, RunLog(), Checkpoints(tmp_path, ""))
     model.module.get_parameter("inner.weight").data[3] = math.nan
-    with pytest.raises(VerificationFailed, match="scores of channels: inner: 1 of 16 are not finite"):
+    with raises_error(VerificationFailed, "scores/non-finite", "inner", "1 of 16", "channels"):
         run_step(SelectChannels(l1, PruningTarget(nodes=0.5)), initial_state(model, context), context)
 
 

@@ -34,8 +34,9 @@ def rule(step: Train) -> partial[object]:
 def test_as_released() -> None:
     step = training(EarlyCropS(), NODES)
     assert step.optimizer == OptimizerSettings("adam", 2e-3, weight_decay=5e-5, key="prune.earlycrop-s.lr")
-    assert (step.epochs, step.batch_size, step.clip, step.counted) == (100, 256, 10.0, False)
+    assert (step.epochs, step.batch_size, step.clip, step.counts_toward_retraining) == (100, 256, 10.0, False)
     assert [step.schedule(done) for done in (0, 50, 99.9)] == [1.0] * 3
+    assert str(step) == "Train(until lazy regime, 100 epochs at most, adam)"
     assert rule(step).func is lazy_regime
     assert rule(step).keywords == {"factor": pytest.approx(0.24)}
     assert pickle.loads(pickle.dumps(step.stop)) is not None
@@ -59,4 +60,4 @@ def test_other_rules() -> None:
     assert rule(slides).func is lazy_regime_squared
     early = EarlyTraining(epochs=7, count_toward_retraining=True)
     fixed = training(EarlyCropS(training=early, stop=LazyRegime(rule="fixed_epochs")), MILLISECONDS)
-    assert (fixed.stop, fixed.epochs, fixed.counted) == (None, 7, True)
+    assert (fixed.stop, fixed.epochs, fixed.counts_toward_retraining) == (None, 7, True)

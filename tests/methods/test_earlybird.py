@@ -30,7 +30,7 @@ def test_as_published() -> None:
     train, choice, remove = EarlyBird().steps(PruningTarget(ratio=0.3, scope="global"))
     assert isinstance(train, Train)
     assert train.optimizer == OptimizerSettings("sgd", 0.1, momentum=0.9, weight_decay=1e-4, key="prune.earlybird.lr")
-    assert (train.batch_size, train.clip, train.counted) == (256, None, True)
+    assert (train.batch_size, train.clip, train.counts_toward_retraining) == (256, None, True)
     assert train.stop is not None
     assert isinstance(train.stop.rule, partial)
     assert train.stop.rule.func is early_bird
@@ -82,7 +82,7 @@ def test_shared_channels_have_the_mean_of_their_scales() -> None:
     with torch.no_grad():
         for norm in norms.values():
             norm.weight.uniform_(-1, 1)
-    graded = channel_scores(module, structure.groups, NormScaleCriterion(l1))
+    graded = NormScaleCriterion().score_channels(module, structure.groups)
     for group in (group for group in structure.groups if group.frozen is None):
         scales = {slot.tensor for slot in group.slots if slot.tensor.removesuffix(".weight") in norms}
         expected = torch.stack([module.get_parameter(name).abs().double() for name in scales]).mean(0)

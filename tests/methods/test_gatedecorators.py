@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from compressor.criteria.channel_scores import channel_scores_from_gates
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
 from compressor.core import ChannelGroup, PrunePlan, TensorSlot
+from compressor.criteria.aggregate import sum_over_norms
 from compressor.criteria.batchnorm_gate import BatchNormGateCriterion, gate_scores, gate_taylor
 from compressor.methods._rounds import exponential_targets
 from compressor.methods.gatedecorators import GateDecorators
@@ -37,9 +37,9 @@ def test_gates_of_shared_channels_count_together() -> None:
     places = np.array([[0], [1]])
     slots = tuple(TensorSlot(f"{name}.weight", 0, places, "affine") for name in ("a", "b"))
     gates = {"a.weight": torch.tensor([1.0, 2.0]), "b.weight": torch.tensor([5.0, 1.0])}
-    scores = channel_scores_from_gates([ChannelGroup("conv", 2, slots)], gates)
+    scores = sum_over_norms([ChannelGroup("conv", 2, slots)], gates)
     assert scores["conv"].tolist() == [6.0, 3.0]
-    assert channel_scores_from_gates([ChannelGroup("conv", 2, slots)], {}) == {}
+    assert sum_over_norms([ChannelGroup("conv", 2, slots)], {}) == {}
 
 
 class Gated(nn.Module):
@@ -59,7 +59,7 @@ def test_scores_are_derivatives_to_gates_summed_batch_by_batch() -> None:
         net[1].weight.uniform_(-1, 1)
         net[1].bias.uniform_(-1, 1)
     before = copy.deepcopy(net.state_dict())
-    scores = gate_scores(net, BatchNormGateCriterion("gates", gate_taylor, 3, 8), data, 0, epoch=1)
+    scores = gate_scores(net, BatchNormGateCriterion(3, 8), data, 0, epoch=1)
     gated, expected = Gated(copy.deepcopy(net)).train(), torch.zeros(6)
     for number, (images, labels) in enumerate(data.train_batches(8, epoch=1, seed=0)):
         if number < 3:
@@ -96,12 +96,12 @@ def test_every_group_keeps_its_floor_of_what_it_had_at_first() -> None:
         plan, _ = select_channels(structure.groups, graded, target, structure.cost, dense, gone=gone)
         return {name: int(kept.sum()) for name, kept in plan.kept.items()}
 
-    half = PruningTarget(ratio=0.5, scope="global", floor=0.25)
+    half = PruningTarget(ratio=0.5, scope="global", min_keep_ratio=0.25)
     assert widths(half, {}) == {"0": 5, "3": 20}
-    assert widths(replace(half, floor=0.0), {})["0"] == 1
+    assert widths(replace(half, min_keep_ratio=0.0), {})["0"] == 1
     assert widths(replace(half, ratio=0.6), {"0": 20}) == {"0": 10, "3": 18}, "a quarter of 40 that it had"
-    assert widths(PruningTarget(ratio=0.99, floor=0.1), {}) == {"0": 2, "3": 3}
-    assert not PruningTarget(floor=0.1).asks
+    assert widths(PruningTarget(ratio=0.99, min_keep_ratio=0.1), {}) == {"0": 2, "3": 3}
+    assert PruningTarget(min_keep_ratio=0.1).is_empty
 
 
 def test_ticks_and_tocks() -> None:
@@ -120,9 +120,9 @@ def test_ticks_and_tocks() -> None:
     assert tock.penalty.terms[0].strength(3, 10) == 1e-3
     assert (first.epochs, first.trainable, first.penalty) == (1, "scales", None)
     assert first.optimizer.lr * first.schedule(0.5) == pytest.approx(0.001)
-    targets = [step.selection for step in steps if isinstance(step, SelectChannels)]
+    targets = [step.target for step in steps if isinstance(step, SelectChannels)]
     assert [target.nodes for target in targets] == pytest.approx([0.5 ** (number / 5) for number in range(1, 6)])
-    assert all(target.floor == 0.1 for target in targets)
+    assert all(target.min_keep_ratio == 0.1 for target in targets)
     assert [step.last for step in steps if isinstance(step, RemoveChannels)] == [False] * 4 + [True]
 
 

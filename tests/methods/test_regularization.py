@@ -90,7 +90,7 @@ def test_epochs_say_the_whole_length() -> None:
 def test_greg() -> None:
     (push,) = trainings(GReg1().steps(TARGET))
     assert push.iterations == 110_000
-    assert [term.pull for term in penalty_of(push).terms] == [decay_pruned]
+    assert [term.gradient for term in penalty_of(push).terms] == [decay_pruned]
     steps = GReg2().steps(TARGET)
     assert [type(step) for step in steps] == [SelectChannels, Train, SelectChannels, Train, RemoveChannels]
     pick, push = trainings(steps)
@@ -98,7 +98,7 @@ def test_greg() -> None:
     assert [term.gradient for term in penalty_of(pick).terms] == [decay]
     assert penalty_of(pick).terms[0].strength(9_999, 10_000) == pytest.approx(0.01, rel=2e-3)
     pruned, kept = penalty_of(push).terms
-    assert (pruned.pull, kept.pull) == (decay_pruned, decay_kept)
+    assert (pruned.gradient, kept.gradient) == (decay_pruned, decay_kept)
     assert [pruned.strength(iteration, 109_000) for iteration in (0, 10, 99_000)] == pytest.approx([0.01, 0.0101, 1.0])
     assert kept.strength(77, 109_000) == -1e-4
 
@@ -115,7 +115,7 @@ def test_orthogonality_before_the_choice(method: KernOrthL1 | OrthConvL1, spare:
 def test_orthogonality_after_removal() -> None:
     for method, pull in ((L1KernOrth(), kernel_orthogonality), (L1OrthConv(), convolution_orthogonality)):
         assert [type(step) for step in method.steps(TARGET)] == [SelectChannels, RemoveChannels]
-        assert [term.pull for term in method.retraining().terms] == [pull]
+        assert [term.gradient for term in method.retraining().terms] == [pull]
     assert L1OrthP().steps(TARGET)[-1] == Orthogonalize(2**0.5)
 
 
@@ -129,7 +129,7 @@ def test_scratch_costs_as_much_as_both_trainings() -> None:
 
 def test_a_longer_training_follows_the_same_course() -> None:
     (train,) = trainings(SSL(epochs=10).steps(TARGET))
-    longer = Train(32, train.optimizer, lambda done: 0.1 if done >= 5 else 1.0, epochs=10).extended(20)
+    longer = Train(32, train.optimizer, lambda done: 0.1 if done >= 5 else 1.0, epochs=10).stretched(20)
     assert longer.epochs == 30
     assert [longer.schedule(epoch) for epoch in (0, 14.9, 15.1, 29)] == [1.0, 1.0, 0.1, 0.1]
 

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from compressor.steps.mask_weights import mask_weights
 from torch import Tensor, nn
 
 from compressor.budget.target import PruningTarget
@@ -19,9 +18,13 @@ from compressor.criteria.synaptic_flow import SynapticFlow
 from compressor.methods import methods
 from compressor.methods._rounds import PruningRounds, exponential_remaining, halving_remaining, linear_remaining
 from compressor.methods._shared import GlobalMask, ScoringImages
+from compressor.run_log import RunLog
 from compressor.steps.context import Context
+from compressor.steps.mask_unstructured import MaskUnstructured
+from compressor.steps.reinitialize import Reinitialize
 from compressor.steps.run import initial_state
-from tests.training.toys import quiet
+from compressor.steps.train import Train
+from compressor.training.checkpoint import Checkpoints
 
 TWENTIETH = PruningTarget(weights=0.05)
 
@@ -71,11 +74,11 @@ def test_force_brings_back_what_iterative_snip_cannot(
     module = nn.Linear(4, 1, bias=False)
     with torch.no_grad():
         module.weight.copy_(torch.tensor([[2.0, 1, 3, -2]]))
-    context = Context(None, 0, quiet, tmp_path, "test")
+    context = Context(None, 0, RunLog(), Checkpoints(tmp_path, "test"))
     state = initial_state(LoadedModel(module, ModelSpec("it", (ModelInput((4,)),)), "it"), context)
     data = Rows(torch.tensor([[1.0, 1, -1, -2], [0, 0, 2, 1]]), torch.tensor([-1.0, 1]))
     step = MaskUnstructured(GradientCriterion("it", snip), keep, nested)
-    done = mask_weights(step, state, replace(context, data=data))  # type: ignore[arg-type]
+    done = step.run(state, replace(context, data=data))  # type: ignore[arg-type]
     assert done.masks["weight"][0].nonzero().flatten().tolist() == kept
     left = [value for value in done.model.module.get_parameter("weight")[0].tolist() if value]
     assert left == [[2.0, 1, 3, -2][place] for place in kept], "what comes back has its original value"

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressor.agreement import measure_agreement
 from compressor.core import KeptIndices, NMPattern
 from compressor.errors import DataError
-from compressor.agreement import measure_agreement
 from compressor.reconstruction.best import reconstruct_best
 from compressor.reconstruction.problem import ReconstructionSettings
 from compressor.reconstruction.sequential import ReconstructionResult, reconstruct

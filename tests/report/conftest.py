@@ -26,12 +26,14 @@ from compressor.core import (
     PrunePlan,
     StableLearningRate,
     TensorSlot,
+    TrainingCost,
+    TrainingHistory,
     one_image,
 )
 from compressor.recipe import read_recipe
 from compressor.report.findings import Report, build_report
 from compressor.report.run_result import RunResult
-from compressor.steps.state import PruningState
+from compressor.steps.state import Baseline, PruningState
 
 ACCURACY = Metric("accuracy", lambda output, target: target, unit="%")
 
@@ -76,12 +78,14 @@ def pruned_state(
     tensors: Sequence[str],
     groups: Sequence[ChannelGroup],
     macs: Mapping[str, int],
+    plan: PrunePlan,
     **known: Any,
 ) -> PruningState:
     """What steps leave behind, without having performed any."""
     model = LoadedModel(module_of(tensors), spec, name)
     structure: Any = SimpleNamespace(groups=tuple(groups), cost=MacsByGroup(macs, groups))
-    return PruningState(model, model.module, Cost(0, 0), {}, structure, tuple(groups), **known)
+    baseline = Baseline(model.module, Cost(0, 0), {}, structure, tuple(groups))
+    return PruningState(model, baseline, graph=structure, groups=tuple(groups), removed=plan, **known)
 
 
 def channel_group(name: str, size: int, tensors: list[str], frozen: str | None = None) -> ChannelGroup:
@@ -154,20 +158,7 @@ def trained(comparison: Comparison) -> Run:
     groups, order = resnet56_groups()
     plan = PrunePlan({g.name: keep(g.size, g.size // 2) for g in groups if g.name.endswith(".conv1")})
     macs = {group.name: 1 if group.frozen else 332 for group in groups}
-    state = pruned_state(
-        "../checkpoints/resnet56-cifar10jpeg.pt",
-        ModelSpec("cifar:resnet56", one_image((3, 32, 32)), 10),
-        order,
-        groups,
-        macs,
-        log=("SelectChannels(l1)", "RemoveChannels", "Recalibrate(4096 images)", "Train(6 epochs, sgd)"),
-        metric=ACCURACY,
-        quality={"dense": 91.42, "after surgery": 24.61, "after recalibration": 71.93, "after retraining": 90.88},
-        certificate=Certificate("masked-dense-float64", 3.1e-13, 8.8e-14, ok=True),
-        plan=plan,
-        seconds={"retrain": 431.0},
-    )
-    epochs = [
+    records = [
         {
             "epoch": epoch,
             "loss": 0.9 * math.exp(-epoch / 2) + 0.21,
@@ -176,6 +167,24 @@ def trained(comparison: Comparison) -> Run:
         }
         for epoch in range(1, 7)
     ]
+    cost = TrainingCost(
+        "retraining", "cpu", 428_074, 128, 6, 431.0, batch_ms=160.0, peak_bytes=240_000_000, energy_j=None
+    )
+    stable_lr = StableLearningRate(0.042, 90.4, 32)
+    state = pruned_state(
+        "../checkpoints/resnet56-cifar10jpeg.pt",
+        ModelSpec("cifar:resnet56", one_image((3, 32, 32)), 10),
+        order,
+        groups,
+        macs,
+        plan,
+        steps=("SelectChannels(l1)", "RemoveChannels", "Recalibrate(4096 images)", "Train(6 epochs, sgd)"),
+        metric=ACCURACY,
+        quality={"dense": 91.42, "after surgery": 24.61, "after recalibration": 71.93, "after retraining": 90.88},
+        certificate=Certificate("masked-dense-float64", 3.1e-13, 8.8e-14, ok=True),
+        seconds={"retrain": 431.0},
+        trainings=(TrainingHistory("retraining", tuple(records), cost, stable_lr),),
+    )
     result = RunResult(
         recipe=read_recipe("l1"),
         baseline=state,
@@ -204,8 +213,6 @@ def trained(comparison: Comparison) -> Run:
             },
         ),
         weights_bytes=1_730_000,
-        epochs=[epochs],
-        stable_lr=StableLearningRate(0.042, 90.4, 32),
         seconds={"load": 0.4, "groups": 2.1, "prune": 1.3, "recalibrate": 9.8, "retrain": 431.0, "export": 14.2},
         warnings=(),
         notes=("prefix module. removed from 338 names", "recognised as cifar:resnet56 (option A)"),
@@ -237,9 +244,9 @@ def untrained() -> Run:
         [f"{name}.weight" for name in names],
         groups,
         {group.name: 60 for group in groups},
-        log=("SelectChannels(l1)", "RemoveChannels"),
+        plan,
+        steps=("SelectChannels(l1)", "RemoveChannels"),
         certificate=Certificate("masked-dense-float64", 0.0, 0.0, ok=True),
-        plan=plan,
     )
     result = RunResult(
         recipe=read_recipe("l1", ["seed=3"]),
@@ -254,8 +261,6 @@ def untrained() -> Run:
         comparisons=(),
         gates=(),
         weights_bytes=124_000_000,
-        epochs=(),
-        stable_lr=None,
         seconds={"load": 3.2, "prune": 12.0, "export": 61.3},
         warnings=(),
         notes=(),

@@ -1,11 +1,12 @@
-"""Epochs of trainings: read from a run log, drawn as curves, and summed up as trainability."""
+"""Epochs of trainings: drawn as curves, and summed up as trainability."""
 
 from __future__ import annotations
 
-import pytest
-from compressor.report.epochs_from_log import epochs_from_log, stable_lr_from_log
+from dataclasses import replace
 
-from compressor.core import StableLearningRate
+import pytest
+
+from compressor.core import StableLearningRate, TrainingHistory
 from compressor.report.findings.epoch_curves import epoch_curves
 from compressor.report.findings.trainability import first_stage, trainability_record
 from compressor.training.schedules import constant, cosine, multistep, onecycle, warmup
@@ -31,7 +32,7 @@ def test_an_only_epoch_that_ends_with_no_learning_rate_left_is_the_first_stage()
 
 
 def epoch(number: int, lr: float, accuracy: float | None = None) -> dict[str, object]:
-    fields: dict[str, object] = {"event": "epoch", "epoch": number, "lr": lr, "loss": 1.0}
+    fields: dict[str, object] = {"epoch": number, "lr": lr, "loss": 1.0}
     return fields if accuracy is None else {**fields, "train_sample": accuracy}
 
 
@@ -65,57 +66,21 @@ def test_curves_keep_finite_values_and_put_trainings_one_after_the_other() -> No
     }
 
 
-# ---------------------------------------------------------------- from a run log
-
-
-def logged(events: list[dict[str, object]], name: str = "loss") -> list[tuple[int, float]]:
-    return epoch_curves(epochs_from_log(events))[name]
-
-
-def test_only_epochs_count_and_the_last_value_of_each() -> None:
-    events: list[dict[str, object]] = [
-        {"event": "start", "loss": 9.0},
-        {"event": "epoch", "epoch": 1, "loss": 2.0, "lr": 0.1},
-        {"event": "batch", "epoch": 1.5, "loss": 1.9},
-        {"event": "epoch", "epoch": 2, "loss": float("nan"), "lr": 0.1},
-        {"event": "epoch", "epoch": 2, "loss": 1.0, "lr": 0.1, "stop_value": 0.04},
-        {"event": "epoch", "epoch": 2, "held_out": 50},
-    ]
-    assert epochs_from_log(events) == [
-        [{"epoch": 1, "loss": 2.0, "lr": 0.1}, {"epoch": 2, "loss": 1.0, "lr": 0.1, "stop_value": 0.04, "held_out": 50}]
-    ]
-
-
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_second_training_goes_on_after_the_first(first: int) -> None:
-    epochs = [first, first + 1, first, first + 1]
-    events: list[dict[str, object]] = [{"epoch": epoch, "loss": float(index)} for index, epoch in enumerate(epochs)]
-    assert logged(events) == [(first + index, float(index)) for index in range(4)]
+    trainings = [[{"epoch": first + index, "loss": float(loss + index)} for index in range(2)] for loss in (0, 2)]
+    assert epoch_curves(trainings)["loss"] == [(first + index, float(index)) for index in range(4)]
 
 
-def test_a_resumed_training_repeats_its_epoch() -> None:
-    events: list[dict[str, object]] = [
-        {"epoch": epoch, "loss": float(index)} for index, epoch in enumerate([1, 2, 3, 2, 3])
-    ]
-    assert logged(events) == [(1, 0.0), (2, 3.0), (3, 4.0)]
+def test_the_last_stable_learning_rate_counts(trained) -> None:
+    (last,) = trained.result.state.trainings
+    assert last.stable_lr == StableLearningRate(0.042, 90.4, 32)
 
+    def stable_lr(*trainings: TrainingHistory) -> StableLearningRate | None:
+        return replace(trained.result, state=replace(trained.result.state, trainings=trainings)).stable_lr
 
-def test_epochs_of_a_training_that_diverged_count_no_more() -> None:
-    first, failed = [epoch(1, 0.5), epoch(2, 0.5)], [epoch(1, 9.0), epoch(2, 9.0)]
-    again = [epoch(1, 0.1), epoch(2, 0.1)]
-    for late in (2, 3):
-        end: dict[str, object] = {"event": "diverged", "epoch": late}
-        assert logged([*first, *failed[: late - 1], end, *again], "lr") == [(1, 0.5), (2, 0.5), (3, 0.1), (4, 0.1)]
-        assert logged([*failed[: late - 1], end, *again], "lr") == [(1, 0.1), (2, 0.1)]
-    early: dict[str, object] = {"event": "diverged", "epoch": 1}
-    assert logged([*first, early, *again], "lr") == [(1, 0.5), (2, 0.5), (3, 0.1), (4, 0.1)], "the first training stays"
-    resumed = [*failed, {"event": "diverged", "epoch": 3}, epoch(3, 0.1)]
-    assert logged(resumed, "lr") == [(1, 9.0), (2, 9.0), (3, 0.1)]
-
-
-def test_the_last_stable_learning_rate_counts() -> None:
-    events: list[dict[str, object]] = [
-        {"event": "stable_rate", "lr": lr, "curvature": 90.4, "images": 32} for lr in (0.1, 0.042)
-    ]
-    assert stable_lr_from_log(events) == StableLearningRate(0.042, 90.4, 32)
-    assert stable_lr_from_log([]) is None
+    first, without = (replace(last, stable_lr=rate) for rate in (StableLearningRate(0.1, 90.4, 32), None))
+    assert stable_lr(first, last, without) == last.stable_lr
+    assert stable_lr(last, first) == first.stable_lr
+    assert stable_lr(without) is None
+    assert stable_lr() is None

@@ -120,8 +120,10 @@ def test_a_failed_run_is_marked(trained) -> None:
 
 
 def test_one_epoch_that_went_wrong_still_makes_a_page(trained) -> None:
-    epochs = [[{"epoch": 0, "loss": float("nan"), "lr": 0.1, "accuracy": None}]]
-    found = outline(trained._replace(result=dataclasses.replace(trained.result, epochs=epochs)))
+    (training,) = trained.result.state.trainings
+    training = dataclasses.replace(training, records=({"epoch": 0, "loss": float("nan"), "lr": 0.1, "accuracy": None},))
+    state = dataclasses.replace(trained.result.state, trainings=(training,))
+    found = outline(trained._replace(result=dataclasses.replace(trained.result, state=state)))
     assert found.tags.count("svg") == 4  # widths, latency, stages, learning rate
     assert "nan" not in " ".join(str(value) for _, value in found.attributes)
 

@@ -55,16 +55,18 @@ def listening(notes: list[str]) -> EventSink:
 def test_it_starts_anew_with_another_rate_as_if_it_had_always_had_that(file: Path) -> None:
     diverged(file, 1e30)
     fresh, again, notes = toy_net(), toy_net(), list[str]()
-    train(fresh, toy_data(), at(0.01), seed=2, emit=quiet)
+    expected = train(fresh, toy_data(), at(0.01), seed=2, emit=quiet)
     interrupted = partial(train, toy_net(), toy_data(), at(0.01), seed=2, constraints=[partial(Halt, at=7)])
     with pytest.raises(Interrupted):
         interrupted(emit=listening(notes), checkpoint=TrainingCheckpoint(file, "a", 0.01, KEY))
     assert notes == [f"training diverged with {KEY}=1e+30: it starts anew with 0.01"]
-    train(
-        again, toy_data(), at(0.01), seed=2, emit=listening(notes), checkpoint=TrainingCheckpoint(file, "a", 0.01, KEY)
-    )
+    checkpoint = TrainingCheckpoint(file, "a", 0.01, KEY)
+    done = train(again, toy_data(), at(0.01), seed=2, emit=listening(notes), checkpoint=checkpoint)
     assert len(notes) == 1, "the state of the new rate is continued like any other"
     assert same(again, fresh)
+    epochs = [[(epoch["epoch"], epoch["lr"], epoch["loss"]) for epoch in run.records] for run in (done, expected)]
+    assert epochs[0] == epochs[1], "epochs of the training that diverged count no more"
+    assert [number for number, *_ in epochs[0]] == [1, 2, 3]
 
 
 def test_with_the_same_rate_it_goes_on_where_it_was(file: Path) -> None:
