@@ -17,7 +17,7 @@ from compressor.output.folder import CHECKPOINTS, JOURNAL, staged_output
 from compressor.output.gates import check_gates
 from compressor.output.write import write_outputs
 from compressor.recipe import Recipe
-from compressor.recipe.build_steps import build_steps
+from compressor.recipe.build_steps import steps_of_run
 from compressor.recipe.inputs import load_inputs
 from compressor.report.findings import Report
 from compressor.run_log import RunLog
@@ -68,7 +68,7 @@ def compress(
         fingerprint = run_fingerprint(recipe.training_settings(), round_to, model, images)
         checkpoints = Checkpoints(folder / CHECKPOINTS, fingerprint)
         probe = latency_probe(recipe, device, model, log)
-        steps = build_steps(recipe, round_to, images, trained=not model.untrained)
+        steps = steps_of_run(recipe, round_to, model, images)
         trained_by = partial(trainer or train, joules=energy_joules)
         context = Context(images, recipe.seed, log, checkpoints, trained_by, probe, compares_answers(steps, images))
         baseline = state = initial_state(model, context, trained=recipe.method.trained)

@@ -75,7 +75,7 @@ def performed(
 
     around = Context(data, recipe.seed, RunLog(emit=emit), Checkpoints(folder, "test"))
     work = initial_state(model, around)
-    for step in build_steps(recipe, 4, toy_data()):
+    for step in build_steps(recipe, 4, retrain=True):
         work = run_step(step, work, around)
     return work, events
 

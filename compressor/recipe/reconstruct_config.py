@@ -23,9 +23,7 @@ class ReconstructConfig(RecipeBlock):
     ridge: NonNegative | Literal["auto"] = Field(
         default="auto", description="relative to the mean variance of the inputs; auto = chosen by held-out error"
     )
-    holdout: Share = Field(
-        default=0.2, description="share of the samples that choose the ridge and accept a fit"
-    )
+    holdout: Share = Field(default=0.2, description="share of the samples that choose the ridge and accept a fit")
 
     def to_core(self) -> Reconstruct:
         """Return the step."""

@@ -70,7 +70,7 @@ def run(
         source = f"{NETWORKS}:{network}"
         model, images = load_inputs(source, asked, data, journal, trust_pickle=False, needs_data=True)
         work = initial_state(model, around := Context(images, seed, journal, Checkpoints(Path(folder) / "state", "")))
-        for step in build_steps(asked, 1, data):
+        for step in build_steps(asked, 1, retrain=True):
             trains = isinstance(step, Train) and step.stage == RETRAINING
             if not dense or trains or isinstance(step, Reinitialize):
                 work = run_step(step, work, around)

@@ -83,7 +83,7 @@ def _retrained(work: PruningState, plan: PrunePlan, recipe: Recipe, around: Cont
     """Accuracy on the test set after the recipe's retraining of what the plan leaves."""
     work = replace(work, plan=plan)
     around = replace(around, checkpoints=Checkpoints(around.checkpoints.folder / str(time.monotonic_ns()), ""))
-    for step in (RemoveChannels(), *build_steps(recipe, 1, toy_data())[2:]):
+    for step in (RemoveChannels(), *build_steps(recipe, 1, retrain=True)[2:]):
         work = run_step(step, work, around)
     return work.quality["after retraining"]
 

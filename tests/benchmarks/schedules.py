@@ -70,7 +70,7 @@ def main() -> None:
 
         def run(ratio: str, schedule: str, distilled: int, seed: int) -> Mapping[str, float]:
             asked = recipe(ratio, schedule, bool(distilled), seed, given.epochs)
-            *surgery, retraining = build_steps(asked, 1, data)
+            *surgery, retraining = build_steps(asked, 1, retrain=True)
             if ratio not in cut:
                 cut[ratio] = initial_state(model, around(0))
                 for step in surgery:

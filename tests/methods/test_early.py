@@ -175,7 +175,7 @@ def performed(name: str, tmp_path: Path, *more: str) -> tuple[PruningState, list
 
     context = Context(toy_data(40), recipe.seed, RunLog(emit=emit), Checkpoints(tmp_path, ""))
     state = initial_state(small(), context, trained=recipe.method.trained)
-    for step in build_steps(recipe, 1, toy_data()):
+    for step in build_steps(recipe, 1, retrain=True):
         state = run_step(step, state, context)
     return state, events
 

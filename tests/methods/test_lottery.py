@@ -62,7 +62,7 @@ def test_every_training_is_a_part_of_the_same_course() -> None:
     }
     for name, trainings in expected.items():
         recipe = read_recipe(name, [*overrides, f"prune.{name}.rounds=3"])
-        performed = build_steps(recipe, 1, toy_data())
+        performed = build_steps(recipe, 1, retrain=True)
         trains = [step for step in performed if isinstance(step, Train)]
         assert [(train.stage, train.epochs) for train in trains] == trainings
         for train in trains:
@@ -80,7 +80,7 @@ def test_going_back_beyond_the_training_is_refused(epochs: int) -> None:
     with raises_error(
         RecipeError, "recipe/too-few-epochs", "retrain.epochs", str(epochs), re.compile("from epoch [02] on")
     ):
-        build_steps(recipe, 1, toy_data())
+        build_steps(recipe, 1, retrain=True)
 
 
 # ---------------------------------------------------------------- performed
@@ -110,7 +110,7 @@ def run(
     schedule = "retrain.schedule={name: step, size: 1, gamma: 0.5}"
     recipe = read_recipe(name, ["retrain.epochs=3", "retrain.batch_size=32", schedule, *own])
     state = initial_state(net(), context)
-    for step in build_steps(recipe, 1, toy_data()):
+    for step in build_steps(recipe, 1, retrain=True):
         state = run_step(step, state, context)
         after(step, state)
     return state
