@@ -16,16 +16,18 @@ PACKAGE = Path(compressor.__file__).parent
 
 # Each room and the rooms it may import from; a room may always import from itself, and no two rooms from each other.
 # Imports inside functions count like any others.
-CORE = {"atomic_write", "core", "errors", "tensors"}
+CORE = {"agreement", "atomic_write", "core", "errors", "tensors"}
 ALLOWED = {
     "": set(),
     "errors": set(),
     "field_types": set(),
     "core": set(),
     "tensors": set(),
+    "agreement": {"tensors"},
     "atomic_write": set(),
     "user_code": {"errors"},
     "run_log": CORE,
+    "run_options": CORE,
     "graph": CORE,
     "surgery": CORE | {"graph"},
     "budget": CORE | {"graph"},
@@ -53,7 +55,7 @@ ALLOWED = {
     },
     "methods": CORE | {"budget", "criteria", "field_types", "sparsity", "steps", "training"},
     "recipe": CORE | {"budget", "data", "field_types", "methods", "models", "run_log", "steps", "training"},
-    "bench": CORE | {"budget", "export", "graph", "models", "recipe", "run_log", "steps"},
+    "bench": CORE | {"budget", "export", "graph", "models", "recipe", "run_log", "steps", "training"},
     "report": CORE | {"bench", "graph", "models", "recipe", "sparsity", "steps"},
     "output": CORE
     | {
@@ -70,7 +72,7 @@ ALLOWED = {
         "surgery",
         "training",
     },
-    "pipeline": CORE | {"bench", "output", "recipe", "report", "run_log", "steps", "training"},
+    "pipeline": CORE | {"bench", "output", "recipe", "report", "run_log", "run_options", "steps", "training"},
     "commands": CORE
     | {
         "bench",
@@ -90,7 +92,7 @@ ALLOWED = {
         "training",
     },
     "__main__": {"cli"},
-    "cli": CORE | {"bench", "commands", "output", "pipeline", "recipe", "report", "training"},
+    "cli": CORE | {"bench", "commands", "output", "pipeline", "recipe", "report", "run_options", "training"},
 }
 
 

@@ -63,7 +63,7 @@ junit_option = option(
 
 
 @dataclass(frozen=True, slots=True)
-class RunOptions:
+class RunArguments:
     """What `compress` and `compress plan` have in common."""
 
     model: str
@@ -111,7 +111,7 @@ class OutputOptions:
 
 
 def run_options(function: Function) -> Function:
-    """Add the options of RunOptions; the command gets them as the argument `run`."""
+    """Add the options of RunArguments; the command gets them as the argument `run`."""
     declared = (
         click.argument("model"),
         option("Input", "-r", "--recipe", required=True, metavar="RECIPE", help="A file, or a name of `recipes ls`."),
@@ -129,7 +129,7 @@ def run_options(function: Function) -> Function:
         option("Device", "--target", metavar="NAME", help="Measure on local, none, or a name in targets.yaml."),
         target_file_option,
     )
-    return _packed(function, "run", RunOptions, declared)
+    return _packed(function, "run", RunArguments, declared)
 
 
 def output_options(function: Function) -> Function:
