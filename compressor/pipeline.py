@@ -45,9 +45,8 @@ def compress(source: str, recipe: Recipe, out: Path, options: RunOptions) -> Rep
         model, data = load_inputs(source, recipe, options.data, log, trust_pickle=options.trust_pickle, needs_data=True)
         round_to = choose_width_multiple(recipe, device, log)
         steps = steps_of_run(recipe, round_to, model, data)
-        checkpoints = Checkpoints(
-            folder / CHECKPOINTS, run_fingerprint(recipe.training_settings(), round_to, model, data)
-        )
+        fingerprint = run_fingerprint(recipe.training_settings(), round_to, model, data)
+        checkpoints = Checkpoints(folder / CHECKPOINTS, fingerprint)
         probe, compares = latency_probe(recipe, device, model, log), compares_answers(steps, data)
         context = Context(data, recipe.seed, log, checkpoints, metered(options.trainer), probe, compares)
         baseline = state = initial_state(model, context, trained=recipe.method.trained)
