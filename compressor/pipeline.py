@@ -1,5 +1,5 @@
 """Load the model, find which channels belong together, run the recipe's steps, export both models, compare them on the
-device, report."""
+device, report, verify the files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from compressor.bench.choose_width_multiple import choose_width_multiple
 from compressor.bench.device_timer import latency_probe
 from compressor.bench.open_device import check_device, open_device
 from compressor.bench.runner.energy import energy_joules
+from compressor.commands.verify import require_proven
 from compressor.core import EventSink
 from compressor.output.exports import compare_on_device, export_models
 from compressor.output.folder import CHECKPOINTS, JOURNAL, staged_output
@@ -77,5 +78,6 @@ def compress(
         exports = export_models(baseline, state, recipe, images, folder, log)
         latency = compare_on_device(exports, recipe, device, images, log)
         report = write_outputs(recipe, baseline, state, exports, latency, folder, log)
+        require_proven(folder, state.model.spec)
         checkpoints.delete()
     return check_gates(report)

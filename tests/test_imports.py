@@ -16,13 +16,14 @@ PACKAGE = Path(compressor.__file__).parent
 
 # Each room and the rooms it may import from; a room may always import from itself, and no two rooms from each other.
 # Imports inside functions count like any others.
-CORE = {"atomic_write", "core", "errors", "tensors"}
+CORE = {"atomic_write", "core", "errors", "execution", "tensors"}
 ALLOWED = {
     "": set(),
     "errors": set(),
     "field_types": set(),
     "core": set(),
     "tensors": set(),
+    "execution": {"errors", "tensors"},
     "atomic_write": set(),
     "user_code": {"errors"},
     "run_log": CORE,
@@ -57,7 +58,7 @@ ALLOWED = {
         "surgery",
         "training",
     },
-    "pipeline": CORE | {"bench", "output", "recipe", "report", "run_log", "steps", "training"},
+    "pipeline": CORE | {"bench", "commands", "output", "recipe", "report", "run_log", "steps", "training"},
     "commands": CORE
     | {
         "bench",

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 class OnnxRecord(TypedDict):
-    """model.onnx against the slim PyTorch module, and dense.onnx against the dense one. `compared`: 'answers', or the
-    layers before the first operator whose result depends on rounding."""
+    """model.onnx against the slim PyTorch module, and dense.onnx against the dense one. `compared`: 'answers', those
+    with random numbers at their centres, or the layers before the first operator whose result depends on rounding."""
 
     opset: int
     max_abs_error: float | None
