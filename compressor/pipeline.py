@@ -1,4 +1,4 @@
-"""Load the model, run the recipe's steps, export both models, compare them on the device, report."""
+"""Load the model, run the recipe's steps, export both models, compare them on the device, report, verify the files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from compressor.bench.choose_width_multiple import choose_width_multiple
 from compressor.bench.device_timer import latency_probe
 from compressor.bench.metered_training import metered
 from compressor.bench.open_device import check_device, open_device
+from compressor.commands.verify import require_proven
 from compressor.output.exports import compare_on_device, export_models
 from compressor.output.folder import CHECKPOINTS, JOURNAL, staged_output
 from compressor.output.gates import check_gates
@@ -33,10 +34,7 @@ def compress(source: str, recipe: Recipe, out: Path, options: RunOptions) -> Rep
         options: Data, and how to run.
 
     Returns:
-        The report.
-
-    Raises:
-        CompressorError: `error.report` holds the report where the output was kept all the same.
+        The report; a CompressorError that is raised instead holds it where the output was kept all the same.
     """
     device = open_device(recipe.bench.target, recipe.bench.threads, file=options.devices_file)
     staged = staged_output(out, force=options.force, resume=options.resume)
@@ -56,5 +54,6 @@ def compress(source: str, recipe: Recipe, out: Path, options: RunOptions) -> Rep
         exports = export_models(baseline, state, recipe, data, folder, log)
         latency = compare_on_device(exports, recipe, device, data, log)
         report = write_outputs(recipe, baseline, state, exports, latency, folder, log)
+        require_proven(folder, state.model.spec)
         checkpoints.delete()
     return check_gates(report)

@@ -16,7 +16,7 @@ PACKAGE = Path(compressor.__file__).parent
 
 # Each room and the rooms it may import from; a room may always import from itself, and no two rooms from each other.
 # Imports inside functions count like any others.
-CORE = {"agreement", "atomic_write", "core", "errors", "tensors"}
+CORE = {"agreement", "atomic_write", "core", "errors", "execution", "tensors"}
 ALLOWED = {
     "": set(),
     "errors": set(),
@@ -24,6 +24,7 @@ ALLOWED = {
     "core": set(),
     "tensors": set(),
     "agreement": {"tensors"},
+    "execution": {"errors", "tensors"},
     "atomic_write": set(),
     "user_code": {"errors"},
     "run_log": CORE,
@@ -72,7 +73,8 @@ ALLOWED = {
         "surgery",
         "training",
     },
-    "pipeline": CORE | {"bench", "output", "recipe", "report", "run_log", "run_options", "steps", "training"},
+    "pipeline": CORE
+    | {"bench", "commands", "output", "recipe", "report", "run_log", "run_options", "steps", "training"},
     "commands": CORE
     | {
         "bench",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from compressor.core.datasets import Augment, Data, Metric, Task
 from compressor.core.groups import ChannelGroup, NMPattern, PrunableShare, PrunedEntries, PrunePlan, Role, TensorSlot
 from compressor.core.model import (
+    BatchDims,
     Cost,
     ImageSize,
     KeptIndices,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LAYOUT_COPIES",
     "Augment",
+    "BatchDims",
     "BoolArray",
     "Certificate",
     "ChannelGroup",

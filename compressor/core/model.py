@@ -36,15 +36,19 @@ class Cost:
 ImageSize = tuple[int, int, int]
 """channels, height, width"""
 
+BatchDims = tuple[int | None, ...]
+"""Batch dimension of each input of a model; None = the input has no batch dimension."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """One input tensor of a model. The batch dimension, which comes first, is not part of the shape."""
+    """One input tensor of a model. The batch dimension is not part of the shape."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"  # as PyTorch names it
     whole: tuple[int, int] | None = None  # smallest and largest value of integers such as token ids
     name: str = "input"
+    batch_dim: int | None = 0  # where the batch dimension is in the tensor; None = there is none
 
 
 def one_image(size: ImageSize) -> tuple[ModelInput, ...]:
@@ -90,10 +94,15 @@ class ModelSpec:
     arguments: Mapping[str, object] = field(default_factory=dict)  # a class of the user is built with; plain data
 
     @property
+    def batch_dims(self) -> BatchDims:
+        """The batch dimension of each input."""
+        return tuple(model_input.batch_dim for model_input in self.inputs)
+
+    @property
     def image(self) -> ImageSize | None:
         """The size of the one image that the model takes; None for models with other inputs."""
         match self.inputs:
-            case (ModelInput(shape=(channels, height, width), dtype="float32"),):
+            case (ModelInput(shape=(channels, height, width), dtype="float32", batch_dim=0),):
                 return channels, height, width
         return None
 

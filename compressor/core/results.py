@@ -12,10 +12,11 @@ from typing import Literal
 class Certificate:
     """The proof that a step changed only what it says: for surgery, nothing but the removed channels."""
 
-    kind: str  # "masked-dense-float64"; "restricted-dense-float64" where norms work on the kept channels only
+    kind: str  # what was compared, and the arithmetic: see surgery/certificate.py
     max_abs_error: float
     max_rel_error: float
     ok: bool
+    tolerance: float = 0.0  # what max_rel_error may be at most
 
     def also(self, other: Certificate | None) -> Certificate:
         """Combine this proof with the one of an earlier step; both must hold."""
@@ -27,6 +28,7 @@ class Certificate:
             max(self.max_abs_error, other.max_abs_error),
             max(self.max_rel_error, other.max_rel_error),
             self.ok and other.ok,
+            max(self.tolerance, other.tolerance),
         )
 
 
@@ -80,7 +82,7 @@ class TrainingHistory:
     stable_lr: StableLearningRate | None = None  # None where it was not estimated
 
 
-ParityScope = Literal["answers", "layers before a choice by value"]
+ParityScope = Literal["answers", "layers before a choice by value", "answers with random numbers at their centres"]
 """what of an ONNX file was compared with PyTorch"""
 
 

@@ -174,11 +174,10 @@ def gradient_scores(
     Raises:
         RecipeError: the loss is that of the right class's output, and the data have no classes.
     """
-    import copy
-
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    from compressor.execution.copies import copy_module
     from compressor.training.train_step import unfreeze
 
     if criterion.loss == "logit" and not data.num_classes:
@@ -186,7 +185,7 @@ def gradient_scores(
         raise RecipeError(
             "recipe/logit-without-classes", "data.task", problem, "set loss: task in the method's settings"
         )
-    network = copy.deepcopy(module).train(criterion.training)
+    network = copy_module(module).train(criterion.training)
     unfreeze(network)
     parameters = layer_parameters(network)
     parameters |= {name: network.get_parameter(name) for name in also if name not in parameters}

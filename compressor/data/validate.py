@@ -9,6 +9,7 @@ from compressor.core import Augment, Data, Task
 from compressor.data.splits import ImageSource, InMemorySplit
 from compressor.data.tasks import primary_output
 from compressor.errors import DataError
+from compressor.execution.copies import copy_module
 from compressor.tensors import to_float32, tree_leaves
 
 
@@ -53,7 +54,7 @@ def check_answers(module: nn.Module, data: Data) -> None:
         return
     images, targets = next(iter(data.sample_batches(2, images=2)))
     with torch.inference_mode():
-        answers = to_float32(module(images))
+        answers = to_float32(copy_module(module)(images))  # forward may change the module's state
         if data.num_classes is None:
             _check_metric(data.task, data.task.metric.each(answers, targets), len(images))
             return

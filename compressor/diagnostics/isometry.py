@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from scipy.stats import t as student
 from torch import Tensor, nn
 
 from compressor.core import JacobianIsometry
+from compressor.execution.copies import copy_module
 
 EXACT = 128  # outputs; up to here every row of the Jacobian is computed
 PROBES, STEPS = 4, 10  # random vectors for each image, and Lanczos steps for each of them
@@ -34,7 +34,7 @@ def jacobian_isometry(module: nn.Module, images: Tensor, macs: int) -> JacobianI
     `tr (J J^T)^(1/2) / min(outputs, inputs)` is estimated by stochastic Lanczos quadrature with 4 random sign vectors
     of 10 steps each (Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38(4), 2017).
     """
-    module = copy.deepcopy(module).eval().requires_grad_(False)
+    module = copy_module(module).eval().requires_grad_(False)
     answer = module(images[:1])
     if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != 1:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compressor.core import Data, StableLearningRate
+from compressor.execution.copies import copy_module
 from compressor.training.settings import TrainSettings
 from compressor.training.state import iterations_of
 from compressor.training.train_step import unfreeze
@@ -36,7 +36,7 @@ def stable_learning_rate(module: nn.Module, data: Data, step: TrainSettings, see
         return None
     few = max(1, step.batch_size // 4)
     images, targets = next(iter(data.train_batches(few, epoch=0, seed=seed)))
-    module = copy.deepcopy(module).train()
+    module = copy_module(module).train()
     unfreeze(module)
     parameters = list(module.parameters())
     # Fused attention has no second derivative; dropout draws the same numbers every time the run gets here.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,19 @@ from scipy.sparse.csgraph import connected_components
 
 from compressor.core import ChannelGroup, TensorSlot
 from compressor.graph.activation_sizes import ActivationSizes, activation_sizes
+from compressor.graph.compared_sizes import MOST
 from compressor.graph.cost import CostModel, cost_model
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import Trace
-from compressor.graph.tracker import ChannelTracker, Dims, MixedNormalization, SizeInterpretation, TakenApart
+from compressor.graph.tracker import (
+    ChannelTracker,
+    Dim,
+    Dims,
+    MixedNormalization,
+    SizeInterpretation,
+    TakenApart,
+    TrackedSize,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,11 +78,14 @@ def build_dependency_graph(
     readings: Mapping[str, SizeInterpretation] = MappingProxyType({}),
     *,
     mixing: bool = False,
+    compared: Mapping[tuple[str, str], int] = MappingProxyType({}),
 ) -> DependencyGraph:
     """Walk the trace and group the channels that must stay or go together.
 
     `readings`: source line -> how the sizes of the operators it calls are understood; "plain" where nothing is said.
     `mixing`: channels that a normalisation mixes may go, too.
+    `compared`: (module, attribute) that code compares with a size -> which of the dimensions of that size is meant, in
+    the order in which the module's operators read them.
     """
     provenance = ChannelTracker(module, trace, mixing=mixing)
     for number, call in enumerate(trace.calls):
@@ -86,6 +99,10 @@ def build_dependency_graph(
                     for dim in provenance.dims(ref):
                         provenance.freeze(dim, call, "sizes fixed in the code")
         provenance.finish(number, call)
+    for (path, name), place in compared.items():
+        dims = list(islice(_read_inside(provenance, trace, path, getattr(provenance.modules[path], name)), MOST))
+        if place < len(dims):
+            provenance.attributes.append(TrackedSize(path, name, None, dims[place].atoms))
     for ref in trace.outputs:
         for dim in provenance.dims(ref):
             if dim is not None:
@@ -111,6 +128,18 @@ def _in_blocks(lines: Sequence[TakenApart], channels: _Channels) -> tuple[frozen
     frozen = {(line.module, line.places) for line in lines if line.in_blocks and channels.frozen(line.atoms)}
     beside = (line.where for line in lines if not line.in_blocks and (line.module, line.places) in frozen)
     return whole, frozenset(beside)
+
+
+def _read_inside(provenance: ChannelTracker, trace: Trace, path: str, size: int) -> Iterator[Dim]:
+    """The dimensions of that size, each once, of what operators of a module read and write beside its parameters."""
+    seen: set[bytes] = set()
+    for call in trace.calls:
+        if call.module == path or not path or call.module.startswith(f"{path}."):
+            for ref in (*call.refs(), *call.outs):
+                for dim in provenance.dims(ref) if ref.uid not in trace.tensors else ():
+                    if dim is not None and len(dim) == size and dim.atoms.tobytes() not in seen:
+                        seen.add(dim.atoms.tobytes())
+                        yield dim
 
 
 class _Channels:

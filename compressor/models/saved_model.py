@@ -39,6 +39,7 @@ class _Input(BaseModel):
     dtype: str
     whole: tuple[int, int] | None
     name: str
+    batch_dim: int | None = 0  # earlier versions knew no other
 
 
 class _Model(BaseModel):

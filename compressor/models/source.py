@@ -19,6 +19,7 @@ from compressor.core import ImageSize, LoadedModel, ModelInput, ModelSpec, one_i
 from compressor.errors import ModelError
 from compressor.models import user_code
 from compressor.models.adapters import refuse_adapters
+from compressor.models.batch_dims import BatchDimSetting, with_batch_dim
 from compressor.models.build import (
     FAMILIES,
     HALF,
@@ -27,14 +28,17 @@ from compressor.models.build import (
     RESCALES_INPUT,
     SEED,
     build_named,
+    can_rebuild,
     fixed_seed,
     model_defaults,
     split_name,
     timm_settings,
 )
 from compressor.models.checkpoint import read_checkpoint
+from compressor.models.faithful import checked_copies
 from compressor.models.identify import IdentifiedModel, identify_architecture, load_named, mismatch
 from compressor.models.nearest import MOST_PARTS
+from compressor.models.prepare import prepare_module, refuse_opaque
 from compressor.models.saved_model import PLAN, load_folder
 from compressor.models.shape_match import compare_shapes, shapes_of, under_prefix
 from compressor.models.subtree import Subtree, subtrees_named
@@ -53,6 +57,7 @@ def load_model(
     arch: str = "auto",
     num_classes: int | None = None,
     input: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    batch_dim: BatchDimSetting = "auto",
     trust_pickle: bool = False,
     weights: str | None = None,
     head: str | None = None,
@@ -65,6 +70,7 @@ def load_model(
         num_classes: of the last layer; None takes what the weights have.
         input: the shape of one input without the batch, (channels, height, width) for a model of pictures, or one
             shape for each of several.
+        batch_dim: the batch dimension of a user's own inputs, or of each of them; None = they have none.
         trust_pickle: load a pickle that runs code.
         weights: the key or prefix of the weights to take from a checkpoint that holds several.
         head: the module of a checkpoint that takes the place of the architecture's last layer.
@@ -81,7 +87,7 @@ def load_model(
             "set it to auto; it is for checkpoints only",
         )
     if user_code.is_code(source):
-        loaded = _from_code(source, num_classes, shapes, trust_pickle, weights)
+        loaded = _from_code(source, num_classes, shapes, trust_pickle, weights, batch_dim)
     elif source.partition(":")[0] in FAMILIES:
         loaded = _from_name(source, num_classes, _picture(shapes, source))
     elif (Path(source) / PLAN).is_file():
@@ -91,7 +97,7 @@ def load_model(
         raise AssertionError("split knows no bare words")
     else:
         path = _weights_in(Path(source)) if Path(source).is_dir() else source
-        loaded = _from_checkpoint(path, arch, num_classes, shapes, trust_pickle, weights, head)
+        loaded = _from_checkpoint(path, arch, num_classes, shapes, trust_pickle, weights, head, batch_dim)
         return replace(loaded, name=source)
     if arch not in ("auto", loaded.spec.source):
         problem = f"it is {loaded.spec.source}, but model.arch is {arch}"
@@ -242,7 +248,12 @@ def _picture(shapes: Shapes | None, source: str) -> ImageSize | None:
 
 
 def _from_code(
-    source: str, num_classes: int | None, shapes: Shapes | None, trust_pickle: bool, weights: str | None
+    source: str,
+    num_classes: int | None,
+    shapes: Shapes | None,
+    trust_pickle: bool,
+    weights: str | None,
+    batch_dim: BatchDimSetting,
 ) -> LoadedModel:
     path, factory, checkpoint_path = user_code.split_code(source)
     base = f"{path.resolve()}:{factory}"
@@ -255,15 +266,32 @@ def _from_code(
         module = user_code.build_module(base, num_classes, arguments)
     digest: str | None = None
     notes: tuple[str, ...] = ("weights as the factory returns them",)
+    prepared: tuple[str, ...] = ()
     if checkpoint is not None and checkpoint_path is not None:
-        part = _part_for(module, checkpoint.tensors, checkpoint_path, f"{path.name}:{factory}")
+        module, part, prepared = _fitted(module, checkpoint.tensors, checkpoint_path, f"{path.name}:{factory}")
         module.load_state_dict({**module.state_dict(), **part.tensors})
         used = (f"built with the saved hyper-parameters {', '.join(arguments)}",) if arguments else ()
         digest, notes = checkpoint.sha256, (*checkpoint.notes, *used, *part.notes)
+    module, changes = prepare_module(module)
     with fixed_seed():
-        inputs, note = user_code.find_inputs(base, module, shapes)
+        inputs, note = user_code.find_inputs(base, module, shapes, batch_dim)
     spec = ModelSpec(base, inputs, num_classes, arguments)
-    return LoadedModel(module, spec, source, sha256=digest, notes=(*notes, *([note] if note else [])))
+    notes = (*notes, *prepared, *changes, *([note] if note else []))
+    return checked_copies(LoadedModel(module, spec, source, sha256=digest, notes=notes))
+
+
+def _fitted(
+    module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str
+) -> tuple[nn.Module, Subtree, tuple[str, ...]]:
+    """The module, and its part of a state dict that was written before or after its weights were folded; and notes."""
+    try:
+        return module, _part_for(module, tensors, where, what), ()
+    except ModelError as error:
+        module, notes = prepare_module(module)
+        try:
+            return module, _part_for(module, tensors, where, what), notes
+        except ModelError:
+            raise error from None
 
 
 def _part_for(module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str) -> Subtree:
@@ -289,9 +317,10 @@ def _from_checkpoint(
     trust_pickle: bool,
     weights: str | None,
     head: str | None,
+    batch_dim: BatchDimSetting,
 ) -> LoadedModel:
     if arch != "auto" and user_code.is_code(arch):
-        return _from_code(f"{arch}@{source}", num_classes, shapes, trust_pickle, weights)
+        return _from_code(f"{arch}@{source}", num_classes, shapes, trust_pickle, weights, batch_dim)
     checkpoint = read_checkpoint(source, trust_pickle=trust_pickle, weights=weights)
     try:
         size = _picture(shapes, source)
@@ -304,9 +333,9 @@ def _from_checkpoint(
     except ModelError:
         if checkpoint.module is None or arch != "auto":
             raise
-        found = _saved_whole(checkpoint.module, source, num_classes, shapes)
+        found = _saved_whole(checkpoint.module, source, num_classes, shapes, batch_dim)
     mean, std = _normalisation(found.spec)
-    return LoadedModel(
+    loaded = LoadedModel(
         found.module,
         found.spec,
         source,
@@ -315,23 +344,31 @@ def _from_checkpoint(
         mean=mean,
         std=std,
     )
+    return loaded if can_rebuild(found.spec) else checked_copies(loaded)
 
 
-def _saved_whole(module: nn.Module, source: str, num_classes: int | None, shapes: Shapes | None) -> IdentifiedModel:
+def _saved_whole(
+    module: nn.Module,
+    source: str,
+    num_classes: int | None,
+    shapes: Shapes | None,
+    batch_dim: BatchDimSetting,
+) -> IdentifiedModel:
     """A trusted pickle is its own architecture when no known one fits; only that pickle can build it again."""
-    module = module.float().eval()
+    refuse_opaque(module, source)
+    module, prepared = prepare_module(module.float())
     inputs: tuple[ModelInput, ...]
     if shapes is None:
         inputs = one_image(user_code.input_that_runs(module, source))
     else:
-        inputs = user_code.named_in([ModelInput(shape) for shape in shapes], module)
+        inputs = user_code.named_in(with_batch_dim([ModelInput(shape) for shape in shapes], batch_dim), module)
     spec = ModelSpec(f"pickle:{source}", inputs, num_classes)
-    return IdentifiedModel(module, spec, ("architecture taken from the trusted pickle itself",))
+    return IdentifiedModel(module, spec, ("architecture taken from the trusted pickle itself", *prepared))
 
 
 def _normalisation(spec: ModelSpec) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """The architecture's usual mean and standard deviation, unless the channels are not its own."""
-    if spec.source.startswith("pickle:"):
+    if not can_rebuild(spec):
         return None, None
     usual = model_defaults(spec.source)
     return (usual.mean, usual.std) if spec.input[0] == usual.input[0] else (None, None)

@@ -18,6 +18,9 @@ from torch.nn.parameter import is_lazy
 
 from compressor.core import ImageSize, ModelInput, one_image
 from compressor.errors import ModelError
+from compressor.execution.copies import copy_module
+from compressor.models.batch_dims import BatchDimSetting, batch_dims_of, find_batch_dims, with_batch_dim
+from compressor.models.prepare import refuse_opaque
 from compressor.user_code import importable, user_errors_as
 
 _CODE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:/\\]*)(?:@(?P<checkpoint>.+))?")
@@ -41,7 +44,7 @@ def split_code(source: str) -> tuple[Path, str, str | None]:
 def build_module(
     source: str, num_classes: int | None, arguments: Mapping[str, object] = MappingProxyType({})
 ) -> nn.Module:
-    """Call the factory; float32.
+    """Call the factory; float32, and as it returns the module (see prepare.py).
 
     Args:
         source: `path/to/file.py:factory`.
@@ -49,7 +52,7 @@ def build_module(
         arguments: what a class is built with.
 
     Raises:
-        ModelError: the code failed, at the user's line, or did not return a module.
+        ModelError: the code failed, at the user's line, or did not return a module whose parts can be changed.
     """
     path, factory_name, _ = split_code(source)
     with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
@@ -59,6 +62,7 @@ def build_module(
     if not isinstance(module, nn.Module):
         problem = f"it returned {type(module).__name__}"
         raise ModelError("model-code/not-a-module", f"{path}:{factory_name}", problem, "return a torch.nn.Module")
+    refuse_opaque(module, f"{path}:{factory_name}")
     lazy = [name for name, tensor in module.named_parameters() if is_lazy(tensor)]
     if lazy:
         problem = f"it has lazy parameters without a shape ({', '.join(lazy[:3])})"
@@ -118,26 +122,43 @@ def _with_attributes(arguments: Mapping[str, object]) -> dict[str, object]:
 
 
 def find_inputs(
-    source: str, module: nn.Module, shapes: Sequence[tuple[int, ...]] | None
+    source: str,
+    module: nn.Module,
+    shapes: Sequence[tuple[int, ...]] | None,
+    batch_dim: BatchDimSetting = "auto",
 ) -> tuple[tuple[ModelInput, ...], str | None]:
     """What the module takes: as the recipe says, as the file says, or the first usual picture that works; and a note.
 
     Where both say it, the recipe's shapes count, with the types of the file's example.
+
+    Args:
+        source: `path/to/file.py:factory`.
+        module: what the factory built, in eval mode.
+        shapes: of the inputs without the batch, where the recipe gives them.
+        batch_dim: `auto` finds the batch dimension in an example's tensors, and takes the first one for shapes.
+
+    Returns:
+        The inputs, and a note on what was not given by the recipe.
+
+    Raises:
+        ModelError: no usual input runs, or the file's example or the batch dimension is impossible.
     """
     path, factory_name, _ = split_code(source)
     code = sys.modules[_module_name(path)]  # imported when the module was built
     name = next((each for each in _NAMED_INPUTS if hasattr(code, each)), None)
     said: list[ModelInput] = []
+    doubt: str | None = None
     if name is not None:
         with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
             value = getattr(code, name)
-            said = _as_inputs(value() if callable(value) else value, f"{path}:{name}")
+            said, doubt = _as_inputs(value() if callable(value) else value, f"{path}:{name}", module, batch_dim)
     if shapes is not None:
         alike = len(said) == len(shapes)
         asked = [replace(said[at], shape=shape) if alike else ModelInput(shape) for at, shape in enumerate(shapes)]
-        return named_in(asked, module), None
+        return named_in(with_batch_dim(asked, batch_dim), module), None
     if name is not None:
-        return named_in(said, module), f"inputs taken from {name} in {path.name}"
+        taken = f"inputs taken from {name} in {path.name}"
+        return named_in(said, module), f"{taken}; {doubt}" if doubt else taken
     size = input_that_runs(module, f"{path}:{factory_name}")
     return one_image(size), f"input {'x'.join(map(str, size))} found by trying; say otherwise with model.input"
 
@@ -167,22 +188,28 @@ def input_that_runs(module: nn.Module, where: str) -> ImageSize:
 
 
 def _failure(module: nn.Module, size: ImageSize) -> Exception | None:
+    copied = copy_module(module)  # forward may change the module's state
     try:
         with torch.no_grad():
-            module(torch.zeros(2, *size))
+            copied(torch.zeros(2, *size))
     except Exception as error:  # the user's network says no in its own way
         return error
     return None
 
 
-def _as_inputs(value: object, where: str) -> list[ModelInput]:
-    """A tensor, or a tuple of them, with the batch dimension; or shapes without it."""
+def _as_inputs(
+    value: object, where: str, module: nn.Module, batch_dim: BatchDimSetting
+) -> tuple[list[ModelInput], str | None]:
+    """A tensor, or a tuple of them, with their batch where they have one; or shapes without it. And a note."""
     parts = [value] if isinstance(value, Tensor) else value
     if isinstance(parts, list | tuple) and parts and all(isinstance(each, Tensor) for each in parts):
-        if all(each.ndim > 0 for each in parts):
-            return [_like(each) for each in parts]
-    elif shapes := shapes_in(parts):
-        return [ModelInput(shape) for shape in shapes]
+        if batch_dim == "auto":
+            dims, note = find_batch_dims(module, parts)
+        else:
+            dims, note = batch_dims_of(parts, batch_dim, where), None
+        return [_like(tensor, dim) for tensor, dim in zip(parts, dims, strict=True)], note
+    if shapes := shapes_in(parts):
+        return with_batch_dim([ModelInput(shape) for shape in shapes], batch_dim), None
     hint = "return a tensor or a tuple of tensors with a batch dimension, or a shape without it"
     raise ModelError("model-input/malformed", where, f"its value is {repr(value)[:80]}", hint)
 
@@ -197,12 +224,13 @@ def shapes_in(value: object) -> tuple[tuple[int, ...], ...]:
     return ()
 
 
-def _like(tensor: Tensor) -> ModelInput:
+def _like(tensor: Tensor, batch_dim: int | None) -> ModelInput:
     """Its shape and type; of whole numbers the least and the largest, too, which others are drawn between."""
+    shape = tuple(size for dim, size in enumerate(tensor.shape) if dim != batch_dim)
     if tensor.is_floating_point():
-        return ModelInput(tuple(tensor.shape[1:]))
+        return ModelInput(shape, batch_dim=batch_dim)
     bounds = (int(tensor.min()), int(tensor.max()))
-    return ModelInput(tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."), bounds)
+    return ModelInput(shape, str(tensor.dtype).removeprefix("torch."), bounds, batch_dim=batch_dim)
 
 
 def _module_name(path: Path) -> str:

@@ -13,7 +13,7 @@ from compressor.field_types import Count, NonNegativeCount, Positive, Word, refu
 from compressor.methods import Method
 from compressor.recipe.block import Conflict, RecipeBlock, conflict_error, written_keys
 from compressor.recipe.data_config import DataConfig
-from compressor.recipe.fields import InputSizes, Points, Version, auto_or_integer
+from compressor.recipe.fields import InputBatchDims, InputSizes, Points, Version, auto_or_integer
 from compressor.recipe.prune_config import Prune, TargetConfig
 from compressor.recipe.reconstruct_config import AutoReconstruct, ReconstructConfig
 from compressor.recipe.retrain_config import RetrainConfig
@@ -37,6 +37,11 @@ class ModelConfig(RecipeBlock):
     input: InputSizes = Field(
         default="auto", description="shape of the input without the batch; a list of shapes for several inputs"
     )
+    batch_dim: InputBatchDims = Field(
+        default="auto",
+        description="batch dimension of the input, counted from 0; null = none; a list for several inputs; "
+        "auto = found by trying",
+    )
 
     weights: Word = Field(
         default="auto", description="key or prefix of the weights in a checkpoint, such as ema; auto = the best fit"
@@ -51,6 +56,7 @@ class ModelConfig(RecipeBlock):
             "arch": self.arch,
             "num_classes": None if self.num_classes == "auto" else self.num_classes,
             "input": None if self.input == "auto" else self.input,
+            "batch_dim": self.batch_dim,
             "weights": None if self.weights == "auto" else self.weights,
             "head": None if self.head == "auto" else self.head,
         }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from compressor.execution.copies import copy_module
 from compressor.sparsity.runtimes import RUNTIMES, NMSparsity, ineligible_reason
 
 
@@ -59,7 +59,7 @@ def all_weights(module: nn.Module) -> dict[str, Tensor]:
 
 def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """A copy of `module` with zeros where a mask is False. `module` is left as it is."""
-    copied = copy.deepcopy(module)
+    copied = copy_module(module)
     apply_masks_(copied, masks)
     return copied
 

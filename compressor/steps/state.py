@@ -27,6 +27,7 @@ from compressor.sparsity.retained_magnitude import RetainedMagnitude
 from compressor.sparsity.sr_ste import SRSTEState
 from compressor.steps.latency_search import LatencyEstimate
 from compressor.surgery.analysis import analyze
+from compressor.surgery.removal import relative_kept, removed_per_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,13 @@ class PruningState:
         first = graph if self.removed is None else analyze(self.baseline.module, *inputs, name=name, mixing=True)
         baseline = replace(self.baseline, graph=first, groups=first.groups)
         return replace(self, baseline=baseline, graph=graph, groups=graph.groups)
+
+    def removed_before(self) -> Mapping[str, int]:
+        """Group of the present graph -> number of channels that earlier rounds removed from it."""
+        if self.removed is None:
+            return {}
+        kept = relative_kept(self.baseline.kept, self.model.kept)
+        return removed_per_group(self.groups, self.baseline.groups, self.removed, kept)
 
     @property
     def selected_graph(self) -> DependencyGraph:

@@ -128,11 +128,10 @@ class Train(TrainSettings, Step):
             VerificationFailed: The training diverged, or a masked weight is not zero after it.
             Temporary: Memory ran out.
         """
-        import copy
-
         from compressor.diagnostics.stable_lr import stable_learning_rate
+        from compressor.execution.copies import copy_module
 
-        module, data = copy.deepcopy(state.model.module), context.training_data
+        module, data = copy_module(state.model.module), context.training_data
         # Each training has a checkpoint of its own, named by the index of its step and kept until the run ends.
         checkpoint = context.checkpoints.of_training(len(state.steps), self.optimizer.lr, self.optimizer.key)
         holds_zero = self.penalty is not None and self.penalty.zero_from is not None

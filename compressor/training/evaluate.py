@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from compressor.core import Metric
 from compressor.errors import VerificationFailed
+from compressor.execution.copies import copy_module
 from compressor.tensors import to_float32, tree_leaves, tree_map
 from compressor.training.memory import keep_freed_memory
 from compressor.training.precision import LAYOUT
@@ -29,7 +29,7 @@ def evaluate(module: nn.Module, batches: Iterable[tuple[Tensor, Any]], metric: M
     """
     keep_freed_memory()
     device = next((each.device for each in module.parameters()), torch.device("cpu"))
-    module = copy.deepcopy(module).to(memory_format=LAYOUT).eval()
+    module = copy_module(module).to(memory_format=LAYOUT).eval()
     seen, total = 0, torch.zeros((), dtype=torch.float64)
     for images, targets in batches:
         images, targets = images.to(device), tree_map(lambda each: each.to(device), targets)

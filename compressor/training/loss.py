@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from compressor.core import Data, EventSink
 from compressor.data.tasks import primary_output
 from compressor.errors import RecipeError
+from compressor.execution.copies import copy_module
 from compressor.tensors import Inputs, call_module, to_float32, tree_map
 from compressor.training.distillation import (
     TeacherAnswers,
@@ -121,7 +121,7 @@ def _lesson(
     arithmetic: PrecisionPolicy,
     emit: EventSink,
 ) -> Iterator[DistillationLoss]:
-    teacher = copy.deepcopy(teacher).to(arithmetic.device).to(memory_format=LAYOUT).eval()
+    teacher = copy_module(teacher).to(arithmetic.device).to(memory_format=LAYOUT).eval()
     answer = TeacherAnswers(in_precision(arithmetic, teacher))
     names: tuple[str, ...] = ()
     if settings.features:

@@ -13,8 +13,8 @@ from compressor.report.run_result import RunResult
 
 
 class OnnxRecord(TypedDict):
-    """model.onnx against the slim PyTorch module, and dense.onnx against the dense one. `compared`: 'answers', or the
-    layers before the first operator whose result depends on rounding."""
+    """model.onnx against the slim PyTorch module, and dense.onnx against the dense one. `compared`: 'answers', those
+    with random numbers at their centres, or the layers before the first operator whose result depends on rounding."""
 
     opset: int
     max_abs_error: float | None
