@@ -55,7 +55,7 @@ ALLOWED = {
         "training",
     },
     "methods": CORE | {"budget", "criteria", "field_types", "sparsity", "steps", "training"},
-    "recipe": CORE | {"budget", "data", "field_types", "methods", "models", "run_log", "steps", "training"},
+    "recipe": CORE | {"budget", "criteria", "data", "field_types", "methods", "models", "run_log", "steps", "training"},
     "bench": CORE | {"budget", "export", "graph", "models", "recipe", "run_log", "steps", "training"},
     "report": CORE | {"bench", "graph", "models", "recipe", "sparsity", "steps"},
     "output": CORE

@@ -61,7 +61,7 @@ def build_steps(
         after.append(Recalibrate())
     if retrain and training is not None:
         after.append(training)
-    steps = method.steps(recipe.selection(round_to))
+    steps = recipe.method_steps(round_to)
     return (*place_retraining(steps, training, after), *method.finish())
 
 

@@ -66,7 +66,7 @@ def _summary(name: str, path: Path) -> RecipeSummary:
 def _data_need(recipe: Recipe, epochs: int) -> DataNeed:
     if recipe.data is not None:
         return "included" if recipe.data.source == "digits" else "required"
-    if recipe.method.needs_data:
+    if recipe.needs_data:
         return "required"
     return "optional" if epochs else "none"
 

@@ -28,7 +28,7 @@ def locate_recipe_data(
         DataError: A file or folder that is named does not exist.
     """
     location = locate_data(recipe.data.to_settings() if recipe.data else None, data_path)
-    if location is None and required and recipe.method.needs_data:
+    if location is None and required and recipe.needs_data:
         problem = f"no data are given, but {recipe.method.name} needs training images"
         raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or add a data block")
     return location

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator
 
 from compressor.budget.layer_rules import LayerRule
 from compressor.budget.target import PruningTarget
+from compressor.criteria import channel_criteria
 from compressor.field_types import Count, NonNegativeCount, Positive, Word, refused
 from compressor.methods import Method
 from compressor.recipe.block import Conflict, RecipeBlock, conflict_error, written_keys
 from compressor.recipe.data_config import DataConfig
 from compressor.recipe.fields import InputBatchDims, InputSizes, Points, Version, auto_or_integer
-from compressor.recipe.prune_config import Prune, TargetConfig
+from compressor.recipe.prune_config import CHOOSES_CRITERION, Prune, TargetConfig
 from compressor.recipe.reconstruct_config import AutoReconstruct, ReconstructConfig
 from compressor.recipe.retrain_config import RetrainConfig
 from compressor.recipe.yaml_source import dump_yaml
+from compressor.steps.base import Step
 from compressor.steps.reconstruct import Reconstruct
+from compressor.steps.select_channels import SelectChannels
 from compressor.steps.train import Train
 
 AutoClasses = Annotated[int | Literal["auto"], *auto_or_integer(1, None, "a whole number from 1")]
@@ -200,6 +204,19 @@ class Recipe(RecipeBlock):
     def train_step(self) -> Train | None:
         """Return the retraining step, or None if there is no retraining."""
         return self.retrain.to_core()
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the method, or the criterion that the recipe chooses for it, reads training images."""
+        return self.method.needs_data or channel_criteria()[self.prune.criterion].needs_data
+
+    def method_steps(self, round_to: int) -> tuple[Step, ...]:
+        """Return the method's steps, with the criterion that the recipe chooses."""
+        steps = self.method.steps(self.selection(round_to))
+        if self.prune.method != CHOOSES_CRITERION:
+            return steps
+        criterion = channel_criteria()[self.prune.criterion]
+        return tuple(replace(step, criterion=criterion) if isinstance(step, SelectChannels) else step for step in steps)
 
     def reconstruct_step(self, *, trained: bool) -> Reconstruct | None:
         """Return the reconstruction, or None if there is none; `auto` asks for one where the model is trained."""
