@@ -184,7 +184,8 @@ def test_results_that_are_failures(
 ) -> None:
     verify, bench = (sys.modules[f"compressor.commands.{name}"] for name in ("verify", "bench"))
     checks = [{"name": "hashes", "ok": True}, {"name": "parity", "ok": False}]
-    gates = [{"name": "speedup", "asked": "at least 2.00x", "found": "faster 1.20x [1.10, 1.30]", "ok": False}]
+    speedup = {"name": "speedup", "asked": "at least 2.00x", "found": "faster 1.20x [1.10, 1.30]"}
+    gates = [{**speedup, "ok": False, "status": "missed"}]
     result = {"ok": False, "proven": False, "checks": checks, "gates": gates}
     monkeypatch.setattr(verify, "verify_folder", lambda folder, emit: result)
     unstable = {"stable": False, "verdict": "unstable: it drifts"}
