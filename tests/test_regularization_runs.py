@@ -16,6 +16,7 @@ from compressor.commands.plan import plan_run
 from compressor.core import EventSink, LoadedModel, ModelSpec, one_image
 from compressor.data.in_memory import ImageData
 from compressor.errors import RecipeError
+from compressor.methods._training import GrowingPenalty
 from compressor.methods.tpp import TPP
 from compressor.models.source import load_model
 from compressor.recipe import Recipe, read_recipe
@@ -148,7 +149,7 @@ def test_removal_that_should_be_lossless_and_is_not_ends_the_run(digits: ImageDa
 
     model, told = load_model("cifar:resnet8@digits"), emit
     around = Context(digits, 0, RunLog(emit=told), Checkpoints(tmp_path, "test"))
-    choose, train, remove = TPP(epochs=1).steps(PruningTarget(ratio=0.5))
+    choose, train, remove = TPP(growing=GrowingPenalty(epochs=1)).steps(PruningTarget(ratio=0.5))
     work = initial_state(model, around)
     for step in (choose, train):
         work = run_step(step, work, around)

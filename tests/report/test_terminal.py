@@ -270,7 +270,7 @@ def test_verify_counts_what_failed(ok: bool, expected: str) -> None:
         {"name": "hashes", "ok": True, "detail": "match"},
         {"name": "parity", "ok": ok, "detail": "largest error 0.3"},
     ]
-    result: Verify = {"folder": "out", "checks": checks, "ok": ok}
+    result: Verify = {"folder": "out", "checks": checks, "gates": [], "proven": ok, "ok": ok}
     text = joined(printed(show_verify, result))
     assert text.endswith(expected)
     assert ("parity FAILED: largest error 0.3" in text) is not ok

@@ -38,7 +38,7 @@ def main() -> None:
     module = cifar_resnet("resnet8", num_classes=10, in_channels=1)
     optimizer = OptimizerSettings("sgd", lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     step = Train(epochs=30, batch_size=50, optimizer=optimizer, schedule=onecycle(30), precision="fp32")
-    for record in train(module, data, step, seed=SEED, emit=lambda event, fields: None):
+    for record in train(module, data, step, seed=SEED, emit=lambda event, fields: None).records:
         print(f"epoch {record['epoch']:2.0f}  loss {record['loss']:.4f}", file=sys.stderr)
     default = Path(compressor.__file__).parent / "models" / "resnet8-digits.safetensors"
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else default
