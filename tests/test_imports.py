@@ -16,13 +16,14 @@ PACKAGE = Path(compressor.__file__).parent
 
 # Each room and the rooms it may import from; a room may always import from itself, and no two rooms from each other.
 # Imports inside functions count like any others.
-CORE = {"atomic_write", "core", "errors", "tensors"}
+CORE = {"atomic_write", "core", "errors", "layers", "tensors"}
 ALLOWED = {
     "": set(),
     "errors": set(),
     "field_types": set(),
     "core": set(),
     "tensors": set(),
+    "layers": set(),
     "atomic_write": set(),
     "user_code": {"errors"},
     "run_log": CORE,

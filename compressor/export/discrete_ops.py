@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.export.tolerance import Array
+from compressor.layers import has_filters, observe_outputs
 from compressor.tensors import tree_leaves
 
 CHOICES = {"TopK", "NonMaxSuppression", "NonZero", "ArgMax", "ArgMin", "Unique", "Compress"}
@@ -42,23 +43,15 @@ class LayerOutputs:
 
     def of(self, module: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
         """What the same layers of the module write, in the order of `outputs`."""
-        seen: dict[Weight, list[Array]] = {weight: [] for weight in self.written}
+        arrays: dict[Weight, list[Array]] = {weight: [] for weight in self.written}
 
-        def keep(into: list[Array]) -> Callable[[nn.Module, object, object], None]:
-            return lambda _, __, result: into.extend(each.numpy().copy() for each in tree_leaves(result))
+        def copy_output(name: str, output: object) -> None:
+            arrays[self.weights[name]].extend(leaf.numpy().copy() for leaf in tree_leaves(output))
 
-        handles = [
-            module.get_submodule(name).register_forward_hook(keep(seen[weight]))
-            for name, weight in self.weights.items()
-            if weight in seen
-        ]
-        try:
-            with torch.no_grad():
-                module(*inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return [array for arrays in seen.values() for array in arrays]
+        names = [name for name, weight in self.weights.items() if weight in arrays]
+        with torch.no_grad(), observe_outputs(module, names, copy_output):
+            module(*inputs)
+        return [array for layer_arrays in arrays.values() for array in layer_arrays]
 
 
 @contextmanager
@@ -68,7 +61,8 @@ def layer_outputs_before_discrete_ops(path: Path, module: nn.Module) -> Iterator
     None when the file chooses nothing, or when a layer that is not comparable lies between the others and a choice:
     they would not vouch for it.
     """
-    weights = {name: _weight(layer.weight.detach().numpy()) for name, layer in module.named_modules() if _heavy(layer)}
+    layers = [(name, layer) for name, layer in module.named_modules() if has_filters(layer)]
+    weights = {name: _weight(layer.weight.detach().numpy()) for name, layer in layers}
     model = ir.load(path)
     first, behind = _choices(model.graph)
     compared = {
@@ -142,8 +136,3 @@ def _held(node: ir.Node) -> Weight | None:
 
 def _weight(values: Array) -> Weight:
     return values.shape, hashlib.sha256(values.tobytes()).digest()
-
-
-def _heavy(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim > 1

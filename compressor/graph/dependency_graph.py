@@ -178,7 +178,9 @@ class _Channels:
                 name=base if names[base] == 1 else f"{base}#{names[base]}",
                 size=len(order),
                 slots=tuple(
-                    TensorSlot(name, dim, table[:, each.slots == number], provenance.roles.get((name, dim), "affine"))
+                    TensorSlot(
+                        name, dim, table[:, each.slots == number], provenance.roles.get((name, dim), "per_channel")
+                    )
                     for number in np.unique(each.slots).tolist()
                     for name, dim, _ in (owners[number],)
                 ),

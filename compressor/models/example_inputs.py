@@ -40,7 +40,7 @@ def calibration_inputs(model: LoadedModel, data: Data | None, images: int) -> tu
 
 def _noise(like: ModelInput, batch: int, random: torch.Generator) -> Tensor:
     shape = (batch, *like.shape)
-    if like.whole is None:
+    if like.integer_range is None:
         return torch.randn(shape, generator=random)
-    low, high = like.whole
+    low, high = like.integer_range
     return torch.randint(low, high + 1, shape, generator=random).to(getattr(torch, like.dtype))

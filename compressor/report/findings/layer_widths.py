@@ -16,7 +16,7 @@ from compressor.report.svg import GLYPH, Figure, Frame, axes, figure, legend, li
 
 if TYPE_CHECKING:
     from compressor.core import ChannelGroup
-    from compressor.core.arrays import BoolArray
+    from compressor.core.groups import BoolArray
     from compressor.report.run_result import RunResult
     from compressor.steps.state import PruningState
 
