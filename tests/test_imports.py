@@ -16,7 +16,7 @@ PACKAGE = Path(compressor.__file__).parent
 
 # Each room and the rooms it may import from; a room may always import from itself, and no two rooms from each other.
 # Imports inside functions count like any others.
-CORE = {"agreement", "atomic_write", "core", "errors", "execution", "tensors"}
+CORE = {"agreement", "atomic_write", "core", "errors", "execution", "layers", "tensors"}
 ALLOWED = {
     "": set(),
     "errors": set(),
@@ -25,6 +25,7 @@ ALLOWED = {
     "tensors": set(),
     "agreement": {"tensors"},
     "execution": {"errors", "tensors"},
+    "layers": set(),
     "atomic_write": set(),
     "user_code": {"errors"},
     "run_log": CORE,

@@ -86,7 +86,7 @@ def test_fixed_masks_hold_through_training(dense: LoadedModel, around: Context) 
     assert work.certificate.ok
     assert work.sparse is not None
     total = work.sparse.total
-    assert total.first < total.now < total.bound < 1
+    assert total.before < total.after < total.upper_bound < 1
     before = {name: tensor.sum() for name, tensor in dense.module.state_dict().items()}
     changed = [name for name in work.masks if work.model.module.get_parameter(name).sum() != before[name]]
     assert len(changed) == len(work.masks), "what is kept trains"

@@ -13,7 +13,7 @@ from compressor.models.source import load_model
 from compressor.report.findings.prunable_groups import coverage_record
 from compressor.report.findings.run_identity import input_shapes
 from compressor.report.inspect_result import Inspect, OnnxWeights, onnx_weights_record
-from compressor.sparsity.onnx_check import pattern_of_initializers
+from compressor.sparsity.onnx_check import inspect_initializers
 from compressor.sparsity.runtimes import RUNTIMES
 from compressor.surgery.analysis import analyze
 
@@ -65,7 +65,7 @@ def inspect_onnx(path: Path) -> OnnxWeights:
     pattern, runtime = NMPattern(2, 4), "tensorrt-ampere"
     validate_onnx(path)
     try:
-        weights = pattern_of_initializers(path, RUNTIMES[runtime], pattern)
+        weights = inspect_initializers(path, RUNTIMES[runtime], pattern)
     except (ValueError, TypeError, LookupError, RecursionError) as error:  # it can be parsed, and contradicts itself
         hint = "export it again, or check the download"
         raise ModelError("onnx-model/not-onnx", str(path), f"it is not an ONNX model ({error})", hint) from error

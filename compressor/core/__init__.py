@@ -21,6 +21,7 @@ from compressor.core.model import (
     ModelInput,
     ModelSpec,
     OptimizerState,
+    normalization_scales,
     one_image,
 )
 from compressor.core.results import (
@@ -39,10 +40,9 @@ from compressor.core.results import (
     TrainingCost,
     TrainingHistory,
 )
-from compressor.core.scales import normalization_scales
 
 if TYPE_CHECKING:
-    from compressor.core.arrays import BoolArray, FloatArray, IntArray
+    from compressor.core.groups import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "LAYOUT_COPIES",

@@ -214,11 +214,11 @@ def gradient_scores(
 
 def layer_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """The weights and biases of all convolutions and linear layers by name; a shared one appears once."""
-    from compressor.training.initialization import WEIGHTED
+    from compressor.layers import WEIGHTED_LAYERS
 
     parameters: dict[str, nn.Parameter] = {}
     for prefix, layer in module.named_modules():
-        if isinstance(layer, WEIGHTED):
+        if isinstance(layer, WEIGHTED_LAYERS):
             parameters |= {f"{prefix}.{name}".lstrip("."): p for name, p in layer.named_parameters(recurse=False)}
     first_name = {id(parameter): name for name, parameter in reversed(parameters.items())}
     return {name: parameter for name, parameter in parameters.items() if first_name[id(parameter)] == name}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from compressor.execution.copies import copy_module
 from compressor.execution.randomness import equal_randomness
 from compressor.export.tolerance import Array
+from compressor.layers import observe_outputs
 from compressor.tensors import tree_leaves
 
 CHOICES = {"TopK", "NonMaxSuppression", "NonZero", "ArgMax", "ArgMin", "Unique", "Compress"}
@@ -45,18 +46,16 @@ class LayerOutputs:
 
     def of(self, module: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
         """What the same layers of the module write, in the order of `outputs`."""
-        seen: dict[Weight, list[Array]] = {weight: [] for weight in self.written}
+        arrays: dict[Weight, list[Array]] = {weight: [] for weight in self.written}
 
-        def keep(into: list[Array]) -> Callable[[nn.Module, object, object], None]:
-            return lambda _, __, result: into.extend(tensor.numpy().copy() for tensor in tree_leaves(result))
+        def copy_output(name: str, output: object) -> None:
+            arrays[self.weights[name]].extend(leaf.numpy().copy() for leaf in tree_leaves(output))
 
+        names = [name for name, weight in self.weights.items() if weight in arrays]
         copied = copy_module(module)
-        for name, weight in self.weights.items():
-            if weight in seen:
-                copied.get_submodule(name).register_forward_hook(keep(seen[weight]))
-        with torch.no_grad(), equal_randomness():
+        with torch.no_grad(), equal_randomness(), observe_outputs(copied, names, copy_output):
             copied(*inputs)
-        return [array for arrays in seen.values() for array in arrays]
+        return [array for layer_arrays in arrays.values() for array in layer_arrays]
 
 
 @contextmanager
@@ -66,7 +65,7 @@ def layer_outputs_before_discrete_ops(path: Path, module: nn.Module) -> Iterator
     None when the file chooses nothing, or when a layer that is not comparable lies between the others and a choice:
     they would not vouch for it.
     """
-    layers = {name: layer for name, layer in module.named_modules() if _heavy(layer)}
+    layers = {name: layer for name, layer in module.named_modules() if has_filters(layer)}
     weights = {name: _weight(layer.weight.detach().numpy()) for name, layer in layers.items()}
     biased = {weights[name] for name, layer in layers.items() if getattr(layer, "bias", None) is not None}
     model = ir.load(path)
@@ -160,8 +159,3 @@ def _written(node: ir.Node, *, biased: bool) -> ir.Value | None:
 
 def _weight(values: Array) -> Weight:
     return values.shape, hashlib.sha256(values.tobytes()).digest()
-
-
-def _heavy(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim > 1

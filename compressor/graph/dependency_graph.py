@@ -223,7 +223,7 @@ class _Channels:
                     TensorSlot(name, dim, table[:, each.slots == number], role)
                     for number in np.unique(each.slots).tolist()
                     for name, dim, _ in (owners[number],)
-                    for role in provenance.roles.get((name, dim), ("affine",))
+                    for role in provenance.roles.get((name, dim), ("per_channel",))
                 ),
                 frozen=reasons[why] if why >= 0 else "only one channel" if len(order) == 1 else None,
             )

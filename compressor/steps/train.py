@@ -280,9 +280,9 @@ def _removal_is_lossless(state: PruningState, context: Context) -> bool:
 
 
 def _regrowing(module: nn.Module, regrow: SRSTEState | None) -> AbstractContextManager[None]:
-    from compressor.sparsity.sr_ste import refined
+    from compressor.sparsity.sr_ste import train_with_sr_ste
 
-    return nullcontext() if regrow is None else refined(module, regrow)
+    return nullcontext() if regrow is None else train_with_sr_ste(module, regrow)
 
 
 def _masks_after_training(

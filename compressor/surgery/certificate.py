@@ -17,6 +17,7 @@ from compressor.execution.float64 import Run, call, run_in_float32, run_in_float
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import trace_module
+from compressor.layers import has_filters
 from compressor.surgery.masked_reference import mixes_channels, run_restricted, with_readers_zeroed
 from compressor.surgery.removal import plan_from_kept, remove_channels, removed_entries
 from compressor.tensors import tree_leaves
@@ -69,7 +70,7 @@ def is_lossless_when_zeroed(dense: nn.Module, structure: DependencyGraph, plan: 
     copied = copy_module(dense)
     parameters = dict(copied.named_parameters())
     with torch.no_grad():
-        for role in ("writer", "affine"):
+        for role in ("writer", "per_channel"):
             for (name, dim), gone in removed_entries(structure.groups, plan, role).items():
                 if name in parameters:
                     parameters[name].index_fill_(dim, torch.from_numpy(gone), 0.0)
@@ -199,13 +200,8 @@ def _compare(
 
 def _unchanged(dense: nn.Module, slim: nn.Module) -> list[str]:
     """Convolutions and linear layers of which no filter went."""
-    rows = {name: module.weight.shape for name, module in dense.named_modules() if _has_filters(module)}
+    rows = {name: module.weight.shape for name, module in dense.named_modules() if has_filters(module)}
     return [name for name, module in slim.named_modules() if name in rows and module.weight.shape[:1] == rows[name][:1]]
-
-
-def _has_filters(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim > 1
 
 
 def with_nonzero_params(module: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from compressor.report.run_result import RunResult
 from compressor.report.svg import GLYPH, Figure, Frame, axes, figure, legend, linear_scale, tag, ticks
 
 if TYPE_CHECKING:
-    from compressor.core.arrays import BoolArray
+    from compressor.core.groups import BoolArray
     from compressor.steps.state import PruningState
 
 FRAME = Frame(width=1040, height=290, left=46, right=8, top=34, bottom=40)

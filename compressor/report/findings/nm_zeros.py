@@ -108,7 +108,7 @@ def nm_record(state: PruningState, onnx: Path, comparisons: Sequence[Comparison]
 
 
 def _percentages(shares: RetainedShares) -> KeptShares:
-    return {"first": 100 * shares.first, "now": 100 * shares.now, "bound": 100 * shares.bound}
+    return {"first": 100 * shares.before, "now": 100 * shares.after, "bound": 100 * shares.upper_bound}
 
 
 def require_nm_weights(onnx: Path, retained: RetainedMagnitude) -> int:
