@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from compressor.execution.copies import copy_module
 from compressor.execution.randomness import equal_randomness
 from compressor.export.tolerance import Array
-from compressor.layers import observe_outputs
+from compressor.layers import has_filters, observe_outputs
 from compressor.tensors import tree_leaves
 
 CHOICES = {"TopK", "NonMaxSuppression", "NonZero", "ArgMax", "ArgMin", "Unique", "Compress"}
