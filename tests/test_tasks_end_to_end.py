@@ -131,7 +131,7 @@ def test_dense_regression(tmp_path: Path) -> None:
     assert verdict["ok"] is (lost <= 0)
     assert warnings == [], "no talk of chance"
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "MAE at each stage" in page
+    assert "MAE after each stage" in page
     assert "accuracy" not in page.lower().replace("accuracy_drop", "")
 
 
