@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from compressor.criteria.formulas import l1
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
