@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -37,7 +37,8 @@ Attributes = Mapping[str, Mapping[str, int | Sequence[int]]]
 class _Input(BaseModel):
     shape: tuple[int, ...]
     dtype: str
-    whole: tuple[int, int] | None
+    # Earlier versions wrote it as `whole`.
+    integer_range: tuple[int, int] | None = Field(validation_alias=AliasChoices("integer_range", "whole"))
     name: str
     batch_dim: int | None = 0  # earlier versions knew no other
 

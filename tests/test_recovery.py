@@ -1,0 +1,96 @@
+"""Recovery without labels, end to end: reconstruction, distillation from the dense answers, agreement, gates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import compressor
+from compressor.commands.verify import verify_folder
+from compressor.data.digits import digits_split
+from compressor.errors import AccuracyGateFailed
+from compressor.models.source import load_model
+from compressor.pipeline import compress
+from compressor.recipe import read_recipe
+from compressor.run_options import RunOptions
+from tests.training.toys import quiet
+
+MODEL = "cifar:resnet8@digits"
+SHORT = ("bench.target=none", "prune.target={macs: 50%}", "prune.round_to=1", "reconstruct.images=256")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 training digits as uint8 pixels, without their labels."""
+    folder = tmp_path_factory.mktemp("samples")
+    image = load_model(MODEL).spec.image
+    assert image is not None
+    split = digits_split("train", image)
+    np.save(folder / "digits.npy", split.images[:400].numpy())
+    return folder / "digits.npy"
+
+
+def run(recipe: str, samples: Path, out: Path, *overrides: str) -> dict[str, Any]:
+    return compress(MODEL, read_recipe(recipe, [*SHORT, *overrides]), out, RunOptions(data=str(samples)))
+
+
+@pytest.fixture(scope="module")
+def minutes(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    out = tmp_path_factory.mktemp("minutes") / "out"
+    return run("minutes", samples, out), out
+
+
+def test_reconstruction_brings_the_answers_back(minutes: tuple[dict[str, Any], Path]) -> None:
+    report, _ = minutes
+    steps = report["agreement"]["steps"]
+    assert list(steps) == ["after surgery", "after reconstruction"]
+    assert steps["after reconstruction"]["kl"] < steps["after surgery"]["kl"] / 2
+    assert steps["after reconstruction"]["top1"] > steps["after surgery"]["top1"]
+    assert report["agreement"]["samples"] == 80
+    assert report["slim"]["accuracy"] is None
+    assert not report["retrained"]
+
+
+def test_the_report_has_the_evidence_of_every_layer(minutes: tuple[dict[str, Any], Path]) -> None:
+    report, _ = minutes
+    record = report["reconstruction"]
+    accepted = [layer for layer in record["layers"] if layer["accepted"]]
+    assert record["images"] == 256
+    assert len(accepted) >= 5
+    assert all(layer["error_after"] < layer["error_before"] for layer in accepted)
+    assert report["certificate"]["ok"], "the certificate is about surgery alone"
+
+
+def test_a_reconstructed_folder_verifies_and_reloads(minutes: tuple[dict[str, Any], Path]) -> None:
+    _, out = minutes
+    assert verify_folder(out, emit=quiet)["ok"]
+    assert torch.isfinite(compressor.load(out)(torch.zeros(1, *load_model(MODEL).spec.input))).all()
+
+
+def test_the_same_seed_gives_the_same_bits(minutes: tuple[dict[str, Any], Path], samples: Path, tmp_path: Path) -> None:
+    _, out = minutes
+    run("minutes", samples, tmp_path / "again")
+    assert (tmp_path / "again" / "slim.safetensors").read_bytes() == (out / "slim.safetensors").read_bytes()
+
+
+def test_training_on_the_dense_models_answers_goes_on_from_there(
+    minutes: tuple[dict[str, Any], Path], samples: Path, tmp_path: Path
+) -> None:
+    report = run("auto", samples, tmp_path / "out", "retrain.epochs=3", "retrain.batch_size=32")
+    steps = report["agreement"]["steps"]
+    assert list(steps) == ["after surgery", "after reconstruction", "after retraining"]
+    assert steps["after reconstruction"] == minutes[0]["agreement"]["steps"]["after reconstruction"]
+    assert steps["after retraining"]["kl"] < steps["after reconstruction"]["kl"]
+    assert report["retrained"]
+
+
+def test_gates_on_the_agreement(samples: Path, tmp_path: Path) -> None:
+    with pytest.raises(AccuracyGateFailed) as caught:
+        run("minutes", samples, tmp_path / "out", "gates={output_error: 0.01%}", "reconstruct=off")
+    assert caught.value.code == "agreement-gate-failed/answers-differ"
+    assert caught.value.place == "output_error"
+    assert (tmp_path / "out" / "model.onnx").is_file(), "the artefacts are kept"
