@@ -1,4 +1,4 @@
-"""Files that are never half-written: each is written beside its place and renamed once it is complete."""
+"""Files that are never half-written: each is written under a temporary name and renamed once it is complete."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def move_into_place(draft: Path, path: Path, *companions: Path) -> None:
     """Rename a finished file to `path`, after the files that it refers to.
 
     Args:
-        draft: the finished file, on the file system of `path`.
-        path: its final place.
-        companions: files that `draft` refers to by name; they keep their names and move to the folder of `path`.
+        draft: The finished file, on the file system of `path`.
+        path: Its final path.
+        companions: Files that `draft` refers to by name. They keep their names and move to the folder of `path`.
     """
     for companion in companions:
         companion.replace(path.parent / companion.name)
@@ -37,11 +37,11 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write `content` to `path` and flush it to the disk.
 
     Args:
-        path: a file in a folder that exists; an old file of this name is replaced.
-        content: everything the file will hold.
+        path: A file in an existing folder; an old file of this name is replaced.
+        content: The content of the file.
 
     Raises:
-        OSError: the file can't be written; an old file is unchanged.
+        OSError: The file cannot be written; an old file is unchanged.
     """
     with atomic_path(path) as draft, draft.open("wb") as file:
         file.write(content)
@@ -53,25 +53,25 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in UTF-8.
 
     Args:
-        path: as for `write_bytes`.
-        text: everything the file will hold.
+        path: As for `write_bytes`.
+        text: The content of the file.
 
     Raises:
-        OSError: as for `write_bytes`.
+        OSError: As for `write_bytes`.
     """
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """Write `value` to `path` as strict, indented JSON with its keys in the order given.
+    """Write `value` to `path` as strict, indented JSON with its keys in their order.
 
     Args:
-        path: as for `write_bytes`.
-        value: an object that JSON has a form for.
+        path: As for `write_bytes`.
+        value: An object that JSON can represent.
 
     Raises:
-        ValueError: `value` holds NaN or an infinity.
-        TypeError: `value` holds what JSON has no form for.
-        OSError: as for `write_bytes`.
+        ValueError: `value` contains NaN or an infinity.
+        TypeError: `value` contains an object that JSON cannot represent.
+        OSError: As for `write_bytes`.
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")

@@ -1,81 +1,59 @@
-"""Load the model, find which channels belong together, run the recipe's steps, export both models, compare them on the
-device, report."""
+"""Load the model, run the recipe's steps, export both models, compare them on the device, report, verify the files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from compressor.bench.choose_width_multiple import choose_width_multiple
 from compressor.bench.device_timer import latency_probe
+from compressor.bench.metered_training import metered
 from compressor.bench.open_device import check_device, open_device
-from compressor.bench.runner.energy import energy_joules
-from compressor.core import EventSink
+from compressor.commands.verify import require_proven
 from compressor.output.exports import compare_on_device, export_models
 from compressor.output.folder import CHECKPOINTS, JOURNAL, staged_output
 from compressor.output.gates import check_gates
 from compressor.output.write import write_outputs
 from compressor.recipe import Recipe
-from compressor.recipe.build_steps import build_steps
+from compressor.recipe.build_steps import steps_of_run
 from compressor.recipe.inputs import load_inputs
 from compressor.report.findings import Report
 from compressor.run_log import RunLog
+from compressor.run_options import RunOptions
 from compressor.steps.context import Context
-from compressor.steps.run import check_feasible, initial_state, run_step
+from compressor.steps.run import check_feasible, compares_answers, initial_state, run_step
 from compressor.training.checkpoint import Checkpoints, run_fingerprint
-from compressor.training.loop import TrainResult, train
 
 
-def compress(
-    source: str,
-    recipe: Recipe,
-    out: Path,
-    *,
-    data: str | None,
-    resume: bool,
-    force: bool,
-    trust_pickle: bool,
-    emit: EventSink,
-    trainer: Callable[..., TrainResult] | None = None,
-    targets: Path | None = None,
-) -> Report:
+def compress(source: str, recipe: Recipe, out: Path, options: RunOptions) -> Report:
     """Compress a model, and leave model.onnx, its proofs and the report in a folder.
 
     Args:
         source: The model: a checkpoint, a folder or a name.
         recipe: How to compress it.
         out: The folder, which appears when the run is done.
-        data: The option `--data`.
-        resume: Whether to continue an interrupted run.
-        force: Whether to replace the folder.
-        trust_pickle: Whether to unpickle files that may contain code.
-        emit: Receives what happens.
-        trainer: Trains with several processes; None = this one trains.
-        targets: Another targets.yaml.
+        options: Data, and how to run.
 
     Returns:
-        The report.
-
-    Raises:
-        CompressorError: `error.report` holds the report where the output was kept all the same.
+        The report; a CompressorError that is raised instead holds it where the output was kept all the same.
     """
-    device = open_device(recipe.bench.target, recipe.bench.threads, file=targets)
-    with staged_output(out, force=force, resume=resume) as folder, RunLog(folder / JOURNAL, emit) as log:
-        check_device(device, log)
-        model, images = load_inputs(source, recipe, data, log, trust_pickle=trust_pickle, needs_data=True)
+    device = open_device(recipe.bench.target, recipe.bench.threads, file=options.devices_file)
+    staged = staged_output(out, force=options.force, resume=options.resume)
+    with staged as folder, RunLog(folder / JOURNAL, options.emit) as log:
+        check_device(device, log)  # an unreachable device fails now, not after the training
+        model, data = load_inputs(source, recipe, options.data, log, trust_pickle=options.trust_pickle, needs_data=True)
         round_to = choose_width_multiple(recipe, device, log)
-        fingerprint = run_fingerprint(recipe.training_settings(), round_to, model, images)
+        steps = steps_of_run(recipe, round_to, model, data)
+        fingerprint = run_fingerprint(recipe.training_settings(), round_to, model, data)
         checkpoints = Checkpoints(folder / CHECKPOINTS, fingerprint)
-        probe = latency_probe(recipe, device, model, log)
-        context = Context(images, recipe.seed, log, checkpoints, partial(trainer or train, joules=energy_joules), probe)
-        steps = build_steps(recipe, round_to, retrain=images is not None)
+        probe, compares = latency_probe(recipe, device, model, log), compares_answers(steps, data)
+        context = Context(data, recipe.seed, log, checkpoints, metered(options.trainer), probe, compares)
         baseline = state = initial_state(model, context, trained=recipe.method.trained)
         check_feasible(steps, state, context)
         for step in steps:
             state = run_step(step, state, context)
-        exports = export_models(baseline, state, recipe, images, folder, log)
-        latency = compare_on_device(exports, recipe, device, images, log)
+        exports = export_models(baseline, state, recipe, data, folder, log)
+        latency = compare_on_device(exports, recipe, device, data, log)
         report = write_outputs(recipe, baseline, state, exports, latency, folder, log)
+        require_proven(folder, state.model.spec)
         checkpoints.delete()
     return check_gates(report)

@@ -1,4 +1,4 @@
-"""Trees of tensors, which models take and return: a tensor, or mappings, dataclasses, tuples and lists of trees."""
+"""Trees of tensors, which models take and return: a tensor, or a mapping, dataclass, tuple or list of trees."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Inputs = Tensor | tuple[Tensor, ...]
 
 
 def tree_leaves(tree: object) -> list[Tensor]:
-    """Every tensor in `tree`, depth first, in the order of its containers."""
+    """List every tensor of a tree, depth first, in the order of its containers."""
     return [tensor for _, tensor in _named_leaves(tree, "")]
 
 
 def tree_names(tree: object) -> list[str]:
-    """A name for each leaf: its key or field, or its index as in `output_0`; `output` for a single tensor."""
+    """Name each leaf by its key or field, or by its index as in `output_0`; a single tensor is `output`."""
     names = [path or "output" for path, _ in _named_leaves(tree, "")]
     return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
 
@@ -27,8 +27,8 @@ def tree_map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     """Apply a function to every tensor.
 
     Args:
-        function: maps one leaf to its replacement.
-        tree: the tree of tensors; anything in it that is no tensor is kept.
+        function: Maps one leaf to its replacement.
+        tree: The tree; anything in it that is no tensor is kept.
 
     Returns:
         A tree of the same containers with the replaced leaves.
@@ -52,8 +52,8 @@ def call_module(module: Callable[..., Any], inputs: Inputs) -> Any:
     """Run a module on a batch.
 
     Args:
-        module: the module, or a function in its place.
-        inputs: one batch (B, ...), or a tuple with one for each input of the module.
+        module: The module, or a function in its place.
+        inputs: One batch (B, ...), or a tuple with one for each input of the module.
 
     Returns:
         What the module returns.
@@ -62,17 +62,17 @@ def call_module(module: Callable[..., Any], inputs: Inputs) -> Any:
 
 
 def batch_length(inputs: Inputs) -> int:
-    """The number of samples in a batch."""
+    """Return the number of samples in a batch."""
     return len(inputs[0] if isinstance(inputs, tuple) else inputs)
 
 
 def to_float32(tree: Any) -> Any:
-    """The tree with floating-point tensors in float32: losses and metrics are not computed in reduced precision."""
+    """Convert floating-point tensors to float32, because losses and metrics are not computed in reduced precision."""
     return tree_map(lambda leaf: leaf.float() if leaf.is_floating_point() else leaf, tree)
 
 
 def is_flat(tree: object) -> bool:
-    """Whether the tree is a tensor or a flat sequence of tensors, which every ONNX exporter accepts."""
+    """Return whether the tree is a tensor or a flat sequence of tensors, which every ONNX exporter accepts."""
     parts = tree if isinstance(tree, list | tuple) else [tree]
     return all(isinstance(part, Tensor) for part in parts)
 

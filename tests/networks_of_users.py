@@ -75,7 +75,7 @@ class Volume(nn.Module):
 
 
 class Series(nn.Module):
-    """Layers before and behind an LSTM, which stays whole."""
+    """Layers before and behind an LSTM, whose hidden units go, too."""
 
     def __init__(self) -> None:
         super().__init__()

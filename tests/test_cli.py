@@ -25,7 +25,7 @@ from compressor.cli.compress import default_folder
 from compressor.cli.exit_report import Terminated, as_compressor_error, one_line
 from compressor.cli.progress import progress_reporter
 from compressor.core import EventSink
-from compressor.recipe import shipped_recipes
+from compressor.recipe import read_recipe, shipped_recipes
 
 Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
 MODEL = "cifar:resnet8@digits"
@@ -184,8 +184,15 @@ def test_results_that_are_failures(
 ) -> None:
     verify, bench = (sys.modules[f"compressor.commands.{name}"] for name in ("verify", "bench"))
     checks = [{"name": "hashes", "ok": True}, {"name": "parity", "ok": False}]
-    speedup = {"name": "speedup", "asked": "at least 2.00x", "found": "faster 1.20x [1.10, 1.30]"}
-    gates = [{**speedup, "ok": False, "status": "missed"}]
+    gates = [
+        {
+            "name": "speedup",
+            "asked": "at least 2.00x",
+            "found": "faster 1.20x [1.10, 1.30]",
+            "ok": False,
+            "status": "missed",
+        }
+    ]
     result = {"ok": False, "proven": False, "checks": checks, "gates": gates}
     monkeypatch.setattr(verify, "verify_folder", lambda folder, emit: result)
     unstable = {"stable": False, "verdict": "unstable: it drifts"}
@@ -442,6 +449,74 @@ def test_control_characters_of_untrusted_names_are_not_printed() -> None:
     assert one_line("a\x1b]0;x\x07b\nc é") == "a\\x1b]0;x\\x07b\\nc é"
 
 
+# ---------------------------------------------------------------- a finished run
+
+SPEEDUP = {"name": "speedup", "asked": "at least 2.00x", "found": "1.20x", "ok": False, "status": "missed"}
+
+
+def finished(*overrides: str, model: str = MODEL, gates: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
+    """An output folder `out`, as far as `--resume` reads it; its report."""
+    report = {"version": 1, "method": "l1", "model": model, "files": {}, "gates": list(gates)}
+    Path("out").mkdir()
+    Path("out/report.json").write_text(json.dumps(report))
+    Path("out/recipe.yaml").write_text(read_recipe("quickstart", ["bench.target=none", *overrides]).to_yaml())
+    return report
+
+
+def resume(*words: str, model: str = MODEL) -> int:
+    return cli.run([model, "-r", "quickstart", "--target", "none", "-o", "out", "--resume", "--json", *words])
+
+
+@pytest.mark.parametrize(("gates", "code"), [((), 0), ((SPEEDUP,), 8)])
+def test_resume_prints_a_finished_run_again_and_ends_as_it_ended(
+    calls: Calls, capsys: pytest.CaptureFixture[str], gates: tuple[dict[str, Any], ...], code: int
+) -> None:
+    report = finished(gates=gates)
+    assert resume() == code
+    assert json.loads(capsys.readouterr().out) == report
+    assert calls == [], "nothing is done again"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "model", "values"),
+    [
+        (["--set", "prune.target.macs=30%"], MODEL, ("prune.target.macs", "50%", "30%")),
+        (["--set", "retrain.epochs=9"], MODEL, ("retrain.epochs", "9")),
+        (["--seed", "3"], MODEL, ("seed", "0", "3")),
+        ([], "other.pt", ("model", MODEL, "other.pt")),
+    ],
+)
+def test_resume_refuses_the_folder_of_another_run_and_names_the_key(
+    calls: Calls, capsys: pytest.CaptureFixture[str], overrides: list[str], model: str, values: tuple[str, ...]
+) -> None:
+    finished()
+    assert resume(*overrides, model=model) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "resume/other-run"
+    assert all(value in error["problem"] for value in values), error["problem"]
+    assert calls == []
+
+
+def test_resume_of_a_folder_that_no_run_wrote_is_refused(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out").mkdir()
+    assert resume() == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "output/exists"
+    assert calls == []
+
+
+def test_resume_of_a_pruned_folder_compares_the_model_it_was_made_from(
+    calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished(model="resnet.pt")
+    Path("first").mkdir()
+    Path("first/plan.json").write_text('{"name": "resnet.pt"}')
+    assert resume(model="first") == 0
+    capsys.readouterr()
+    Path("first/plan.json").write_text('{"name": "vgg.pt"}')
+    assert resume(model="first") == 2
+    assert "vgg.pt" in json.loads(capsys.readouterr().out)["error"]["problem"]
+
+
 # ---------------------------------------------------------------- recipes
 
 
@@ -491,6 +566,8 @@ def process(
         (["m.pt"], 2),
         (["m.pt", "-r", "l1", "--set", "prune.target.macs=50"], 2),
         (["recipes", "ls"], 0),
+        (["m.pt", "-r", "l1-cifar10", "-o", "no/such/out"], 2),  # its train.parquet is missing
+        (["m.pt", "-r", "tpp", "-o", "no/such/out"], 2),  # it needs --data
     ],
 )
 def test_help_and_usage_errors_import_nothing_heavy(words: list[str], code: int) -> None:

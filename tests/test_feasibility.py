@@ -18,6 +18,7 @@ from compressor.methods import methods
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
 from compressor.run_log import RunLog
+from compressor.run_options import RunOptions
 from compressor.steps.context import Context
 from compressor.steps.run import check_feasible, initial_state
 from compressor.training.checkpoint import Checkpoints
@@ -64,10 +65,7 @@ def test_a_run_ends_before_its_training(tmp_path: Path) -> None:
         stages.append(fields.get("name"))
 
     with raises_error(TargetNotReached, "target-not-reachable/beyond-maximum", "nodes"):
-        compress(
-            "cifar:resnet8@digits", recipe, tmp_path / "out", data="digits", resume=False, force=False,
-            trust_pickle=False, emit=emit,
-        )  # fmt: skip
+        compress("cifar:resnet8@digits", recipe, tmp_path / "out", RunOptions(data="digits", emit=emit))
     assert "analyse" in stages
     assert not [each for each in stages if str(each).startswith("Train")]
 

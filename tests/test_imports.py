@@ -16,16 +16,20 @@ PACKAGE = Path(compressor.__file__).parent
 
 # Each room and the rooms it may import from; a room may always import from itself, and no two rooms from each other.
 # Imports inside functions count like any others.
-CORE = {"atomic_write", "core", "errors", "tensors"}
+CORE = {"agreement", "atomic_write", "core", "errors", "execution", "layers", "tensors"}
 ALLOWED = {
     "": set(),
     "errors": set(),
     "field_types": set(),
     "core": set(),
     "tensors": set(),
+    "agreement": {"tensors"},
+    "execution": {"errors", "tensors"},
+    "layers": set(),
     "atomic_write": set(),
     "user_code": {"errors"},
     "run_log": CORE,
+    "run_options": CORE,
     "graph": CORE,
     "surgery": CORE | {"graph"},
     "budget": CORE | {"graph"},
@@ -35,12 +39,25 @@ ALLOWED = {
     "criteria": CORE | {"data", "training"},
     "diagnostics": CORE | {"training"},
     "models": CORE | {"sparsity", "user_code"},
+    "reconstruction": CORE,
     "export": CORE,
     "steps": CORE
-    | {"budget", "criteria", "data", "diagnostics", "graph", "models", "run_log", "sparsity", "surgery", "training"},
+    | {
+        "budget",
+        "criteria",
+        "data",
+        "diagnostics",
+        "graph",
+        "models",
+        "reconstruction",
+        "run_log",
+        "sparsity",
+        "surgery",
+        "training",
+    },
     "methods": CORE | {"budget", "criteria", "field_types", "sparsity", "steps", "training"},
-    "recipe": CORE | {"budget", "data", "field_types", "methods", "models", "run_log", "steps", "training"},
-    "bench": CORE | {"budget", "export", "graph", "models", "recipe", "run_log", "steps"},
+    "recipe": CORE | {"budget", "criteria", "data", "field_types", "methods", "models", "run_log", "steps", "training"},
+    "bench": CORE | {"budget", "export", "graph", "models", "recipe", "run_log", "steps", "training"},
     "report": CORE | {"bench", "graph", "models", "recipe", "sparsity", "steps"},
     "output": CORE
     | {
@@ -57,7 +74,8 @@ ALLOWED = {
         "surgery",
         "training",
     },
-    "pipeline": CORE | {"bench", "output", "recipe", "report", "run_log", "steps", "training"},
+    "pipeline": CORE
+    | {"bench", "commands", "output", "recipe", "report", "run_log", "run_options", "steps", "training"},
     "commands": CORE
     | {
         "bench",
@@ -77,7 +95,7 @@ ALLOWED = {
         "training",
     },
     "__main__": {"cli"},
-    "cli": CORE | {"bench", "commands", "output", "pipeline", "recipe", "report", "training"},
+    "cli": CORE | {"bench", "commands", "output", "pipeline", "recipe", "report", "run_options", "training"},
 }
 
 

@@ -27,6 +27,7 @@ from compressor.errors import RecipeError, TargetNotReached, VerificationFailed
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
 from compressor.run_log import RunLog
+from compressor.run_options import RunOptions
 from compressor.sparsity.onnx_check import find_masked_weights
 from compressor.steps.context import Context
 from compressor.steps.mask_unstructured import MaskUnstructured
@@ -163,7 +164,7 @@ def test_without_dead_channels_the_model_stays(start: PruningState, around: Cont
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("run") / "out"
     recipe = read_recipe("magnitude-u", ["prune.target={weights: 2%}", "bench.target=none"])
-    compress("cifar:resnet8@digits", recipe, out, data=None, resume=False, force=False, trust_pickle=False, emit=quiet)
+    compress("cifar:resnet8@digits", recipe, out, RunOptions())
     return out, json.loads((out / "report.json").read_text())
 
 

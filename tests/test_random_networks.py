@@ -16,6 +16,7 @@ import compressor
 from compressor.commands.verify import verify_folder
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
+from compressor.run_options import RunOptions
 
 NET = """
 import torch
@@ -185,11 +186,7 @@ def check(blocks: list[str], width: int, percent: int) -> None:
             f"{folder / 'net.py'}:make",
             recipe,
             folder / "out",
-            data=None,
-            resume=False,
-            force=False,
-            trust_pickle=False,
-            emit=lambda event, fields: None,
+            RunOptions(),
         )
         assert report["certificate"]["ok"]
         assert report["onnx"]["ok"]

@@ -100,11 +100,11 @@ def test_a_name_that_is_nearly_right() -> None:
         (
             "host: board.local",
             "host: -oProxyCommand=x",
-            "targets/wrong-type",
+            "targets/malformed",
             "targets.yaml:4:15: targets.0.ssh.host is '-oProxyCommand=x'",
         ),
-        ("host: board.local", "host: 'a b'", "targets/wrong-type", "targets.0.ssh.host is 'a b'"),
-        ("user: bench", "user: -x", "targets/wrong-type", "targets.0.ssh.user is '-x'"),
+        ("host: board.local", "host: 'a b'", "targets/malformed", "targets.0.ssh.host is 'a b'"),
+        ("user: bench", "user: -x", "targets/malformed", "targets.0.ssh.user is '-x'"),
         ("port: 2222", "port: 70000", "targets/out-of-range", "65535"),
         (
             "port: 2222",
@@ -114,11 +114,11 @@ def test_a_name_that_is_nearly_right() -> None:
         ),
         ("name: board", "name: local", "targets/not-allowed", "local and none"),
         ("name: board", "name: phone", "targets/not-allowed", "each name once"),
-        ("name: board", "name: ../up", "targets/wrong-type", "targets.0.name is '../up'"),
+        ("name: board", "name: ../up", "targets/malformed", "targets.0.name is '../up'"),
         ("  threads: 4", "  adb: {}", "targets/not-allowed", "either ssh or adb"),
         ("  threads: 4", "  threads: 0", "targets/out-of-range", "at least 1"),
         ("provider: cuda", "provider: gpu", "targets/not-allowed", "targets.2.provider is 'gpu'"),
-        ("graph: extended", "folder: here", "targets/wrong-type", "targets.0.folder is 'here'"),
+        ("graph: extended", "folder: here", "targets/malformed", "targets.0.folder is 'here'"),
         (
             "python: taskset f0 /opt/my venv/bin/python",
             "python: 'un\"closed'",

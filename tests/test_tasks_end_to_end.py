@@ -13,6 +13,7 @@ from compressor.errors import AccuracyGateFailed
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
 from compressor.report.findings import Report
+from compressor.run_options import RunOptions
 
 NET = """
 import torch
@@ -103,7 +104,7 @@ def run(tmp_path: Path, data: str, *overrides: str, model: str) -> tuple[Report,
     try:
         report = compress(
             f"{tmp_path}/net.py:{model}", recipe, tmp_path / "out",
-            data=str(tmp_path), resume=False, force=False, trust_pickle=False, emit=listen,
+            RunOptions(data=str(tmp_path), emit=listen),
         )  # fmt: skip
     except AccuracyGateFailed as failed:
         report = cast(Report, failed.report)
@@ -130,7 +131,7 @@ def test_dense_regression(tmp_path: Path) -> None:
     assert verdict["ok"] is (lost <= 0)
     assert warnings == [], "no talk of chance"
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "MAE at each stage" in page
+    assert "MAE after each stage" in page
     assert "accuracy" not in page.lower().replace("accuracy_drop", "")
 
 

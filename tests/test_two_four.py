@@ -29,6 +29,7 @@ from compressor.pipeline import compress
 from compressor.recipe import read_recipe
 from compressor.report.findings.nm_zeros import predicted_speedup
 from compressor.run_log import RunLog
+from compressor.run_options import RunOptions
 from compressor.sparsity.nm_masks import satisfies_pattern
 from compressor.sparsity.onnx_check import find_nm_weights
 from compressor.sparsity.runtimes import RUNTIMES, NMSparsity
@@ -85,7 +86,7 @@ def test_fixed_masks_hold_through_training(dense: LoadedModel, around: Context) 
     assert work.certificate.ok
     assert work.sparse is not None
     total = work.sparse.total
-    assert total.first < total.now < total.bound < 1
+    assert total.before < total.after < total.upper_bound < 1
     before = {name: tensor.sum() for name, tensor in dense.module.state_dict().items()}
     changed = [name for name in work.masks if work.model.module.get_parameter(name).sum() != before[name]]
     assert len(changed) == len(work.masks), "what is kept trains"
@@ -144,7 +145,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         "2of4-channels",
         ["prune.target={macs: 70%}", "prune.2of4.packed=true", "prune.2of4.rounds=1", "bench.target=none"],
     )
-    compress("cifar:resnet8@digits", recipe, out, data=None, resume=False, force=False, trust_pickle=False, emit=silent)
+    compress("cifar:resnet8@digits", recipe, out, RunOptions())
     return out, json.loads((out / "report.json").read_text())
 
 

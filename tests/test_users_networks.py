@@ -75,9 +75,9 @@ def test_data_for_a_model_that_does_not_take_one_picture_is_refused(
     net = tmp_path / "net.py"
     net.write_text(f"{NETWORKS.read_text()}\nexample_inputs = TAKES['TwoInputs']\n")
     options = ["--set", "data={source: digits}", "--set", "prune.target={ratio: 50%}"]
-    assert run([f"{net}:TwoInputs", "-r", "l1", "-o", str(tmp_path / "out"), "--json", *options]) == 3
+    assert run([f"{net}:TwoInputs", "-r", "l1", "-o", str(tmp_path / "out"), "--json", *options]) == 2
     error = json.loads(capsys.readouterr().out)["error"]
-    assert error["code"] == "data/model-takes-no-image"
+    assert error["code"] == "data/no-picture-input"
     assert "3x8x8 and 5" in error["problem"]
 
 

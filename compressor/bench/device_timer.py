@@ -13,7 +13,7 @@ from itertools import chain, count
 from pathlib import Path
 from statistics import median, stdev
 
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.bench.device.protocol import Job, Timing
 from compressor.bench.device.session import Device
@@ -66,12 +66,15 @@ def latency_probe(
     if target is None:
         return None
     batch = recipe.bench.batch[0]
-    inputs, opset = example_inputs(model, images=2), recipe.export.opset_version
-    return DeviceTimer(target, batch, rounds, partial(_export, inputs, opset, batch > 1), emit)
-
-
-def _export(inputs: tuple[Tensor, ...], opset: int | None, dynamic_batch: bool, module: nn.Module, path: Path) -> None:
-    export_onnx(module, inputs, path, opset=opset, dynamic_batch=dynamic_batch, metadata={})
+    export = partial(
+        export_onnx,
+        inputs=example_inputs(model, images=2),
+        opset=recipe.export.opset_version,
+        dynamic_batch=batch > 1,
+        metadata={},
+        batch_dims=model.spec.batch_dims,
+    )
+    return DeviceTimer(target, batch, rounds, lambda module, path: export(module, path=path), emit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,16 @@ import numpy as np
 
 from compressor.bench.runner.ort_session import LoadedSession
 from compressor.bench.runner.worker import WorkerError
+from compressor.export.random_nodes import may_draw
 
 
 def write_reference(model: Path, batch: int, inputs: Path | None, file: Path) -> bool:
-    """Keep the outputs of the first batch in `file` (.npz); False where this machine can't run the model."""
+    """Keep the outputs of the first batch in `file` (.npz); False where there is nothing to compare with.
+
+    That is so where this machine can't run the model, and where the model draws random numbers.
+    """
+    if may_draw(model):
+        return False
     request: dict[str, object] = {
         "inputs": str(inputs) if inputs else None,
         "batch": batch,

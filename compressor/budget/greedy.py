@@ -34,8 +34,11 @@ def greedy_allocate(
     free_G: BoolArray,
     unit_G: IntArray,
     limits: Sequence[Budget],
+    least_G: IntArray | None = None,
 ) -> IntArray:
     """Channels to remove from each group so that every limit holds; all that can go where that is not enough.
+
+    Groups keep at least `least_G`; one channel where nothing is said.
 
     The signal that passes a network is passed on by each layer in turn, so what is kept of it is taken as the product
     of what the layers keep: with k_g the share of its scores that group g keeps and n_g the layers that write it,
@@ -56,7 +59,8 @@ def greedy_allocate(
         """Channels gone after one unit more; as many as now where no more can go."""
         width = int(size_G[index] - removed_G[index])
         down = (width - 1) // int(unit_G[index]) * int(unit_G[index])
-        return int(size_G[index]) - down if down >= 1 else int(removed_G[index])
+        least = 1 if least_G is None else int(least_G[index])
+        return int(size_G[index]) - down if down >= least else int(removed_G[index])
 
     while True:
         missing = {limit.name: _over(limit, removed_G) for limit in limits}

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from compressor.core import BoolArray, FloatArray, IntArray
 
 
+LEVEL = 0.25  # share of its first channels below which a layer is hardly the same layer any more
+
+
 def select_channels(
     groups: Sequence[ChannelGroup],
     scores: Mapping[str, FloatArray],
@@ -43,7 +46,8 @@ def select_channels(
     shares of what they had at first.
 
     With `rewarded`, what the target device rewards (see CostSurface), and scope local, groups lose channels as
-    `greedy_allocate` says. Groups without scores stay whole. In all other cases:
+    `greedy_allocate` says, and keep a quarter of them as long as that is enough. Groups without scores stay whole. In
+    all other cases:
 
     channels are put in one order of removal: by rank within the group over its size (scope local), by score (scope
     global), or by rank among the channels of all groups made alike over their number (scope isomorphic: Fang et al.,
@@ -75,7 +79,10 @@ def select_channels(
         if by_ratio is None and rewarded is not None and selection.allocates_per_layer:
             free_G = np.isin(np.arange(len(groups)), free)
             unit_G = rewarded(groups, round_to) if selection.allow_finer_rounding else rounding.unit_G
-            removed_G = greedy_allocate(groups, scores, start_G, free_G, unit_G, bounds)
+            level_G = np.maximum(least_G, _least(groups, gone_G, LEVEL))
+            removed_G = greedy_allocate(groups, scores, start_G, free_G, unit_G, bounds, level_G)
+            if not fits(removed_G):  # some layer has to keep less
+                removed_G = greedy_allocate(groups, scores, start_G, free_G, unit_G, bounds)
             enough = fits(removed_G)
         elif by_ratio is None:
             removed_G = fewest_removed(start_G, order, rounding, fits)

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from compressor.cli.help import SETTINGS, CommandGroup, option
 from compressor.cli.options import (
-    SETTINGS,
-    CommandGroup,
     OutputOptions,
-    RunOptions,
+    RunArguments,
     junit_option,
-    option,
     output_options,
     print_result,
     result_printed_on_failure,
@@ -69,7 +67,7 @@ def _inspect(model: str, trust_pickle: bool, output: OutputOptions) -> None:
     help="With --pareto: draw the targets into this file.",
 )
 @output_options
-def _plan(run: RunOptions, pareto: str | None, figure: Path | None, output: OutputOptions) -> None:
+def _plan(run: RunArguments, pareto: str | None, figure: Path | None, output: OutputOptions) -> None:
     """Predict sizes and latency of a run, without training."""
     if pareto is not None:
         recipes = {target: run.read_recipe([f"prune.target={{{target}}}"]) for target in pareto_targets(pareto)}
@@ -93,7 +91,7 @@ def pareto_targets(text: str) -> list[str]:
     return [f"{key}: {share}" for share in dict.fromkeys(shares)]
 
 
-def print_pareto(run: RunOptions, recipes: Mapping[str, Recipe], figure: Path | None, output: OutputOptions) -> None:
+def print_pareto(run: RunArguments, recipes: Mapping[str, Recipe], figure: Path | None, output: OutputOptions) -> None:
     """Print a plan for each of several targets.
 
     Args:
@@ -116,7 +114,7 @@ def print_pareto(run: RunOptions, recipes: Mapping[str, Recipe], figure: Path | 
     print_result(result, "show_pareto", output)
 
 
-def print_plan(run: RunOptions, recipe: Recipe, output: OutputOptions) -> None:
+def print_plan(run: RunArguments, recipe: Recipe, output: OutputOptions) -> None:
     """Print what a run would do, for `compress plan` and `compress --dry-run`.
 
     Args:

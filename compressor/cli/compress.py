@@ -11,18 +11,15 @@ import click
 from compressor import __version__
 from compressor.cli import distributed
 from compressor.cli.commands import command_line, print_plan
+from compressor.cli.help import SETTINGS, GroupedHelp, option, write_commands
 from compressor.cli.options import (
-    SETTINGS,
-    GroupedHelp,
     OutputOptions,
-    RunOptions,
+    RunArguments,
     junit_option,
-    option,
     output_options,
     print_result,
     result_printed_on_failure,
     run_options,
-    write_commands,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +63,7 @@ class CompressCommand(GroupedHelp):
 @click.pass_context
 def _compress(
     context: click.Context,
-    run: RunOptions,
+    run: RunArguments,
     output: OutputOptions,
     out: Path | None,
     resume: bool,
@@ -104,7 +101,7 @@ def _compress(
 compress_command: click.Command = _compress
 
 
-def _finished(folder: Path, run: RunOptions, recipe: Recipe) -> Report | None:
+def _finished(folder: Path, run: RunArguments, recipe: Recipe) -> Report | None:
     """The report of a run that has finished already, judged again; None if there is none."""
     from compressor.output.finished import finished_report
 
@@ -116,7 +113,7 @@ def _finished(folder: Path, run: RunOptions, recipe: Recipe) -> Report | None:
     return check_gates(report)
 
 
-def check_before_loading(run: RunOptions, recipe: Recipe, folder: Path, *, force: bool) -> None:
+def check_before_loading(run: RunArguments, recipe: Recipe, folder: Path, *, force: bool) -> None:
     """Report what is wrong with the output folder and the data before anything heavy is loaded.
 
     Args:
@@ -138,7 +135,7 @@ def check_before_loading(run: RunOptions, recipe: Recipe, folder: Path, *, force
 
 
 def _run(
-    run: RunOptions,
+    run: RunArguments,
     recipe: Recipe,
     folder: Path,
     output: OutputOptions,
@@ -151,6 +148,7 @@ def _run(
     from compressor import pipeline
     from compressor.cli.progress import progress_reporter
     from compressor.cli.tensorboard import tensorboard_sink
+    from compressor.run_options import RunOptions
 
     with (
         progress_reporter(quiet=output.quiet) as report_progress,
@@ -161,13 +159,7 @@ def _run(
             run.model,
             recipe,
             folder,
-            data=run.data,
-            resume=resume,
-            force=force,
-            trust_pickle=run.trust_pickle,
-            emit=emit,
-            trainer=trainer,
-            targets=run.target_file,
+            RunOptions(run.data, resume, force, run.trust_pickle, emit, trainer, run.target_file),
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from compressor.atomic_write import write_text
-from compressor.cli.options import CommandGroup
+from compressor.cli.help import CommandGroup
 from compressor.errors import RecipeError, did_you_mean
 
 
@@ -42,7 +42,7 @@ def _list() -> None:
             if summary.group == group:
                 iterations = f" + {summary.iterations:,} steps" if summary.iterations else ""
                 print(row.format(f"  {summary.name}", summary.purpose, summary.data, f"{summary.epochs}{iterations}"))
-    print("\ndata: labelled images, given with --data. optional: without them nothing is retrained.")
+    print("\ndata: images, given with --data. optional: without them nothing is retrained.")
     print("epochs: of all trainings, at most. compress recipes show NAME prints a recipe and its command.")
 
 

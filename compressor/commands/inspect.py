@@ -13,7 +13,7 @@ from compressor.models.source import load_model
 from compressor.report.findings.prunable_groups import coverage_record
 from compressor.report.findings.run_identity import input_shapes
 from compressor.report.inspect_result import Inspect, OnnxWeights, onnx_weights_record
-from compressor.sparsity.onnx_check import pattern_of_initializers
+from compressor.sparsity.onnx_check import inspect_initializers
 from compressor.sparsity.runtimes import RUNTIMES
 from compressor.surgery.analysis import analyze
 
@@ -57,16 +57,16 @@ def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspec
 
 
 def inspect_onnx(path: Path) -> OnnxWeights:
-    """Say which weights of any ONNX file keep the 2:4 pattern, and which of them a runtime could use.
+    """Return which weights of an ONNX file are 2:4 sparse, and which of them a runtime can use.
 
     Raises:
-        ModelError: the file is no ONNX model, or contradicts itself.
+        ModelError: The file is no ONNX model, or contradicts itself.
     """
     pattern, runtime = NMPattern(2, 4), "tensorrt-ampere"
     validate_onnx(path)
     try:
-        weights = pattern_of_initializers(path, RUNTIMES[runtime], pattern)
+        weights = inspect_initializers(path, RUNTIMES[runtime], pattern)
     except (ValueError, TypeError, LookupError, RecursionError) as error:  # it can be parsed, and contradicts itself
         hint = "export it again, or check the download"
-        raise ModelError("onnx-model/not-onnx", str(path), str(error), hint) from error
+        raise ModelError("onnx-model/not-onnx", str(path), f"it is not an ONNX model ({error})", hint) from error
     return onnx_weights_record(path, pattern, runtime, weights)

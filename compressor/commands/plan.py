@@ -26,7 +26,7 @@ from compressor.errors import TargetNotReached
 from compressor.graph.cost import count_cost
 from compressor.models.example_inputs import example_inputs
 from compressor.recipe import Recipe
-from compressor.recipe.build_steps import build_steps
+from compressor.recipe.build_steps import build_steps, steps_of_run
 from compressor.recipe.inputs import load_inputs
 from compressor.report.findings.nm_zeros import predicted_speedup
 from compressor.report.findings.prunable_groups import coverage_record, frozen_groups
@@ -126,7 +126,7 @@ class _Planner:
 
     def plan(self, recipe: Recipe) -> Plan:
         baseline, context, data = self.baseline, self.context, self.context.data
-        steps = build_steps(recipe, self.round_to, retrain=data is not None)
+        steps = steps_of_run(recipe, self.round_to, self.baseline.model, data)
         self._note_late_selection(steps)
         state = baseline
         for step in build_steps(recipe, self.round_to, retrain=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from itertools import islice
 
 from torch import nn
@@ -11,6 +10,7 @@ from compressor.budget.greedy import retained_score
 from compressor.core import Data, PrunePlan
 from compressor.criteria.magnitude import l1
 from compressor.data.tasks import labelled_task
+from compressor.execution.copies import copy_module
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.report.plan_result import AccuracyPreview, ExpectedLatency, LatencyBottlenecks, LowerBound
 from compressor.steps.latency_search import LatencyEstimate
@@ -76,7 +76,7 @@ def accuracy_preview(baseline: PruningState, state: PruningState, data: Data) ->
         The metric of both models.
     """
     metric = labelled_task(data, "a preview of the accuracy").metric
-    slim = copy.deepcopy(state.model.module)
+    slim = copy_module(state.model.module)
     recalibrate_batchnorm(slim, data.calibration_batches(BATCH_SIZE, images=BATCHES * BATCH_SIZE))
 
     def measure(module: nn.Module) -> float:

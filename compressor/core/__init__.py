@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from compressor.core.datasets import Augment, Data, Metric, Task
 from compressor.core.groups import ChannelGroup, NMPattern, PrunableShare, PrunedEntries, PrunePlan, Role, TensorSlot
 from compressor.core.model import (
+    BatchDims,
     Cost,
     ImageSize,
     KeptIndices,
@@ -20,6 +21,7 @@ from compressor.core.model import (
     ModelInput,
     ModelSpec,
     OptimizerState,
+    normalization_scales,
     one_image,
 )
 from compressor.core.results import (
@@ -38,14 +40,14 @@ from compressor.core.results import (
     TrainingCost,
     TrainingHistory,
 )
-from compressor.core.scales import normalization_scales
 
 if TYPE_CHECKING:
-    from compressor.core.arrays import BoolArray, FloatArray, IntArray
+    from compressor.core.groups import BoolArray, FloatArray, IntArray
 
 __all__ = [
     "LAYOUT_COPIES",
     "Augment",
+    "BatchDims",
     "BoolArray",
     "Certificate",
     "ChannelGroup",

@@ -15,23 +15,23 @@ Augment = Literal["none", "flip", "cifar", "imagenet", "trivialaugment", "randau
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number that says how good a model is: `total` of the mean of `each` over the test images.
+    """A number that says how good a model is: `compute` of the mean of `update` over all test images.
 
-    `each`: output and targets of a batch -> statistics (B,) or (B, ...) of every single image, such as counts of true
-    and false positives. `total`: their mean (...,) -> the number. The output is what the model returns in eval mode, in
-    float32. A metric in % is compared by percentage points, any other metric by its relative change.
+    `update`: output and targets of a batch -> statistics (B,) or (B, ...) of every image, such as counts of true and
+    false positives. `compute`: mean of the statistics (...,) -> the number. The output is what the model returns in
+    eval mode, in float32. A metric in % is compared in percentage points, any other metric by its relative change.
     """
 
     name: str  # accuracy | rmse | ...
-    each: Callable[[Any, Any], Tensor]
-    total: Callable[[Tensor], Tensor | float] = float
+    update: Callable[[Any, Any], Tensor]
+    compute: Callable[[Tensor], Tensor | float] = float
     unit: str = ""
     higher_is_better: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a model is trained for. `loss`: output and targets of a batch, label smoothing -> scalar."""
+    """What a model is trained for. `loss`: output, targets and label smoothing -> scalar, the mean over a batch."""
 
     name: str
     loss: Callable[[Any, Any, float], Tensor]
@@ -39,11 +39,13 @@ class Task:
 
 
 class Data(Protocol):
-    """Images as normalised float32 batches (B, C, H, W) with their targets: int64 labels (B,) for classification,
-    floats (B, ...) for regression, otherwise whatever the task's loss takes.
+    """Normalized float32 images (B, C, H, W) and their targets in batches.
 
-    The test set (`val`) is for reporting only. Choices are made on the held-out split: training images that are never
-    trained on.
+    Targets are int64 labels (B,) for classification, floats (B, ...) for regression, else whatever the task's loss
+    takes. Samples without labels have no task, and inputs of any kind.
+
+    The test set (`val`) is for reporting only. Choices are made on the held-out split, which is taken
+    from the training images and never trained on.
     """
 
     @property
@@ -63,12 +65,12 @@ class Data(Protocol):
         """Yield shuffled and augmented batches; an incomplete last batch is dropped.
 
         Args:
-            batch_size: Images of a batch, over all processes.
-            epoch: The same epoch and seed give the same batches, whatever else draws random numbers.
+            batch_size: Images in a batch, over all processes.
+            epoch: Index of the epoch; the same epoch and seed give the same batches.
             seed: Seed of order and augmentation.
             start: Index of the first batch.
-            part: (rank, world): yield only this process's share of every batch. The shares are contiguous and together
-                make the batch; their sizes differ by one where `world` does not divide it.
+            part: (rank, world size): yield only this process's share of every batch. The shares are contiguous and
+                make up the batch; their sizes differ by at most one.
 
         Returns:
             Batches of images and targets.
@@ -79,8 +81,8 @@ class Data(Protocol):
         """Yield a fixed sample of training images without augmentation, for calibration, parity and timing.
 
         Args:
-            batch_size: Images of a batch.
-            images: Images in all.
+            batch_size: Images in a batch.
+            images: Images in the sample.
 
         Returns:
             Batches of images.
@@ -91,8 +93,8 @@ class Data(Protocol):
         """Yield the sample of `calibration_batches` with its targets.
 
         Args:
-            batch_size: Images of a batch.
-            images: Images in all.
+            batch_size: Images in a batch.
+            images: Images in the sample.
 
         Returns:
             Batches of images and targets.
@@ -100,7 +102,7 @@ class Data(Protocol):
         ...
 
     def holdout_batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]:
-        """Yield the held-out split in order, without augmentation; empty where nothing is held out."""
+        """Yield the held-out split in order, without augmentation; empty if nothing is held out."""
         ...
 
     def val_batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]:

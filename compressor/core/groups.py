@@ -6,19 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from compressor.core.arrays import BoolArray, IntArray
+if TYPE_CHECKING:  # numpy is not loaded at run time
+    import numpy as np
+    from numpy.typing import NDArray
+
+    IntArray = NDArray[np.int64]
+    BoolArray = NDArray[np.bool_]
+    FloatArray = NDArray[np.float64]
 
 
-Role = Literal["writer", "reader", "affine"]
+Role = Literal["writer", "reader", "per_channel"]
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSlot:
     """One dimension of one tensor of the state dict that holds a group's channels.
 
-    A writer produces the channels (rows of a convolution), a reader consumes them (its columns), and an affine only
-    scales or shifts them (normalisations, biases, per-channel buffers).
+    A writer produces the channels (output filters of a convolution), a reader consumes them (its input channels), and a
+    per-channel tensor scales or shifts them (parameters and statistics of normalizations, biases). A tied weight, such
+    as an embedding that is the output layer as well, has a slot as writer and one as reader.
     """
 
     tensor: str
@@ -29,15 +35,15 @@ class TensorSlot:
 
 @dataclass(frozen=True, slots=True)
 class ChannelGroup:
-    """C channels. Each is removed from all its slots together, and independently of the others."""
+    """C channels. Each can be removed without the others; it is removed from all slots at once."""
 
-    name: str  # of the first module that writes them
+    name: str  # the first module that writes the channels
     size: int  # C
     slots: tuple[TensorSlot, ...]
     frozen: str | None = None  # why no channel can be removed: operator, module and source line
 
     def writers(self) -> tuple[TensorSlot, ...]:
-        """The slots that produce the channels."""
+        """Return the slots that produce the channels."""
         return tuple(slot for slot in self.slots if slot.role == "writer")
 
 

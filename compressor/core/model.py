@@ -1,4 +1,4 @@
-"""Models: their inputs, layers and cost, and where they came from."""
+"""Models: their inputs, layers, normalization scales and cost, and where they came from."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ OptimizerState = Mapping[str, Mapping[str, "Tensor"]]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """`params`: all parameters. `macs`: multiply-adds of convolutions and linear layers, for one input.
+    """What a model costs; 0 = not counted."""
 
-    `weights`: entries of these layers' weights, without biases. `nodes`: their output channels, summed over all layers
-    except the one that runs last. 0 = not counted.
-    """
-
-    params: int
-    macs: int
-    weights: int = 0
-    nodes: int = 0
+    params: int  # all parameters
+    macs: int  # multiply-adds for one input, see compressor.graph.arithmetic
+    weights: int = 0  # entries of the weights of convolutions and linear layers, without biases
+    nodes: int = 0  # output channels of these layers, summed over all but the one that runs last
 
 
 ImageSize = tuple[int, int, int]
 """channels, height, width"""
 
+BatchDims = tuple[int | None, ...]
+"""Batch dimension of each input of a model; None = the input has no batch dimension."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """One input tensor of a model. The batch dimension, which comes first, is not part of the shape."""
+    """One input tensor of a model. The batch dimension is not part of the shape."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"  # as PyTorch names it
-    whole: tuple[int, int] | None = None  # smallest and largest value of integers such as token ids
+    integer_range: tuple[int, int] | None = None  # smallest and largest value of integers such as token ids
     name: str = "input"
+    batch_dim: int | None = 0  # where the batch dimension is in the tensor; None = there is none
 
 
 def one_image(size: ImageSize) -> tuple[ModelInput, ...]:
-    """The inputs of a model that takes one image."""
+    """Return the inputs of a model that takes one image."""
     return (ModelInput(size),)
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A convolution or linear layer as it runs on one input: everything that its time depends on."""
+    """Everything that the time of a convolution or linear layer depends on, for one input."""
 
     op: str  # linear, conv1d to conv3d, conv_transpose1d to conv_transpose3d
     inputs: int  # channels
@@ -81,23 +81,29 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Everything that is needed to build the original architecture again, without its weights."""
+    """How to build the original architecture again, without its weights."""
 
     source: str  # torchvision:resnet50 | timm:resnet26d | cifar:resnet56 | /path/net.py:factory
     inputs: tuple[ModelInput, ...]
     num_classes: int | None = None  # None = the architecture's own
+    arguments: Mapping[str, object] = field(default_factory=dict)  # a class of the user is built with; plain data
+
+    @property
+    def batch_dims(self) -> BatchDims:
+        """The batch dimension of each input."""
+        return tuple(model_input.batch_dim for model_input in self.inputs)
 
     @property
     def image(self) -> ImageSize | None:
-        """The size of the one image that the model takes; None for models with other inputs."""
+        """The size of the one image that the model takes, or None for models with other inputs."""
         match self.inputs:
-            case (ModelInput(shape=(channels, height, width), dtype="float32"),):
+            case (ModelInput(shape=(channels, height, width), dtype="float32", batch_dim=0),):
                 return channels, height, width
         return None
 
     @property
     def input(self) -> ImageSize:
-        """The size of the image, for architectures that are known to take one."""
+        """The size of the one image, for architectures that are known to take one."""
         assert self.image is not None, self.source
         return self.image
 
@@ -111,8 +117,22 @@ class LoadedModel:
     name: str  # as the user wrote it
     sha256: str | None = None  # of the checkpoint file
     notes: tuple[str, ...] = ()  # removed prefixes, opened wrappers, the recognised architecture
-    mean: tuple[float, ...] | None = None  # normalisation that the weights expect
+    mean: tuple[float, ...] | None = None  # normalization that the weights expect
     std: tuple[float, ...] | None = None
-    kept: KeptIndices = field(default_factory=dict)  # by an earlier run; empty for a model that was not pruned
-    original: Cost | None = None  # cost of the original model, where an earlier run pruned it
+    kept: KeptIndices = field(default_factory=dict)  # channels that earlier runs kept; empty = never pruned
+    original: Cost | None = None  # cost of the original model, if an earlier run pruned it
     untrained: bool = False  # random weights, because the architecture was named without weights
+
+
+def normalization_scales(parameters: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Find the scales of normalizations: vectors called `weight` beside a `bias` of the same shape.
+
+    Normalizations of every library store their parameters like this. No convolution, linear layer or activation does.
+    """
+    return tuple(name for name, tensor in parameters.items() if tensor.ndim == 1 and _has_bias(name, parameters))
+
+
+def _has_bias(name: str, parameters: Mapping[str, Tensor]) -> bool:
+    module, _, last = name.rpartition(".")
+    bias = parameters.get(f"{module}.bias" if module else "bias")
+    return last == "weight" and bias is not None and bias.shape == parameters[name].shape

@@ -10,15 +10,16 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The proof that a step changed only what it says: for surgery, nothing but the removed channels."""
+    """The proof that a step changed nothing but what it reports, such as the removed channels."""
 
-    kind: str  # "masked-dense-float64"; "restricted-dense-float64" where norms work on the kept channels only
+    kind: str  # what was compared, and the arithmetic: see surgery/certificate.py
     max_abs_error: float
     max_rel_error: float
     ok: bool
+    tolerance: float = 0.0  # what max_rel_error may be at most
 
-    def also(self, other: Certificate | None) -> Certificate:
-        """Combine this proof with the one of an earlier step; both must hold."""
+    def combine(self, other: Certificate | None) -> Certificate:
+        """Combine this certificate with that of an earlier step; both must hold."""
         if other is None:
             return self
         same_kind = other.kind.split("+")[-1] == self.kind
@@ -27,33 +28,31 @@ class Certificate:
             max(self.max_abs_error, other.max_abs_error),
             max(self.max_rel_error, other.max_rel_error),
             self.ok and other.ok,
+            max(self.tolerance, other.tolerance),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class JacobianIsometry:
-    """Mean singular value of the Jacobian d logits / d input over `images` inputs; 1 = the network is an isometry.
-
-    `error`: half of the 95 % interval of the estimate for these images; 0 where all singular values were computed.
-    """
+    """Mean singular value of the Jacobian d logits / d input; 1 = the network is an isometry."""
 
     mean: float
-    error: float
-    images: int
+    error: float  # half of the 95 % interval of the estimate; 0 = all singular values were computed
+    images: int  # inputs at which it was computed
 
 
 @dataclass(frozen=True, slots=True)
 class StableLearningRate:
-    """The largest stable learning rate for a loss of this largest `curvature`, estimated on `images` images."""
+    """The largest learning rate that is stable at the largest curvature of the loss."""
 
     lr: float
-    curvature: float
-    images: int
+    curvature: float  # largest eigenvalue of the Hessian
+    images: int  # images it was estimated on
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingCost:
-    """The cost of one training: of its batches, without the evaluations."""
+    """The cost of the batches of one training, without its evaluations."""
 
     stage: str
     device: str  # cpu | cuda | mps
@@ -62,31 +61,31 @@ class TrainingCost:
     epochs: int
     seconds: float
     batch_ms: float | None  # median time from one batch to the next, data included
-    peak_bytes: int | None  # weights, gradients, optimizer, activations and batches; None = not known
+    peak_bytes: int | None  # weights, gradients, optimizer, activations and batches; None = unknown
     energy_j: float | None  # by the meters of the whole package or board
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingHistory:
-    """One training of a run, epoch by epoch; a resumed training has the epochs of before the interruption as well.
+    """One training of a run, epoch by epoch. A resumed training includes the epochs before the interruption.
 
     `records`: one mapping per epoch with `epoch` (from 1), `loss`, `lr`, `seconds`, the validation metric
-    (`held_out` or `train_sample`) and what else was measured.
+    (`held_out` or `train_sample`) and other measurements.
     """
 
     stage: str
     records: tuple[Mapping[str, float], ...]
     cost: TrainingCost
-    stable_lr: StableLearningRate | None = None  # None where it was not estimated
+    stable_lr: StableLearningRate | None = None  # None = not estimated
 
 
-ParityScope = Literal["answers", "layers before a choice by value"]
-"""what of an ONNX file was compared with PyTorch"""
+ParityScope = Literal["answers", "layers before a choice by value", "answers with random numbers at their centres"]
+"""which outputs of an ONNX file were compared with PyTorch"""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedModel:
-    """An ONNX file, and how much its outputs differ from PyTorch's on the same inputs."""
+    """An ONNX file, and the largest difference between its outputs and PyTorch's on the same inputs."""
 
     path: Path
     opset: int
@@ -94,7 +93,7 @@ class ExportedModel:
     sha256: str
     max_abs_error: float
     ok: bool
-    notes: tuple[str, ...] = ()  # what the exporter cannot do, and what was done instead
+    notes: tuple[str, ...] = ()  # limits of the exporter, and what was done instead
     compared: ParityScope = "answers"
 
 
@@ -109,7 +108,7 @@ class QuantizedModel:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds of one inference. Percentiles are None where there are too few samples to state them."""
+    """Milliseconds of one inference. A percentile is None if there are too few samples for it."""
 
     p50: float
     p90: float | None
@@ -117,14 +116,14 @@ class Latency:
     n: int
     ci95: tuple[float, float]  # of p50
     cold_start_ms: float
-    samples: tuple[float, ...]  # every sample, in ms, for the figure
+    samples: tuple[float, ...]  # all samples in ms, for the figure
     energy_j: float | None = None  # of one inference, by the meters of the whole package or board
-    peak_bytes: int | None = None  # memory of its process, above that of an empty process
+    peak_bytes: int | None = None  # memory of its process minus that of an empty process
 
 
 @dataclass(frozen=True, slots=True)
 class SustainedLoad:
-    """One model running without a pause for `seconds`: median milliseconds at the beginning and at the end."""
+    """One model that runs without a pause: its median milliseconds at the beginning and at the end."""
 
     seconds: float
     first_ms: float
@@ -133,12 +132,12 @@ class SustainedLoad:
 
 
 LAYOUT_COPIES = "layout copies"
-"""The name under which copies between memory layouts or devices are counted."""
+"""The layer name under which copies between memory layouts or devices are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """Microseconds of one layer, or of all operators of one kind, in two models; None where a model has none."""
+    """Microseconds of one layer, or of all operators of one kind, in two models; None = the model has none."""
 
     name: str
     op: str
@@ -150,11 +149,11 @@ class LayerTime:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models measured in turn on one device. ratio = a / b; above 1 means that b is faster."""
+    """Two models measured alternately on one device."""
 
     a: Latency
     b: Latency | None
-    ratio: float | None
+    ratio: float | None  # a / b; above 1, b is faster
     ratio_ci95: tuple[float, float] | None
     control: float | None  # a / byte copy of a, measured in the same schedule
     control_ci95: tuple[float, float] | None
@@ -166,9 +165,9 @@ class Comparison:
     threads: int
     batch: int
     environment: Mapping[str, str]
-    layers: tuple[LayerTime, ...] = ()  # of a and b, profiled apart; empty = not asked for
-    sustained: SustainedLoad | None = None  # of b, or of a where there is no b
+    layers: tuple[LayerTime, ...] = ()  # of a and b, from separate profiled runs; empty = not profiled
+    sustained: SustainedLoad | None = None  # of b, or of a if there is no b
 
 
 EventSink = Callable[[str, Mapping[str, object]], None]
-"""Receives what happens: an event name and its fields. The command line shows them, and run.jsonl stores them."""
+"""Receives events: a name and its fields. The command line displays them, and run.jsonl stores them."""

@@ -1,0 +1,23 @@
+"""Criteria, one a file: what channels and weights are compared by. A criterion is discovered, never registered."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from compressor.criteria.base import ChannelCriterion
+
+NOT_CRITERIA = ("aggregate", "base")  # they compute with tensors, and are imported only where scores are computed
+
+
+@cache
+def channel_criteria() -> dict[str, ChannelCriterion]:
+    """Return the criteria that `prune.criterion` may name: the instances that the files here define, by name."""
+    criteria: dict[str, ChannelCriterion] = {}
+    for info in pkgutil.iter_modules(__path__):
+        if info.name not in NOT_CRITERIA:
+            module = importlib.import_module(f"{__name__}.{info.name}")
+            values = [value for value in vars(module).values() if hasattr(value, "score_channels")]
+            criteria |= {value.name: value for value in values if not isinstance(value, type)}
+    return dict(sorted(criteria.items()))

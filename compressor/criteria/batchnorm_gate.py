@@ -77,14 +77,14 @@ def gate_scores(
     Returns:
         Name of a norm scale -> scores (N,).
     """
-    import copy
     import itertools
 
     import torch
 
+    from compressor.execution.copies import copy_module
     from compressor.training.train_step import unfreeze
 
-    network = copy.deepcopy(module).train()
+    network = copy_module(module).train()
     unfreeze(network)
     parameters = dict(network.named_parameters())
     pairs = {

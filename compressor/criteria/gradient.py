@@ -174,11 +174,10 @@ def gradient_scores(
     Raises:
         RecipeError: the loss is that of the right class's output, and the data have no classes.
     """
-    import copy
-
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    from compressor.execution.copies import copy_module
     from compressor.training.train_step import unfreeze
 
     if criterion.loss == "logit" and not data.num_classes:
@@ -186,7 +185,7 @@ def gradient_scores(
         raise RecipeError(
             "recipe/logit-without-classes", "data.task", problem, "set loss: task in the method's settings"
         )
-    network = copy.deepcopy(module).train(criterion.training)
+    network = copy_module(module).train(criterion.training)
     unfreeze(network)
     parameters = layer_parameters(network)
     parameters |= {name: network.get_parameter(name) for name in also if name not in parameters}
@@ -215,11 +214,11 @@ def gradient_scores(
 
 def layer_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """The weights and biases of all convolutions and linear layers by name; a shared one appears once."""
-    from compressor.training.initialization import WEIGHTED
+    from compressor.layers import WEIGHTED_LAYERS
 
     parameters: dict[str, nn.Parameter] = {}
     for prefix, layer in module.named_modules():
-        if isinstance(layer, WEIGHTED):
+        if isinstance(layer, WEIGHTED_LAYERS):
             parameters |= {f"{prefix}.{name}".lstrip("."): p for name, p in layer.named_parameters(recurse=False)}
     first_name = {id(parameter): name for name, parameter in reversed(parameters.items())}
     return {name: parameter for name, parameter in parameters.items() if first_name[id(parameter)] == name}

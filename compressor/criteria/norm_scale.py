@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class NormScaleCriterion:
     """Score a channel by the mean `|scale|` of all normalisations that it passes through."""
 
-    name: ClassVar[str] = "l1 of scales"
+    name: ClassVar[str] = "bn_scale"
     needs_data: ClassVar[bool] = False
 
     def score_channels(
@@ -42,3 +42,6 @@ class NormScaleCriterion:
         from compressor.criteria.aggregate import mean_over_norms
 
         return mean_over_norms(module, groups, mean_abs)
+
+
+bn_scale = NormScaleCriterion()

@@ -59,13 +59,12 @@ def synaptic_flow(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tens
     Returns:
         Parameter name -> float64 scores.
     """
-    import copy
-
     import torch
 
+    from compressor.execution.copies import copy_module
     from compressor.tensors import tree_leaves
 
-    positive = copy.deepcopy(module).double().eval()
+    positive = copy_module(module).double().eval()
     with torch.no_grad():
         for tensor in (*positive.parameters(), *positive.buffers()):
             if tensor.is_floating_point():

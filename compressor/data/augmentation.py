@@ -1,6 +1,6 @@
-"""Random changes to training images, by name. What happens to an image depends on its own key alone.
+"""Augmentations of training images, by name. The change of an image depends on its key alone.
 
-Images are uint8, or floats their source normalised itself. Scaling is bilinear with antialiasing throughout.
+Images are uint8, or floats that their source has normalized. Scaling is bilinear with antialiasing.
 """
 
 from __future__ import annotations
@@ -19,27 +19,29 @@ from compressor.data.sampling import RandomWords, uniform
 CROP_PADDING = 4
 
 Images = Tensor | Sequence[Tensor]
-"""(B, C, H, W), or pictures (C, h, w) of any sizes"""
+"""(B, C, H, W), or images (C, h, w) of any sizes"""
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """`change`: images, a key for each, and (height, width) -> (B, C, height, width)."""
+    """`change`: images, one key each, and (height, width) -> (B, C, height, width)."""
 
     change: Callable[[Images, RandomWords, tuple[int, int]], Tensor] | None = None
-    whole: bool = False  # the change is cut from the picture as it lies on disk, not from one already scaled
-    zoom: float = 1.0  # not augmented: short side scaled to this times the input's, then its centre
+    takes_originals: bool = False  # `change` takes images in their original size
+    zoom: float = (
+        1.0  # without augmentation, the short side is scaled to this times the input's, then the centre is cut
+    )
 
 
 def make_augmentation(name: Augment) -> Augmentation:
-    """The usual ones:
+    """Make an augmentation:
 
-    flip             mirrored every second time
-    cifar            padded by 4, cut at random, mirrored (He et al., CVPR 2016, arXiv:1512.03385, section 4.2)
+    flip             mirrored with probability 1/2
+    cifar            padded by 4, cropped at random, mirrored (He et al., CVPR 2016, arXiv:1512.03385, section 4.2)
     trivialaugment   cifar, then TrivialAugment (Mueller and Hutter, ICCV 2021, arXiv:2103.10158)
     randaugment      cifar, then RandAugment with N = 2, M = 9 (Cubuk et al., NeurIPS 2020, arXiv:1909.13719)
-    imagenet         8 to 100 % of the picture's area at 3/4 to 4/3 of its shape (Szegedy et al., CVPR 2015,
-                     arXiv:1409.4842), mirrored; tested on the centre of the picture scaled to 256/224 of the input
+    imagenet         8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 (Szegedy et al., CVPR 2015,
+                     arXiv:1409.4842), mirrored; tested on the centre of the image scaled to 256/224 of the input
     """
     match name:
         case "none":
@@ -49,28 +51,39 @@ def make_augmentation(name: Augment) -> Augmentation:
         case "cifar":
             return Augmentation(lambda images, keys, size: crop_and_flip(_stacked(images), keys))
         case "imagenet":
-            return Augmentation(_resized_crop, whole=True, zoom=256 / 224)
+            return Augmentation(_resized_crop, takes_originals=True, zoom=256 / 224)
         case "trivialaugment" | "randaugment":
-            return Augmentation(lambda images, keys, size: _coloured(name, crop_and_flip(_stacked(images), keys), keys))
+            return Augmentation(
+                lambda images, keys, size: _recolored(name, crop_and_flip(_stacked(images), keys), keys)
+            )
 
 
 def crop_and_flip(images: Tensor, keys: RandomWords, padding: int = CROP_PADDING) -> Tensor:
-    """Each image cut at a random place out of itself with a border of zeros, and mirrored every second time."""
+    """Crop each image at a random position of its zero-padded copy, and mirror it with probability 1/2.
+
+    Args:
+        images: (B, C, H, W).
+        keys: One key for each image.
+        padding: Width of the zeros around an image.
+
+    Returns:
+        (B, C, H, W).
+    """
     count, _, height, width = images.shape
     draws = uniform(keys, 3)
     top_B, left_B = (draws[:2] * (2 * padding + 1)).long()
     flip_B = draws[2] < 0.5
 
     windows = F.pad(images, (padding, padding, padding, padding)).unfold(2, height, 1).unfold(3, width, 1)
-    cut = windows[torch.arange(count), :, top_B, left_B]  # a view (B, C, places, places, H, W) -> (B, C, H, W)
-    return torch.where(flip_B[:, None, None, None], cut.flip(3), cut)
+    crops = windows[torch.arange(count), :, top_B, left_B]  # (B, C, 2p + 1, 2p + 1, H, W) -> (B, C, H, W)
+    return torch.where(flip_B[:, None, None, None], crops.flip(3), crops)
 
 
 def _resized_crop(images: Images, keys: RandomWords, size: tuple[int, int]) -> Tensor:
     return _one_by_one(_transform("imagenet", size), images, keys)
 
 
-def _coloured(name: str, images: Tensor, keys: RandomWords) -> Tensor:
+def _recolored(name: str, images: Tensor, keys: RandomWords) -> Tensor:
     return _one_by_one(_transform(name, (0, 0)), images, keys)
 
 
@@ -79,25 +92,25 @@ def _stacked(images: Images) -> Tensor:
 
 
 def _one_by_one(transform: Callable[[Tensor], Tensor], images: Images, keys: RandomWords) -> Tensor:
-    """torchvision draws from torch's own generator: seeded for each image, and put back afterwards."""
+    """Apply a torchvision transform to each image. It draws from torch's generator, which is seeded with the key."""
     changed = []
     with torch.random.fork_rng(devices=()):
         for image, key in zip(images, keys.tolist(), strict=True):
-            torch.default_generator.manual_seed(key)  # torch.manual_seed would seed accelerators too
+            torch.default_generator.manual_seed(key)  # torch.manual_seed would also seed accelerators
             changed.append(transform(image))
     return torch.stack(changed)
 
 
 @cache
 def _transform(name: str, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-    from torchvision.transforms import v2  # here, because it takes a while to import
+    from torchvision.transforms import v2  # imported here, because it is slow
 
-    made: Callable[[Tensor], Tensor]
+    transform: Callable[[Tensor], Tensor]
     match name:
         case "imagenet":
-            made = v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()])
+            transform = v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()])
         case "trivialaugment":
-            made = v2.TrivialAugmentWide()
+            transform = v2.TrivialAugmentWide()
         case _:
-            made = v2.RandAugment(num_ops=2, magnitude=9)
-    return made
+            transform = v2.RandAugment(num_ops=2, magnitude=9)
+    return transform

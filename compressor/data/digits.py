@@ -1,4 +1,4 @@
-"""The embedded data set: handwritten digits, 1797 grey pictures of 8 x 8 pixels, ten classes.
+"""The data set in this package: handwritten digits, 1797 gray images of 8 x 8 pixels in ten classes.
 
 The test part of "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak, UCI Machine Learning
 Repository, 1998, https://doi.org/10.24432/C50P49, licence CC BY 4.0, as scikit-learn distributes it
@@ -18,17 +18,25 @@ from compressor.data.splits import InMemorySplit, Shape, as_targets
 
 CLASSES = tuple("0123456789")
 TRAIN_SIZE = 1500
-SPLIT_SEED = 0  # of the permutation whose first TRAIN_SIZE pictures are for training
+SPLIT_SEED = 0  # of the permutation whose first TRAIN_SIZE images are the training split
 
 
 def digits_split(split: str, input: Shape) -> InMemorySplit:
-    """The split `train` (1500 pictures) or `val` (297), scaled to `input` where that is not (1, 8, 8)."""
+    """Load a split, scaled to the shape that the model takes.
+
+    Args:
+        split: `train` (1500 images) or `val` (297).
+        input: (C, H, W).
+
+    Returns:
+        The split.
+    """
     with files("compressor.training").joinpath("digits.npz").open("rb") as stored, np.load(stored) as arrays:
         values, labels = arrays["images"], arrays["labels"]
-    order = np.random.RandomState(SPLIT_SEED).permutation(len(labels))  # this generator's stream is fixed for good
+    order = np.random.RandomState(SPLIT_SEED).permutation(len(labels))  # the stream of this generator never changes
     rows = order[:TRAIN_SIZE] if split == "train" else order[TRAIN_SIZE:]
     pixels = np.round(values[rows] * (255 / 16)).astype(np.uint8)
-    images = torch.stack([resize_crop(Image.fromarray(picture), input) for picture in pixels])
+    images = torch.stack([resize_crop(Image.fromarray(image), input) for image in pixels])
     return InMemorySplit(
         where="digits",
         images=images,

@@ -13,7 +13,7 @@ from compressor.data.tasks import open_task
 def open_data_for(
     model: LoadedModel, settings: DataSettings, base: Path | None, *, task_base: Path, num_classes: int | None
 ) -> Data:
-    """Open both splits in the shape and normalisation that the model takes.
+    """Open both splits in the shape and normalization that the model takes.
 
     Args:
         model: The model.

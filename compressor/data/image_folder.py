@@ -1,4 +1,4 @@
-"""Labelled pictures as files, a folder for each class."""
+"""Labelled images as files, with one folder per class."""
 
 from __future__ import annotations
 
@@ -6,55 +6,44 @@ from pathlib import Path
 
 from PIL import Image
 
-from compressor.data.splits import NAMES, EncodedImages, as_targets, find_data_file
+from compressor.data.paths import split_folder
+from compressor.data.splits import EncodedImages, as_targets
 from compressor.errors import DataError
 
 
 def folder_split(base: Path, split: str, given: str | None, known_classes: tuple[str, ...] = ()) -> EncodedImages:
-    """The split `train` or `val`: the folder `given`, else the one of that name under `base`.
+    """List the images of a split in the layout `<split>/<class>/<image>`. Other files are ignored.
 
-    Layout: `<split>/<class>/<picture>`; classes are numbered in alphabetical order, those of the other split where
-    all of this one's are among them: it may have pictures of some of them only. Other files are left alone.
+    Args:
+        base: The folder of the data.
+        split: `train` or `val`.
+        given: The folder of the split under `base`; None = found by its usual name.
+        known_classes: The classes of the other split. They are used if they include all classes of this split, which
+            may then lack some of them.
+
+    Returns:
+        The split, with classes numbered in alphabetical order.
+
+    Raises:
+        DataError: The folder has no class folders, or a class has no images.
     """
     top = split_folder(base, split, given)
-    classes = tuple(sorted(each.name for each in top.iterdir() if each.is_dir() and not each.name.startswith(".")))
+    folders = (child.name for child in top.iterdir() if child.is_dir() and not child.name.startswith("."))
+    classes = tuple(sorted(folders))
     if not classes:
-        raise DataError(
-            "data/no-class-folders",
-            f"data.{split}: {top}",
-            "it has no class folders",
-            "arrange the images as <split>/<class>/<image>",
-        )
-    some = set(classes) <= set(known_classes)
-    classes = known_classes if some else classes
-    known = set(Image.registered_extensions())
-    pictures: list[Path] = []
+        hint = "arrange the images as <split>/<class>/<image>"
+        raise DataError("data/no-class-folders", f"data.{split}: {top}", "it has no class folders", hint)
+    is_subset = set(classes) <= set(known_classes)
+    classes = known_classes if is_subset else classes
+    extensions = set(Image.registered_extensions())
+    images: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(each for each in (top / name).rglob("*") if each.suffix.lower() in known and each.is_file())
-        if not found and not some:
-            raise DataError(
-                "data/empty-class-folder",
-                str(top / name),
-                "the class has no images",
-                "add images, or remove the folder",
-            )
-        pictures += found
-        labels += [label] * len(found)
-    names = [str(picture.relative_to(top)) for picture in pictures]
-    return EncodedImages(str(top), pictures, names, as_targets(labels), classes)
-
-
-def split_folder(base: Path, split: str, given: str | None) -> Path:
-    """The folder of one split. Raises DataError when there is none."""
-    if given is not None:
-        return find_data_file(base, given, f"data.{split}")
-    for name in NAMES[split]:
-        if (base / name).is_dir():
-            return base / name
-    raise DataError(
-        "data/no-split-folder",
-        f"data.{split}: {base}",
-        f"it has no folder {' or '.join(NAMES[split])}",
-        f"set data.{split} to the folder of this split",
-    )
+        files = sorted(file for file in (top / name).rglob("*") if file.suffix.lower() in extensions and file.is_file())
+        if not files and not is_subset:
+            hint = "add images, or remove the folder"
+            raise DataError("data/empty-class-folder", str(top / name), "the class has no images", hint)
+        images += files
+        labels += [label] * len(files)
+    names = [str(image.relative_to(top)) for image in images]
+    return EncodedImages(str(top), images, names, as_targets(labels), classes)

@@ -1,4 +1,4 @@
-"""The data set the engine sees: two splits, in memory or on disk, augmented and normalised by the batch."""
+"""Labelled images: a training split and a test split, augmented and normalized batch by batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from compressor.core import Augment, Task
 from compressor.data.augmentation import Augmentation, make_augmentation
 from compressor.data.normalization import Normalize
-from compressor.data.sampling import ProcessShare, process_share, shuffled, sort_keys
+from compressor.data.sampling import ProcessShare, image_keys, process_share, shuffled
 from compressor.data.splits import ImageSource
 from compressor.data.tasks import classification
 
@@ -21,7 +21,7 @@ SAMPLE_SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class ImageData:
-    """Implements `core.Data`. `mean` and `std` are per channel, for pixels in 0..1."""
+    """Labelled images as `core.Data`. `mean` and `std` are per channel, for pixels in 0..1."""
 
     name: str
     num_classes: int | None
@@ -48,30 +48,57 @@ class ImageData:
     def train_batches(
         self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: ProcessShare = (0, 1)
     ) -> Iterator[tuple[Tensor, Any]]:
-        """Shuffled and augmented; a set smaller than a batch is one batch."""
+        """Yield shuffled and augmented batches; a set that is smaller than a batch is one batch.
+
+        Args:
+            batch_size: Images in a batch, over all processes.
+            epoch: Index of the epoch.
+            seed: Seed of order and augmentation.
+            start: Index of the first batch.
+            part: (rank, world size).
+
+        Returns:
+            Batches of images and targets.
+        """
         order = shuffled(self._rows(), seed, epoch, self.train.blocks)
         size = min(batch_size, self.train_size)
         firsts = range(start * size, self.train_size - size + 1, size)
         chosen = (process_share(order[first : first + size], part) for first in firsts)
         return self.train.batches(
-            ((rows, sort_keys(rows, seed, epoch)) for rows in chosen), make_augmentation(self.augment), self._normalize
+            ((rows, image_keys(rows, seed, epoch)) for rows in chosen), make_augmentation(self.augment), self._normalize
         )
 
     def calibration_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
-        """A fixed sample of `images` training images, not augmented: files are often sorted by class."""
+        """Yield a fixed random sample of training images, without augmentation.
+
+        Args:
+            batch_size: Images in a batch.
+            images: Images in the sample.
+
+        Returns:
+            Batches of images.
+        """
         return (batch for batch, _ in self.sample_batches(batch_size, images=images))
 
     def sample_batches(self, batch_size: int, *, images: int) -> Iterator[tuple[Tensor, Any]]:
-        """The same sample with its targets."""
+        """Yield the sample of `calibration_batches` with its targets.
+
+        Args:
+            batch_size: Images in a batch.
+            images: Images in the sample.
+
+        Returns:
+            Batches of images and targets.
+        """
         sample = shuffled(self._rows(), SAMPLE_SEED, 0, self.train.blocks)[:images]
         return self._plain(self.train, sample, batch_size)
 
     def holdout_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
-        """Every held-out training image, not augmented, in its order; the last batch may be smaller."""
+        """Yield the held-out images in order, without augmentation; the last batch may be smaller."""
         return self._plain(self.train, self.held_out, batch_size)
 
     def val_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
-        """Every image of the test set, in its order; the last batch may be smaller."""
+        """Yield the test set in order; the last batch may be smaller."""
         return self._plain(self.val, torch.arange(self.val_size), batch_size)
 
     def _plain(self, split: ImageSource, rows: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
@@ -79,7 +106,7 @@ class ImageData:
         return split.batches(((batch, None) for batch in batches), Augmentation(), self._normalize)
 
     def _rows(self) -> Tensor:
-        """Of the training split, what is trained on."""
+        """Rows of the training split that are not held out."""
         kept = torch.ones(len(self.train.names), dtype=torch.bool)
         kept[self.held_out] = False
         return kept.nonzero().flatten()

@@ -1,15 +1,15 @@
-"""Where data lies: what `--data PATH` stands for, and whether what a recipe names is there at all."""
+"""Where the data of a run are: what `--data PATH` stands for, and whether the paths of a recipe exist.
+
+A library is loaded only to look into files, so that a missing one is reported at once.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from compressor.data.image_folder import split_folder
-from compressor.data.open_samples import ARRAY_FILES, find_image_files
-from compressor.data.parquet import has_labels, parquet_files, shards
+from compressor.data.paths import NAMES, find_data_file, parquet_files, shards, split_folder
 from compressor.data.settings import DataSettings
-from compressor.data.splits import NAMES, find_data_file
 from compressor.errors import DataError
 
 
@@ -18,13 +18,13 @@ def locate_data(settings: DataSettings | None, path: str | None) -> tuple[DataSe
 
     Args:
         settings: The recipe's `data` block.
-        path: The option `--data`: a source by itself, or the folder in which the recipe's source lies.
+        path: The option `--data`: a source, or the folder that contains the recipe's source.
 
     Returns:
-        Settings with the source and its paths, and the folder they are relative to; None where no data are named.
+        Settings with the source and its paths, and the folder they are relative to; None if no data are named.
 
     Raises:
-        DataError: There is nothing at that place.
+        DataError: A file or folder does not exist.
     """
     base = None
     if settings is not None and (path is None or (settings.has_own_paths and not is_source(path))):
@@ -44,24 +44,24 @@ def locate_data(settings: DataSettings | None, path: str | None) -> tuple[DataSe
 
 
 def is_source(path: str) -> bool:
-    """Whether `--data` names a source by itself, and not a file or folder that holds one."""
+    """Return whether `--data` names a source, and not a file or folder that contains one."""
     return path in ("digits", "noise") or path.startswith(("torchvision:", "noise:")) or _is_code(path)
 
 
 def check_paths(source: str, *, train: str | None, val: str | None, base: Path | None) -> None:
-    """Check that the files or folders of a source are there, without opening one.
+    """Check that the files or folders of a source exist, without opening them.
 
     Args:
-        source: the kind of source, as in `data.source`.
-        train: path or glob of the training split; None = found by its usual name.
-        val: the same of the test split.
-        base: the folder that paths are relative to; None = the current one.
+        source: The source, as in `data.source`.
+        train: Path or glob of the training split; None = found by its usual name.
+        val: The same for the test split.
+        base: The folder that paths are relative to; None = the current one.
 
     Raises:
-        DataError: a file or folder is missing.
+        DataError: A file or folder is missing.
     """
     if source.startswith(("torchvision:", "noise")):
-        return  # downloads what is missing, and noise needs no files
+        return  # torchvision downloads missing files, and noise needs none
     base = find_data_file(Path(), str(base), "--data") if base else Path()
     match source:
         case "parquet":
@@ -77,11 +77,11 @@ def check_paths(source: str, *, train: str | None, val: str | None, base: Path |
 
 
 def infer_source(path: str) -> dict[str, str]:
-    """What `--data PATH` stands for: `source`, and `train` and `val` as absolute paths or globs.
+    """Return what `--data PATH` means: `source`, and `train` and `val` as absolute paths or globs.
 
-    Labelled: a folder with `train/<class>/` and `val/<class>/`, or with Parquet files that have a label column.
-    Without labels ("samples"): any other folder of pictures, a Parquet file or folder, an array file.
-    Also `file.py:factory`, `digits`, `torchvision:NAME` and `noise`.
+    Data with labels are a folder with `train/<class>/` and `val/<class>/`, or with Parquet files that have a label
+    column. Samples without labels are any other folder of images, a Parquet file or folder, or a file of arrays.
+    `file.py:factory`, `digits`, `torchvision:NAME` and `noise` are sources themselves.
     """
     if _is_code(path):
         file, _, factory = path.rpartition(":")
@@ -89,6 +89,8 @@ def infer_source(path: str) -> dict[str, str]:
     if is_source(path):
         return {"source": path}
     where = find_data_file(Path(), path, "--data").resolve()
+    from compressor.data.open_samples import ARRAY_FILES, find_image_files
+
     if where.is_file():
         if where.suffix not in (*ARRAY_FILES, ".parquet"):
             known = ", ".join((*ARRAY_FILES, ".parquet"))
@@ -110,17 +112,19 @@ def infer_source(path: str) -> dict[str, str]:
     raise DataError(
         "data/unknown-layout",
         f"--data {path}",
-        "the folder has neither *.parquet files nor pictures",
-        "provide train/<class>/ and val/<class>/, train.parquet and test.parquet, or pictures without labels",
+        "the folder has neither *.parquet files nor images",
+        "provide train/<class>/ and val/<class>/, train.parquet and test.parquet, or images without labels",
     )
 
 
 def _parquet(folder: Path) -> dict[str, str]:
-    """Labelled splits where the files have a label column; else samples, of the training file alone where one is."""
+    """Labelled splits if the files have a label column, else samples, from the training files if there are any."""
     files = sorted(folder.glob("*.parquet"))
     train = next((file for file in files if file.name.startswith(NAMES["train"])), None)
     if train is None and not any(file.name.startswith(NAMES["val"]) for file in files):
         return _samples(folder)
+    from compressor.data.parquet import has_labels
+
     if train is not None and not has_labels(train):
         return _samples(folder / shards(parquet_files(folder, "train", None)))
     return {"source": "parquet", **{split: _files(folder, split) for split in NAMES}}

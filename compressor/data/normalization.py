@@ -1,4 +1,4 @@
-"""The normalisation of images: by the mean and the standard deviation that a model expects, or by their own."""
+"""Normalization of images by the statistics that a model expects, or by those of the images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from compressor.data.augmentation import Augmentation
 from compressor.data.sampling import shuffled
 from compressor.data.splits import ImageSource, InMemorySplit
 
-MEASURED_IMAGES = 4096  # of a split that stays on disk
+MEASURED_IMAGES = 4096  # of a split that is on disk
 
 
 @dataclass(frozen=True, slots=True)
 class Normalize:
-    """(pixel / 255 - mean) / std by channel, float32; images that are floats already are kept."""
+    """(pixel / 255 - mean) / std by channel, in float32. Images that are floats are not changed."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -33,11 +33,11 @@ def channel_statistics(split: ImageSource, channels: int) -> tuple[tuple[float, 
     """Estimate the mean and the standard deviation of each channel over all pixels.
 
     Args:
-        split: images, uint8 or float32; 4096 of them are read where they stay on disk.
-        channels: number of channels C.
+        split: Images, uint8 or float32; 4096 of them are read if they are on disk.
+        channels: The number of channels C.
 
     Returns:
-        C means and C standard deviations for pixels in 0..1; zeros and ones for images that are floats already.
+        C means and C standard deviations for pixels in 0..1; zeros and ones for images that are floats.
     """
     if isinstance(split, InMemorySplit):
         images = split.images
@@ -53,5 +53,5 @@ def channel_statistics(split: ImageSource, channels: int) -> tuple[tuple[float, 
         share = torch.bincount(images[:, channel].flatten(), minlength=256) / images[:, channel].numel()
         mean = float((share * values).sum())
         means.append(mean)
-        deviations.append(float((share * (values - mean) ** 2).sum().sqrt()) or 1.0)  # a flat colour: nothing to scale
+        deviations.append(float((share * (values - mean) ** 2).sum().sqrt()) or 1.0)  # a constant channel is not scaled
     return tuple(means), tuple(deviations)

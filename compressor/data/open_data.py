@@ -1,4 +1,4 @@
-"""Open the data a recipe names: find it, decode it or leave it on disk, check it."""
+"""Open the data of a recipe: find them, decode them or leave them on disk, and check them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from compressor.data.parquet import parquet_split
 from compressor.data.python_sources import (
     UserDataset,
     call_factory,
-    drop_entries,
     factory_splits,
+    index_dataset,
     is_split_pair,
-    keep_entries,
+    load_dataset,
     torchvision_splits,
 )
 from compressor.data.samples import Samples
@@ -57,30 +57,30 @@ def open_data(
 ) -> ImageData | Samples:
     """Open both splits of labelled data, or samples without labels, in the shape that the model takes.
 
-    A split stays in memory where it fits; one that is larger, or whose augmentation crops the original pictures, is
-    read from disk batch by batch.
+    A split is kept in memory if it fits. A larger one, or one whose augmentation crops the original images, is read
+    from disk batch by batch.
 
     Args:
         source: parquet, folder, digits, torchvision:NAME, file.py:factory, samples or noise[:SEED].
-        train: path or glob of the training split or of the samples, relative to `base`.
-        val: the same of the test split.
-        base: the folder that paths are relative to; None = the current one.
-        input: (C, H, W) of the one picture that the model takes; None for a model that takes anything else.
-        num_classes: the model's classes; None = whatever the data has.
-        mean: per channel, for pixels in 0..1; None = that of the training images.
-        std: likewise.
-        augment: how training images are augmented.
-        task: what labelled data are for; None = classification.
-        holdout: share of each class's training images that is held out to choose by.
-        workers: processes that decode what stays on disk; None = one for each processor.
-        inputs: what the model takes; () = one picture of shape `input`.
-        zoom: short side of an unlabelled picture before its centre is cut, relative to that of `input`.
+        train: Path or glob of the training split or of the samples, relative to `base`.
+        val: The same for the test split.
+        base: The folder that paths are relative to; None = the current one.
+        input: (C, H, W) of the one image that the model takes; None for a model with other inputs.
+        num_classes: The model's number of classes; None = any number.
+        mean: Per channel, for pixels in 0..1; None = that of the training images.
+        std: Like `mean`.
+        augment: The augmentation of training images.
+        task: The task of labelled data; None = classification.
+        holdout: Share of each class's training images that is held out for choices.
+        workers: Processes that decode images on disk; None = one per processor.
+        inputs: The inputs of the model; () = one image of shape `input`.
+        zoom: Short side of an unlabelled image before its centre is cut, relative to that of `input`.
 
     Returns:
         The data.
 
     Raises:
-        DataError: the data cannot be trained, calibrated or measured on.
+        DataError: The data cannot be trained, calibrated or measured on.
     """
     base, task = base or Path(), task or classification()
     inputs = inputs or (one_image(input) if input else ())
@@ -90,53 +90,71 @@ def open_data(
         return open_samples(base / (train or ""), inputs, input, preprocessing, worker_count)
     if source.partition(":")[0] == "noise":
         return noise_samples(inputs, int(source.partition(":")[2] or 0))
-    made = None
+    returned = None
     if source.rpartition(":")[0].endswith(".py"):
-        made = call_factory(base, source, "data.source")
-        if not is_split_pair(made, inputs):
-            return samples_from_object(made, source, inputs, input, preprocessing)
+        returned = call_factory(base, source, "data.source")
+        if not is_split_pair(returned, inputs):
+            return samples_from_object(returned, source, inputs, input, preprocessing)
     if input is None:
         takes = " and ".join("x".join(map(str, expected.shape)) for expected in inputs)
-        problem = f"labelled images, and the model takes {takes}"
+        problem = f"the data are labelled images, but the model takes {takes}"
         raise DataError("data/no-picture-input", source, problem, "give samples without labels, or no data")
-    places = _Places(input, make_augmentation(augment), worker_count)
-    first, second = _splits(source, train, val, base, places, made, labels=task.name == "classification")
+    reader = _SplitReader(input, make_augmentation(augment), worker_count)
+    first, second = _splits(source, train, val, base, reader, returned, labels=task.name == "classification")
     count = check_targets(task, first, second, num_classes)
     check_augmentation(augment, first)
     measured = channel_statistics(first, input[0]) if mean is None or std is None else (mean, std)
     mean, std = mean or measured[0], std or measured[1]
     for key, values in (("data.mean", mean), ("data.std", std)):
         if len(values) != input[0]:
-            raise DataError(
-                "data/wrong-statistics-length",
-                key,
-                f"it has {len(values)} values",
-                f"give one value for each of the {input[0]} channels",
-            )
-    held = check_held_out(hold_out(first.targets if count else torch.zeros(len(first.names)), holdout), holdout, first)
-    return ImageData(_name(source, first), count, mean, std, first, second, augment, task, held)
+            problem, hint = f"it has {len(values)} values", f"give one value for each of the {input[0]} channels"
+            raise DataError("data/wrong-statistics-length", key, problem, hint)
+    held_out = hold_out(first.targets if count else torch.zeros(len(first.names)), holdout)
+    check_held_out(held_out, holdout, first)
+    return ImageData(_name(source, first), count, mean, std, first, second, augment, task, held_out)
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
-    """Where a split is kept, and how it gets the shape the model takes."""
+class _SplitReader:
+    """Decodes a split into memory, or leaves it on disk."""
 
     input: Shape
-    style: Augmentation
+    augmentation: Augmentation
     workers: int
 
-    def on_disk(self, count: int, split: str) -> bool:
-        return (split == "train" and self.style.whole) or not fits_in_memory(count, self.input)
+    def _remains_on_disk(self, split: str, count: int) -> bool:
+        return (split == "train" and self.augmentation.takes_originals) or not fits_in_memory(count, self.input)
 
-    def encoded(self, split: str, found: EncodedImages) -> ImageSource:
-        if self.on_disk(len(found.pictures), split):
-            return StreamingSplit(found, self.input, self.style.zoom, self.workers)
-        return decode(found, self.input, self.style.zoom)
+    def read_encoded(self, split: str, encoded: EncodedImages) -> ImageSource:
+        """Read a split of files.
 
-    def objects(self, split: str, given: UserDataset, where: str, *, labels: bool) -> ImageSource:
-        if self.on_disk(len(given), split):
-            return StreamingSplit(drop_entries(given, where, labels=labels), self.input, self.style.zoom, self.workers)
-        return keep_entries(given, where, self.input, self.style.zoom, labels=labels)
+        Args:
+            split: `train` or `val`.
+            encoded: Its images.
+
+        Returns:
+            The split.
+        """
+        if self._remains_on_disk(split, len(encoded.pictures)):
+            return StreamingSplit(encoded, self.input, self.augmentation.zoom, self.workers)
+        return decode(encoded, self.input, self.augmentation.zoom)
+
+    def read_dataset(self, split: str, dataset: UserDataset, where: str, *, labels: bool) -> ImageSource:
+        """Read a split that is a Python object.
+
+        Args:
+            split: `train` or `val`.
+            dataset: Its images and targets.
+            where: Its name, for messages.
+            labels: Whether the targets are classes.
+
+        Returns:
+            The split.
+        """
+        if self._remains_on_disk(split, len(dataset)):
+            encoded = index_dataset(dataset, where, labels=labels)
+            return StreamingSplit(encoded, self.input, self.augmentation.zoom, self.workers)
+        return load_dataset(dataset, where, self.input, self.augmentation.zoom, labels=labels)
 
 
 def _name(source: str, train: ImageSource) -> str:
@@ -144,28 +162,31 @@ def _name(source: str, train: ImageSource) -> str:
 
 
 def _splits(
-    source: str, train: str | None, val: str | None, base: Path, places: _Places, made: object, *, labels: bool
+    source: str, train: str | None, val: str | None, base: Path, reader: _SplitReader, returned: object, *, labels: bool
 ) -> tuple[ImageSource, ImageSource]:
+    """Read both splits. `returned`: what the factory of a `file.py:factory` source returned."""
     kind, _, rest = source.partition(":")
-    theirs = source.rpartition(":")[0].endswith(".py")
-    if not theirs:  # a factory may give floats of as many channels as the model takes
-        check_channels(places.input)
+    is_factory = source.rpartition(":")[0].endswith(".py")
+    if not is_factory:  # a factory may return floats with any number of channels
+        check_channels(reader.input)
     match kind:
         case "parquet":
             read = partial(parquet_split, labels=labels)
             first, second = read(base, "train", train), read(base, "val", val)
-            return places.encoded("train", first), places.encoded("val", second)
+            return reader.read_encoded("train", first), reader.read_encoded("val", second)
         case "folder":
             first = folder_split(base, "train", train)
             second = folder_split(base, "val", val, first.classes or ())
-            return places.encoded("train", first), places.encoded("val", second)
+            return reader.read_encoded("train", first), reader.read_encoded("val", second)
         case "digits":
-            return digits_split("train", places.input), digits_split("val", places.input)
+            return digits_split("train", reader.input), digits_split("val", reader.input)
         case "torchvision":
             pair = torchvision_splits(base, rest)
-        case _ if theirs:
-            pair = factory_splits(made, source)
+        case _ if is_factory:
+            pair = factory_splits(returned, source)
         case _:
             raise DataError("data/unknown-source", "data.source", f"{source} is unknown", f"use one of {SOURCES}")
-    training, testing = (places.objects(split, each, f"{source} {split}", labels=labels) for split, each in pair)
-    return training, testing
+    first_source, second_source = (
+        reader.read_dataset(split, dataset, f"{source} {split}", labels=labels) for split, dataset in pair
+    )
+    return first_source, second_source

@@ -1,4 +1,4 @@
-"""Open samples without labels: images in a folder or a Parquet file, arrays in a file, a factory's inputs, noise."""
+"""Open samples without labels: images in a folder or Parquet file, arrays in a file, inputs from a factory, noise."""
 
 from __future__ import annotations
 
@@ -35,26 +35,25 @@ from compressor.user_code import user_errors_as
 
 ARRAY_FILES = (".npy", ".npz", ".safetensors")
 NOISE_SAMPLES = 256
-LARGEST_FACTORY = 100_000  # samples that are taken of a factory that may never end
+MAX_FACTORY_SAMPLES = 100_000  # because a factory may yield samples without end
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a picture becomes an input: scaled so that its short side is `zoom` times the input's, its centre, then
-    (pixel / 255 - mean) / std. None = the statistics of the samples."""
+    """How an image becomes an input: it is scaled, its centre is cut, then (pixel / 255 - mean) / std."""
 
-    zoom: float = 1.0
-    mean: tuple[float, ...] | None = None
+    zoom: float = 1.0  # short side of the scaled image, relative to that of the input
+    mean: tuple[float, ...] | None = None  # None = of the samples
     std: tuple[float, ...] | None = None
 
 
 def find_image_files(folder: Path) -> list[Path]:
-    """Every picture in the folder and below it, in alphabetical order; hidden files and folders are skipped."""
-    known = set(Image.registered_extensions())
+    """List all images in a folder and its subfolders, in alphabetical order. Hidden files and folders are skipped."""
+    extensions = set(Image.registered_extensions())
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in known
+        if path.suffix.lower() in extensions
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
@@ -63,32 +62,29 @@ def find_image_files(folder: Path) -> list[Path]:
 def open_samples(
     path: Path, inputs: Sequence[ModelInput], image: Shape | None, preprocessing: Preprocessing, workers: int = 0
 ) -> Samples:
-    """Open a folder of pictures, a Parquet file or folder without labels, or a file of arrays.
+    """Open a folder of images, a Parquet file or folder without labels, or a file of arrays.
 
     Args:
-        path: the folder or file.
-        inputs: what the model takes.
-        image: (C, H, W) of the model's one picture; None for a model that takes anything else.
-        preprocessing: of pictures and of uint8 arrays.
-        workers: processes that decode what does not fit in memory.
+        path: The folder or file.
+        inputs: The inputs of the model.
+        image: (C, H, W) of the one image that the model takes; None for a model with other inputs.
+        preprocessing: Of images and of uint8 arrays.
+        workers: Processes that decode images that do not fit in memory.
 
     Returns:
-        The samples, split into those that calibrate and those that are held out.
+        The samples.
 
     Raises:
-        DataError: the samples cannot be read, or are not what the model takes.
+        DataError: The samples cannot be read, or do not fit the model.
     """
     if path.suffix in ARRAY_FILES:
         source = _arrays(path, inputs, image, preprocessing)
     else:
         if image is None:
             takes = " and ".join("x".join(map(str, expected.shape)) for expected in inputs)
-            raise DataError(
-                "data/no-picture-input",
-                str(path),
-                f"pictures, and the model takes {takes}",
-                f"give {', '.join(ARRAY_FILES)} or file.py:factory",
-            )
+            problem = f"they are images, but the model takes {takes}"
+            hint = f"give {', '.join(ARRAY_FILES)} or file.py:factory"
+            raise DataError("data/no-picture-input", str(path), problem, hint)
         check_channels(image)
         source = _pictures(_encoded(path), image, preprocessing, workers)
     return check_samples(Samples(str(path), source), inputs)
@@ -97,21 +93,21 @@ def open_samples(
 def samples_from_object(
     value: Any, name: str, inputs: Sequence[ModelInput], image: Shape | None, preprocessing: Preprocessing
 ) -> Samples:
-    """Samples that a user's factory returned.
+    """Open the samples that a user's factory returned.
 
     Args:
-        value: tensors (N, ...) by input, or an iterable of samples or batches; each a tensor, a sequence of tensors or
-            a mapping by input name. uint8 pictures (C, H, W) are normalised, everything else is used as it is.
-        name: of the factory, for messages.
-        inputs: what the model takes.
-        image: (C, H, W) of the model's one picture; None for a model that takes anything else.
-        preprocessing: of uint8 pictures.
+        value: Tensors (N, ...) by input, or an iterable of samples or batches; each a tensor, a sequence of tensors or
+            a mapping by input name. uint8 images (C, H, W) are normalized, other tensors are used unchanged.
+        name: Name of the factory, for messages.
+        inputs: The inputs of the model.
+        image: (C, H, W) of the one image that the model takes; None for a model with other inputs.
+        preprocessing: Of uint8 images.
 
     Returns:
         The samples, in memory.
 
     Raises:
-        DataError: what the user's code raises, or samples that the model does not take.
+        DataError: The user's code raises an error, or the samples do not fit the model.
     """
     with user_errors_as(DataError, "data/factory", name):
         tensors = to_inputs(value, inputs) if _is_stacked(value) else _collected(value, inputs)
@@ -120,15 +116,24 @@ def samples_from_object(
 
 
 def noise_samples(inputs: Sequence[ModelInput], seed: int, count: int = NOISE_SAMPLES) -> Samples:
-    """Seeded noise: normal numbers, or whole numbers within the bounds of the input."""
+    """Draw noise: normal numbers, or integers within the range of the input.
+
+    Args:
+        inputs: The inputs of the model.
+        seed: Seed of the noise.
+        count: The number of samples.
+
+    Returns:
+        The samples.
+    """
     random = torch.Generator().manual_seed(seed)
     tensors = []
     for expected in inputs:
         shape = (count, *expected.shape)
-        if expected.whole is None:
+        if expected.integer_range is None:
             tensors.append(torch.randn(shape, generator=random).to(getattr(torch, expected.dtype)))
         else:
-            low, high = expected.whole
+            low, high = expected.integer_range
             tensors.append(torch.randint(low, high + 1, shape, generator=random).to(getattr(torch, expected.dtype)))
     return Samples(f"noise:{seed}", TensorInputs(tuple(tensors), [f"noise {index}" for index in range(count)]))
 
@@ -168,12 +173,12 @@ def _arrays(path: Path, inputs: Sequence[ModelInput], image: Shape | None, prepr
             case _:
                 arrays = load_file(path)
         tensors = to_inputs(arrays, inputs)
-    except (OSError, ValueError, TypeError, SafetensorError, EOFError) as fault:
-        raise DataError("data/arrays", str(path), str(fault), "give one array (N, ...) for each input") from fault
+    except (OSError, ValueError, TypeError, SafetensorError, EOFError) as error:
+        raise DataError("data/arrays", str(path), str(error), "give one array (N, ...) for each input") from error
     lengths = sorted({len(tensor) if tensor.ndim else 0 for tensor in tensors})
     if len(lengths) != 1:
-        problem = f"arrays of {' and '.join(map(str, lengths))} samples"
-        raise DataError("data/array-lengths", str(path), problem, "give every input as many samples")
+        problem = f"the arrays have {' and '.join(map(str, lengths))} samples"
+        raise DataError("data/array-lengths", str(path), problem, "give the same number of samples for every input")
     names = [f"row {row}" for row in range(lengths[0])]
     return _tensors(tensors, names, str(path), image, preprocessing)
 
@@ -181,7 +186,7 @@ def _arrays(path: Path, inputs: Sequence[ModelInput], image: Shape | None, prepr
 def _tensors(
     tensors: tuple[Tensor, ...], names: Sequence[str], where: str, image: Shape | None, preprocessing: Preprocessing
 ) -> InputSource:
-    """Inputs in memory; uint8 pictures (N, C, H, W) or (N, H, W, C) are normalised as pictures of files are."""
+    """Keep inputs in memory. uint8 images (N, C, H, W) or (N, H, W, C) are normalized like images of files."""
     first = tensors[0]
     if image is not None and first.dtype == torch.uint8 and first.ndim == 4:
         if tuple(first.shape[1:]) != image and (first.shape[3], *first.shape[1:3]) == image:
@@ -194,7 +199,7 @@ def _tensors(
 
 
 def _collected(value: Iterable[Any], inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]:
-    """The samples or batches of an iterable, stacked: an item of the input's own shape is one sample."""
+    """Stack the samples or batches of an iterable. An item in the shape of the input is one sample."""
     columns: list[list[Tensor]] = [[] for _ in inputs]
     count = 0
     for item in _items(value):
@@ -203,7 +208,7 @@ def _collected(value: Iterable[Any], inputs: Sequence[ModelInput]) -> tuple[Tens
         for column, tensor in zip(columns, tensors, strict=True):
             column.append(tensor[None] if single else tensor)
         count += len(columns[0][-1])
-        if count >= LARGEST_FACTORY:
+        if count >= MAX_FACTORY_SAMPLES:
             break
     if not count:
         raise ValueError("it yields no samples")
@@ -211,7 +216,7 @@ def _collected(value: Iterable[Any], inputs: Sequence[ModelInput]) -> tuple[Tens
 
 
 def _items(value: Any) -> Iterator[Any]:
-    """The items of a Dataset, whose end an index out of range need not mark, or of any other iterable."""
+    """Yield the items of a Dataset, which may not raise IndexError at its end, or of another iterable."""
     if hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, tuple | list):
         yield from (value[index] for index in range(len(value)))
     else:
@@ -219,6 +224,6 @@ def _items(value: Any) -> Iterator[Any]:
 
 
 def _is_stacked(value: object) -> bool:
-    """Whether all samples come at once: a tensor (N, ...), or a tuple or mapping of such."""
+    """Whether all samples are stacked already: a tensor (N, ...), or a tuple or mapping of such tensors."""
     tensors = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else [value]
     return all(isinstance(tensor, Tensor) for tensor in tensors)

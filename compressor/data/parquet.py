@@ -1,4 +1,4 @@
-"""Labelled pictures in Parquet files, as the datasets library writes them."""
+"""Labelled images in Parquet files, as the datasets library writes them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,40 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from compressor.data.paths import parquet_files, shards
 from compressor.data.sampling import ReadBlocks
-from compressor.data.splits import NAMES, EncodedImages, as_targets, find_data_file
+from compressor.data.splits import EncodedImages, as_targets
 from compressor.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label")
-WINDOW = 256 * 2**20  # bytes of row groups that a reader keeps
+WINDOW = 256 * 2**20  # bytes of row groups that a reader keeps in memory
 
 
 def parquet_split(base: Path, split: str, given: str | None, *, labels: bool = True) -> EncodedImages:
-    """The split `train` or `val`: the file or glob `given`, else the one of that name in the folder `base`.
+    """Open a split: read its targets, and index its images, which are read batch by batch.
 
-    Columns: `image` or `img` (a struct with `bytes`, or binary), `label` or `fine_label` (integers; or floats, where
-    they are no class `labels`). They are read at once, pictures when they are asked for.
+    The image column is `image` or `img` (a struct with `bytes`, or binary), the target column `label` or `fine_label`.
+
+    Args:
+        base: The folder of the data.
+        split: `train` or `val`.
+        given: File or glob under `base`; None = found by the usual name of the split.
+        labels: Whether the targets are classes and so must be integers; otherwise they may be floats.
+
+    Returns:
+        The split.
+
+    Raises:
+        DataError: A file is missing or unreadable, or a column is missing or has another type.
     """
     files = parquet_files(base, split, given)
     targets: list[Tensor] = []
     names: list[str] = []
     for path in files:
-        found, label = _targets(path, labels)
-        targets.append(found)
-        names += [f"{path.name} row {row}" for row in range(len(found))]
+        values, label = _targets(path, labels)
+        targets.append(values)
+        names += [f"{path.name} row {row}" for row in range(len(values))]
     pictures = RowGroups(files)
     return EncodedImages(
         where=str(files[0].with_name(shards(files))),
@@ -49,15 +61,15 @@ def parquet_split(base: Path, split: str, given: str | None, *, labels: bool = T
 
 
 class RowGroups:
-    """The pictures of Parquet files in order. Rows are read by row group, and the last few groups are kept."""
+    """The images of Parquet files in order. Rows are read by row group, and the latest groups are kept in memory."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = files
         metadata = [_opened(path).metadata for path in files]
-        self.groups = [(file, group) for file, each in enumerate(metadata) for group in range(each.num_row_groups)]
-        found = [metadata[file].row_group(group) for file, group in self.groups]
-        ends = np.cumsum([0, *(each.num_rows for each in found)], dtype=np.int64)
-        self.size, largest = int(ends[-1]), max((each.total_byte_size for each in found), default=0)
+        self.groups = [(file, group) for file, data in enumerate(metadata) for group in range(data.num_row_groups)]
+        groups = [metadata[file].row_group(group) for file, group in self.groups]
+        ends = np.cumsum([0, *(group.num_rows for group in groups)], dtype=np.int64)
+        self.size, largest = int(ends[-1]), max((group.total_byte_size for group in groups), default=0)
         self.blocks = ReadBlocks(ends[:-1], window=max(WINDOW // max(largest, 1), 1))
         self._read = lru_cache(self.blocks.window)(self._read_group)
 
@@ -72,74 +84,43 @@ class RowGroups:
         file, group = self.groups[block]
         opened = _opened(self.files[file])
         name = _column(opened, self.files[file], IMAGE_COLUMNS)
-        # Threads of its own would not survive a fork.
+        # pyarrow's threads would not survive a fork.
         pictures: list[bytes | None] = _bytes_of(
             opened.read_row_group(group, columns=[name], use_threads=False).column(name)
         ).to_pylist()
         return pictures
 
 
-def parquet_files(base: Path, split: str, given: str | None) -> list[Path]:
-    """Files of one split, in order. Raises DataError when there are none."""
-    if given is not None and "*" not in given:
-        return [find_data_file(base, given, f"data.{split}")]
-    stems = (stem for name in NAMES[split] for stem in (f"{name}.parquet", f"{name}-*.parquet"))
-    patterns = [base / each for each in ((given,) if given else stems)]
-    for pattern in patterns:
-        if found := sorted(pattern.parent.glob(pattern.name)):
-            return found
-    wanted = " or ".join(pattern.name for pattern in patterns)
-    raise DataError(
-        "data/no-split-file",
-        f"data.{split}: {patterns[0].parent}",
-        f"it has no {wanted}",
-        f"set data.{split} to the file",
-    )
-
-
-def shards(files: list[Path]) -> str:
-    """A name for all of them: their own when it is one, else what the glob of their shards is."""
-    return files[0].name if len(files) == 1 else files[0].name.split("-")[0] + "-*.parquet"
-
-
 def has_labels(path: Path) -> bool:
-    """Whether a Parquet file has a label column. Raises DataError where it is not readable."""
+    """Return whether a Parquet file has a label column. Raises DataError if it is not readable."""
     return any(name in _opened(path).schema_arrow.names for name in LABEL_COLUMNS)
 
 
 def _opened(path: Path) -> Any:
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as fault:
-        raise _unreadable(path, fault) from fault
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, fault: Exception) -> DataError:
-    return DataError(
-        "data/unreadable-parquet",
-        str(path),
-        f"it is not a readable Parquet file ({fault})",
-        "give a Parquet file of images and labels",
-    )
+def _unreadable(path: Path, error: Exception) -> DataError:
+    problem = f"it is not a readable Parquet file ({error})"
+    return DataError("data/unreadable-parquet", str(path), problem, "give a Parquet file of images and labels")
 
 
 def _targets(path: Path, labels: bool) -> tuple[Tensor, str]:
-    """The targets of one file, and the column's name. Raises DataError for columns of another kind than we read."""
+    """Read the targets of one file; return them and the name of their column. Raises DataError for other types."""
     file = _opened(path)
     image = _column(file, path, IMAGE_COLUMNS)
     name = _column(file, path, LABEL_COLUMNS)
     kind = _bytes_type(file.schema_arrow.field(image).type)
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise DataError(
-            "data/not-an-image-column",
-            f"{path}: column {image}",
-            f"its type is {kind}",
-            "store encoded images as binary, or as a struct with bytes",
-        )
+        hint = "store encoded images as binary, or as a struct with bytes"
+        raise DataError("data/not-an-image-column", f"{path}: column {image}", f"its type is {kind}", hint)
     try:
         column = file.read(columns=[name]).column(name)
-    except (pa.ArrowInvalid, OSError) as fault:
-        raise _unreadable(path, fault) from fault
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from error
     floats = pa.types.is_floating(column.type)
     if not pa.types.is_integer(column.type) and (labels or not floats):
         hint = "store integers from 0, or set data.task" if floats else "store integers from 0"
@@ -152,17 +133,13 @@ def _targets(path: Path, labels: bool) -> tuple[Tensor, str]:
     return (torch.from_numpy(values.astype(np.float32)) if floats else as_targets(values)), name
 
 
-def _column(file: Any, path: Path, wanted: tuple[str, ...]) -> str:
+def _column(file: Any, path: Path, names: tuple[str, ...]) -> str:
     present = file.schema_arrow.names
-    for name in wanted:
+    for name in names:
         if name in present:
             return name
-    raise DataError(
-        "data/no-such-column",
-        str(path),
-        f"it has no column {' or '.join(wanted)}; its columns are {', '.join(present) or 'none'}",
-        f"rename the column to {wanted[0]}",
-    )
+    problem = f"it has no column {' or '.join(names)}; its columns are {', '.join(present) or 'none'}"
+    raise DataError("data/no-such-column", str(path), problem, f"rename the column to {names[0]}")
 
 
 def _bytes_type(kind: Any) -> Any:
@@ -175,7 +152,7 @@ def _bytes_of(column: Any) -> Any:
 
 
 def _class_names(path: Path, label: str) -> tuple[str, ...] | None:
-    """Class names from the metadata the datasets library writes; None without them."""
+    """Class names from the metadata that the datasets library writes, or None."""
     try:
         metadata = _opened(path).schema_arrow.metadata or {}
         return tuple(json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"])

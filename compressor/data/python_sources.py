@@ -1,4 +1,4 @@
-"""Data sets that are Python objects: a user's own factory, or one of torchvision's."""
+"""Data sets that are Python objects: from a user's factory, or from torchvision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from torch.utils.data import default_collate
 
 from compressor.core import ModelInput
 from compressor.data.decode import resize_crop
-from compressor.data.splits import EncodedImage, EncodedImages, InMemorySplit, Shape, as_targets, find_data_file
+from compressor.data.paths import find_data_file
+from compressor.data.splits import EncodedImage, EncodedImages, InMemorySplit, Shape, as_targets
 from compressor.errors import DataError
 from compressor.tensors import to_float32
 from compressor.user_code import importable, user_errors_as
@@ -41,54 +42,61 @@ TORCHVISION: Mapping[str, tuple[dict[str, object], ...]] = {
     "SVHN": _BY_SPLIT,
     "StanfordCars": _BY_SPLIT,
 }
-"""Data set -> what its class is called with for the training and the test split."""
+"""Data set -> arguments of its class for the training and the test split."""
 
 
 Splits = tuple[tuple[str, "UserDataset"], tuple[str, "UserDataset"]]  # the training and the test split, named
 
 
-def is_split_pair(made: object, inputs: Sequence[ModelInput]) -> bool:
-    """Whether a factory returned labelled splits, (train, val), and not inputs of the model.
+def is_split_pair(returned: object, inputs: Sequence[ModelInput]) -> bool:
+    """Check whether a factory returned labelled splits, (train, val), and not inputs of the model.
 
     Args:
-        made: what the factory returned.
-        inputs: what the model takes.
+        returned: What the factory returned.
+        inputs: The inputs of the model.
 
     Returns:
         True for a pair, unless it holds a tensor for each of the model's two inputs.
     """
-    pair = isinstance(made, tuple | list) and len(made) == 2
-    tensors = pair and len(inputs) == 2 and all(isinstance(item, Tensor) for item in made)  # type: ignore[attr-defined]
+    pair = isinstance(returned, tuple | list) and len(returned) == 2
+    tensors = pair and len(inputs) == 2 and all(isinstance(item, Tensor) for item in returned)  # type: ignore[attr-defined]
     return pair and not tensors
 
 
-def factory_splits(made: Any, source: str) -> Splits:
-    """The labelled splits of `file.py:factory`, which returned (train, val).
+def factory_splits(returned: Any, source: str) -> Splits:
+    """Name the labelled splits that a factory returned.
 
     Args:
-        made: two data sets, each a Dataset of (image, target), or (images, targets). Images are Pillow's, or uint8
-            tensors (C, H, W) to be normalised here, or float tensors that already are.
+        returned: (train, val), each a Dataset of (image, target), or (images, targets). Images are Pillow's, or uint8
+            tensors (C, H, W) that are normalized here, or float tensors that are normalized already.
         source: `file.py:factory`, for messages.
 
     Returns:
         Both splits, named.
 
     Raises:
-        DataError: whatever the user's code does wrong.
+        DataError: The user's code raises an error.
     """
     with user_errors_as(DataError, "data/user-code-raised", source):
-        return ("train", UserDataset(made[0])), ("val", UserDataset(made[1]))
+        return ("train", UserDataset(returned[0])), ("val", UserDataset(returned[1]))
 
 
 def torchvision_splits(base: Path, name: str) -> Splits:
-    """`torchvision:NAME`, read from the folder `base`, and downloaded there where it is not in it yet."""
+    """Open a data set of torchvision, and download it if it is missing.
+
+    Args:
+        base: The folder that contains it.
+        name: The name of its class.
+
+    Returns:
+        Both splits, named.
+
+    Raises:
+        DataError: The name is unknown, or the download failed.
+    """
     if name not in TORCHVISION:
-        raise DataError(
-            "data/unknown-torchvision-dataset",
-            "data.source",
-            f"torchvision:{name} is not supported",
-            f"use one of {', '.join(TORCHVISION)}",
-        )
+        problem, hint = f"torchvision:{name} is not supported", f"use one of {', '.join(TORCHVISION)}"
+        raise DataError("data/unknown-torchvision-dataset", "data.source", problem, hint)
     from torchvision import datasets
 
     def make(download: bool) -> Splits:
@@ -99,34 +107,36 @@ def torchvision_splits(base: Path, name: str) -> Splits:
 
     try:
         return make(download=False)
-    except RuntimeError:  # not there, or not whole
+    except RuntimeError:  # missing or incomplete
         pass
     try:
         with redirect_stdout(sys.stderr):  # stdout carries the result only
             return make(download=True)
-    except Exception as fault:  # what a server, a proxy or an archive has to say
-        problem = f"it is not in {base.resolve()}, and the download failed ({type(fault).__name__}: {fault})"
+    except Exception as error:  # from a server, a proxy or an archive
+        problem = f"it is not in {base.resolve()}, and the download failed ({type(error).__name__}: {error})"
         hint = "set --data to its folder, or run once with a network connection"
-        raise DataError("data/download-failed", f"torchvision:{name}", problem, hint) from fault
+        raise DataError("data/download-failed", f"torchvision:{name}", problem, hint) from error
 
 
 class UserDataset:
-    """The pictures of a data set, or of (images, targets)."""
+    """The images and targets of a Dataset, or of a pair (images, targets)."""
 
     def __init__(self, given: Any) -> None:
-        self.pair = isinstance(given, tuple) and len(given) == 2 and all(isinstance(each, Tensor) for each in given)
+        self.pair = isinstance(given, tuple) and len(given) == 2 and all(isinstance(part, Tensor) for part in given)
         if not self.pair and not isinstance(given, Sized):
             raise TypeError(f"{type(given).__name__} is neither a Dataset with a length nor (images, targets)")
         self.given = given
 
     @property
     def names(self) -> list[str]:
+        """A name for each image, for messages."""
         return [f"item {index}" for index in range(len(self))]
 
     def __len__(self) -> int:
         return len(self.given[0] if self.pair else self.given)
 
     def pairs(self) -> Iterator[tuple[Any, Any]]:
+        """Yield each image with its target."""
         if self.pair:
             return zip(*self.given, strict=True)
         return (self.given[index] for index in range(len(self)))
@@ -136,45 +146,78 @@ class UserDataset:
         return picture
 
 
-def keep_entries(given: UserDataset, where: str, input: Shape, zoom: float, *, labels: bool) -> InMemorySplit:
-    """All images in memory, read once. `labels`: the targets are classes.
+def load_dataset(dataset: UserDataset, where: str, input: Shape, zoom: float, *, labels: bool) -> InMemorySplit:
+    """Read all images and targets into memory.
 
-    Raises DataError for whatever is no image or no label, and for what the user's code raises.
+    Args:
+        dataset: The images and targets.
+        where: Its name, for messages.
+        input: (C, H, W) that the model takes.
+        zoom: As for `resize_crop`.
+        labels: Whether the targets are classes.
+
+    Returns:
+        The split.
+
+    Raises:
+        DataError: An item is not an image with a target, or the user's code raises an error.
     """
     with user_errors_as(DataError, "data/user-code-raised", where):
         images, targets = [], []
-        for image, target in given.pairs():
+        for image, target in dataset.pairs():
             images.append(resize_crop(image, input, zoom))
             targets.append(target)
         stacked = torch.stack(images) if images else torch.empty((0, *input))
-        return InMemorySplit(where, stacked, _targets(targets, labels), given.names)
+        return InMemorySplit(where, stacked, _targets(targets, labels), dataset.names)
 
 
-def drop_entries(given: UserDataset, where: str, *, labels: bool) -> EncodedImages:
-    """Targets read once, images to be read again batch by batch."""
+def index_dataset(dataset: UserDataset, where: str, *, labels: bool) -> EncodedImages:
+    """Read all targets. Images are read again batch by batch.
+
+    Args:
+        dataset: The images and targets.
+        where: Its name, for messages.
+        labels: Whether the targets are classes.
+
+    Returns:
+        The split.
+
+    Raises:
+        DataError: A target is invalid, or the user's code raises an error.
+    """
     with user_errors_as(DataError, "data/user-code-raised", where):
-        return EncodedImages(where, given, given.names, _targets([target for _, target in given.pairs()], labels))
+        targets = _targets([target for _, target in dataset.pairs()], labels)
+        return EncodedImages(where, dataset, dataset.names, targets)
 
 
-def _targets(found: list[Any], labels: bool) -> Any:
+def _targets(targets: list[Any], labels: bool) -> Any:
     if labels:
-        return as_targets([_label(each) for each in found])
-    return to_float32(default_collate(found)) if found else torch.empty(0)
+        return as_targets([_label(target) for target in targets])
+    return to_float32(default_collate(targets)) if targets else torch.empty(0)
 
 
 def _label(label: Any) -> int:
     single = isinstance(label, np.generic) or (isinstance(label, Tensor) and label.numel() == 1)
     value = label.item() if single else label
     if isinstance(value, bool) or not isinstance(value, int):
-        found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise TypeError(f"label {found} is not an integer; say what it is with data.task")
+        shown = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise TypeError(f"label {shown} is not an integer; set data.task if it is not a class")
     return value
 
 
 def call_factory(base: Path, source: str, key: str) -> Any:
-    """What `file.py:factory` returns when it is called. The file is looked up under `base`; `key` is the recipe's.
+    """Call a user's factory.
 
-    Raises DataError, at the user's own line, for whatever the code does wrong.
+    Args:
+        base: The folder that the file is relative to.
+        source: `file.py:factory`.
+        key: The recipe's key that names it.
+
+    Returns:
+        What the factory returned.
+
+    Raises:
+        DataError: The file does not exist, or the user's code raises an error, which is reported at the user's line.
     """
     file, _, name = source.rpartition(":")
     path = find_data_file(base, file, key)

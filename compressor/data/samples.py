@@ -1,7 +1,7 @@
-"""Samples without labels: what recovery needs of data, and what the agreement with the dense model is measured on.
+"""Samples without labels, for recovery and for measuring the agreement with the dense model.
 
-A source gives inputs by row. The rows are split once, by a fixed seed: four fifths calibrate and train, one fifth is
-held out, so that nothing that is chosen sees it.
+A source yields inputs by row. The rows are split with a fixed seed: four fifths are for calibration and training, one
+fifth is held out and used for no choice.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from compressor.errors import DataError
 from compressor.tensors import Inputs
 
 SAMPLE_SEED = 0
-HELD_OUT = 0.2  # share of the samples that the agreement is measured on
-LARGEST_HELD_OUT = 2048  # samples; more would cost time and say no more
+HELD_OUT_SHARE = 0.2  # share of the samples on which the agreement is measured
+MAX_HELD_OUT = 2048  # samples; more would take time without a better estimate
 
 
 class InputSource(Protocol):
     """Model inputs by row."""
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]: ...  # of the samples, for messages
 
     def batches(self, rows: Iterable[Tensor]) -> Iterator[Inputs]:
-        """The inputs of every index tensor (B,)."""
+        """Yield the inputs for each tensor of rows (B,)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInputs:
-    """Images of a split, whose targets are ignored, through `normalize`."""
+    """The images of a split, normalized; its targets are ignored."""
 
     split: ImageSource
     normalize: Callable[[Tensor], Tensor]
@@ -48,18 +48,20 @@ class ImageInputs:
         return self.split.names
 
     def batches(self, rows: Iterable[Tensor]) -> Iterator[Inputs]:
+        """Yield the images for each tensor of rows (B,)."""
         chosen = ((batch, None) for batch in rows)
         return (images for images, _ in self.split.batches(chosen, Augmentation(), self.normalize))
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInputs:
-    """Tensors (N, ...), one for each input of the model, as the model takes them."""
+    """Tensors (N, ...), one for each input of the model."""
 
     tensors: tuple[Tensor, ...]
     names: Sequence[str]
 
     def batches(self, rows: Iterable[Tensor]) -> Iterator[Inputs]:
+        """Yield the inputs for each tensor of rows (B,)."""
         for batch in rows:
             inputs = tuple(tensor[batch] for tensor in self.tensors)
             yield inputs[0] if len(inputs) == 1 else inputs
@@ -67,9 +69,9 @@ class TensorInputs:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Implements `core.Data` without labels: its test batches are the held-out samples.
+    """Samples as `core.Data` without labels. The held-out samples are the test set.
 
-    In the place of targets, training batches have the rows of their samples (B,): a teacher's answers are kept by row.
+    Instead of targets, training batches have the rows of their samples (B,), by which outputs of a teacher are cached.
     """
 
     name: str
@@ -92,7 +94,18 @@ class Samples:
     def train_batches(
         self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: ProcessShare = (0, 1)
     ) -> Iterator[tuple[Inputs, Tensor]]:
-        """Shuffled; the last odd batch is dropped, and a set smaller than a batch is one batch."""
+        """Yield shuffled batches; a set that is smaller than a batch is one batch.
+
+        Args:
+            batch_size: Samples in a batch, over all processes.
+            epoch: Index of the epoch.
+            seed: Seed of the order.
+            start: Index of the first batch.
+            part: (rank, world size).
+
+        Returns:
+            Batches of inputs and rows (B,).
+        """
         order = shuffled(self._split()[0], seed, epoch, None)
         size = min(batch_size, len(order))
         firsts = range(start * size, len(order) - size + 1, size)
@@ -100,82 +113,95 @@ class Samples:
         return zip(self.source.batches(chosen), chosen, strict=True)
 
     def calibration_batches(self, batch_size: int, *, images: int) -> Iterator[Inputs]:
-        """A fixed sample of at most `images` samples, none of them held out."""
+        """Yield the first samples that are not held out, in an order that is always the same.
+
+        Args:
+            batch_size: Samples in a batch.
+            images: Samples at most.
+
+        Returns:
+            Batches of inputs.
+        """
         return self.source.batches(torch.split(self._split()[0][:images], batch_size))
 
     def sample_batches(self, batch_size: int, *, images: int) -> Iterator[tuple[Inputs, None]]:
-        """The same sample, with None for the targets."""
+        """Yield the batches of `calibration_batches` with None for the targets.
+
+        Args:
+            batch_size: Samples in a batch.
+            images: Samples at most.
+
+        Returns:
+            Batches of inputs and None.
+        """
         return ((inputs, None) for inputs in self.calibration_batches(batch_size, images=images))
 
     def holdout_batches(self, batch_size: int) -> Iterator[tuple[Inputs, None]]:
-        """Nothing: without labels no epoch is chosen."""
-        del batch_size
+        """Yield nothing, because without labels no epoch is chosen."""
         return iter(())
 
     def val_batches(self, batch_size: int) -> Iterator[tuple[Inputs, None]]:
-        """The held-out samples, in order; the last batch may be smaller."""
+        """Yield the held-out samples in order; the last batch may be smaller."""
         return ((inputs, None) for inputs in self.source.batches(torch.split(self._split()[1], batch_size)))
 
     def _split(self) -> tuple[Tensor, Tensor]:
-        """Rows to calibrate on, shuffled by a fixed seed, and rows that are held out, in order."""
+        """Split the rows: those to calibrate and train on, shuffled, and the held-out ones, sorted."""
         count = len(self.source.names)
         order = shuffled(torch.arange(count), SAMPLE_SEED, 0, None)
-        held_out = min(max(round(HELD_OUT * count), 1), LARGEST_HELD_OUT)
+        held_out = min(max(round(HELD_OUT_SHARE * count), 1), MAX_HELD_OUT)
         return order[held_out:], order[:held_out].sort().values
 
 
 def check_samples(samples: Samples, inputs: Sequence[ModelInput]) -> Samples:
-    """The samples, once their first batch is known to be what the model takes.
+    """Check that the first batch of samples fits the model.
 
     Args:
-        samples: the opened samples.
-        inputs: what the model takes, without the batch dimension.
+        samples: The samples.
+        inputs: The inputs of the model.
 
     Returns:
         `samples`.
 
     Raises:
-        DataError: there are fewer than two samples, a shape or data type is another, or all samples are equal.
+        DataError: There are fewer than two samples, a shape or data type differs, or all samples are equal.
     """
     count = len(samples.source.names)
     if count < 2:
-        problem = f"{count} samples, and one is held out to measure the agreement on"
+        problem = f"there are {count} samples, and at least one is held out"
         raise DataError("data/too-few-samples", samples.name, problem, "give at least 2, better 256 or more")
     first = next(iter(samples.calibration_batches(64, images=64)))
     tensors = first if isinstance(first, tuple) else (first,)
     for tensor, expected in zip(tensors, inputs, strict=True):
         if tuple(tensor.shape[1:]) != expected.shape:
-            problem = f"samples of shape {_shape(tensor.shape[1:])}, the model takes {_shape(expected.shape)}"
-            raise DataError(
-                "data/sample-shape", f"{samples.name}: {expected.name}", problem, "resize them or set model.input"
-            )
+            problem = f"the samples have shape {_shape(tensor.shape[1:])}, but the model takes {_shape(expected.shape)}"
+            hint = "resize them or set model.input"
+            raise DataError("data/sample-shape", f"{samples.name}: {expected.name}", problem, hint)
         if tensor.dtype != getattr(torch, expected.dtype):
-            problem = f"samples of {tensor.dtype}, the model takes torch.{expected.dtype}"
+            problem = f"the samples are {tensor.dtype}, but the model takes torch.{expected.dtype}"
             raise DataError("data/sample-type", f"{samples.name}: {expected.name}", problem, "convert them")
     if len(tensors[0]) > 1 and all(bool((tensor == tensor[:1]).all()) for tensor in tensors):
-        raise DataError(
-            "data/equal-samples", samples.name, f"the first {len(tensors[0])} samples are equal", "give real samples"
-        )
+        problem = f"the first {len(tensors[0])} samples are equal"
+        raise DataError("data/equal-samples", samples.name, problem, "give different samples")
     return samples
 
 
 def check_finite_samples(tensors: Sequence[Tensor], names: Sequence[str], where: str) -> None:
-    """Check that no sample holds a number that is not finite.
+    """Check that all numbers of all samples are finite.
 
     Args:
-        tensors: inputs (N, ...); integers pass.
-        names: of the N samples, for the message.
-        where: the file or factory they come from.
+        tensors: Inputs (N, ...); integers pass.
+        names: Names of the N samples, for the message.
+        where: The file or factory that they come from.
 
     Raises:
-        DataError: names the first such sample.
+        DataError: Names the first sample with a number that is not finite.
     """
     for tensor in tensors:
         if tensor.is_floating_point() and len(tensor):
             finite = torch.isfinite(tensor).flatten(1).all(dim=1)
             if not bool(finite.all()):
                 rows = (~finite).nonzero().flatten()
-                problem = f"a number that is not finite ({len(rows)} of {len(names)} samples have one)"
+                problem = f"it has a number that is not finite ({len(rows)} of {len(names)} samples are affected)"
                 raise DataError("data/not-finite", f"{where}: {names[int(rows[0])]}", problem, "correct or remove it")
 
 
@@ -184,27 +210,27 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def to_inputs(value: Any, inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]:
-    """The tensors of one sample or batch, in the order of the model's inputs.
+    """Order the tensors of a sample or batch as the inputs of the model.
 
     Args:
-        value: a tensor, a sequence of tensors in the model's order, or a mapping by input name.
-        inputs: what the model takes.
+        value: A tensor, a sequence of tensors in the model's order, or a mapping by input name.
+        inputs: The inputs of the model.
 
     Returns:
         One tensor for each input.
 
     Raises:
-        TypeError: the number or the names of the tensors are others than those of the inputs.
+        TypeError: The number or the names of the tensors differ from those of the inputs.
     """
     names = [expected.name for expected in inputs]
     if isinstance(value, dict):
         if len(inputs) == 1 and len(value) == 1:
             value = tuple(value.values())
         elif set(names) - set(value):
-            raise TypeError(f"inputs {', '.join(map(str, value))}, the model takes {', '.join(names)}")
+            raise TypeError(f"the inputs are {', '.join(map(str, value))}, but the model takes {', '.join(names)}")
         else:
             value = tuple(value[name] for name in names)
     values = tuple(value) if isinstance(value, tuple | list) else (value,)
     if len(values) != len(inputs):
-        raise TypeError(f"{len(values)} tensors, the model takes {len(inputs)} ({', '.join(names)})")
+        raise TypeError(f"there are {len(values)} tensors, but the model takes {len(inputs)} ({', '.join(names)})")
     return tuple(torch.as_tensor(tensor) for tensor in values)

@@ -1,7 +1,7 @@
-"""Which images, in which order, with which random numbers: pure functions of (seed, epoch, image).
+"""The order of images and their random numbers, as pure functions of (seed, epoch, image).
 
-Nothing here remembers what was drawn before, so a run can go on from the middle of an epoch, and several processes
-can each take their part of the same batches.
+No state is kept between draws, so that a run can continue in the middle of an epoch, and several processes can take
+their shares of the same batches.
 """
 
 from __future__ import annotations
@@ -16,67 +16,113 @@ from torch import Tensor
 RandomWords = NDArray[np.uint64]
 ProcessShare = tuple[int, int]  # (rank, world)
 
-HOLDOUT_SEED = 0  # not the recipe's: runs that differ in their seed choose by the same images
+HOLDOUT_SEED = 0  # fixed, so that runs with different seeds hold out the same images
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBlocks:
-    """Rows that are read from disk together: `starts` (sorted) of the blocks, `window` blocks held at once."""
+    """Rows that are read from disk together."""
 
-    starts: NDArray[np.int64]
-    window: int
+    starts: NDArray[np.int64]  # first row of each block, sorted
+    window: int  # blocks that are kept in memory
 
 
 def shuffled(rows: Tensor, seed: int, epoch: int, blocks: ReadBlocks | None = None) -> Tensor:
-    """`rows` in the order of one epoch.
+    """Shuffle rows for one epoch. With blocks, shuffle the blocks, and then the rows of each window of blocks.
 
-    With `blocks`, the blocks are shuffled and then the rows of every `window` of them: as random as the disk allows.
+    Args:
+        rows: (N,).
+        seed: Seed of the order.
+        epoch: Index of the epoch.
+        blocks: Rows that are read from disk together; None = the split is in memory.
+
+    Returns:
+        The rows in their order (N,).
     """
     generator = torch.Generator().manual_seed(int(_state(seed, epoch)[0]))
-    places = torch.randperm(len(rows), generator=generator)
+    order = torch.randperm(len(rows), generator=generator)
     if blocks is None:
-        return rows[places]
+        return rows[order]
     block_N = np.searchsorted(blocks.starts, rows.numpy(), side="right") - 1
     window_N = torch.randperm(len(blocks.starts), generator=generator).numpy()[block_N] // blocks.window
-    return rows[torch.from_numpy(np.lexsort((places.numpy(), window_N)))]
+    return rows[torch.from_numpy(np.lexsort((order.numpy(), window_N)))]
 
 
 def hold_out(classes: Tensor, share: float) -> Tensor:
-    """Rows to hold out, in order: `share` of each class, rounded; a class never gives all of its rows.
+    """Choose rows to hold out: a share of each class, but never a complete class.
 
-    `classes`: (N,); what has no classes is all of one.
+    Args:
+        classes: Class of each row (N,); equal numbers if there are no classes.
+        share: The share, rounded to a number of rows of each class.
+
+    Returns:
+        Sorted rows.
     """
     generator = torch.Generator().manual_seed(HOLDOUT_SEED)
     chosen = []
-    for each in torch.unique(classes):
-        rows = (classes == each).nonzero().flatten()
+    for label in torch.unique(classes):
+        rows = (classes == label).nonzero().flatten()
         count = min(round(share * len(rows)), len(rows) - 1)
         chosen.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
     return torch.cat(chosen).sort().values
 
 
 def process_share(batch: Tensor, part: ProcessShare) -> Tensor:
-    """The contiguous part of a batch that one of `world` processes takes; together they are the batch, in order."""
-    rank, world = part
-    return batch[rank * len(batch) // world : (rank + 1) * len(batch) // world]
+    """Take the contiguous share of a batch that one process works on. The shares of all processes make up the batch.
+
+    Args:
+        batch: Rows (B,).
+        part: (rank, world size).
+
+    Returns:
+        The rows of this process.
+    """
+    rank, size = part
+    return batch[rank * len(batch) // size : (rank + 1) * len(batch) // size]
 
 
-def sort_keys(rows: Tensor, seed: int, epoch: int) -> RandomWords:
-    """One random word for each image (B,), whatever batch it is in."""
+def image_keys(rows: Tensor, seed: int, epoch: int) -> RandomWords:
+    """Draw a random word for each image, which does not depend on its batch.
+
+    Args:
+        rows: (B,).
+        seed: Seed of the keys.
+        epoch: Index of the epoch.
+
+    Returns:
+        The keys (B,), uint64.
+    """
     images: RandomWords = rows.numpy().astype(np.uint64)
     return _mixed(_state(seed, epoch) + _GOLDEN * (images + np.uint64(1)))
 
 
 def uniform(keys: RandomWords, count: int) -> Tensor:
-    """`count` independent numbers of [0, 1) for each key, (count, B), float64."""
+    """Draw independent random numbers for each key.
+
+    Args:
+        keys: (B,).
+        count: Numbers per key.
+
+    Returns:
+        Numbers in [0, 1), (count, B), float64.
+    """
     steps = np.arange(1, count + 1, dtype=np.uint64)[:, None]
     return torch.from_numpy((_mixed(keys + _GOLDEN * steps) >> np.uint64(11)) * 2.0**-53)
 
 
 def random_words(seed: int, iteration: int, part: ProcessShare) -> int:
-    """What one process seeds torch's own random numbers with in one iteration."""
+    """Draw the seed of torch's random numbers for one iteration of one process.
+
+    Args:
+        seed: Seed of the training.
+        iteration: Index of the iteration.
+        part: (rank, world size).
+
+    Returns:
+        The seed, below 2^63.
+    """
     return int(np.random.SeedSequence((seed, iteration, part[0])).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

@@ -1,4 +1,4 @@
-"""Which data, and how to read them: what a recipe's `data` block says."""
+"""The settings of the data, from the `data` block of a recipe."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from compressor.core import Augment
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
-    """Labelled images and their task. Relative paths are relative to `--data`, or to the current folder."""
+    """Data and their task. Paths are relative to `--data`, or else to the current folder."""
 
-    source: str  # parquet | folder | digits | torchvision:NAME | path/to/file.py:factory
+    source: str  # parquet | folder | digits | torchvision:NAME | path/to/file.py:factory | samples | noise[:SEED]
     train: str | None = None
     val: str | None = None
     mean: tuple[float, ...] | None = None  # per channel; None = what the model expects
@@ -26,5 +26,5 @@ class DataSettings:
 
     @property
     def has_own_paths(self) -> bool:
-        """Whether paths are given, which `--data` then is the folder of."""
+        """Whether paths are given. `--data` is then the folder that they are relative to."""
         return bool(self.train or self.val or ":" in self.source)

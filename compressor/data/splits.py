@@ -1,10 +1,10 @@
-"""What a source of data hands over: a split, still encoded or as tensors; and how its parts are found on disk."""
+"""Splits of labelled images, encoded or in memory, and their files on disk."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,30 +15,25 @@ from torch import Tensor
 
 from compressor.data.augmentation import Augmentation
 from compressor.data.sampling import RandomWords, ReadBlocks
-from compressor.errors import DataError
 from compressor.tensors import tree_map
 
 Shape = tuple[int, int, int]  # channels, height, width
 EncodedImage = bytes | Path | Image.Image | Tensor
 BatchIndex = tuple[Tensor, RandomWords | None]
-"""Rows of one batch (B,), and their keys; None = not augmented."""
+"""rows of a batch (B,) and their keys; None = without augmentation"""
 
-# What the field calls the split that is only reported on, the likeliest first: where both a validation and a
-# test split are published, the test split's labels often are not.
-NAMES = {"train": ("train",), "val": ("validation", "val", "valid", "test")}
-
-MEMORY_LIMIT = 4 * 2**30  # bytes of decoded pixels; a larger split is streamed from disk
+MEMORY_LIMIT = 4 * 2**30  # bytes of decoded pixels; a larger split remains on disk
 
 
 class ImageSequence(Protocol):
-    """Pictures by number, decoded or not, however they are come by."""
+    """Images by index, encoded or decoded."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> EncodedImage | None: ...
 
 
 class ImageSource(Protocol):
-    """A split, wherever it lies. `targets`: a tensor (N, ...), or tuples and dictionaries of such."""
+    """A split, in memory or on disk. `targets`: a tensor (N, ...), or a tuple or mapping of such tensors."""
 
     @property
     def where(self) -> str: ...
@@ -47,20 +42,29 @@ class ImageSource(Protocol):
     @property
     def names(self) -> Sequence[str]: ...
     @property
-    def classes(self) -> tuple[str, ...] | None: ...  # None = the source does not say
+    def classes(self) -> tuple[str, ...] | None: ...  # None = the source does not name them
     @property
     def blocks(self) -> ReadBlocks | None: ...
 
     def batches(
         self, chosen: Iterable[BatchIndex], augmentation: Augmentation, finish: Callable[[Tensor], Tensor]
     ) -> Iterator[tuple[Tensor, Any]]:
-        """Images, augmented where there are keys, through `finish`; and their targets."""
+        """Yield batches.
+
+        Args:
+            chosen: Rows and keys of each batch.
+            augmentation: Applied to images that have keys.
+            finish: Normalizes the images (B, C, H, W).
+
+        Returns:
+            Batches of images and targets.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedImages:
-    """Pictures as they lie on disk. `names` say where each comes from, for messages."""
+    """A split of encoded images. `names`: where each image comes from, for messages."""
 
     where: str
     pictures: ImageSequence
@@ -72,7 +76,7 @@ class EncodedImages:
 
 @dataclass(frozen=True, slots=True)
 class InMemorySplit:
-    """In memory: images (N, C, H, W), uint8, or float32 if the source normalised them itself."""
+    """A split in memory. `images`: (N, C, H, W), uint8, or float32 if the source has normalized them."""
 
     where: str
     images: Tensor
@@ -84,33 +88,37 @@ class InMemorySplit:
     def batches(
         self, chosen: Iterable[BatchIndex], augmentation: Augmentation, finish: Callable[[Tensor], Tensor]
     ) -> Iterator[tuple[Tensor, Any]]:
+        """Yield batches.
+
+        Args:
+            chosen: Rows and keys of each batch.
+            augmentation: Applied to images that have keys.
+            finish: Normalizes the images (B, C, H, W).
+
+        Returns:
+            Batches of images and targets.
+        """
         height, width = self.images.shape[2:]
         for rows, keys in chosen:
             images = self.images[rows]
             if keys is not None and augmentation.change is not None:
                 images = augmentation.change(images, keys, (height, width))
-            yield finish(images), rows_of(self.targets, rows)
-
-
-def rows_of(targets: Any, rows: Tensor) -> Any:
-    return tree_map(lambda each: each[rows], targets)
-
-
-def find_data_file(base: Path, given: str, key: str) -> Path:
-    """The path `given` under `base`. Raises DataError, with what comes nearest, when there is none."""
-    path = base / given
-    if path.exists():
-        return path
-    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-    nearest = difflib.get_close_matches(path.name, beside, n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"give an existing path as {key}"
-    raise DataError("data/no-such-file", f"{key}: {path}", "the file or folder does not exist", hint)
+            yield finish(images), tree_map(itemgetter(rows), self.targets)
 
 
 def fits_in_memory(count: int, input: Shape) -> bool:
-    """Whether `count` decoded images stay within MEMORY_LIMIT."""
+    """Check that decoded images take at most MEMORY_LIMIT.
+
+    Args:
+        count: The number of images.
+        input: (C, H, W).
+
+    Returns:
+        Whether they fit.
+    """
     return count * int(np.prod(input)) <= MEMORY_LIMIT
 
 
 def as_targets(labels: Iterable[int]) -> Tensor:
-    return torch.from_numpy(np.array(labels, np.int64))  # a copy: Arrow's are read-only
+    """Convert labels to int64 (N,)."""
+    return torch.from_numpy(np.array(labels, np.int64))  # a copy, because Arrow's arrays are read-only

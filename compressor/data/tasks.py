@@ -1,4 +1,4 @@
-"""What a model is asked to do: classification, regression, or a user's own loss and metric."""
+"""The task of a model: classification, regression, or a user's own loss and metric."""
 
 from __future__ import annotations
 
@@ -30,10 +30,19 @@ _LOSSES: dict[RegressionLoss, Callable[[Tensor, Tensor], Tensor]] = {
 def open_task(
     name: str, base: Path, *, loss: RegressionLoss | None = None, metric: RegressionMetric | None = None
 ) -> Task:
-    """`classification`, `regression` (by `loss` and `metric`), or `file.py:factory` with the file under `base`.
+    """Open a task by name.
 
-    Raises DataError when the user's factory returns anything but a `compressor.core.Task`; and so does that task, for
-    whatever its loss or metric raises.
+    Args:
+        name: `classification`, `regression` or `file.py:factory`.
+        base: The folder that the file is relative to.
+        loss: Of regression.
+        metric: Of regression.
+
+    Returns:
+        The task. The loss and the metric of a user's task raise DataError for any error of the user's code.
+
+    Raises:
+        DataError: The factory does not return a `compressor.core.Task`.
     """
     match name:
         case "classification":
@@ -42,44 +51,40 @@ def open_task(
             return regression(loss or "mse", metric or "rmse")
     task = call_factory(base, name, "data.task")
     if not isinstance(task, Task) or not isinstance(task.metric, Metric):
-        raise DataError(
-            "data/not-a-task",
-            f"data.task: {name}",
-            f"it returned {type(task).__name__}",
-            "return a compressor.core.Task",
-        )
-    theirs = partial(_theirs, where=name, file=base / name.rpartition(":")[0])
-    told = replace(task.metric, each=theirs(task.metric.each), total=theirs(task.metric.total))
-    return replace(task, loss=theirs(task.loss), metric=told)
+        problem = f"it returned {type(task).__name__}"
+        raise DataError("data/not-a-task", f"data.task: {name}", problem, "return a compressor.core.Task")
+    guard = partial(_with_user_errors, name=name, file=base / name.rpartition(":")[0])
+    guarded_metric = replace(task.metric, update=guard(task.metric.update), compute=guard(task.metric.compute))
+    return replace(task, loss=guard(task.loss), metric=guarded_metric)
 
 
-def _theirs(function: Callable[..., Any], *, where: str, file: Path) -> Callable[..., Any]:
-    """A function of the user's, whose failures are told as such: they come hours after its file was read."""
+def _with_user_errors(function: Callable[..., Any], *, name: str, file: Path) -> Callable[..., Any]:
+    """Wrap a user's function so that its errors, which may occur hours later, become DataErrors at the user's line."""
 
     def call(*arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except Exception as fault:
-            if is_out_of_memory(fault):
+        except Exception as error:
+            if is_out_of_memory(error):
                 raise
-            with user_errors_as(DataError, "data/user-code-raised", f"data.task: {where}", file):
+            with user_errors_as(DataError, "data/user-code-raised", f"data.task: {name}", file):
                 raise
 
     return call
 
 
 def labelled_task(data: Data, purpose: str) -> Task:
-    """The task of labelled data.
+    """Return the task of labelled data.
 
     Args:
-        data: the run's data.
-        purpose: what needs the labels, as the subject of the error's sentence.
+        data: The data of the run.
+        purpose: What needs the labels, as the subject of the error's sentence.
 
     Returns:
         The task.
 
     Raises:
-        DataError: the data are samples without labels.
+        DataError: The data are samples without labels.
     """
     if data.task is None:
         problem = f"samples without labels, and {purpose} needs them"
@@ -88,46 +93,46 @@ def labelled_task(data: Data, purpose: str) -> Task:
 
 
 def classification() -> Task:
-    """One of K classes: logits (B, K) against labels (B,); cross-entropy, and the share of right answers in %."""
+    """Make the task of logits (B, K) and labels (B,): cross-entropy, and accuracy in %."""
 
-    def loss(output: Any, target: Tensor, label_smoothing: float) -> Tensor:
+    def _loss(output: Any, target: Tensor, label_smoothing: float) -> Tensor:
         return F.cross_entropy(primary_output(output), target, label_smoothing=label_smoothing)
 
-    def right(output: Any, target: Tensor) -> Tensor:
+    def _is_correct(output: Any, target: Tensor) -> Tensor:
         return primary_output(output).argmax(dim=1) == target
 
-    return Task("classification", loss, Metric("accuracy", right, lambda mean: 100 * mean, unit="%"))
+    return Task("classification", _loss, Metric("accuracy", _is_correct, lambda mean: 100 * mean, unit="%"))
 
 
 def regression(loss: RegressionLoss = "mse", metric: RegressionMetric = "rmse") -> Task:
-    """Floats of any shape (B, ...), dense ones too. `loss`: the mean over all of them of
+    """Make the task of floats of any shape (B, ...). With e = output - target:
 
-    e^2 (mse), |e| (l1), or e^2/2 where |e| < 1 and |e| - 1/2 elsewhere (smooth_l1; Girshick, ICCV 2015,
-    arXiv:1504.08083); e = output - target. `metric`: sqrt(mean e^2) (rmse) or mean |e| (mae) over the test set.
+    Args:
+        loss: The mean of e^2 (mse), of |e| (l1), or of e^2/2 where |e| < 1 and |e| - 1/2 elsewhere (smooth_l1;
+            Girshick, ICCV 2015, arXiv:1504.08083).
+        metric: sqrt(mean e^2) (rmse) or mean |e| (mae) over the test set.
+
+    Returns:
+        The task.
     """
 
-    def error(output: Any, target: Tensor) -> tuple[Tensor, Tensor]:
-        return _aligned(primary_output(output), target), target
+    def _loss(output: Any, target: Tensor, label_smoothing: float) -> Tensor:
+        return _LOSSES[loss](_aligned(primary_output(output), target), target)
 
-    def of_batch(output: Any, target: Tensor, label_smoothing: float) -> Tensor:
-        del label_smoothing  # of classes
-        return _LOSSES[loss](*error(output, target))
+    def _update(output: Any, target: Tensor) -> Tensor:
+        e = (_aligned(primary_output(output), target) - target).double()
+        return (e.square() if metric == "rmse" else e.abs()).reshape(len(e), -1).mean(dim=1)
 
-    def of_each(output: Any, target: Tensor) -> Tensor:
-        answer, target = error(output, target)
-        e = (answer - target).double().flatten(1) if target.ndim > 1 else (answer - target).double()[:, None]
-        return (e.square() if metric == "rmse" else e.abs()).mean(dim=1)
-
-    def total(mean: Tensor) -> Tensor:
+    def _compute(mean: Tensor) -> Tensor:
         return mean.sqrt() if metric == "rmse" else mean
 
-    return Task("regression", of_batch, Metric(metric, of_each, total, higher_is_better=False))
+    return Task("regression", _loss, Metric(metric, _update, _compute, higher_is_better=False))
 
 
 def primary_output(output: Any) -> Tensor:
-    """The main answer of a model that gives several: `out` or `logits` of a mapping or dataclass, else the first.
+    """Return the main output of a network: `out` or `logits` of a mapping or dataclass, else its first tensor.
 
-    Inception and GoogLeNet return auxiliary logits after the main ones while they train; the segmentation networks of
+    Inception and GoogLeNet return auxiliary logits after the main ones in training mode. The segmentation networks of
     torchvision return a dictionary.
     """
     for name in ("out", "logits"):
@@ -138,16 +143,12 @@ def primary_output(output: Any) -> Tensor:
 
 
 def _aligned(answer: Tensor, target: Tensor) -> Tensor:
-    """`answer` in the shape of `target` where they differ in dimensions of size 1 only.
+    """Reshape an output to the shape of the targets if they differ in dimensions of size 1 only, else raise DataError.
 
-    A (B, 1) answer minus a (B,) target would be a (B, B) matrix. Raises DataError where they do not match.
+    An output (B, 1) minus a target (B,) would be a matrix (B, B).
     """
-    if [each for each in answer.shape[1:] if each != 1] != [each for each in target.shape[1:] if each != 1]:
+    if [size for size in answer.shape[1:] if size != 1] != [size for size in target.shape[1:] if size != 1]:
         problem = f"the targets have shape {tuple(target.shape[1:])}, the model's output {tuple(answer.shape[1:])}"
-        raise DataError(
-            "data/target-shape-differs",
-            "data.task: regression",
-            problem,
-            "give targets of the output's shape, or your own task with data.task: file.py:factory",
-        )
+        hint = "give targets of the output's shape, or your own task with data.task: file.py:factory"
+        raise DataError("data/target-shape-differs", "data.task: regression", problem, hint)
     return answer.reshape(target.shape)

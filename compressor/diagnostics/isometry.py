@@ -1,8 +1,7 @@
-"""A gauge of how well a network can be trained: what its Jacobian does to lengths."""
+"""Isometry of the Jacobian, a measure of how well a network can be trained."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -11,34 +10,49 @@ from scipy.stats import t as student
 from torch import Tensor, nn
 
 from compressor.core import JacobianIsometry
+from compressor.execution.copies import copy_module
 
-EXACT = 128  # outputs; up to here every row of the Jacobian is computed
-PROBES, STEPS = 4, 10  # random vectors for each image, and Lanczos steps for each of them
-PASSES = 4 * PROBES * STEPS  # forward passes that cost as much: one backward and one backward of that a step
+EXACT = 128  # outputs up to which the complete Jacobian is computed
+PROBES, STEPS = 4, 10  # random vectors per image, and Lanczos steps per vector
+PASSES = 4 * PROBES * STEPS  # equivalent forward passes; a step is a backward pass and its backward pass
 IMAGES = 32  # at most
-BUDGET = 2e11  # multiply-adds spent on images beyond the first
+BUDGET = 2e11  # multiply-adds that all images together may cost
 
 
 def sample_size(outputs: int, macs: int) -> int:
-    """How many images the gauge may look at: 1 to 32, so that it costs about 2e11 multiply-adds."""
+    """Compute how many images to use, so that they cost about 2e11 multiply-adds.
+
+    Args:
+        outputs: The number of logits.
+        macs: Multiply-adds of one forward pass.
+
+    Returns:
+        1 to 32.
+    """
     passes = 2 * outputs if outputs <= EXACT else PASSES
     return int(min(IMAGES, max(1, BUDGET // (passes * macs))))
 
 
 def jacobian_isometry(module: nn.Module, images: Tensor, macs: int) -> JacobianIsometry | None:
-    """Mean singular value of the Jacobian at the first of `images` (B, C, H, W), as many as `sample_size` says for a
-    network of so many multiply-adds; None for one that does not answer an image with a row of logits.
+    """Compute the mean singular value of the Jacobian d logits / d input in eval mode; 1 = lengths are preserved.
 
-    1 means that lengths are kept on the way. Batch statistics would mix the images: hence eval mode. With up to
-    128 outputs the Jacobian is computed, one backward pass for each output, and decomposed. With more,
+    Up to 128 outputs, the Jacobian is computed with one backward pass per output and decomposed. Beyond,
     `tr (J J^T)^(1/2) / min(outputs, inputs)` is estimated by stochastic Lanczos quadrature with 4 random sign vectors
-    of 10 steps each (Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38(4), 2017).
+    and 10 steps each (Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38(4), 2017).
+
+    Args:
+        module: The network.
+        images: (B, C, H, W); the first `sample_size` of them are used.
+        macs: Multiply-adds of one forward pass.
+
+    Returns:
+        The mean with its error; None if the network does not return a row of logits per image.
     """
-    module = copy.deepcopy(module).eval().requires_grad_(False)
-    answer = module(images[:1])
-    if not isinstance(answer, Tensor) or answer.ndim != 2 or len(answer) != 1:
+    module = copy_module(module).eval().requires_grad_(False)
+    output = module(images[:1])
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
         return None
-    inputs = images[: sample_size(answer.shape[1], macs)].clone().requires_grad_()
+    inputs = images[: sample_size(output.shape[1], macs)].clone().requires_grad_()
     logits = module(inputs)
     if logits.shape[1] <= EXACT:
         return JacobianIsometry(float(_singular_values(logits, inputs).mean()), 0.0, len(inputs))
@@ -46,7 +60,7 @@ def jacobian_isometry(module: nn.Module, images: Tensor, macs: int) -> JacobianI
 
 
 def _singular_values(logits: Tensor, inputs: Tensor) -> Tensor:
-    """(B, min(outputs, inputs))"""
+    """Compute all singular values, (B, min(outputs, inputs))."""
     rows = [
         torch.autograd.grad(logits[:, output].sum(), inputs, retain_graph=True)[0].flatten(1)
         for output in range(logits.shape[1])
@@ -56,16 +70,16 @@ def _singular_values(logits: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _estimate(logits: Tensor, inputs: Tensor) -> JacobianIsometry:
-    """From PROBES quadratures for each image; the error is that of their mean over the images."""
+    """Estimate the mean from PROBES quadratures per image. The error is that of the mean over the images."""
     images, outputs = logits.shape
     random = torch.Generator().manual_seed(0)
     zero = torch.zeros_like(logits, requires_grad=True)
-    (back,) = torch.autograd.grad(logits, inputs, zero, create_graph=True)  # J^T zero: linear in `zero`
+    (vjp,) = torch.autograd.grad(logits, inputs, zero, create_graph=True)  # J^T zero: linear in `zero`
 
     def apply(v: Tensor) -> Tensor:
-        """J J^T v for each image."""
+        """Compute J J^T v for each image."""
         (u,) = torch.autograd.grad(logits, inputs, v.float(), retain_graph=True)
-        return torch.autograd.grad(back, zero, u, retain_graph=True)[0].double()
+        return torch.autograd.grad(vjp, zero, u, retain_graph=True)[0].double()
 
     traces = []
     for _ in range(PROBES):
@@ -79,19 +93,21 @@ def _estimate(logits: Tensor, inputs: Tensor) -> JacobianIsometry:
 
 
 def _quadrature(apply: Callable[[Tensor], Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes and weights (B, k) of the Gauss quadrature that Lanczos makes of a symmetric operator at unit vectors
-    (B, n): sum_i weights_i f(nodes_i) is about start^T f(A) start."""
-    basis, diagonal, beside = [start], [], []
+    """Compute the Gauss quadrature of symmetric operators A at unit vectors `start` (B, n) by Lanczos iteration.
+
+    Its nodes and weights (B, k) give start^T f(A) start as about sum_i weights_i f(nodes_i).
+    """
+    basis, diagonal, off_diagonal = [start], [], []
     for _ in range(min(STEPS, start.shape[1])):
         v = apply(basis[-1])
         diagonal.append((v * basis[-1]).sum(dim=1))
-        for earlier in (*basis, *basis):  # twice: once leaves rounding errors that grow
+        for earlier in (*basis, *basis):  # twice, because rounding errors of a single pass grow
             v = v - (v * earlier).sum(dim=1, keepdim=True) * earlier
         length = v.norm(dim=1)
-        beside.append(length)
+        off_diagonal.append(length)
         basis.append(v / length.clamp(min=1e-30)[:, None])
     tridiagonal = torch.diag_embed(torch.stack(diagonal, dim=1))
-    off = torch.stack(beside[:-1], dim=1) if len(beside) > 1 else tridiagonal.new_empty(len(start), 0)
+    off = torch.stack(off_diagonal[:-1], dim=1) if len(off_diagonal) > 1 else tridiagonal.new_empty(len(start), 0)
     tridiagonal = tridiagonal + torch.diag_embed(off, offset=1) + torch.diag_embed(off, offset=-1)
     nodes, vectors = torch.linalg.eigh(tridiagonal)
     return nodes, vectors[:, 0].square()

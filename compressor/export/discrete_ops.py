@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from compressor.execution.copies import copy_module
+from compressor.execution.randomness import equal_randomness
 from compressor.export.tolerance import Array
+from compressor.layers import has_filters, observe_outputs
 from compressor.tensors import tree_leaves
 
 CHOICES = {"TopK", "NonMaxSuppression", "NonZero", "ArgMax", "ArgMin", "Unique", "Compress"}
-COMPARED = {"Conv", "ConvTranspose", "Gemm"}  # they write what the PyTorch layer with their weight writes
-WEIGHTED = COMPARED | {"MatMul", "LSTM", "GRU", "RNN"}
+COMPARED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}  # they write what the PyTorch layer with their weight writes
+WEIGHTED = COMPARED | {"LSTM", "GRU", "RNN"}
 
 Weight = tuple[tuple[int, ...], bytes]
 """shape, digest of the values"""
@@ -42,23 +46,16 @@ class LayerOutputs:
 
     def of(self, module: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
         """What the same layers of the module write, in the order of `outputs`."""
-        seen: dict[Weight, list[Array]] = {weight: [] for weight in self.written}
+        arrays: dict[Weight, list[Array]] = {weight: [] for weight in self.written}
 
-        def keep(into: list[Array]) -> Callable[[nn.Module, object, object], None]:
-            return lambda _, __, result: into.extend(each.numpy().copy() for each in tree_leaves(result))
+        def copy_output(name: str, output: object) -> None:
+            arrays[self.weights[name]].extend(leaf.numpy().copy() for leaf in tree_leaves(output))
 
-        handles = [
-            module.get_submodule(name).register_forward_hook(keep(seen[weight]))
-            for name, weight in self.weights.items()
-            if weight in seen
-        ]
-        try:
-            with torch.no_grad():
-                module(*inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return [array for arrays in seen.values() for array in arrays]
+        names = [name for name, weight in self.weights.items() if weight in arrays]
+        copied = copy_module(module)
+        with torch.no_grad(), equal_randomness(), observe_outputs(copied, names, copy_output):
+            copied(*inputs)
+        return [array for layer_arrays in arrays.values() for array in layer_arrays]
 
 
 @contextmanager
@@ -68,15 +65,18 @@ def layer_outputs_before_discrete_ops(path: Path, module: nn.Module) -> Iterator
     None when the file chooses nothing, or when a layer that is not comparable lies between the others and a choice:
     they would not vouch for it.
     """
-    weights = {name: _weight(layer.weight.detach().numpy()) for name, layer in module.named_modules() if _heavy(layer)}
+    layers = {name: layer for name, layer in module.named_modules() if has_filters(layer)}
+    weights = {name: _weight(layer.weight.detach().numpy()) for name, layer in layers.items()}
+    biased = {weights[name] for name, layer in layers.items() if getattr(layer, "bias", None) is not None}
     model = ir.load(path)
     first, behind = _choices(model.graph)
     compared = {
-        node.outputs[0]: weight
+        value: weight
         for node in model.graph
         if node.op_type in COMPARED
-        and node.outputs[0] not in behind
         and (weight := _held(node)) in set(weights.values())
+        and (value := _written(node, biased=weight in biased)) is not None
+        and value not in behind
     }
     if not first or not _vouched(first, compared):
         yield None
@@ -137,13 +137,25 @@ def _held(node: ir.Node) -> Weight | None:
     """The constant that a layer works with."""
     value = node.inputs[1]
     constant = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if constant is None else _weight(constant.numpy())
+    if constant is None:
+        return None
+    values = constant.numpy()
+    return _weight(np.ascontiguousarray(values.T) if _is_product(node) else values)
+
+
+def _is_product(node: ir.Node) -> bool:
+    """Whether a node multiplies by the transpose of a layer's weight, and leaves the bias to the next one."""
+    return node.op_type == "MatMul"
+
+
+def _written(node: ir.Node, *, biased: bool) -> ir.Value | None:
+    """What the layer of this node writes; None where the sum with its bias is not found."""
+    value = node.outputs[0]
+    if not (_is_product(node) and biased):
+        return value
+    users = [use.node for use in value.uses()]
+    return users[0].outputs[0] if len(users) == 1 and users[0].op_type == "Add" else None
 
 
 def _weight(values: Array) -> Weight:
     return values.shape, hashlib.sha256(values.tobytes()).digest()
-
-
-def _heavy(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim > 1

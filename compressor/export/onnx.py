@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import errno
 import hashlib
 import io
+import json
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from compressor.atomic_write import move_into_place
-from compressor.core import ExportedModel
+from compressor.core import BatchDims, ExportedModel
 from compressor.errors import ModelError, RecipeError
-from compressor.export.parity import CannotRun, check_parity
+from compressor.execution.autocast import without_autocast
+from compressor.execution.copies import copy_module
+from compressor.execution.randomness import equal_randomness
+from compressor.export.parity import AT_CENTRE, CannotRun, check_parity
 from compressor.tensors import is_flat, tree_leaves, tree_names
 
 Exporter = Literal["dynamo", "torchscript"]
@@ -31,6 +34,7 @@ Exporter = Literal["dynamo", "torchscript"]
 OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)  # the exporter's own functions start at 18
 SINGLE_FILE = 2**31 - 2**24  # bytes of weights; protobuf ends at 2 GiB
 CHUNK = 16  # images at once in the parity check
+BATCH_DIMS = "batch_dims"  # metadata: where the batch is in each input, where it is not first everywhere
 KEPT_METADATA = "pkg.torch.onnx.name_scopes"  # which module a node came from
 
 
@@ -47,10 +51,12 @@ def export_onnx(
     dynamic_batch: bool,
     metadata: Mapping[str, str],
     names: Sequence[str] = ("input",),
+    batch_dims: Sequence[int | None] | None = None,
 ) -> ExportedModel:
     """Write `module` to `path` and compare the file with PyTorch on `inputs`, a batch of each.
 
-    Inputs are called as `names` says, outputs by their keys, fields or places (see outputs.py).
+    Inputs are called as `names` says, outputs by their keys, fields or places (see outputs.py). `batch_dims`: where the
+    batch is in each of them, None for nowhere; first, where nothing is said.
     torch's dynamo exporter with a free batch dimension where asked; a model it refuses is exported with batch 1, or
     by the TorchScript exporter, and the result's `notes` say so. `opset` None is the exporter's own choice. A free
     batch is claimed only after batches of several sizes ran. The module is left as it is: a copy is exported.
@@ -63,19 +69,25 @@ def export_onnx(
             f"opset {opset} is not supported",
             f"choose {OPSETS[0]} to {OPSETS[-1]}, or auto for the exporter's default",
         )
-    copied = copy.deepcopy(module).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
+    copied = copy_module(module).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
     inputs = tuple(_plain(each) for each in inputs)
-    taken = TensorNames(tuple(names), *_outputs(copied, [each[:1] for each in inputs], names))
+    dims: BatchDims = tuple(batch_dims or (0,) * len(inputs))
+    taken = TensorNames(tuple(names), *_outputs(copied, split_exporters(inputs, False, dims)[0], names))
     notes: list[str] = []
     attempts: list[tuple[Exporter, bool]] = [("dynamo", False), ("torchscript", False)]
-    if dynamic_batch:
+    if set(dims) != {0}:
+        metadata = {**metadata, BATCH_DIMS: json.dumps(dims)}
+    if dynamic_batch and any(dim is not None for dim in dims):
         attempts = [("dynamo", True), ("dynamo", False), ("torchscript", True), ("torchscript", False)]
     with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
         for exporter, dynamic in attempts:
-            batches = split_exporters(inputs, dynamic)
+            batches = split_exporters(inputs, dynamic, dims)
             try:
-                model = traced_program(copy.deepcopy(copied), batches[dynamic], exporter, dynamic, opset, taken, draft)
+                with without_autocast() as lower, equal_randomness():
+                    model = traced_program(
+                        copy_module(copied), batches[dynamic], exporter, dims if dynamic else None, opset, taken, draft
+                    )
                 keep_zeros(model)
                 set_metadata(model, {**metadata, "exporter": exporter})
                 save(model, draft)
@@ -101,8 +113,12 @@ def export_onnx(
             )
         if notes:
             notes.append(f"exported by the {exporter} exporter with {'a free batch' if dynamic else 'batch 1'}")
-        if parity.compared != "answers":
+        if parity.compared == AT_CENTRE:
+            notes.append(f"the model draws random numbers: {parity.compared} were compared")
+        elif parity.compared != "answers":
             notes.append(f"rounding decides what the model answers, so {parity.compared} were compared instead")
+        if lower:
+            notes.append(f"forward turns autocast to {lower[0]} on: the file computes in float32, and was compared so")
         move_into_place(draft, path, *external_files(draft))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -110,16 +126,31 @@ def export_onnx(
     return ExportedModel(path, version, size, digest, parity.max_abs_error, parity.ok, tuple(notes), parity.compared)
 
 
-def split_exporters(inputs: Sequence[Tensor], dynamic: bool) -> list[tuple[Tensor, ...]]:
-    """Batches of one image, or, with a free batch, of 1, 2 and up to 16; tracing takes the 2, since a 1 would stay."""
-    count = len(inputs[0])
-    if not dynamic:
-        return list(zip(*(torch.split(each, 1) for each in inputs), strict=True))
-    if count < 3:
-        inputs, count = [torch.cat([each] * 3) for each in inputs], 3 * count
-    sizes = [1, 2, *[CHUNK] * ((count - 3) // CHUNK)]
-    sizes += [count - sum(sizes)] * (sum(sizes) < count)
-    return list(zip(*(torch.split(each, sizes) for each in inputs), strict=True))
+def split_exporters(inputs: Sequence[Tensor], dynamic: bool, dims: BatchDims | None = None) -> list[tuple[Tensor, ...]]:
+    """Take samples apart into batches.
+
+    Args:
+        inputs: One tensor for each input, all with the same number of samples.
+        dynamic: Whether batches may have several sizes: then 1, 2 and up to 16, of which tracing takes the 2, since a 1
+            would stay. Else batches of one.
+        dims: Where the batch is in each input, None for nowhere; first, where nothing is said.
+    """
+    dims = dims or (0,) * len(inputs)
+    count = next((each.shape[dim] for each, dim in zip(inputs, dims, strict=True) if dim is not None), None)
+    if count is None:
+        return [tuple(inputs)]
+    if dynamic and count < 3:
+        inputs = [each if dim is None else torch.cat([each] * 3, dim) for each, dim in zip(inputs, dims, strict=True)]
+        count *= 3
+    sizes = [1] * count
+    if dynamic:
+        sizes = [1, 2, *[CHUNK] * ((count - 3) // CHUNK)]
+        sizes += [count - sum(sizes)] * (sum(sizes) < count)
+    parts = [
+        [each] * len(sizes) if dim is None else torch.split(each, sizes, dim)
+        for each, dim in zip(inputs, dims, strict=True)
+    ]
+    return list(zip(*parts, strict=True))
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -137,7 +168,7 @@ class TensorNames:
 
 def _outputs(module: nn.Module, inputs: Sequence[Tensor], taken: Sequence[str]) -> tuple[tuple[str, ...], bool]:
     with torch.no_grad():
-        answer = module(*inputs)
+        answer = copy_module(module)(*inputs)
     found = tree_names(answer)
     return tuple(f"output_{name}" if name in taken else name for name in found), is_flat(answer)
 
@@ -157,19 +188,23 @@ def traced_program(
     module: nn.Module,
     example: tuple[Tensor, ...],
     exporter: Exporter,
-    dynamic: bool,
+    free: BatchDims | None,
     opset: int | None,
     names: TensorNames,
     draft: Path,
 ) -> ir.Model:
     """Run one exporter without its chatter: it prints whole graphs and warns about its own deprecations.
 
+    `free`: dimensions of the inputs that are left open, as the batch; None for none.
     Raises Refused with the root cause. Which exceptions an exporter may raise is nowhere stated, so all are taken.
     """
     if not names.flat:
         module = FlatOutputs(module)
     batch = torch.export.Dim("batch")
-    shapes = tuple({0: batch} for _ in example)
+    shapes = tuple(None if dim is None else {dim: batch} for dim in free or ())
+    axes = {name: {dim: "batch"} for name, dim in zip(names.inputs, free or (), strict=False) if dim is not None}
+    if free is not None and set(free) == {0}:
+        axes |= {name: {0: "batch"} for name in names.outputs}
     silence = io.StringIO()
     with (
         warnings.catch_warnings(action="ignore"),
@@ -182,7 +217,7 @@ def traced_program(
                     module,
                     example,
                     dynamo=True,
-                    dynamic_shapes=(shapes if names.flat else (shapes,)) if dynamic else None,
+                    dynamic_shapes=(shapes if names.flat else (shapes,)) if free else None,
                     input_names=list(names.inputs),
                     output_names=list(names.outputs),
                     opset_version=opset,
@@ -195,7 +230,7 @@ def traced_program(
                 example,
                 str(draft),
                 dynamo=False,
-                dynamic_axes={name: {0: "batch"} for name in (*names.inputs, *names.outputs)} if dynamic else None,
+                dynamic_axes=axes or None,
                 input_names=list(names.inputs),
                 output_names=list(names.outputs),
                 opset_version=opset,

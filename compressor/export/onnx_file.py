@@ -54,9 +54,9 @@ def validate_onnx(path: Path) -> OnnxFile:
 
 
 def has_free_batch(path: Path) -> bool:
-    """Whether the first dimension of its inputs has a name instead of a size."""
+    """Whether some dimension of its inputs has a name instead of a size."""
     inputs = onnx.load(str(path), load_external_data=False).graph.input
-    return all(each.type.tensor_type.shape.dim[0].dim_param for each in inputs)
+    return any(dim.dim_param for each in inputs for dim in each.type.tensor_type.shape.dim)
 
 
 def is_outside(model: ModelProto) -> Iterator[TensorProto]:

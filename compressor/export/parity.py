@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnxruntime
@@ -14,11 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import ParityScope
+from compressor.execution.autocast import without_autocast
+from compressor.execution.central_draws import CentralDraws, UnknownDraw
+from compressor.execution.copies import copy_module
+from compressor.execution.float64 import in_float64, widen
+from compressor.execution.randomness import equal_randomness
 from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
+from compressor.export.random_nodes import CannotCompare, with_central_draws
 from compressor.export.tolerance import RELATIVE_AT_MOST, Array, max_abs, within_tolerance
 from compressor.tensors import tree_leaves
 
 NUDGE, NUDGES = 1e-6, 4  # of a layer's largest value, about what rounding does; how often that is tried
+
+
+AT_CENTRE: ParityScope = "answers with random numbers at their centres"
 
 
 class CannotRun(Exception):
@@ -39,8 +47,18 @@ Answer = Callable[[nn.Module, Inputs], list[Array]]
 
 
 def answers(module: nn.Module, inputs: Inputs) -> list[Array]:
-    with torch.no_grad():
-        return [tensor.detach().cpu().numpy() for tensor in tree_leaves(module(*inputs))]
+    """Run a fresh copy from equal random numbers: what a module was asked before must not matter."""
+    with torch.no_grad(), equal_randomness(), without_autocast():
+        return [tensor.detach().cpu().numpy() for tensor in tree_leaves(copy_module(module)(*inputs))]
+
+
+def central_answers(module: nn.Module, inputs: Inputs) -> list[Array]:
+    """The same with every random draw at its centre. Raises CannotRun for draws that have none."""
+    try:
+        with torch.inference_mode(), CentralDraws(), without_autocast():  # type: ignore[no-untyped-call]
+            return [tensor.detach().cpu().numpy() for tensor in tree_leaves(copy_module(module)(*inputs))]
+    except UnknownDraw as error:
+        raise CannotRun(f"{error}, which cannot be compared") from error
 
 
 def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Parity:
@@ -50,37 +68,50 @@ def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Pa
     Where they disagree and the module's own answers hang on rounding, as a detector's do that keeps the best of many
     boxes with equal scores, there is nothing to compare them with. Then `compared` is another: what the layers write
     before the first choice by value.
+    Where the file draws random numbers, a copy of it is compared in which they are at their centres, as they then are
+    in the module.
     Raises CannotRun when ONNX Runtime refuses or answers in other shapes, VerificationFailed for NaN or infinity.
     """
+    try:
+        with with_central_draws(path) as central:
+            if central is None:
+                return _check(path, module, batches, answers)
+            _open(path)
+            return replace(_check(central, module, batches, central_answers), compared=AT_CENTRE)
+    except CannotCompare as reason:
+        raise CannotRun(str(reason)) from reason
+
+
+def _check(path: Path, module: nn.Module, batches: Sequence[Inputs], answer: Answer) -> Parity:
     session = _open(path)
     names = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
     largest, ok = 0.0, True
     for batch in batches:
-        reference, found = answers(module, batch), _run(session, batch)
+        reference, found = answer(module, batch), _run(session, batch)
         shapes = [array.shape for array in reference]
         if [array.shape for array in found] != shapes:
-            if not is_rounding_sensitive(module, batch):
+            if not is_rounding_sensitive(module, batch, answer):
                 others = [array.shape for array in found]
                 raise CannotRun(f"batch {len(batch[0])}: shapes {others} instead of {shapes}")
             ok = False
             continue
-        difference, same = within_tolerance(found, reference, _exact(module, batch, answers), names)
+        difference, same = within_tolerance(found, reference, _exact(module, batch, answer), names)
         largest, ok = max(largest, difference), ok and same
-    if not ok and any(is_rounding_sensitive(module, batch) for batch in batches):
+    if not ok and any(is_rounding_sensitive(module, batch, answer) for batch in batches):
         return _before_choices(path, module, batches) or Parity(largest, ok)
     return Parity(largest, ok)
 
 
-def is_rounding_sensitive(module: nn.Module, batch: Inputs) -> bool:
+def is_rounding_sensitive(module: nn.Module, batch: Inputs, answer: Answer = answers) -> bool:
     """Whether other rounding, of 1e-6 of the largest value each layer writes, or that of float64, which orders what is
     equal in float32, changes the number of answers, or an answer by more than 1 % of the largest."""
-    reference = answers(module, batch)
+    reference = answer(module, batch)
 
     def others() -> Iterator[list[Array]]:
-        yield _exact(module, batch, answers)() or reference
+        yield _exact(module, batch, answer)() or reference
         with _rounding_otherwise(module):
             for _ in range(NUDGES):
-                yield answers(module, batch)
+                yield answer(module, batch)
 
     return any(
         ours.shape != theirs.shape or max_abs(ours - theirs) > RELATIVE_AT_MOST * max_abs(theirs)
@@ -128,10 +159,10 @@ def _exact(module: nn.Module, batch: Inputs, answer: Answer) -> Callable[[], lis
 
     @functools.cache
     def exact() -> list[Array]:
-        doubled = [each.double() if each.is_floating_point() else each for each in batch]
         try:
-            return answer(copy.deepcopy(module).double(), doubled)
-        except RuntimeError:
+            with in_float64():
+                return answer(copy_module(module).double(), widen(batch))
+        except Exception:  # what a user's forward raises when it finds other types than it expects
             return []
 
     return exact

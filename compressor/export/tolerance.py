@@ -15,6 +15,7 @@ Array = NDArray[Any]
 
 RELATIVE = 1e-4  # of each output's largest value
 CONDITION = 16.0  # times PyTorch's own float32 rounding error
+SMALLEST = float(np.finfo(np.float32).tiny)  # below it, runtimes may give zero for any number
 RELATIVE_AT_MOST = 1e-2  # however badly conditioned: beyond it a wrong file could hide
 
 
@@ -24,14 +25,15 @@ def within_tolerance(
     """The largest difference, and whether every array of `found` agrees with the one of the same shape in `reference`.
 
     It does when `max|found - reference| <= 1e-4 max|reference|`: relative to its own scale, since untrained networks
-    answer with anything from 1e-12 to 1e6. A badly conditioned network may miss that and still be exported right, so
-    then 16 times the reference's own rounding error, measured against itself in float64 (`exact`), is allowed, up to
-    1 % of max|reference|. Raises VerificationFailed for NaN or infinity.
+    answer with anything from 1e-12 to 1e6. Differences below the smallest normal float32 number do not count. A badly
+    conditioned network may miss that and still be exported right, so then 16 times the reference's own rounding error,
+    measured against itself in float64 (`exact`), is allowed, up to 1 % of max|reference|. Raises VerificationFailed for
+    NaN or infinity.
     """
     differences = [max_difference(*each) for each in zip(found, reference, names, strict=True)]
     ok = True
     for place, difference in enumerate(differences):
-        if difference > RELATIVE * (scale := max_abs(reference[place])):
+        if difference > max(RELATIVE * (scale := max_abs(reference[place])), SMALLEST):
             truth = exact()
             own = rounding_error(reference[place], truth[place]) if len(truth) == len(reference) else 0.0
             ok = ok and difference <= min(CONDITION * own, RELATIVE_AT_MOST * scale)

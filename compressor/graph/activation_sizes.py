@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.core import ChannelGroup, Layer
+from compressor.graph.arithmetic import counted_calls
 from compressor.graph.cost import Sizes
-from compressor.graph.rules import table as rules
 from compressor.graph.trace import Ref, Trace
 from compressor.graph.tracker import ChannelTracker
 
@@ -73,6 +73,7 @@ class Result:
 
 def results(trace: Trace) -> list[Result]:
     """Every tensor a run makes, the inputs among them; parameters and views are none."""
+    heavy = {id(counted.call) for counted in counted_calls(trace) if counted.weight is not None}
     root: dict[int, int] = {}  # uid -> that of the tensor whose memory it lies in
     born: dict[int, tuple[Ref, int, bool]] = {ref.uid: (ref, 0, False) for ref in trace.inputs}
     dies: dict[int, int] = {}
@@ -84,7 +85,7 @@ def results(trace: Trace) -> list[Result]:
                 first = call.refs()[0].uid
                 root.setdefault(ref.uid, root.get(first, first))
             elif ref.uid not in root:
-                born.setdefault(ref.uid, (ref, number, not rules.is_weighted(call.op)))
+                born.setdefault(ref.uid, (ref, number, id(call) not in heavy))
     dies |= {root.get(ref.uid, ref.uid): len(trace.calls) for ref in trace.outputs}
     made = [(uid, *each) for uid, each in born.items() if uid not in trace.tensors]
     return [Result(ref, number, max(number, dies.get(uid, number)), light) for uid, ref, number, light in made]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.core import ChannelGroup, Cost, PrunePlan
+from compressor.graph.arithmetic import counted_calls
 from compressor.graph.rules import table as rules
-from compressor.graph.trace import Ref, Trace, trace_module
+from compressor.graph.trace import trace_module
 from compressor.graph.tracker import ChannelTracker, Dim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor, nn
 
@@ -24,54 +25,40 @@ if TYPE_CHECKING:
 
 
 def count_cost(module: nn.Module, *inputs: Tensor) -> Cost:
-    """Parameters of the module, and multiply-adds of the convolutions and linear layers it runs on `inputs`.
+    """Parameters of the module, and multiply-adds that it spends on `inputs`, a batch of one; see `arithmetic`.
 
-    Convolution: product of the weight's sizes times output positions (input positions when transposed). Linear:
-    product of the weight's sizes times rows. A weight that runs twice is one weight, and its outputs are nodes once.
-    `inputs` are a batch of one.
+    A weight that runs twice is one weight, and its outputs are nodes once.
     """
-    seen = trace_module(module, *inputs, known=rules.has_rule)
-    uses = list(_uses(seen))
-    weights = {weight.uid: math.prod(weight.shape) for weight, _, _ in uses}
-    nodes = {weight.uid: outputs for weight, outputs, _ in uses if weight.uid != uses[-1][0].uid}
+    calls = list(counted_calls(trace_module(module, *inputs, known=rules.has_rule)))
+    layers = [(call.weight, call.outputs) for call in calls if call.weight is not None]
+    weights = {weight.uid: math.prod(weight.shape) for weight, _ in layers}
+    nodes = {weight.uid: outputs for weight, outputs in layers if weight.uid != layers[-1][0].uid}
     params = sum(parameter.numel() for parameter in module.parameters())
-    return Cost(params, sum(macs for _, _, macs in uses), sum(weights.values()), sum(nodes.values()))
+    return Cost(params, sum(call.macs for call in calls), sum(weights.values()), sum(nodes.values()))
 
 
 def zeros(module: nn.Module, *inputs: Tensor) -> int:
     """Number of zero entries in the weights that `count_cost` counts; weights that are no parameters are skipped."""
     seen = trace_module(module, *inputs, known=rules.has_rule)
-    names = {seen.tensors.get(weight.uid) for weight, _, _ in _uses(seen)}
+    names = {seen.tensors.get(call.weight.uid) for call in counted_calls(seen) if call.weight is not None}
     return sum(int((each == 0).sum()) for name, each in module.named_parameters() if name in names)
 
 
 def macs_by_weight(module: nn.Module, *inputs: Tensor) -> dict[str, int]:
-    """The multiply-adds of `count_cost` by the name of the weight; those of weights that are no parameter under ""."""
+    """The multiply-adds of `count_cost` by the name of the weight; those without one that is a parameter under ""."""
     by_name: dict[str, int] = defaultdict(int)
     seen = trace_module(module, *inputs, known=rules.has_rule)
-    for weight, _, macs in _uses(seen):
-        by_name[seen.tensors.get(weight.uid, "")] += macs
+    for call in counted_calls(seen):
+        by_name[seen.tensors.get(call.weight.uid, "") if call.weight is not None else ""] += call.macs
     return dict(by_name)
-
-
-def _uses(seen: Trace) -> Iterator[tuple[Ref, int, int]]:
-    """Weights at work, in the order in which they run: the weight, its output channels, its multiply-adds."""
-    for call in seen.calls:
-        if not rules.is_weighted(call.op):
-            continue
-        x, weight, out = call.args["input"], call.args["weight"], call.outs[0]
-        channels = -1 if call.op == "aten.linear" else 1 - len(weight.shape)
-        moved = x if "transpose" in call.op else out
-        positions = math.prod(moved.shape) // moved.shape[channels]
-        yield weight, out.shape[channels], math.prod(weight.shape) * positions
 
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
     """Sizes as linear functions of the channels removed: sizes = base - entries @ removed.
 
-    D dimensions, G groups, T parameter tensors, W weights at work, K of them different; tables hold indices of
-    dimensions, padded with D, which stands for a factor of one.
+    D dimensions, G groups, T parameter tensors, W weights and products at work, K different weights; tables hold
+    indices of dimensions, padded with D, which stands for a factor of one.
     """
 
     groups: tuple[str, ...]
@@ -151,9 +138,10 @@ def cost_model(
         [sizes.index(dim, size) for dim, size in zip(provenance.parameters[name], parameters[name], strict=True)]
         for name in touched
     ]
-    weights = [
-        [sizes.index(dim, size) for dim, size in zip(use.dims, use.sizes, strict=True)] for use in provenance.weights
-    ]
+    at_work = [(use.dims, use.sizes) for use in provenance.weights]
+    at_work += [(product.dims, product.sizes) for product in provenance.products]
+    weights = [[sizes.index(dim, size) for dim, size in zip(*factors, strict=True)] for factors in at_work]
+    repeats = [use.repeats for use in provenance.weights] + [1] * len(provenance.products)
     different = {use.weight.uid: use for use in provenance.weights}
     kernels = [
         [sizes.index(dim, size) for dim, size in zip(use.dims, use.weight.shape, strict=False)]
@@ -167,7 +155,7 @@ def cost_model(
         entries_DG=sizes.entries_DG(),
         tensors=sizes.table(tensors),
         weights=sizes.table(weights),
-        repeats_W=np.array([use.repeats for use in provenance.weights], dtype=np.int64),
+        repeats_W=np.array(repeats, dtype=np.int64),
         kernels=sizes.table(kernels),
         outputs=np.array(outputs, dtype=np.int64),
         fixed_params=sum(math.prod(shape) for name, shape in parameters.items() if name not in provenance.parameters),

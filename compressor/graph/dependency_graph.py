@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,19 @@ from scipy.sparse.csgraph import connected_components
 
 from compressor.core import ChannelGroup, TensorSlot
 from compressor.graph.activation_sizes import ActivationSizes, activation_sizes
+from compressor.graph.compared_sizes import MOST
 from compressor.graph.cost import CostModel, cost_model
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import Trace
-from compressor.graph.tracker import ChannelTracker, Dims, MixedNormalization, SizeInterpretation
+from compressor.graph.tracker import (
+    ChannelTracker,
+    Dim,
+    Dims,
+    MixedNormalization,
+    SizeInterpretation,
+    TakenApart,
+    TrackedSize,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,6 +67,7 @@ class DependencyGraph:
     cost: CostModel
     workload: ActivationSizes
     whole: frozenset[str]  # source lines that take frozen channels apart place by place: blocks might go whole
+    siblings: frozenset[str]  # lines that do so beside one whose blocks are frozen: theirs might go whole with it
     mixtures: tuple[NormalizationSite, ...]  # calls whose result depends on which channels of a group are there
     data_dependent: bool  # some sizes depend on the values of the input, and with them the multiply-adds
 
@@ -67,11 +78,14 @@ def build_dependency_graph(
     readings: Mapping[str, SizeInterpretation] = MappingProxyType({}),
     *,
     mixing: bool = False,
+    compared: Mapping[tuple[str, str], int] = MappingProxyType({}),
 ) -> DependencyGraph:
     """Walk the trace and group the channels that must stay or go together.
 
     `readings`: source line -> how the sizes of the operators it calls are understood; "plain" where nothing is said.
     `mixing`: channels that a normalisation mixes may go, too.
+    `compared`: (module, attribute) that code compares with a size -> which of the dimensions of that size is meant, in
+    the order in which the module's operators read them.
     """
     provenance = ChannelTracker(module, trace, mixing=mixing)
     for number, call in enumerate(trace.calls):
@@ -85,6 +99,10 @@ def build_dependency_graph(
                     for dim in provenance.dims(ref):
                         provenance.freeze(dim, call, "sizes fixed in the code")
         provenance.finish(number, call)
+    for (path, name), place in compared.items():
+        dims = list(islice(_read_inside(provenance, trace, path, getattr(provenance.modules[path], name)), MOST))
+        if place < len(dims):
+            provenance.attributes.append(TrackedSize(path, name, None, dims[place].atoms))
     for ref in trace.outputs:
         for dim in provenance.dims(ref):
             if dim is not None:
@@ -93,11 +111,35 @@ def build_dependency_graph(
     attributes = tuple(
         SizeAttribute(each.module, each.name, each.index, *channels.split(each.atoms)) for each in provenance.attributes
     )
-    whole = frozenset(where for where, atoms in provenance.taken_apart if channels.frozen(atoms))
+    whole, siblings = _in_blocks(provenance.taken_apart, channels)
     cost = cost_model(module, provenance, channels.groups, channels.group_of)
     mixtures = tuple(channels.mixed(each) for each in provenance.mixtures if channels.any(each.over))
     work = activation_sizes(trace, provenance, channels.groups, channels.group_of)
-    return DependencyGraph(channels.groups, attributes, cost, work, whole, mixtures, trace.data_dependent)
+    return DependencyGraph(channels.groups, attributes, cost, work, whole, siblings, mixtures, trace.data_dependent)
+
+
+def _in_blocks(lines: Sequence[TakenApart], channels: _Channels) -> tuple[frozenset[str], frozenset[str]]:
+    """Source lines of which whole blocks should go: those whose places are frozen, and those beside frozen blocks.
+
+    q, k and v meet head by head. The places of q and k are summed over, those of v are not, so that only a sibling
+    line tells that v consists of heads, too: one of the same module, with as many places in a block.
+    """
+    whole = frozenset(line.where for line in lines if not line.in_blocks and channels.frozen(line.atoms))
+    frozen = {(line.module, line.places) for line in lines if line.in_blocks and channels.frozen(line.atoms)}
+    beside = (line.where for line in lines if not line.in_blocks and (line.module, line.places) in frozen)
+    return whole, frozenset(beside)
+
+
+def _read_inside(provenance: ChannelTracker, trace: Trace, path: str, size: int) -> Iterator[Dim]:
+    """The dimensions of that size, each once, of what operators of a module read and write beside its parameters."""
+    seen: set[bytes] = set()
+    for call in trace.calls:
+        if call.module == path or not path or call.module.startswith(f"{path}."):
+            for ref in (*call.refs(), *call.outs):
+                for dim in provenance.dims(ref) if ref.uid not in trace.tensors else ():
+                    if dim is not None and len(dim) == size and dim.atoms.tobytes() not in seen:
+                        seen.add(dim.atoms.tobytes())
+                        yield dim
 
 
 class _Channels:
@@ -156,7 +198,7 @@ class _Channels:
         component = np.concatenate([self._component[atoms] for _, _, atoms in owners])
         slot = np.repeat(np.arange(len(owners)), [len(atoms) for _, _, atoms in owners])
         position = np.concatenate([np.arange(len(atoms)) for _, _, atoms in owners])
-        writes = np.array([provenance.roles.get((name, index)) == "writer" for name, index, _ in owners])
+        writes = np.array(["writer" in provenance.roles.get((name, index), ()) for name, index, _ in owners])
         alike = [each for each in _alike(component, slot, position, self._why) if writes[each.slots].any()]
         names: dict[str, int] = {}
         channel_of = np.full(len(self._why), -1, dtype=np.int64)
@@ -178,9 +220,10 @@ class _Channels:
                 name=base if names[base] == 1 else f"{base}#{names[base]}",
                 size=len(order),
                 slots=tuple(
-                    TensorSlot(name, dim, table[:, each.slots == number], provenance.roles.get((name, dim), "affine"))
+                    TensorSlot(name, dim, table[:, each.slots == number], role)
                     for number in np.unique(each.slots).tolist()
                     for name, dim, _ in (owners[number],)
+                    for role in provenance.roles.get((name, dim), ("per_channel",))
                 ),
                 frozen=reasons[why] if why >= 0 else "only one channel" if len(order) == 1 else None,
             )

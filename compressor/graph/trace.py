@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves as pytree_leaves
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
+from compressor.execution.copies import copy_module
 from compressor.tensors import tree_leaves
 
 
@@ -72,10 +73,13 @@ def replay(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool], han
 
 
 def trace_module(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool]) -> Trace:
-    """Run `module(*inputs)` without gradients. An operator that is not `known` is taken apart where PyTorch can.
+    """Run a copy of `module` on `inputs` without gradients: forward may change the module's state.
+
+    An operator that is not `known` is taken apart where PyTorch can.
 
     Raises whatever the module's own forward raises.
     """
+    module = copy_module(module)
     recorder = _Recorder(module, known)
     refs = tuple(recorder.ref(each) for each in inputs)
     with inputs[0].device, torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:

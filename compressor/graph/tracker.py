@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from compressor.core import Layer
+from compressor.graph.arithmetic import learned
 from compressor.graph.trace import Call, Ref, Trace
 
 if TYPE_CHECKING:
@@ -25,10 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dim:
-    """A prunable dimension: its atoms (size,), and the tensor dimension they index when it is a parameter's own."""
+    """A prunable dimension: its atoms (size,), and the tensor dimension they index when it is a parameter's own.
+
+    `beside`: dimensions of other parameters that are added to it or multiplied with it before they are at work.
+    `repeated`: one entry again and again, as expanding makes it, which takes on the size of whatever it meets.
+    `blocks`: whole blocks of a larger dimension, such as attention heads.
+    """
 
     atoms: IntArray
     owner: tuple[str, int] | None = None
+    beside: tuple[tuple[str, int], ...] = ()
+    repeated: bool = False
+    blocks: bool = False
 
     def __len__(self) -> int:
         return len(self.atoms)
@@ -62,6 +71,14 @@ class WeightApplication:
     outputs: Dim | None
 
 
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Multiply-adds beside those of convolutions and linear layers: the product of these sizes."""
+
+    dims: Dims
+    sizes: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackedSize:
     """`module.name` (or its entry `index`) equals the number of these atoms that are kept."""
@@ -70,6 +87,17 @@ class TrackedSize:
     name: str
     index: int | None
     atoms: IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TakenApart:
+    """A dimension of blocks x places that a source line takes apart; `atoms`: the places that go, or the blocks."""
+
+    where: str
+    module: str
+    places: int  # of one block
+    atoms: IntArray
+    in_blocks: bool  # whole blocks go, and not the same places of each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +110,16 @@ class MixedNormalization:
     over: tuple[IntArray, ...]  # the atoms that are mixed
 
 
+@dataclass(frozen=True, slots=True)
+class Blank:
+    """A tensor of one repeated value, which takes on the sizes of what is written into it, or a view of one."""
+
+    call: Call  # that made it
+    reading: SizeInterpretation  # of the line that made it
+    base: Ref | None = None  # what it is a view of
+    axes: tuple[int | None, ...] = ()  # of the base, for each of its own; None for one it holds a part of
+
+
 class ChannelTracker:
     """What is known while the trace is walked; rules (see rules.py) read and extend it."""
 
@@ -89,17 +127,19 @@ class ChannelTracker:
         self.modules = dict(module.named_modules())
         self.edges: list[tuple[IntArray, IntArray]] = []
         self.frozen: list[tuple[IntArray, str]] = []
-        self.roles: dict[tuple[str, int], Role] = {}
+        self.roles: dict[tuple[str, int], tuple[Role, ...]] = {}
         self.weights: list[WeightApplication] = []
+        self.products: list[Product] = []
         self.attributes: list[TrackedSize] = []
         self.parameters: dict[str, Dims] = {}
         self.atoms = 0
         self.reading: SizeInterpretation = "plain"  # of the call at hand
-        self.taken_apart: list[tuple[str, IntArray]] = []  # source line, atoms of a dimension read place by place
+        self.taken_apart: list[TakenApart] = []
         self.mixing = mixing  # whether channels may go that a normalisation mixes with others
         self.mixed: list[IntArray] = []  # by the call at hand
         self.mixtures: list[MixedNormalization] = []
-        self.blank: set[int] = set()  # uids of tensors of one repeated value
+        self.blank: dict[int, Blank] = {}  # by uid
+        self.learned = learned(trace)
         self._dims: dict[int, Dims] = {}
         self._names = trace.tensors
 
@@ -142,9 +182,9 @@ class ChannelTracker:
         if a is None or b is None:
             either = b if a is None else a
             self.freeze(either, call, why)
-            return either
+            return None if either is not None and (either.repeated or either.blocks) else either
         self.tie(a.atoms, b.atoms)
-        return a if a.owner or not b.owner else b
+        return min(a, b, key=lambda dim: (dim.repeated, not dim.blocks, dim.owner is None))
 
     def freeze(self, dim: Dim | None, call: Call, why: str) -> None:
         """None of these entries can be removed."""
@@ -168,23 +208,42 @@ class ChannelTracker:
             self.mixed = []
 
     def role(self, dim: Dim | None, role: Role) -> None:
-        """Say what a parameter's dimension does. One that writes here and reads there stays: no mask parts the two."""
+        """Note what a parameter's dimension does. A tied weight may write channels in one place and read them in
+        another: removed ones are then unread, whatever is written to them."""
         if dim is None or dim.owner is None:
             return
-        known = self.roles.setdefault(dim.owner, role)
-        if known != role:
-            self.roles[dim.owner] = "writer"
-            self.frozen.append((dim.atoms, f"one weight both writes and reads these channels ({dim.owner[0]})"))
+        for owner in (dim.owner, *dim.beside):
+            known = self.roles.get(owner, ())
+            self.roles[owner] = known if role in known else (*known, role)
 
     def follow(self, call: Call, dims: Sequence[Dim | None]) -> None:
         """Every integer the calling module stores that equals one of these sizes follows it, where read so."""
-        if self.reading == "plain":
-            return
-        for dim in dims:
-            if dim is not None:
-                for name, value in vars(self.modules[call.module]).items():
-                    if type(value) is int and value == len(dim):
-                        self.attribute(call, name, dim)
+        if self.reading != "plain":
+            for dim in dims:
+                self.follow_stored(call, dim)
+
+    def fill(self, ref: Ref, axis: int, dim: Dim | None) -> bool:
+        """Write these channels into a fixed dimension: True where the tensor is blank, and so as wide as they are."""
+        axis, blank = axis % len(ref.shape), self.blank.get(ref.uid)
+        if blank is None or self.dims(ref)[axis] is not None:
+            return False
+        if blank.base is not None:
+            of_base = blank.axes[axis]
+            if of_base is None or not self.fill(blank.base, of_base, dim):
+                return False
+        elif blank.reading != "plain":
+            self.follow_stored(blank.call, dim)
+        dims = list(self.dims(ref))
+        dims[axis] = dim
+        self.set(ref, dims)
+        return True
+
+    def follow_stored(self, call: Call, dim: Dim | None) -> None:
+        """Every integer the calling module stores that equals this size follows it."""
+        if dim is not None:
+            for name, value in vars(self.modules[call.module]).items():
+                if type(value) is int and value == len(dim):
+                    self.attribute(call, name, dim)
 
     def attribute(self, call: Call, name: str, dim: Dim | None, index: int | None = None) -> bool:
         """Note that an attribute of the calling module is the size of `dim`; False if it isn't."""

@@ -149,5 +149,5 @@ class GrowingPenalty(SettingsGroup):
 def slimming_penalty(strength: float) -> Penalty:
     """Return `strength * sum |s|` over the scales s of all normalizations (network slimming, arXiv:1708.06519)."""
     return Penalty(
-        "L1 on scales", (PenaltyTerm(l1_norm, partial(constant_strength, value=strength), applies_to="scales"),)
+        "L1 on scales", (PenaltyTerm(l1_norm, partial(constant_strength, value=strength), applies_to="norm_scales"),)
     )

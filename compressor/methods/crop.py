@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool
 
-from compressor.budget.target import PruningTarget
+from compressor.budget.target import PruningTarget, pruned_channel_share, pruned_weight_share
 from compressor.criteria.gradient import GradientCriterion, crop, crop_gated
 from compressor.errors import RecipeError
 from compressor.field_types import Count, FormerKey, OpenFraction, former_words
@@ -33,8 +33,6 @@ from compressor.training.stopping_rules import (
     channel_patience,
     lazy_regime,
     lazy_regime_squared,
-    pruned_channel_share,
-    pruned_weight_share,
     weight_patience,
 )
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from compressor.budget.target import PruningTarget
+from compressor.budget.target import PruningTarget, pruned_channel_share
 from compressor.criteria.norm_scale import NormScaleCriterion
 from compressor.errors import RecipeError
 from compressor.field_types import Count, FormerKey, NonNegative, OpenFraction
@@ -24,7 +24,7 @@ from compressor.steps.base import Step
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
 from compressor.training.early_stopping import EarlyStop
-from compressor.training.stopping_rules import early_bird, pruned_channel_share
+from compressor.training.stopping_rules import early_bird
 
 
 class EarlyBird(Method, name="earlybird", needs_data=True):

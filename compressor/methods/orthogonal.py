@@ -33,13 +33,14 @@ PenaltyEpochs = Annotated[Count, Field(description="length of the training with 
 def kern_orth(weight: float) -> Penalty:
     """Return the penalty `weight * |A^T A - I|_F` of every layer, A its matrix of kernels."""
     strength = partial(constant_strength, value=weight)
-    return Penalty("KernOrth", (PenaltyTerm(kernel_orthogonality, strength, applies_to="layers"),))
+    return Penalty("KernOrth", (PenaltyTerm(kernel_orthogonality, strength, applies_to="all_layers"),))
 
 
 def orth_conv(weight: float) -> Penalty:
     """Return the penalty `weight * |conv(W, W) - I_0|_F` of every layer but the first."""
     strength = partial(constant_strength, value=weight)
-    return Penalty("OrthConv", (PenaltyTerm(convolution_orthogonality, strength, applies_to="layers", skip_first=1),))
+    term = PenaltyTerm(convolution_orthogonality, strength, applies_to="all_layers", skip_first=1)
+    return Penalty("OrthConv", (term,))
 
 
 class L1OrthP(Method, name="l1-orthp"):

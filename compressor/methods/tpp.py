@@ -55,7 +55,7 @@ class TPP(Method, name="tpp", needs_data=True):
         terms = [
             *([PenaltyTerm(gradient, self.growing.strength(scale=weight))] if weight else ()),
             *([PenaltyTerm(decay_pruned, strength)] if self.decay else ()),
-            *([PenaltyTerm(decay_pruned, strength, applies_to="affines")] if self.norms else ()),
+            *([PenaltyTerm(decay_pruned, strength, applies_to="norm_params")] if self.norms else ()),
         ]
         growth, hold = self.growing.growth_iterations(), self.growing.hold_iterations
         return Penalty(self.name, tuple(terms), partial(zero_start, growth=growth, hold=hold))

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from compressor.core import ModelSpec
 from compressor.errors import CompressorError, ModelError
 from compressor.models import cifar, user_code
+from compressor.models.prepare import prepare_module
 
 SEED = 0
 Family = Literal["torchvision", "timm", "cifar", "code"]
@@ -133,8 +134,13 @@ def build_named(spec: ModelSpec) -> nn.Module:
 
         module = _in_words(spec.source, timm.create_model, name, pretrained=False, **timm_settings(spec, name))
     else:
-        module = user_code.build_module(spec.source, spec.num_classes)
+        module, _ = prepare_module(user_code.build_module(spec.source, spec.num_classes, spec.arguments))
     return module.eval()
+
+
+def can_rebuild(spec: ModelSpec) -> bool:
+    """Whether `build_named` can make this architecture again: not one that only its own pickle holds."""
+    return not spec.source.startswith("pickle:")
 
 
 def _build_torchvision(spec: ModelSpec, name: str) -> nn.Module:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import pickle
 import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,75 +14,97 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
-from compressor.models.archive import MAX_EXPANSION, SPARE_BYTES, Kind, detect_format, pickle_in_zip
-from compressor.models.normalize_checkpoint import dense_float32, flatten_names, open_wrappers
-from compressor.models.pickle_scan import scan
+from compressor.models.archive import MAX_EXPANSION, SPARE_BYTES, Kind, detect_format
+from compressor.models.normalize_checkpoint import dense_float32, flatten_names
+from compressor.models.pickle_reader import PickleContent, UnreadObject
 from compressor.models.pt2_archive import is_exported, read_exported
-
-_LEGACY_PICKLES = 5  # magic number, version, machine, the object, the names of its storages
+from compressor.models.saved_settings import architecture_name, hyper_parameters
+from compressor.models.select_weights import Weights, select_weights
+from compressor.models.torch_file import read_torch_file
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedCheckpoint:
-    """A flat float32 state dict. `arch` is what the file calls its architecture; `module` only from trusted pickles."""
+    """A flat float32 state dict, its names as they are in the file.
+
+    `arch`: what the file calls its architecture. `module`: only from trusted pickles. `hyper_parameters`: the saved
+    arguments of a constructor as far as they are plain data.
+    """
 
     tensors: dict[str, Tensor]
     sha256: str
     notes: tuple[str, ...] = ()
     arch: str | None = None
     module: nn.Module | None = None
+    hyper_parameters: Mapping[str, object] = field(default_factory=dict)
 
 
-class _StandIn:
-    """Takes the place of types that training scripts save beside the weights, and whose own readers never run."""
+def read_checkpoint(path: str | Path, *, trust_pickle: bool = False, weights: str | None = None) -> LoadedCheckpoint:
+    """Read .pt, .pth, .th, .ckpt, .bin, .pkl, .safetensors and the weights in .pt2, by content rather than by name.
 
-    def __init__(self, *args: object) -> None:
-        del args
+    Args:
+        path: the file.
+        trust_pickle: load a pickle that runs code, where the weights cannot be read without.
+        weights: the key or prefix of the weights to take where the file holds several; None takes the usual one.
 
-    def __setstate__(self, state: object) -> None:
-        del state
-
-
-_STAND_INS: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
-    (_StandIn, name)
-    for name in (
-        "argparse.Namespace",
-        *(f"{module}.{path}" for module in ("pathlib", "pathlib._local") for path in ("PosixPath", "WindowsPath")),
-        *("numpy.dtype", "numpy.ndarray"),
-        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-    )
-]
-
-
-def read_checkpoint(path: str | Path, *, trust_pickle: bool = False) -> LoadedCheckpoint:
-    """Read .pt, .pth, .th, .ckpt, .bin, .safetensors and the weights in .pt2, by content rather than by name.
-
-    Raises ModelError where the file holds no tensors, UntrustedFile where reading it would run code or run away,
-    VerificationFailed where a tensor is not finite.
+    Raises:
+        ModelError: the file holds no weights, or none under that key.
+        UntrustedFile: reading it would run code or exhaust the machine.
+        VerificationFailed: a tensor is not finite.
     """
     path = Path(path)
     where = str(path)
     kind = detect_format(path)
     if kind == "safetensors":
-        loaded: object = _read_safetensors(path)
+        reading = PickleContent((_read_safetensors(path),), (), ())
     elif kind == "zip" and is_exported(path):
-        loaded = read_exported(path)
+        reading = PickleContent((read_exported(path),), (), ())
     else:
-        loaded = _read_torch(path, kind, trust_pickle=trust_pickle)
-    held, notes = open_wrappers(loaded, where)
-    state: Mapping[str, object] = held.state_dict() if isinstance(held, nn.Module) else held
+        reading = _read_torch(path, kind, trust_pickle=trust_pickle)
+    saved = reading.values[-1]
+    chosen = _weights_of(saved, reading, where, weights)
+    state = chosen.held.state_dict() if isinstance(chosen.held, nn.Module) else chosen.held
     _refuse_inflated(state, path)
     named, name_notes = flatten_names(state, where)
     tensors, type_notes = dense_float32(named, where)
     _check_finite(tensors, where)
-    arch = loaded.get("arch") if isinstance(loaded, dict) else None
     return LoadedCheckpoint(
         tensors=tensors,
         sha256=sha256(path),
-        notes=(*notes, *name_notes, *type_notes),
-        arch=arch if isinstance(arch, str) else None,
-        module=held if isinstance(held, nn.Module) else None,
+        notes=(*_unread_notes(reading), *chosen.notes, *name_notes, *type_notes),
+        arch=architecture_name(saved),
+        module=chosen.held if isinstance(chosen.held, nn.Module) else None,
+        hyper_parameters=hyper_parameters(saved),
     )
+
+
+def _weights_of(saved: object, reading: PickleContent, where: str, weights: str | None) -> Weights:
+    """Raises UntrustedFile where weights may be inside an object that only its own code can read."""
+    try:
+        return select_weights(saved, where, weights)
+    except ModelError:
+        if not reading.objects:
+            raise
+        found = f"its weights are inside objects of {_listed(reading.objects)}; their code was not executed"
+        if isinstance(saved, UnreadObject):
+            found = f"it holds a whole {saved.name} rather than a state dict; its code was not executed"
+        raise UntrustedFile("untrusted-file/weights-in-objects", where, found, _SAVE_STATE_DICT) from None
+
+
+_SAVE_STATE_DICT = (
+    "save only the state_dict() or convert it to .safetensors; if you trust its author with your machine, "
+    "--trust-pickle"
+)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"{', '.join(sorted(names)[:5])}{f' and {len(names) - 5} more' * (len(names) > 5)}"
+
+
+def _unread_notes(reading: PickleContent) -> tuple[str, ...]:
+    if not reading.objects:
+        return ()
+    return (f"left out objects whose code was not executed: {_listed(reading.objects)}",)
 
 
 def _refuse_inflated(state: Mapping[str, object], path: Path) -> None:
@@ -114,63 +135,59 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ModelError("model-file/damaged", str(path), problem, "copy or download it again") from None
 
 
-def _read_torch(path: Path, kind: Kind, *, trust_pickle: bool) -> object:
-    pickled = pickle_in_zip(path) if kind == "zip" else path.read_bytes()
-    found = scan(pickled, pickles=_LEGACY_PICKLES if kind == "legacy" else 1)
-    unsafe = _unsafe(found.globals)
-    if unsafe and not trust_pickle:
-        raise UntrustedFile(
-            "untrusted-file/pickle-with-code",
-            str(path),
-            f"it would run {', '.join(unsafe[:5])}{f' and {len(unsafe) - 5} more' * (len(unsafe) > 5)}, "
-            "nothing was executed",
-            "save only the state_dict(), or convert it to .safetensors; if you trust its author with your machine, "
-            "add --trust-pickle",
-        )
-    if found.fault and kind != "pickle" and not unsafe:
-        if found.fault.startswith("damaged"):
-            raise ModelError("model-file/damaged", str(path), found.fault, "copy or download it again")
-        raise UntrustedFile(
-            "untrusted-file/suspicious-pickle",
-            str(path),
-            f"{found.fault}, so it was not loaded",
-            "save the state dict alone",
-        )
-    if kind == "pickle" and not unsafe:
-        what = "it is not a checkpoint" if found.fault else "it is a pickle that torch.save did not write"
+def _read_torch(path: Path, kind: Kind, *, trust_pickle: bool) -> PickleContent:
+    reading = read_torch_file(path, kind)
+    if trust_pickle and (reading.calls or (reading.objects and not _holds_weights(reading, path))):
+        return PickleContent((_load_trusted(path),), (), ())
+    if reading.calls:
+        found = f"it asks to run {_listed(reading.calls)}, nothing was executed"
+        raise UntrustedFile("untrusted-file/pickle-with-code", str(path), found, _SAVE_STATE_DICT)
+    if reading.hostile:
+        found = f"{reading.fault}; it was not loaded"
+        raise UntrustedFile("untrusted-file/suspicious-pickle", str(path), found, "save the state dict alone")
+    if kind == "pickle" and (reading.fault or not (reading.objects or _holds_weights(reading, path))):
+        found = "not a checkpoint" if reading.fault else "a pickle without tensors, which torch.save did not write"
         raise ModelError(
-            "model-file/foreign-pickle", str(path), what, "give a state dict saved with torch.save, or .safetensors"
+            "model-file/foreign-pickle", str(path), found, "give a state dict saved by torch.save, or .safetensors"
         )
-    return _torch_load(path, trust_pickle=bool(unsafe))
+    if reading.fault:
+        raise ModelError("model-file/damaged", str(path), reading.fault, "copy or download it again")
+    return reading
 
 
-def _torch_load(path: Path, *, trust_pickle: bool) -> object:
-    """`trust_pickle` only where the user said so and the restricted reader can't do."""
+def _holds_weights(reading: PickleContent, path: Path) -> bool:
+    try:
+        select_weights(reading.values[-1] if reading.values else None, str(path), None)
+    except ModelError:
+        return False
+    return True
+
+
+def _load_trusted(path: Path) -> object:
+    """Load a pickle whose code the user allowed to run."""
     try:
         # Opened here, because torch would go by the name of a file that is called .safetensors.
-        with path.open("rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(_STAND_INS):
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice to programmers, such as which pickle protocol to write
-            return torch.load(file, map_location="cpu", weights_only=not trust_pickle)
+            return torch.load(file, map_location="cpu", weights_only=False)
     except MemoryError:
         raise ModelError(
-            "model-file/too-large", str(path), "it does not fit in memory", "use a machine with more memory"
+            "model-file/too-large", str(path), "it does not fit in memory", "use a larger machine"
         ) from None
-    except Exception as error:  # a reader fed with arbitrary bytes can raise anything
+    except (ImportError, AttributeError) as error:
+        found = f"its objects need code that is not installed here ({error})"
+        raise ModelError(
+            "model-file/missing-package", str(path), found, "install it, or save only the state_dict()"
+        ) from None
+    except (pickle.UnpicklingError, EOFError) as error:
+        found = f"a pickle that cannot be read ({' '.join(str(error).split())[:200]})"
+        raise ModelError("model-file/damaged", str(path), found, "copy or download it again") from None
+    except Exception as error:  # code that a pickle runs can raise anything
         line = " ".join(str(error).split())[:200] or type(error).__name__
-        hint = "copy or download it again; if another program wrote it, save the state_dict() with torch.save"
-        raise ModelError("model-file/damaged", str(path), f"it is damaged or not a checkpoint ({line})", hint) from None
-
-
-def _unsafe(names: Iterable[str]) -> list[str]:
-    """Those of the globals that the restricted reader would refuse, by asking torch about a pickle of just these."""
-    lines = [f"c{module}\n{name}\n" for module, _, name in (each.rpartition(".") for each in names)]
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("archive/data.pkl", b"\x80\x02" + "".join(lines).encode() + b"N.")
-        archive.writestr("archive/version", "3\n")
-    buffer.seek(0)
-    with torch.serialization.safe_globals(_STAND_INS):
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(buffer))
+        todo = "save only the state_dict() where it was made"
+        raise ModelError(
+            "model-file/code-failed", str(path), f"its code failed ({type(error).__name__}: {line})", todo
+        ) from None
 
 
 def _check_finite(tensors: dict[str, Tensor], where: str) -> None:

@@ -8,17 +8,18 @@ from torch import Tensor
 from compressor.core import Data, LoadedModel, ModelInput
 
 
-def example_inputs(model: LoadedModel, images: int = 1) -> tuple[Tensor, ...]:
+def example_inputs(model: LoadedModel, images: int = 1, *, seed: int = 0) -> tuple[Tensor, ...]:
     """Make seeded random inputs: normal numbers, or integers within the input's range.
 
     Args:
         model: The model, whose spec has the shapes and types.
-        images: Batch size.
+        images: Batch size. An input without a batch dimension has its own shape whatever this is.
+        seed: The same seed gives the same numbers.
 
     Returns:
-        One tensor (images, ...) for each input.
+        One tensor for each input, with the batch in its batch dimension.
     """
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(seed)
     return tuple(_noise(model_input, images, random) for model_input in model.spec.inputs)
 
 
@@ -39,8 +40,10 @@ def calibration_inputs(model: LoadedModel, data: Data | None, images: int) -> tu
 
 
 def _noise(like: ModelInput, batch: int, random: torch.Generator) -> Tensor:
-    shape = (batch, *like.shape)
-    if like.whole is None:
+    shape = list(like.shape)
+    if like.batch_dim is not None:
+        shape.insert(like.batch_dim, batch)
+    if like.integer_range is None:
         return torch.randn(shape, generator=random)
-    low, high = like.whole
+    low, high = like.integer_range
     return torch.randint(low, high + 1, shape, generator=random).to(getattr(torch, like.dtype))

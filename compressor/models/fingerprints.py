@@ -17,10 +17,11 @@ from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 
+from compressor.core import ImageSize, ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models import cifar
 from compressor.models.build import model_defaults, timm_names, torchvision_names
-from compressor.models.shape_match import COUNTER, FreeDim, Shapes, class_counts, probe_free_dims
+from compressor.models.shape_match import COUNTER, FreeDim, Shapes, class_counts, likely_counts, probe_free_dims
 
 FILE = Path(__file__).with_name("index.json.gz")
 LIBRARIES = ("torchvision", "timm")
@@ -46,6 +47,15 @@ class Fingerprint:
         return (
             class_counts(found, self.free) is not None and _fingerprint(_shape_words(found, self.free)) == self.shapes
         )
+
+
+def spec_of(entry: Fingerprint, found: Shapes, size: ImageSize | None) -> ModelSpec:
+    """The architecture with the classes and input channels that tensors imply, at a size or at its own."""
+    implied = class_counts(found, entry.free) or likely_counts(found, entry.free)
+    usual = model_defaults(entry.source)
+    channels = implied.get("channels", usual.input[0])
+    classes = 0 if entry.headless else implied.get("classes")
+    return ModelSpec(entry.source, one_image(size or (channels, *usual.input[1:])), classes)
 
 
 def _fingerprint(words: Iterable[str]) -> str:

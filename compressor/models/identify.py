@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +13,25 @@ from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models import cifar
 from compressor.models import fingerprints as index
+from compressor.models.adapters import refuse_adapters
 from compressor.models.build import build_named, model_defaults, weights_to_come
-from compressor.models.fingerprints import Fingerprint
+from compressor.models.fingerprints import spec_of
+from compressor.models.nearest import nearest, unknown_architecture
+from compressor.models.replaced_head import with_replaced_head
 from compressor.models.shape_match import (
     COUNTER,
     ShapeMatch,
     Shapes,
     class_counts,
     compare_shapes,
+    expected_or_nothing,
     expected_shapes,
-    likely_counts,
     shapes_of,
 )
+from compressor.models.subtree import Subtree, copies_of, foreign, subtrees, subtrees_named
 
 MAX_CANDIDATES = 12
+MOST_NAMED_PARTS = 3  # of a state dict that a named architecture is built for
 SAME_OUTPUT = 1e-4  # of the largest output; epsilons of normalisation layers differ between libraries
 
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.", "aux_classifier.")
@@ -46,21 +50,71 @@ class IdentifiedModel:
 
 
 def identify_architecture(
-    tensors: Mapping[str, Tensor], where: str, *, num_classes: int | None, size: Size | None, hint: str | None = None
+    tensors: Mapping[str, Tensor],
+    where: str,
+    *,
+    num_classes: int | None,
+    size: Size | None,
+    hint: str | None = None,
+    head: str | None = None,
 ) -> IdentifiedModel:
-    """Find the architecture and load the weights. `hint`: what the file says it is, asked only when several fit.
+    """Find the architecture of a state dict, or of the part of it that is the model, and load the weights.
 
-    Raises ModelError when none fits, naming the nearest, and when several fit that compute different things.
+    Args:
+        tensors: the state dict, under any prefix and with anything beside it.
+        where: the file, for errors.
+        num_classes: what the last layer must have; None takes what it has.
+        size: channels, height and width of the input; None takes the architecture's own.
+        hint: what the file calls its architecture; asked only if several fit.
+        head: the module that takes the place of the last layer; None finds it by its shape.
+
+    Raises:
+        ModelError: no architecture fits, naming the nearest, or several fit that compute different things.
     """
-    for variant, change in _variants(tensors):
-        specs = _fingerprinted(variant, size)
-        if specs:
-            return _recognised(specs, variant, change, where, num_classes, hint)
-    near = _nearest(shapes_of(tensors), size)
-    specs = [spec for spec, fit in near if fit.ok]  # at the input size the user gave, not at the default
-    if specs:
-        return _recognised(specs, tensors, (), where, num_classes, hint)
-    raise _unknown(len(tensors), where, near)
+    for part in subtrees(tensors):
+        for variant, change in _variants(part.tensors):
+            specs = _fingerprinted(variant, size)
+            if specs:
+                _refuse_foreign(part, specs[0], where)
+                notes = (*part.notes, *_copy_notes(part), *change)
+                return _recognised(specs, variant, notes, where, num_classes, hint)
+    near = nearest(tensors, size)
+    for candidate in near:
+        if candidate.fit.ok:  # at the input size the user gave, not at the default
+            specs = [other.spec for other in near if other.fit.ok]
+            return _recognised(specs, candidate.part.tensors, candidate.part.notes, where, num_classes, hint)
+    for candidate in near:
+        replaced = with_replaced_head(candidate.part, candidate.fit, candidate.entry, head)
+        specs = _fingerprinted(replaced.tensors, size) if replaced else []
+        if replaced and specs:
+            return _recognised(specs, replaced.tensors, replaced.notes, where, num_classes, hint)
+    if head is not None:
+        found = f"model.head is {head}, which does not fit in place of the last layer of {near[0].spec.source}"
+        todo = "name one linear layer; a head of several layers needs your code: path/to/net.py:factory@checkpoint"
+        raise ModelError("checkpoint/head-does-not-fit", where, found, todo)
+    raise unknown_architecture(tensors, where, near)
+
+
+def _refuse_foreign(part: Subtree, spec: ModelSpec, where: str) -> None:
+    """A part is taken for the model only if no other network of its size stands beside it."""
+    others = foreign(part)
+    if 2 * len(others) <= len(part.tensors):
+        return
+    prefix = part.prefix.rstrip(".")
+    found = (
+        f"{prefix!r} holds {spec.source}, beside {len(others)} tensors of other networks ({', '.join(others[:3])}, ...)"
+    )
+    todo = (
+        f"take this part alone with --set model.weights={prefix}, or give your code: path/to/net.py:factory@checkpoint"
+    )
+    raise ModelError("checkpoint/part-of-larger-model", where, found, todo)
+
+
+def _copy_notes(part: Subtree) -> tuple[str, ...]:
+    copies = [prefix.rstrip(".") for prefix in copies_of(part)]
+    if not copies:
+        return ()
+    return (f"{', '.join(copies)} holds another copy of the weights: model.weights={copies[0]} takes it",)
 
 
 def _recognised(
@@ -79,20 +133,45 @@ def _recognised(
 
 
 def load_named(
-    tensors: Mapping[str, Tensor], where: str, *, arch: str, num_classes: int | None, size: Size | None
+    tensors: Mapping[str, Tensor],
+    where: str,
+    *,
+    arch: str,
+    num_classes: int | None,
+    size: Size | None,
+    head: str | None = None,
 ) -> IdentifiedModel:
-    """Load the weights into an architecture named by the user. Raises ModelError naming what does not fit."""
+    """Load the weights into an architecture named by the user, from the part of a state dict that fits it.
+
+    Args:
+        tensors: the state dict, under any prefix and with anything beside it.
+        where: the file, for errors.
+        arch: such as `timm:resnet26d`.
+        num_classes: of the last layer; None takes what the tensors imply.
+        size: channels, height and width of the input; None takes the architecture's own.
+        head: the module that takes the place of the last layer; None finds it by its shape.
+
+    Raises:
+        ModelError: no part fits, naming what is missing or too many in the nearest.
+    """
+    usual = expected_shapes(_spec_for(arch, {}, num_classes, size))
     first: tuple[ShapeMatch, ModelSpec] | None = None
-    for variant, change in _variants(tensors):
-        found = shapes_of(variant)
-        spec = _spec_for(arch, found, num_classes, size)
-        fit = compare_shapes(found, expected_shapes(spec))
-        if fit.ok:
-            module, notes = load_weights(spec, variant)
-            return IdentifiedModel(module, spec, (*change, *notes))
-        first = first or (fit, spec)
+    for renamed, change in _variants(tensors):
+        for part in subtrees_named(renamed, usual)[:MOST_NAMED_PARTS]:
+            spec = _spec_for(arch, shapes_of(part.tensors), num_classes, size)
+            fit = compare_shapes(shapes_of(part.tensors), expected_shapes(spec))
+            entries = [entry for entry in index.read_fingerprints() if entry.source == arch.partition(".")[0]]
+            if not fit.ok and entries:
+                part = with_replaced_head(part, fit, entries[0], head) or part
+                spec = _spec_for(arch, shapes_of(part.tensors), num_classes, size)
+                fit = compare_shapes(shapes_of(part.tensors), expected_shapes(spec))
+            if fit.ok:
+                module, notes = load_weights(spec, part.tensors)
+                return IdentifiedModel(module, spec, (*part.notes, *change, *notes))
+            first = first or (fit, spec)
     assert first is not None
     fit, spec = first
+    refuse_adapters(tensors, where)
     raise mismatch(where, f"{arch} with {spec.num_classes or 'its own'} classes", fit)
 
 
@@ -142,16 +221,8 @@ def _fingerprinted(tensors: Mapping[str, Tensor], size: Size | None) -> list[Mod
         return specs
     names = index.names_fingerprint(found)
     entries = [entry for entry in index.read_fingerprints() if entry.names == names and entry.fits(found)]
-    specs = [_spec_of(entry, found, size) for entry in entries[:MAX_CANDIDATES]]
-    return [spec for spec in specs if compare_shapes(found, _expected_or_nothing(spec)).ok]
-
-
-def _expected_or_nothing(spec: ModelSpec) -> Shapes:
-    """An architecture that this library version can't build fits nothing."""
-    try:
-        return expected_shapes(spec)
-    except ModelError:
-        return {}
+    specs = [spec_of(entry, found, size) for entry in entries[:MAX_CANDIDATES]]
+    return [spec for spec in specs if compare_shapes(found, expected_or_nothing(spec)).ok]
 
 
 def _cifar_specs(found: Shapes, size: Size | None) -> list[ModelSpec]:
@@ -164,14 +235,6 @@ def _cifar_specs(found: Shapes, size: Size | None) -> list[ModelSpec]:
     if not channels or cifar.blocks_per_stage(name) is None:
         return []
     return [ModelSpec(f"cifar:{name}", one_image(size or (channels[0], *cifar.INPUT[1:])), classes)]
-
-
-def _spec_of(entry: Fingerprint, found: Shapes, size: Size | None) -> ModelSpec:
-    implied = class_counts(found, entry.free) or likely_counts(found, entry.free)
-    usual = model_defaults(entry.source)
-    channels = implied.get("channels", usual.input[0])
-    classes = 0 if entry.headless else implied.get("classes")
-    return ModelSpec(entry.source, one_image(size or (channels, *usual.input[1:])), classes)
 
 
 def _spec_for(arch: str, found: Shapes, num_classes: int | None, size: Size | None) -> ModelSpec:
@@ -242,35 +305,3 @@ def _same(output: object, image: Tensor, spec: ModelSpec, tensors: Mapping[str, 
     if not (isinstance(output, Tensor) and isinstance(theirs, Tensor) and output.shape == theirs.shape):
         return False
     return bool((output - theirs).abs().max() <= SAME_OUTPUT * output.abs().max())
-
-
-def _unknown(count: int, where: str, near: list[tuple[ModelSpec, ShapeMatch]]) -> ModelError:
-    close = [(spec, fit) for spec, fit in near[:3] if fit.distance <= 2 * near[0][1].distance]
-    said = "; ".join(f"{spec.source} ({fit})" for spec, fit in close)
-    made = index.library_versions()
-    stale = [f"{name} {version(name)}, not {made[name]}" for name in index.LIBRARIES if version(name) != made[name]]
-    aside = f" (with {' and '.join(stale)})" if stale else ""
-    return ModelError(
-        "checkpoint/unknown-architecture",
-        where,
-        f"its {count} tensors fit no known architecture{aside}" + (f"; the nearest: {said}" if said else ""),
-        "give a complete state dict, name the architecture with --set model.arch=..., "
-        "or give its code: path/to/net.py:factory@checkpoint",
-    )
-
-
-def _nearest(found: Shapes, size: Size | None) -> list[tuple[ModelSpec, ShapeMatch]]:
-    """Some architectures that share the most, compared exactly; estimated from the sketches of the index."""
-    names, shapes = index.sketches(found)
-
-    def likeness(entry: Fingerprint) -> float:
-        return index.overlap(names, entry.names_sketch) + index.overlap(shapes, entry.shapes_sketch)
-
-    best: dict[str, Fingerprint] = {}
-    for entry in sorted(index.read_fingerprints(), key=likeness, reverse=True):
-        if likeness(entry) == 0 or len(best) == MAX_CANDIDATES // 2:
-            break
-        best.setdefault(entry.shapes, entry)
-    specs = [_spec_of(entry, found, size) for entry in best.values()]
-    fits = [(spec, compare_shapes(found, _expected_or_nothing(spec))) for spec in specs]
-    return sorted(fits, key=lambda each: each[1].distance)

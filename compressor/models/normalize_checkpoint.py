@@ -1,4 +1,4 @@
-"""From whatever a checkpoint file holds to one flat state dict: wrappers opened, prefixes peeled, each named."""
+"""A state dict as modules have it: plain float32 tensors under the names of layers, whatever wrapped them."""
 
 from __future__ import annotations
 
@@ -8,69 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import ModelError
+from compressor.models.pickle_reader import UnreadObject
+from compressor.models.select_weights import is_unusual_tensor
 
-PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params")
-AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema")
-PREFIXES = ("module", "_orig_mod", "_forward_module", "model", "net", "network", "backbone")
 INSIDE = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")  # left by wrappers of single layers
 COUNTERS = ("total_ops", "total_params", "n_averaged")  # left by profilers and weight averaging
-_DEEPEST = 4
-
-
-def open_wrappers(loaded: object, where: str) -> tuple[dict[str, object] | nn.Module, tuple[str, ...]]:
-    """Follow the keys that hold the weights down to the state dict, or to a module saved whole."""
-    notes: list[str] = []
-    for _ in range(_DEEPEST):
-        if isinstance(loaded, nn.Module):
-            return loaded, tuple(notes)
-        if not isinstance(loaded, Mapping):
-            break
-        key = _key_of_weights(loaded)
-        if key is None:
-            if any(isinstance(value, Tensor) for value in loaded.values()):
-                return {str(name): value for name, value in loaded.items()}, tuple(notes)
-            break
-        averaged = [name for name in AVERAGED if name in loaded and name != key]
-        kind = "the averaged (EMA) weights" if key in AVERAGED else "the weights"
-        aside = f"; left aside the averaged copy in {averaged[0]!r}" if averaged else ""
-        notes.append(f"took {kind} in {key!r}{aside}")
-        loaded = loaded[key]
-    raise ModelError(
-        "model-file/no-tensors",
-        where,
-        f"it holds no tensors, but {_describe(loaded)}",
-        "save the module's state_dict()",
-    )
-
-
-def _key_of_weights(loaded: Mapping[object, object]) -> object | None:
-    for key in (*PLAIN, *AVERAGED):
-        if _holds_weights(loaded.get(key)):
-            return key
-    if any(isinstance(value, Tensor) for value in loaded.values()):
-        return None
-    holders = [key for key, value in loaded.items() if _holds_weights(value)]
-    return holders[0] if len(holders) == 1 else None
-
-
-def _holds_weights(value: object) -> bool:
-    if isinstance(value, nn.Module):
-        return True
-    if not isinstance(value, Mapping):
-        return False
-    return any(isinstance(each, Tensor | Mapping | nn.Module) for each in value.values())
-
-
-def _describe(loaded: object) -> str:
-    if isinstance(loaded, Mapping):
-        keys = ", ".join(str(key)[:40] for key in list(loaded)[:5])
-        return f"a dict with the keys {keys}" if keys else "an empty dict"
-    return f"a {type(loaded).__name__}"
 
 
 def flatten_names(state: Mapping[str, object], where: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Keep the tensors, under the names the module itself gives them; say what was peeled and dropped."""
+    """Keep the tensors, under names without the wrappers of single layers; say what was left out.
+
+    Raises ModelError for a tensor of a kind that is not read.
+    """
     notes: list[str] = []
+    for name, value in state.items():
+        if isinstance(value, UnreadObject) and is_unusual_tensor(value):
+            found = _UNUSUAL.get(value.name, f"is made by {value.name}, which makes no plain tensor")
+            raise ModelError("model-file/unsupported-tensor", f"{where}: {name}", found, _DENSE)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     other = [name for name in state if name not in tensors]
     counters = [name for name in tensors if name.rpartition(".")[2] in COUNTERS]
@@ -78,32 +32,8 @@ def flatten_names(state: Mapping[str, object], where: str) -> tuple[dict[str, Te
     for dropped, what in ((other, "entries that are no tensors"), (counters, "counters")):
         if dropped:
             notes.append(f"left out {len(dropped)} {what}: {', '.join(dropped[:3])}{' ...' * (len(dropped) > 3)}")
-    tensors = _peel(tensors, notes, where)
     tensors = _without_inner_wrappers(tensors, notes)
     return _fold_masks(tensors, notes), tuple(notes)
-
-
-def _peel(tensors: dict[str, Tensor], notes: list[str], where: str) -> dict[str, Tensor]:
-    while tensors:
-        roots = {name.partition(".")[0] for name in tensors}
-        if len(roots) == 1 and roots <= set(PREFIXES) and all("." in name for name in tensors):
-            (root,) = roots
-        elif "model" in roots and _mostly_under("model", tensors):
-            root = "model"  # as Lightning saves it, with losses, metrics or a teacher beside the model
-            outside = [name for name in tensors if not name.startswith("model.")]
-            notes.append(f"left out {len(outside)} tensors outside 'model.': {', '.join(outside[:3])}")
-        else:
-            return tensors
-        notes.append(f"peeled the prefix '{root}.'")
-        tensors = {name[len(root) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{root}.")}
-    raise ModelError("model-file/no-tensors", where, "it holds no tensors", "save the module's state_dict()")
-
-
-def _mostly_under(root: str, tensors: Mapping[str, Tensor]) -> bool:
-    """A prefix that holds nearly all tensors, where what is beside it can only be a helper of training."""
-    helpers = ("criterion", "loss", "loss_fn", "train_", "val_", "test_", "metric", "teacher", "ema", "model_ema")
-    beside = {name.partition(".")[0] for name in tensors} - {root}
-    return all(each.startswith(helpers) for each in beside)
 
 
 def _without_inner_wrappers(tensors: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
@@ -143,6 +73,15 @@ def dense_float32(tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, 
     return converted, tuple(notes)
 
 
+_META = "has a shape but no numbers (meta device)"
+_DENSE = "save the dense float state dict of the model"
+_UNUSUAL = {
+    "torch._utils._rebuild_qtensor": "is quantised",
+    "torch._utils._rebuild_sparse_tensor": "is sparse",
+    "torch._utils._rebuild_meta_tensor_no_storage": _META,
+}
+
+
 def _refuse_unusual(name: str, tensor: Tensor, where: str) -> None:
     found = None
     if tensor.is_quantized:
@@ -156,10 +95,8 @@ def _refuse_unusual(name: str, tensor: Tensor, where: str) -> None:
     elif type(tensor) not in (Tensor, nn.Parameter):
         found = f"is a {type(tensor).__name__}, not a plain tensor"
     elif tensor.is_meta:
-        found = "has a shape but no values (meta device)"
+        found = _META
     elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         found = "claims more values than the file holds"
     if found:
-        raise ModelError(
-            "model-file/unsupported-tensor", f"{where}: {name}", found, "save the model's dense float state dict"
-        )
+        raise ModelError("model-file/unsupported-tensor", f"{where}: {name}", found, _DENSE)

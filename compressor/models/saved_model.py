@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -39,12 +39,14 @@ class _Input(BaseModel):
     dtype: str
     whole: tuple[int, int] | None
     name: str
+    batch_dim: int | None = 0  # earlier versions knew no other
 
 
 class _Model(BaseModel):
     source: str
     inputs: tuple[_Input, ...] = Field(min_length=1)
     num_classes: int | None
+    arguments: dict[str, JsonValue] = {}
 
 
 class _Cost(BaseModel):
@@ -87,6 +89,7 @@ def plan_json(
             "source": loaded.spec.source,
             "inputs": [_input_json(each) for each in loaded.spec.inputs],
             "num_classes": loaded.spec.num_classes,
+            "arguments": dict(loaded.spec.arguments),
         },
         "name": loaded.name,
         "weights_sha256": weights_sha256,
@@ -128,7 +131,7 @@ def load_folder(folder: str | Path) -> LoadedModel:
     if is_code(plan.model.source):
         _refuse_enclosed_code(folder, plan.model.source)
     inputs = tuple(ModelInput(**each.model_dump()) for each in plan.model.inputs)
-    spec = ModelSpec(plan.model.source, inputs, plan.model.num_classes)
+    spec = ModelSpec(plan.model.source, inputs, plan.model.num_classes, plan.model.arguments)
     with weights_to_come(spec.source):
         module = build_named(spec)
     _cut(module, plan.kept, tensors, folder)

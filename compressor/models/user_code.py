@@ -6,11 +6,11 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,15 @@ from torch.nn.parameter import is_lazy
 
 from compressor.core import ImageSize, ModelInput, one_image
 from compressor.errors import ModelError
+from compressor.execution.copies import copy_module
+from compressor.models.batch_dims import BatchDimSetting, batch_dims_of, find_batch_dims, with_batch_dim
+from compressor.models.prepare import refuse_opaque
 from compressor.user_code import importable, user_errors_as
 
 _CODE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:/\\]*)(?:@(?P<checkpoint>.+))?")
 TRIED_INPUTS = ((3, 224, 224), (3, 32, 32), (1, 28, 28))
 _NAMED_INPUTS = ("example_inputs", "example_input", "input_size")
+_NAMED_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _POSITIONAL_KINDS = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -37,16 +41,28 @@ def split_code(source: str) -> tuple[Path, str, str | None]:
     return Path(found["file"]), found["factory"], found["checkpoint"]
 
 
-def build_module(source: str, num_classes: int | None) -> nn.Module:
-    """Call the factory; float32. Raises ModelError at the user's line that failed."""
+def build_module(
+    source: str, num_classes: int | None, arguments: Mapping[str, object] = MappingProxyType({})
+) -> nn.Module:
+    """Call the factory; float32, and as it returns the module (see prepare.py).
+
+    Args:
+        source: `path/to/file.py:factory`.
+        num_classes: passed on if the factory takes it.
+        arguments: what a class is built with.
+
+    Raises:
+        ModelError: the code failed, at the user's line, or did not return a module whose parts can be changed.
+    """
     path, factory_name, _ = split_code(source)
     with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
         factory = _factory(_import(path), path, factory_name)
-        arguments = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory) else {}
-        module = factory(**arguments)
+        classes = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory) else {}
+        module = factory(**_with_attributes(arguments), **classes)
     if not isinstance(module, nn.Module):
         problem = f"it returned {type(module).__name__}"
         raise ModelError("model-code/not-a-module", f"{path}:{factory_name}", problem, "return a torch.nn.Module")
+    refuse_opaque(module, f"{path}:{factory_name}")
     lazy = [name for name, tensor in module.named_parameters() if is_lazy(tensor)]
     if lazy:
         problem = f"it has lazy parameters without a shape ({', '.join(lazy[:3])})"
@@ -59,27 +75,90 @@ def build_module(source: str, num_classes: int | None) -> nn.Module:
     return module.float().eval()
 
 
+def constructor_arguments(source: str, saved: Mapping[str, object]) -> Mapping[str, object]:
+    """The saved hyper-parameters that a class takes, as Lightning passes them to its constructor; none to a function.
+
+    Args:
+        source: `path/to/file.py:Class`.
+        saved: hyper-parameters of a checkpoint, plain data only.
+
+    Raises:
+        ModelError: the constructor needs an argument that was not saved as plain data.
+    """
+    path, name, _ = split_code(source)
+    with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
+        factory = _factory(_import(path), path, name)
+    if not isinstance(factory, type):
+        return {}
+    parameters = inspect.signature(factory).parameters.values()
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    named_in = [parameter for parameter in parameters if parameter.kind in _NAMED_KINDS]
+    names = {parameter.name for parameter in named_in}
+    arguments = {key: value for key, value in saved.items() if takes_any or key in names}
+    missing = [
+        parameter.name
+        for parameter in named_in
+        if parameter.default is inspect.Parameter.empty and parameter.name not in arguments
+    ]
+    if missing:
+        found = f"its constructor needs {', '.join(missing)}, and the checkpoint has no such plain hyper-parameter"
+        todo = "give a function that builds it: file.py:factory@checkpoint"
+        raise ModelError("model-code/missing-arguments", f"{path}:{name}", found, todo)
+    return arguments
+
+
+class _AttributeDict(dict[str, object]):
+    """Hyper-parameters saved as one argument are read both ways, `hparams.width` and `hparams["width"]`."""
+
+    def __getattr__(self, name: str) -> object:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def _with_attributes(arguments: Mapping[str, object]) -> dict[str, object]:
+    return {name: _AttributeDict(value) if isinstance(value, dict) else value for name, value in arguments.items()}
+
+
 def find_inputs(
-    source: str, module: nn.Module, shapes: Sequence[tuple[int, ...]] | None
+    source: str,
+    module: nn.Module,
+    shapes: Sequence[tuple[int, ...]] | None,
+    batch_dim: BatchDimSetting = "auto",
 ) -> tuple[tuple[ModelInput, ...], str | None]:
     """What the module takes: as the recipe says, as the file says, or the first usual picture that works; and a note.
 
     Where both say it, the recipe's shapes count, with the types of the file's example.
+
+    Args:
+        source: `path/to/file.py:factory`.
+        module: what the factory built, in eval mode.
+        shapes: of the inputs without the batch, where the recipe gives them.
+        batch_dim: `auto` finds the batch dimension in an example's tensors, and takes the first one for shapes.
+
+    Returns:
+        The inputs, and a note on what was not given by the recipe.
+
+    Raises:
+        ModelError: no usual input runs, or the file's example or the batch dimension is impossible.
     """
     path, factory_name, _ = split_code(source)
     code = sys.modules[_module_name(path)]  # imported when the module was built
     name = next((each for each in _NAMED_INPUTS if hasattr(code, each)), None)
     said: list[ModelInput] = []
+    doubt: str | None = None
     if name is not None:
         with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
             value = getattr(code, name)
-            said = _as_inputs(value() if callable(value) else value, f"{path}:{name}")
+            said, doubt = _as_inputs(value() if callable(value) else value, f"{path}:{name}", module, batch_dim)
     if shapes is not None:
         alike = len(said) == len(shapes)
         asked = [replace(said[at], shape=shape) if alike else ModelInput(shape) for at, shape in enumerate(shapes)]
-        return named_in(asked, module), None
+        return named_in(with_batch_dim(asked, batch_dim), module), None
     if name is not None:
-        return named_in(said, module), f"inputs taken from {name} in {path.name}"
+        taken = f"inputs taken from {name} in {path.name}"
+        return named_in(said, module), f"{taken}; {doubt}" if doubt else taken
     size = input_that_runs(module, f"{path}:{factory_name}")
     return one_image(size), f"input {'x'.join(map(str, size))} found by trying; say otherwise with model.input"
 
@@ -109,22 +188,28 @@ def input_that_runs(module: nn.Module, where: str) -> ImageSize:
 
 
 def _failure(module: nn.Module, size: ImageSize) -> Exception | None:
+    copied = copy_module(module)  # forward may change the module's state
     try:
         with torch.no_grad():
-            module(torch.zeros(2, *size))
+            copied(torch.zeros(2, *size))
     except Exception as error:  # the user's network says no in its own way
         return error
     return None
 
 
-def _as_inputs(value: object, where: str) -> list[ModelInput]:
-    """A tensor, or a tuple of them, with the batch dimension; or shapes without it."""
+def _as_inputs(
+    value: object, where: str, module: nn.Module, batch_dim: BatchDimSetting
+) -> tuple[list[ModelInput], str | None]:
+    """A tensor, or a tuple of them, with their batch where they have one; or shapes without it. And a note."""
     parts = [value] if isinstance(value, Tensor) else value
     if isinstance(parts, list | tuple) and parts and all(isinstance(each, Tensor) for each in parts):
-        if all(each.ndim > 0 for each in parts):
-            return [_like(each) for each in parts]
-    elif shapes := shapes_in(parts):
-        return [ModelInput(shape) for shape in shapes]
+        if batch_dim == "auto":
+            dims, note = find_batch_dims(module, parts)
+        else:
+            dims, note = batch_dims_of(parts, batch_dim, where), None
+        return [_like(tensor, dim) for tensor, dim in zip(parts, dims, strict=True)], note
+    if shapes := shapes_in(parts):
+        return with_batch_dim([ModelInput(shape) for shape in shapes], batch_dim), None
     hint = "return a tensor or a tuple of tensors with a batch dimension, or a shape without it"
     raise ModelError("model-input/malformed", where, f"its value is {repr(value)[:80]}", hint)
 
@@ -139,12 +224,13 @@ def shapes_in(value: object) -> tuple[tuple[int, ...], ...]:
     return ()
 
 
-def _like(tensor: Tensor) -> ModelInput:
+def _like(tensor: Tensor, batch_dim: int | None) -> ModelInput:
     """Its shape and type; of whole numbers the least and the largest, too, which others are drawn between."""
+    shape = tuple(size for dim, size in enumerate(tensor.shape) if dim != batch_dim)
     if tensor.is_floating_point():
-        return ModelInput(tuple(tensor.shape[1:]))
+        return ModelInput(shape, batch_dim=batch_dim)
     bounds = (int(tensor.min()), int(tensor.max()))
-    return ModelInput(tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."), bounds)
+    return ModelInput(shape, str(tensor.dtype).removeprefix("torch."), bounds, batch_dim=batch_dim)
 
 
 def _module_name(path: Path) -> str:

@@ -61,6 +61,7 @@ def export_models(
         dynamic_batch=recipe.export.dynamic_batch,
         metadata=_metadata(baseline, state, recipe),
         names=[model_input.name for model_input in state.model.spec.inputs],
+        batch_dims=state.model.spec.batch_dims,
     )
     exported = {}
     with log.stage("export"):

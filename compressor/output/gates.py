@@ -16,9 +16,14 @@ from compressor.errors import (
 )
 from compressor.recipe import Recipe
 from compressor.report.findings import Report
+from compressor.report.findings.answer_agreement import StageAgreement
 from compressor.report.findings.gate_results import Gate, GateStatus
 
-ACCURACY_GATE, LATENCY_GATES = "accuracy_drop", ("speedup", "latency_ms")
+ACCURACY_GATE, AGREEMENT_GATES, LATENCY_GATES = (
+    "accuracy_drop",
+    ("agreement", "output_error"),
+    ("speedup", "latency_ms"),
+)
 """Names of the gates; every other entry is a target."""
 
 
@@ -30,6 +35,7 @@ def judge_gates(
     comparisons: Sequence[Comparison],
     metric: Metric | None,
     sizes: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    agreement: StageAgreement | None = None,
 ) -> list[Gate]:
     """Judge every target and gate of the recipe; a gate on a measured value counts by the worse end of its interval.
 
@@ -41,6 +47,7 @@ def judge_gates(
         comparisons: latency of dense and slim; the first counts.
         metric: the data's; None where there was no data.
         sizes: bytes of the dense and of the slim model, for the targets `size` (the ONNX files) and `memory`.
+        agreement: of the slim model with the dense one; None where it was not measured.
 
     Returns:
         One entry for each target, then one for each gate.
@@ -57,6 +64,7 @@ def judge_gates(
         gates += _latency_targets(recipe, first)
     if (limit := recipe.gates.accuracy_drop) is not None:
         gates.append(_accuracy_gate(limit, quality, metric))
+    gates += _agreement_gates(recipe, agreement)
     if first is not None:
         gates += _latency_gates(recipe, first)
     return gates
@@ -84,6 +92,22 @@ def _accuracy_gate(limit: float, quality: Mapping[str, float], metric: Metric | 
         return _gate(ACCURACY_GATE, asked, "accuracy was not measured", "unmeasured")
     loss = worsening(metric, quality["dense"], list(quality.values())[-1])
     return _gate(ACCURACY_GATE, asked, f"{loss:.2f} {unit}", _met(loss <= limit))
+
+
+def _agreement_gates(recipe: Recipe, agreement: StageAgreement | None) -> Iterator[Gate]:
+    """Judged by the last stage, on samples that nothing was chosen by."""
+    if (least := recipe.gates.agreement) is not None:
+        asked, top1 = f"at least {least:.2f} %", agreement["top1"] if agreement else None
+        if top1 is None:
+            yield _gate("agreement", asked, "no class scores were compared", "unmeasured")
+        else:
+            yield _gate("agreement", asked, f"{top1:.2f} %", _met(top1 >= least))
+    if (limit := recipe.gates.output_error) is not None:
+        asked, error = f"at most {limit:.2f} %", agreement["output_error"] if agreement else None
+        if error is None:
+            yield _gate("output_error", asked, "no outputs were compared", "unmeasured")
+        else:
+            yield _gate("output_error", asked, f"{error:.2f} %", _met(error <= limit))
 
 
 def _latency_gates(recipe: Recipe, comparison: Comparison) -> Iterator[Gate]:
@@ -157,6 +181,11 @@ def _error(gate: Gate) -> CompressorError:
             return AccuracyGateFailed("accuracy-gate-failed/not-measured", place, problem, "give --data")
         hint = "retrain for more epochs, prune less, or relax the gate"
         return AccuracyGateFailed("accuracy-gate-failed/drop-too-large", place, problem, hint)
+    if gate["name"] in AGREEMENT_GATES:
+        if gate["status"] == "unmeasured":
+            return AccuracyGateFailed("agreement-gate-failed/not-measured", place, problem, "give samples with --data")
+        hint = "prune less, give more samples, retrain for more epochs, or relax the gate"
+        return AccuracyGateFailed("agreement-gate-failed/answers-differ", place, problem, hint)
     if gate["status"] == "unstable":
         code = "latency-gate-not-judged/unstable" if is_latency_gate else "target-not-judged/unstable"
         return MeasurementUnstable(code, place, problem, "measure on an idle machine, or for longer")

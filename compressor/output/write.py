@@ -13,6 +13,7 @@ from compressor.atomic_write import write_bytes, write_json, write_text
 from compressor.budget.memory import memory_of
 from compressor.core import Comparison, NMPattern
 from compressor.graph.cost import count_cost, zeros
+from compressor.models.build import can_rebuild
 from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
 from compressor.models.saved_model import PLAN, WEIGHTS, plan_json
@@ -21,6 +22,7 @@ from compressor.output.folder import REPORT
 from compressor.output.gates import judge_gates
 from compressor.recipe import Recipe
 from compressor.report.findings import Report, build_report
+from compressor.report.findings.answer_agreement import stage_agreement
 from compressor.report.findings.gate_results import Gate
 from compressor.report.findings.layer_widths import run_widths
 from compressor.report.html import write_page
@@ -57,6 +59,8 @@ def write_outputs(
     Raises:
         VerificationFailed: an ONNX file does not hold the zeros that the module holds.
     """
+    if not can_rebuild(state.model.spec):
+        log.warning("verify cannot check this folder: only the pickle can rebuild the architecture")
     write_text(folder / "recipe.yaml", recipe.to_yaml())
     write_weights(folder, baseline, state)
     inputs = example_inputs(state.model)
@@ -95,7 +99,10 @@ def _judge(run: RunResult) -> list[Gate]:
         "size": (run.dense_onnx.bytes, run.slim_onnx.bytes),
         "memory": (memory_of(run.baseline.model.module, *inputs), memory_of(state.model.module, *inputs)),
     }
-    return judge_gates(run.recipe, state.baseline.cost, slim_cost, state.quality, run.comparisons, state.metric, sizes)
+    last = list(state.agreement.values())[-1:]
+    agreement = stage_agreement(last[0]) if last else None
+    cost, quality, metric = state.baseline.cost, state.quality, state.metric
+    return judge_gates(run.recipe, cost, slim_cost, quality, run.comparisons, metric, sizes, agreement)
 
 
 def write_weights(folder: Path, baseline: PruningState, state: PruningState) -> None:

@@ -1,22 +1,47 @@
-"""The steps of a run: the method's, the recipe's retraining, and what the method does after it."""
+"""The steps of a run: the method's, the recovery that the recipe asks for, and what the method does after it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from compressor.core import Data, LoadedModel
 from compressor.recipe.recipe_config import Recipe
 from compressor.steps.base import Step
 from compressor.steps.recalibrate import Recalibrate
 from compressor.steps.train import place_retraining
+from compressor.training.settings import Distillation
+
+WITHOUT_LABELS = Distillation(temperature=2.0, weight=1.0, labels=False)
+"""What a retraining without labels learns from, unless the recipe says it."""
 
 
-def build_steps(recipe: Recipe, round_to: int, *, retrain: bool) -> tuple[Step, ...]:
+def steps_of_run(recipe: Recipe, round_to: int, model: LoadedModel, data: Data | None) -> tuple[Step, ...]:
     """List the steps of a run.
 
     Args:
         recipe: The recipe.
         round_to: What widths are multiples of; what `prune.round_to: auto` came to.
-        retrain: Whether there are data to retrain with.
+        model: The dense model.
+        data: The data; None = there are none.
+
+    Returns:
+        The steps in the order in which they run.
+    """
+    labels = data is None or data.task is not None
+    return build_steps(recipe, round_to, retrain=data is not None, labels=labels, trained=not model.untrained)
+
+
+def build_steps(
+    recipe: Recipe, round_to: int, *, retrain: bool, labels: bool = True, trained: bool = False
+) -> tuple[Step, ...]:
+    """List the steps of a run whose model and data are not loaded.
+
+    Args:
+        recipe: The recipe.
+        round_to: What widths are multiples of; what `prune.round_to: auto` came to.
+        retrain: Whether there are data to recover and retrain with.
+        labels: Whether they have labels; without, the dense model's answers are learned.
+        trained: Whether the model's weights are trained, so that there is something to reconstruct.
 
     Returns:
         The steps in the order in which they run.
@@ -27,10 +52,18 @@ def build_steps(recipe: Recipe, round_to: int, *, retrain: bool) -> tuple[Step, 
     method, training = recipe.method, recipe.train_step()
     if training is not None:
         training = replace(training, penalty=method.retraining())
+        training = training if labels else replace(training, distill=_without_labels(training.distill))
+    reconstruction = recipe.reconstruct_step(trained=trained)
     after: list[Step] = []
-    if retrain and recipe.retrain.recalibrate:
+    if retrain and reconstruction is not None:
+        after.append(reconstruction)  # it sets the statistics of BatchNorm as well
+    elif retrain and recipe.retrain.recalibrate:
         after.append(Recalibrate())
     if retrain and training is not None:
         after.append(training)
-    steps = method.steps(recipe.selection(round_to))
+    steps = recipe.method_steps(round_to)
     return (*place_retraining(steps, training, after), *method.finish())
+
+
+def _without_labels(distill: Distillation | None) -> Distillation:
+    return WITHOUT_LABELS if distill is None else replace(distill, labels=False)

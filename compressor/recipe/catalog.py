@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from compressor.recipe.build_steps import build_steps
 from compressor.recipe.read import read_recipe, shipped_recipes
 from compressor.recipe.recipe_config import Recipe
-from compressor.steps.train import FinetuneSegment, Train
+from compressor.steps.train import Train
 
 GROUPS = (
     "First runs",
@@ -65,18 +66,14 @@ def _summary(name: str, path: Path) -> RecipeSummary:
 def _data_need(recipe: Recipe, epochs: int) -> DataNeed:
     if recipe.data is not None:
         return "included" if recipe.data.source == "digits" else "required"
-    if recipe.method.needs_data:
+    if recipe.needs_data:
         return "required"
     return "optional" if epochs else "none"
 
 
 def _training_length(recipe: Recipe) -> tuple[int, int]:
     """Epochs and iterations of all trainings of a run with data; a stopping rule may end one before."""
-    steps, training = recipe.method.steps(recipe.selection(COARSEST)), recipe.train_step()
-    trainings = [step for step in steps if isinstance(step, Train)]
-    segments = [step for step in steps if isinstance(step, FinetuneSegment)]
-    if training is not None:
-        trainings += [segment.of(training) for segment in segments] or [training]
+    trainings = [step for step in build_steps(recipe, COARSEST, retrain=True) if isinstance(step, Train)]
     return sum(step.epochs for step in trainings if not step.counts_toward_retraining), sum(
         step.iterations or 0 for step in trainings
     )

@@ -126,3 +126,26 @@ InputSizes = Annotated[
     PlainValidator(_parse_input),
     WithJsonSchema({"anyOf": [{"const": "auto"}, _SHAPE, _SHAPES]}),
 ]
+
+
+def _parse_batch_dim(value: object) -> object:
+    if value == "auto" or _is_dimension(value):
+        return value
+    if isinstance(value, list | tuple) and value and all(map(_is_dimension, value)):
+        return tuple(value)
+    raise refused("auto, a dimension counted from 0, null for none, or a list of dimensions", ["auto"])
+
+
+def _is_dimension(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
+_DIMENSION: dict[str, Any] = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]}
+
+InputBatchDims = Annotated[
+    Literal["auto"] | int | tuple[int | None, ...] | None,
+    PlainValidator(_parse_batch_dim),
+    WithJsonSchema(
+        {"anyOf": [{"const": "auto"}, *_DIMENSION["anyOf"], {"type": "array", "items": _DIMENSION, "minItems": 1}]}
+    ),
+]

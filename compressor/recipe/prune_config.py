@@ -6,10 +6,19 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, StrictBool, create_model, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    create_model,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from compressor.budget.target import Scope
-from compressor.field_types import Positive, Word
+from compressor.criteria import channel_criteria
+from compressor.field_types import Positive, Word, refused
 from compressor.methods import Method, methods
 from compressor.recipe.block import Conflict, RecipeBlock, written_keys
 from compressor.recipe.fields import RoundTo, Share
@@ -71,6 +80,9 @@ class LayerRuleConfig(RecipeBlock):
             yield "ratio", "no ratio beside freeze: true, a layer is either frozen or pruned"
 
 
+CHOOSES_CRITERION = "l1"
+"""The method whose criterion the recipe may choose."""
+
 CHANNEL_KEYS = ("scope", "round_to")
 """The keys of `prune` that say how channels are selected. They have no meaning where single weights are masked."""
 
@@ -93,7 +105,17 @@ class PruneBase(RecipeBlock):
     round_to: RoundTo = Field(
         default="auto", description="remaining widths are multiples of this; auto = what the target device prefers"
     )
+    criterion: Word = Field(
+        default="l1", description=f"what channels are compared by, for l1 only: {', '.join(channel_criteria())}"
+    )
     layers: tuple[LayerRuleConfig, ...] = ()
+
+    @field_validator("criterion")
+    @classmethod
+    def _check_criterion(cls, criterion: str) -> str:
+        if criterion not in channel_criteria():
+            raise refused(", ".join(channel_criteria()), list(channel_criteria()))
+        return criterion
 
     @property
     def settings(self) -> Method:
@@ -114,6 +136,8 @@ class PruneBase(RecipeBlock):
         elif "target" not in keys:
             allowed = "nothing while there is no prune.target: no channel is removed"
             yield from ((key, allowed) for key in TARGET_KEYS if key in keys)
+        if "criterion" in keys and method.name != CHOOSES_CRITERION:
+            yield "criterion", f"nothing while prune.method is {method.name}: it has a criterion of its own"
         if method.unstructured:
             yield from _channel_conflicts(method.name, keys)
 
@@ -130,6 +154,8 @@ class PruneBase(RecipeBlock):
     def _write_used_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         unused = TARGET_KEYS if self.target is None else CHANNEL_KEYS if self.settings.unstructured else ()
         written = {key: value for key, value in handler(self).items() if key not in methods() and key not in unused}
+        if self.method != CHOOSES_CRITERION:
+            written.pop("criterion")
         own = getattr(self, _attribute(self.method)).model_dump(mode="json")
         return written | ({self.method: own} if own else {})
 

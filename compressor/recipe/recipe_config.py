@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator
 
 from compressor.budget.layer_rules import LayerRule
 from compressor.budget.target import PruningTarget
+from compressor.criteria import channel_criteria
 from compressor.field_types import Count, NonNegativeCount, Positive, Word, refused
 from compressor.methods import Method
 from compressor.recipe.block import Conflict, RecipeBlock, conflict_error, written_keys
 from compressor.recipe.data_config import DataConfig
-from compressor.recipe.fields import InputSizes, Points, Version, auto_or_integer
-from compressor.recipe.prune_config import Prune, TargetConfig
+from compressor.recipe.fields import InputBatchDims, InputSizes, Points, Version, auto_or_integer
+from compressor.recipe.prune_config import CHOOSES_CRITERION, Prune, TargetConfig
+from compressor.recipe.reconstruct_config import AutoReconstruct, ReconstructConfig
 from compressor.recipe.retrain_config import RetrainConfig
 from compressor.recipe.yaml_source import dump_yaml
+from compressor.steps.base import Step
+from compressor.steps.reconstruct import Reconstruct
+from compressor.steps.select_channels import SelectChannels
 from compressor.steps.train import Train
 
 AutoClasses = Annotated[int | Literal["auto"], *auto_or_integer(1, None, "a whole number from 1")]
@@ -35,6 +41,18 @@ class ModelConfig(RecipeBlock):
     input: InputSizes = Field(
         default="auto", description="shape of the input without the batch; a list of shapes for several inputs"
     )
+    batch_dim: InputBatchDims = Field(
+        default="auto",
+        description="batch dimension of the input, counted from 0; null = none; a list for several inputs; "
+        "auto = found by trying",
+    )
+
+    weights: Word = Field(
+        default="auto", description="key or prefix of the weights in a checkpoint, such as ema; auto = the best fit"
+    )
+    head: Word = Field(
+        default="auto", description="module of the checkpoint that replaces the last layer; auto = found by shape"
+    )
 
     def load_options(self) -> dict[str, Any]:
         """The block as `load_model` takes it: None for what follows from the weights."""
@@ -42,6 +60,9 @@ class ModelConfig(RecipeBlock):
             "arch": self.arch,
             "num_classes": None if self.num_classes == "auto" else self.num_classes,
             "input": None if self.input == "auto" else self.input,
+            "batch_dim": self.batch_dim,
+            "weights": None if self.weights == "auto" else self.weights,
+            "head": None if self.head == "auto" else self.head,
         }
 
 
@@ -82,6 +103,12 @@ class GatesConfig(RecipeBlock):
     """Conditions for the result. If one does not hold, the run ends with exit code 7 or 8; null = no gate."""
 
     accuracy_drop: Points | None = Field(default=None, description="largest loss of accuracy in percentage points")
+    agreement: Points | None = Field(
+        default=None, description="smallest share of held-out samples with the dense model's best class, such as 98%"
+    )
+    output_error: Points | None = Field(
+        default=None, description="largest relative error of the outputs against the dense model's, such as 2%"
+    )
     speedup: Positive | None = Field(default=None, description="smallest dense / slim latency, such as 1.3")
     latency_ms: Positive | None = Field(
         default=None, description="largest median latency of the slim model, in milliseconds"
@@ -94,6 +121,9 @@ class Recipe(RecipeBlock):
     version: Version
     model: ModelConfig = ModelConfig()
     prune: Prune
+    reconstruct: AutoReconstruct = Field(
+        default="auto", description="auto = on for a trained model with samples; off; or a block of settings"
+    )
     retrain: RetrainConfig = RetrainConfig()
     data: DataConfig | None = Field(
         default=None, description="null = the data of --data; without data there is no retraining"
@@ -175,9 +205,31 @@ class Recipe(RecipeBlock):
         """Return the retraining step, or None if there is no retraining."""
         return self.retrain.to_core()
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether the method, or the criterion that the recipe chooses for it, reads training images."""
+        return self.method.needs_data or channel_criteria()[self.prune.criterion].needs_data
+
+    def method_steps(self, round_to: int) -> tuple[Step, ...]:
+        """Return the method's steps, with the criterion that the recipe chooses."""
+        steps = self.method.steps(self.selection(round_to))
+        if self.prune.method != CHOOSES_CRITERION:
+            return steps
+        criterion = channel_criteria()[self.prune.criterion]
+        return tuple(replace(step, criterion=criterion) if isinstance(step, SelectChannels) else step for step in steps)
+
+    def reconstruct_step(self, *, trained: bool) -> Reconstruct | None:
+        """Return the reconstruction, or None if there is none; `auto` asks for one where the model is trained."""
+        match self.reconstruct:
+            case ReconstructConfig() as settings:
+                return settings.to_core()
+            case "auto" if trained and self.method.trained:
+                return Reconstruct()
+        return None
+
     def training_settings(self) -> dict[str, Any]:
         """The parts of the recipe that a training depends on, as JSON."""
-        return self.model_dump(mode="json", by_alias=True, include={"prune", "retrain", "data", "seed"})
+        return self.model_dump(mode="json", by_alias=True, include={"prune", "reconstruct", "retrain", "data", "seed"})
 
     def to_yaml(self) -> str:
         """Write the recipe with every default. It reads back to an equal recipe."""

@@ -45,9 +45,12 @@ class DistillConfig(RecipeBlock):
         default=0.5, description="weight of the dense model's outputs; the weight of the labels is 1 minus it"
     )
     features: NonNegative = Field(default=0.0, description="weight of feature maps whose shapes match")
+    labels: StrictBool = Field(
+        default=True, description="false = learn from the dense model's outputs alone, whatever they look like"
+    )
 
     def to_core(self) -> Distillation:
-        return Distillation(self.temperature, self.weight, self.features)
+        return Distillation(self.temperature, self.weight, self.features, self.labels)
 
 
 class RetrainConfig(RecipeBlock):

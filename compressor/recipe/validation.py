@@ -102,8 +102,12 @@ def _explain(
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             code, (word, key) = "recipe/out-of-range", _BOUNDS[kind]
             hint = f"allowed: a number {word} {context[key]}"
-        case "too_short" | "string_too_short":
-            code, hint = "recipe/too-short", "allowed: at least one"
+        case "too_short":
+            code, hint = "recipe/too-short", "allowed: at least one entry"
+        case "string_too_short":
+            code, hint = "recipe/too-short", "allowed: at least one character"
+        case "string_pattern_mismatch":
+            code, hint = "recipe/malformed", f"allowed: a word that matches {context['pattern']}"
         case "model_type" | "model_attributes_type":
             code = "recipe/not-a-block"
             hint = f"write it as a block of: {', '.join(_keys(schema, path, document))}"

@@ -171,8 +171,7 @@ def parse_yaml(text: str, source: str) -> YamlDocument:
                 key = key_node.value if isinstance(key_node, ScalarNode) else "?"
                 place = _place(key_node, source)
                 if key in block:
-                    first = keys[(*path, key)]
-                    problem = f"{dotted_path((*path, key))} is set again; it was first set at {first}"
+                    problem = f"{dotted_path((*path, key))} is set again; it was first set at {keys[(*path, key)]}"
                     faults.append((place, RecipeError("recipe/duplicate-key", str(place), problem, "keep one of them")))
                     continue
                 keys[(*path, key)] = place

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TypedDict, cast
 
+from rich.console import Console
+
+from compressor.core import Comparison
 from compressor.report.blocks import Fact, Table
 from compressor.report.findings.base import finite, finite_interval
 from compressor.report.findings.latency import LatencyRecord, describe_measurement, latency_ratio, latency_record
@@ -18,11 +21,6 @@ from compressor.report.findings.layer_times import (
 )
 from compressor.report.format import NOTHING, format_bytes, format_joules, format_ms, format_ratio, format_significant
 from compressor.report.tables import print_facts, print_table, print_warnings
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from compressor.core import Comparison
 
 LAYER_ROWS = 12
 

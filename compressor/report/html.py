@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
@@ -15,10 +15,8 @@ from compressor.report.blocks import Card, Fact, Notice, Row, Section, Table
 from compressor.report.findings import Report, findings
 from compressor.report.format import NOTHING, format_shape, printable
 from compressor.report.pareto_result import Pareto, pareto_facts, pareto_figures, pareto_table
+from compressor.report.run_result import RunResult
 from compressor.report.svg import Figure
-
-if TYPE_CHECKING:
-    from compressor.report.run_result import RunResult
 
 Kind = TypeVar("Kind", bound=Row | Fact | Card | Notice | Table | Figure | Section)
 

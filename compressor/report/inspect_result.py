@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from rich.console import Console
+
+from compressor.core import NMPattern
 from compressor.report.blocks import Fact, Table
 from compressor.report.findings.prunable_groups import Coverage
 from compressor.report.format import format_count, format_shape
 from compressor.report.tables import name_range, print_facts, print_frozen, print_heading, print_table, runs_of_equal
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rich.console import Console
-
-    from compressor.core import NMPattern
     from compressor.sparsity.onnx_check import Initializer
 
 

@@ -18,7 +18,7 @@ from compressor.report.blocks import Block, Fact, Notice, Row, Status, Table
 from compressor.report.format import printable
 
 GOOD, BAD, WARN, FAINT, STRONG = "green", "bold red", "yellow", "bright_black", "bold"
-LABEL_WIDTH = (11, 18)  # smallest and largest number of columns
+LABEL_WIDTH = (11, 24)  # smallest and largest number of columns
 REASONS = 6  # reasons listed before the rest is only counted
 
 Item = TypeVar("Item")

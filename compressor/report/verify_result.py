@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
+
+from rich.console import Console
 
 from compressor.report.blocks import Fact, Status
 from compressor.report.findings.gate_results import Gate
 from compressor.report.tables import print_facts, print_heading
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 class Check(TypedDict):

@@ -1,7 +1,7 @@
-"""N:M weights stored as what is not zero and where in its group it stands.
+"""N:M weights stored as kept values and their positions within each group.
 
-A weight (K, C, *) becomes values (K, C N/M, *) and one row of bytes with the places, 2 bits each for M = 4, the lowest
-bits first. For 2:4 that is 9/16 of a dense float16 tensor and 17/32 of a float32 one.
+A weight (K, C, *) becomes values (K, C N/M, *) and a row of bytes with the positions, 2 bits each for M = 4, lowest
+bits first. 2:4 weights take 9/16 of the size of a dense float16 tensor and 17/32 of a float32 one.
 """
 
 from __future__ import annotations
@@ -16,63 +16,102 @@ from compressor.core import NMPattern
 from compressor.sparsity.nm_masks import magnitude_mask, satisfies_pattern
 from compressor.sparsity.runtimes import SIZES
 
-VALUES, PLACES = "nm_values", "nm_places"
+VALUES, POSITIONS = "nm_values", "nm_places"
 
 
 def pack(tensors: Mapping[str, Tensor], patterns: Mapping[str, NMPattern]) -> dict[str, Tensor]:
-    """The tensors, those that have a pattern packed; each of them keeps its rule."""
+    """Pack the tensors that have a pattern.
+
+    Args:
+        tensors: All tensors by name.
+        patterns: Tensor name -> the pattern that it satisfies.
+
+    Returns:
+        The tensors, each packed one as `<name>.nm_values` and `<name>.nm_places`.
+    """
     packed = dict(tensors)
     for name, pattern in patterns.items():
-        values, places = pack_one(packed.pop(name), pattern)
-        packed |= {f"{name}.{VALUES}": values, f"{name}.{PLACES}": places}
+        values, positions = pack_weight(packed.pop(name), pattern)
+        packed |= {f"{name}.{VALUES}": values, f"{name}.{POSITIONS}": positions}
     return packed
 
 
 def unpack(tensors: Mapping[str, Tensor], patterns: Mapping[str, NMPattern]) -> dict[str, Tensor]:
-    """What `pack` was given, bit for bit but for the sign of zeros. Raises ValueError, naming the tensor."""
+    """Restore the tensors that `pack` was given, bit for bit except for the sign of zeros.
+
+    Args:
+        tensors: All tensors by name, as `pack` returned them.
+        patterns: Name of each packed tensor -> its pattern.
+
+    Returns:
+        All tensors, dense.
+
+    Raises:
+        ValueError: A packed tensor is missing or malformed.
+    """
     dense = dict(tensors)
     for name, pattern in patterns.items():
         try:
-            values, places = dense.pop(f"{name}.{VALUES}"), dense.pop(f"{name}.{PLACES}")
+            values, positions = dense.pop(f"{name}.{VALUES}"), dense.pop(f"{name}.{POSITIONS}")
         except KeyError as error:
             raise ValueError(f"no tensor {error.args[0]}") from None
         try:
-            dense[name] = unpack_one(values, places, pattern)
+            dense[name] = unpack_weight(values, positions, pattern)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     return dense
 
 
-def pack_one(weight: Tensor, pattern: NMPattern) -> tuple[Tensor, Tensor]:
-    """(K, C, *) -> values (K, C N/M, *), places uint8."""
+def pack_weight(weight: Tensor, pattern: NMPattern) -> tuple[Tensor, Tensor]:
+    """Pack one weight.
+
+    Args:
+        weight: (K, C, *), which satisfies the pattern.
+        pattern: N and M.
+
+    Returns:
+        The kept values (K, C N/M, *) and their positions, uint8.
+    """
     assert satisfies_pattern(weight, pattern), f"not a {pattern} weight"
     m = pattern.m
     kept = magnitude_mask(weight, pattern).movedim(1, -1)
     values = weight.movedim(1, -1)[kept].reshape(*kept.shape[:-1], -1).movedim(-1, 1).contiguous()
-    places = kept.reshape(-1, m).nonzero()[:, 1].to(torch.uint8)  # n for each group
+    positions = kept.reshape(-1, m).nonzero()[:, 1].to(torch.uint8)  # n for each group
     per_byte = 8 // _bits(m)
-    rows = torch.nn.functional.pad(places, (0, -len(places) % per_byte)).reshape(-1, per_byte)
+    rows = torch.nn.functional.pad(positions, (0, -len(positions) % per_byte)).reshape(-1, per_byte)
     shifts = torch.arange(per_byte, dtype=torch.uint8) * _bits(m)
     return values, (rows << shifts).sum(dim=1, dtype=torch.uint8)
 
 
-def unpack_one(values: Tensor, places: Tensor, pattern: NMPattern) -> Tensor:
-    """Raises ValueError where values and places do not fit each other."""
+def unpack_weight(values: Tensor, positions: Tensor, pattern: NMPattern) -> Tensor:
+    """Restore one weight.
+
+    Args:
+        values: The kept values (K, C N/M, *).
+        positions: Their positions, uint8.
+        pattern: N and M.
+
+    Returns:
+        The weight (K, C, *).
+
+    Raises:
+        ValueError: Values and positions do not match.
+    """
     n, m = pattern
     if not 0 < n < m or m not in SIZES:
         raise ValueError(f"no pattern {pattern}")
-    if values.ndim < 2 or values.shape[1] % n or places.dtype != torch.uint8 or places.ndim != 1:
+    if values.ndim < 2 or values.shape[1] % n or positions.dtype != torch.uint8 or positions.ndim != 1:
         raise ValueError(f"values of shape {tuple(values.shape)} are not packed {pattern}")
     bits = _bits(m)
-    if len(places) != math.ceil(values.numel() * bits / 8):
-        raise ValueError(f"{len(places)} bytes of places for {values.numel()} values")
+    if len(positions) != math.ceil(values.numel() * bits / 8):
+        raise ValueError(f"{len(positions)} bytes of positions for {values.numel()} values")
     shifts = torch.arange(8 // bits, dtype=torch.uint8) * bits
-    unfolded = ((places[:, None] >> shifts) & ((1 << bits) - 1)).flatten()[: values.numel()].long().reshape(-1, n)
+    unfolded = ((positions[:, None] >> shifts) & ((1 << bits) - 1)).flatten()[: values.numel()].long().reshape(-1, n)
     if bool((unfolded >= m).any()) or bool((unfolded.diff(dim=1) <= 0).any()):
-        raise ValueError("places are not increasing within their group")
+        raise ValueError("positions are not increasing within their group")
     moved = values.movedim(1, -1)
-    parts = values.new_zeros(len(unfolded), m).scatter_(1, unfolded, moved.reshape(-1, n))
-    return parts.reshape(*moved.shape[:-1], moved.shape[-1] // n * m).movedim(-1, 1).contiguous()
+    groups = values.new_zeros(len(unfolded), m).scatter_(1, unfolded, moved.reshape(-1, n))
+    return groups.reshape(*moved.shape[:-1], moved.shape[-1] // n * m).movedim(-1, 1).contiguous()
 
 
 def _bits(m: int) -> int:

@@ -1,70 +1,88 @@
-"""The layers of a model that can be masked, and the masked model."""
+"""The weights of a model that can be masked, and masks applied to them."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from compressor.execution.copies import copy_module
+from compressor.layers import CONVOLUTIONS, WEIGHTED_LAYERS, named_weights
 from compressor.sparsity.runtimes import RUNTIMES, NMSparsity, ineligible_reason
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A convolution or linear layer. `reason`: why its weight stays dense, None where it can be masked."""
+    """The weight of a convolution or linear layer."""
 
-    tensor: str  # name of its weight
+    tensor: str  # its name
     shape: tuple[int, ...]
-    reason: str | None
+    reason: str | None  # why it remains dense; None = it can be masked
 
 
 def candidates(module: nn.Module, sparsity: NMSparsity) -> tuple[Candidate, ...]:
-    """Every Linear, Conv1d, Conv2d and Conv3d in the model's order, a weight that several of them share once.
+    """List the weight of every Linear, Conv1d, Conv2d and Conv3d in the order of the network.
 
-    Input projections of attention, embeddings and normalisations are never masked.
+    Input projections of attention, embeddings and normalizations are never masked.
+
+    Args:
+        module: The network.
+        sparsity: The pattern, the runtime that will use it, and layers that remain dense.
+
+    Returns:
+        The weights; a shared one appears once.
     """
     support = RUNTIMES[sparsity.runtime]
-    found: dict[int, Candidate] = {}
-    for name, each in module.named_modules():
-        if isinstance(each, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and id(each.weight) not in found:
-            kept = next((glob for glob in sparsity.dense if fnmatchcase(name, glob)), None)
-            shape = tuple(each.weight.shape)
-            reason = (
-                f"left dense by the recipe ({kept})" if kept else ineligible_reason(shape, support, sparsity.pattern)
-            )
-            found[id(each.weight)] = Candidate(f"{name}.weight" if name else "weight", shape, reason)
-    return tuple(found.values())
+    layers = []
+    for tensor, (name, weight) in named_weights(module, (nn.Linear, *CONVOLUTIONS)).items():
+        shape = tuple(weight.shape)
+        glob = next((glob for glob in sparsity.dense if fnmatchcase(name, glob)), None)
+        reason = f"left dense by the recipe ({glob})" if glob else ineligible_reason(shape, support, sparsity.pattern)
+        layers.append(Candidate(tensor, shape, reason))
+    return tuple(layers)
 
 
-def weights_of(module: nn.Module, found: tuple[Candidate, ...]) -> dict[str, Tensor]:
-    """The weights that can be masked, by name."""
-    return {each.tensor: module.get_parameter(each.tensor).detach() for each in found if each.reason is None}
+def maskable_weights(module: nn.Module, layers: tuple[Candidate, ...]) -> dict[str, Tensor]:
+    """Select the weights that can be masked.
 
+    Args:
+        module: The network.
+        layers: Its `candidates`.
 
-WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    Returns:
+        The weights by name, detached.
+    """
+    return {layer.tensor: module.get_parameter(layer.tensor).detach() for layer in layers if layer.reason is None}
 
 
 def all_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The weight of every convolution and linear layer by name, in the model's order, one that several share once."""
-    found: dict[int, tuple[str, Tensor]] = {}
-    for name, each in module.named_modules():
-        weight = dict(each.named_parameters(recurse=False)).get("weight") if isinstance(each, WEIGHTED) else None
-        if weight is not None:
-            found.setdefault(id(weight), (f"{name}.weight" if name else "weight", weight.detach()))
-    return dict(found.values())
+    """Return the weights of all convolutions and linear layers by name, in the order of the network, detached."""
+    return {name: weight.detach() for name, (_, weight) in named_weights(module, WEIGHTED_LAYERS).items()}
 
 
 def apply_masks(module: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of `module` with zeros where a mask is False. `module` is left as it is."""
-    copied = copy.deepcopy(module)
-    apply_masks_(copied, masks)
-    return copied
+    """Copy a network with zeros where a mask is False.
+
+    Args:
+        module: The network, which is not changed.
+        masks: By parameter name, bool in the shape of the parameter.
+
+    Returns:
+        The masked copy.
+    """
+    masked = copy_module(module)
+    apply_masks_(masked, masks)
+    return masked
 
 
 def apply_masks_(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Put zeros where a mask is False, in place."""
+    """Write zeros where a mask is False, in place.
+
+    Args:
+        module: The network.
+        masks: By parameter name, bool in the shape of the parameter.
+    """
     for name, mask in masks.items():
         module.get_parameter(name).data.masked_fill_(~mask, 0)

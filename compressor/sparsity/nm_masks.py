@@ -1,8 +1,8 @@
-"""N:M masks: of every M consecutive weights along the reduction dimension at most N are not zero.
+"""N:M masks: at most N of every M consecutive weights along the reduction dimension are not zero.
 
-The reduction dimension of a linear layer (K, C) is C; that of a convolution (K, C/groups, *) is its second one, at a
-fixed place of the kernel, which is the grouping that sparse tensor cores read. Grouping the flattened kernel instead
-gives tensors no runtime takes, unless the kernel is 1x1.
+The reduction dimension of a linear layer (K, C) is C. That of a convolution (K, C/groups, *) is its second one, at a
+fixed position of the kernel, because sparse tensor cores group weights like this. Groups of the flattened kernel would
+give tensors that no runtime accepts, unless the kernel is 1x1.
 Mishra et al., Accelerating Sparse Deep Neural Networks, arXiv:2104.08378.
 
 Shapes: K outputs   C entries of the reduction dimension   * kernel positions   M size of a group
@@ -17,27 +17,41 @@ from compressor.core import NMPattern
 
 
 def magnitude_mask(weight: Tensor, pattern: NMPattern) -> Tensor:
-    """True for the N largest |w| of each group of M: the pattern of largest sum among all `M over N` of them.
+    """Keep the N largest |w| of each group of M.
 
-    `weight`: (K, C, *) with C a multiple of M; the mask has its shape. Of equal magnitudes the first are kept, so
-    that the same weights give the same mask on every machine.
+    Of equal magnitudes the first are kept, so that the same weights give the same mask on every machine.
+
+    Args:
+        weight: (K, C, *) with C a multiple of M.
+        pattern: N and M.
+
+    Returns:
+        True for kept weights, (K, C, *).
     """
     n, m = pattern
-    parts = _groups(weight.detach().abs(), m)
-    kept = torch.empty_like(parts, dtype=torch.bool)
-    for place in range(m):
-        own = parts[:, :, place]
-        larger = torch.zeros_like(own, dtype=torch.int8)
+    magnitudes = _groups(weight.detach().abs(), m)
+    kept = torch.empty_like(magnitudes, dtype=torch.bool)
+    for index in range(m):
+        magnitude = magnitudes[:, :, index]
+        larger = torch.zeros_like(magnitude, dtype=torch.int8)
         for other in range(m):
-            if other != place:
-                theirs = parts[:, :, other]
-                larger += theirs >= own if other < place else theirs > own
-        kept[:, :, place] = larger < n
+            if other != index:
+                compare = torch.ge if other < index else torch.gt
+                larger += compare(magnitudes[:, :, other], magnitude)
+        kept[:, :, index] = larger < n
     return kept.reshape(weight.shape)
 
 
 def satisfies_pattern(weight: Tensor, pattern: NMPattern) -> bool:
-    """Whether every group of M has at most N that are not zero; False where C is not a multiple of M."""
+    """Check that at most N weights of every group of M are not zero.
+
+    Args:
+        weight: (K, C, *).
+        pattern: N and M.
+
+    Returns:
+        Whether the pattern holds; False if C is not a multiple of M.
+    """
     n, m = pattern
     if weight.ndim < 2 or weight.shape[1] % m:
         return False
@@ -45,14 +59,30 @@ def satisfies_pattern(weight: Tensor, pattern: NMPattern) -> bool:
 
 
 def retained_share(weight: Tensor, mask: Tensor) -> float:
-    """sum |w| over the mask / sum |w|; 1 for a tensor of zeros."""
+    """Compute sum |w| over the kept weights / sum |w|.
+
+    Args:
+        weight: (K, C, *).
+        mask: True for kept weights, (K, C, *).
+
+    Returns:
+        The share, 0 to 1; 1 for a tensor of zeros.
+    """
     magnitude = weight.detach().abs().double()
     total = float(magnitude.sum())
     return float(magnitude[mask].sum()) / total if total else 1.0
 
 
 def upper_bound_share(weight: Tensor, pattern: NMPattern) -> float:
-    """The same for the largest N/M of all weights of the tensor, wherever they are: what no order can exceed."""
+    """Compute the share that the largest N/M of all weights of the tensor hold; no order of channels exceeds it.
+
+    Args:
+        weight: (K, C, *).
+        pattern: N and M.
+
+    Returns:
+        The share of sum |w|, 0 to 1; 1 for a tensor of zeros.
+    """
     n, m = pattern
     magnitude = weight.detach().abs().double().flatten()
     total = float(magnitude.sum())
@@ -60,5 +90,5 @@ def upper_bound_share(weight: Tensor, pattern: NMPattern) -> float:
 
 
 def _groups(weight: Tensor, m: int) -> Tensor:
-    """(K, C, *) as (K, C/M, M, positions), a view."""
+    """View (K, C, *) as (K, C/M, M, kernel positions)."""
     return weight.reshape(weight.shape[0], weight.shape[1] // m, m, -1)

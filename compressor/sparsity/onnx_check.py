@@ -1,7 +1,7 @@
-"""The weights of any ONNX file against the N:M rule: at every kernel place, of M input channels in a row at most N.
+"""Check the weights of an ONNX file against an N:M pattern.
 
-What counts is the tensor as its operator reads it: behind transposes and casts, and around the zero point where it is
-quantised. Nothing is run; the file's structure is all that is looked at.
+Each weight is taken as its operator reads it: after transposes and casts, and relative to its zero point if it is
+quantized. The file is not run.
 """
 
 from __future__ import annotations
@@ -33,33 +33,39 @@ class Initializer:
     operator: str
     shape: tuple[int, ...]
     zeros: float  # share of all values
-    holds: bool  # the rule
-    reason: str | None  # why a runtime could not use it anyway
+    holds: bool  # whether it keeps the pattern
+    reason: str | None  # why a runtime cannot use the pattern in this shape
 
 
-def pattern_of_initializers(path: Path, support: RuntimeSupport, pattern: NMPattern) -> tuple[Initializer, ...]:
-    """Every constant that a convolution or matrix product takes for its weight, in the graph's order.
+def inspect_initializers(path: Path, support: RuntimeSupport, pattern: NMPattern) -> tuple[Initializer, ...]:
+    """List every constant that is the weight of a convolution or matrix product, in the order of the graph.
 
-    `path`: a file that was examined; external data is read from its folder. A weight that several operators read is
-    listed once.
+    Args:
+        path: An ONNX file that was checked. External data is read from its folder.
+        support: What the runtime can use.
+        pattern: N and M.
+
+    Returns:
+        The weights; one that several operators read appears once.
     """
-    found = []
-    for name, (operator, weight) in constants(path).items():
+    initializers = []
+    for name, (operator, weight) in weight_constants(path).items():
         if operator != _TRANSPOSED:
             tensor = torch.from_numpy(np.ascontiguousarray(weight != 0))
             shape = tuple(weight.shape)
             zeros = 1 - float(tensor.double().mean()) if weight.size else 0.0
             reason = ineligible_reason(shape, support, pattern)
-            found.append(Initializer(name, operator, shape, zeros, satisfies_pattern(tensor, pattern), reason))
-    return tuple(found)
+            holds = satisfies_pattern(tensor, pattern)
+            initializers.append(Initializer(name, operator, shape, zeros, holds, reason))
+    return tuple(initializers)
 
 
-def constants(path: Path) -> dict[str, tuple[str, Array]]:
-    """Name -> its operator, and the weight as that reads it: (K, C, *), of a transposed convolution (C, K, *)."""
-    found: dict[str, tuple[str, Array]] = {}
+def weight_constants(path: Path) -> dict[str, tuple[str, Array]]:
+    """Return name -> (operator, weight), the weight (K, C, *) or of a transposed convolution (C, K, *)."""
+    constants: dict[str, tuple[str, Array]] = {}
     for node, name, weight in _weights(onnx.load(str(path)).graph, {}):
-        found.setdefault(name, (node.op_type, weight))
-    return found
+        constants.setdefault(name, (node.op_type, weight))
+    return constants
 
 
 def find_nm_weights(
@@ -70,44 +76,44 @@ def find_nm_weights(
     Exporters rename the weights that they transpose, so weights are matched by shape and content, not by name.
 
     Args:
-        path: an ONNX file that was checked.
-        support: what the runtime can use.
-        pattern: the N:M pattern.
-        shapes: shapes of the masked weights, (K, C, *) each.
+        path: An ONNX file that was checked.
+        support: What the runtime can use.
+        pattern: N and M.
+        shapes: Shapes of the masked weights, (K, C, *) each.
 
     Returns:
-        How many constants keep the pattern, and the shapes of the masked weights that none of them matches, sorted.
+        The number of constants that keep the pattern, and the sorted shapes of masked weights that none matches.
     """
-    held = Counter(weight.shape for weight in pattern_of_initializers(path, support, pattern) if weight.holds)
-    missing = Counter(map(tuple, shapes)) - held
-    return sum(held.values()), sorted(missing.elements())
+    matching = Counter(weight.shape for weight in inspect_initializers(path, support, pattern) if weight.holds)
+    missing = Counter(map(tuple, shapes)) - matching
+    return sum(matching.values()), sorted(missing.elements())
 
 
 def find_masked_weights(path: Path, weights: Iterable[tuple[Sequence[int], int]]) -> tuple[int, list[tuple[int, ...]]]:
-    """Look for weights with so many zeros among the constants of a file, matched as in `find_nm_weights`.
+    """Look for masked weights of any pattern among the constants of a file, matched as in `find_nm_weights`.
 
     Args:
-        path: an ONNX file that was checked.
-        weights: shape of each weight, and how many of its entries may be other than zero.
+        path: An ONNX file that was checked.
+        weights: Shape of each weight, and the number of its entries that may be nonzero.
 
     Returns:
-        How many weights a constant matches, and the shapes of those that none matches, sorted.
+        The number of weights that a constant matches, and the sorted shapes of the others.
     """
     nonzeros: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for _, constant in constants(path).values():
+    for _, constant in weight_constants(path).values():
         nonzeros[constant.shape].append(int((constant != 0).sum()))
-    held, missing = 0, []
+    matched, missing = 0, []
     for shape, limit in sorted((tuple(shape), limit) for shape, limit in weights):
         fitting = [count for count in nonzeros[shape] if count <= limit]
         if fitting:
-            held += 1
+            matched += 1
             nonzeros[shape].remove(max(fitting))
         else:
             missing.append(shape)
-    return held, missing
+    return matched, missing
 
 
-# operator -> (place of the weight, place of its zero point) among the inputs
+# operator -> (index of the weight, index of its zero point) among the inputs
 _TRANSPOSED = "ConvTranspose"
 _CONVOLUTIONS = {"Conv": (1, None), _TRANSPOSED: (1, None), "ConvInteger": (1, 3), "QLinearConv": (3, 5)}
 _PRODUCTS = {"MatMul": (1, None), "Gemm": (1, None), "MatMulInteger": (1, 3), "QLinearMatMul": (3, 5)}
@@ -115,9 +121,9 @@ _THROUGH = {"Identity", "Cast", "Transpose", "DequantizeLinear", "QuantizeLinear
 
 
 def _weights(graph: GraphProto, outer: Mapping[str, Array]) -> Iterator[tuple[NodeProto, str, Array]]:
-    """(operator, name of its constant, weight as (K, C, *)), in subgraphs too, which see the constants around them."""
-    constants = {**outer, **{each.name: numpy_helper.to_array(each) for each in graph.initializer}}
-    made = {output: node for node in graph.node for output in node.output}
+    """Yield (operator, name of its constant, weight (K, C, *)), also in subgraphs, which read outer constants."""
+    constants = {**outer, **{tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}}
+    producers = {output: node for node in graph.node for output in node.output}
     for node in graph.node:
         if node.op_type == "Constant" and (value := _attribute(node, "value")) is not None:
             constants[node.output[0]] = numpy_helper.to_array(value)
@@ -125,15 +131,17 @@ def _weights(graph: GraphProto, outer: Mapping[str, Array]) -> Iterator[tuple[No
         for attribute in node.attribute:
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
                 yield from _weights(inner, constants)
-        place, zero = _CONVOLUTIONS.get(node.op_type) or _PRODUCTS.get(node.op_type) or (None, None)
-        if place is None or node.domain not in ("", "ai.onnx", "com.microsoft"):
+        index, zero = _CONVOLUTIONS.get(node.op_type) or _PRODUCTS.get(node.op_type) or (None, None)
+        if index is None or node.domain not in ("", "ai.onnx", "com.microsoft"):
             continue
-        found = _constant(node.input[place], constants, made)
-        if found is None:
+        constant = _constant(node.input[index], constants, producers)
+        if constant is None:
             continue
-        name, weight = found
+        name, weight = constant
         if zero is not None and len(node.input) > zero and node.input[zero] in constants:
-            weight = _centred(weight, constants[node.input[zero]], axis=0 if node.op_type in _CONVOLUTIONS else -1)
+            weight = _subtract_zero_point(
+                weight, constants[node.input[zero]], axis=0 if node.op_type in _CONVOLUTIONS else -1
+            )
         if node.op_type in _PRODUCTS:
             if weight.ndim != 2:
                 continue
@@ -141,11 +149,13 @@ def _weights(graph: GraphProto, outer: Mapping[str, Array]) -> Iterator[tuple[No
         yield node, name, weight
 
 
-def _constant(name: str, constants: Mapping[str, Array], made: Mapping[str, NodeProto]) -> tuple[str, Array] | None:
-    """The constant behind `name`, as it arrives there."""
+def _constant(
+    name: str, constants: Mapping[str, Array], producers: Mapping[str, NodeProto]
+) -> tuple[str, Array] | None:
+    """Find the constant that `name` is computed from, and its value after transposes and zero points."""
     path: list[NodeProto] = []
     while name not in constants:
-        node = made.get(name)
+        node = producers.get(name)
         if node is None or node.op_type not in _THROUGH or node in path:
             return None
         path.append(node)
@@ -156,16 +166,16 @@ def _constant(name: str, constants: Mapping[str, Array], made: Mapping[str, Node
             value = np.transpose(value, _attribute(node, "perm"))
         elif node.op_type == "DequantizeLinear" and len(node.input) > 2 and node.input[2] in constants:
             axis = _attribute(node, "axis")
-            value = _centred(value, constants[node.input[2]], axis=1 if axis is None else axis)
+            value = _subtract_zero_point(value, constants[node.input[2]], axis=1 if axis is None else axis)
     return name, value
 
 
-def _centred(value: Array, zero: Array, axis: int) -> Array:
-    """The integers around their zero point, one for all or one for each entry of `axis`."""
+def _subtract_zero_point(value: Array, zero: Array, axis: int) -> Array:
+    """Subtract the zero point of quantized integers, one for all or one for each entry of `axis`."""
     if zero.ndim == 1 and value.ndim:
-        zero = zero.reshape([-1 if each == axis % value.ndim else 1 for each in range(value.ndim)])
+        zero = zero.reshape([-1 if dim == axis % value.ndim else 1 for dim in range(value.ndim)])
     return value.astype(np.int64) - zero.astype(np.int64)
 
 
 def _attribute(node: NodeProto, name: str) -> Any:
-    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), None)
+    return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), None)

@@ -1,4 +1,4 @@
-"""How much of each layer's weight a mask keeps, with and without another order of channels, and of what bound."""
+"""The share of each layer's weights that an N:M mask retains, before and after channels are permuted."""
 
 from __future__ import annotations
 
@@ -8,81 +8,100 @@ from dataclasses import dataclass
 from torch import nn
 
 from compressor.core import NMPattern
-from compressor.sparsity.masking import Candidate, candidates, weights_of
+from compressor.sparsity.masking import Candidate, candidates, maskable_weights
 from compressor.sparsity.nm_masks import magnitude_mask, retained_share, upper_bound_share
 from compressor.sparsity.runtimes import AS_OF, RUNTIMES, NMSparsity
 
 
 @dataclass(frozen=True, slots=True)
 class RetainedShares:
-    """Shares of the sum of |w|: what masks keep in the order of channels there was at first and in the one there is
-    now, and the most that any pattern with as many zeros could keep."""
+    """Shares of the sum of |w| that a mask retains."""
 
-    first: float
-    now: float
-    bound: float
+    before: float  # in the original order of channels
+    after: float  # in the present order
+    upper_bound: float  # of any mask with as many zeros
 
 
 @dataclass(frozen=True, slots=True)
 class RetainedMagnitude:
-    """`layers`: those that can be masked have shares, weighted by their sum of |w| in `total`."""
+    """What N:M masks retain of a network."""
 
     sparsity: NMSparsity
-    layers: tuple[tuple[Candidate, RetainedShares | None], ...]
-    total: RetainedShares
+    layers: tuple[tuple[Candidate, RetainedShares | None], ...]  # None = it remains dense
+    total: RetainedShares  # mean over the layers, weighted by their sum of |w|
 
 
 def measure_retained(
     module: nn.Module, sparsity: NMSparsity, earlier: RetainedMagnitude | None = None
 ) -> RetainedMagnitude:
-    """What the mask of `sparsity` keeps of `module`, whose weights are still dense.
+    """Measure what the masks of `sparsity` retain of a network.
 
-    `earlier`: the outcome before channels were put into another order.
+    Args:
+        module: The network, whose weights are still dense.
+        sparsity: The pattern, its runtime, and layers that remain dense.
+        earlier: The result before channels were permuted.
+
+    Returns:
+        The shares of each layer and of all together.
     """
-    found = candidates(module, sparsity)
-    before = {layer.tensor: shares.first for layer, shares in earlier.layers if shares} if earlier else {}
+    layers = candidates(module, sparsity)
+    before = {layer.tensor: shares.before for layer, shares in earlier.layers if shares} if earlier else {}
     shares: dict[str, RetainedShares] = {}
     sizes: dict[str, float] = {}
-    for name, weight in weights_of(module, found).items():
-        now = retained_share(weight, magnitude_mask(weight, sparsity.pattern))
-        shares[name] = RetainedShares(before.get(name, now), now, upper_bound_share(weight, sparsity.pattern))
+    for name, weight in maskable_weights(module, layers).items():
+        after = retained_share(weight, magnitude_mask(weight, sparsity.pattern))
+        shares[name] = RetainedShares(before.get(name, after), after, upper_bound_share(weight, sparsity.pattern))
         sizes[name] = float(weight.abs().sum())
-    whole = sum(sizes.values()) or 1.0
-    first, now, bound = (
-        sum(getattr(shares[name], key) * size for name, size in sizes.items()) / whole
-        for key in ("first", "now", "bound")
-    )
-    return RetainedMagnitude(
-        sparsity, tuple((each, shares.get(each.tensor)) for each in found), RetainedShares(first, now, bound)
-    )
+
+    def mean(field: str) -> float:
+        weighted: float = sum(getattr(shares[name], field) * size for name, size in sizes.items())
+        return weighted / (sum(sizes.values()) or 1.0)
+
+    total = RetainedShares(mean("before"), mean("after"), mean("upper_bound"))
+    return RetainedMagnitude(sparsity, tuple((layer, shares.get(layer.tensor)) for layer in layers), total)
 
 
-def expected_at_most(share: float, pattern: NMPattern) -> float:
-    """Amdahl's bound: `share` of the multiply-adds run m/n times faster, the rest as before."""
+def max_speedup(share: float, pattern: NMPattern) -> float:
+    """Compute Amdahl's bound.
+
+    Args:
+        share: The share of the multiply-adds that run M/N times faster.
+        pattern: N and M.
+
+    Returns:
+        The largest possible speed-up.
+    """
     return 1 / (1 - share * (1 - pattern.n / pattern.m))
 
 
 def runtime_verdict(
     sparsity: NMSparsity, target: str | None, candidates: Sequence[Candidate], macs: Mapping[str, int]
 ) -> str:
-    """In words: what `target`, and where that uses no zeros the runtime the masks are made for, do with them.
+    """Describe what a runtime gains by the masks.
 
-    `target`: the row of the runtime that measures, None for none. `macs`: multiply-adds by the name of the weight.
+    Args:
+        sparsity: The pattern and the runtime that it is made for.
+        target: The row of RUNTIMES that latency is measured with; None = none.
+        candidates: The weights of the network.
+        macs: Multiply-adds by the name of the weight.
+
+    Returns:
+        What `target` gains. If it uses no zeros, also what the runtime of `sparsity` gains.
     """
-    pattern, planned = sparsity.pattern, sparsity.runtime
-    taken = [each for each in candidates if each.reason is None]
-    share = sum(macs.get(each.tensor, 0) for each in taken) / max(1, sum(macs.values()))
-    reach = f"eligible: {len(taken)} of {len(candidates)} layers with {share:.0%} of the MACs"
-    words = []
-    if target is not None and not RUNTIMES[target].uses(pattern):
-        words.append(f"size only: no speed-up on this runtime ({target}: {RUNTIMES[target].seen})")
-    where = target if target is not None and RUNTIMES[target].uses(pattern) else planned
-    support = RUNTIMES[where]
-    if support.uses(pattern):
-        most = f"expected at most {expected_at_most(share, support.rule or pattern):.2f}x"
-        if where == target and where.startswith("tensorrt"):
-            most += " with the options trt_sparsity_enable: 1 and trt_fp16_enable: 1 of the target,"
-        words.append(f"{where}: {reach}, {most} in {' or '.join(support.precisions)} ({support.seen}; {AS_OF})")
+    pattern = sparsity.pattern
+    eligible = [layer for layer in candidates if layer.reason is None]
+    share = sum(macs.get(layer.tensor, 0) for layer in eligible) / max(1, sum(macs.values()))
+    reach = f"eligible: {len(eligible)} of {len(candidates)} layers with {share:.0%} of the MACs"
+    parts = []
+    if target is not None and not RUNTIMES[target].supports(pattern):
+        parts.append(f"size only: no speed-up on this runtime ({target}: {RUNTIMES[target].notes})")
+    runtime = target if target is not None and RUNTIMES[target].supports(pattern) else sparsity.runtime
+    support = RUNTIMES[runtime]
+    if support.supports(pattern):
+        bound = f"expected at most {max_speedup(share, support.rule or pattern):.2f}x"
+        if runtime == target and runtime.startswith("tensorrt"):
+            bound += " with the options trt_sparsity_enable: 1 and trt_fp16_enable: 1 of the target,"
+        parts.append(f"{runtime}: {reach}, {bound} in {' or '.join(support.precisions)} ({support.notes}; {AS_OF})")
     else:
-        words.append(f"{where}: no speed-up, it takes no {pattern} weights; {reach}")
-    return "; ".join(words)
+        parts.append(f"{runtime}: no speed-up, it cannot use {pattern} weights; {reach}")
+    return "; ".join(parts)

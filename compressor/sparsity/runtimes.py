@@ -1,7 +1,7 @@
-"""Which runtime on which device gains by which zeros, as a table.
+"""A table of runtimes and the N:M patterns that make them faster.
 
-Rows state what documentation and users' measurements say, with the date they were looked up: this field loses runtimes
-faster than it gains them. "At most 2x" is the arithmetic of sparse tensor cores, not what whole networks show.
+The rows state what documentation and measurements of users said at the date AS_OF. A bound of 2x is the arithmetic of
+sparse tensor cores; complete networks gain less.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from compressor.core import NMPattern
 
 AS_OF = "2026-11"
-SIZES = (2, 4, 8, 16)  # of groups: their places fit 1, 2 or 4 bits
+SIZES = (2, 4, 8, 16)  # M of supported patterns: positions take 1, 2 or 4 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,36 +23,36 @@ class NMSparsity:
     pattern: NMPattern
     runtime: str  # a row of RUNTIMES
     dense: tuple[str, ...] = ()
-    packed: bool = False  # stored as values and positions
+    packed: bool = False  # saved as values and positions
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSupport:
-    """One runtime on one generation of devices. `rule`: what groups it can use, None for a runtime that uses none."""
+    """One runtime on one generation of devices."""
 
-    rule: NMPattern | None
-    outputs: int = 1  # the layer's K is a multiple of this,
-    inputs: int = 1  # and its C of this
+    rule: NMPattern | None  # the pattern that it uses; None = zeros are computed like other weights
+    outputs: int = 1  # K of a layer must be a multiple of this
+    inputs: int = 1  # C of a layer must be a multiple of this
     precisions: tuple[str, ...] = ()
-    seen: str = ""  # what users measured
+    notes: str = ""  # measurements and conditions
 
-    def uses(self, pattern: NMPattern) -> bool:
-        """Whether every tensor of that pattern keeps this runtime's rule."""
+    def supports(self, pattern: NMPattern) -> bool:
+        """Whether every weight with this pattern also satisfies the rule of the runtime."""
         if self.rule is None:
             return False
         n, m = pattern
         return self.rule.m % m == 0 and n * (self.rule.m // m) <= self.rule.n
 
 
-def _tensorrt(seen: str) -> RuntimeSupport:
-    return RuntimeSupport(NMPattern(2, 4), outputs=8, inputs=16, precisions=("fp16", "int8"), seen=seen)
+def _tensorrt(notes: str) -> RuntimeSupport:
+    return RuntimeSupport(NMPattern(2, 4), outputs=8, inputs=16, precisions=("fp16", "int8"), notes=notes)
 
 
 RUNTIMES: dict[str, RuntimeSupport] = {
-    "onnxruntime-cpu": RuntimeSupport(None, seen="zeros are multiplied like any other number"),
-    "onnxruntime-cuda": RuntimeSupport(None, seen="zeros are multiplied like any other number"),
-    "onnxruntime-other": RuntimeSupport(None, seen="no provider but TensorRT is known to skip zeros"),
-    "tensorrt-turing": RuntimeSupport(None, seen="no sparse tensor cores before compute capability 8.0"),
+    "onnxruntime-cpu": RuntimeSupport(None, notes="zeros are multiplied like any other number"),
+    "onnxruntime-cuda": RuntimeSupport(None, notes="zeros are multiplied like any other number"),
+    "onnxruntime-other": RuntimeSupport(None, notes="no provider but TensorRT is known to skip zeros"),
+    "tensorrt-turing": RuntimeSupport(None, notes="no sparse tensor cores before compute capability 8.0"),
     "tensorrt-ampere": _tensorrt(
         "usually below 15 % on whole networks, nothing under 256 channels; dense kernels beside Q/DQ"
     ),
@@ -63,20 +63,29 @@ RUNTIMES: dict[str, RuntimeSupport] = {
         outputs=16,
         inputs=16,
         precisions=("fp16", "bf16"),
-        seen="linear layers only, CUDA 8.0 and later",
+        notes="linear layers only, CUDA 8.0 and later",
     ),
     "torch-cutlass": RuntimeSupport(
         NMPattern(2, 4),
         outputs=32,
         inputs=64,
         precisions=("fp16", "bf16"),
-        seen="linear layers only, CUDA 8.0 and later",
+        notes="linear layers only, CUDA 8.0 and later",
     ),
 }
 
 
 def ineligible_reason(shape: Sequence[int], support: RuntimeSupport, pattern: NMPattern) -> str | None:
-    """Why a weight of this shape, (K, C, *), can't be used with these zeros; None where it can."""
+    """Explain why a runtime cannot use a weight with a pattern.
+
+    Args:
+        shape: (K, C, *).
+        support: The runtime.
+        pattern: N and M.
+
+    Returns:
+        The reason, or None if it can.
+    """
     k, c, *_ = shape
     inputs = math.lcm(support.inputs, pattern.m)
     if c == 1:

@@ -1,7 +1,7 @@
-"""SR-STE: train all weights, run with the N:M largest of them, and pull the others towards zero.
+"""SR-STE: train all weights, compute with the N largest of every M, and pull the others towards zero.
 
 Zhou et al., Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch, ICLR 2021, arXiv:2102.04010.
-Their released code fixes the strength at 2e-4 and masks the stem too; strength and layers are the caller's here.
+The released code fixes the strength at 2e-4 and masks the stem too. Here the caller chooses strength and layers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,21 @@ from compressor.sparsity.nm_masks import magnitude_mask
 
 
 class _Refined(torch.autograd.Function):
-    """w -> m w with m taken from w anew; backward g -> g + decay (1 - m) w, for every weight."""
+    """Forward m * w with the mask m of the current w; backward g + decay * (1 - m) * w for every weight."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, pattern: NMPattern, decay: float) -> Tensor:
+        """Mask a weight.
+
+        Args:
+            ctx: Keeps what `backward` needs.
+            weight: w (K, C, *).
+            pattern: N and M.
+            decay: Strength of the pull towards zero.
+
+        Returns:
+            m * w, (K, C, *).
+        """
         mask = magnitude_mask(weight, pattern)
         ctx.save_for_backward(weight, mask)
         ctx.decay = decay
@@ -36,20 +47,20 @@ class _Refined(torch.autograd.Function):
 
 
 class SparseRefined(nn.Module):
-    """A weight's parametrization; its original keeps all values, and state dicts and optimizers see that."""
+    """The parametrization of a weight. State dicts and optimizers see its original, which keeps all values."""
 
     def __init__(self, pattern: NMPattern, decay: float) -> None:
         super().__init__()
         self.pattern, self.decay = pattern, decay
 
     def forward(self, weight: Tensor) -> Tensor:
-        found: Tensor = _Refined.apply(weight, self.pattern, self.decay)
-        return found
+        masked: Tensor = _Refined.apply(weight, self.pattern, self.decay)
+        return masked
 
 
 @dataclass(frozen=True, slots=True)
 class SRSTEState:
-    """What training goes on from: the values of the masked weights before they were masked, by name."""
+    """The state that training continues from. `latent`: values of the masked weights before masking, by name."""
 
     pattern: NMPattern
     decay: float
@@ -57,8 +68,13 @@ class SRSTEState:
 
 
 @contextmanager
-def refined(module: nn.Module, regrow: SRSTEState) -> Iterator[None]:
-    """While it lasts, the weights train as in SR-STE, from their latent values; then they stay masked."""
+def train_with_sr_ste(module: nn.Module, regrow: SRSTEState) -> Iterator[None]:
+    """While the block runs, train the weights as in SR-STE from their latent values. Then mask them for good.
+
+    Args:
+        module: The network, changed in place.
+        regrow: Pattern, strength and latent values.
+    """
     layers = [module.get_submodule(name.rpartition(".")[0]) for name in regrow.latent]
     for layer, latent in zip(layers, regrow.latent.values(), strict=True):
         with torch.no_grad():

@@ -46,6 +46,11 @@ class Step(Protocol):
         return True
 
     @property
+    def compares_answers(self) -> bool:
+        """Whether it learns from the dense model's answers, so that the agreement with them is of interest."""
+        return False
+
+    @property
     def evaluate_as(self) -> str | None:
         """The stage under which the test metric is reported after the step; None = it is not measured."""
         return None

@@ -22,6 +22,7 @@ class Context:
     checkpoints: Checkpoints
     train: Callable[..., TrainResult] = train  # or a function that trains with several processes
     latency_probe: LatencyProbe | None = None  # of the device; latency targets need one
+    compares_answers: bool = False  # whether the agreement with the dense model is measured at every stage
 
     @property
     def training_data(self) -> Data:

@@ -46,14 +46,14 @@ class MaskNM(Step):
         Raises:
             ModelError: No layer can be masked.
         """
-        from compressor.sparsity.masking import apply_masks, candidates, weights_of
+        from compressor.sparsity.masking import apply_masks, candidates, maskable_weights
         from compressor.sparsity.nm_masks import magnitude_mask, satisfies_pattern
         from compressor.sparsity.retained_magnitude import measure_retained
         from compressor.sparsity.sr_ste import SRSTEState
 
         model, pattern = state.model, self.sparsity.pattern
         layers = candidates(model.module, self.sparsity)
-        dense = weights_of(model.module, layers)
+        dense = maskable_weights(model.module, layers)
         if not dense:
             reasons = sorted({layer.reason for layer in layers if layer.reason})
             problem = f"no layer can be masked {pattern} ({'; '.join(reasons[:3]) or 'no convolution or linear layer'})"
@@ -62,13 +62,13 @@ class MaskNM(Step):
             )
         masks = {name: magnitude_mask(weight, pattern) for name, weight in dense.items()}
         module = apply_masks(model.module, masks)
-        sparse = weights_of(module, layers)
+        sparse = maskable_weights(module, layers)
         error = max(float((sparse[name] - dense[name] * mask).abs().max()) for name, mask in masks.items())
         ok = error == 0 and all(satisfies_pattern(weight, pattern) for weight in sparse.values())
         return replace(
             state,
             model=replace(model, module=module, original=state.baseline.cost),
-            certificate=Certificate(MASKED_WEIGHTS, error, error, ok).also(state.certificate),
+            certificate=Certificate(MASKED_WEIGHTS, error, error, ok).combine(state.certificate),
             masks=masks,
             sparse=measure_retained(model.module, self.sparsity, state.sparse),
             regrow=None if self.regrow is None else SRSTEState(pattern, self.regrow, dense),

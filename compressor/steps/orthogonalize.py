@@ -33,10 +33,9 @@ class Orthogonalize(Step):
         Returns:
             The state with new weights and without an optimizer's state.
         """
-        import copy
-
+        from compressor.execution.copies import copy_module
         from compressor.training.initialization import orthogonalize
 
-        module = copy.deepcopy(state.model.module)
+        module = copy_module(state.model.module)
         orthogonalize(module, self.gain)
         return replace(state.with_module(module), optimizer={})

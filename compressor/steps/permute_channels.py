@@ -39,7 +39,7 @@ class PermuteChannels(Step):
         Raises:
             VerificationFailed: The permuted model computes something else.
         """
-        from compressor.sparsity.masking import candidates, weights_of
+        from compressor.sparsity.masking import candidates, maskable_weights
         from compressor.sparsity.permutation_search import best_orders
         from compressor.sparsity.retained_magnitude import measure_retained
         from compressor.surgery.analysis import analyze
@@ -55,7 +55,7 @@ class PermuteChannels(Step):
         model, dense = state.model, state.model.module
         inputs = state.example_inputs(2)
         retained = measure_retained(dense, self.sparsity)
-        weights = weights_of(dense, candidates(dense, self.sparsity))
+        weights = maskable_weights(dense, candidates(dense, self.sparsity))
         # Norms are the same for any order, so the channels that they mix are free to move.
         graph = analyze(dense, *(x[:1] for x in inputs), name=model.name, mixing=True)
         groups = permutable_groups(dense, [group for group in graph.groups if group.frozen is None], *inputs)
@@ -66,7 +66,7 @@ class PermuteChannels(Step):
             self.sparsity.pattern,
             rounds=self.rounds,
             seed=context.seed,
-            told=lambda done, total: context.log(
+            progress=lambda done, total: context.log(
                 "progress", {"done": done, "total": total, "what": "rounds of the search"}
             ),
         )
@@ -82,7 +82,7 @@ class PermuteChannels(Step):
         return replace(
             state,
             model=replace(model, module=module, kept=kept, original=state.baseline.cost),
-            certificate=certificate.also(state.certificate),
+            certificate=certificate.combine(state.certificate),
             optimizer=permute_optimizer_state(state.optimizer, groups, orders, dense),
             sparse=measure_retained(module, self.sparsity, retained),
         )

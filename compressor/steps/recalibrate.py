@@ -36,11 +36,10 @@ class Recalibrate(Step):
         Returns:
             The state with new statistics.
         """
-        import copy
-
+        from compressor.execution.copies import copy_module
         from compressor.training.batchnorm_statistics import recalibrate_batchnorm
 
-        module = copy.deepcopy(state.model.module)
+        module = copy_module(state.model.module)
         batches = context.training_data.calibration_batches(BATCH_SIZE, images=self.images)
         recalibrate_batchnorm(module, batches)
         return state.with_module(module)

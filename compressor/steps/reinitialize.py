@@ -37,12 +37,11 @@ class Reinitialize(Step):
         Returns:
             The state with new weights and without an optimizer's state.
         """
-        import copy
-
+        from compressor.execution.copies import copy_module
         from compressor.graph.cost import count_cost
         from compressor.training.initialization import reinitialize
 
-        module = copy.deepcopy(state.model.module)
+        module = copy_module(state.model.module)
         reinitialize(module, context.seed)
         if state.removed is None:
             context.log.note(f"weights were drawn anew with seed {context.seed}; dense is the model as given")

@@ -63,7 +63,7 @@ class RemoveChannels(Step):
             groups=(),
             plan=None,
             removed=replace(removed, round_to=plan.round_to),
-            certificate=certificate.also(state.certificate),
+            certificate=certificate.combine(state.certificate),
             optimizer=slice_optimizer_state(state.optimizer, state.groups, plan),
         )
 

@@ -46,12 +46,11 @@ class RewindWeights(Step):
         Returns:
             The state with the saved weights, buffers and optimizer's state.
         """
-        import copy
-
+        from compressor.execution.copies import copy_module
         from compressor.sparsity.masking import apply_masks_
 
         assert state.saved is not None, "SaveWeights comes before RewindWeights"
-        module = copy.deepcopy(state.model.module)
+        module = copy_module(state.model.module)
         module.load_state_dict(state.saved.weights)
         apply_masks_(module, state.masks)
         return replace(state.with_module(module), optimizer=state.saved.optimizer)

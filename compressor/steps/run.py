@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import dropwhile
+from itertools import dropwhile, islice
 
 import torch
 
+from compressor.agreement import measure_agreement
 from compressor.core import Data, LoadedModel, PrunePlan
 from compressor.data.validate import check_answers
 from compressor.diagnostics.isometry import IMAGES, jacobian_isometry
@@ -19,6 +20,8 @@ from compressor.steps.context import Context
 from compressor.steps.state import Baseline, PruningState
 from compressor.surgery.analysis import analyze
 from compressor.training.evaluate import BATCH_SIZE, evaluate
+
+MAX_AGREEMENT_SAMPLES = 2048  # of the held-out samples
 
 
 def initial_state(model: LoadedModel, context: Context, *, trained: bool = True) -> PruningState:
@@ -47,6 +50,19 @@ def initial_state(model: LoadedModel, context: Context, *, trained: bool = True)
         hint = "check model.input, data.mean and data.std, and the order of classes"
         _warn_near_chance(state, "dense", "the dense model", hint, context)
     return state
+
+
+def compares_answers(steps: Sequence[Step], data: Data | None) -> bool:
+    """Tell whether the agreement with the dense model belongs in the report.
+
+    Args:
+        steps: All steps of the run.
+        data: The data of the run.
+
+    Returns:
+        True where the data have no labels, or a step learns from the dense model's answers.
+    """
+    return data is not None and (data.task is None or any(step.compares_answers for step in steps))
 
 
 def check_feasible(steps: Sequence[Step], state: PruningState, context: Context) -> None:
@@ -103,16 +119,28 @@ def run_step(step: Step, state: PruningState, context: Context, *, evaluates: bo
 
 def _evaluated(state: PruningState, stage: str, context: Context) -> PruningState:
     """The state with the test metric at this stage, which is reported and decides nothing."""
-    data = context.data
-    if data is None or data.task is None:
+    data, start, module = context.data, time.perf_counter(), state.model.module
+    if data is None:
         return state
-    start, metric, module = time.perf_counter(), data.task.metric, state.model.module
+    if context.compares_answers and module is not state.baseline.module:
+        state = _with_agreement(state, stage, data)
+    if data.task is None:
+        return state.after_seconds("evaluate", time.perf_counter() - start)
+    metric = data.task.metric
     value = evaluate(module, data.val_batches(BATCH_SIZE), metric)
     context.log("metric", {"stage": stage, "metric": metric.name, "unit": metric.unit, metric.name: value})
     images = torch.cat(list(data.calibration_batches(IMAGES, images=IMAGES)))
     isometry = jacobian_isometry(module, images, state.baseline.cost.macs)
     state = state.after_evaluation(stage, metric, value, isometry)
     return state.after_seconds("evaluate", time.perf_counter() - start)
+
+
+def _with_agreement(state: PruningState, stage: str, data: Data) -> PruningState:
+    """The state with the agreement of its model and the dense one, on samples that nothing was chosen by."""
+    batches = (inputs for inputs, _ in data.val_batches(BATCH_SIZE))
+    few = islice(batches, MAX_AGREEMENT_SAMPLES // BATCH_SIZE)
+    agreement = measure_agreement(state.baseline.module, state.model.module, few, state.model.spec.num_classes)
+    return replace(state, agreement={**state.agreement, stage: agreement})
 
 
 def _warn_near_chance(state: PruningState, stage: str, model: str, hint: str, context: Context) -> None:

@@ -64,6 +64,9 @@ class SelectChannels(Step):
     def run(self, state: PruningState, context: Context) -> PruningState:
         """Select channels whose removal changes no others; if they are not enough, those that norms mix as well.
 
+        They are not enough either where some layer would keep less than a quarter of its channels: the share is then
+        levelled over all that can be removed. A warning names the layers that fall below a quarter all the same.
+
         Args:
             state: What the steps before it left.
             context: Data, seed, log and device.
@@ -77,12 +80,21 @@ class SelectChannels(Step):
             VerificationFailed: A score is not finite.
         """
 
+        from compressor.steps.narrow_layers import narrow_layers, narrow_warning, smallest_share
+
         def scores(state: PruningState) -> Mapping[str, FloatArray]:
             inputs = state.example_inputs()
             scoring = ScoringContext(context.data, context.seed, state.selections, inputs, context.log)
             return self.criterion.score_channels(state.model.module, state.groups, scoring)
 
-        return self._select_any(state, context, scores)
+        selected = self._select_any(state, context, scores)
+        if narrow_layers(selected, self.target) and not self.target.has_latency_target:  # a device measures once only
+            mixed = None if selected.selected_graph.mixtures else state.with_normalized_channels()
+            if mixed is not None:
+                selected = max(selected, self._select(mixed, context, scores), key=smallest_share)
+        if layers := narrow_layers(selected, self.target):
+            context.log.warning(narrow_warning(layers))
+        return selected
 
     def _select_any(self, state: PruningState, context: Context, score: Score) -> PruningState:
         state = state.with_graph()
@@ -99,16 +111,13 @@ class SelectChannels(Step):
     def _select(self, state: PruningState, context: Context, score: Score) -> PruningState:
         from compressor.budget.memory import memory_budgets
         from compressor.budget.selection import clamped_groups, select_channels
-        from compressor.surgery.removal import relative_kept, removed_per_group
 
         graph, target, baseline = state.selected_graph, self.target, state.baseline
         scores = score(state)
         check_finite("channels", scores)
-        removed_before: Mapping[str, int] = {}
+        removed_before = state.removed_before()
         if state.removed is not None:  # groups of which one channel is left are no groups any more: no rule names them
             target = replace(target, rules=rules_naming_layers(state.groups, target.rules))
-            kept = relative_kept(baseline.kept, state.model.kept)
-            removed_before = removed_per_group(state.groups, baseline.groups, state.removed, kept)
         limits = memory_budgets(target, graph, baseline.cost, baseline.graph)
         pick = partial(select_channels, state.groups, scores, target, graph.cost, baseline.cost, gone=removed_before)
         latency: LatencyEstimate | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
+from compressor.agreement import Agreement
 from compressor.core import (
     Certificate,
     ChannelGroup,
@@ -21,10 +22,12 @@ from compressor.core import (
 )
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.example_inputs import example_inputs
+from compressor.reconstruction.sequential import ReconstructionResult
 from compressor.sparsity.retained_magnitude import RetainedMagnitude
 from compressor.sparsity.sr_ste import SRSTEState
 from compressor.steps.latency_search import LatencyEstimate
 from compressor.surgery.analysis import analyze
+from compressor.surgery.removal import relative_kept, removed_per_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class PruningState:
     masks: Mapping[str, Tensor] = field(default_factory=dict)  # weight -> False where it is held at zero
     sparse: RetainedMagnitude | None = None  # what N:M masks keep of each layer
     regrow: SRSTEState | None = None  # the masked weights that the next training may bring back
+    reconstruction: ReconstructionResult | None = None  # of the last reconstruction
+    agreement: Mapping[str, Agreement] = field(default_factory=dict)  # stage -> with the dense model, held out
     latency: LatencyEstimate | None = None  # of the selected channels, where a latency was the target
     metric: Metric | None = None  # of the data's task
     quality: Mapping[str, float] = field(default_factory=dict)  # stage -> that metric on the test set
@@ -102,6 +107,13 @@ class PruningState:
         first = graph if self.removed is None else analyze(self.baseline.module, *inputs, name=name, mixing=True)
         baseline = replace(self.baseline, graph=first, groups=first.groups)
         return replace(self, baseline=baseline, graph=graph, groups=graph.groups)
+
+    def removed_before(self) -> Mapping[str, int]:
+        """Group of the present graph -> number of channels that earlier rounds removed from it."""
+        if self.removed is None:
+            return {}
+        kept = relative_kept(self.baseline.kept, self.model.kept)
+        return removed_per_group(self.groups, self.baseline.groups, self.removed, kept)
 
     @property
     def selected_graph(self) -> DependencyGraph:

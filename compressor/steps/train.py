@@ -58,6 +58,10 @@ class Train(TrainSettings, Step):
         return f"after {self.stage}" if self.evaluate else None
 
     @property
+    def compares_answers(self) -> bool:
+        return self.distill is not None and not self.distill.labels
+
+    @property
     def hint_near_chance(self) -> str | None:
         if self.stage != RETRAINING:
             return None
@@ -124,11 +128,10 @@ class Train(TrainSettings, Step):
             VerificationFailed: The training diverged, or a masked weight is not zero after it.
             Temporary: Memory ran out.
         """
-        import copy
-
         from compressor.diagnostics.stable_lr import stable_learning_rate
+        from compressor.execution.copies import copy_module
 
-        module, data = copy.deepcopy(state.model.module), context.training_data
+        module, data = copy_module(state.model.module), context.training_data
         # Each training has a checkpoint of its own, named by the index of its step and kept until the run ends.
         checkpoint = context.checkpoints.of_training(len(state.steps), self.optimizer.lr, self.optimizer.key)
         holds_zero = self.penalty is not None and self.penalty.zero_from is not None
@@ -277,9 +280,9 @@ def _removal_is_lossless(state: PruningState, context: Context) -> bool:
 
 
 def _regrowing(module: nn.Module, regrow: SRSTEState | None) -> AbstractContextManager[None]:
-    from compressor.sparsity.sr_ste import refined
+    from compressor.sparsity.sr_ste import train_with_sr_ste
 
-    return nullcontext() if regrow is None else refined(module, regrow)
+    return nullcontext() if regrow is None else train_with_sr_ste(module, regrow)
 
 
 def _masks_after_training(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from compressor.core import PrunePlan
 from compressor.errors import ModelError
+from compressor.execution.copies import copy_module
+from compressor.graph.compared_sizes import Place, compared_attributes, is_own_check
 from compressor.graph.dependency_graph import DependencyGraph, build_dependency_graph
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import Trace, trace_module
@@ -28,7 +31,9 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
     """The channel groups of a module, found by running it on `inputs`, a batch of one.
 
     Where a forward pass after a trial cut fails, the reshapes, splits and slices nearby have sizes fixed in code: they
-    are read in stricter ways (see Reading) until it runs. What is still fixed then is frozen, and the rest goes on.
+    are read in stricter ways (see Reading) until it runs; where code checks a width against a number that a module
+    stores, that number follows the width (see compared_sizes.py). What is still fixed then is frozen, and the rest goes
+    on. Where heads are found on some lines, the lines beside them are read so, too, if more can go then.
     Channels that a normalisation mixes with others are frozen, too, unless `mixing`: without them its statistics are
     others, so that no channel's removal leaves the rest as it was.
 
@@ -39,33 +44,74 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
         module, inputs, seen = _without_values(module, *inputs)
     except Exception:  # something on the way asks for values
         seen = _traced(module, *inputs, name=name)
-    lines = {call.where for call in seen.calls if rules.takes_sizes(call.op)}
-    readings: dict[str, SizeInterpretation] = {}
-    while True:
-        structure = build_dependency_graph(module, seen, readings, mixing=mixing)
-        whole = {where for where in structure.whole if readings.get(where, "plain") == "plain"}
-        if whole:
-            readings |= dict.fromkeys(whole, SIZE_INTERPRETATIONS[2])
-            structure = build_dependency_graph(module, seen, readings, mixing=mixing)
-        failure = _try(module, *inputs, structure=structure)
-        if failure is None:
-            return structure
-        blamed = _blame(failure, lines, {call.where for call in seen.calls}, readings)
-        if not blamed:  # every round reads at least one line more strictly, so this ends
-            break
-        for where in blamed:
-            known = SIZE_INTERPRETATIONS.index(readings.get(where, SIZE_INTERPRETATIONS[0]))
-            readings[where] = SIZE_INTERPRETATIONS[known + 1] if where in lines else SIZE_INTERPRETATIONS[-1]
-    problem = f"the forward pass fails at {_place(failure)} after channels are removed: {failure}"
-    raise ModelError(
-        "model-cannot-be-pruned/trial-forward-fails",
-        name,
-        problem,
-        "freeze the layers around that line with prune.layers",
-    )
+    search = _Search(module, inputs, seen, name, mixing)
+    structure, siblings = search.settle({})
+    if siblings:
+        with suppress(ModelError):
+            other, _ = search.settle(dict.fromkeys(siblings, "blocks"))
+            if other.cost.least(other.groups).macs < structure.cost.least(structure.groups).macs:
+                return other
+    return structure
 
 
-def _try(module: nn.Module, *inputs: Tensor, structure: DependencyGraph) -> Exception | None:
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What is needed to find how the source lines of one forward pass are to be read."""
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    seen: Trace
+    name: str
+    mixing: bool
+
+    def settle(self, start: Mapping[str, SizeInterpretation]) -> tuple[DependencyGraph, set[str]]:
+        """Read lines more strictly until a trial cut runs, beginning with `start`: the structure, and the lines beside
+        which other lines were once read in blocks."""
+        lines = {call.where for call in self.seen.calls if rules.takes_sizes(call.op)}
+        called = {call.where for call in self.seen.calls}
+        readings, siblings = dict(start), set[str]()
+        compared: dict[Place, int] = {}
+        while True:
+            structure = self._graph(readings, compared)
+            whole = {where for where in structure.whole if readings.get(where, "plain") == "plain"}
+            if whole:
+                readings |= dict.fromkeys(whole, SIZE_INTERPRETATIONS[2])
+                structure = self._graph(readings, compared)
+            siblings |= structure.siblings
+            slim, failure = _try(self.module, *self.inputs, structure=structure)
+            if failure is None:
+                return structure, siblings
+            if _next_dimensions(failure, slim, structure, compared):
+                continue
+            near = _called_near(failure, called, readings) if is_own_check(failure) else set()
+            blamed = near or _blame(failure, lines, called, readings)
+            if not blamed:  # every round reads at least one line more strictly, so this ends
+                break
+            for where in blamed:
+                step = SIZE_INTERPRETATIONS.index(readings.get(where, SIZE_INTERPRETATIONS[0])) + 1
+                readings[where] = SIZE_INTERPRETATIONS[step] if where in lines else SIZE_INTERPRETATIONS[-1]
+        problem = f"the forward pass fails at {_place(failure)} after channels are removed: {failure}"
+        hint = "freeze the layers around that line with prune.layers"
+        raise ModelError("model-cannot-be-pruned/trial-forward-fails", self.name, problem, hint)
+
+    def _graph(self, readings: Mapping[str, SizeInterpretation], compared: Mapping[Place, int]) -> DependencyGraph:
+        return build_dependency_graph(self.module, self.seen, readings, mixing=self.mixing, compared=compared)
+
+
+def _next_dimensions(
+    failure: Exception, slim: nn.Module, structure: DependencyGraph, compared: dict[Place, int]
+) -> bool:
+    """Let the attributes that a check names stand for another dimension; whether there was one left to try."""
+    named, alike = compared_attributes(failure, slim)
+    known = {(attribute.module, attribute.name) for attribute in structure.attributes}
+    untried = [place for place in named if place not in compared or place in known]
+    compared |= {place: compared.get(place, -1) + 1 for place in untried}
+    if untried:
+        compared |= {place: compared.get(place, 0) for place in alike}
+    return bool(untried)
+
+
+def _try(module: nn.Module, *inputs: Tensor, structure: DependencyGraph) -> tuple[nn.Module, Exception | None]:
     """Cut between a quarter and three quarters of every group, each another number than the one before, and run."""
     random = np.random.default_rng(0)
     kept: dict[str, BoolArray] = {}
@@ -79,8 +125,8 @@ def _try(module: nn.Module, *inputs: Tensor, structure: DependencyGraph) -> Exce
         with torch.inference_mode(), inputs[0].device:
             slim(*inputs)
     except Exception as error:  # whatever a user's forward may raise
-        return error
-    return None
+        return slim, error
+    return slim, None
 
 
 def _traced(module: nn.Module, *inputs: Tensor, name: str) -> Trace:
@@ -103,7 +149,7 @@ def _without_values(module: nn.Module, *inputs: Tensor) -> tuple[nn.Module, tupl
     for tensor in (*module.parameters(), *module.buffers()):
         data = tensor.detach().to("meta")
         bare[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
-    shapes, on_meta = copy.deepcopy(module, bare), tuple(each.to("meta") for each in inputs)
+    shapes, on_meta = copy_module(module, bare), tuple(each.to("meta") for each in inputs)
     return shapes, on_meta, trace_module(shapes, *on_meta, known=rules.has_rule)
 
 
@@ -121,6 +167,15 @@ def _blame(
         if own & lines and (own & sized or own & called):
             return own & sized or own & called
     return sized
+
+
+def _called_near(failure: Exception, called: set[str], readings: Mapping[str, SizeInterpretation]) -> set[str]:
+    """The lines that call operators in the innermost function around a check, where some are still read freely."""
+    for code, _ in _frames(failure):
+        own = {f"{code.co_filename}:{number}" for *_, number in code.co_lines()}
+        if near := {line for line in own & called if readings.get(line) != SIZE_INTERPRETATIONS[-1]}:
+            return near
+    return set()
 
 
 def _place(error: Exception) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -12,26 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import Certificate, KeptIndices, PrunePlan
+from compressor.execution.copies import copy_module
+from compressor.execution.equal_choices import Choices, RecordChoices, RepeatChoices
+from compressor.execution.float64 import Run, call, run_in_float32, run_in_float64
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import trace_module
+from compressor.layers import has_filters
 from compressor.surgery.masked_reference import mixes_channels, run_restricted, with_readers_zeroed
 from compressor.surgery.removal import plan_from_kept, remove_channels, removed_entries
 from compressor.tensors import tree_leaves
 
 TOLERANCE = 1e-9  # relative to the largest output; float64 arithmetic leaves about 1e-13
-
+TOLERANCE_32 = 1e-4  # the same where a model runs in float32 only, which leaves about 1e-6
 
 KIND = "masked-dense-float64"
-MIXED = "restricted-dense-float64"  # for a plan that changes what a norm works on
+RESTRICTED = "restricted-dense"
+MIXED = f"{RESTRICTED}-float64"  # for a plan that changes what a norm works on
 REORDERED = "reordered-float64"
-
-Run = Callable[..., object]
-"""(module, *inputs) -> output"""
-
-
-def _plain(module: nn.Module, *inputs: Tensor) -> object:
-    return module(*inputs)
+CHOSEN = "-equal-choices"  # at the end of a kind: the slim model takes over what the dense one chose by value
 
 
 def certify_removal(
@@ -42,23 +40,26 @@ def certify_removal(
     `max_rel_error` is max|slim - masked| / max|masked| over all outputs; it must stay within 1e-9. A model whose answer
     is zero everywhere (a classifier that starts from zero, say) would agree with anything: its all-zero tensors are
     filled with noise on both sides before they are compared. A detector that finds nothing in `inputs`, or sorts what
-    it finds by scores that rounding decides, is compared in what its layers of unchanged width write. Where the plan
-    drops channels that a normalisation mixes, the dense model's norms work on the kept channels only, and the
-    certificate's kind says so.
+    it finds by scores that rounding decides, is compared in what its layers of unchanged width write. Where that does
+    not do, the slim model takes over the dense one's choices by value, and the scores they were made from are compared
+    as the outputs are. Where the plan drops channels that a normalisation mixes, the dense model's norms work on the
+    kept channels only. A forward that does not run in float64 is compared in float32, within 1e-4. The certificate's
+    kind and tolerance say which of this holds.
     """
     reference = partial(run_restricted, structure=structure, plan=plan)
-    proof = _agreement(lambda: with_readers_zeroed(dense, structure.groups, plan), reference, slim, inputs)
+    kind = MIXED if mixes_channels(structure, plan) else KIND
+    proof = _Pair(lambda: with_readers_zeroed(dense, structure.groups, plan), slim, inputs, reference).proof(kind)
     if not proof.ok and proof.max_abs_error == 0.0:  # zeros everywhere
         alive = with_nonzero_params(dense)
         slim = remove_channels(alive, structure, plan)
-        proof = _agreement(lambda: with_readers_zeroed(alive, structure.groups, plan), reference, slim, inputs)
-    return replace(proof, kind=MIXED if mixes_channels(structure, plan) else KIND)
+        proof = _Pair(lambda: with_readers_zeroed(alive, structure.groups, plan), slim, inputs, reference).proof(kind)
+    return proof
 
 
 def output_change(dense: nn.Module, slim: nn.Module, *inputs: Tensor) -> float:
     """`max|slim - dense| / max|dense|` over all outputs, in float64: 0 where what was removed did nothing."""
-    proof = _compare(_outputs(copy.deepcopy(dense), inputs), _outputs(copy.deepcopy(slim), inputs))
-    return proof.max_rel_error if proof.max_abs_error else 0.0
+    outputs = _Pair(lambda: copy_module(dense), slim, inputs).outputs(KIND)
+    return outputs.max_rel_error if outputs.max_abs_error else 0.0
 
 
 def is_lossless_when_zeroed(dense: nn.Module, structure: DependencyGraph, plan: PrunePlan, *inputs: Tensor) -> bool:
@@ -66,10 +67,10 @@ def is_lossless_when_zeroed(dense: nn.Module, structure: DependencyGraph, plan: 
 
     Not so behind an activation that makes something of zero, such as a sigmoid, or in a norm that mixes channels.
     """
-    copied = copy.deepcopy(dense)
+    copied = copy_module(dense)
     parameters = dict(copied.named_parameters())
     with torch.no_grad():
-        for role in ("writer", "affine"):
+        for role in ("writer", "per_channel"):
             for (name, dim), gone in removed_entries(structure.groups, plan, role).items():
                 if name in parameters:
                     parameters[name].index_fill_(dim, torch.from_numpy(gone), 0.0)
@@ -91,93 +92,124 @@ def verify_against_original(
             tensor.zero_()
             tensor[tuple(torch.from_numpy(place) for place in places)] = values[name]
     if structure is None:
-        return _agreement(lambda: dense, _plain, slim, inputs)
+        return _Pair(lambda: copy_module(dense), slim, inputs).proof(KIND)
     reference = partial(run_restricted, structure=structure, plan=plan_from_kept(structure.groups, kept))
-    return replace(_agreement(lambda: dense, reference, slim, inputs), kind=MIXED)
+    return _Pair(lambda: copy_module(dense), slim, inputs, reference).proof(MIXED)
 
 
 def same_outputs(before: nn.Module, after: nn.Module, *inputs: Tensor) -> Certificate:
     """Compare two modules in float64, as `certify_removal` does; neither is changed."""
-    return replace(_agreement(lambda: copy.deepcopy(before), _plain, after, inputs), kind=REORDERED)
+    return _Pair(lambda: copy_module(before), after, inputs).proof(REORDERED)
 
 
-def _agreement(
-    make_dense: Callable[[], nn.Module], reference: Run, slim: nn.Module, inputs: Sequence[Tensor]
-) -> Certificate:
-    """Outputs compared, or what lies before them where a choice by value comes between.
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two modules that should compute the same. Every pass runs over a fresh copy, from equal random numbers.
 
     The dense model is made when it is needed, so that only one copy in float64 is held at a time.
     """
-    expected = _outputs(make_dense(), inputs, reference)
-    slim = copy.deepcopy(slim)
-    proof = _compare(expected, _outputs(slim, inputs))
-    if not proof.ok and trace_module(slim, *_double(inputs), known=rules.has_rule).data_dependent:
-        dense = make_dense()
+
+    make_dense: Callable[[], nn.Module]
+    slim: nn.Module
+    inputs: Sequence[Tensor]
+    reference: Run = call  # how the dense model is run
+    run: Callable[..., object] = run_in_float64
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCE if self.run is run_in_float64 else TOLERANCE_32
+
+    def proof(self, kind: str) -> Certificate:
+        """Outputs compared; or what lies before them, or outputs behind equal choices, where values decide."""
+        proof = self.outputs(kind)
+        if proof.ok:
+            return proof
+        pair = self if proof.tolerance == self.tolerance else self.in_float32
+        if trace_module(copy_module(self.slim), *self.inputs, known=rules.has_rule).data_dependent:
+            inside = pair.inside(kind)
+            if inside.ok:
+                return inside
+        chosen = pair.behind_choices(kind)
+        return chosen if chosen.ok or proof.max_abs_error == 0.0 else proof
+
+    @property
+    def in_float32(self) -> _Pair:
+        return replace(self, run=run_in_float32)
+
+    def outputs(self, kind: str) -> Certificate:
+        """Outputs compared in float64; in float32 where the forward insists on the types that it was written for."""
+        try:
+            expected = self._outputs(self.make_dense(), self.reference)
+            return _compare(kind, self.tolerance, expected, self._outputs(copy_module(self.slim)))
+        except Exception:  # what a user's forward raises when it finds other types than it expects
+            if self.run is run_in_float32:
+                raise
+            return self.in_float32.outputs(kind)
+
+    def inside(self, kind: str) -> Certificate:
+        """What layers of unchanged width write."""
+        dense, slim = self.make_dense(), copy_module(self.slim)
         layers = _unchanged(dense, slim)
-        return _compare(_inside(dense, inputs, layers, reference), _inside(slim, inputs, layers))
-    return proof
+        return _compare(kind, self.tolerance, self._inside(dense, layers, self.reference), self._inside(slim, layers))
+
+    def behind_choices(self, kind: str) -> Certificate:
+        """Outputs, and the scores that choices are made from, where the slim model takes over the dense one's."""
+        choices = Choices()
+        with RecordChoices(choices):
+            expected = self._outputs(self.make_dense(), self.reference)
+        with RepeatChoices(choices):
+            found = self._outputs(copy_module(self.slim))
+        return _compare(f"{kind}{CHOSEN}", self.tolerance, expected, found, choices)
+
+    def _outputs(self, module: nn.Module, run: Run = call) -> list[Tensor]:
+        """Floating-point outputs of a module that is changed."""
+        with torch.inference_mode():
+            result = self.run(module, self.inputs, run)
+        return [leaf for leaf in tree_leaves(result) if leaf.is_floating_point()]
+
+    def _inside(self, module: nn.Module, layers: Sequence[str], run: Run = call) -> list[Tensor]:
+        """What these layers write, in the order in which they run."""
+        seen: list[Tensor] = []
+
+        def note(_: nn.Module, __: object, result: object) -> None:
+            seen.extend(tree_leaves(result))
+
+        for name in layers:
+            module.get_submodule(name).register_forward_hook(note)
+        self._outputs(module, run)
+        return seen
 
 
-def _compare(expected: Sequence[Tensor], found: Sequence[Tensor]) -> Certificate:
+def _compare(
+    kind: str, tolerance: float, expected: Sequence[Tensor], found: Sequence[Tensor], choices: Choices | None = None
+) -> Certificate:
+    """`choices`: what was compared beside the outputs; it is all there is where the outputs are integers or empty."""
     infinite = float("inf")
-    if [each.shape for each in expected] != [each.shape for each in found]:
-        return Certificate(KIND, infinite, infinite, ok=False)
+    kind = kind.replace("float64", "float32") if tolerance == TOLERANCE_32 else kind
+    if [output.shape for output in expected] != [output.shape for output in found]:
+        return Certificate(kind, infinite, infinite, ok=False, tolerance=tolerance)
     error = max((float((a - b).abs().max()) for a, b in zip(expected, found, strict=True) if a.numel()), default=0.0)
-    scale = max((float(each.abs().max()) for each in expected if each.numel()), default=0.0)
+    scale = max((float(output.abs().max()) for output in expected if output.numel()), default=0.0)
     relative = error / scale if scale > 0 else infinite
-    return Certificate(KIND, error, relative, ok=relative <= TOLERANCE)
+    if choices is not None and choices.made:
+        nothing = not any(output.numel() for output in expected)
+        error = max(error, choices.max_abs_error)
+        relative = max(0.0 if nothing else relative, choices.max_rel_error)
+    return Certificate(kind, error, relative, ok=relative <= tolerance, tolerance=tolerance)
 
 
 def _unchanged(dense: nn.Module, slim: nn.Module) -> list[str]:
     """Convolutions and linear layers of which no filter went."""
-    rows = {name: module.weight.shape for name, module in dense.named_modules() if _has_filters(module)}
+    rows = {name: module.weight.shape for name, module in dense.named_modules() if has_filters(module)}
     return [name for name, module in slim.named_modules() if name in rows and module.weight.shape[:1] == rows[name][:1]]
-
-
-def _has_filters(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, Tensor) and weight.ndim > 1
-
-
-def _inside(module: nn.Module, inputs: Sequence[Tensor], layers: Sequence[str], run: Run = _plain) -> list[Tensor]:
-    """What these layers write, in the order in which they run."""
-    seen: list[Tensor] = []
-
-    def note(_: nn.Module, __: object, result: object) -> None:
-        seen.extend(tree_leaves(result))
-
-    handles = [module.get_submodule(name).register_forward_hook(note) for name in layers]
-    try:
-        _outputs(module, inputs, run)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
 
 
 def with_nonzero_params(module: nn.Module) -> nn.Module:
     """A copy whose all-zero parameters hold seeded noise."""
-    copied = copy.deepcopy(module)
+    copied = copy_module(module)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in copied.parameters():
             if not parameter.any():
                 parameter.normal_(generator=random)
     return copied
-
-
-def _outputs(module: nn.Module, inputs: Sequence[Tensor], run: Run = _plain) -> list[Tensor]:
-    """Floating outputs of the module, which is turned to float64."""
-    module.double().eval()
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # for tensors that the module's code makes on the way
-    try:
-        with torch.inference_mode():
-            result = run(module, *_double(inputs))
-    finally:
-        torch.set_default_dtype(before)
-    return [leaf for leaf in tree_leaves(result) if leaf.is_floating_point()]
-
-
-def _double(inputs: Sequence[Tensor]) -> list[Tensor]:
-    return [each.double() if each.is_floating_point() else each for each in inputs]

@@ -5,7 +5,6 @@ Readers of dropped channels are zero. A norm, or a mean over channels, sees the 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from compressor.execution.copies import copy_module
 from compressor.graph.dependency_graph import ChannelIndex, DependencyGraph, NormalizationSite
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import replay
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def with_readers_zeroed(dense: nn.Module, groups: Sequence[ChannelGroup], plan: PrunePlan) -> nn.Module:
     """A copy of `dense` in which nothing reads the channels the plan drops."""
-    copied = copy.deepcopy(dense)
+    copied = copy_module(dense)
     tensors = dict(copied.named_parameters()) | dict(copied.named_buffers())
     with torch.no_grad():
         for (name, dim), gone in removed_entries(groups, plan, role="reader").items():

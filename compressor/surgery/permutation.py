@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import Certificate, ChannelGroup, OptimizerState
+from compressor.execution.copies import copy_module
 from compressor.surgery.certificate import same_outputs, with_nonzero_params
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def permute_channels(module: nn.Module, groups: Sequence[ChannelGroup], orders: 
         moved[id(tensors[name])] = (
             nn.Parameter(data, tensors[name].requires_grad) if isinstance(tensors[name], nn.Parameter) else data
         )
-    return copy.deepcopy(module, moved)  # by identity, so that a tensor with several names stays one tensor
+    return copy_module(module, moved)  # by identity, so that a tensor with several names stays one tensor
 
 
 def permute_optimizer_state(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import ChannelGroup, OptimizerState, PrunedEntries, PrunePlan, Role, TensorSlot
+from compressor.execution.copies import copy_module
 from compressor.graph.dependency_graph import DependencyGraph, SizeAttribute
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def remove_channels(module: nn.Module, structure: DependencyGraph, plan: PrunePl
         data = _without(lost, name, tensor.detach())
         if data.shape != tensor.shape:
             smaller[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
-    slim = copy.deepcopy(module, smaller)  # by identity, so that a tensor with several names stays one tensor
+    slim = copy_module(module, smaller)  # by identity, so that a tensor with several names stays one tensor
     for (path, name), after in attributes_after(structure.attributes, plan, module).items():
         setattr(slim.get_submodule(path), name, after)
     return slim
@@ -58,7 +58,7 @@ def pruned_entries(groups: Sequence[ChannelGroup], plan: PrunePlan, module: nn.M
     shapes = {name: tensor.shape for name, tensor in module.state_dict(keep_vars=True).items()}
     return tuple(
         PrunedEntries(name, dim, role, np.isin(np.arange(shapes[name][dim]), gone))
-        for role in ("writer", "affine")
+        for role in ("writer", "per_channel")
         for (name, dim), gone in removed_entries(groups, plan, role).items()
     )
 
@@ -75,7 +75,7 @@ def removed_entries(
         for slot in group.slots:
             if role is None or slot.role == role:
                 lost[slot.tensor, slot.dim].append(slot.positions[~kept].reshape(-1))
-    return {key: np.concatenate(parts) for key, parts in lost.items()}
+    return {key: np.unique(np.concatenate(parts)) for key, parts in lost.items()}
 
 
 def attributes_after(

@@ -1,4 +1,4 @@
-"""BatchNorm statistics estimated anew, as surgery changes what each layer sees."""
+"""New estimates of BatchNorm statistics, because surgery changes the inputs of each layer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from compressor.training.memory import keep_freed_memory
 
 @torch.no_grad()
 def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Tensor]) -> int:
-    """Replace the running statistics by the mean over `batches` (B, C, H, W) of each batch's, weighted by B.
+    """Replace running statistics by the mean of the statistics of all batches, weighted by batch size.
 
-    No other layer is in training mode, no parameter changes; the module is left in eval mode. Returns the number of
-    BatchNorm layers, 0 = nothing was done. This is the precise BN of Wu and Johnson, arXiv:2105.07576.
+    This is the precise BN of Wu and Johnson, arXiv:2105.07576. Parameters do not change, all other layers run in eval
+    mode, and the module is left in eval mode.
+
+    Args:
+        module: The network.
+        batches: Images (B, C, H, W).
+
+    Returns:
+        The number of BatchNorm layers.
     """
-    norms = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.running_mean is not None]
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.running_mean is not None]
     momenta = [norm.momentum for norm in norms]
     keep_freed_memory()
     module.eval()
@@ -26,12 +33,12 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Tensor]) -> int:
     try:
         for images in batches if norms else ():
             if len(images) < 2:
-                continue  # one image has no variance where a layer sees a single position
+                continue  # a layer may have one value per channel for one image, which has no variance
             for norm in norms:
                 if not seen:
                     norm.reset_running_stats()
                 norm.train()
-                norm.momentum = len(images) / (seen + len(images))  # makes the running average a cumulative one
+                norm.momentum = len(images) / (seen + len(images))  # a cumulative average
             seen += len(images)
             module(images)
     finally:

@@ -1,4 +1,4 @@
-"""The state of a training on disk: written often enough to lose little, and seldom enough to cost little."""
+"""The state of a training on disk, which is written at intervals that keep the cost small."""
 
 from __future__ import annotations
 
@@ -19,31 +19,39 @@ from compressor.atomic_write import write_bytes
 from compressor.core import Data, EventSink, LoadedModel
 from compressor.errors import RecipeError
 
-SAMPLED_IMAGES = 64  # that tell one data set from another
-SHARE = 0.01  # of the time that writing may take
-AT_LEAST = 10.0  # seconds between two in the middle of an epoch, however cheap
+SAMPLED_IMAGES = 64  # which identify a data set
+MAX_SHARE = 0.01  # of the time that writing may take
+MIN_INTERVAL = 10.0  # seconds between two writes within an epoch
 
 
 class TrainingCheckpoint:
-    """One file, which belongs to the training of this `identity` at the learning rate `lr`, the recipe's `key`."""
+    """The file of one training."""
 
     def __init__(self, path: Path, identity: str, lr: float = 0.0, key: str = "lr") -> None:
+        """Name the file; it may not exist yet.
+
+        Args:
+            path: The file.
+            identity: Identifies the training and everything it depends on but learning rates.
+            lr: Its learning rate.
+            key: The recipe's key of the learning rate.
+        """
         self._path, self._identity, self._lr, self._key = path, identity, lr, key
         self._saved, self._cost = time.perf_counter(), 0.0
-        self.written, self.seconds = 0, 0.0  # how often, and how long that took in all
+        self.written, self.seconds = 0, 0.0  # number of writes, and their total time
 
     @property
     def is_cheap(self) -> bool:
-        """Whether writing now would take no more than its share of the time."""
-        return time.perf_counter() - self._saved > self._cost / SHARE
+        """Whether writing now would take at most MAX_SHARE of the time."""
+        return time.perf_counter() - self._saved > self._cost / MAX_SHARE
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to write although no epoch is over."""
-        return self.is_cheap and time.perf_counter() - self._saved > AT_LEAST
+        """Whether to write within an epoch."""
+        return self.is_cheap and time.perf_counter() - self._saved > MIN_INTERVAL
 
     def save(self, state: Callable[[], Mapping[str, object]]) -> None:
-        """Write what `state()` gives; the old file stays whole until the new one is. Raises OSError."""
+        """Write what `state()` returns; the old file is kept until the new one is complete. Raises OSError."""
         start = time.perf_counter()
         self._write(state(), diverged=False)
         self._saved = time.perf_counter()
@@ -51,53 +59,57 @@ class TrainingCheckpoint:
         self.written, self.seconds = self.written + 1, self.seconds + self._cost
 
     def mark_diverged(self) -> None:
-        """From now on the training may be started anew with another learning rate. Raises OSError."""
-        found = _read(self._path)
-        ours = found is not None and (found["identity"], found["lr"]) == (self._identity, self._lr)
-        self._write(found["state"] if found is not None and ours else None, diverged=True)
+        """Allow the training to start again with another learning rate. Raises OSError."""
+        saved = _read(self._path)
+        if saved is not None and (saved["identity"], saved["lr"]) != (self._identity, self._lr):
+            saved = None
+        self._write(saved["state"] if saved is not None else None, diverged=True)
 
     def restore(self, emit: EventSink) -> Mapping[str, Any] | None:
-        """What was saved; None without a readable file, or where the training diverged at another learning rate.
+        """Read the saved state.
 
-        Such a training starts anew: its weights were on their way out long before a number was not finite. One that
-        ended before another with a rate of the same name diverged is kept.
-        Raises RecipeError for a file of another identity, or of another learning rate that has not failed: the hours
-        in it are not for us to throw away.
+        A training that diverged with another learning rate starts again, because its weights were bad long before a
+        number was not finite. A training that ended with a learning rate with which another one diverged is kept.
+
+        Args:
+            emit: Takes a note if the learning rate differs.
+
+        Returns:
+            The state; None if there is no readable file or the training starts again.
+
+        Raises:
+            RecipeError: The file belongs to another run, or to another learning rate that did not diverge, so that a
+                good training would be lost.
         """
-        found = _read(self._path)
-        if found is None:
+        saved = _read(self._path)
+        if saved is None:
             return None
-        if found["identity"] != self._identity:
-            problem = "the folder was left by a run with another recipe, model, data or version"
-            hint = (
-                "repeat the command of that run (only a learning rate that diverged may change), or start over without"
-            )
-            raise RecipeError("resume/other-run", str(self._path.parent), problem, f"{hint} --resume")
-        state: Mapping[str, Any] | None = found["state"]
-        if found["lr"] == self._lr:
+        folder = str(self._path.parent)
+        if saved["identity"] != self._identity:
+            problem = "the folder belongs to a run with another recipe, model, data or version"
+            command = "repeat the command of that run (only a learning rate that diverged may change)"
+            raise RecipeError("resume/other-run", folder, problem, f"{command}, or start over without --resume")
+        state: Mapping[str, Any] | None = saved["state"]
+        if saved["lr"] == self._lr:
             return state
-        before = f"{self._key}={found['lr']:g}"
-        if found["diverged"]:
-            emit("note", {"text": f"training diverged with {before}: it starts anew with {self._lr:g}"})
+        before = f"{self._key}={saved['lr']:g}"
+        if saved["diverged"]:
+            emit("note", {"text": f"training diverged with {before}; it starts again with {self._lr:g}"})
             return None
-        if not self._another_diverged(found["lr"]):
+        if not self._another_diverged(saved["lr"]):
             problem = f"the interrupted training has {before}, not {self._lr:g}, and did not diverge"
-            raise RecipeError(
-                "resume/other-learning-rate",
-                str(self._path.parent),
-                problem,
-                f"set {before}, or start over without --resume",
-            )
+            hint = f"set {before}, or start over without --resume"
+            raise RecipeError("resume/other-learning-rate", folder, problem, hint)
         emit("note", {"text": f"a training that ended with {before} is kept"})
         self._write(state, diverged=False)
         return state
 
     def _another_diverged(self, lr: float) -> bool:
         others = [_read(path) for path in self._path.parent.iterdir() if path != self._path]
-        return any(each and each["diverged"] and (each["key"], each["lr"]) == (self._key, lr) for each in others)
+        return any(file and file["diverged"] and (file["key"], file["lr"]) == (self._key, lr) for file in others)
 
     def _write(self, state: Mapping[str, object] | None, *, diverged: bool) -> None:
-        # Through memory, because torch reports a full disk as a RuntimeError of its own.
+        # Write through memory, because torch reports a full disk as a RuntimeError.
         buffer = io.BytesIO()
         head = {"identity": self._identity, "lr": self._lr, "key": self._key, "diverged": diverged}
         torch.save({**head, "state": state}, buffer)
@@ -107,7 +119,7 @@ class TrainingCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """A folder with one checkpoint per training of a run, which only a run of the same fingerprint may continue."""
+    """The checkpoints of a run, one per training. Only a run with the same fingerprint can continue from them."""
 
     folder: Path
     fingerprint: str
@@ -126,20 +138,20 @@ class Checkpoints:
         return TrainingCheckpoint(self.folder / str(index), f"{self.fingerprint} {index}", lr, key)
 
     def delete(self) -> None:
-        """Delete the folder, once the run is done."""
+        """Delete the folder after the run."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def run_fingerprint(settings: object, round_to: int, model: LoadedModel, data: Data | None) -> str:
-    """Hash everything a training depends on, so that only the same run is continued.
+    """Hash everything that a training depends on, so that only the same run is continued.
 
-    Learning rates are left out: checkpoints store their own, which may be changed once a training has diverged.
+    Learning rates are left out, because they may be changed after a training diverged; checkpoints store them.
 
     Args:
         settings: The parts of the recipe that say how to prune and train, as JSON.
-        round_to: What widths are multiples of.
+        round_to: All widths are multiples of it.
         model: The dense model.
-        data: The data, if there are any.
+        data: The data; None = the run has none.
 
     Returns:
         A SHA-256 over version, settings, weights and a sample of the images.
@@ -164,7 +176,7 @@ def _without_rates(settings: object) -> object:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # no file, or one the unpickler stumbles over in any way: start from the beginning
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # no file, or one that the unpickler rejects in any way
         return None
-    return found if isinstance(found, dict) else None
+    return saved if isinstance(saved, dict) else None

@@ -1,4 +1,4 @@
-"""What a training takes: its batches' time, memory at its peak, energy. Watched from outside, without another pass."""
+"""The cost of a training: time of its batches, peak memory and energy, measured without extra passes."""
 
 from __future__ import annotations
 
@@ -19,56 +19,65 @@ PROCESS = Path("/proc/self")
 RESET_PEAK = "5"  # proc_pid_clear_refs(5)
 
 Joules = Callable[[], float | None]
-"""energy used since some moment by all that is metered here; None where there is no meter"""
+"""joules used since a fixed time by the metered parts of this machine; None = there is no meter"""
 
 
 def no_energy_meter() -> None:
-    """Joules where nobody asks for them."""
+    """Return None: no energy is measured."""
 
 
 class CostMeter:
-    """Watches this process, or its GPU, from now on. Looked at once an epoch; a batch costs it nothing."""
+    """Meters this process or its GPU from its creation on. It is read once per epoch and adds nothing to a batch."""
 
     def __init__(self, module: nn.Module, device: torch.device, joules: Joules) -> None:
         self._joules, self._read = joules, joules()
         self._peak = _peak(module, device)
 
     def begin(self) -> None:
-        """Of what follows the energy counts."""
+        """Start to count energy."""
         self._read = self._joules()
 
     def energy(self) -> float | None:
-        """Joules since this was asked last, or since `begin`; None where there is no meter or it started over."""
+        """Return the joules since the last call or `begin`; None if there is no meter or it was reset."""
         before, self._read = self._read, self._joules()
         return self._read - before if before is not None and self._read is not None and self._read >= before else None
 
     def first_peak(self) -> dict[str, float]:
-        """`peak_bytes` since the meter was made, at the first asking: what comes later also holds evaluations."""
-        found = self._peak()
-        self._peak = _nothing
-        return {} if found is None else {"peak_bytes": found}
+        """Return `peak_bytes` at the first call only, because later peaks include evaluations."""
+        peak, self._peak = self._peak(), _no_peak
+        return {} if peak is None else {"peak_bytes": peak}
 
 
 def training_cost(
     step: TrainSettings, module: nn.Module, device: torch.device, records: Sequence[Mapping[str, float]]
 ) -> TrainingCost:
-    """What the epochs of `records` took: sums of seconds and joules, the median over epochs of a batch's time."""
-    energies = [each["energy_j"] for each in records if "energy_j" in each]
-    peaks = [each["peak_bytes"] for each in records if "peak_bytes" in each]
+    """Sum up the cost of a training.
+
+    Args:
+        step: Its settings.
+        module: The trained network.
+        device: The device.
+        records: One record per epoch.
+
+    Returns:
+        Total seconds and joules, and the median over epochs of the time per batch.
+    """
+    energies = [record["energy_j"] for record in records if "energy_j" in record]
+    peaks = [record["peak_bytes"] for record in records if "peak_bytes" in record]
     return TrainingCost(
         stage=step.stage,
         device=device.type,
-        params=sum(each.numel() for each in module.parameters()),
+        params=sum(parameter.numel() for parameter in module.parameters()),
         batch_size=step.batch_size,
         epochs=len(records),
-        seconds=sum(each["seconds"] for each in records),
-        batch_ms=median(each["batch_ms"] for each in records) if records else None,
+        seconds=sum(record["seconds"] for record in records),
+        batch_ms=median(record["batch_ms"] for record in records) if records else None,
         peak_bytes=int(max(peaks)) if peaks else None,
         energy_j=sum(energies) if energies and len(energies) == len(records) else None,
     )
 
 
-def _nothing() -> None:
+def _no_peak() -> None:
     return None
 
 
@@ -79,7 +88,7 @@ def _peak(module: nn.Module, device: torch.device) -> Callable[[], int | None]:
         case "cpu":
             return _in_process(module)
         case _:
-            return _nothing
+            return _no_peak
 
 
 def _on_gpu(device: torch.device) -> Callable[[], int | None]:
@@ -89,9 +98,9 @@ def _on_gpu(device: torch.device) -> Callable[[], int | None]:
 
 
 def _in_process(module: nn.Module) -> Callable[[], int | None]:
-    """What the process has grown by at its peak, plus `module`'s weights, which it held before.
+    """Meter the growth of this process, plus the weights of `module`, which it held before.
 
-    Only memory without a file behind it counts: code that is used for the first time and shared images are no part.
+    Memory that is backed by files does not count, such as code that is loaded and shared images.
     """
     gc.collect()
     return_freed_memory()
@@ -99,12 +108,12 @@ def _in_process(module: nn.Module) -> Callable[[], int | None]:
         (PROCESS / "clear_refs").write_text(RESET_PEAK)
         before = _kilobytes("RssAnon")
     except (OSError, KeyError):  # not Linux, or a container that forbids it
-        return _nothing
-    held = sum(each.nbytes for each in (*module.parameters(), *module.buffers()))
-    return lambda: held + 1024 * max(_kilobytes("VmHWM", "RssFile", "RssShmem") - before, 0)
+        return _no_peak
+    weights = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    return lambda: weights + 1024 * max(_kilobytes("VmHWM", "RssFile", "RssShmem") - before, 0)
 
 
 def _kilobytes(first: str, *less: str) -> int:
-    """Of this process, what /proc says of `first`, less the others. Raises OSError, KeyError."""
-    said = dict(re.findall(r"^(\w+):\s+(\d+) kB$", (PROCESS / "status").read_text(), re.MULTILINE))
-    return int(said[first]) - sum(int(said[each]) for each in less)
+    """Read a field of this process's status in /proc, minus other fields. Raises OSError or KeyError."""
+    status = dict(re.findall(r"^(\w+):\s+(\d+) kB$", (PROCESS / "status").read_text(), re.MULTILINE))
+    return int(status[first]) - sum(int(status[name]) for name in less)

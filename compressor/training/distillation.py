@@ -1,4 +1,4 @@
-"""Learning from the dense model: its answers softened, and its feature maps where the slim model's have their shape."""
+"""Distances between the outputs and feature maps of a network and of its teacher, the dense model."""
 
 from __future__ import annotations
 
@@ -11,45 +11,50 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from compressor.agreement import is_class_scores
 from compressor.errors import RecipeError
+from compressor.layers import observe_outputs
 from compressor.tensors import Inputs, call_module, tree_leaves
 
 Maps = dict[str, Tensor]
-"""module name -> what it returned last"""
+"""module name -> the tensor it returned last"""
 
 
 def divergence(logits_BK: Tensor, taught_BK: Tensor, temperature: float) -> Tensor:
-    """`T^2 KL(softmax(taught / T) || softmax(logits / T))`, the mean over the batch.
+    """Compute `T^2 KL(softmax(taught / T) || softmax(logits / T))`, the mean over the batch.
 
-    T^2 keeps its gradients at the scale of the task's. Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural
-    Network, 2015, arXiv:1503.02531.
+    The factor T^2 keeps the gradients at the scale of those of the task. Hinton, Vinyals and Dean, Distilling the
+    Knowledge in a Neural Network, 2015, arXiv:1503.02531.
+
+    Args:
+        logits_BK: Logits of the student.
+        taught_BK: Logits of the teacher.
+        temperature: T.
+
+    Returns:
+        A scalar, 0 if both distributions are equal.
     """
     log_p = F.log_softmax(logits_BK / temperature, dim=1)
     log_q = F.log_softmax(taught_BK / temperature, dim=1)
     return F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=1).mean() * temperature**2
 
 
-def is_class_scores(answer: Tensor) -> bool:
-    """Whether an output holds scores of classes: rows (B, K) that are not of unit length, as embeddings are."""
-    if answer.ndim != 2 or answer.shape[1] < 2 or not answer.is_floating_point():
-        return False
-    lengths = answer.detach().float().norm(dim=1)
-    return not bool(torch.allclose(lengths, torch.ones_like(lengths), atol=1e-3))
-
-
 def answer_distance(answer: Any, taught: Any, temperature: float) -> Tensor:
-    """How far a network's answers are from its teacher's, whatever they look like.
+    """Compute the distance between the outputs of a network and of its teacher, for outputs of any kind.
 
-    `T^2 KL` for scores of classes (B, K), `|f - g|^2 / |g - mean g|^2` for every other floating output, g the
-    teacher's; the mean over all outputs.
+    It is `T^2 KL` for scores of classes (B, K) and `|f - g|^2 / |g - mean g|^2` for every other floating-point output,
+    g the teacher's; the mean over all outputs.
 
     Args:
-        answer: the network's answer to a batch, any tree of tensors.
-        taught: the teacher's, of the same shapes.
-        temperature: T, which both scores are divided by.
+        answer: The student's output for a batch, any tree of tensors.
+        taught: The teacher's, of the same shapes.
+        temperature: T, which scores of classes are divided by.
 
     Returns:
-        A scalar, 0 where both agree.
+        A scalar, 0 if both are equal.
+
+    Raises:
+        RecipeError: No output can be compared.
     """
     terms = []
     for f, g in zip(tree_leaves(answer), tree_leaves(taught), strict=True):
@@ -68,80 +73,103 @@ def answer_distance(answer: Any, taught: Any, temperature: float) -> Tensor:
 
 @dataclass(slots=True)
 class TeacherAnswers:
-    """The teacher's answers, kept by row of the samples while they fit in `limit` bytes."""
+    """The outputs of the teacher, cached by row of the samples."""
 
     teacher: Callable[[Inputs], Any]
-    limit: int = 2**28
-    kept: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
-    bytes: int = 0
+    limit: int = 2**28  # bytes of the cache
+    cache: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+    bytes: int = 0  # in the cache
     full: bool = False
 
     def __call__(self, inputs: Inputs, rows: Tensor | None) -> Any:
-        """Answer a batch.
+        """Compute the teacher's output for a batch, or take it from the cache.
 
         Args:
-            inputs: the batch.
-            rows: (B,) of its samples; None where inputs change from epoch to epoch, as by augmentation.
+            inputs: The batch.
+            rows: Rows of its samples (B,); None if inputs change from epoch to epoch, as by augmentation.
 
         Returns:
-            The teacher's answer; a list of its tensors where it was kept.
+            The output; a list of its tensors if it was cached.
         """
-        numbers = None if rows is None else rows.tolist()
-        if numbers is not None and all(number in self.kept for number in numbers):
-            return [torch.stack(column) for column in zip(*(self.kept[number] for number in numbers), strict=True)]
+        if rows is None:
+            return self.teacher(inputs)
+        samples = rows.tolist()
+        if all(row in self.cache for row in samples):
+            return [torch.stack(column) for column in zip(*(self.cache[row] for row in samples), strict=True)]
         answer = self.teacher(inputs)
         leaves = tree_leaves(answer)
-        by_sample = numbers is not None and all(leaf.ndim and len(leaf) == len(numbers) for leaf in leaves)
-        if by_sample and numbers is not None and not self.full:
-            self.bytes += sum(leaf.numel() * leaf.element_size() for leaf in leaves)
+        has_row_per_sample = all(leaf.ndim and len(leaf) == len(samples) for leaf in leaves)
+        if has_row_per_sample and not self.full:
+            self.bytes += sum(leaf.nbytes for leaf in leaves)
             self.full = self.bytes > self.limit
-            self.kept |= {number: tuple(leaf[index] for leaf in leaves) for index, number in enumerate(numbers)}
+            self.cache |= {row: tuple(leaf[index] for leaf in leaves) for index, row in enumerate(samples)}
         return answer
 
 
-def distance(maps: Mapping[str, Tensor], taught: Mapping[str, Tensor], names: tuple[str, ...]) -> Tensor:
-    """Mean over the named maps of `|f - g|^2 / |g|^2`, g the dense model's.
+def feature_distance(maps: Mapping[str, Tensor], taught: Mapping[str, Tensor], names: tuple[str, ...]) -> Tensor:
+    """Compute the mean over feature maps of `|f - g|^2 / |g|^2`, g the teacher's.
 
-    Relative, so that a layer with large activations does not outweigh the others. After Romero et al., FitNets, ICLR
-    2015, arXiv:1412.6550, without their regressor: only maps of the same shape are compared.
+    The distance is relative, so that a layer with large activations does not outweigh the others. After Romero et al.,
+    FitNets, ICLR 2015, arXiv:1412.6550, without their regressor: only maps of the same shape are compared.
+
+    Args:
+        maps: Feature maps of the student by module name.
+        taught: Feature maps of the teacher.
+        names: The maps to compare.
+
+    Returns:
+        A scalar.
     """
-    pairs = [(maps[name].float(), taught[name].float()) for name in names]  # a sum of squares goes beyond 65504
+    pairs = [(maps[name].float(), taught[name].float()) for name in names]  # sums of squares may exceed 65504
     terms = [(f - g).square().sum() / g.square().sum() for f, g in pairs]
     return torch.stack(terms).mean()
 
 
 def feature_matching(student: nn.Module, teacher: nn.Module, inputs: Inputs) -> tuple[str, ...]:
-    """Modules to compare: for each size of feature map, the last to return one of the same shape in both models.
+    """Choose the modules whose feature maps are compared: for each shape of map, the last module that returns it.
 
-    Maps are (B, C, H, W), or tokens (B, N, C).
+    Args:
+        student: The slim network.
+        teacher: The dense model.
+        inputs: A batch.
+
+    Returns:
+        Names of modules whose maps, (B, C, H, W) or tokens (B, N, C), have the same shape in both networks.
     """
-    with torch.no_grad(), record_features(student) as ours, record_features(teacher) as theirs:
+    with torch.no_grad(), record_features(student) as maps, record_features(teacher) as teacher_maps:
         for module in (student, teacher):
             mode = module.training
             call_module(module.eval(), inputs)
             module.train(mode)
-    shared = [name for name, map in ours.items() if name in theirs and theirs[name].shape == map.shape]
-    last = {ours[name].shape: name for name in shared if ours[name].ndim in (3, 4) and ours[name].is_floating_point()}
+    last = {
+        map.shape: name
+        for name, map in maps.items()
+        if map.ndim in (3, 4)
+        and map.is_floating_point()
+        and name in teacher_maps
+        and teacher_maps[name].shape == map.shape
+    }
     return tuple(last.values())
 
 
 @contextmanager
 def record_features(module: nn.Module, names: tuple[str, ...] | None = None) -> Iterator[Maps]:
-    """The tensors that the named submodules (None = all) return, anew with each forward pass, in order of running."""
+    """Record the tensors that submodules return, of the latest forward pass.
+
+    Args:
+        module: The network.
+        names: Its submodules; None = all.
+
+    Yields:
+        The tensors by module name, in the order in which the modules ran.
+    """
     maps: Maps = {}
 
-    def keep(name: str, output: object) -> None:
+    def _record(name: str, output: object) -> None:
         if isinstance(output, Tensor):
-            maps.pop(name, None)
+            maps.pop(name, None)  # so that a module that runs again is last
             maps[name] = output
 
-    handles = [
-        each.register_forward_hook(lambda _module, _inputs, output, name=name: keep(name, output))
-        for name, each in module.named_modules()
-        if name and (names is None or name in names)
-    ]
-    try:
+    observed = [name for name, _ in module.named_modules() if name] if names is None else names
+    with observe_outputs(module, observed, _record):
         yield maps
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RuleState = Mapping[str, "Tensor"]
-"""what a rule carries over from one epoch to the next; empty at first"""
+"""what a rule passes from one epoch to the next; empty at first"""
 
 
 @dataclass(frozen=True, slots=True)
 class StopDecision:
     """A rule's decision after an epoch.
 
-    `value` and `limit`: the numbers it compares, for the log; None as long as there is nothing to compare.
+    `value` and `limit`: the compared numbers, for the log; None = there is nothing to compare yet.
     """
 
     memory: RuleState
@@ -29,8 +29,8 @@ class StopDecision:
 StopRule = Callable[[RuleState, int, Mapping[str, "Tensor"]], StopDecision]
 """the rule's state, epochs done so far, parameters by name -> decision
 
-A pure fold over the epochs: called before the first epoch (with 0 epochs done) and after every epoch. The weights are
-copies on the CPU. Rules are picklable, because every process of a training calls its own.
+A rule is a pure fold over the epochs. It is called before the first epoch (with 0 epochs done) and after every epoch.
+The weights are copies on the CPU. Rules are picklable, because every process of a training calls its own.
 """
 
 

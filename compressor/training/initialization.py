@@ -1,4 +1,4 @@
-"""Weights written anew: at random, or made orthogonal."""
+"""New values for the weights of a network: random, or orthogonal."""
 
 from __future__ import annotations
 
@@ -6,45 +6,55 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import ModelError
-
-WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+from compressor.layers import WEIGHTED_LAYERS
 
 
 @torch.no_grad()
 def reinitialize(module: nn.Module, seed: int) -> None:
-    """Random weights for the widths the module has now: every layer's own, He's for convolutions and linear layers.
+    """Draw random weights for the present widths of a network, in place.
 
-    Kaiming normal over the fan-in with the gain of ReLU (He et al., arXiv:1502.01852). Raises ModelError for a
-    parameter that belongs to no layer that can make it anew: left as it is, the network would not be untrained.
+    Each layer is reset by its own `reset_parameters`. Weights of convolutions and linear layers are then drawn from the
+    Kaiming normal distribution over the fan-in with the gain of ReLU (He et al., arXiv:1502.01852).
+
+    Args:
+        module: The network.
+        seed: Seed of the weights.
+
+    Raises:
+        ModelError: A layer with parameters has no `reset_parameters`, so that it would keep trained weights.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        for name, each in module.named_modules():
-            if callable(reset := getattr(each, "reset_parameters", None)):
+        for name, layer in module.named_modules():
+            if callable(reset := getattr(layer, "reset_parameters", None)):
                 reset()
-                if isinstance(each, WEIGHTED):
-                    nn.init.kaiming_normal_(each.weight, nonlinearity="relu")
-            elif own := [own for own, _ in each.named_parameters(recurse=False)]:
-                problem = f"{type(each).__name__} has no reset_parameters for {', '.join(own)}"
-                raise ModelError(
-                    "random-weights/no-reset-parameters", name or "the model", problem, "add this method to the class"
-                )
+                if isinstance(layer, WEIGHTED_LAYERS):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            elif parameters := [parameter for parameter, _ in layer.named_parameters(recurse=False)]:
+                place = name or "the model"
+                problem = f"{type(layer).__name__} has no reset_parameters for {', '.join(parameters)}"
+                hint = "add this method to the class"
+                raise ModelError("random-weights/no-reset-parameters", place, problem, hint)
 
 
 @torch.no_grad()
 def orthogonalize(module: nn.Module, gain: float) -> None:
-    """Every convolution's and linear layer's filters, as rows, become `gain` times an orthogonal matrix (OrthP).
+    """Replace the filters of every convolution and linear layer, as rows, by `gain` times an orthogonal matrix (OrthP).
 
-    `Q diag(sign diag R)` of the QR decomposition of the rows, or of their transpose where there are fewer rows than
+    It is `Q diag(sign diag R)` of the QR decomposition of the rows, or of their transpose if there are fewer rows than
     columns. Wang et al., arXiv:2105.05916.
+
+    Args:
+        module: The network, changed in place.
+        gain: Norm of the new rows.
     """
-    for each in module.modules():
-        if isinstance(each, WEIGHTED):
-            each.weight.copy_(gain * orthogonal(each.weight.flatten(1)).view(each.weight.shape))
+    for layer in module.modules():
+        if isinstance(layer, WEIGHTED_LAYERS):
+            layer.weight.copy_(gain * orthogonal(layer.weight.flatten(1)).view(layer.weight.shape))
 
 
 def orthogonal(rows: Tensor) -> Tensor:
-    """The orthogonal factor of the matrix, or of its transpose when it is wide, transposed back."""
+    """Return the orthogonal factor of a matrix; that of a wide matrix is computed of its transpose."""
     if rows.shape[0] < rows.shape[1]:
         return orthogonal(rows.mT).mT
     factors: tuple[Tensor, Tensor] = torch.linalg.qr(rows)

@@ -1,4 +1,4 @@
-"""The training loop: the same iterations one after another, whether or not it was interrupted in between."""
+"""The training loop. A resumed training does the same iterations as one without interruption."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from compressor.training.state import (
 from compressor.training.train_step import Iterate, run_iteration, unfreeze
 
 EMIT_EVERY = 0.2  # seconds
-EXPLODED = 1e6  # times the first loss, or 1 where that is less: trainings that recovered were never far above 100
+EXPLODED = 1e6  # times the first loss or 1, whichever is larger; losses that recovered were never far above 100 times
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a training leaves beside the weights."""
+    """The result of a training besides the weights."""
 
     records: tuple[EpochRecord, ...]
     momentum: OptimizerState
     cost: TrainingCost
-    stopped: bool = False  # by its rule
+    stopped: bool = False  # by its stopping rule
 
 
 def train(
@@ -63,14 +63,32 @@ def train(
     runtime: Runtime | None = None,
     joules: Joules = no_energy_meter,
 ) -> TrainResult:
-    """Train `module` in place as `step` says and leave it in eval mode, float32.
+    """Train a network in place and leave it in eval mode, float32 and on the CPU.
 
-    The same seed on the same machine and threads gives the same weights; a run that finds its `checkpoint` goes on
-    from there, to the same weights bit for bit. `momentum`: what the optimizer remembers of an earlier training.
-    `teacher`: the dense model, where `step` distils from it.
-    Raises VerificationFailed when it diverges: when the loss, all gradients or the answers are not finite, or when the
-    loss is EXPLODED times what it was. Raises Temporary, with a batch size that fits, when memory runs out. Raises
-    RecipeError where the best epoch is to be kept and nothing is held out: the test set is not there to choose by.
+    The same seed, machine and number of threads give the same weights. A training that is resumed from its checkpoint
+    gives the same weights bit for bit.
+
+    Args:
+        module: The network.
+        data: The data.
+        step: The settings.
+        seed: Seed of batches, augmentation and dropout.
+        emit: Takes progress, epochs, notes and warnings.
+        checkpoint: Stores the state of the training; None = it cannot be resumed.
+        teacher: The dense model, if `step` distills from it.
+        constraints: Bound to the network; they act in every iteration.
+        momentum: Optimizer state of an earlier training.
+        runtime: Device and processes; None = this process alone.
+        joules: The energy meter.
+
+    Returns:
+        The epochs, the state of the optimizer, and the cost.
+
+    Raises:
+        VerificationFailed: The training diverged: the loss, all gradients or the outputs are not finite, or the loss is
+            EXPLODED times its first value.
+        Temporary: Memory ran out; the error names a batch size that fits.
+        RecipeError: The best epoch is to be kept, but no images are held out to choose it by.
     """
     if step.keep == "best" and not data.has_holdout:
         problem = "it is best, but no training images are held out to choose the epoch by"
@@ -81,7 +99,7 @@ def train(
     keep_freed_memory()
     runtime = runtime or single_process()
     unfreeze(module)
-    computing = precision_policy(step.precision, module, runtime.device)
+    precision = precision_policy(step.precision, module, runtime.device)
     meter = CostMeter(module, runtime.device, joules)
     module.to(runtime.device)
     module.to(memory_format=LAYOUT)
@@ -89,146 +107,151 @@ def train(
     load_optimizer_state(module, optimizer, momentum or {})
     per_epoch, total = iterations_of(step, data)
     bound = [bind(module, total) for bind in constraints]
-    session = TrainState(
+    state = TrainState(
         module,
         optimizer,
-        computing.scaler(),
+        precision.scaler(),
         ema_weights(module, step.ema),
         BestWeights() if step.keep == "best" else None,
-        StopMonitor(step.stop, runtime.from_leader) if step.stop else None,
+        StopMonitor(step.stop, runtime.broadcast) if step.stop else None,
     )
     with (
-        make_loss(module, runtime.forward(module), data, step, teacher, computing, emit) as loss,
+        make_loss(module, runtime.forward(module), data, step, teacher, precision, emit) as loss,
         torch.random.fork_rng(devices=()),
     ):
-        iterate = run_iteration(loss, optimizer, bound, step.clip, runtime, session.scaler)
-        loop = _Loop(session, data, step, seed, iterate, per_epoch, total, runtime.part, meter, emit, checkpoint)
-        if state := runtime.from_leader(checkpoint.restore(emit) if checkpoint else None):
-            session.load(state)
-        elif session.watch is not None:
-            session.watch.look(0, module)
+        iterate = run_iteration(loss, optimizer, bound, step.clip, runtime, state.scaler)
+        loop = _Loop(state, data, step, seed, iterate, per_epoch, total, runtime.part, meter, emit, checkpoint)
+        if saved := runtime.broadcast(checkpoint.restore(emit) if checkpoint else None):
+            state.load(saved)
+        elif state.monitor is not None:
+            state.monitor.step(0, module)
         module.train()
-        attempt = partial(forward_and_backward, in_precision(computing, module), data, runtime.device)
-        with suggest_batch_size_on_oom(attempt, step.batch_size, runtime.part[1]):
-            while not loop.over:
-                loop.epoch()
-    module.load_state_dict(session.result())
+        attempt = partial(forward_and_backward, in_precision(precision, module), data, runtime.device)
+        with suggest_batch_size_on_oom(attempt, step.batch_size, runtime.world_size):
+            while not loop.is_over:
+                loop.run_epoch()
+    module.load_state_dict(state.result())
     module.to("cpu")
     module.to(memory_format=torch.contiguous_format)
     module.zero_grad(set_to_none=True)
     module.eval()
     if checkpoint is not None:
-        spent = {"written": checkpoint.written, "writing_seconds": checkpoint.seconds}
-        emit("trained", {"stage": step.stage, "seconds": time.perf_counter() - started, **spent})
-    records = tuple(session.progress.records)
-    taken = training_cost(step, module, runtime.device, records)
-    return TrainResult(records, optimizer_state(module, optimizer), taken, session.stopped)
+        writing = {"written": checkpoint.written, "writing_seconds": checkpoint.seconds}
+        emit("trained", {"stage": step.stage, "seconds": time.perf_counter() - started, **writing})
+    records = tuple(state.progress.records)
+    cost = training_cost(step, module, runtime.device, records)
+    return TrainResult(records, optimizer_state(module, optimizer), cost, state.stopped)
 
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """What is done with a session in each iteration: all that stays the same."""
+    """Everything that is the same in all iterations, and the state, which changes."""
 
-    session: TrainState
+    state: TrainState
     data: Data
     step: TrainSettings
     seed: int
     iterate: Iterate
     per_epoch: int  # iterations
     total: int  # iterations
-    part: tuple[int, int]
+    part: tuple[int, int]  # (rank, world size)
     meter: CostMeter
     emit: EventSink
     checkpoint: TrainingCheckpoint | None
 
-    def epoch(self) -> None:
-        """What is left of the epoch at hand."""
-        session, now, before = self.session, self.session.progress, self.session.progress.epoch
-        number, past = self.step.start_epoch + before, self.step.start_epoch * self.per_epoch
+    def run_epoch(self) -> None:
+        """Do the remaining iterations of the current epoch."""
+        state, progress, epoch = self.state, self.state.progress, self.state.progress.epoch
+        epochs_before, iterations_before = self.step.start_epoch, self.step.start_epoch * self.per_epoch
         self.meter.begin()
-        started = told = time.perf_counter()
+        started = logged = time.perf_counter()
         for inputs, targets in self.data.train_batches(
-            self.step.batch_size, epoch=number, seed=self.seed, start=now.batches, part=self.part
+            self.step.batch_size, epoch=epochs_before + epoch, seed=self.seed, start=progress.batches, part=self.part
         ):
-            # For dropout and the like; the data have numbers of their own.
-            torch.manual_seed(random_words(self.seed, past + now.iterations, self.part))
-            loss = self.iterate(inputs, targets, now.iterations, self._lr(before + now.batches / self.per_epoch))
+            # For dropout and the like; data have their own random numbers.
+            torch.manual_seed(random_words(self.seed, iterations_before + progress.iterations, self.part))
+            lr = self._lr(epoch + progress.batches / self.per_epoch)
+            loss = self.iterate(inputs, targets, progress.iterations, lr)
             self._check(loss)
-            if session.average is not None:
-                session.average.update_parameters(session.module)
+            if state.average is not None:
+                state.average.update_parameters(state.module)
             ended = time.perf_counter()
-            now.add(loss, batch_length(inputs) * self.part[1], ended - started)
+            progress.add(loss, batch_length(inputs) * self.part[1], ended - started)
             started = ended
-            if ended - told > EMIT_EVERY:
-                told = ended
-                self.emit("progress", self._told())
-            if now.iterations == self.total:
+            if ended - logged > EMIT_EVERY:
+                logged = ended
+                self.emit("progress", self._progress_fields())
+            if progress.iterations == self.total:
                 break
             if self.checkpoint and self.checkpoint.is_due:
-                now.use(self.meter.energy())
-                self.checkpoint.save(session.state)
-        now.use(self.meter.energy())
+                progress.add_energy(self.meter.energy())
+                self.checkpoint.save(state.state)
+        progress.add_energy(self.meter.energy())
         self._close_epoch()
 
     def _close_epoch(self) -> None:
-        """Judge it, ask whether to stop, keep all that, and tell."""
-        session, now = self.session, self.session.progress
+        """Compute the metric, ask the stopping rule, save the state, and log the epoch."""
+        state, progress = self.state, self.state.progress
         peak = self.meter.first_peak()
         try:
-            quality = validation_metric(session.candidate, self.data)
+            metric = validation_metric(state.candidate, self.data)
         except VerificationFailed as error:
             raise self._diverged("its end", error.problem) from error
-        record = now.close_epoch(self._lr(now.epoch))
-        record |= peak | quality
-        if session.best is not None and self.data.task is not None:
-            session.best.offer(record["held_out"], session.candidate, self.data.task.metric)
-        if session.watch is not None:
-            record |= session.watch.look(now.epoch, session.module)
-        if self.checkpoint and (self.checkpoint.is_cheap or self.over):
-            self.checkpoint.save(session.state)
+        record = progress.close_epoch(self._lr(progress.epoch))
+        record |= peak | metric
+        if state.best is not None and self.data.task is not None:
+            state.best.update(record["held_out"], state.candidate, self.data.task.metric)
+        if state.monitor is not None:
+            record |= state.monitor.step(progress.epoch, state.module)
+        if self.checkpoint and (self.checkpoint.is_cheap or self.is_over):
+            self.checkpoint.save(state.state)
         self.emit("epoch", {**record, "epochs": self.epochs, "stage": self.step.stage})
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether no iteration is left."""
-        return self.session.progress.iterations >= self.total or self.session.stopped
+        return self.state.progress.iterations >= self.total or self.state.stopped
 
     @property
     def epochs(self) -> int:
-        """In all; the last may be cut short."""
+        """Number of epochs; the last may be incomplete."""
         return math.ceil(self.total / self.per_epoch)
 
     def _lr(self, epochs_done: float) -> float:
         return self.step.optimizer.lr * self.step.schedule(epochs_done)
 
-    def _told(self) -> dict[str, object]:
-        now = self.session.progress
+    def _progress_fields(self) -> dict[str, object]:
+        progress = self.state.progress
         return {
-            "done": now.batches,
+            "done": progress.batches,
             "total": self.per_epoch,
-            "what": f"epoch {now.epoch + 1}/{self.epochs}",
-            "epoch": now.epoch + 1,
+            "what": f"epoch {progress.epoch + 1}/{self.epochs}",
+            "epoch": progress.epoch + 1,
             "epochs": self.epochs,
-            "loss": now.loss / now.images,
-            "lr": self.session.optimizer.param_groups[0]["lr"],
-            "images_per_second": now.images / now.seconds,
+            "loss": progress.loss / progress.images,
+            "lr": self.state.optimizer.param_groups[0]["lr"],
+            "images_per_second": progress.images / progress.seconds,
         }
 
     def _check(self, loss: float) -> None:
-        """Raises VerificationFailed where the iteration just done can't be gone on from."""
-        place = f"iteration {self.session.progress.batches + 1}"
+        """Raise VerificationFailed if the training cannot continue after the last iteration."""
+        place = f"iteration {self.state.progress.batches + 1}"
         if not math.isfinite(loss):
             raise self._diverged(place, f"the loss is {loss}")
-        if loss > EXPLODED * max(abs(first := self.session.progress.first), 1.0):
-            raise self._diverged(place, f"the loss is {loss:.4g} and began at {first:.4g}")
-        if self.session.scaler.get_scale() < LEAST_SCALE:
+        if loss > EXPLODED * max(abs(first := self.state.progress.first), 1.0):
+            raise self._diverged(place, f"the loss is {loss:.4g}, and the first was {first:.4g}")
+        if self.state.scaler.get_scale() < LEAST_SCALE:
             raise self._diverged(place, "gradients are not finite at any scale of the loss")
 
-    def _diverged(self, place: str, found: str) -> VerificationFailed:
-        now, optimizer = self.session.progress, self.step.optimizer
-        self.emit("diverged", {"stage": self.step.stage, "epoch": now.epoch + 1, "lr": optimizer.lr})
-        before = f"the last finite loss was {now.last:.4g}" if math.isfinite(now.last) else "no loss was finite"
+    def _diverged(self, place: str, problem: str) -> VerificationFailed:
+        progress, optimizer = self.state.progress, self.step.optimizer
+        self.emit("diverged", {"stage": self.step.stage, "epoch": progress.epoch + 1, "lr": optimizer.lr})
+        before = (
+            f"the last finite loss was {progress.last:.4g}" if math.isfinite(progress.last) else "no loss was finite"
+        )
         hint = f"use a smaller learning rate, for example --resume --set {optimizer.key}={optimizer.lr / 10:g}"
-        if self.session.scaler.is_enabled():
+        if self.state.scaler.is_enabled():
             hint += ", or start over with retrain.precision=bf16, which represents numbers above 65504"
-        return VerificationFailed("training/diverged", f"epoch {now.epoch + 1}, {place}", f"{found}, {before}", hint)
+        return VerificationFailed(
+            "training/diverged", f"epoch {progress.epoch + 1}, {place}", f"{problem}, {before}", hint
+        )

@@ -1,8 +1,6 @@
-"""Optimizers, and what they remember from one training to the next."""
+"""Optimizers, and their state from one training to the next."""
 
 from __future__ import annotations
-
-from itertools import compress
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
@@ -13,17 +11,28 @@ from compressor.training.settings import OptimizerSettings
 
 
 def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> TorchOptimizer:
-    """SGD (with Nesterov's momentum), Adam (Kingma and Ba, arXiv:1412.6980) or AdamW (arXiv:1711.05101).
+    """Make SGD (with Nesterov's momentum), Adam (Kingma and Ba, arXiv:1412.6980) or AdamW (arXiv:1711.05101).
 
-    Without `decay_all`, biases, normalisations and what the model itself lists (`no_weight_decay`: tokens, positions)
-    are not decayed.
+    Without `decay_all`, biases, normalizations and the parameters that the model lists in `no_weight_decay` (tokens,
+    positions) have no weight decay.
+
+    Args:
+        module: The network.
+        settings: The optimizer.
+
+    Returns:
+        The optimizer of all parameters.
     """
-    spared = set(getattr(module, "no_weight_decay", tuple)())
-    decayed = [settings.decay_all or (each.ndim > 1 and name not in spared) for name, each in module.named_parameters()]
+    excluded = set(getattr(module, "no_weight_decay", tuple)())
+    decayed: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        has_decay = settings.decay_all or (parameter.ndim > 1 and name not in excluded)
+        (decayed if has_decay else undecayed).append(parameter)
     groups = [
-        {"params": list(compress(module.parameters(), chosen)), "weight_decay": decay}
-        for chosen, decay in ((decayed, settings.weight_decay), ([not each for each in decayed], 0.0))
-        if any(chosen)
+        {"params": parameters, "weight_decay": decay}
+        for parameters, decay in ((decayed, settings.weight_decay), (undecayed, 0.0))
+        if parameters
     ]
     match settings.name:
         case "sgd":
@@ -35,7 +44,15 @@ def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> TorchOptim
 
 
 def optimizer_state(module: nn.Module, optimizer: TorchOptimizer) -> OptimizerState:
-    """What the optimizer remembers of each parameter, by its name: (momentum_buffer) of SGD, (exp_avg, ...) of Adam."""
+    """Copy the state of an optimizer.
+
+    Args:
+        module: The network.
+        optimizer: Its optimizer.
+
+    Returns:
+        Parameter name -> state on the CPU: momentum_buffer of SGD; step, exp_avg and exp_avg_sq of Adam.
+    """
     return {
         name: {key: value.detach().cpu() for key, value in optimizer.state[parameter].items() if value is not None}
         for name, parameter in module.named_parameters()
@@ -44,11 +61,17 @@ def optimizer_state(module: nn.Module, optimizer: TorchOptimizer) -> OptimizerSt
 
 
 def load_optimizer_state(module: nn.Module, optimizer: TorchOptimizer, momentum: OptimizerState) -> None:
-    """Give a new optimizer what `optimizer_state` took from one of its kind; of another kind, nothing."""
+    """Give a new optimizer the state of an earlier one of the same kind; state of another kind is ignored.
+
+    Args:
+        module: The network.
+        optimizer: Its new optimizer.
+        momentum: What `optimizer_state` returned.
+    """
     keys = {"momentum_buffer"} if isinstance(optimizer, SGD) else {"step", "exp_avg", "exp_avg_sq"}
     for name, parameter in module.named_parameters():
-        remembered = momentum.get(name, {})
-        if remembered.keys() == keys:
+        state = momentum.get(name, {})
+        if state.keys() == keys:
             optimizer.state[parameter] = {
-                key: value.clone().to(parameter.device if value.ndim else "cpu") for key, value in remembered.items()
+                key: value.clone().to(parameter.device if value.ndim else "cpu") for key, value in state.items()
             }

@@ -1,4 +1,4 @@
-"""Penalties and constraints: what acts on the weights during a training, beside the loss."""
+"""Penalties and constraints, which act on the weights of a training in addition to the loss."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ StrengthSchedule = Callable[[int, int], float]
 class PenaltyTerm:
     """One term of a penalty and the parameters it applies to.
 
-    `applies_to`: `filters` = the weights that write the groups which the plan prunes; `affines` = the scales, shifts
-    and biases of these channels; `layers` = every convolution and linear layer except the first `skip_first`;
-    `scales` = the scales of all normalisations.
+    `applies_to`: `pruned_filters` = the weights that produce the groups which the plan prunes; `norm_params` = the
+    scales, shifts and biases of these groups; `all_layers` = every convolution and linear layer except the first
+    `skip_first`; `norm_scales` = the scales of all normalizations.
     """
 
     gradient: PenaltyGradient
     strength: StrengthSchedule
-    applies_to: Literal["filters", "affines", "layers", "scales"] = "filters"
+    applies_to: Literal["pruned_filters", "norm_params", "all_layers", "norm_scales"] = "pruned_filters"
     skip_first: int = 0
 
 
@@ -46,27 +46,27 @@ class Penalty:
 
 
 class Constraint(Protocol):
-    """Acts on the weights in every iteration (counted from 0 in each training), by these methods in this order.
+    """Acts on the weights in every iteration, counted from 0 in each training, by these methods in this order.
 
     A constraint is bound to a module's own parameters and has no state: everything follows from the weights and from
     `iteration`, so that a resumed run continues as if it had never been interrupted.
     """
 
-    def loss(self, iteration: int) -> Tensor | None:
-        """A scalar added to the loss of the task; None for nothing."""
+    def loss_term(self, iteration: int) -> Tensor | None:
+        """Return a scalar that is added to the loss of the task, or None."""
         ...
 
     def after_backward(self, iteration: int) -> None:
-        """After the backward pass: may change `.grad` in place."""
+        """Change `.grad` in place after the backward pass."""
         ...
 
     def after_step(self, iteration: int) -> None:
-        """After the optimizer's step: may change weights in place."""
+        """Change weights in place after the step of the optimizer."""
         ...
 
 
 ConstraintFactory = Callable[["nn.Module", int], Constraint]
 """A module and the number of iterations it is trained for -> a constraint on its parameters.
 
-Picklable (a `functools.partial` of a module's function): every process of a training binds its own.
+It is picklable (a `functools.partial` of a function of a module), because every process of a training calls it.
 """

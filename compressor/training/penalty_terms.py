@@ -1,8 +1,8 @@
 """Penalties on the weights of one layer: the gradient of each, and its strength over the iterations.
 
 W_n in R^K is the row of all K weights of filter n. Gradients are in closed form: no graph is built, and no tensor is
-larger than the weights or N x N. Only tensor methods are used, so that a recipe can be read without torch, and only
-functions of this module, so that every process of a training can receive them.
+larger than the weights or N x N. They use only methods of tensors, so that a recipe can be read without torch, and are
+functions of this module, so that they can be sent to every process of a training.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _normalized(matrix: Tensor) -> Tensor:
 
 # ---------------------------------------------------------------- strengths
 
-# Lengths are published in iterations. A training of another length has the same course of strengths, stretched.
+# Lengths are published in iterations. For a training of another length the schedule of strengths is stretched.
 
 ZERO_INTERVAL = 100
 """Published iterations between the zeroing of one group and of the next."""

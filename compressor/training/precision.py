@@ -1,7 +1,7 @@
-"""Which arithmetic trains, and which pays on this processor: a fixed rule, so that a run can be repeated.
+"""The precision of training: chosen by a fixed rule, so that a run can be repeated.
 
-Milliseconds of one iteration at batch 128 (32 from MobileNetV2 on), with 1 and with 2 threads of an EPYC with
-AVX512_BF16, freed memory kept (memory.py), the least of 6:
+Milliseconds of one iteration at batch size 128 (32 from MobileNetV2 on), with 1 and with 2 threads of an EPYC with
+AVX512_BF16, with freed memory kept (memory.py), the minimum of 6:
 
                                         float32                   bfloat16 autocast
                                  contiguous      last          contiguous      last
@@ -11,10 +11,10 @@ AVX512_BF16, freed memory kept (memory.py), the least of 6:
     MobileNetV2, 64 x 64           227  187    145  125          306  216    267  190
     ViT-Ti/16, 64 x 64             235  181    237  177          203  165    218  168
 
-Hence channels last everywhere, which is what a GPU's matrix units read as well; and bfloat16 where the processor
-multiplies it, but for depthwise convolutions: their gradients in bfloat16 take more than half of MobileNetV2's time.
-Without such instructions bfloat16 is emulated and slower than float32. float16 computes on every processor, few of
-which gain by it: it is for GPUs that have no bfloat16.
+Hence the layout is channels last everywhere, as the matrix units of GPUs prefer it too. The precision is bfloat16 if
+the processor has instructions for it and the network no depthwise convolutions, whose bfloat16 gradients take more than
+half of MobileNetV2's time. Without instructions bfloat16 is emulated and slower than float32. float16 works on every
+processor, but few gain by it; it is for GPUs without bfloat16.
 """
 
 from __future__ import annotations
@@ -25,60 +25,70 @@ from typing import Any
 import torch
 from torch import nn
 
+from compressor.layers import CONVOLUTIONS
 from compressor.tensors import tree_map
 from compressor.training.settings import Precision
 
 LAYOUT = torch.channels_last
-"""The order of images in memory, and of weights that they meet."""
+"""The memory layout of images and weights."""
 
 
 def in_layout(inputs: Any) -> Any:
-    """The batch with images (B, C, H, W) in LAYOUT; other tensors have no such layout and are made contiguous."""
+    """Convert images (B, C, H, W) of a batch to LAYOUT; make other tensors contiguous."""
     return tree_map(lambda leaf: leaf.contiguous(memory_format=LAYOUT) if leaf.ndim == 4 else leaf.contiguous(), inputs)
 
 
 LEAST_SCALE = 2.0**-10
-"""Of a loss in float16. Gradients that have no room even then are a thousand times as large as its largest number."""
+"""Smallest scale of a loss in float16. Gradients that overflow even then are over 1000 times float16's maximum."""
 
 _NAMED = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
 class PrecisionPolicy:
-    """What convolutions and matrix products compute in, by autocast; weights, gradients and losses stay float32."""
+    """Autocast of convolutions and matrix products to `dtype`. Weights, gradients and losses remain float32."""
 
     device: torch.device
     dtype: torch.dtype
 
     def autocast(self) -> torch.autocast:
-        """What the forward pass runs in."""
+        """Return the context that the forward pass runs in."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Keeps gradients within the range of float16; with the others' range it does nothing.
+        """Make a scaler that keeps gradients within the range of float16; for other types it does nothing.
 
-        The loss is scaled by 2^16 at first, by half of that whenever a gradient is not finite, in a step that is then
-        skipped, and by twice that after 2000 steps without. Micikevicius et al., Mixed Precision Training, ICLR 2018,
+        The loss is scaled by 2^16 at first. A step with a gradient that is not finite is skipped and halves the scale;
+        2000 finite steps in a row double it. Micikevicius et al., Mixed Precision Training, ICLR 2018,
         arXiv:1710.03740.
         """
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
 
 def precision_policy(precision: Precision, module: nn.Module, device: torch.device) -> PrecisionPolicy:
-    """The one that a recipe names, or the one that pays for `module` on `device`."""
+    """Choose the precision of a training.
+
+    Args:
+        precision: The recipe's choice.
+        module: The network.
+        device: The device that trains it.
+
+    Returns:
+        The named precision; for `auto` the one that is faster.
+    """
     if precision == "auto":
-        pays = _multiplies_bf16(device) and not (device.type == "cpu" and _has_depthwise(module))
-        return PrecisionPolicy(device, torch.bfloat16 if pays else torch.float32)
+        is_faster = _multiplies_bf16(device) and not (device.type == "cpu" and _has_depthwise(module))
+        return PrecisionPolicy(device, torch.bfloat16 if is_faster else torch.float32)
     return PrecisionPolicy(device, _NAMED[precision])
 
 
 def _has_depthwise(module: nn.Module) -> bool:
-    convolutions = (each for each in module.modules() if isinstance(each, nn.Conv1d | nn.Conv2d | nn.Conv3d))
-    return any(each.groups == each.in_channels > 1 for each in convolutions)
+    convolutions = (layer for layer in module.modules() if isinstance(layer, CONVOLUTIONS))
+    return any(layer.groups == layer.in_channels > 1 for layer in convolutions)
 
 
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Private names, because torch.cpu.get_capabilities is younger than the oldest torch we accept.
+    # These names are private, because torch.cpu.get_capabilities is newer than the oldest supported torch.
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,4 +1,4 @@
-"""What a training is: its length, optimizer, learning rates, loss and precision."""
+"""The settings of a training: its length, optimizer, learning rates, loss and precision."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ Schedule = Callable[[float], float]
 
 @dataclass(frozen=True, slots=True)
 class OptimizerSettings:
+    """An optimizer and its hyperparameters."""
+
     name: Literal["sgd", "adam", "adamw"]
     lr: float
     momentum: float = 0.9
     weight_decay: float = 0.0
     nesterov: bool = False
-    decay_all: bool = True  # False = no decay of biases and normalisations
+    decay_all: bool = True  # False = no decay of biases and normalizations
     key: str = "retrain.optimizer.lr"  # the recipe's key for `lr`
 
 
@@ -32,7 +34,7 @@ class OptimizerSettings:
 class Distillation:
     """Learn from the dense model: `(1 - weight) * task + weight * answers + features * maps`.
 
-    Without `labels` the loss is `answers + features * maps`: the task has no part in it.
+    Without `labels` the loss is `answers + features * maps`, without the task.
     """
 
     temperature: float = 4.0
@@ -54,13 +56,13 @@ class TrainSettings:
     epochs: int = 0
     iterations: int | None = None  # instead of epochs
     stop: EarlyStop | None = None
-    start_epoch: int = 0  # the epoch whose batches come first, where this training continues an earlier one
+    start_epoch: int = 0  # the index of the first epoch, if this training continues an earlier one
     stage: str = RETRAINING  # what the training is for
     precision: Precision = "auto"
     label_smoothing: float = 0.0
-    mixup: float = 0.0  # alpha of its Beta distribution; 0 = off
-    cutmix: float = 0.0  # likewise
+    mixup: float = 0.0  # alpha of the Beta distribution; 0 = off
+    cutmix: float = 0.0  # alpha of CutMix's Beta distribution; 0 = off
     distill: Distillation | None = None
     clip: float | None = None  # maximum norm of all gradients together
-    ema: float | None = None  # decay of the moving average of the weights, which is kept in the end
+    ema: float | None = None  # decay of the moving average of the weights, which replaces them at the end
     keep: Literal["last", "best"] = "last"  # the epoch whose weights are kept; best = on the held-out split

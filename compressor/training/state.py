@@ -1,4 +1,4 @@
-"""How far a training is, and what it tells of itself."""
+"""The state of a training: its weights, optimizer and progress, its best epoch and its stopping rule."""
 
 from __future__ import annotations
 
@@ -18,41 +18,60 @@ from compressor.training.evaluate import BATCH_SIZE, evaluate
 from compressor.training.settings import TrainSettings
 
 EpochRecord = dict[str, float]
-"""One epoch: epoch (from 1), loss (mean), lr (its first), seconds, images_per_second, batch_ms (median), energy_j where
-it is metered, the task's metric (`held_out` or `train_sample`, see judge.py), and for one epoch peak_bytes."""
+"""One epoch: epoch (from 1), loss (mean), lr (at its start), seconds, images_per_second, batch_ms (median), energy_j if
+it is metered, the metric of the task (`held_out` or `train_sample`), and in the first epoch peak_bytes."""
+
+
+SAMPLE = 2048
+"""Training images on which the metric is computed if none are held out."""
 
 
 def iterations_of(step: TrainSettings, data: Data) -> tuple[int, int]:
-    """Of an epoch, and of the whole training."""
+    """Compute the length of a training.
+
+    Args:
+        step: Its settings.
+        data: Its data.
+
+    Returns:
+        Iterations per epoch, and of the training.
+    """
     per_epoch = max(1, data.train_size // step.batch_size)
     return per_epoch, step.epochs * per_epoch if step.iterations is None else step.iterations
 
 
 @dataclass(slots=True)
 class TrainProgress:
-    """What it takes, beside weights and random numbers, to go on."""
+    """The counters of a training that can be resumed."""
 
-    iterations: int = 0  # done, in all
-    records: list[EpochRecord] = field(default_factory=list)  # of the epochs done
-    batches: int = 0  # done, of the epoch at hand; what follows is of this epoch as well
-    images: int = 0
-    loss: float = 0.0  # sum over the images
-    first: float = math.nan  # loss of the first batch of all
-    last: float = math.nan  # of the last one
-    times: list[float] = field(default_factory=list)  # seconds of each batch
-    energy_j: float | None = 0.0
+    iterations: int = 0  # done
+    records: list[EpochRecord] = field(default_factory=list)  # of finished epochs
+    batches: int = 0  # done in the current epoch
+    images: int = 0  # in these batches
+    loss: float = 0.0  # sum over these images
+    first: float = math.nan  # loss of the first batch of the training
+    last: float = math.nan  # loss of the last batch
+    times: list[float] = field(default_factory=list)  # seconds of each batch of the current epoch
+    energy_j: float | None = 0.0  # in the current epoch
 
     @property
     def seconds(self) -> float:
+        """Time of the current epoch."""
         return sum(self.times)
 
     @property
     def epoch(self) -> int:
-        """Number of the epoch at hand, from 0."""
+        """Index of the current epoch, from 0."""
         return len(self.records)
 
     def add(self, loss: float, images: int, seconds: float) -> None:
-        """One batch more."""
+        """Count a batch.
+
+        Args:
+            loss: Its mean loss.
+            images: Its size, over all processes.
+            seconds: Its time.
+        """
         self.iterations += 1
         self.batches += 1
         self.images += images
@@ -61,12 +80,12 @@ class TrainProgress:
         self.last = loss
         self.times.append(seconds)
 
-    def use(self, joules: float | None) -> None:
-        """Energy that the epoch at hand has taken as well."""
+    def add_energy(self, joules: float | None) -> None:
+        """Count energy of the current epoch; None makes it unknown."""
         self.energy_j = None if joules is None or self.energy_j is None else self.energy_j + joules
 
     def close_epoch(self, lr: float) -> EpochRecord:
-        """The record of the epoch at hand, which is over."""
+        """Finish the current epoch and return its record."""
         record = {
             "epoch": self.epoch + 1,
             "loss": self.loss / self.images,
@@ -85,17 +104,18 @@ class TrainProgress:
 
 @dataclass(slots=True)
 class TrainState:
-    """A training under way."""
+    """A training in progress."""
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: AveragedModel | None
-    best: BestWeights | None
-    watch: StopMonitor | None
+    average: AveragedModel | None  # moving average of the weights
+    best: BestWeights | None  # None = the last epoch is kept
+    monitor: StopMonitor | None  # None = no stopping rule
     progress: TrainProgress = field(default_factory=TrainProgress)
 
     def state(self) -> Mapping[str, object]:
+        """Return everything that a checkpoint stores."""
         return {
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -103,11 +123,11 @@ class TrainState:
             "progress": asdict(self.progress),
             "average": self.average.state_dict() if self.average is not None else None,
             "best": self.best.state() if self.best is not None else None,
-            "watch": self.watch.state() if self.watch is not None else None,
+            "monitor": self.monitor.state() if self.monitor is not None else None,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from what `state` returned."""
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -116,31 +136,36 @@ class TrainState:
             self.average.load_state_dict(state["average"])
         if self.best is not None:
             self.best.load(state["best"])
-        if self.watch is not None:
-            self.watch.load(state["watch"])
+        if self.monitor is not None:
+            self.monitor.load(state["monitor"])
 
     @property
     def stopped(self) -> bool:
-        """Whether a rule has ended it."""
-        return self.watch is not None and self.watch.done
+        """Whether its stopping rule has ended it."""
+        return self.monitor is not None and self.monitor.done
 
     @property
     def candidate(self) -> nn.Module:
-        """What the weights would be if training ended here."""
+        """The network with the weights that the training would give if it ended now."""
         return self.module if self.average is None else self.average.module
 
     def result(self) -> Mapping[str, Tensor]:
-        """The weights to keep, at the end."""
+        """Return the weights to keep at the end."""
         best = self.best.weights if self.best is not None else None
         return best or self.candidate.state_dict()
 
 
-SAMPLE = 2048  # images
-
-
 def validation_metric(module: nn.Module, data: Data) -> dict[str, float]:
-    """The task's metric on the held-out split (`held_out`), or where there is none on a sample of the training images
-    as they are (`train_sample`)."""
+    """Compute the metric of the task on images that choices may be made by.
+
+    Args:
+        module: The network.
+        data: The data.
+
+    Returns:
+        `held_out`: the metric on the held-out split; or if there is none `train_sample`: the metric on training images
+        without augmentation. Empty for data without labels.
+    """
     if data.task is None:
         return {}
     metric = data.task.metric
@@ -151,58 +176,80 @@ def validation_metric(module: nn.Module, data: Data) -> dict[str, float]:
 
 @dataclass(slots=True)
 class BestWeights:
-    """The best so far: its value and its weights."""
+    """The best metric so far, and its weights."""
 
     value: float | None = None
     weights: Mapping[str, Tensor] | None = None
 
-    def offer(self, value: float, module: nn.Module, metric: Metric) -> None:
-        """Keep the weights of `module` if its value is better than all before."""
+    def update(self, value: float, module: nn.Module, metric: Metric) -> None:
+        """Keep the weights if their metric is better than all before.
+
+        Args:
+            value: The metric.
+            module: The network.
+            metric: Says whether higher is better.
+        """
         if self.value is None or (value > self.value if metric.higher_is_better else value < self.value):
             self.value = value
-            self.weights = {name: each.detach().clone() for name, each in module.state_dict().items()}
+            self.weights = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
+        """Return what a checkpoint stores."""
         return {"value": self.value, "weights": self.weights}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from what `state` returned."""
         self.value, self.weights = state["value"], state["weights"]
 
 
 @dataclass(slots=True)
 class StopMonitor:
-    """`agree`: what the leading process decides, in all of them."""
+    """Asks a stopping rule after each epoch."""
 
     stop: EarlyStop
-    agree: Callable[[bool], bool]
+    agree: Callable[[bool], bool]  # the decision of the leading process, in all processes
     memory: RuleState = field(default_factory=dict)
     done: bool = False
 
-    def look(self, epoch: int, module: nn.Module) -> dict[str, float]:
-        """Ask the rule after so many epochs; what it compares, for the epoch's record."""
-        weights = {name: each.detach().to("cpu", copy=True) for name, each in module.named_parameters()}
-        verdict = self.stop.rule(self.memory, epoch, weights)
-        self.memory, self.done = verdict.memory, self.agree(verdict.done)
-        told = {"stop_value": verdict.value, "stop_limit": verdict.limit}
-        return {key: value for key, value in told.items() if value is not None}
+    def step(self, epoch: int, module: nn.Module) -> dict[str, float]:
+        """Ask the rule.
+
+        Args:
+            epoch: Epochs done so far.
+            module: The network.
+
+        Returns:
+            The numbers that the rule compared, for the record of the epoch.
+        """
+        weights = {name: weight.detach().to("cpu", copy=True) for name, weight in module.named_parameters()}
+        decision = self.stop.rule(self.memory, epoch, weights)
+        self.memory, self.done = decision.memory, self.agree(decision.done)
+        compared = {"stop_value": decision.value, "stop_limit": decision.limit}
+        return {key: value for key, value in compared.items() if value is not None}
 
     def state(self) -> dict[str, Any]:
+        """Return what a checkpoint stores."""
         return {"memory": dict(self.memory), "done": self.done}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from what `state` returned."""
         self.memory, self.done = state["memory"], state["done"]
 
 
 def ema_weights(module: nn.Module, decay: float | None) -> AveragedModel | None:
-    """A copy of `module` that `update_parameters(module)` moves: `a <- decay a + (1 - decay) w`, buffers as well.
+    """Make an exponential moving average of weights and buffers, `a <- decay a + (1 - decay) w`.
 
-    It starts as the weights themselves. Polyak and Juditsky, 1992; decayed as in Tarvainen and Valpola, NeurIPS 2017,
-    arXiv:1703.01780.
+    Polyak and Juditsky, 1992; with decay: Tarvainen and Valpola, NeurIPS 2017, arXiv:1703.01780.
+
+    Args:
+        module: The network, whose present weights are the first average.
+        decay: The decay; None = no average.
+
+    Returns:
+        The average, which `update_parameters(module)` updates.
     """
     if decay is None:
         return None
     average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
-    average.update_parameters(module)  # the first one copies
+    average.update_parameters(module)  # the first update copies
     return average

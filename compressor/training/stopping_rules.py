@@ -1,16 +1,14 @@
 """Rules that end the early training: they compare the weights after each epoch.
 
-Each is a pure fold over the weights. Only tensor methods are used, so that a recipe can be read without torch, and only
-functions of this module, so that every process of a training can receive them.
+Each is a pure fold over the weights. They use only methods of tensors, so that a recipe can be read without torch, and
+are functions of this module, so that they can be sent to every process of a training.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from compressor.budget.target import PruningTarget
 from compressor.core import normalization_scales
 from compressor.errors import ModelError
 from compressor.training.early_stopping import RuleState, StopDecision
@@ -72,27 +70,6 @@ def weight_patience(removed: float) -> float:
     return 1 - removed
 
 
-def pruned_channel_share(target: PruningTarget) -> float | None:
-    """Return the share r of channels that a target removes, or None if it names no share.
-
-    For `nodes` it is 1 - nodes, the node ratio of the paper. Weights, parameters and multiply-adds are proportional to
-    the square of widths, so that a remaining share s stands for r = 1 - sqrt(s). The same is used for bytes and time,
-    which are closer to linear. If there are several targets, the strictest counts.
-    """
-    if target.ratio is not None:
-        return target.ratio
-    squares = (target.macs, target.params, target.weights, target.size, target.memory, target.latency)
-    remaining = [math.sqrt(share) for share in squares if share is not None]
-    if target.nodes is not None:
-        remaining.append(target.nodes)
-    return 1 - min(remaining) if remaining else None
-
-
-def pruned_weight_share(target: PruningTarget) -> float | None:
-    """Return the share of weights that a target masks, or None if it names none."""
-    return None if target.weights is None else 1 - target.weights
-
-
 def _is_settled(
     memory: RuleState, epoch: int, weights: Mapping[str, Tensor], *, factor: float, reference: int, power: int
 ) -> StopDecision:
@@ -110,8 +87,8 @@ def _is_settled(
     now = (moved / size) ** (power / 2)
     first, last = float(memory.get("first", now)), float(memory.get("last", 0.0))
     change, limit = abs(now - last), factor * first
-    number = next(iter(starts.values())).new_tensor
-    return StopDecision({**memory, "first": number(first), "last": number(now)}, change < limit, change, limit)
+    tensor = next(iter(starts.values())).new_tensor
+    return StopDecision({**memory, "first": tensor(first), "last": tensor(now)}, change < limit, change, limit)
 
 
 # ---------------------------------------------------------------- early-bird tickets

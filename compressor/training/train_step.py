@@ -13,58 +13,67 @@ from compressor.training.distributed.runtime import Runtime
 from compressor.training.penalty import Constraint
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
-"""images and targets of a batch -> the loss that is trained on and told, a scalar"""
+"""images and targets of a batch -> the loss that is minimized and logged, a scalar"""
 
 Iterate = Callable[[Tensor, Tensor, int, float], float]
-"""images, targets, number of the iteration, learning rate -> the objective before the step"""
+"""images, targets, index of the iteration, learning rate -> the loss before the step"""
 
 
 def run_iteration(
-    objective: LossFn,
+    loss_fn: LossFn,
     optimizer: torch.optim.Optimizer,
     constraints: Sequence[Constraint],
     clip: float | None,
     runtime: Runtime,
     scaler: torch.amp.GradScaler,
 ) -> Iterate:
-    """The step of `optimizer` on `objective` plus the terms of `constraints`, mean over all processes.
+    """Make the function that does one iteration.
 
-    Gradients whose norm, over all weights together, is above `clip` are scaled down to it (Pascanu et al., ICML 2013,
-    arXiv:1211.5063).
+    It steps on the loss plus the terms of the constraints, averaged over all processes. If the loss is not finite,
+    nothing is changed. If a scaled gradient is not finite, all processes skip the step and the scale is reduced.
 
-    Where the objective is not finite, its value is returned and nothing has been changed. Where a gradient that
-    `scaler` has scaled is not, the optimizer's step is skipped, by all processes, and the next ones are scaled less.
+    Args:
+        loss_fn: The loss of a batch.
+        optimizer: Steps on all parameters.
+        constraints: Act on loss, gradients and weights.
+        clip: Maximum norm of all gradients together; larger ones are scaled down (Pascanu et al., ICML 2013,
+            arXiv:1211.5063).
+        runtime: The device and the processes.
+        scaler: Scales the loss in float16.
+
+    Returns:
+        The function. It returns the loss before the step.
     """
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
-    def iterate(images: Tensor, targets: Tensor, number: int, lr: float) -> float:
-        loss = objective(*runtime.place((images, targets)))
+    def _iterate(images: Tensor, targets: Tensor, iteration: int, lr: float) -> float:
+        loss = loss_fn(*runtime.to_device((images, targets)))
         value = runtime.average(loss.detach().clone()).item()
         if not math.isfinite(value):
             return value
         for group in optimizer.param_groups:
             group["lr"] = lr
         for constraint in constraints:
-            if (term := constraint.loss(number)) is not None:
+            if (term := constraint.loss_term(iteration)) is not None:
                 loss = loss + term
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(scaler.scale(loss))
-        runtime.average_gradients(parameters)  # one that is not finite anywhere is so in all processes
+        runtime.average_gradients(parameters)  # not finite in one process = in all
         scaler.unscale_(optimizer)
         for constraint in constraints:
-            constraint.after_backward(number)
+            constraint.after_backward(iteration)
         if clip is not None:
             clip_grad_norm_(parameters, clip)
         scaler.step(optimizer)
         scaler.update()
         for constraint in constraints:
-            constraint.after_step(number)
+            constraint.after_step(iteration)
         return value
 
-    return iterate
+    return _iterate
 
 
 def unfreeze(module: nn.Module) -> None:
-    """Checkpoints come with frozen layers; a pruned network has to adapt all of them."""
+    """Train all parameters: checkpoints may have frozen layers, but a pruned network adapts all of them."""
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.is_floating_point())

@@ -18,7 +18,7 @@ import torch
 from compressor.core import NMPattern
 from compressor.models.source import load_model
 from compressor.run_log import RunLog
-from compressor.sparsity.masking import candidates, weights_of
+from compressor.sparsity.masking import candidates, maskable_weights
 from compressor.sparsity.nm_masks import magnitude_mask
 from compressor.sparsity.runtimes import NMSparsity
 from compressor.steps.context import Context
@@ -34,7 +34,7 @@ def main(name: str, rounds: int) -> None:
     model = load_model(name)
     sparsity = NMSparsity(NMPattern(2, 4), "tensorrt-ampere")
     found = candidates(model.module, sparsity)
-    dense = weights_of(model.module, found)
+    dense = maskable_weights(model.module, found)
     start, used = time.perf_counter(), time.process_time()
     for weight in dense.values():
         magnitude_mask(weight, sparsity.pattern)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from compressor.core import Augment
 from compressor.data.augmentation import Augmentation, crop_and_flip, make_augmentation
-from compressor.data.sampling import RandomWords, sort_keys
+from compressor.data.sampling import RandomWords, image_keys
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -18,7 +18,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def words(count: int, seed: int = 0) -> RandomWords:
-    return sort_keys(torch.arange(count), seed, 0)
+    return image_keys(torch.arange(count), seed, 0)
 
 
 @settings(max_examples=25, deadline=None)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressor.data.sampling import _mixed, hold_out, process_share, shuffled, sort_keys, uniform
+from compressor.data.sampling import _mixed, hold_out, image_keys, process_share, shuffled, uniform
 
 
 def test_the_mixing_function_is_splitmix64() -> None:
@@ -18,7 +18,7 @@ def test_the_mixing_function_is_splitmix64() -> None:
 
 
 def test_numbers_are_uniform_and_independent() -> None:
-    draws = uniform(sort_keys(torch.arange(20_000), 3, 1), 4)
+    draws = uniform(image_keys(torch.arange(20_000), 3, 1), 4)
     assert draws.shape == (4, 20_000)
     assert 0 <= float(draws.min()) < float(draws.max()) < 1
     counts = torch.stack([torch.histc(each, 10, 0, 1) for each in draws])
@@ -30,8 +30,8 @@ def test_numbers_are_uniform_and_independent() -> None:
 
 @given(seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 500), rows=st.lists(st.integers(0, 2**31), max_size=9))
 def test_a_key_is_the_images_own(seed: int, epoch: int, rows: list[int]) -> None:
-    together = sort_keys(torch.tensor(rows, dtype=torch.int64), seed, epoch)
-    alone = [sort_keys(torch.tensor([row]), seed, epoch)[0] for row in rows]
+    together = image_keys(torch.tensor(rows, dtype=torch.int64), seed, epoch)
+    alone = [image_keys(torch.tensor([row]), seed, epoch)[0] for row in rows]
     assert together.tolist() == alone
     assert len(set(alone)) == len(set(rows))
 

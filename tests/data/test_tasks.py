@@ -54,7 +54,7 @@ def test_an_answer_is_put_into_the_targets_shape(answer: tuple[int, ...], target
     values = torch.arange(float(torch.Size(answer).numel()))
     task = regression()
     assert float(task.loss(values.reshape(answer), values.reshape(target), 0.0)) == 0
-    each = task.metric.each(values.reshape(answer) + 2, values.reshape(target))
+    each = task.metric.update(values.reshape(answer) + 2, values.reshape(target))
     assert each.tolist() == [4.0] * answer[0]
 
 
@@ -105,7 +105,7 @@ def test_a_users_own_task(tmp_path: Path) -> None:
     logits, ages = torch.zeros(2, 4), torch.tensor([20.0, 30.0])
     target: dict[str, Tensor] = {"class": torch.tensor([0, 1]), "age": torch.tensor([22.0, 36.0])}
     assert float(task.loss((logits, ages), target, 0.0)) == pytest.approx(torch.log(torch.tensor(4.0)).item() + 2.0)
-    assert task.metric.each((logits, ages), target).tolist() == [2.0, 6.0]
+    assert task.metric.update((logits, ages), target).tolist() == [2.0, 6.0]
     assert isinstance(task, Task)
 
 
@@ -143,9 +143,9 @@ def test_what_a_users_loss_or_metric_raises_is_told_as_theirs(tmp_path: Path) ->
     task, greedy = (open_task(f"own.py:{name}", tmp_path) for name in ("make", "greedy"))
     with raises_error(DataError, "data/user-code-raised", "own.py:make", "TypeError: loss()"):
         task.loss(E, E, 0.0)
-    assert task.metric.each(E, E + 1).tolist() == [1.0, 1.0]
+    assert task.metric.update(E, E + 1).tolist() == [1.0, 1.0]
     with raises_error(DataError, "data/user-code-raised", "own.py:6", "IndexError"):
-        task.metric.total(torch.zeros(2))
+        task.metric.compute(torch.zeros(2))
     with pytest.raises(MemoryError):  # which batch would fit is found out elsewhere
         greedy.loss(E, E, 0.0)
 

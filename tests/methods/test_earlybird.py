@@ -37,7 +37,7 @@ def test_as_published() -> None:
     assert train.stop.rule.keywords == {"removed": 0.3, "masks": 5, "distance": 0.1}
     assert train.penalty is not None
     (term,) = train.penalty.terms
-    assert (term.gradient, term.applies_to, term.strength(7, 10)) == (l1_norm, "scales", 1e-4)
+    assert (term.gradient, term.applies_to, term.strength(7, 10)) == (l1_norm, "norm_scales", 1e-4)
     assert choice == SelectChannels(NormScaleCriterion(), PruningTarget(ratio=0.3, scope="global"))
     assert remove == RemoveChannels()
 

@@ -62,7 +62,7 @@ def test_tpp_as_released() -> None:
     )
     penalty = penalty_of(train)
     assert [(term.gradient, term.applies_to) for term in penalty.terms] == [
-        (gram_mean, "filters"), (decay_pruned, "filters"), (decay_pruned, "affines"),
+        (gram_mean, "pruned_filters"), (decay_pruned, "pruned_filters"), (decay_pruned, "norm_params"),
     ]  # fmt: skip
     assert [term.strength(50_000, 110_000) for term in penalty.terms] == pytest.approx([500.0, 0.5, 0.5])
     assert penalty.zero_from is not None
@@ -73,8 +73,8 @@ def test_tpp_by_its_formula() -> None:
     """1/2 of the squared norm instead of 1000 / N^2, without the term on the weights."""
     penalty = TPP(gram="sum", decay=False).penalty()
     assert [(term.gradient, term.applies_to) for term in penalty.terms] == [
-        (gram_sum, "filters"),
-        (decay_pruned, "affines"),
+        (gram_sum, "pruned_filters"),
+        (decay_pruned, "norm_params"),
     ]
     assert [term.strength(50_000, 110_000) for term in penalty.terms] == pytest.approx([0.5, 0.5])
     assert not TPP(gram_weight=0.0, decay=False, norms=False).penalty().terms
@@ -109,7 +109,7 @@ def test_orthogonality_before_the_choice(method: KernOrthL1 | OrthConvL1, spare:
     assert [type(step) for step in steps] == [Train, SelectChannels, RemoveChannels]
     assert method.retraining() is None
     (term,) = penalty_of(trainings(steps)[0]).terms
-    assert (term.applies_to, term.skip_first, term.strength(3, 10)) == ("layers", spare, 0.1)
+    assert (term.applies_to, term.skip_first, term.strength(3, 10)) == ("all_layers", spare, 0.1)
 
 
 def test_orthogonality_after_removal() -> None:

@@ -237,3 +237,162 @@ def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with raises_error(ModelError, "model-file/permission-denied", "model.pt") as caught:
         read_checkpoint(path)
     assert caught.value.exit_code == 3
+
+
+class Calls:
+    """Pickled as a call of any function with any arguments, whose result is given a state."""
+
+    def __init__(self, function: object, *args: object, state: object = None) -> None:
+        self.reduced = (function, args) if state is None else (function, args, state)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.reduced
+
+
+class SetsState:
+    """Unpickling it runs its own method."""
+
+    sentinel: Path
+
+    def __setstate__(self, state: object) -> None:
+        self.sentinel.touch()
+
+    def __getstate__(self) -> object:
+        return {"weight": torch.ones(2)}
+
+
+def program(*steps: bytes) -> bytes:
+    """A pickle beside the weights of a torch archive: `steps` push one value."""
+    text = b"".join(steps)
+    return rezipped(nothing, pickled=b"\x80\x04}X\x01\x00\x00\x00e" + text + b"s.")
+
+
+def text(value: str) -> bytes:
+    return b"\x8c" + bytes([len(value)]) + value.encode()
+
+
+def named(module: str, name: str) -> bytes:
+    return text(module) + text(name) + b"\x93"
+
+
+def runs(sentinel: Path) -> dict[str, bytes]:
+    """Programs that would leave the file behind if anything in them ran."""
+    touch = f"__import__('pathlib').Path({str(sentinel)!r}).touch()"
+    argument = text(touch) + b"\x85R"
+    return {
+        "eval": program(named("builtins", "eval"), argument),
+        "exec of Python 2": program(named("__builtin__", "exec"), argument),
+        "a dotted name": program(named("torch.serialization", "os.system"), argument),
+        "a class of another module": program(named("torch.serialization", "subprocess.Popen"), argument),
+        "an allowed module": program(named("collections", "abc.sys"), argument),
+        "getattr, then call": program(
+            named("builtins", "getattr"), named("builtins", "__import__"), text("__call__"), b"\x86R", argument
+        ),
+        "partial, then call": program(
+            named("functools", "partial"), named("builtins", "exec"), b"\x85R", b"(", text(touch), b"tR"
+        ),
+        "torch.load": program(named("torch", "load"), argument),
+        "torch.hub": program(named("torch.hub", "load"), argument),
+        "numpy's runstring": program(named("numpy.testing._private.utils", "runstring"), argument),
+        "inside a class of data": program(named("torch.jit.unsupported_tensor_ops", "execWrapper"), argument),
+        "INST": program(b"(", text(touch), b"ibuiltins\nexec\n"),
+        "OBJ": program(b"(", named("builtins", "exec"), text(touch), b"o"),
+        "a state given to a function": program(
+            named("torch._utils", "_rebuild_tensor_v2"), b"N}", text("__code__"), text(touch), b"s\x86b"
+        ),
+        "an extension": program(b"\x82\x01", argument),
+        "nested": pickle.dumps({"w": Calls(torch.storage._load_from_bytes, saved(Evil(sentinel)))}),
+        "nested legacy": pickle.dumps(
+            {"w": Calls(torch.storage._load_from_bytes, saved(Evil(sentinel), _use_new_zipfile_serialization=False))}
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", runs(Path("x")))
+def test_nothing_runs_by_any_way(name: str, tmp_path: Path) -> None:
+    sentinel, path = tmp_path / "executed", tmp_path / "model.pt"
+    path.write_bytes(runs(sentinel)[name])
+    with pytest.raises(CompressorError) as caught:
+        read_checkpoint(path)
+    assert caught.value.exit_code == (3 if name == "an extension" else 4)
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize("settings", [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 5}])
+def test_objects_beside_weights_never_run(settings: dict[str, object], tmp_path: Path) -> None:
+    """They are read past, and named; the same file runs them where the user trusts it."""
+    SetsState.sentinel = tmp_path / "executed"
+    path = tmp_path / "model.pt"
+    path.write_bytes(saved({"state_dict": WEIGHTS, "log": SetsState()}, **settings))
+    found = read_checkpoint(path)
+    assert found.tensors.keys() == WEIGHTS.keys()
+    assert f"{__name__}.SetsState" in " ".join(found.notes)
+    assert not SetsState.sentinel.exists()
+    torch.load(path, weights_only=False)
+    assert SetsState.sentinel.exists()
+
+
+def test_functions_of_torch_are_not_changed(tmp_path: Path) -> None:
+    """A state given to a function would change it for the whole process."""
+    before = dict(vars(torch._utils._rebuild_tensor_v2))
+    path = tmp_path / "model.pt"
+    path.write_bytes(program(named("torch._utils", "_rebuild_tensor_v2"), b"}", text("a"), b"K\x01s", b"b"))
+    with pytest.raises(CompressorError):
+        read_checkpoint(path)
+    assert vars(torch._utils._rebuild_tensor_v2) == before
+
+
+KEYS = [struct.pack("<H", key) for key in range(500)]
+WALKS: dict[str, tuple[bytes, int]] = {
+    "dicts filled later": (
+        b"\x80\x02"
+        + b"".join(b"}q%c0" % level for level in range(9))
+        + b"".join(b"h%c(" % level + b"".join(b"M%sh%c" % (k, level + 1) for k in KEYS) + b"u0" for level in range(8))
+        + b"h\x00.",
+        4,
+    ),
+    "a dict in itself": (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", 4),
+    "lists in lists": (b"\x80\x02}X\x01\x00\x00\x00a" + b"(" * 5000 + b"l" * 5000 + b"s.", 4),
+    "a bytearray by its size": (b"\x80\x02}X\x01\x00\x00\x00acbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85Rs.", 3),
+    "a number as text": (b"\x80\x02}X\x01\x00\x00\x00aI" + b"9" * 100_000 + b"\ns.", 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_reading_ends(name: str, tmp_path: Path) -> None:
+    pickled, code = WALKS[name]
+    path = tmp_path / "model.pt"
+    path.write_bytes(rezipped(nothing, pickled=pickled))
+    start = time.process_time()
+    with pytest.raises(CompressorError) as caught:
+        read_checkpoint(path)
+    assert caught.value.exit_code == code
+    assert time.process_time() - start < 10
+
+
+def tensor_call(offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> bytes:
+    """A pickle whose one tensor lies anywhere in the storage of two numbers."""
+    key = next(name for name in zipfile.ZipFile(io.BytesIO(saved({"w": torch.ones(2)}))).namelist() if "/data/" in name)
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x00%sX\x03\x00\x00\x00cpuK\x02tQ"
+    numbers = lambda values: b"(" + b"".join(b"J" + value.to_bytes(4, "little", signed=True) for value in values) + b"t"  # noqa: E731
+    return (
+        b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n("
+        + storage % key.rpartition("/")[2].encode()
+        + b"J" + offset.to_bytes(4, "little", signed=True) + numbers(size) + numbers(stride) + b"\x89}tRs."
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "stride"),
+    [(0, (3,), (1,)), (2, (1,), (1,)), (-1, (1,), (1,)), (0, (2,), (2,)), (1, (2,), (-1,)), (0, (2, 2), (1,))],
+)
+def test_a_tensor_beyond_its_storage(
+    offset: int, size: tuple[int, ...], stride: tuple[int, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(rezipped(nothing, pickled=tensor_call(offset, size, stride)))
+    with pytest.raises(CompressorError) as caught:
+        read_checkpoint(path)
+    assert caught.value.exit_code == 3
+    path.write_bytes(rezipped(nothing, pickled=tensor_call(1, (1,), (1,))))
+    assert torch.equal(read_checkpoint(path).tensors["w"], torch.ones(1))

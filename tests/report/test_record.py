@@ -12,7 +12,6 @@ import pytest
 from compressor.atomic_write import write_json
 from compressor.core import ChannelGroup, Comparison, Cost, PrunePlan, TensorSlot
 from compressor.report.bench_result import bench_record
-from compressor.report.findings import findings
 from compressor.report.findings.base import finite, finite_interval
 from compressor.report.findings.latency import latency_ratio, latency_record
 from compressor.report.findings.layer_widths import layer_widths
@@ -190,19 +189,3 @@ def test_what_the_model_allows_and_what_the_recipe_freezes_are_two_facts(macs_by
         "recipe": {"groups": 1, "channels": 3, "macs_percent": pytest.approx(20.0)},
     }
     assert coverage_record(by_model, cost)["recipe"] is None
-
-
-# ---------------------------------------------------------------- findings
-
-
-def test_every_value_of_the_report_has_one_finding(trained) -> None:
-    records = [finding.record(trained.result) for finding in findings()]
-    leaves = [leaf for record in records for leaf in paths(record)]
-    assert len(leaves) == len(set(leaves))
-    assert len({finding.order for finding in findings()}) == len(findings())
-
-
-def paths(value: object, place: str = "") -> list[str]:
-    if not isinstance(value, dict) or not value:
-        return [place]
-    return [path for key, inner in value.items() for path in paths(inner, f"{place}/{key}")]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressor.core import NMPattern
-from compressor.sparsity.compressed_format import pack, pack_one, unpack, unpack_one
+from compressor.sparsity.compressed_format import pack, pack_weight, unpack, unpack_weight
 from compressor.sparsity.nm_masks import magnitude_mask
 
 PATTERNS = [NMPattern(1, 2), NMPattern(2, 4), NMPattern(1, 4), NMPattern(2, 8), NMPattern(4, 8), NMPattern(8, 16)]
@@ -31,20 +31,20 @@ def sparse(shape: tuple[int, ...], pattern: NMPattern, dtype: torch.dtype, seed:
 def test_exact_on_reload(p: NMPattern, k: int, groups: int, kernel: list[int], dtype: torch.dtype, seed: int) -> None:
     weight = sparse((k, groups * p.m, *kernel), p, dtype, seed)
     weight[0] = 0  # groups with fewer values than the pattern allows
-    again = unpack_one(*pack_one(weight, p), p)
+    again = unpack_weight(*pack_weight(weight, p), p)
     assert again.dtype == weight.dtype
     assert torch.equal(again, weight)
 
 
 def test_two_of_four_takes_nine_sixteenths_of_dense_float16() -> None:
     weight = sparse((64, 64, 3, 3), NMPattern(2, 4), torch.float16, 0)
-    values, places = pack_one(weight, NMPattern(2, 4))
+    values, places = pack_weight(weight, NMPattern(2, 4))
     assert (values.nbytes + places.nbytes) / weight.nbytes == 9 / 16
 
 
 def test_a_row_by_hand() -> None:
     """(0, 5, 0, 7 | 1, 2, 0, 0): values 5 7 1 2, places 1 3 0 1, two bits each, lowest first: 0b01001101."""
-    values, places = pack_one(torch.tensor([[0.0, 5, 0, 7, 1, 2, 0, 0]]), NMPattern(2, 4))
+    values, places = pack_weight(torch.tensor([[0.0, 5, 0, 7, 1, 2, 0, 0]]), NMPattern(2, 4))
     assert values.tolist() == [[5, 7, 1, 2]]
     assert places.tolist() == [0b01_00_11_01]
 
@@ -79,4 +79,4 @@ def test_damaged_files_are_refused(change: dict[str, torch.Tensor | None], words
 
 def test_a_pattern_from_a_strange_file_is_refused() -> None:
     with pytest.raises(ValueError, match="no pattern 2:3"):
-        unpack_one(torch.zeros(1, 2), torch.zeros(1, dtype=torch.uint8), NMPattern(2, 3))
+        unpack_weight(torch.zeros(1, 2), torch.zeros(1, dtype=torch.uint8), NMPattern(2, 3))

@@ -11,7 +11,7 @@ from torch import nn
 from compressor.core import NMPattern
 from compressor.sparsity.masking import apply_masks
 from compressor.sparsity.nm_masks import magnitude_mask, satisfies_pattern
-from compressor.sparsity.sr_ste import SparseRefined, SRSTEState, refined
+from compressor.sparsity.sr_ste import SparseRefined, SRSTEState, train_with_sr_ste
 from compressor.training.constraints import FixedMaskConstraint
 
 TWO_FOUR = NMPattern(2, 4)
@@ -99,7 +99,7 @@ def test_sr_ste_starts_from_dense_values_lets_masks_move_and_leaves_them_masked(
     first = magnitude_mask(dense, TWO_FOUR)
     net = apply_masks(net, {"0.weight": first})
     target = torch.randn(8, 8)
-    with refined(net, SRSTEState(TWO_FOUR, 2e-4, {"0.weight": dense})):
+    with train_with_sr_ste(net, SRSTEState(TWO_FOUR, 2e-4, {"0.weight": dense})):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
         (original,) = net.parameters()
         assert torch.equal(original, dense)

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.core import NMPattern
-from compressor.sparsity.onnx_check import Initializer, pattern_of_initializers
+from compressor.sparsity.onnx_check import Initializer, inspect_initializers
 from compressor.sparsity.runtimes import RUNTIMES
 
 TWO_FOUR = NMPattern(2, 4)
@@ -30,7 +30,7 @@ def write(path: Path, nodes: list[onnx.NodeProto], **tensors: np.ndarray) -> Pat
 
 
 def look(path: Path) -> tuple[Initializer, ...]:
-    return pattern_of_initializers(path, RUNTIMES["tensorrt-ampere"], TWO_FOUR)
+    return inspect_initializers(path, RUNTIMES["tensorrt-ampere"], TWO_FOUR)
 
 
 @pytest.mark.parametrize(("weight", "holds"), [(GOOD, True), (BAD, False)])

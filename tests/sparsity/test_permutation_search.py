@@ -32,7 +32,7 @@ def test_a_row_by_hand() -> None:
     rows_CR = torch.tensor([[9.0, 8, 7, 6, 1, 1, 1.5, 0.5]]).T
     assert retained_magnitude(rows_CR, TWO_FOUR) == 19.5
     assert retained_magnitude(rows_CR[[0, 1, 4, 5, 2, 3, 6, 7]], TWO_FOUR) == 30
-    assert retained_magnitude(rows_CR[best_order(rows_CR, TWO_FOUR, rounds=2, seed=0, told=silent)], TWO_FOUR) == 30
+    assert retained_magnitude(rows_CR[best_order(rows_CR, TWO_FOUR, rounds=2, seed=0, progress=silent)], TWO_FOUR) == 30
 
 
 @pytest.mark.parametrize(("channels", "pattern"), [(16, TWO_FOUR), (24, NMPattern(2, 8)), (272, NMPattern(1, 4))])
@@ -41,18 +41,18 @@ def test_the_search_gains_and_is_repeatable(channels: int, pattern: NMPattern) -
     random = torch.Generator().manual_seed(0)
     rows_CR = torch.rand(channels, 9, generator=random) * torch.rand(channels, 1, generator=random)
     heard: list[int] = []
-    order = best_order(rows_CR, pattern, rounds=2, seed=3, told=heard.append)
+    order = best_order(rows_CR, pattern, rounds=2, seed=3, progress=heard.append)
     assert sorted(order.tolist()) == list(range(channels))
     assert heard == [0, 1]
     assert retained_magnitude(rows_CR[order], pattern) > retained_magnitude(rows_CR, pattern)
-    assert torch.equal(order, best_order(rows_CR, pattern, rounds=2, seed=3, told=silent))
+    assert torch.equal(order, best_order(rows_CR, pattern, rounds=2, seed=3, progress=silent))
     most = rows_CR.topk(channels * pattern.n // pattern.m, dim=0).values.sum()
     assert retained_magnitude(rows_CR[order], pattern) <= float(most) * (1 + 1e-6)
 
 
 def test_no_single_swap_gains_where_the_search_ended() -> None:
     rows_CR = torch.rand(12, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    order = best_order(rows_CR, TWO_FOUR, rounds=1, seed=0, told=silent)
+    order = best_order(rows_CR, TWO_FOUR, rounds=1, seed=0, progress=silent)
     best = retained_magnitude(rows_CR[order], TWO_FOUR)
     for a in range(12):
         for b in range(a):
@@ -86,7 +86,7 @@ def test_siblings_share_an_order_and_the_function_stays(resnet: nn.Module) -> No
     weights = {f"{name}.weight": each.weight for name, each in resnet.named_modules() if isinstance(each, nn.Conv2d)}
     weights.pop("conv1.weight")
     heard: list[tuple[int, int]] = []
-    orders = best_orders(weights, groups, TWO_FOUR, rounds=1, seed=0, told=lambda *done: heard.append(done))
+    orders = best_orders(weights, groups, TWO_FOUR, rounds=1, seed=0, progress=lambda *done: heard.append(done))
     assert orders
     assert heard == sorted(heard)
     assert heard[-1] == (len(groups), len(groups))

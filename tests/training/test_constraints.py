@@ -90,7 +90,7 @@ def test_adds_the_gradient_of_the_released_loss(make: Callable[[], nn.Module]) -
     terms = (
         PenaltyTerm(gram_mean, partial(constant_strength, value=1000 * s)),
         PenaltyTerm(decay_pruned, partial(constant_strength, value=s)),
-        PenaltyTerm(decay_pruned, partial(constant_strength, value=s), applies_to="affines"),
+        PenaltyTerm(decay_pruned, partial(constant_strength, value=s), applies_to="norm_params"),
     )  # fmt: skip
     bound = PenaltyConstraint(module, 10, penalty=Penalty("tpp", terms), leaving=lost)
     parameters = dict(module.named_parameters())
@@ -102,7 +102,7 @@ def test_adds_the_gradient_of_the_released_loss(make: Callable[[], nn.Module]) -
         pairs = leaves[:, None] | leaves[None, :]
         loss = loss + 1000 * s * ((rows @ rows.T) * pairs).square().mean() + s / 2 * rows[leaves].square().sum()
     touched = 0
-    for (name, _), gone in removed_entries(structure.groups, plan, "affine").items():
+    for (name, _), gone in removed_entries(structure.groups, plan, "per_channel").items():
         if name in parameters:
             touched += 1
             loss = loss + s / 2 * parameters[name][gone_from(parameters[name], gone)].square().sum()
@@ -131,7 +131,7 @@ def test_removal_is_lossless_once_all_is_zero(make: Callable[[], nn.Module]) -> 
     slim = remove_channels(module, structure, plan).double().eval()
     answers = module.double().eval()(images)
     torch.testing.assert_close(slim(images), answers, rtol=0, atol=1e-12)
-    gone = removed_entries(structure.groups, plan, "writer") | removed_entries(structure.groups, plan, "affine")
+    gone = removed_entries(structure.groups, plan, "writer") | removed_entries(structure.groups, plan, "per_channel")
     for name, each in module.named_parameters():
         leaves = gone_from(each, gone.get((name, 0), np.array([], dtype=np.int64)))
         assert not each[leaves].any(), name
@@ -160,11 +160,15 @@ def test_groups_turn_to_zero_one_after_the_other() -> None:
 def test_layers_are_all_convolutions_and_linear_layers_but_the_spared() -> None:
     module = plain()
     everywhere = Penalty(
-        "KernOrth", (PenaltyTerm(kernel_orthogonality, partial(constant_strength, value=0.1), applies_to="layers"),)
+        "KernOrth", (PenaltyTerm(kernel_orthogonality, partial(constant_strength, value=0.1), applies_to="all_layers"),)
     )
     spared = Penalty(
         "KernOrth",
-        (PenaltyTerm(kernel_orthogonality, partial(constant_strength, value=0.1), applies_to="layers", skip_first=1),),
+        (
+            PenaltyTerm(
+                kernel_orthogonality, partial(constant_strength, value=0.1), applies_to="all_layers", skip_first=1
+            ),
+        ),
     )
     PenaltyConstraint(module, 1, penalty=everywhere, leaving=()).after_backward(0)
     assert [name for name, each in module.named_parameters() if each.grad is not None and each.grad.any()] == [
@@ -191,7 +195,7 @@ def test_scales_are_pulled_wherever_they_are_and_nothing_else() -> None:
     module = coupled()
     with torch.no_grad():
         module.bn1.weight[:3] = torch.tensor([-0.5, 0.0, 2.0])
-    term = PenaltyTerm(l1_norm, partial(constant_strength, value=0.25), applies_to="scales")
+    term = PenaltyTerm(l1_norm, partial(constant_strength, value=0.25), applies_to="norm_scales")
     bound = PenaltyConstraint(module, 10, penalty=Penalty("slimming", (term,)), leaving=())
     bound.after_backward(0)
     pulled = {name: each.grad for name, each in module.named_parameters() if each.grad is not None}

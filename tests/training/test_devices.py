@@ -20,8 +20,8 @@ from compressor.training.penalty_terms import decay_pruned, gram_mean, group_las
 from compressor.training.state import ema_weights
 
 PULLS = (PenaltyTerm(decay_pruned, lambda at, all: 1.0), PenaltyTerm(gram_mean, lambda at, all: 1.0))
-AFFINES = PenaltyTerm(decay_pruned, lambda at, all: 1.0, applies_to="affines")
-LAYERS = PenaltyTerm(group_lasso, lambda at, all: 1.0, applies_to="layers")
+AFFINES = PenaltyTerm(decay_pruned, lambda at, all: 1.0, applies_to="norm_params")
+LAYERS = PenaltyTerm(group_lasso, lambda at, all: 1.0, applies_to="all_layers")
 PENALTY = Penalty("all", (*PULLS, AFFINES, LAYERS), zero_from=lambda place, places, all: 0)
 
 
@@ -40,7 +40,7 @@ def masks(module: nn.Module) -> Constraint:
 
 def penalty(module: nn.Module) -> Constraint:
     gone = np.array([True, False, True, False, False, False])
-    leaving = [(PrunedEntries("0.weight", 0, "writer", gone), PrunedEntries("1.weight", 0, "affine", gone))]
+    leaving = [(PrunedEntries("0.weight", 0, "writer", gone), PrunedEntries("1.weight", 0, "per_channel", gone))]
     return PenaltyConstraint(module, 10, penalty=PENALTY, leaving=leaving)
 
 
@@ -50,7 +50,7 @@ def test_constraints(elsewhere: nn.Module, bind: Callable[[nn.Module], Constrain
     held_beside = list(tree_leaves(list(vars(constraint).values())))
     assert len(held_beside) > 1
     assert {each.device.type for each in held_beside} == {"meta"}
-    constraint.loss(0), constraint.after_backward(0), constraint.after_step(0)
+    constraint.loss_term(0), constraint.after_backward(0), constraint.after_step(0)
     assert all(each.grad is not None and each.grad.device.type == "meta" for each in elsewhere.parameters())
 
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from toys import SGD, quiet
 
+from compressor.agreement import is_class_scores
 from compressor.data.samples import Samples, TensorInputs
 from compressor.errors import RecipeError
 from compressor.steps.train import Train
-from compressor.training.distillation import TeacherAnswers, answer_distance, divergence, is_class_scores
+from compressor.training.distillation import TeacherAnswers, answer_distance, divergence
 from compressor.training.loop import train
 from compressor.training.schedules import constant
 from compressor.training.settings import Distillation

@@ -27,8 +27,8 @@ KEY = "retrain.optimizer.lr"
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a training leaves its state, which is written in every iteration."""
-    monkeypatch.setattr("compressor.training.checkpoint.AT_LEAST", -math.inf)
-    monkeypatch.setattr("compressor.training.checkpoint.SHARE", math.inf)
+    monkeypatch.setattr("compressor.training.checkpoint.MIN_INTERVAL", -math.inf)
+    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", math.inf)
     return tmp_path / "states" / "3"
 
 

@@ -117,7 +117,7 @@ def test_resumes_bit_for_bit(
     precision: Literal["fp32", "bf16"],
     epochs_done: int,
 ) -> None:
-    monkeypatch.setattr("compressor.training.checkpoint.SHARE", math.inf)
+    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", math.inf)
     step, data = replace(STEP, optimizer=optimizer, precision=precision), toy_data()
     undisturbed = toy_net()
     expected = train(undisturbed, data, step, seed=2, emit=quiet).records
@@ -163,8 +163,8 @@ def test_checkpoints_take_their_share_of_the_time_only(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("at", [1, 4, 5, 7, 14])
 def test_resumes_in_the_middle_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    monkeypatch.setattr("compressor.training.checkpoint.AT_LEAST", -math.inf)
-    monkeypatch.setattr("compressor.training.checkpoint.SHARE", math.inf)
+    monkeypatch.setattr("compressor.training.checkpoint.MIN_INTERVAL", -math.inf)
+    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", math.inf)
     undisturbed, resumed = toy_net(), toy_net()
     train(undisturbed, toy_data(), STEP, seed=2, emit=quiet)
     halt = partial(Halt, at=at)

@@ -17,7 +17,7 @@ from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 from compressor.data.tasks import regression
 from compressor.errors import RecipeError
 from compressor.training.checkpoint import TrainingCheckpoint
-from compressor.training.distillation import distance, divergence, feature_matching, record_features
+from compressor.training.distillation import divergence, feature_distance, feature_matching, record_features
 from compressor.training.loop import train
 from compressor.training.loss import make_loss, make_mixup
 from compressor.training.precision import precision_policy
@@ -62,7 +62,7 @@ def test_maps_are_compared_where_shapes_match() -> None:
         f, g = ours["4"].detach(), theirs["4"].detach()
         expected = sum((a - b) ** 2 for a, b in zip(f.flatten().tolist(), g.flatten().tolist(), strict=True))
         expected /= sum(b**2 for b in g.flatten().tolist())
-        assert distance(ours, theirs, names).item() == pytest.approx(expected, rel=1e-4)
+        assert feature_distance(ours, theirs, names).item() == pytest.approx(expected, rel=1e-4)
     student(images)
     assert torch.equal(ours["4"].detach(), f), "no longer watched"
 
@@ -71,7 +71,7 @@ def test_tokens_are_maps_too_and_sums_of_half_precision_stay_finite() -> None:
     student, teacher = (nn.Sequential(nn.Linear(8, width), nn.GELU(), nn.Linear(width, 8)) for width in (5, 7))
     assert feature_matching(student, teacher, torch.randn(2, 4, 8)) == ("2",)
     maps, theirs = ({"2": torch.full((2, 64, 256), value, dtype=torch.float16)} for value in (4.0, 2.0))
-    assert distance(maps, theirs, ("2",)).item() == 1.0
+    assert feature_distance(maps, theirs, ("2",)).item() == 1.0
 
 
 @pytest.mark.parametrize(("width", "text"), [(6, "maps are compared after 3"), (5, "features does nothing: no feat")])
@@ -133,7 +133,7 @@ class Gradients:
     def __init__(self, module: nn.Module, total: int, norms: list[float]) -> None:
         self.module, self.norms = module, norms
 
-    def loss(self, iteration: int) -> None:
+    def loss_term(self, iteration: int) -> None:
         return None
 
     def after_backward(self, iteration: int) -> None:
@@ -196,8 +196,8 @@ def test_the_best_epoch_needs_images_held_out() -> None:
     ],
 )
 def test_all_of_it_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]) -> None:
-    monkeypatch.setattr("compressor.training.checkpoint.AT_LEAST", -math.inf)
-    monkeypatch.setattr("compressor.training.checkpoint.SHARE", math.inf)
+    monkeypatch.setattr("compressor.training.checkpoint.MIN_INTERVAL", -math.inf)
+    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", math.inf)
     step, teacher = replace(STEP, **more), toy_net(0)
     plain, undisturbed, resumed = toy_net(), toy_net(), toy_net()
     train(plain, toy_data(), STEP, seed=2, emit=quiet)

@@ -78,7 +78,7 @@ class Spy:
         self.weight = weight
         self.seen: list[float] = []
 
-    def loss(self, run_iteration: int) -> None:
+    def loss_term(self, iteration: int) -> None:
         return None
 
     def after_backward(self, run_iteration: int) -> None:
@@ -111,8 +111,8 @@ def test_steps_are_skipped_until_the_gradient_has_room() -> None:
 def test_resumes_bit_for_bit_while_steps_are_skipped_and_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    monkeypatch.setattr("compressor.training.checkpoint.AT_LEAST", -math.inf)
-    monkeypatch.setattr("compressor.training.checkpoint.SHARE", math.inf)
+    monkeypatch.setattr("compressor.training.checkpoint.MIN_INTERVAL", -math.inf)
+    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", math.inf)
     data, undisturbed, resumed = steep(1000), toy_net(), toy_net()
     step = replace(HALF, optimizer=replace(HALF.optimizer, lr=1e-5))
     train(undisturbed, data, step, seed=2, emit=quiet)

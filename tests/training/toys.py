@@ -83,7 +83,7 @@ class Halt:
     def __init__(self, module: nn.Module, total: int, at: int) -> None:
         self.at = at
 
-    def loss(self, iteration: int) -> None:
+    def loss_term(self, iteration: int) -> None:
         return None
 
     def after_backward(self, iteration: int) -> None:
@@ -100,7 +100,7 @@ class Shrinking:
     def __init__(self, module: nn.Module, total: int) -> None:
         self._weight = dict(module.named_parameters())["4.weight"]
 
-    def loss(self, iteration: int) -> torch.Tensor:
+    def loss_term(self, iteration: int) -> torch.Tensor:
         return 0.01 * (self._weight**4).sum()
 
     def after_backward(self, iteration: int) -> None:
@@ -117,7 +117,7 @@ class Dying:
     def __init__(self, module: nn.Module, total: int, *, at: int) -> None:
         self._at = at
 
-    def loss(self, iteration: int) -> None:
+    def loss_term(self, iteration: int) -> None:
         if iteration == self._at and os.environ.get("RANK") == "1":
             os.kill(os.getpid(), signal.SIGKILL)
 

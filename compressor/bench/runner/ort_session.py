@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from time import perf_counter
 from typing import Any
 
@@ -47,7 +48,9 @@ class LoadedSession:
         real = np.load(request["inputs"], allow_pickle=False) if request["inputs"] else None
         count = 1 if real is None else min(MAX_FEEDS, -(-len(real) // request["batch"]))
         nodes = self.session.get_inputs()
-        self.feeds = [random_feed(nodes, request["batch"], real, number) for number in range(count)]
+        said = self.session.get_modelmeta().custom_metadata_map.get("batch_dims")  # where it is not first everywhere
+        dims = json.loads(said) if said else None
+        self.feeds = [random_feed(nodes, request["batch"], real, number, dims) for number in range(count)]
         self.runs = 0
         start = perf_counter()
         try:
@@ -96,10 +99,11 @@ def create_session(path: str, request: dict[str, Any], profile: str | None) -> A
     return session
 
 
-def random_feed(inputs: list[Any], batch: int, real: Any, number: int) -> dict[str, Any]:
+def random_feed(inputs: list[Any], batch: int, real: Any, number: int, dims: list[Any] | None = None) -> dict[str, Any]:
     """One batch for a session's inputs: `real` images in the first where given, else seeded values.
 
-    A free first dimension is the batch, any other free dimension 1. Floats are standard normal, integers 0 or 1.
+    `dims`: where the batch is in each input, None for nowhere; first, where nothing is said. There, a free dimension is
+    the batch, elsewhere it is 1. Floats are standard normal, integers 0 or 1.
     Raises JobError when the model's own batch is another, or for types that can't be made up.
     """
     rng = np.random.default_rng(number)
@@ -108,9 +112,10 @@ def random_feed(inputs: list[Any], batch: int, real: Any, number: int) -> dict[s
         dtype = DTYPES.get(node.type)
         if dtype is None:
             raise WorkerError("input", f"input {node.name} is a {node.type}, which can't be made up")
-        shape = [size if isinstance(size, int) else (batch if dim == 0 else 1) for dim, size in enumerate(node.shape)]
-        if place == 0 and shape and shape[0] != batch:
-            raise WorkerError("input", f"input {node.name} is fixed at batch {shape[0]}, not {batch}")
+        at = dims[place] if dims and place < len(dims) else None if dims else 0
+        shape = [size if isinstance(size, int) else (batch if dim == at else 1) for dim, size in enumerate(node.shape)]
+        if place == 0 and shape and at is not None and shape[at] != batch:
+            raise WorkerError("input", f"input {node.name} is fixed at batch {shape[at]}, not {batch}")
         if place == 0 and real is not None:
             arrays[node.name] = real[np.arange(number * batch, (number + 1) * batch) % len(real)].astype(dtype)
         elif np.issubdtype(dtype, np.floating):

@@ -8,7 +8,7 @@ import numpy as np
 
 from compressor.graph.rules.shape import tie_all
 from compressor.graph.trace import Call, Ref
-from compressor.graph.tracker import ChannelTracker, Dim
+from compressor.graph.tracker import Blank, ChannelTracker, Dim
 
 
 def cat(provenance: ChannelTracker, call: Call) -> None:
@@ -89,6 +89,10 @@ def gather(provenance: ChannelTracker, call: Call) -> None:
     at = call.args.get("dim", 0) % rank
     dims = provenance.dims(x)
     for out in call.outs:
+        if x.uid in provenance.blank:
+            axes = [None if axis == at and out.shape != x.shape else axis for axis in range(rank)]
+            axes = axes if len(out.shape) == rank else axes[:at] + axes[at + 1 :]
+            provenance.blank[out.uid] = Blank(call, provenance.reading, x, tuple(axes))
         if out.shape == x.shape:
             provenance.set(out, dims)
             continue
@@ -145,7 +149,7 @@ def scatter(provenance: ChannelTracker, call: Call) -> None:
     after = list(range(end - len(dims), 0))
     for at in after:
         if len(values.shape) >= -at and values.shape[at] > 1:
-            dims[at] = _written(provenance, call, x, dims[at], found[at])
+            dims[at] = _written(provenance, call, x, at, found[at])
     for dim in found[: len(found) - len(after)]:
         provenance.freeze(dim, call, "channels used as places")
     provenance.set(x, dims)
@@ -173,10 +177,10 @@ def _freeze_all(provenance: ChannelTracker, call: Call, why: str) -> None:
             provenance.freeze(dim, call, why)
 
 
-def _written(provenance: ChannelTracker, call: Call, into: Ref, dim: Dim | None, source: Dim | None) -> Dim | None:
-    if dim is None and into.uid in provenance.blank:
+def _written(provenance: ChannelTracker, call: Call, into: Ref, axis: int, source: Dim | None) -> Dim | None:
+    if provenance.fill(into, axis, source):
         return source
-    return provenance.join(dim, source, call, "written into a tensor of fixed size")
+    return provenance.join(provenance.dims(into)[axis], source, call, "written into a tensor of fixed size")
 
 
 def roll(provenance: ChannelTracker, call: Call) -> None:
@@ -215,7 +219,7 @@ def copy(provenance: ChannelTracker, call: Call) -> None:
     dims = list(provenance.dims(into))
     for index in range(-len(source.shape), 0):
         if source.shape[index] > 1:
-            dims[index] = _written(provenance, call, into, dims[index], provenance.dims(source)[index])
+            dims[index] = _written(provenance, call, into, index, provenance.dims(source)[index])
     provenance.set(into, dims)
     provenance.set(out, dims)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from compressor.core import Layer
 from compressor.graph.trace import Call, Ref
-from compressor.graph.tracker import ChannelTracker, Dim, Dims, WeightApplication
+from compressor.graph.tracker import ChannelTracker, Dim, Dims, Product, WeightApplication
 
 
 def convolution(provenance: ChannelTracker, call: Call, *, transposed: bool = False) -> None:
@@ -24,18 +25,15 @@ def convolution(provenance: ChannelTracker, call: Call, *, transposed: bool = Fa
     x_dim = x_dims[lead]
     if groups == 1:
         in_dim, out_dim = (w_dims[0], w_dims[1]) if transposed else (w_dims[1], w_dims[0])
-        _read(provenance, call, x_dim, in_dim)
-    elif transposed:
-        out_dim = None
-        for dim in (x_dim, *w_dims[:2]):
-            provenance.freeze(dim, call, "grouped transposed convolution")
+        read_channels(provenance, call, x_dim, in_dim)
+        provenance.role(out_dim, "writer")
     else:
-        out_dim = _grouped(provenance, call, x_dim, w_dims, groups, w.shape[1])
-    provenance.role(out_dim, "writer")
+        out_dim = _grouped(provenance, call, x_dim, w, transposed=transposed)
     provenance.attribute(call, "out_channels", out_dim)
     provenance.attribute(call, "in_channels", x_dim)
-    if isinstance(call.args["bias"], Ref) and out_dim is not None:
-        provenance.join(out_dim, provenance.dims(call.args["bias"])[0], call, "bias of fixed size")
+    bias = call.args["bias"]
+    if isinstance(bias, Ref) and out_dim is not None and not provenance.fill(bias, 0, out_dim):
+        provenance.join(out_dim, provenance.dims(bias)[0], call, "bias of fixed size")
     positions = (x if transposed else out).shape[lead + 1 :]
     layer = Layer(
         op=call.op.removeprefix("aten."),
@@ -49,8 +47,27 @@ def convolution(provenance: ChannelTracker, call: Call, *, transposed: bool = Fa
         dilation=_each(call.args["dilation"], spatial),
     )
     at, at_shape = (*x_dims[:lead], *(None,) * spatial), (*x.shape[:lead], *positions)
-    _use(provenance, w, w_dims, at, at_shape, layer, x_dim, out_dim)
+    use_weight(provenance, w, provenance.dims(w), at, at_shape, layer, x_dim, out_dim)
     provenance.set(out, (*x_dims[:lead], out_dim, *(None,) * spatial))
+
+
+def deformable(provenance: ChannelTracker, call: Call) -> None:
+    """A convolution (O, I/groups, h, w) whose places are moved by offsets, which are no channels; nor are masks."""
+    args = call.args
+    for name in ("offset", "mask"):
+        for dim in provenance.dims(args[name]):
+            provenance.freeze(dim, call, "channels used as offsets or masks")
+    x_dim = provenance.dims(args["input"])[1]
+    if x_dim is not None and args["offset_groups"] > 1:  # a part of the channels for each, which all stay as large
+        table = x_dim.atoms.reshape(args["offset_groups"], -1)
+        provenance.tie(table, np.broadcast_to(table[:1], table.shape))
+    as_one = {
+        "stride": (args["stride_h"], args["stride_w"]),
+        "padding": (args["pad_h"], args["pad_w"]),
+        "dilation": (args["dilation_h"], args["dilation_w"]),
+    }
+    names = {name: args[name] for name in ("input", "weight", "bias", "groups")}
+    convolution(provenance, replace(call, op="aten.conv2d", args=names | as_one))
 
 
 def _each(value: int | Sequence[int], spatial: int) -> tuple[int, ...]:
@@ -67,30 +84,53 @@ def _padding(value: str | int | Sequence[int], kernel: Sequence[int], dilation: 
     return _each(value, len(kernel))
 
 
-def _grouped(
-    provenance: ChannelTracker, call: Call, x_dim: Dim | None, w_dims: Dims, groups: int, per_group: int
-) -> Dim | None:
-    """Depthwise: output channels go with their input channel. Otherwise every group loses the same places."""
-    out_dim = w_dims[0]
-    if out_dim is None:
-        provenance.freeze(x_dim, call, "grouped convolution with one output channel")
-        return None
+def _grouped(provenance: ChannelTracker, call: Call, x_dim: Dim | None, w: Ref, *, transposed: bool) -> Dim | None:
+    """Depthwise: output channels go with their input channel. Otherwise every group loses the same places.
+
+    The weight's first dimension holds the outputs of all groups and its second the inputs of one; in a transposed
+    convolution the first holds the inputs of all groups and the second the outputs of one.
+    """
+    first, second, *_ = provenance.dims(w)
+    groups = call.args["groups"]
     if x_dim is None:
-        provenance.freeze(out_dim, call, "grouped convolution of fixed channels")
-        return out_dim
-    if per_group == 1:
-        if not provenance.attribute(call, "groups", x_dim):
-            provenance.freeze(x_dim, call, "depthwise convolution whose `groups` is not an attribute of the module")
-        provenance.tie(out_dim.atoms, np.repeat(x_dim.atoms, len(out_dim) // groups))
-        return out_dim
-    in_table, out_table = x_dim.atoms.reshape(groups, -1), out_dim.atoms.reshape(groups, -1)
-    for table in (in_table, out_table):
-        provenance.tie(table, np.broadcast_to(table[:1], table.shape))
-    _read(provenance, call, Dim(in_table[0]), w_dims[1])
-    return out_dim
+        for dim in (first, second):
+            provenance.freeze(dim, call, "grouped convolution of fixed channels")
+        return None if transposed else first
+    if len(x_dim) == groups:
+        return _depthwise(provenance, call, x_dim, w, transposed=transposed)
+    in_table = x_dim.atoms.reshape(groups, -1)
+    provenance.tie(in_table, np.broadcast_to(in_table[:1], in_table.shape))
+    provenance.role(second if transposed else first, "writer")
+    if transposed:
+        read_channels(provenance, call, x_dim, first)
+        return None if second is None else Dim(np.tile(second.atoms, groups))
+    read_channels(provenance, call, Dim(in_table[0]), second)
+    if first is not None:
+        out_table = first.atoms.reshape(groups, -1)
+        provenance.tie(out_table, np.broadcast_to(out_table[:1], out_table.shape))
+    return first
 
 
-def _read(provenance: ChannelTracker, call: Call, x_dim: Dim | None, w_dim: Dim | None) -> None:
+def _depthwise(provenance: ChannelTracker, call: Call, x_dim: Dim, w: Ref, *, transposed: bool) -> Dim | None:
+    """Output channel i x m + k comes of input channel i alone. A transposed convolution's weight holds the m outputs in
+    its second dimension, where they stay."""
+    first, second, *_ = provenance.dims(w)
+    if not provenance.attribute(call, "groups", x_dim):
+        provenance.follow_stored(call, x_dim)  # a function's `groups`, or a module's own word for it
+    multiplier = w.shape[1] if transposed else w.shape[0] // len(x_dim)
+    outputs = x_dim if multiplier == 1 else Dim(np.repeat(x_dim.atoms, multiplier))
+    if transposed:
+        provenance.freeze(second, call, "outputs of one channel of a depthwise transposed convolution")
+    rows = x_dim if transposed else outputs
+    if provenance.fill(w, 0, rows):
+        return outputs
+    provenance.join(first, rows, call, "depthwise convolution with a weight of fixed size")
+    provenance.role(first, "writer")
+    return outputs if transposed or first is None else first
+
+
+def read_channels(provenance: ChannelTracker, call: Call, x_dim: Dim | None, w_dim: Dim | None) -> None:
+    """A weight's dimension reads a tensor's channels."""
     provenance.join(x_dim, w_dim, call, "reads fixed channels")
     provenance.role(w_dim, "reader")
 
@@ -99,18 +139,18 @@ def linear_layer(provenance: ChannelTracker, call: Call) -> None:
     """(..., I) with weight (O, I)."""
     x, w, (out,) = call.args["input"], call.args["weight"], call.outs
     x_dims, (out_dim, in_dim) = provenance.dims(x), provenance.dims(w)
-    _read(provenance, call, x_dims[-1], in_dim)
+    read_channels(provenance, call, x_dims[-1], in_dim)
     provenance.role(out_dim, "writer")
     provenance.attribute(call, "out_features", out_dim)
     provenance.attribute(call, "in_features", x_dims[-1])
     if isinstance(call.args["bias"], Ref) and out_dim is not None:
         provenance.join(out_dim, provenance.dims(call.args["bias"])[0], call, "bias of fixed size")
     layer = Layer("linear", inputs=x.shape[-1], outputs=w.shape[0], places=(math.prod(x.shape[:-1]),))
-    _use(provenance, w, (out_dim, in_dim), x_dims[:-1], x.shape[:-1], layer, x_dims[-1], out_dim)
+    use_weight(provenance, w, (out_dim, in_dim), x_dims[:-1], x.shape[:-1], layer, x_dims[-1], out_dim)
     provenance.set(out, (*x_dims[:-1], out_dim))
 
 
-def _use(
+def use_weight(
     provenance: ChannelTracker,
     weight: Ref,
     w_dims: Dims,
@@ -125,6 +165,25 @@ def _use(
     repeats = math.prod(size for dim, size in zip(at, at_shape, strict=True) if dim is None)
     dims, sizes = (*w_dims, *(dim for dim, _ in places)), (*weight.shape, *(size for _, size in places))
     provenance.weights.append(WeightApplication(weight, dims, sizes, repeats, layer, inputs, outputs))
+
+
+def bilinear(provenance: ChannelTracker, call: Call) -> None:
+    """(..., I) and (..., J) with weight (O, I, J)."""
+    x, z, w, (out,) = call.args["input1"], call.args["input2"], call.args["weight"], call.outs
+    x_dims, z_dims, w_dims = provenance.dims(x), provenance.dims(z), provenance.dims(w)
+    read_channels(provenance, call, x_dims[-1], w_dims[1])
+    read_channels(provenance, call, z_dims[-1], w_dims[2])
+    provenance.role(w_dims[0], "writer")
+    for name, dim in (("in1_features", x_dims[-1]), ("in2_features", z_dims[-1]), ("out_features", w_dims[0])):
+        provenance.attribute(call, name, dim)
+    if isinstance(call.args["bias"], Ref) and w_dims[0] is not None:
+        provenance.join(w_dims[0], provenance.dims(call.args["bias"])[0], call, "bias of fixed size")
+    for dim in (*x_dims[:-1], *z_dims[:-1]):
+        provenance.freeze(dim, call, "channels used as places")
+    rows = x.shape[:-1]
+    provenance.products.append(Product((*w_dims, *(None,) * len(rows)), (*w.shape, *rows)))
+    provenance.products.append(Product((w_dims[0], w_dims[2], *(None,) * len(rows)), (*w.shape[::2], *rows)))
+    provenance.set(out, (*(None,) * len(rows), w_dims[0]))
 
 
 def channelwise(provenance: ChannelTracker, call: Call) -> None:
@@ -192,15 +251,6 @@ def embedding(provenance: ChannelTracker, call: Call) -> None:
     provenance.set(out, (*(None,) * (len(out.shape) - 1), width))
 
 
-def recurrent(provenance: ChannelTracker, call: Call) -> None:
-    """LSTM, GRU and RNN: gates are stacked in one matrix that the layer's own sizes describe, so they stay whole."""
-    for ref in call.refs():
-        for dim in provenance.dims(ref):
-            provenance.freeze(dim, call, "recurrent layers stay whole")
-    for ref in call.outs:
-        provenance.set(ref, (None,) * len(ref.shape))
-
-
 def regions(provenance: ChannelTracker, call: Call) -> None:
     """(B, C, H, W) pooled at boxes (K, 5): (K, C, h, w)."""
     x, boxes, (out,) = call.args["input"], call.args["rois"], call.outs
@@ -244,6 +294,7 @@ RULES: dict[str, Callable[[ChannelTracker, Call], None]] = {
     **{f"aten.{name}": spatial(n) for n, names in _RESAMPLE.items() for name in names},
     **{f"aten.{pad}_pad{n}d": spatial(n) for pad in ("reflection", "replication") for n in (1, 2, 3)},
     "aten.linear": linear_layer,
+    "aten.bilinear": bilinear,
     "aten.embedding": embedding,
     "aten.batch_norm": channelwise,
     "aten.prelu": channelwise,
@@ -251,6 +302,6 @@ RULES: dict[str, Callable[[ChannelTracker, Call], None]] = {
     "aten.rms_norm": mixing_norm,
     "aten.group_norm": group_norm,
     "aten.instance_norm": channelwise,
-    **{f"aten.{name}": recurrent for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
     "torchvision.roi_align": regions,
+    "torchvision.deform_conv2d": deformable,
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from compressor.graph.trace import Call
-from compressor.graph.tracker import ChannelTracker, Dim, Dims
+from compressor.graph.tracker import Blank, ChannelTracker, Dim, Dims, TakenApart
 
 
 def pointwise(provenance: ChannelTracker, call: Call) -> None:
@@ -17,8 +18,22 @@ def pointwise(provenance: ChannelTracker, call: Call) -> None:
         dims: list[Dim | None] = []
         for index in range(-len(out.shape), 0):
             meeting = [provenance.dims(ref)[index] for ref in refs if len(ref.shape) >= -index and ref.shape[index] > 1]
-            dims.append(tie_all(provenance, call, meeting) if out.shape[index] > 1 else None)
+            dim = tie_all(provenance, call, meeting) if out.shape[index] > 1 else None
+            dims.append(_of_all(dim, meeting) if out.uid in provenance.learned else dim)
         provenance.set(out, dims)
+
+
+def _of_all(dim: Dim | None, meeting: Sequence[Dim | None]) -> Dim | None:
+    """A dimension of a weight that is made of several parameters: it is all theirs."""
+    if dim is None:
+        return None
+    owners = [owner for other in (dim, *meeting) if other is not None for owner in _owners(other)]
+    first, *beside = dict.fromkeys(owners) or (None,)
+    return replace(dim, owner=first, beside=tuple(beside))
+
+
+def _owners(dim: Dim) -> tuple[tuple[str, int], ...]:
+    return (dim.owner, *dim.beside) if dim.owner else ()
 
 
 def tie_all(provenance: ChannelTracker, call: Call, meeting: Sequence[Dim | None]) -> Dim | None:
@@ -33,8 +48,11 @@ def tie_all(provenance: ChannelTracker, call: Call, meeting: Sequence[Dim | None
 
 def like_input(provenance: ChannelTracker, call: Call) -> None:
     """The first operand, or a constant of its shape."""
+    first = call.refs()[0]
     for out in call.outs:
-        provenance.set(out, provenance.dims(call.refs()[0]))
+        provenance.set(out, provenance.dims(first))
+        if first.uid in provenance.blank:
+            provenance.blank[out.uid] = provenance.blank[first.uid]
 
 
 def reshape(provenance: ChannelTracker, call: Call) -> None:
@@ -51,24 +69,26 @@ def _reshaped(
 ) -> list[Dim | None]:
     result: list[Dim | None] = [None] * len(after)
     for sources, targets in _blocks(before, after):
-        labelled = [index for index in sources if dims[index] is not None]
+        labelled = [(dim, index) for index in sources if (dim := dims[index]) is not None]
         if not labelled:
             continue
         if len(sources) == len(targets) == 1:
             result[targets[0]] = dims[sources[0]]
             continue
-        kept = max(labelled, key=lambda index: before[index])
-        for index in labelled:
-            if index != kept:
-                provenance.freeze(dims[index], call, "merged with a larger dimension of channels")
-        dim = dims[kept]
-        assert dim is not None
+        dim, kept = max(labelled, key=lambda pair: (not pair[0].repeated, pair[0].blocks, len(pair[0])))
+        for other, index in labelled:
+            if index != kept or other.repeated:
+                provenance.freeze(other, call, "merged with a larger dimension of channels")
+        if dim.repeated:
+            continue
         spread = [-1 if index == kept else 1 for index in sources]
         table = np.broadcast_to(dim.atoms.reshape(spread), [before[index] for index in sources])
         table = table.reshape([after[index] for index in targets])
         axes = _varying_axes(table) or [table.ndim - 1]
         axis = axes[0] if len(axes) == 1 else _apart(provenance, call, table, axes)
-        result[targets[axis]] = Dim(np.moveaxis(table, axis, -1).reshape(-1, table.shape[axis])[0])
+        atoms = np.moveaxis(table, axis, -1).reshape(-1, table.shape[axis])[0]
+        blocks = len(axes) > 1 and provenance.reading == "blocks"
+        result[targets[axis]] = Dim(atoms, blocks=blocks)
     return result
 
 
@@ -76,13 +96,17 @@ def _apart(provenance: ChannelTracker, call: Call, table: _Table, axes: Sequence
     """C = blocks x places. The same places go in every block, or whole blocks go; the axis along which they do."""
     axis = axes[-1]
     if provenance.reading == "blocks":
-        stored = {value for value in vars(provenance.modules[call.module]).values() if type(value) is int}
-        outer = axes[:-1]
-        axis = next((each for each in reversed(outer) if table.shape[each] in stored), outer[-1])
+        module, outer = provenance.modules[call.module], axes[:-1]
+        stored = {value for value in vars(module).values() if type(value) is int}
+        widths = {
+            getattr(layer, "in_channels", 0) for layer in module.modules()
+        }  # of layers that read what comes of it
+        known = [axis for sizes in (stored, widths) for axis in reversed(outer) if table.shape[axis] in sizes]
+        axis = known[0] if known else outer[-1]
     rows = np.moveaxis(table, axis, -1).reshape(-1, table.shape[axis])
     provenance.tie(rows, np.broadcast_to(rows[:1], rows.shape))
-    if provenance.reading != "blocks":
-        provenance.taken_apart.append((call.where, rows[0]))
+    in_blocks, places = provenance.reading == "blocks", table.shape[axes[-1]]
+    provenance.taken_apart.append(TakenApart(call.where, call.module, places, rows[0], in_blocks))
     return axis
 
 
@@ -126,10 +150,14 @@ def permute_dims(provenance: ChannelTracker, call: Call) -> None:
 
 
 def expand(provenance: ChannelTracker, call: Call) -> None:
+    """Dimensions of one entry become as long as what they meet; the others go through."""
     x, (out,) = call.args["self"], call.outs
-    dims = (None,) * (len(out.shape) - len(x.shape)) + provenance.dims(x)
-    spread = zip(dims, out.shape, strict=True)
-    dims = tuple(dim if dim is not None and len(dim) == size else None for dim, size in spread)
+    new = len(out.shape) - len(x.shape)
+    before, known = (1,) * new + x.shape, (None,) * new + provenance.dims(x)
+    dims = [
+        replace(provenance.fresh(size), repeated=True) if was < size else dim
+        for dim, was, size in zip(known, before, out.shape, strict=True)
+    ]
     provenance.follow(call, dims)
     provenance.set(out, dims)
 
@@ -213,7 +241,7 @@ def constant_tensor(provenance: ChannelTracker, call: Call) -> None:
     for out in call.outs:
         provenance.set(out, (None,) * len(out.shape))
         if call.op.removeprefix("aten.new_").removeprefix("aten.") in ("zeros", "ones", "empty", "full"):
-            provenance.blank.add(out.uid)
+            provenance.blank[out.uid] = Blank(call, provenance.reading)
 
 
 def _all(rule: Callable[[ChannelTracker, Call], None], names: str) -> dict[str, Callable[[ChannelTracker, Call], None]]:
@@ -223,7 +251,9 @@ def _all(rule: Callable[[ChannelTracker, Call], None], names: str) -> dict[str, 
 RULES: dict[str, Callable[[ChannelTracker, Call], None]] = {
     **_all(reshape, "view reshape _unsafe_view flatten unflatten squeeze squeeze_ unsqueeze unsqueeze_ view_as"),
     **_all(like_input, "contiguous clone dropout dropout_ feature_dropout detach alias to _to_copy lift_fresh"),
-    **_all(like_input, "alpha_dropout hardswish_ hardswish type_as float"),
+    **_all(like_input, "alpha_dropout hardswish_ hardswish type_as float _conj resolve_conj resolve_neg"),
+    **_all(like_input, "fake_quantize_per_tensor_affine fake_quantize_per_tensor_affine_cachemask"),
+    **_all(pointwise, "complex polar"),
     **_all(permute_dims, "permute transpose t mT numpy_T swapaxes"),
     **_all(expand, "expand expand_as"),
     **_all(chunk_half, "glu"),
@@ -231,7 +261,8 @@ RULES: dict[str, Callable[[ChannelTracker, Call], None]] = {
     **_all(unfold, "unfold"),
     **_all(shuffle_pixels, "pixel_shuffle pixel_unshuffle"),
     **_all(reduce, "mean sum amax amin max min var std argmax all any prod logsumexp norm linalg_vector_norm"),
-    **_all(along, "softmax log_softmax cumsum"),
+    **_all(reduce, "median var_mean std_mean"),
+    **_all(along, "softmax log_softmax cumsum cumprod logcumsumexp"),
     **_all(like_input, "zeros_like ones_like full_like empty_like rand_like randn_like"),
     **_all(constant_tensor, "zeros ones full arange empty rand randn linspace scalar_tensor eye"),
     **_all(constant_tensor, "new_zeros new_ones new_empty new_full"),

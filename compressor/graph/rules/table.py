@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from compressor.graph import rules_positions, rules_recurrent
 from compressor.graph.rules import attention as rules_attention
 from compressor.graph.rules import join as rules_join
 from compressor.graph.rules import layers as rules_layers
@@ -18,20 +19,17 @@ OperatorRule = Callable[[ChannelTracker, Call], None]
 
 RULES: dict[str, OperatorRule] = {
     **rules_layers.RULES,
+    **rules_recurrent.RULES,
     **rules_attention.RULES,
     **rules_shape.RULES,
     **rules_join.RULES,
+    **rules_positions.RULES,
 }
 
 
 def has_rule(op: str) -> bool:
     """Whether an operator has a rule of its own."""
     return op in RULES
-
-
-def is_weighted(op: str) -> bool:
-    """Whether an operator is a convolution or a linear layer, the ones whose multiply-adds are counted."""
-    return op == "aten.linear" or op.startswith("aten.conv")
 
 
 def takes_sizes(op: str) -> bool:
@@ -44,6 +42,7 @@ def takes_sizes(op: str) -> bool:
         rules_join.pad,
         rules_join.scatter,
         rules_join.copy,
+        rules_shape.constant_tensor,
     )
 
 

@@ -6,12 +6,9 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING
 
 from compressor.report.findings.base import Finding, Report
-
-if TYPE_CHECKING:
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 __all__ = ["Finding", "Report", "build_report", "findings"]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-if TYPE_CHECKING:
-    from compressor.report.blocks import Block
-    from compressor.report.run_result import RunResult
-    from compressor.report.svg import Figure
+from compressor.report.blocks import Block
+from compressor.report.run_result import RunResult
+from compressor.report.svg import Figure
 
 Report = dict[str, Any]
 """report.json: the keys of all findings. What each key holds is a TypedDict in the file of its finding."""

@@ -6,15 +6,12 @@ import os
 import platform
 from collections.abc import Iterable, Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING
 
 from compressor import __version__
 from compressor.bench.runner.system_info import cpu_model
 from compressor.report.blocks import Block, Section, Table
 from compressor.report.findings.base import Finding, Report
-
-if TYPE_CHECKING:
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "numpy")
 

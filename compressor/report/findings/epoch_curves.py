@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from compressor.report.findings.base import Finding
 from compressor.report.findings.task_metric import judged_by, metric_name
+from compressor.report.run_result import EpochRecord, RunResult
 from compressor.report.schedule_plot import falls_in_powers
 from compressor.report.svg import Figure, Frame, axes, figure, linear_scale, path, tag, ticks, whole_ticks
-
-if TYPE_CHECKING:
-    from compressor.report.run_result import EpochRecord, RunResult
 
 EVALUATED_ON = {"held_out": "held-out split", "train_sample": "sample of the training images"}
 """Key of an epoch's metric -> the images it was measured on."""

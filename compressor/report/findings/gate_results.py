@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from compressor.report.blocks import Block, Fact, Notice, Status
 from compressor.report.findings.base import Finding, Report
-
-if TYPE_CHECKING:
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 GateStatus = Literal["met", "missed", "unstable", "unmeasured"]
 
@@ -37,7 +35,7 @@ class GateResults(Finding):
         gates: list[Gate] = report["gates"]
         for gate in gates:
             status = Status(gate["ok"], "met" if gate["ok"] else "not met")
-            yield Fact(gate["name"], f"{gate['found']}, required: {gate['asked']}", status)
+            yield Fact(gate["name"].replace("_", " "), f"{gate['found']}, required: {gate['asked']}", status)
 
     def page(self, report: Report) -> Iterable[Block]:
         yield from self.terminal(report)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypedDict
 
+from compressor.core import QuantizedModel
 from compressor.report.blocks import Block, Fact
 from compressor.report.findings.base import Finding, Report
 from compressor.report.findings.nm_zeros import require_nm_weights
 from compressor.report.findings.task_metric import format_metric
 from compressor.report.format import format_bytes
+from compressor.report.run_result import RunResult
 
 if TYPE_CHECKING:
-    from compressor.core import QuantizedModel
-    from compressor.report.run_result import RunResult
     from compressor.sparsity.retained_magnitude import RetainedMagnitude
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 from compressor.report.blocks import Block, Fact
 from compressor.report.findings.base import Finding, Report
 from compressor.report.format import format_number, format_significant
-
-if TYPE_CHECKING:
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 
 class IsometryRecord(TypedDict):

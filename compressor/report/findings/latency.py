@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
+from compressor.core import Comparison, Latency
 from compressor.report.blocks import Block, Card, Fact, Row, Section, Table
 from compressor.report.findings.base import Finding, Report, finite, finite_interval
 from compressor.report.format import (
@@ -17,11 +18,8 @@ from compressor.report.format import (
     format_ratio,
     printable,
 )
+from compressor.report.run_result import RunResult
 from compressor.report.svg import Figure, Frame, axes, figure, legend, linear_scale, path, tag, ticks
-
-if TYPE_CHECKING:
-    from compressor.core import Comparison, Latency
-    from compressor.report.run_result import RunResult
 
 
 class LatencyRecord(TypedDict):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
-from compressor.core import LAYOUT_COPIES
+from compressor.core import LAYOUT_COPIES, Comparison
 from compressor.report.blocks import Block, Fact, Section, Table
 from compressor.report.findings.base import Finding, Report, finite
 from compressor.report.format import format_bytes, format_quotient, format_significant, format_us, printable
-from compressor.report.svg import Figure, Frame, figure, legend, linear_scale, tag, ticks
-
-if TYPE_CHECKING:
-    from compressor.core import Comparison
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
+from compressor.report.svg import GLYPH, Figure, Frame, figure, legend, linear_scale, tag, ticks
 
 SMALLEST_SHARE = 0.03  # of the slim model's time that is worth a sentence
 NOT_FASTER = 0.9  # of the dense model's time: a layer that takes more did not become faster
@@ -143,12 +140,17 @@ def _names(layers: Sequence[LayerTimeRecord]) -> str:
     return ", ".join(layer["name"] for layer in slowest[:NAMED]) + more
 
 
+def _shortened(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH else f"...{name[-NAME_LENGTH + 3 :]}"
+
+
 def layer_times_figure(layers: Sequence[LayerTimeRecord]) -> Figure:
     """Draw microseconds of one run as pairs of bars: the slowest layers, in the model's order."""
     slowest = sorted(layers, key=_longer, reverse=True)[:BARS]
     rows = [layer for layer in layers if layer in slowest]
-    height = 34 + ROW_HEIGHT * len(rows) + 40
-    frame = Frame(width=1040, height=height, left=290, right=110, top=34, bottom=40)
+    names = [_shortened(printable(layer["name"])) for layer in rows]
+    left, height = 16 + GLYPH * max(map(len, names)), 34 + ROW_HEIGHT * len(rows) + 40
+    frame = Frame(width=1040, height=height, left=left, right=110, top=34, bottom=40)
     marks = ticks(0, max(map(_longer, rows)) or 1.0)
     x = linear_scale(0, marks[-1], frame.left, frame.x1)
     parts = [tag("line", class_="grid", x1=x(value), x2=x(value), y1=frame.top, y2=frame.y0) for value in marks]
@@ -156,11 +158,10 @@ def layer_times_figure(layers: Sequence[LayerTimeRecord]) -> Figure:
         tag("text", f"{value:,.10g}", class_="tick", x=x(value), y=frame.y0 + 16, text_anchor="middle")
         for value in marks
     ]
-    for index, layer in enumerate(rows):
+    for index, (name, layer) in enumerate(zip(names, rows, strict=True)):
         top = frame.top + ROW_HEIGHT * index
         baseline = top + ROW_HEIGHT / 2 + 4
-        name, _, _, ratio = layer_time_cells(layer)
-        name = name if len(name) <= NAME_LENGTH else f"...{name[-NAME_LENGTH + 3 :]}"
+        ratio = format_quotient(layer["before_us"], layer["after_us"])
         parts.append(tag("text", name, class_="key", x=frame.left - 8, y=baseline, text_anchor="end"))
         for kind, value, down in (("dense", layer["before_us"], 2.0), ("slim", layer["after_us"], ROW_HEIGHT / 2)):
             width = x(value or 0.0) - frame.left

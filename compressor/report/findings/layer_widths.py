@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, TypedDict
 
 from markupsafe import Markup
 
+from compressor.core import ChannelGroup
 from compressor.report.blocks import Block, Section, Table
 from compressor.report.findings.base import Finding, Report
 from compressor.report.format import printable
+from compressor.report.run_result import RunResult
 from compressor.report.svg import GLYPH, Figure, Frame, axes, figure, legend, linear_scale, tag, ticks
 
 if TYPE_CHECKING:
-    from compressor.core import ChannelGroup
-    from compressor.core.arrays import BoolArray
-    from compressor.report.run_result import RunResult
+    from compressor.core.groups import BoolArray
     from compressor.steps.state import PruningState
 
 FRAME = Frame(width=1040, height=290, left=46, right=8, top=34, bottom=40)

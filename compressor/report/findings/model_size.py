@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
+from compressor.core import Cost
 from compressor.report.blocks import Block, Card, Row
 from compressor.report.findings.base import Finding, Report
 from compressor.report.format import format_count, format_quotient, format_ratio
-
-if TYPE_CHECKING:
-    from compressor.core import Cost
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 
 class CostRecord(TypedDict):

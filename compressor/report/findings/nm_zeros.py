@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from compressor.core import Comparison
 from compressor.errors import VerificationFailed
 from compressor.report.blocks import Block, Fact
 from compressor.report.findings.base import Finding, Report
+from compressor.report.run_result import RunResult
 
 if TYPE_CHECKING:
-    from compressor.core import Comparison
-    from compressor.report.run_result import RunResult
     from compressor.sparsity.retained_magnitude import RetainedMagnitude, RetainedShares
     from compressor.steps.state import PruningState
 
@@ -108,7 +108,7 @@ def nm_record(state: PruningState, onnx: Path, comparisons: Sequence[Comparison]
 
 
 def _percentages(shares: RetainedShares) -> KeptShares:
-    return {"first": 100 * shares.first, "now": 100 * shares.now, "bound": 100 * shares.bound}
+    return {"first": 100 * shares.before, "now": 100 * shares.after, "bound": 100 * shares.upper_bound}
 
 
 def require_nm_weights(onnx: Path, retained: RetainedMagnitude) -> int:

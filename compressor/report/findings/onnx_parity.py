@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
+from compressor.core import ExportedModel
 from compressor.report.blocks import Block, Fact, Notice, Row, Status
 from compressor.report.findings.base import Finding, Report, finite
 from compressor.report.format import format_bytes, format_error, format_quotient
-
-if TYPE_CHECKING:
-    from compressor.core import ExportedModel
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 
 class OnnxRecord(TypedDict):
-    """model.onnx against the slim PyTorch module, and dense.onnx against the dense one. `compared`: 'answers', or the
-    layers before the first operator whose result depends on rounding."""
+    """model.onnx against the slim PyTorch module, and dense.onnx against the dense one. `compared`: 'answers', those
+    with random numbers at their centres, or the layers before the first operator whose result depends on rounding."""
 
     opset: int
     max_abs_error: float | None

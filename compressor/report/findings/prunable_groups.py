@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
+from compressor.core import ChannelGroup, PrunableShare
 from compressor.report.blocks import Block, Fact, Section, Table
 from compressor.report.findings.base import Finding, Report
+from compressor.report.run_result import RunResult
 
 if TYPE_CHECKING:
-    from compressor.core import ChannelGroup, PrunableShare
     from compressor.graph.cost import CostModel
-    from compressor.report.run_result import RunResult
 
 OVERLAP = "A MAC depends on an input and an output channel, so the shares of different groups overlap."
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
+from compressor.core import Cost
 from compressor.report.blocks import Block, Fact, Row
 from compressor.report.findings.base import Finding, Report
-from compressor.report.format import format_count, format_percent
-
-if TYPE_CHECKING:
-    from compressor.core import Cost
-    from compressor.report.run_result import RunResult
+from compressor.report.format import format_count, format_percent, format_quotient
+from compressor.report.run_result import RunResult
 
 CONVENTION = (
     "Weights are the entries of the weights of convolutions and linear layers, without biases and normalization; zero "
@@ -49,8 +47,8 @@ class RemovedWeights(Finding):
     def page(self, report: Report) -> Iterable[Block]:
         removed: RemovedRecord = report["removed"]
         for label, share in (("Weights", removed["weights"]), ("Nodes", removed["nodes"])):
-            change = f"{format_percent(share['sparsity'])} removed"
-            yield Row(label, format_count(share["dense"]), format_count(share["left"]), change)
+            ratio = format_quotient(share["dense"], share["left"])
+            yield Row(label, format_count(share["dense"]), format_count(share["left"]), ratio)
         yield Fact("Removed", f"{describe_removed(removed)}. {removed['convention']}")
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
+from compressor.core import ModelInput, ModelSpec
 from compressor.report.findings.base import Finding
-
-if TYPE_CHECKING:
-    from compressor.core import ModelInput, ModelSpec
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 FORMAT = 1
 """The version of report.json's format."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from compressor.report.blocks import Block, Notice
 from compressor.report.findings.base import Finding, Report, finite
-
-if TYPE_CHECKING:
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 RETRAINED = "after retraining"
 """The stage that exists where the model was retrained."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from typing import NotRequired, TypedDict
 
 from compressor.report.blocks import Block, Fact, Notice, Status
 from compressor.report.findings.base import Finding, Report, finite
 from compressor.report.format import format_error, printable
-
-if TYPE_CHECKING:
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 MEANING: Mapping[str, str] = {
     "masked-dense-float64": "in float64, the slim model computes what the dense model computes when no layer reads the "
@@ -30,6 +28,7 @@ class CertificateRecord(TypedDict):
     max_abs_error: float | None
     max_rel_error: float | None
     ok: bool
+    tolerance: NotRequired[float]  # largest relative error allowed; earlier versions did not write it
 
 
 class SurgeryCertificate(Finding):
@@ -46,12 +45,13 @@ class SurgeryCertificate(Finding):
                 max_abs_error=finite(certificate.max_abs_error),
                 max_rel_error=finite(certificate.max_rel_error),
                 ok=certificate.ok,
+                tolerance=certificate.tolerance,
             )
         }
 
     def terminal(self, report: Report) -> Iterable[Block]:
         certificate: CertificateRecord = report["certificate"]
-        meaning = "; ".join(MEANING.get(kind, printable(kind)) for kind in certificate["kind"].split("+"))
+        meaning = "; ".join(_meaning(kind) for kind in certificate["kind"].split("+"))
         absolute, relative = map(format_error, (certificate["max_abs_error"], certificate["max_rel_error"]))
         status = Status(certificate["ok"], "proven" if certificate["ok"] else "not proven")
         yield Fact("Surgery", f"{meaning}; largest error {absolute}, relative {relative}", status)
@@ -60,3 +60,12 @@ class SurgeryCertificate(Finding):
         yield from self.terminal(report)
         if not report["certificate"]["ok"]:
             yield Notice("The surgery could not be proven exact.", severe=True)
+
+
+def _meaning(kind: str) -> str:
+    """What a kind proves, in float64 or float32, perhaps with equal choices."""
+    base, choices, _ = kind.partition("-equal-choices")
+    meaning = MEANING.get(base.replace("float32", "float64"), printable(base))
+    if base.endswith("float32"):
+        meaning = meaning.replace("float64", "float32")
+    return f"{meaning}, where both choose the same by value" if choices else meaning

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 from compressor.report.blocks import Block, Fact
 from compressor.report.findings.base import Finding, Report
 from compressor.report.findings.epoch_curves import EVALUATED_ON, finite_value
 from compressor.report.format import format_percent
-
-if TYPE_CHECKING:
-    from compressor.report.run_result import EpochRecord, RunResult
+from compressor.report.run_result import EpochRecord, RunResult
 
 DEFINITION = (
     "mean of the top-1 accuracy on the {} after each epoch of the first stage of retraining, which lasts until the "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
+from compressor.core import TrainingCost
 from compressor.report.blocks import Block, Fact, Section, Table
 from compressor.report.findings.base import Finding, Report
 from compressor.report.format import (
@@ -17,10 +18,7 @@ from compressor.report.format import (
     format_number,
     printable,
 )
-
-if TYPE_CHECKING:
-    from compressor.core import TrainingCost
-    from compressor.report.run_result import RunResult
+from compressor.report.run_result import RunResult
 
 COLUMNS = ("training", "parameters", "per batch", "peak memory", "time", "energy")
 NO_PEAK = "only Linux reports the peak memory of a process, and only NVIDIA GPUs that of a GPU"

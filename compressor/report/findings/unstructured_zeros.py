@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
+from compressor.core import Comparison
 from compressor.errors import VerificationFailed
 from compressor.report.blocks import Block, Fact
 from compressor.report.findings.base import Finding, Report
 from compressor.report.findings.nm_zeros import measured_speedup
 from compressor.report.format import format_count, printable
+from compressor.report.run_result import RunResult
 
 if TYPE_CHECKING:
-    from compressor.core import Comparison
-    from compressor.report.run_result import RunResult
     from compressor.steps.state import PruningState
 
 EXPECTED = (

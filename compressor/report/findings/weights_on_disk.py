@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, TypedDict
 from compressor.report.blocks import Block, Fact, Row
 from compressor.report.findings.base import Finding, Report
 from compressor.report.format import format_bytes, format_quotient
+from compressor.report.run_result import RunResult
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from compressor.report.run_result import RunResult
 
 CONVENTION = "Without its zeros, a file stores 4 bytes for every other entry and one bit for the place of every entry."
 FLOAT_BYTES = 4

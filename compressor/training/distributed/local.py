@@ -1,7 +1,7 @@
-"""Several processes of this machine train together: started for one training, and gone when it is done.
+"""Training in several processes of this machine, which are started for one training and ended after it.
 
-The process that starts them prunes, measures and writes as ever; the first of those it starts tells it how far they
-are. Which one dies, and how, is seen at the end of its pipe.
+The process that starts them does all other steps. The first started process reports progress to it. The end of a pipe
+reveals a process that died.
 """
 
 from __future__ import annotations
@@ -33,39 +33,43 @@ from compressor.training.loop import TrainResult, train
 from compressor.training.settings import TrainSettings
 
 SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
-GRACE = 10.0  # seconds in which the process that started the others hears which one was first to fail
+GRACE = 10.0  # seconds in which the parent learns which process failed first
 
 
 def train_with_processes(processes: int) -> Callable[..., TrainResult]:
-    """What `loop.train` does, done by so many processes. The images are the same memory in all of them.
+    """Make a function like `loop.train` that trains in several processes, which share the memory of the images.
 
-    It raises what `loop.train` raises; RecipeError where a batch can't be shared evenly; Temporary where one of the
-    processes dies.
+    Args:
+        processes: Their number.
+
+    Returns:
+        The function. Besides the errors of `loop.train` it raises RecipeError if a batch cannot be shared evenly, and
+        Temporary if a process dies.
     """
 
-    def train_together(
+    def _train(
         module: nn.Module,
         data: Data,
         step: TrainSettings,
         *,
         emit: EventSink,
         checkpoint: TrainingCheckpoint | None = None,
-        **how: Any,
+        **options: Any,
     ) -> TrainResult:
         check_batch_sharding(step, data, processes)
 
-        def tell(event: str, fields: Mapping[str, object], weights: Mapping[str, torch.Tensor] | None) -> None:
-            if weights is not None:  # whoever listens may look at the module
+        def _emit(event: str, fields: Mapping[str, object], weights: Mapping[str, torch.Tensor] | None) -> None:
+            if weights is not None:  # listeners may read the module
                 module.load_state_dict(weights)
             emit(event, fields)
 
         with _started(processes) as crew:
             for rank, connection in enumerate(crew):
-                connection.send_bytes(serialize((module, step, None if rank else checkpoint, how)))
+                connection.send_bytes(serialize((module, step, None if rank else checkpoint, options)))
                 connection.send_bytes(serialize_shared(data))
-            return _result(crew, tell)
+            return _result(crew, _emit)
 
-    return train_together
+    return _train
 
 
 Crew = dict[Connection, BaseProcess]
@@ -73,7 +77,7 @@ Crew = dict[Connection, BaseProcess]
 
 @contextmanager
 def _started(processes: int) -> Iterator[Crew]:
-    """Processes that wait for work, with a pipe to each; however the block ends, none is left."""
+    """Start processes that wait for work, with a pipe to each. All are ended with the block."""
     store = torch.distributed.TCPStore(  # type: ignore[attr-defined]  # public, but not by its types
         "127.0.0.1", 0, is_master=True, wait_for_workers=False
     )
@@ -82,18 +86,20 @@ def _started(processes: int) -> Iterator[Crew]:
     with ExitStack() as stack:
         crew: Crew = {}
         for rank in range(processes):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, _environment(rank, processes, store.port), threads))
+            parent_end, child_end = context.Pipe()
+            process = context.Process(
+                target=_work, args=(child_end, _environment(rank, processes, store.port), threads)
+            )
             process.start()
-            stack.callback(_ended, process)
-            theirs.close()
-            crew[ours] = process
+            stack.callback(_end, process)
+            child_end.close()
+            crew[parent_end] = process
         yield crew
 
 
 def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
-    """What torchrun would say to the process."""
-    said = {
+    """The environment variables that torchrun would set."""
+    variables = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
         "RANK": rank,
@@ -101,19 +107,21 @@ def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
         "GROUP_RANK": 0,
         "WORLD_SIZE": processes,
         "LOCAL_WORLD_SIZE": processes,
-        "TORCHELASTIC_USE_AGENT_STORE": True,  # the one that has just been opened
+        "TORCHELASTIC_USE_AGENT_STORE": True,  # the store that this process has opened
         "TORCHELASTIC_RESTART_COUNT": 0,
-        **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),  # whatever the host's name resolves to
+        **(
+            {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+        ),  # the host name may resolve to another interface
     }
-    return {name: str(value) for name, value in said.items()}
+    return {name: str(value) for name, value in variables.items()}
 
 
-def _ended(process: BaseProcess) -> None:
-    process.kill()  # nothing it holds needs care: files are replaced as a whole
+def _end(process: BaseProcess) -> None:
+    process.kill()  # safe, because files are replaced atomically
     process.join()
 
 
-def _result(crew: Crew, tell: Callable[..., None]) -> TrainResult:
+def _result(crew: Crew, emit: Callable[..., None]) -> TrainResult:
     waiting = dict(crew)
     result: TrainResult | None = None
     while waiting:
@@ -124,8 +132,8 @@ def _result(crew: Crew, tell: Callable[..., None]) -> TrainResult:
             except (EOFError, ConnectionResetError):
                 _raise_died(list(crew).index(connection), crew[connection], len(crew))
             match kind:
-                case "told":
-                    tell(*content)
+                case "event":
+                    emit(*content)
                 case "failed":
                     raise content
                 case "done":
@@ -145,25 +153,24 @@ def _raise_died(rank: int, process: BaseProcess, processes: int) -> NoReturn:
 
 
 def _work(connection: Connection, environment: Mapping[str, str], threads: int) -> None:
-    """What each of the processes does."""
+    """Run one process: receive a training, train, and send events and the result."""
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     warnings.simplefilter("ignore")
     os.environ.update(environment)
     torch.set_num_threads(threads)
     try:
-        (module, step, checkpoint, how), data = (pickle.loads(connection.recv_bytes()) for _ in range(2))
+        (module, step, checkpoint, options), data = (pickle.loads(connection.recv_bytes()) for _ in range(2))
 
-        def emit(event: str, fields: Mapping[str, object]) -> None:
+        def _emit(event: str, fields: Mapping[str, object]) -> None:
             weights = module.state_dict() if event == "epoch" else None
-            connection.send_bytes(serialize(("told", (event, fields, weights))))
+            connection.send_bytes(serialize(("event", (event, fields, weights))))
 
-        leads = environment["RANK"] == "0"
+        is_leader = environment["RANK"] == "0"
         with distributed_runtime() as runtime:
-            trained = train(
-                module, data, step, emit=emit if leads else is_quiet, checkpoint=checkpoint, runtime=runtime, **how
-            )
-        connection.send_bytes(serialize(("done", trained if leads else None)))
+            emit = _emit if is_leader else ignore_event
+            result = train(module, data, step, emit=emit, checkpoint=checkpoint, runtime=runtime, **options)
+        connection.send_bytes(serialize(("done", result if is_leader else None)))
     except BaseException as error:
         if isinstance(error, Temporary):
             time.sleep(GRACE)
@@ -171,25 +178,35 @@ def _work(connection: Connection, environment: Mapping[str, str], threads: int) 
         connection.send_bytes(serialize(("failed", error)))
 
 
-def is_quiet(event: str, fields: Mapping[str, object]) -> None:
-    """Only the leading process tells."""
+def ignore_event(event: str, fields: Mapping[str, object]) -> None:
+    """Ignore an event, because only the leading process reports events.
+
+    Args:
+        event: Not used.
+        fields: Not used.
+    """
 
 
 def _end_with_parent() -> None:
-    """One that is killed can't end its children: let the system do so, where it can."""
+    """Have the system end this process when its parent is killed; works on Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def check_batch_sharding(step: TrainSettings, data: Data, processes: int) -> None:
-    """Raises RecipeError unless every process gets as many images of a batch as any other."""
+    """Check that every process gets the same number of images of a batch.
+
+    Args:
+        step: The training.
+        data: Its data.
+        processes: The number of processes.
+
+    Raises:
+        RecipeError: The batch size is not a multiple of the number of processes.
+    """
     batch = min(step.batch_size, data.train_size)
     if batch % processes:
         problem = f"{processes} processes cannot share batches of {batch} images equally"
         nearest = max(batch - batch % processes, processes)
-        raise RecipeError(
-            "training/uneven-batches",
-            step.stage,
-            problem,
-            f"use a batch_size that is a multiple of {processes}, such as {nearest}",
-        )
+        hint = f"use a batch_size that is a multiple of {processes}, such as {nearest}"
+        raise RecipeError("training/uneven-batches", step.stage, problem, hint)

@@ -1,4 +1,4 @@
-"""Where training runs: on which device, in how many processes. The only file that knows Lightning Fabric."""
+"""The device and the processes of a training. This is the only file that uses Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -21,61 +21,66 @@ if TYPE_CHECKING:
 
 _Any = TypeVar("_Any")
 
-# Processes that lend a hand wait while the leader prunes and measures; one that dies is noticed by its connection.
-PATIENCE = timedelta(days=7)
+# Other processes wait while the leader prunes and measures. A lost connection reveals a process that died.
+TIMEOUT = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """One process among those that train together. Each works on its part of every batch."""
+    """One of the processes that train together. Each works on its share of every batch."""
 
     fabric: Fabric
 
     @property
     def part(self) -> tuple[int, int]:
-        """(number of this process, processes in all)"""
-        return self.fabric.global_rank, self.fabric.world_size
+        """(rank, world size)"""
+        return self.fabric.global_rank, self.world_size
+
+    @property
+    def world_size(self) -> int:
+        """The number of processes."""
+        return self.fabric.world_size
 
     @property
     def device(self) -> torch.device:
+        """The device of this process."""
         return self.fabric.device
 
-    def place(self, batch: _Any) -> _Any:
-        """Tensors, nested as they may be, on this process's device."""
+    def to_device(self, batch: _Any) -> _Any:
+        """Move the tensors of a tree to the device of this process."""
         return cast(_Any, self.fabric.to_device(batch))
 
     def forward(self, module: nn.Module) -> Callable[[Tensor], Any]:
-        """`module` as it answers in training, when a batch is the parts of all processes."""
-        processes = self.part[1]
-        return synchronized_batchnorm(module, self.average, processes) if processes > 1 else module
+        """Return the forward pass of training, in which BatchNorm sees the shares of all processes."""
+        return synchronized_batchnorm(module, self.average, self.world_size) if self.world_size > 1 else module
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Their mean over all processes; of one that has none here, but elsewhere, that counts as zero.
+        """Average gradients over all processes. A gradient that only other processes have counts as zero here.
 
-        All of them at once, after the backward pass: a few percent slower than what torch's DistributedDataParallel
-        overlaps with it, but any network will do, also one whose answers are not all in the loss.
+        All gradients are averaged together after the backward pass. This is a few percent slower than
+        DistributedDataParallel, which overlaps both, but works for networks whose outputs are not all in the loss.
         """
-        if self.part[1] == 1:
+        if self.world_size == 1:
             return
-        trained = [each for each in parameters if each.requires_grad]
-        present = torch.tensor([each.grad is not None for each in trained], dtype=torch.float32, device=self.device)
-        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in trained]
-        averaged = self.average(torch.cat([present, *(each.flatten() for each in gradients)]))
-        somewhere, *parts = torch.split(averaged, [len(trained), *(each.numel() for each in gradients)])
-        for parameter, gradient, part, used in zip(trained, gradients, parts, somewhere.tolist(), strict=True):
-            parameter.grad = gradient.copy_(part.view_as(gradient)) if used else None
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        present = torch.tensor([p.grad is not None for p in trained], dtype=torch.float32, device=self.device)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        averaged = self.average(torch.cat([present, *(gradient.flatten() for gradient in gradients)]))
+        present_share, *means = torch.split(averaged, [len(trained), *(gradient.numel() for gradient in gradients)])
+        for parameter, gradient, mean, used in zip(trained, gradients, means, present_share.tolist(), strict=True):
+            parameter.grad = gradient.copy_(mean.view_as(gradient)) if used else None
 
     def average(self, value: Tensor) -> Tensor:
-        """Mean over all processes."""
-        return cast(Tensor, self.fabric.all_reduce(value, reduce_op="mean")) if self.part[1] > 1 else value
+        """Return the mean of a tensor over all processes."""
+        return cast(Tensor, self.fabric.all_reduce(value, reduce_op="mean")) if self.world_size > 1 else value
 
-    def from_leader(self, value: _Any) -> _Any:
-        """What the leading process gave; what the others gave is dropped."""
+    def broadcast(self, value: _Any) -> _Any:
+        """Return the value that the leading process passed."""
         return self.fabric.broadcast(value)
 
 
 def single_process() -> Runtime:
-    """One process on one device: a GPU where there is one."""
+    """Make the runtime of one process on one device, a GPU if there is one."""
     from lightning_fabric import Fabric
 
     return Runtime(Fabric(accelerator="auto", devices=1))
@@ -83,22 +88,26 @@ def single_process() -> Runtime:
 
 @contextmanager
 def distributed_runtime() -> Iterator[Runtime]:
-    """One process of the group that the environment describes, in the variables that `torchrun` sets.
+    """Join the group of processes that the environment variables of `torchrun` describe.
 
-    Raises Temporary where another process of the group is lost while the block runs.
+    Yields:
+        The runtime of this process.
+
+    Raises:
+        Temporary: The connection to another process was lost.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
     from lightning_fabric.strategies.ddp import DDPStrategy
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # progress is told by the leader, as ever
-    here, everywhere = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the leader reports progress
+    local_size, world_size = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     try:
         fabric = Fabric(
             accelerator="auto",
-            devices=here,
-            num_nodes=everywhere // here,
-            strategy=DDPStrategy(timeout=PATIENCE),
+            devices=local_size,
+            num_nodes=world_size // local_size,
+            strategy=DDPStrategy(timeout=TIMEOUT),
             plugins=[TorchElasticEnvironment()],
         )
         fabric.launch()
@@ -106,11 +115,10 @@ def distributed_runtime() -> Iterator[Runtime]:
     except RuntimeError as error:
         if not _is_lost(error):
             raise
-        place = f"process {int(os.environ['RANK']) + 1} of {everywhere}"
+        place = f"process {int(os.environ['RANK']) + 1} of {world_size}"
         problem = "the connection to another process was lost"
-        raise Temporary(
-            "training/connection-lost", place, problem, "find out what ended that process, then run again with --resume"
-        ) from error
+        hint = "find out what ended that process, then run again with --resume"
+        raise Temporary("training/connection-lost", place, problem, hint) from error
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -1,7 +1,6 @@
-"""Training with processes that `torchrun` has started, on one machine or several.
+"""Training in processes that `torchrun` has started, on one machine or several.
 
-Each of them runs the same command. The first one does all there is to do and, whenever it trains, has the others
-train with it; these wait for work.
+All of them run the same command. The leading process does all steps. The others wait until it trains, and join it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from torch import nn
 from compressor.core import Data, EventSink
 from compressor.errors import CompressorError, Temporary, VerificationFailed
 from compressor.training.checkpoint import TrainingCheckpoint
-from compressor.training.distributed.local import check_batch_sharding, is_quiet
+from compressor.training.distributed.local import check_batch_sharding, ignore_event
 from compressor.training.distributed.runtime import distributed_runtime
 from compressor.training.distributed.serialize import serialize
 from compressor.training.loop import TrainResult, train
@@ -25,44 +24,48 @@ from compressor.training.settings import TrainSettings
 
 @contextmanager
 def lead_training() -> Iterator[Callable[..., TrainResult]]:
-    """What `loop.train` does, done by all processes; when the block ends they are dismissed.
+    """Train with all processes while the block runs; dismiss them at its end.
 
-    Where it is cut short, by a signal or a fault, they may be in the middle of a training: `torchrun` ends them.
+    If the block ends by a signal or an unexpected error, they may be in the middle of a training, and `torchrun` ends
+    them.
+
+    Yields:
+        A function like `loop.train`.
     """
     with distributed_runtime() as runtime:
         sent: Data | None = None
 
-        def train_with_all(
+        def _train(
             module: nn.Module,
             data: Data,
             step: TrainSettings,
             *,
             emit: EventSink,
             checkpoint: TrainingCheckpoint | None = None,
-            **how: Any,
+            **options: Any,
         ) -> TrainResult:
             nonlocal sent
-            check_batch_sharding(step, data, runtime.part[1])
-            runtime.from_leader(serialize((module, None if data is sent else data, step, how)))
+            check_batch_sharding(step, data, runtime.world_size)
+            runtime.broadcast(serialize((module, None if data is sent else data, step, options)))
             sent = data
-            return train(module, data, step, emit=emit, checkpoint=checkpoint, runtime=runtime, **how)
+            return train(module, data, step, emit=emit, checkpoint=checkpoint, runtime=runtime, **options)
 
         try:
-            yield train_with_all
-        except Temporary:  # the others are lost, or busy
+            yield _train
+        except Temporary:  # the others are lost or busy
             raise
         except CompressorError:
-            runtime.from_leader(b"")
+            runtime.broadcast(b"")
             raise
-        runtime.from_leader(b"")
+        runtime.broadcast(b"")
 
 
 def follow_training() -> None:
-    """Train with the leading process as often as it trains, until it has no more work."""
+    """Train with the leading process whenever it trains, until it dismisses this process."""
     with distributed_runtime() as runtime:
         data: Any = None
-        while work := runtime.from_leader(b""):
-            module, new, step, how = pickle.loads(work)
-            data = data if new is None else new
-            with suppress(VerificationFailed):  # the leading process meets it as well, and tells
-                train(module, data, step, emit=is_quiet, runtime=runtime, **how)
+        while work := runtime.broadcast(b""):
+            module, new_data, step, options = pickle.loads(work)
+            data = data if new_data is None else new_data
+            with suppress(VerificationFailed):  # the leading process has the same error, and reports it
+                train(module, data, step, emit=ignore_event, runtime=runtime, **options)

@@ -1,0 +1,128 @@
+"""How well a slim model agrees with the dense one, without labels, on samples that nothing was chosen by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compressor.tensors import Inputs, call_module, tree_leaves, tree_names
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAgreement:
+    """One output tensor of the slim model against the dense one's."""
+
+    name: str
+    relative_error: float  # ||slim - dense|| / ||dense|| over all samples
+    top1: float | None = None  # share of samples, or of pixels, with the same largest class; None without classes
+    kl: float | None = None  # mean KL(dense || slim) in nats of a sample or pixel
+
+    @property
+    def divergence(self) -> float:
+        """What is compared when something has to be chosen: KL for class scores, the relative error otherwise."""
+        return self.relative_error if self.kl is None else self.kl
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """All outputs of a model, in their order."""
+
+    samples: int
+    outputs: tuple[OutputAgreement, ...]
+
+    @property
+    def divergence(self) -> float:
+        """The mean over outputs."""
+        return sum(output.divergence for output in self.outputs) / max(1, len(self.outputs))
+
+
+def is_class_scores(output: Tensor, num_classes: int | None = None) -> bool:
+    """Whether an output holds scores of classes.
+
+    Args:
+        output: (B, K): scores unless its rows have unit length, as embeddings have. (B, K, H, W): scores of pixels
+            where K is the number of classes.
+        num_classes: the model's number of classes; None = not known.
+
+    Returns:
+        True for scores. Everything else is compared by its values.
+    """
+    if not output.is_floating_point() or output.ndim not in (2, 4) or output.shape[1] < 2:
+        return False
+    if output.ndim == 4:
+        return output.shape[1] == num_classes
+    lengths = output.detach().float().norm(dim=1)
+    return not bool(torch.allclose(lengths, torch.ones_like(lengths), atol=1e-3))
+
+
+class AgreementMeter:
+    """Sums over batches of outputs."""
+
+    def __init__(self, num_classes: int | None = None) -> None:
+        """Start without samples.
+
+        Args:
+            num_classes: the model's number of classes; None = not known.
+        """
+        self._num_classes = num_classes
+        self._samples = 0
+        self._names: list[str] = []
+        self._sums: Tensor | None = None  # (outputs, 5)
+
+    def update(self, dense: object, slim: object) -> None:
+        """Add what both models answer to one batch.
+
+        Args:
+            dense: the dense model's output, any tree of tensors.
+            slim: the slim model's, of the same structure.
+        """
+        pairs = list(zip(tree_leaves(dense), tree_leaves(slim), strict=True))
+        rows = torch.stack([torch.stack(_sums(a, b, self._num_classes)) for a, b in pairs])
+        self._names, self._samples = tree_names(dense), self._samples + len(pairs[0][0])
+        self._sums = rows if self._sums is None else self._sums + rows
+
+    def compute(self) -> Agreement:
+        """The agreement over everything added."""
+        assert self._sums is not None, "no batch was added"
+        outputs = []
+        for name, (difference, size, places, same, divergence) in zip(self._names, self._sums.tolist(), strict=True):
+            error = (difference / size) ** 0.5 if size else float(difference > 0)
+            scores = (same / places, divergence / places) if places else (None, None)
+            outputs.append(OutputAgreement(name, error, *scores))
+        return Agreement(self._samples, tuple(outputs))
+
+
+def measure_agreement(
+    dense: nn.Module, slim: nn.Module, batches: Iterable[Inputs], num_classes: int | None = None
+) -> Agreement:
+    """Run both models on held-out samples and compare all their outputs.
+
+    Args:
+        dense: the model before pruning, in eval mode.
+        slim: the model to judge, in eval mode.
+        batches: inputs of both models.
+        num_classes: the model's number of classes; None = not known.
+
+    Returns:
+        The agreement of every output tensor.
+    """
+    meter = AgreementMeter(num_classes)
+    with torch.inference_mode():
+        for inputs in batches:
+            meter.update(call_module(dense, inputs), call_module(slim, inputs))
+    return meter.compute()
+
+
+def _sums(dense: Tensor, slim: Tensor, num_classes: int | None) -> list[Tensor]:
+    """Squared difference, squared size, and where there are classes: places, equal classes, divergence."""
+    a, b = dense.detach().double(), slim.detach().double()
+    zero = torch.zeros((), dtype=torch.float64, device=a.device)
+    sums = [(a - b).square().sum(), a.square().sum(), zero, zero, zero]
+    if is_class_scores(dense, num_classes):
+        log_dense, log_slim = a.log_softmax(1), b.log_softmax(1)
+        same = (a.argmax(1) == b.argmax(1)).double()
+        sums[2:] = [zero + same.numel(), same.sum(), (log_dense.exp() * (log_dense - log_slim)).sum()]
+    return sums

@@ -1,0 +1,1 @@
+"""How modules are copied and run so that two passes can be compared: equal states, equal random numbers, float64."""

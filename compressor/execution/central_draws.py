@@ -1,0 +1,67 @@
+"""Random numbers at the centre of their distributions, so that what draws them can be compared with an ONNX file.
+
+Uniform numbers are the middle of their interval, normal ones their mean. What is derived from uniform numbers u follows
+from u = 1/2: a Bernoulli draw is 1 where its probability exceeds 1/2, an exponential one is log(2) / rate, a whole
+number below n is n / 2, rounded down. Dropout passes everything.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class UnknownDraw(RuntimeError):
+    """An operator draws random numbers that have no centre here; the message names it."""
+
+
+class CentralDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves it unannotated
+    """To be used under inference mode, where dropout is seen as one operator."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        schema = func._schema.arguments
+        named = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
+        named |= {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
+        name = func.overloadpacket.__name__
+        if name in ("dropout", "feature_dropout", "native_dropout") and "p" in named:
+            train = {"train": False} if "train" in named else {}
+            return func(**{**{a.name: named[a.name] for a in schema}, **train})
+        before = torch.get_rng_state()
+        result = func(*args, **kwargs)
+        if torch.equal(before, torch.get_rng_state()):  # attention without dropout, for one
+            return result
+        centre = _centre(name, named, result)
+        if centre is None:
+            raise UnknownDraw(f"{func} draws random numbers")
+        return result.copy_(centre) if isinstance(centre, Tensor) else result.fill_(centre)
+
+
+def _centre(name: str, named: dict[str, Any], result: Tensor) -> Tensor | float | None:
+    """What an operator's draws are replaced by; None where that is not known."""
+    if name in ("randn", "randn_like"):
+        return 0.0
+    if name in ("rand", "rand_like"):
+        return 0.5
+    if name == "uniform_":
+        return float(named["from"] + named["to"]) / 2
+    if name in ("normal", "normal_", "normal_functional"):
+        mean = named["mean"]
+        return mean if isinstance(mean, Tensor) else float(mean)
+    if name in ("bernoulli", "bernoulli_"):
+        chance = named.get("p", named["self"])
+        return (chance > 0.5).to(result.dtype) if isinstance(chance, Tensor) else float(chance > 0.5)
+    if name in ("exponential_", "exponential"):
+        return math.log(2) / float(named["lambd"])
+    if name in ("randint", "randint_like"):
+        low, high = named.get("low", 0), named["high"]
+        return float(low + (high - low) // 2)
+    return None

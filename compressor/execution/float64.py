@@ -1,0 +1,101 @@
+"""Run a module in float64 whatever types its forward names.
+
+`Module.double()` converts parameters and buffers only. A forward that says `.float()` or `dtype=torch.float32`, or that
+holds plain tensors, goes on in float32: it stops at the next layer, or rounds where nothing should be rounded. Here
+every operator gets its operands in float64, and every floating type it is asked for means float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from compressor.execution.randomness import equal_randomness
+
+WIDER = {
+    torch.float32: torch.float64,
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.complex64: torch.complex128,
+    torch.complex32: torch.complex128,
+}
+_BITS = (torch.ops.aten.view.dtype,)  # reads the same memory as another type
+
+
+Run = Callable[..., object]
+"""(module, *inputs) -> output"""
+
+
+class Float64(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves it unannotated
+    """Every operator works in float64. What an operator writes into stays of its own type."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _BITS:
+            return func(*args, **kwargs)
+        schema = func._schema.arguments
+        written = {argument.name for argument in schema if argument.alias_info and argument.alias_info.is_write}
+        places = [argument.name for argument in schema]
+        args = tuple(
+            value if name in written else tree_map(_widened, value) for name, value in zip(places, args, strict=False)
+        )
+        return func(*args, **{name: v if name in written else tree_map(_widened, v) for name, v in kwargs.items()})
+
+
+def _widened(value: object) -> object:
+    if isinstance(value, torch.dtype):
+        return WIDER.get(value, value)
+    if isinstance(value, Tensor) and value.dtype in WIDER:
+        with torch.inference_mode(False), torch.no_grad():  # else no view of a plain tensor can be taken
+            return value.to(WIDER[value.dtype])
+    return value
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Everything that is computed inside is computed in float64, from equal random numbers."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # for tensors that the module's code makes on the way
+    try:
+        with equal_randomness(), Float64():  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def call(module: nn.Module, *inputs: Tensor) -> object:
+    """The module's answer."""
+    return module(*inputs)
+
+
+def run_in_float64(module: nn.Module, inputs: Sequence[Tensor], run: Run = call) -> object:
+    """Run a module in float64 and eval mode.
+
+    Args:
+        module: It is turned to float64 and eval mode.
+        inputs: What it takes; floating-point ones are cast.
+        run: What is run instead of the module itself, called with the module and the inputs.
+    """
+    module.double().eval()
+    with in_float64():
+        return run(module, *widen(inputs))
+
+
+def run_in_float32(module: nn.Module, inputs: Sequence[Tensor], run: Run = call) -> object:
+    """Run a module as it is, in eval mode, from the same random numbers as `run_in_float64`."""
+    module.eval()
+    with equal_randomness():
+        return run(module, *inputs)
+
+
+def widen(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Inputs with floating-point numbers as float64."""
+    return [tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs]

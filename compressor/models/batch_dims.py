@@ -1,0 +1,182 @@
+"""Which dimension of a user's example is the batch: the one along which samples do not know of each other.
+
+With a and b two samples along dimension d, d is a batch dimension where `f(cat(a, b)) = cat(f(a), f(b))`. Most networks
+take it first; recurrent ones and transformers often second, behind time; graphs have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from compressor.core import BatchDims, ModelInput
+from compressor.errors import ModelError
+from compressor.execution.central_draws import CentralDraws
+from compressor.execution.copies import copy_module
+from compressor.tensors import tree_leaves
+
+BatchDimSetting = Literal["auto"] | int | Sequence[int | None] | None
+"""As a recipe gives it: of all inputs, or of each; None = no batch dimension; auto = found by running samples."""
+
+RELATIVE = 1e-3  # of the largest answer: sums over a larger batch are rounded otherwise
+TRIED = 3  # dimensions of one input
+MOST = 40  # combinations of the inputs' dimensions
+
+
+def find_batch_dims(module: nn.Module, examples: Sequence[Tensor]) -> tuple[BatchDims, str | None]:
+    """Find the batch dimension of every input by running samples alone and together.
+
+    Args:
+        module: In eval mode. It is left as it is: copies run.
+        examples: One tensor for each input, with its batch.
+
+    Returns:
+        The dimensions, and a note where they are not all the first or where no dimension is seen to be the batch.
+    """
+    first = (0,) * len(examples)
+    for dims in _candidates(examples):
+        if _is_batch(module, examples, dims):
+            return dims, None if dims == first else f"batch dimensions found by trying: {_words(dims)}"
+    sizes = {example.shape[0] if example.ndim else 0 for example in examples}
+    if len(sizes) == 1 and 0 not in sizes and _runs(module, examples):
+        doubt = "no dimension was seen to be the batch, for samples together are answered otherwise than alone"
+        return first, f"{doubt}: the first is taken; say otherwise with model.batch_dim"
+    if not _answers(module, examples):
+        return first, None  # which the analysis will say, with the line that fails
+    none: BatchDims = (None,) * len(examples)
+    return none, "the inputs have no batch dimension: they are taken as one sample; say otherwise with model.batch_dim"
+
+
+def _words(dims: BatchDims) -> str:
+    return ", ".join("none" if dim is None else str(dim) for dim in dims)
+
+
+def _candidates(examples: Sequence[Tensor]) -> Iterator[BatchDims]:
+    """The same dimension of all inputs, the first one first; then every combination, of some inputs none."""
+    least = min(example.ndim for example in examples)
+    alike = [(dim,) * len(examples) for dim in range(min(least, TRIED))]
+    yield from alike
+    choices = [(*range(min(example.ndim, TRIED)), None) for example in examples]
+    others = (dims for dims in product(*choices) if dims not in alike and any(dim is not None for dim in dims))
+    if len(examples) > 1:
+        yield from (dims for _, dims in zip(range(MOST), others, strict=False))
+
+
+def _is_batch(module: nn.Module, examples: Sequence[Tensor], dims: BatchDims) -> bool:
+    one = [_sample(example, dim) for example, dim in zip(examples, dims, strict=True)]
+    other = [sample if dim is None else _otherwise(sample) for sample, dim in zip(one, dims, strict=True)]
+    both = [a if dim is None else torch.cat([a, b], dim) for a, b, dim in zip(one, other, dims, strict=True)]
+    try:
+        alone = [_answer(module, one), _answer(module, other)]
+        together = _answer(module, both)
+    except Exception:  # a user's network refuses in its own way what is no batch
+        return False
+    if len({len(leaves) for leaves in (*alone, together)}) != 1:
+        return False
+    joined = [_is_joined(*leaves) for leaves in zip(*alone, together, strict=True)]
+    return bool(joined) and all(joined)
+
+
+def _sample(example: Tensor, dim: int | None) -> Tensor:
+    return example if dim is None else example.narrow(dim, 0, 1)
+
+
+def _otherwise(sample: Tensor) -> Tensor:
+    """Other values of the same kind: normal numbers, or the same whole ones in another order."""
+    if sample.is_floating_point():
+        return torch.randn(sample.shape, generator=torch.Generator().manual_seed(0)).to(sample.dtype)
+    return sample.flatten().flip(0).reshape(sample.shape)
+
+
+def _is_joined(a: Tensor, b: Tensor, both: Tensor) -> bool:
+    """Whether `both` is `a` and `b` side by side along some dimension."""
+    for dim in range(both.ndim):
+        try:
+            joined = torch.cat([a, b], dim)
+        except (RuntimeError, IndexError):  # of other sizes beside that dimension, or with fewer of them
+            continue
+        if joined.shape == both.shape:
+            scale = float(joined.double().abs().nan_to_num().max()) if joined.numel() else 0.0
+            return bool(torch.allclose(both.double(), joined.double(), rtol=0.0, atol=RELATIVE * scale))
+    return False
+
+
+def _runs(module: nn.Module, examples: Sequence[Tensor]) -> bool:
+    """Whether one sample of the first dimension runs, and two."""
+    one = [example.narrow(0, 0, 1) for example in examples]
+    return _answers(module, one) and _answers(module, [torch.cat([sample, sample]) for sample in one])
+
+
+def _answers(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    try:
+        _answer(module, inputs)
+    except Exception:  # as above
+        return False
+    return True
+
+
+def _answer(module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
+    with torch.inference_mode(), CentralDraws():  # type: ignore[no-untyped-call]
+        return tree_leaves(copy_module(module)(*inputs))
+
+
+def batch_dims_of(examples: Sequence[Tensor], setting: BatchDimSetting, where: str) -> BatchDims:
+    """The batch dimension that a recipe gives, for each input.
+
+    Args:
+        examples: One tensor for each input, with its batch.
+        setting: What the recipe gives; not auto.
+        where: The place that the message names.
+
+    Returns:
+        The dimensions.
+
+    Raises:
+        ModelError: An example has no such dimension, or there are more or fewer dimensions than inputs.
+    """
+    dims = _per_input(setting, len(examples))
+    for dim, example in zip(dims, examples, strict=True):
+        if dim is not None and dim >= example.ndim:
+            problem = f"model.batch_dim is {dim}, but an input has the shape {tuple(example.shape)}"
+            raise ModelError("model-input/no-such-batch-dim", where, problem, "set a dimension that it has, from 0")
+    return dims
+
+
+def with_batch_dim(inputs: Sequence[ModelInput], setting: BatchDimSetting) -> list[ModelInput]:
+    """Give inputs, whose shapes are without the batch, the batch dimension of a recipe.
+
+    Args:
+        inputs: The inputs.
+        setting: What the recipe gives; auto leaves the inputs as they are.
+
+    Returns:
+        The inputs with their batch dimensions.
+
+    Raises:
+        ModelError: The dimension lies beyond the shape, or there are more or fewer dimensions than inputs.
+    """
+    if setting == "auto":
+        return list(inputs)
+    dims = _per_input(setting, len(inputs))
+    for like, dim in zip(inputs, dims, strict=True):
+        if dim is not None and dim > len(like.shape):
+            problem = f"model.batch_dim is {dim}, but the shape without the batch is {like.shape}"
+            hint = f"set a dimension from 0 to {len(like.shape)}"
+            raise ModelError("model-input/no-such-batch-dim", like.name, problem, hint)
+    return [replace(like, batch_dim=dim) for like, dim in zip(inputs, dims, strict=True)]
+
+
+def _per_input(setting: BatchDimSetting, count: int) -> BatchDims:
+    """The same for all inputs where one dimension is given."""
+    assert not isinstance(setting, str), "auto is found by trying"
+    dims = (setting,) * count if setting is None or isinstance(setting, int) else tuple(setting)
+    if len(dims) != count:
+        problem = f"it has {len(dims)} dimensions, but the model has {count} inputs"
+        hint = "give one dimension, or one for each input"
+        raise ModelError("model-input/batch-dim-count", "model.batch_dim", problem, hint)
+    return dims

@@ -1,0 +1,51 @@
+"""What a checkpoint says about its model beside the weights: the name of the architecture, and hyper-parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compressor.models.pickle_reader import UnreadObject
+
+_NAMES_OF_ARCHITECTURE = ("arch", "architecture", "model_name", "backbone", "encoder_name")
+
+
+def architecture_name(saved: object) -> str | None:
+    """The architecture's name where training scripts keep it: beside the weights or among the arguments."""
+    if not isinstance(saved, Mapping):
+        return None
+    for record in (saved, saved.get("hyper_parameters"), saved.get("config")):
+        values = [record.get(key) for key in _NAMES_OF_ARCHITECTURE] if isinstance(record, Mapping) else []
+        for value in values:
+            if isinstance(value, str):
+                return value
+    return None
+
+
+def hyper_parameters(saved: object) -> Mapping[str, object]:
+    """The arguments that Lightning saved; under its name where the constructor takes one dict of them."""
+    if not isinstance(saved, Mapping):
+        return {}
+    saved_arguments = saved.get("hyper_parameters")
+    if isinstance(saved_arguments, UnreadObject):  # a subclass of dict, or the Namespace of argparse
+        saved_arguments = saved_arguments.items or saved_arguments.state
+    arguments = plain_dict(saved_arguments)
+    name = saved.get("hparams_name")
+    return {name: arguments} if arguments and isinstance(name, str) and name != "kwargs" else arguments
+
+
+def plain_dict(value: object) -> dict[str, object]:
+    """A copy that holds dicts, lists, numbers, texts and None only; entries of other kinds are left out."""
+    items = value.items() if isinstance(value, Mapping) else ()
+    return {key: _plain(entry) for key, entry in items if isinstance(key, str) and _is_plain(entry)}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return plain_dict(value) if isinstance(value, Mapping) else value
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_plain(entry) for entry in value)
+    return value is None or isinstance(value, Mapping | bool | int | float | str)

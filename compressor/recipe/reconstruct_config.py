@@ -1,0 +1,38 @@
+"""The `reconstruct` block: least squares after surgery or masking, from samples without labels."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from compressor.field_types import Count, NonNegative
+from compressor.recipe.block import RecipeBlock
+from compressor.recipe.fields import Share
+from compressor.steps.reconstruct import Reconstruct
+
+
+class ReconstructConfig(RecipeBlock):
+    """Every layer behind a removal or a mask is fitted to what the dense model gives. No label is used."""
+
+    images: Count = Field(default=1024, description="samples that layers are fitted to")
+    mode: Literal["sequential", "parallel"] = Field(
+        default="sequential",
+        description="sequential = every layer is fitted to the inputs that the reconstructed layers before it give",
+    )
+    ridge: NonNegative | Literal["auto"] = Field(
+        default="auto", description="relative to the mean variance of the inputs; auto = chosen by held-out error"
+    )
+    holdout: Share = Field(default=0.2, description="share of the samples that choose the ridge and accept a fit")
+
+    def to_core(self) -> Reconstruct:
+        """Return the step."""
+        return Reconstruct(self.images, self.mode, None if self.ridge == "auto" else self.ridge, self.holdout)
+
+
+def _word(value: object) -> object:
+    return "off" if value is False else value  # YAML 1.1 reads off as false
+
+
+AutoReconstruct = Annotated[ReconstructConfig | Literal["auto", "off"], BeforeValidator(_word)]
+"""auto = on where channels or weights of a trained model are pruned and samples are there."""

@@ -1,0 +1,73 @@
+"""The dense and the slim model, with their recorded programs by batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compressor.core import KeptIndices
+from compressor.errors import DataError
+from compressor.reconstruction.layers import find_layers, with_branches_last
+from compressor.reconstruction.program import Program, record
+
+Arguments = tuple[Tensor, ...]
+"""The arguments of a model for one batch, samples along dimension 0."""
+
+
+class ModelPair:
+    """Both models on the same batches. The slim one's weights change while its layers are solved."""
+
+    def __init__(self, dense: nn.Module, slim: nn.Module, kept: KeptIndices, inputs: Sequence[Arguments]) -> None:
+        """Record nothing yet.
+
+        Args:
+            dense: the model before pruning.
+            slim: the model after surgery.
+            kept: tensor name -> dimension -> kept indices in the dense model's numbering.
+            inputs: calibration batches.
+        """
+        self.dense, self.slim, self.kept, self.inputs = dense, slim, kept, inputs
+        self.images = len(inputs[0][0])  # of a full batch
+        self._dense_programs: dict[int, Program] = {}
+        self._slim_programs: dict[int, Program] = {}
+
+    def dense_program(self, images: int) -> Program:
+        """The dense model's program for a batch of this size."""
+        if images not in self._dense_programs:
+            self._dense_programs[images] = record(self.dense, *self._example(images))
+        return self._dense_programs[images]
+
+    def slim_program(self, images: int) -> Program:
+        """The slim model's program for a batch of this size, the last layers of residual branches moved back."""
+        if images not in self._slim_programs:
+            program = record(self.slim, *self._example(images))
+            self._slim_programs[images] = with_branches_last(program, find_layers(program))
+        return self._slim_programs[images]
+
+    def _example(self, images: int) -> Arguments:
+        return next(inputs for inputs in self.inputs if len(inputs[0]) == images)
+
+
+def check_finite(samples: Tensor) -> None:
+    """Raise DataError where a sample holds NaN or infinity, with its index: no layer could be fitted to it."""
+    if samples.is_floating_point():
+        broken = (~torch.isfinite(samples)).flatten(1).any(1).nonzero().flatten().tolist()
+        if broken:
+            problem = f"NaN or infinity in {len(broken)} of {len(samples)} samples"
+            raise DataError("calibration/not-finite", f"sample {broken[0]}", problem, "remove or repair these samples")
+
+
+def rebatch(batches: Sequence[Arguments], size: int) -> list[Arguments]:
+    """The same samples in batches of at most `size`, small enough that several of them can be held out.
+
+    Raises:
+        DataError: a sample is not finite.
+    """
+    columns = [torch.cat(parts) for parts in zip(*batches, strict=True)]
+    for column in columns:
+        check_finite(column)
+    count = len(columns[0])
+    size = max(1, min(size, count // 10))
+    return [tuple(column[at : at + size] for column in columns) for at in range(0, count, size)]

@@ -1,0 +1,86 @@
+"""The fit of a layer in front of a ReLU, which lets only part of the error through.
+
+Where the dense model is negative before the ReLU, any negative value serves as well:
+
+    minimise over W, b   mean ( zh - z )^2 where z > 0,  max(zh, 0)^2 elsewhere
+
+with z the dense value before the ReLU and zh the slim one. It is solved by turns: targets of negative places move to
+what the layer gives now, min(zh, 0), and the least-squares fit to these targets follows. No turn raises the loss
+(Zhang, Zou, He and Sun, Accelerating Very Deep Convolutional Networks, PAMI 2016, arXiv:1505.06798, section 3.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from compressor.reconstruction.moments import Statistics
+from compressor.reconstruction.solve import SolverFor, intercept
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Samples of a layer with one group: x W^T scaled, plus an offset, is what the ReLU sees."""
+
+    x: Tensor  # (R, n)
+    dense: Tensor  # (R, o), before the ReLU
+    offset: Tensor  # (R, o), the shift of a BatchNorm and the shortcut
+    scale: Tensor  # (o,)
+
+    def __getitem__(self, part: slice) -> Samples:
+        """Some of the samples."""
+        return Samples(self.x[part], self.dense[part], self.offset[part], self.scale)
+
+    def loss(self, weight: Tensor, bias: Tensor) -> float:
+        """The mean squared error that a ReLU lets through, summed over outputs."""
+        slim = self.before_relu(weight, bias)
+        through = torch.where(self.dense > 0, slim - self.dense, slim.clamp_min(0))
+        return float(through.square().sum(dtype=torch.float64)) / len(self.x)
+
+    def before_relu(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """What the ReLU sees, (R, o)."""
+        return torch.addmm(bias.to(self.x), self.x, weight.to(self.x).T) * self.scale + self.offset
+
+    def targets(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """The layer's outputs (R, o) that the next turn is fitted to."""
+        slim = self.before_relu(weight, bias)
+        wanted = torch.where(self.dense > 0, self.dense, slim.clamp_max(0))
+        return (wanted - self.offset) / self.scale
+
+
+def fit_rectified(
+    samples: Samples,
+    statistics: Statistics,
+    start: tuple[Tensor, Tensor],
+    weight: Tensor,
+    *,
+    ridge: float,
+    solver: SolverFor,
+    turns: int = 6,
+) -> tuple[Tensor, Tensor]:
+    """Improve a least-squares fit for the ReLU behind the layer.
+
+    Args:
+        samples: what the fit is made from.
+        statistics: their moments.
+        start: weight (1, o, n) and bias (1, o) of the least-squares fit.
+        weight: W0 (1, o, n), which the ridge pulls towards.
+        ridge: relative to the mean input variance.
+        solver: how the systems are solved.
+        turns: how often targets move.
+
+    Returns:
+        Weight and bias of the last turn.
+    """
+    solved, bias = start
+    centred = samples.x - statistics.mean_x[0].to(samples.x)
+    for _ in range(turns):
+        targets = samples.targets(solved[0], bias[0])
+        mean_y = targets.mean(0, dtype=torch.float64).unsqueeze(0)
+        yx = ((targets - mean_y.to(targets)).T @ centred).double().unsqueeze(0) / len(centred)
+        moved = replace(statistics, yx=yx, mean_y=mean_y)
+        solved = solver(moved, weight)(ridge)
+        bias = intercept(moved, solved)
+    return solved, bias

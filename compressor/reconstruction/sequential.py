@@ -1,0 +1,122 @@
+"""Solve the layers of a slim model one after the other, each for the inputs that the solved ones before it produce.
+
+Every layer aims at what the dense layer gives for the same image. The last layer of a residual branch aims at the
+dense sum less the slim shortcut, which pulls the stream back to the dense one (He, Zhang and Sun, Channel Pruning for
+Accelerating Very Deep Neural Networks, ICCV 2017, arXiv:1707.06168).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import Tensor, nn
+
+from compressor.core import KeptIndices
+from compressor.reconstruction.layers import Layer, find_layers
+from compressor.reconstruction.lockstep import Lockstep
+from compressor.reconstruction.pair import Arguments, ModelPair, rebatch
+from compressor.reconstruction.problem import LayerProblem, LayerResult, ReconstructionSettings
+from compressor.reconstruction.program import Program
+
+Progress = Callable[[int, int], None]
+"""(layers done, layers in all)"""
+
+
+@dataclass(frozen=True, slots=True)
+class ReconstructionResult:
+    """The slim model with solved weights, and what became of each layer in the order in which they were solved."""
+
+    module: nn.Module
+    layers: tuple[LayerResult, ...]
+    masks: Mapping[str, Tensor]  # the given ones, or those that a search replaced them by
+    images: int  # samples that layers were fitted to and judged by
+    seconds: float
+
+
+def reconstruct(
+    dense: nn.Module,
+    slim: nn.Module,
+    kept: KeptIndices,
+    batches: Sequence[Arguments],
+    settings: ReconstructionSettings,
+    masks: Mapping[str, Tensor] = MappingProxyType({}),
+    progress: Progress = lambda done, total: None,
+) -> ReconstructionResult:
+    """Solve every layer behind the first pruned one in closed form, so that its output is that of the dense model.
+
+    Args:
+        dense: the model before pruning, in eval mode.
+        slim: the model after surgery, in eval mode; it is left as it is.
+        kept: tensor name -> dimension -> kept indices in the dense model's numbering.
+        batches: calibration inputs without labels, tuples of the model's arguments with samples along dimension 0.
+        settings: how layers are solved.
+        masks: weight of `slim` -> True where it may be other than zero.
+        progress: called after every layer.
+
+    Returns:
+        A copy of `slim` with other values and the same shapes.
+    """
+    start = time.perf_counter()
+    pair = ModelPair(dense, copy.deepcopy(slim), kept, rebatch(batches, settings.batch_size))
+    program = pair.slim_program(pair.images)
+    dense_layers = {layer.weight: layer for layer in find_layers(pair.dense_program(pair.images))}
+    changed = kept.keys() | masks.keys()
+    layers = [layer for layer in find_layers(program) if _differs(program, layer, changed)]
+    callers = {**{layer.weight: layer for layer in layers}, **(dense_layers if settings.mode == "parallel" else {})}
+    stops = sorted(
+        (site.operation, number, call)
+        for number, layer in enumerate(layers)
+        for call, site in enumerate(callers[layer.weight].sites)
+    )
+    lockstep = Lockstep(pair, hold_out(len(pair.inputs), settings.holdout), settings.memory)
+    problems: dict[int, LayerProblem] = {}
+    results: list[LayerResult] = []
+    searched = dict(masks)
+    for _, number, call in stops:
+        layer = layers[number]
+        if number not in problems:
+            dense_layer, mask = dense_layers.get(layer.weight), masks.get(layer.weight)
+            problems[number] = LayerProblem(layer, dense_layer, pair, settings, mask)
+        problem = problems[number]
+        if problem.obstacle is None:
+            problem.measure(lockstep, call)
+        if call < len(layer.sites) - 1:
+            continue
+        results.append(problem.solve())
+        if problem.mask is not None:
+            searched[layer.weight] = problem.mask
+        if call and problem.obstacle is None:  # earlier calls of the layer ran with its old weight
+            lockstep.restart()
+        del problems[number]  # and with it the moments and samples
+        progress(len(results), len(layers))
+    results += unreached(pair.slim, program, changed)
+    images, seconds = sum(len(inputs[0]) for inputs in pair.inputs), time.perf_counter() - start
+    return ReconstructionResult(pair.slim, tuple(results), {**masks, **searched}, images, seconds)
+
+
+def unreached(module: nn.Module, program: Program, changed: Set[str]) -> list[LayerResult]:
+    """The pruned layers that the recorded program does not call, with the reason."""
+    called = {program.names[uid] for operation in program.operations for uid in operation.reads if uid in program.names}
+    reason = "it is not called" if program.complete else "it runs behind a call that depends on values"
+    names = {name for name, parameter in module.named_parameters() if parameter.ndim > 1} & changed
+    return [LayerResult(name.rpartition(".")[0], reason=reason) for name in sorted(names - called)]
+
+
+def hold_out(count: int, share: float) -> list[bool]:
+    """Which of `count` batches only judge: spread evenly, the second among them; none where that is less than one."""
+
+    def number(index: int) -> int:
+        return math.floor((index - 2) * share + 1 + 1e-9)
+
+    return [count * share >= 1 and number(index + 1) > number(index) for index in range(count)]
+
+
+def _differs(program: Program, layer: Layer, changed: Set[str]) -> bool:
+    """Whether a tensor of another shape or value is read up to the layer's last call."""
+    operations = program.operations[: layer.sites[-1].operation + 1]
+    return any(program.names.get(uid) in changed for operation in operations for uid in operation.reads)
