@@ -33,13 +33,13 @@ def test_pixels_and_trees_of_outputs() -> None:
             return {"mask": torch.stack([x, -x + self.shift], 1), "depth": x * (1 + self.shift)}
 
     x = torch.tensor([[[[1.0, 2.0], [3.0, -1.0]]]])[0]
-    result = measure_agreement(Two(0.0), Two(5.0), [(x,), (x,)])
+    result = measure_agreement(Two(0.0), Two(5.0), [(x,), (x,)], num_classes=2)
     mask, depth = result.outputs
     assert (mask.name, depth.name) == ("mask", "depth")
     assert mask.top1 == 0.5  # of four pixels, 2 * x > 5 for one more than before
     assert (depth.top1, depth.kl) == (None, None)
     assert depth.relative_error == pytest.approx(5)
     assert depth.divergence == depth.relative_error
-    plain = measure_agreement(Two(0.0), Two(0.0), [(x,)], class_scores=False)
+    plain = measure_agreement(Two(0.0), Two(0.0), [(x,)])
     assert [output.relative_error for output in plain.outputs] == [0, 0]
     assert plain.outputs[0].kl is None

@@ -16,6 +16,7 @@ from compressor.export.parity import Parity
 from compressor.models.source import load_model
 from compressor.pipeline import compress
 from compressor.recipe import read_recipe
+from compressor.run_options import RunOptions
 
 CODE = """
 import torch
@@ -43,16 +44,7 @@ def example_inputs():
 def run(folder: Path, out: Path) -> None:
     (folder / "net.py").write_text(CODE)
     recipe = read_recipe("l1", ["prune.target={ratio: 50%}", "prune.round_to=1", "bench.target=none"])
-    compress(
-        f"{folder / 'net.py'}:make",
-        recipe,
-        out,
-        data=None,
-        resume=False,
-        force=False,
-        trust_pickle=False,
-        emit=lambda event, fields: None,
-    )
+    compress(f"{folder / 'net.py'}:make", recipe, out, RunOptions())
 
 
 @pytest.mark.long

@@ -56,9 +56,11 @@ def main(name: str, rounds: int) -> None:
     for layer, shares in permuted.sparse.layers:
         if shares is not None:
             shape = " x ".join(map(str, layer.shape))
-            print(f"{layer.tensor:32} {shape:>20}  {shares.first:8.2%}  {shares.now:8.2%}  {shares.bound:8.2%}")
-    print(f"{'all':53}  {total.now:8.2%}  {ours.now:8.2%}  {total.bound:8.2%}")
-    print(f"of the bound: {total.now / total.bound:.2%} as it is, {ours.now / ours.bound:.2%} permuted")
+            print(
+                f"{layer.tensor:32} {shape:>20}  {shares.before:8.2%}  {shares.after:8.2%}  {shares.upper_bound:8.2%}"
+            )
+    print(f"{'all':53}  {total.after:8.2%}  {ours.after:8.2%}  {total.upper_bound:8.2%}")
+    print(f"of the bound: {total.after / total.upper_bound:.2%} as it is, {ours.after / ours.upper_bound:.2%} permuted")
 
 
 if __name__ == "__main__":

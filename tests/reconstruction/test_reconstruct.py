@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 import torch
 import torch.nn.functional as F
+from pruned_models import images, pruned, seeded
 from torch import Tensor, nn
 
 from compressor.agreement import measure_agreement
@@ -17,8 +18,6 @@ from compressor.errors import DataError
 from compressor.reconstruction.best import reconstruct_best
 from compressor.reconstruction.problem import ReconstructionSettings
 from compressor.reconstruction.sequential import ReconstructionResult, reconstruct
-
-from .pruned import images, pruned, seeded
 
 EXACT = ReconstructionSettings(ridges=(0.0,))
 

@@ -39,9 +39,9 @@ def test_eligibility(shape: tuple[int, ...], runtime: str, pattern: NMPattern, r
     [((2, 4), True), ((1, 4), True), ((1, 2), True), ((2, 8), False), ((4, 8), False), ((3, 4), False)],
 )
 def test_a_runtime_for_2_of_4_takes_every_pattern_that_implies_it(pattern: tuple[int, int], used: bool) -> None:
-    assert RUNTIMES[AMPERE].uses(NMPattern(*pattern)) == used
-    assert not RUNTIMES["onnxruntime-cpu"].uses(NMPattern(*pattern))
-    assert not RUNTIMES["tensorrt-turing"].uses(NMPattern(*pattern))
+    assert RUNTIMES[AMPERE].supports(NMPattern(*pattern)) == used
+    assert not RUNTIMES["onnxruntime-cpu"].supports(NMPattern(*pattern))
+    assert not RUNTIMES["tensorrt-turing"].supports(NMPattern(*pattern))
 
 
 def test_the_layers_of_a_real_network() -> None:

@@ -39,7 +39,7 @@ def main() -> None:
         importlib.import_module(name)
     if given.often:
         checkpoint = importlib.import_module("compressor.training.checkpoint")
-        checkpoint.AT_LEAST, checkpoint.SHARE = 0.0, float("inf")
+        checkpoint.MIN_INTERVAL, checkpoint.MAX_SHARE = 0.0, float("inf")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         print(json.dumps(killed_and_resumed(given.run, given.kills, random.Random(given.seed))))
