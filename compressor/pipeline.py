@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from compressor.bench.choose_width_multiple import choose_width_multiple
 from compressor.bench.device_timer import latency_probe
 from compressor.bench.open_device import check_device, open_device
 from compressor.bench.runner.energy import energy_joules
+from compressor.bench.width_multiples import choose_width_multiple
 from compressor.core import EventSink
 from compressor.output.exports import compare_on_device, export_models
 from compressor.output.folder import CHECKPOINTS, JOURNAL, staged_output

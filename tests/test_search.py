@@ -16,7 +16,7 @@ from failures import raises_error
 from torch import nn
 
 from compressor.bench.device.protocol import Job, Timing
-from compressor.bench.device_timer import DeviceTimer, MAX_PROCESSES
+from compressor.bench.device_timer import MAX_PROCESSES, DeviceTimer
 from compressor.budget.greedy import retained_score
 from compressor.budget.target import PruningTarget
 from compressor.core import LoadedModel, ModelSpec, PrunePlan, one_image
@@ -25,7 +25,7 @@ from compressor.errors import TargetNotReached
 from compressor.methods.gatedecorators import LOW
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
-from compressor.steps.latency_search import LatencyPair, MeasuredPlan, OpenProbe, meet_latency, next_budget, AIM, HIGH
+from compressor.steps.latency_search import AIM, HIGH, LatencyPair, MeasuredPlan, OpenProbe, meet_latency, next_budget
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
@@ -148,10 +148,11 @@ class InventedTarget:
     name: str = "invented"
     provider: str = "cpu"
     threads: int = 1
+    single_threaded_cpu: bool = True
     device: InventedDevice = dataclasses.field(default_factory=InventedDevice)
 
     @contextmanager
-    def opened(self) -> Iterator[InventedDevice]:
+    def open(self) -> Iterator[InventedDevice]:
         yield self.device
 
 
