@@ -10,7 +10,7 @@ from pydantic import BaseModel, StringConstraints
 from torch import nn
 
 from compressor.core import EventSink, NMPattern
-from compressor.export.onnx import split_exporters
+from compressor.export.onnx import split_batches
 from compressor.export.onnx_file import has_free_batch
 from compressor.export.parity import CannotRun, check_parity
 from compressor.graph.cost import count_cost
@@ -61,7 +61,7 @@ def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
     slim = load_folder(folder)
     inputs = example_inputs(slim, images=2)
     try:
-        parity = check_parity(folder / MODEL, slim.module, split_exporters(inputs, has_free_batch(folder / MODEL)))
+        parity = check_parity(folder / MODEL, slim.module, split_batches(inputs, has_free_batch(folder / MODEL)))
         detail = f"{parity.compared} of ONNX Runtime and PyTorch differ by {parity.max_abs_error:.1e}"
         yield _check("parity", parity.ok, detail)
     except CannotRun as reason:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class WorkerError(Exception):
-    """A failed job. `model`: index in the job; `kind`: runtime, provider, fallback, load, input, run, output, threads."""
+    """A failed job: `kind` (runtime, provider, fallback, load, input, run, output, threads), index of the `model`."""
 
     def __init__(self, kind: str, message: str, model: int = 0) -> None:
         super().__init__(message)
