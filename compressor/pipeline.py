@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compressor.bench.choose_width_multiple import choose_width_multiple
 from compressor.bench.device_timer import latency_probe
 from compressor.bench.metered_training import metered
 from compressor.bench.open_device import check_device, open_device
+from compressor.bench.width_multiples import choose_width_multiple
 from compressor.commands.verify import require_proven
 from compressor.output.exports import compare_on_device, export_models
 from compressor.output.folder import CHECKPOINTS, JOURNAL, staged_output

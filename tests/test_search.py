@@ -148,10 +148,11 @@ class InventedTarget:
     name: str = "invented"
     provider: str = "cpu"
     threads: int = 1
+    single_threaded_cpu: bool = True
     device: InventedDevice = dataclasses.field(default_factory=InventedDevice)
 
     @contextmanager
-    def opened(self) -> Iterator[InventedDevice]:
+    def open(self) -> Iterator[InventedDevice]:
         yield self.device
 
 

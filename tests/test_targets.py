@@ -43,24 +43,24 @@ def test_built_in() -> None:
     assert open_device("none") is None
     local = open_device("local", 2)
     assert local is not None
-    assert (local.name, local.reach, local.threads, local.provider) == ("local", LocalTransport(), 2, "cpu")
+    assert (local.name, local.transport, local.threads, local.provider) == ("local", LocalTransport(), 2, "cpu")
 
 
 def test_what_a_file_says_becomes_a_target(tmp_path: Path) -> None:
     Path("targets.yaml").write_text(BOARD)
     board, phone, gpu = map(open_device, ("board", "phone", "gpu"))
     assert board is not None
-    assert board.reach == SshTransport("board.local", "bench", 2222, tmp_path / ".ssh/board")
+    assert board.transport == SshTransport("board.local", "bench", 2222, tmp_path / ".ssh/board")
     assert board.python == ("taskset", "f0", "/opt/my", "venv/bin/python"), "words are split as a shell would"
     assert (board.threads, board.graph, board.power, board.folder) == (4, "extended", "27 W supply", "/tmp")
     overridden = open_device("board", 1)
     assert overridden is not None
     assert overridden.threads == 1
     assert phone is not None
-    assert (phone.reach, phone.folder) == (AdbTransport("R58M"), "/data/local/tmp")
+    assert (phone.transport, phone.folder) == (AdbTransport("R58M"), "/data/local/tmp")
     assert phone.python == ("/data/my python/bin/python3",)
     assert gpu is not None
-    assert (gpu.reach, gpu.provider, gpu.options, gpu.cpu_fallback) == (
+    assert (gpu.transport, gpu.provider, gpu.options, gpu.cpu_fallback) == (
         LocalTransport(),
         "cuda",
         {"device_id": "1"},

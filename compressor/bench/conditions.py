@@ -1,4 +1,4 @@
-"""What a measurement was made under, in words for the report, and whether the device slowed itself down meanwhile."""
+"""The conditions of a measurement: which clock counts, facts for the report, and whether the device throttled."""
 
 from __future__ import annotations
 
@@ -6,48 +6,98 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compressor.bench.device.protocol import DeviceState, Timing
-from compressor.bench.device.session import Device
+from compressor.bench.device.session import RunnerSession
 
-DRIFT = 0.05  # of the clock, from the slowest block to the fastest, that is worth a word
+MIN_CPU_SHARE = 0.97  # of its CPU that every block must have received for wall time to be used
+CLOCK_DRIFT = 0.05  # of the CPU's frequency, from the slowest block to the fastest, that is reported
 
 
 @dataclass(frozen=True, slots=True)
 class MeasurementConditions:
+    """`disturbance` and `throttled` are reasons in words; empty = there was none."""
+
+    by_cpu_time: bool  # whether CPU time replaces wall time
+    disturbance: str
+    throttled: str
     facts: Mapping[str, str]
-    throttled: str = ""  # how the device slowed itself down
 
 
 def describe_conditions(
-    device: Device, before: DeviceState, after: DeviceState, blocks: Sequence[Timing]
+    session: RunnerSession, before: DeviceState, after: DeviceState, blocks: Sequence[Timing]
 ) -> MeasurementConditions:
-    """The fingerprint that goes into the report; what the device can't tell is left out."""
-    target = device.target
-    clocks = [block.mhz for block in blocks if block.mhz]
+    """Describe the conditions of a measurement.
+
+    Args:
+        session: the device.
+        before: the device's state before the first block.
+        after: its state after the last block.
+        blocks: the timings.
+
+    Returns:
+        The conditions; facts that the device does not report are left out.
+    """
+    device = session.device
+    by_cpu_time, disturbance = choose_clock(session, blocks)
+    frequencies = [block.mhz for block in blocks if block.mhz]
+    drift = max(frequencies) / min(frequencies) - 1 if frequencies else 0.0
+    has_throttled = (after.throttled or 0) > (before.throttled or 0)
     facts = {
-        **device.facts,
-        "power": target.power,
-        "graph": f"optimised: {target.graph}",
-        "provider_options": ", ".join(f"{name}={value}" for name, value in target.options.items()),
-        "cpu_fallback": "allowed" if target.cpu_fallback else "",
-        "mhz": _span(clocks),
-        "clock_drift": f"{max(clocks) / min(clocks) - 1:.0%}"
-        if clocks and max(clocks) > (1 + DRIFT) * min(clocks)
-        else "",
-        "celsius": _span([each for each in (before.celsius, after.celsius) if each is not None]),
+        **session.facts,
+        "power": device.power,
+        "graph": f"optimised: {device.graph}",
+        "provider_options": ", ".join(f"{name}={value}" for name, value in device.options.items()),
+        "cpu_fallback": "allowed" if device.cpu_fallback else "",
+        "mhz": _span(frequencies),
+        "clock_drift": f"{drift:.0%}" if drift > CLOCK_DRIFT else "",
+        "celsius": _span([state.celsius for state in (before, after) if state.celsius is not None]),
         "load_before": "" if before.load is None else f"{before.load:.2f}",
         "load_after": "" if after.load is None else f"{after.load:.2f}",
-        "throttled": _times(before, after),
+        "throttled": _throttling(before, after),
         "lowest_cpu_share": f"{min(block.cpu_share for block in blocks):.2f}",
         "energy": "metered" if any(block.energy_j is not None for block in blocks) else "no meter that can be read",
+        "clock": f"CPU time, for {disturbance}" if by_cpu_time else "wall",
+        "warm": f"{sum(block.warm for block in blocks)} of {len(blocks)} blocks",
+        "outputs": _output_errors(blocks),
     }
     if after.total > before.total:
         facts["steal"] = f"{(after.steal - before.steal) / (after.total - before.total):.2%}"
-    slowed = (after.throttled or 0) > (before.throttled or 0)
-    words = "heat or power slowed the device down while it was measured" if slowed else ""
-    return MeasurementConditions({name: value for name, value in facts.items() if value}, words)
+    return MeasurementConditions(
+        by_cpu_time,
+        disturbance,
+        "heat or power slowed the device down while it was measured" if has_throttled else "",
+        {name: value for name, value in facts.items() if value},
+    )
 
 
-def _times(before: DeviceState, after: DeviceState) -> str:
+def choose_clock(session: RunnerSession, blocks: Sequence[Timing]) -> tuple[bool, str]:
+    """Choose between wall time and CPU time.
+
+    CPU time is used if other processes took the CPU from a model in one thread. It means nothing for several threads
+    or an accelerator, for which the calling thread waits.
+
+    Args:
+        session: the device.
+        blocks: the timings.
+
+    Returns:
+        Whether CPU time is used, and the reason in words.
+    """
+    lowest = min(block.cpu_share for block in blocks)
+    if not session.device.single_threaded_cpu or lowest >= MIN_CPU_SHARE:
+        return False, ""
+    return True, f"other processes took up to {1 - lowest:.0%} of the CPU"
+
+
+def _output_errors(blocks: Sequence[Timing]) -> str:
+    errors = [block.output_error for block in blocks if block.output_error is not None]
+    if not errors:
+        return "finite in every block"
+    unchecked = len(blocks) - len(errors)
+    rest = f", finite in the other {unchecked}" if unchecked else ""
+    return f"this CPU's to {max(errors):.0e} in {len(errors)} of {len(blocks)} blocks{rest}"
+
+
+def _throttling(before: DeviceState, after: DeviceState) -> str:
     if before.throttled is None or after.throttled is None:
         return ""
     return f"{after.throttled - before.throttled} times" if after.throttled > before.throttled else "no"

@@ -15,11 +15,12 @@ from statistics import median, stdev
 
 from torch import nn
 
+from compressor.bench.device.device import Device
 from compressor.bench.device.protocol import Job, Timing
-from compressor.bench.device.session import Device
-from compressor.bench.device.target import DeviceTarget
-from compressor.bench.layer_latency import RAW, measure_layers
+from compressor.bench.device.session import RunnerSession
+from compressor.bench.layer_latency import measure_layers
 from compressor.bench.statistics import ratio_interval
+from compressor.bench.synthetic_models import IMAGE_CHANNELS
 from compressor.bench.width_multiples import WIDTHS, coarsest_free_step
 from compressor.budget.latency_model import (
     FEW_LEVELS,
@@ -38,32 +39,32 @@ from compressor.models.example_inputs import example_inputs
 from compressor.recipe import Recipe
 from compressor.steps.latency_search import DeviceSession, LatencyPair
 
-ROUNDS = 8  # whole models that are measured for a latency target at most
-MIN_PROCESSES, MAX_PROCESSES = 4, 8  # for each model; fewer may agree by chance
-ENOUGH = 0.004  # standard error of the log ratio over processes, at which no further process is needed
+ROUNDS = 8  # models that are measured for a latency target at most
+MIN_PROCESSES, MAX_PROCESSES = 4, 8  # for each model; fewer could agree by chance
+MAX_ERROR = 0.004  # standard error of the log ratio over processes, below which no further process is started
 WINDOWS, WINDOW_SECONDS, WARM_SECONDS = 4, 0.12, 0.1
-MAX_WIDTH = 256  # of one side of a layer while the other side is scanned
+MAX_WIDTH = 256  # of one side of a layer while the other side is varied
 
 
 def latency_probe(
-    recipe: Recipe, target: DeviceTarget | None, model: LoadedModel, emit: EventSink, *, rounds: int = ROUNDS
+    recipe: Recipe, device: Device | None, model: LoadedModel, emit: EventSink, *, rounds: int = ROUNDS
 ) -> DeviceTimer | None:
-    """Make what latency targets are met with: the files of the run itself, at the recipe's first batch size.
+    """Make the probe that latency targets are met with. It exports like the run, at the recipe's first batch size.
 
-    A batch of one is exported with a fixed batch size, because an open one takes the exporter three times as long and
+    A batch of one is exported with a fixed batch size: a free one takes the exporter three times as long, and the file
     runs no faster.
 
     Args:
         recipe: Its batch size and operator set are used.
-        target: The device; None = nothing is measured.
+        device: The device; None = nothing is measured.
         model: The dense model, whose inputs are used.
         emit: Receives the events of the measurements.
-        rounds: Whole models to measure at most; 0 = only predict.
+        rounds: Number of models to measure at most; 0 = only predict.
 
     Returns:
         The timer; None without a device.
     """
-    if target is None:
+    if device is None:
         return None
     batch = recipe.bench.batch[0]
     export = partial(
@@ -74,14 +75,14 @@ def latency_probe(
         metadata={},
         batch_dims=model.spec.batch_dims,
     )
-    return DeviceTimer(target, batch, rounds, lambda module, path: export(module, path=path), emit)
+    return DeviceTimer(device, batch, rounds, lambda module, path: export(module, path=path), emit)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceTimer:
-    """A `LatencyProbe`. `export` writes a module to an ONNX file in the way the run does."""
+    """A `LatencyProbe`. `export` writes a module to an ONNX file in the same way as the run."""
 
-    target: DeviceTarget
+    device: Device
     batch: int
     rounds: int
     export: Callable[[nn.Module, Path], object]
@@ -89,28 +90,27 @@ class DeviceTimer:
 
     @contextmanager
     def open(self) -> Iterator[DeviceSession]:
-        """Hold the device for a whole search."""
-        with self.target.opened() as device, tempfile.TemporaryDirectory(prefix="compress-search-") as folder:
-            by_cpu_time = self.target.threads == 1 and self.target.provider == "cpu"
-            levels = LEVELS if self.rounds else FEW_LEVELS  # predictions alone come with their uncertainty
-            yield DeviceTimerSession(device, self.batch, by_cpu_time, levels, self.export, self.emit, Path(folder))
+        """Hold the device for all of a search."""
+        with self.device.open() as session, tempfile.TemporaryDirectory(prefix="compress-search-") as folder:
+            by_cpu_time = self.device.single_threaded_cpu
+            levels = LEVELS if self.rounds else FEW_LEVELS  # predictions alone are given with their uncertainty
+            yield DeviceTimerSession(session, self.batch, by_cpu_time, levels, self.export, self.emit, Path(folder))
 
 
 @dataclass(slots=True)
 class DeviceTimerSession:
-    """A `DeviceSession` that keeps files and latency models for as long as the device is held."""
+    """A `DeviceSession` that keeps files and latency models while the device is held."""
 
-    device: Device
+    runner: RunnerSession
     batch: int
-    by_cpu_time: bool  # a single thread's CPU time is its time, whoever else uses the CPU
+    by_cpu_time: bool  # see `Device.single_threaded_cpu`
     levels: Sequence[float]  # shares of a layer's width that are timed
     export: Callable[[nn.Module, Path], object]
     emit: EventSink
     folder: Path
-    _dense_files: dict[int, tuple[nn.Module, Path]] = field(
-        default_factory=dict
-    )  # by id, which a reference keeps valid
-    _models: dict[int, tuple[DependencyGraph, LatencyModel]] = field(default_factory=dict)  # likewise
+    # By id of the module or graph, which stays valid because the entry holds the object itself.
+    _dense_files: dict[int, tuple[nn.Module, Path]] = field(default_factory=dict)
+    _models: dict[int, tuple[DependencyGraph, LatencyModel]] = field(default_factory=dict)
     _slim_numbers: Iterator[int] = field(default_factory=count)
 
     def latency_model(self, graph: DependencyGraph, module: nn.Module) -> LatencyModel:
@@ -118,13 +118,13 @@ class DeviceTimerSession:
 
         Args:
             graph: The model's graph.
-            module: The model, whose time calibrates the sum of the layers.
+            module: The model; its time calibrates the sum of the layers.
 
         Returns:
-            Predicted times of plans.
+            The model that predicts the latency of plans.
 
         Raises:
-            DeviceUnavailable: The device cannot be reached any more.
+            DeviceUnavailable: The connection to the device is lost.
         """
         if id(graph) not in self._models:
             self._models[id(graph)] = graph, self._fit(graph, module)
@@ -135,33 +135,31 @@ class DeviceTimerSession:
         changing = layers_that_change(sizes, groups)
         step = self._steps([layer for layer, ends in zip(sizes.layers, changing, strict=True) if any(ends)])
         times = self._times(layers_to_benchmark(sizes, groups, step, self.levels))
-        alone = [(self._run(self._dense_file(module)),) for _ in range(MIN_PROCESSES)]
-        return fit_latency_model(sizes, groups, step, times, self.levels).calibrated(self._median(alone, 0))
+        dense = [(self._run(self._dense_file(module)),) for _ in range(MIN_PROCESSES)]
+        return fit_latency_model(sizes, groups, step, times, self.levels).calibrated(self._median(dense, 0))
 
     def measure_pair(self, dense: nn.Module, slim: nn.Module) -> LatencyPair:
-        """Measure two models in turn, each in processes of its own, as it will be served.
+        """Measure two models in turn, each in processes of its own, as in production.
 
-        In one process each would find the caches full of the other's weights, which costs the larger one more. There
-        are more processes as long as they disagree.
+        In one process each model would evict the other's weights from the caches, which slows the larger one more.
+        More processes are started while the results disagree.
 
         Args:
-            dense: The model that shares are of.
-            slim: The other one.
+            dense: The original model.
+            slim: The pruned model.
 
         Returns:
-            Medians, and the 95 % interval of the slim model's.
+            Medians of both, and the 95 % interval of the slim model's.
 
         Raises:
-            DeviceUnavailable: The device cannot be reached any more.
+            DeviceUnavailable: The connection to the device is lost.
         """
-        path = self.folder / f"slim{next(self._slim_numbers)}.onnx"  # a device knows files by their names
+        path = self.folder / f"slim{next(self._slim_numbers)}.onnx"  # a new name: the device keeps files by name
         self.export(slim, path)
         runs: list[tuple[Timing, Timing]] = []
-        while len(runs) < MIN_PROCESSES or (len(runs) < MAX_PROCESSES and self._standard_error(runs) > ENOUGH):
+        while len(runs) < MIN_PROCESSES or (len(runs) < MAX_PROCESSES and self._standard_error(runs) > MAX_ERROR):
             runs.append(self._in_turn(self._dense_file(dense), path, mirrored=len(runs) % 2 == 1))
-        dense_ms, slim_ms = (
-            [median(window) for run in runs for window in self._times_of(run[side])] for side in (0, 1)
-        )
+        dense_ms, slim_ms = ([median(window) for run in runs for window in self._windows(run[side])] for side in (0, 1))
         speedup, median_ms = ratio_interval(dense_ms, slim_ms), self._median(runs, 0)
         return LatencyPair(median_ms, median_ms / speedup.value, (median_ms / speedup.high, median_ms / speedup.low))
 
@@ -173,12 +171,12 @@ class DeviceTimerSession:
         return self._dense_files[id(module)][1]
 
     def _standard_error(self, runs: Sequence[Sequence[Timing]]) -> float:
-        """Of the log of dense / slim, where each process is one observation."""
+        """Standard error of log(dense / slim), with each pair of processes as one observation."""
         logs = [math.log(self._median([run], 0) / self._median([run], 1)) for run in runs]
         return stdev(logs) / math.sqrt(len(logs))
 
     def _in_turn(self, dense: Path, slim: Path, *, mirrored: bool) -> tuple[Timing, Timing]:
-        """Dense first, or slim first in every second round, so that drift favours neither."""
+        """Run dense before slim, or the reverse if `mirrored`; alternating the order cancels drift."""
         if mirrored:
             slim_timing, dense_timing = self._run(slim), self._run(dense)
         else:
@@ -186,27 +184,27 @@ class DeviceTimerSession:
         return dense_timing, slim_timing
 
     def _run(self, path: Path) -> Timing:
-        """In a new process."""
-        return self.device.run(Job((path,), WINDOW_SECONDS, WINDOWS, WARM_SECONDS, self.batch))[0]
+        """Time a model in a new process."""
+        return self.runner.run(Job((path,), WINDOW_SECONDS, WINDOWS, WARM_SECONDS, self.batch))[0]
 
-    def _times_of(self, timing: Timing) -> Sequence[Sequence[float]]:
-        return timing.cpu if self.by_cpu_time else timing.wall
+    def _windows(self, timing: Timing) -> Sequence[Sequence[float]]:
+        return timing.windows(by_cpu_time=self.by_cpu_time)
 
     def _median(self, runs: Sequence[Sequence[Timing]], side: int) -> float:
-        return median(chain.from_iterable(chain.from_iterable(self._times_of(run[side]) for run in runs)))
+        return median(chain.from_iterable(chain.from_iterable(self._windows(run[side]) for run in runs)))
 
-    def _times(self, layers: Sequence[Layer]) -> dict[Layer, float]:
-        return dict(measure_layers(self.device, layers, batch=self.batch, single=self.by_cpu_time, emit=self.emit))
+    def _times(self, layers: Sequence[Layer]) -> Mapping[Layer, float]:
+        return measure_layers(self.runner, layers, batch=self.batch, by_cpu_time=self.by_cpu_time, emit=self.emit)
 
     def _steps(self, layers: Sequence[Layer]) -> Step:
-        """The preferred width multiple of each kind of layer, by `coarsest_free_step` on one layer of that kind."""
+        """The preferred multiple of widths for each kind of layer, measured on its layer of median size."""
         by_kind: dict[Kind, list[Layer]] = defaultdict(list)
         for layer in filter(_can_be_scanned, layers):
             by_kind[_kind(layer)].append(layer)
-        typical = {kind: sorted(alike, key=_multiply_adds)[len(alike) // 2] for kind, alike in by_kind.items()}
+        typical = {kind: sorted(members, key=_macs)[len(members) // 2] for kind, members in by_kind.items()}
         scans = {kind: (_scan(layer, 0), _scan(layer, 1)) for kind, layer in typical.items()}
         times = self._times([layer for pair in scans.values() for scan in pair for layer in scan.values()])
-        multiples = {kind: (_read(inputs, times), _read(outputs, times)) for kind, (inputs, outputs) in scans.items()}
+        multiples = {kind: (_multiple(pair[0], times), _multiple(pair[1], times)) for kind, pair in scans.items()}
         for kind, pair in multiples.items():
             self.emit("steps", {"kind": str(kind), "steps": list(pair)})
 
@@ -218,7 +216,7 @@ class DeviceTimerSession:
 
 
 Kind = tuple[str, str, bool, bool]
-"""operator, grouping, whether the kernel is larger than 1, whether it runs on more than one position"""
+"""operator, grouping, whether the kernel is larger than 1, whether there is more than one position"""
 
 
 def _kind(layer: Layer) -> Kind:
@@ -228,16 +226,16 @@ def _kind(layer: Layer) -> Kind:
 
 
 def _can_be_scanned(layer: Layer) -> bool:
-    """A layer that reads the image is unlike the others, and the widths of grouped layers are multiples already."""
-    return layer.inputs > RAW and (layer.groups == 1 or is_depthwise(layer))
+    """Layers of an image are special, and the widths of grouped layers are multiples of the groups already."""
+    return layer.inputs > IMAGE_CHANNELS and (layer.groups == 1 or is_depthwise(layer))
 
 
-def _multiply_adds(layer: Layer) -> int:
+def _macs(layer: Layer) -> int:
     return layer.inputs * layer.outputs // layer.groups * math.prod((*layer.kernel, *layer.places))
 
 
 def _scan(layer: Layer, axis: int) -> dict[int, Layer]:
-    """The layer at many widths of its inputs (axis 0) or outputs (1); the other side is neither narrow nor wide."""
+    """The layer at many widths of its inputs (axis 0) or outputs (axis 1); the other side has a medium width."""
     widths = [width for multiples in WIDTHS.values() for width in multiples]
     if is_depthwise(layer):
         return {width: layer.resized(width, width * (layer.outputs // layer.inputs)) for width in widths}
@@ -245,5 +243,5 @@ def _scan(layer: Layer, axis: int) -> dict[int, Layer]:
     return {width: layer.resized(width, outputs) if axis == 0 else layer.resized(inputs, width) for width in widths}
 
 
-def _read(scan: Mapping[int, Layer], times: Mapping[Layer, float]) -> int:
+def _multiple(scan: Mapping[int, Layer], times: Mapping[Layer, float]) -> int:
     return coarsest_free_step([{width: times[layer] for width, layer in scan.items()}])

@@ -1,11 +1,11 @@
-"""From the name of a device to the device itself: what targets.yaml says, as records of this room."""
+"""Looks up a device by its name in targets.yaml, and checks that it can be reached."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from compressor.bench.device.target import DeviceTarget
+from compressor.bench.device.device import Device
 from compressor.bench.device.transport import AdbTransport, LocalTransport, SshTransport, Transport
 from compressor.recipe.device_config import DeviceConfig, find_target
 from compressor.run_log import RunLog
@@ -13,12 +13,12 @@ from compressor.run_log import RunLog
 FOLDERS: dict[type[Transport], str] = {AdbTransport: "/data/local/tmp"}  # Android has no /tmp
 
 
-def open_device(name: str, threads: int | Literal["auto"] = "auto", *, file: Path | None = None) -> DeviceTarget | None:
+def open_device(name: str, threads: int | Literal["auto"] = "auto", *, file: Path | None = None) -> Device | None:
     """Look up a device; it is not connected to yet.
 
     Args:
         name: A name in targets.yaml, `local`, or `none`.
-        threads: Threads of the runtime; auto = what targets.yaml says, 1 where it says nothing.
+        threads: Threads of the runtime; auto = as in targets.yaml, 1 by default.
         file: Another targets.yaml.
 
     Returns:
@@ -31,9 +31,9 @@ def open_device(name: str, threads: int | Literal["auto"] = "auto", *, file: Pat
         return None
     config = find_target(name, file) or DeviceConfig.model_construct(name=name)
     transport = _transport(config)
-    return DeviceTarget(
+    return Device(
         name=config.name,
-        reach=transport,
+        transport=transport,
         provider=config.provider,
         threads=config.threads if threads == "auto" else threads,
         python=config.python or (),
@@ -45,21 +45,21 @@ def open_device(name: str, threads: int | Literal["auto"] = "auto", *, file: Pat
     )
 
 
-def check_device(target: DeviceTarget | None, log: RunLog) -> None:
-    """Connect to a remote device once, so that an unreachable one fails now and not after hours of training.
+def check_device(device: Device | None, log: RunLog) -> None:
+    """Connect to a remote device once, so that the run fails now if it is unreachable, not after hours of training.
 
     Args:
-        target: The device; the local machine is not checked.
-        log: Receives a note that says which device the models will be sent to.
+        device: The device; the local machine is not checked.
+        log: Receives a note about the device that the models will be sent to.
 
     Raises:
         DeviceUnavailable: The device cannot be reached.
     """
-    if target is None or target.is_here:
+    if device is None or device.is_local:
         return
-    with log.stage("find the target"), target.opened() as device:
-        about = f"{device.facts.get('cpu', 'unknown processor')}, {device.runtime}, {device.provider}"
-        log.note(f"target {target.name} is a {about}; both models will be sent there and removed again")
+    with log.stage("find the target"), device.open() as session:
+        description = f"{session.facts.get('cpu', 'unknown processor')}, {session.runtime}, {session.provider}"
+        log.note(f"target {device.name} is a {description}; both models will be sent there and removed again")
 
 
 def _transport(config: DeviceConfig) -> Transport:

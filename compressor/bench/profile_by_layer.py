@@ -1,51 +1,65 @@
-"""Where the time goes: operators of two models, profiled in a pass of their own, gathered by layer."""
+"""Time by layer: the operators of two models, profiled apart from the latency measurement, summed by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import onnx
-from onnx import ModelProto
 
 from compressor.bench.device.protocol import NodeTime
-from compressor.bench.device.session import Device
+from compressor.bench.device.session import RunnerSession
 from compressor.core import LAYOUT_COPIES, LayerTime
 
 FUSED = {"BatchNormalization", "Relu", "Clip", "Add", "Sigmoid", "LeakyRelu", "HardSigmoid", "HardSwish", "Tanh", "Mul"}
-"""What ONNX Runtime fuses into the convolution or product before it."""
+"""operators that ONNX Runtime fuses into the convolution or matrix product before them"""
 
 COPIES = {"ReorderInput", "ReorderOutput", "Transpose", "MemcpyFromHost", "MemcpyToHost", "Cast"}
-PASSES = 2  # of each model, in mirrored order; the faster one of each operator counts
-GRAPH_SUFFIXES = ("_nchwc", "_token")  # what ONNX Runtime's optimiser appends to names
+PASSES = 2  # of each model, in mirrored order; the faster one counts for each operator
+GRAPH_SUFFIXES = ("_nchwc", "_token")  # which ONNX Runtime's optimizer appends to names
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorRow:
-    """Operators that are counted together; `op` is that of the first."""
+    """The sum of several operators; `op` is the type of the first."""
 
     op: str
     us: float = 0.0
     bytes: int = 0
 
     def plus(self, node: NodeTime) -> OperatorRow:
+        """Add an operator."""
         return OperatorRow(self.op, self.us + node.us, self.bytes + node.bytes)
 
 
 NOTHING = OperatorRow("")
 
 
-def time_by_layer(device: Device, a: Path, b: Path, *, batch: int, seconds: float) -> tuple[LayerTime, ...]:
-    """Time of each layer in `a` and in `b`, in the order of `a`: layers with weights by name, the others by operator.
+def time_by_layer(session: RunnerSession, a: Path, b: Path, *, batch: int, seconds: float) -> tuple[LayerTime, ...]:
+    """Profile two models and list the time of each layer: layers with weights by name, other operators by type.
 
-    A neighbour can only make an operator slower, so of two passes the faster one counts. Profiling itself costs time:
-    the sum is more than the model's latency. Raises what `Device.run` does.
+    Other processes can only make an operator slower, so the faster one of two passes counts. Profiling takes time
+    itself: the sum exceeds the model's latency.
+
+    Args:
+        session: the device.
+        a: an ONNX file.
+        b: the other ONNX file.
+        batch: batch size.
+        seconds: measuring time of a pass.
+
+    Returns:
+        One record for each layer, in the order of `a`.
+
+    Raises:
+        CompressorError: as `RunnerSession.run`.
     """
     passes: dict[Path, list[list[NodeTime]]] = {a: [], b: []}
-    for number in range(PASSES):
-        for path in (a, b) if number % 2 == 0 else (b, a):
-            passes[path].append(device.profile(path, batch=batch, seconds=seconds))
+    for index in range(PASSES):
+        for path in (a, b) if index % 2 == 0 else (b, a):
+            passes[path].append(session.profile(path, batch=batch, seconds=seconds))
     before, after = (rows_by_layer(fastest(passes[path]), layers_of(path)) for path in (a, b))
     return tuple(
         LayerTime(
@@ -61,16 +75,24 @@ def time_by_layer(device: Device, a: Path, b: Path, *, batch: int, seconds: floa
 
 
 def fastest(passes: list[list[NodeTime]]) -> list[NodeTime]:
-    """Of each operator the pass it was fastest in; passes of one model hold the same operators."""
+    """Each operator in the pass where it was fastest; all passes hold the same operators."""
     best: dict[str, NodeTime] = {}
-    for node in (each for found in passes for each in found):
+    for node in chain.from_iterable(passes):
         if node.name not in best or node.us < best[node.name].us:
             best[node.name] = node
     return list(best.values())
 
 
 def rows_by_layer(nodes: Iterable[NodeTime], layers: Mapping[str, str]) -> dict[str, OperatorRow]:
-    """Operators with weights under their layer; copies under one name; the others under their operator's."""
+    """Sum operators by row: operators with weights by layer, layout copies in one row, all others by type.
+
+    Args:
+        nodes: the operators.
+        layers: name of an operator -> layer, see `layers_of`.
+
+    Returns:
+        The sums by row name.
+    """
     rows: dict[str, OperatorRow] = {}
     for node in nodes:
         layer = layers.get(plain_name(node.name)) if node.op not in FUSED else None
@@ -80,21 +102,19 @@ def rows_by_layer(nodes: Iterable[NodeTime], layers: Mapping[str, str]) -> dict[
 
 
 def plain_name(name: str) -> str:
+    """An operator's name without the suffixes of ONNX Runtime's optimizer."""
     for suffix in GRAPH_SUFFIXES:
         name = name.partition(suffix)[0]
     return name
 
 
 def layers_of(path: Path) -> dict[str, str]:
-    """Names the runtime may give a layer's operator -> the layer, known by its weight's name.
+    """Map every name that the runtime may give a layer's operator to the layer, which is named by its weight.
 
-    The runtime names what it has fused after the first operator or after the last one's output, so all operators from
-    the weight's on are the layer's, as long as each feeds on the one before and has no matrix of its own.
+    The runtime names a fused operator after the first operator or after the output of the last one. So a layer owns the
+    operator with its weight, and the following ones that use its output and have no matrix of their own.
     """
-    return _layers(onnx.load(str(path), load_external_data=False))
-
-
-def _layers(model: ModelProto) -> dict[str, str]:
+    model = onnx.load(str(path), load_external_data=False)
     weights = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) >= 2}
     owner: dict[str, str] = {}  # tensor or operator -> layer
     for node in model.graph.node:

@@ -1,7 +1,7 @@
-"""From block times to a latency, a ratio with its interval, and a verdict: pure functions.
+"""Statistics of latency: medians and ratios with 95 % intervals, the verdict of a comparison, and a trend.
 
-A block is what one fresh process measured: the milliseconds of its runs. A round holds one block of every arm,
-measured right after one another.
+A block holds the milliseconds of the runs of one process. A round holds one block of each arm (model), measured one
+after the other.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, stdtrit
 
-_Floats = NDArray[np.float64]
+from compressor.core import SustainedLoad
 
 RESAMPLES = 4000
-THINNED = 200  # quantiles that stand for a block when blocks are resampled
-P90_RUNS, P99_RUNS = 1_000, 10_000  # 100 samples in the tail
+QUANTILES = 200  # that represent a block when blocks are resampled
+P90_RUNS, P99_RUNS = 1_000, 10_000  # at least: 100 samples in the tail
 
-CONTROL = 0.02  # a model against its own copy may differ this much
-CONTROL_SHARE = 0.5  # of the claimed effect that the control may reach
-CONTROL_REACH = 0.10  # how far the control's interval may reach from 1 for a latency alone to be stated
-RESOLUTION = 0.05  # half-width of an interval around 1 that still says "no change"
+MAX_CONTROL = 0.02  # effect of the control (a model against its own copy) that is always tolerated
+MAX_CONTROL_SHARE = 0.5  # of the effect of the comparison, that the control's effect may have
+MAX_CONTROL_INTERVAL = 0.10  # distance from 1 of the control's interval for a single latency to be stable
+RESOLUTION = 0.05  # half-width of an interval around 1 that still means "no change"
+EDGE = 0.2  # of the time, at either end, that the first and the last median of a trend are taken from
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A ratio of times and its 95 % interval; one can't be had without the other."""
+    """A ratio of times and its 95 % interval."""
 
     value: float
     low: float
@@ -39,7 +39,7 @@ class Ratio:
 
     @property
     def effect(self) -> float:
-        """Distance from 1, the same for 2x faster and 2x slower."""
+        """Distance from 1; the same for 2x faster and 2x slower."""
         return math.exp(abs(math.log(self.value))) - 1
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class MedianEstimate:
-    """Median milliseconds of one run and its 95 % interval."""
+    """Median milliseconds of a run and its 95 % interval."""
 
     p50: float
     low: float
@@ -56,80 +56,100 @@ class MedianEstimate:
 
 
 def tails(n: int) -> tuple[float, float]:
-    """Quantiles of the bootstrap distribution that cover 95 % with n blocks.
+    """Quantiles of the bootstrap distribution of n blocks that form a 95 % interval.
 
-    The plain 2.5 % and 97.5 % are too narrow for a handful of blocks; `Phi(-t sqrt(n / (n - 1)))` with Student's
-    t at n - 1 degrees of freedom corrects both for the missing degree of freedom and for the estimated variance
-    (the expanded percentile interval, Hesterberg, arXiv:1411.5279).
+    The plain 2.5 % and 97.5 % are too narrow for few blocks. `Phi(-t sqrt(n / (n - 1)))` with Student's t of n - 1
+    degrees of freedom corrects for the missing degree of freedom and for the estimated variance (the expanded
+    percentile interval, Hesterberg, arXiv:1411.5279).
     """
     low = float(ndtr(-float(stdtrit(n - 1, 0.975)) * math.sqrt(n / (n - 1))))
     return low, 1 - low
 
 
 def ratio_interval(a: Sequence[float], b: Sequence[float]) -> Ratio:
-    """`exp median_i log(a_i / b_i)` over the medians of paired blocks, interval by bootstrap over the pairs.
+    """Compute `exp median_i log(a_i / b_i)` over rounds i, with an interval by bootstrap over the rounds.
 
-    The median of the rounds, not their mean: one round beside a busy neighbour must not move the ratio.
+    The median, because one round beside a busy process must not change the ratio.
+
+    Args:
+        a: median of a's block in each round, (rounds,), in any unit of time.
+        b: the same for b.
+
+    Returns:
+        The ratio; above 1, b is faster.
     """
     assert len(a) == len(b) >= 2
-    logs = np.sort(np.log(np.asarray(a)) - np.log(np.asarray(b)))  # sorted: the order of rounds can't matter
-    drawn = logs[np.random.default_rng(0).integers(0, len(logs), (RESAMPLES, len(logs)))]
-    low, high = np.quantile(np.median(drawn, axis=1), tails(len(logs)))
+    logs = np.sort(np.log(np.asarray(a)) - np.log(np.asarray(b)))  # sorted: independent of the order of rounds
+    resampled = logs[np.random.default_rng(0).integers(0, len(logs), (RESAMPLES, len(logs)))]
+    low, high = np.quantile(np.median(resampled, axis=1), tails(len(logs)))
     middle = float(np.median(logs))
     return Ratio(math.exp(middle), math.exp(min(middle, float(low))), math.exp(max(middle, float(high))))
 
 
 def median_interval(blocks: Sequence[Sequence[float]]) -> MedianEstimate:
-    """Median of all runs, interval by bootstrap over blocks, each standing with the same weight."""
+    """Median of all runs, with an interval by bootstrap over blocks, each with the same weight."""
     assert len(blocks) >= 2
-    levels = (np.arange(THINNED) + 0.5) / THINNED
-    thinned = np.sort(np.stack([np.quantile(np.asarray(block), levels) for block in blocks]), axis=0)
-    drawn = np.random.default_rng(0).integers(0, len(blocks), (RESAMPLES // 4, len(blocks)))
-    low, high = np.quantile(np.median(thinned[drawn].reshape(len(drawn), -1), axis=1), tails(len(blocks)))
+    levels = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    quantiles = np.sort(np.stack([np.quantile(np.asarray(block), levels) for block in blocks]), axis=0)
+    indices = np.random.default_rng(0).integers(0, len(blocks), (RESAMPLES // 4, len(blocks)))
+    low, high = np.quantile(np.median(quantiles[indices].reshape(len(indices), -1), axis=1), tails(len(blocks)))
     p50 = float(np.median(np.concatenate([np.asarray(block) for block in blocks])))
     return MedianEstimate(p50, min(p50, float(low)), max(p50, float(high)))
 
 
 def tail_quantiles(samples: Sequence[float]) -> tuple[float | None, float | None]:
-    """p90 and p99, each None unless at least 100 runs lie beyond it."""
+    """p90 and p99; None where fewer than 100 runs lie above."""
     p90 = float(np.quantile(samples, 0.90)) if len(samples) >= P90_RUNS else None
     p99 = float(np.quantile(samples, 0.99)) if len(samples) >= P99_RUNS else None
     return p90, p99
 
 
 def latency_verdict(ratio: Ratio | None, control: Ratio, disturbance: str) -> tuple[str, bool]:
-    """The measurement in words, and whether it can be stated at all.
+    """Judge a measurement.
 
-    The control, a model against a byte copy of itself in the same rounds, shows what differences mean nothing here.
-    - unstable: the control is off by more than 2 % and by more than half of the effect claimed (with one model:
-      more than 2 %, or an interval that reaches 10 %); or the ratio's interval holds 1 and reaches further than 5 %
-      from it, so that nothing can be said;
+    The control is a model against a byte copy of itself in the same rounds: differences of its size mean nothing.
+
+    - unstable: the effect of the control is above 2 % and above half of the ratio's effect (of one model: above 2 %,
+      or its interval extends beyond 10 %); or the ratio's interval contains 1 and extends more than 5 % from it;
     - faster, slower: the interval excludes 1 and the effect is more than twice the control's;
     - no measurable change: everything else.
-    `disturbance` is appended to the reason of an unstable one.
+
+    Args:
+        ratio: time of a / time of b; None = one model was measured.
+        control: time of a / time of its copy.
+        disturbance: what disturbed the measurement, appended to the reason of an unstable one; empty = nothing known.
+
+    Returns:
+        The verdict in words, and whether the measurement is stable.
     """
     because = f"; {disturbance}" if disturbance else ""
-    allowed = max(CONTROL, CONTROL_SHARE * ratio.effect if ratio else 0.0)
-    if control.effect > allowed:
+    if control.effect > max(MAX_CONTROL, MAX_CONTROL_SHARE * ratio.effect if ratio else 0.0):
         return f"unstable: the same model twice differs by {control.effect:.1%}{because}", False
     if ratio is None:
-        if max(control.high, 1 / control.low) - 1 > CONTROL_REACH:
+        if max(control.high, 1 / control.low) - 1 > MAX_CONTROL_INTERVAL:
             reason = f"unstable: the same model twice differs by {control.low:.2f} to {control.high:.2f}"
             return f"{reason}{because}", False
         return "stable", True
     width = max(ratio.high, 1 / ratio.low) - 1
     if ratio.low <= 1 <= ratio.high and width > RESOLUTION:
         return f"unstable: the ratio is anywhere from {ratio.low:.2f} to {ratio.high:.2f}{because}", False
-    if ratio.low <= 1 <= ratio.high or control.effect > CONTROL_SHARE * ratio.effect:
+    if ratio.low <= 1 <= ratio.high or control.effect > MAX_CONTROL_SHARE * ratio.effect:
         return "no measurable change", True
     return f"{'faster' if ratio.value > 1 else 'slower'} {ratio}", True
 
 
 def abba_schedule(arms: Sequence[str], rounds: int) -> list[tuple[str, ...]]:
-    """Order of the arms in each round, every second round the mirror of the one before.
+    """Order the arms of each round; every second round is the mirror of the one before.
 
-    Two arms run ABBA BAAB ...; three take each place equally often over six rounds. A drift that is linear in time
-    meets all arms alike over each pair of rounds.
+    Two arms run ABBA BAAB ...; three arms take each position equally often over six rounds. A drift that is linear in
+    time affects all arms alike over each pair of rounds.
+
+    Args:
+        arms: the arms' names.
+        rounds: number of rounds.
+
+    Returns:
+        The arms in the order of each round.
     """
     order: list[tuple[str, ...]] = []
     for pair in range((rounds + 1) // 2):
@@ -137,3 +157,25 @@ def abba_schedule(arms: Sequence[str], rounds: int) -> list[tuple[str, ...]]:
         first = (*arms[shift:], *arms[:shift])
         order += [first, first[::-1]]
     return order[:rounds]
+
+
+def slowdown_per_minute(medians: Sequence[float], seconds: float) -> SustainedLoad:
+    """Measure how much a model slows down under sustained load.
+
+    The slope is the median of the slopes between all pairs of windows, which a few disturbed windows do not change
+    (Sen, JASA 63, 1968).
+
+    Args:
+        medians: median milliseconds of each window, (windows,), at equal intervals.
+        seconds: duration of the measurement.
+
+    Returns:
+        Medians of the first and the last fifth, and the slope in % per minute of the first.
+    """
+    edge = max(1, round(EDGE * len(medians)))
+    first, last = float(np.median(medians[:edge])), float(np.median(medians[-edge:]))
+    minutes = np.arange(len(medians)) * seconds / len(medians) / 60
+    i, j = np.triu_indices(len(medians), 1)
+    values = np.asarray(medians)
+    slope = float(np.median((values[j] - values[i]) / (minutes[j] - minutes[i])))
+    return SustainedLoad(seconds, first, last, 100 * slope / first)

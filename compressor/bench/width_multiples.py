@@ -1,154 +1,162 @@
-"""Which widths a device rewards: small residual blocks timed over widths, and a rule that reads the steps."""
+"""The multiple that layer widths are rounded to: the recipe's, or the coarsest one that the device computes faster.
+
+The device's multiple is measured with small residual blocks of many widths.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
 
 import numpy as np
-import onnx
-from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from compressor.atomic_write import write_text
+from compressor.bench.device.device import Device
 from compressor.bench.device.protocol import Job, Timing
-from compressor.bench.device.session import Device
+from compressor.bench.device.session import RunnerSession
+from compressor.bench.layer_latency import time_models, typical_ms
+from compressor.bench.measurement_cache import add_to_cache, cache_file, read_cache
+from compressor.bench.synthetic_models import BLOCKS, residual_block
 from compressor.core import EventSink
+from compressor.recipe import Recipe
+from compressor.run_log import RunLog
 
-STEPS = (1, 4, 8, 16, 32)
-WIDTHS = {  # by the largest step that divides them
+MULTIPLES = (1, 4, 8, 16, 32)
+WIDTHS = {  # by the largest multiple that divides them
     32: (64, 96, 128),
     16: (80, 112),
     8: (72, 88, 104, 120),
     4: (76, 84, 100, 116),
     1: (75, 90, 101, 110, 121),
 }
-BLOCKS = {"bottleneck": (256, 14, (1, 3, 1)), "basic": (64, 28, (3, 3))}  # outer channels, height, kernels
-LOSS = 0.06  # of speed that a finer step may cost: between what a full step and half a step cost, see `step_rewarded`
+MAX_LOSS = 0.06  # of speed, that a finer multiple may cost; see `coarsest_free_step`
+CACHE_KEY = f"width multiple, loss {MAX_LOSS}"
+
+DEFAULT_MULTIPLE = 8  # without a device: most runtimes compute multiples of 8 channels faster
 
 WARM_SECONDS, WINDOW_SECONDS, WINDOWS = 0.02, 0.004, 14
 TIMEOUT = 120.0
 
 Times = Mapping[int, float]
-"""width -> time, of one kind of block"""
+"""width -> time of one kind of block"""
 
 
-def preferred_width_multiple(device: Device, *, emit: EventSink) -> int:
-    """The step (1, 4, 8, 16 or 32) that widths should be multiples of on the device; what `round_to: auto` means.
+def choose_width_multiple(recipe: Recipe, device: Device | None, log: RunLog) -> int:
+    """Choose what the widths of a run are multiples of.
 
-    Measured once in about 7 s, then read from the user's cache. Where two halves of the measurement disagree the
-    coarser answer is taken, which is never the slower one, and not kept.
+    Args:
+        recipe: its `prune.round_to` decides unless it is `auto`.
+        device: the device; None = nothing is measured.
+        log: a resumed run keeps its multiple, because a second measurement might give another.
+
+    Returns:
+        The number of channels that widths are multiples of.
+
+    Raises:
+        DeviceUnavailable: the device cannot be reached.
     """
-    kept = width_cache_file(device.fingerprint)
-    known = read_width_cache(kept)
-    if known is not None:
-        emit("staircase", {"round_to": known, "cached": True})
-        return known
-    names, timings = time_models(device)
-    by_cpu = device.target.threads == 1 and device.target.provider == "cpu"
-    halves = [coarsest_free_step(latency_tables(names, timings, half, by_cpu=by_cpu)) for half in (0, 1)]
-    emit("staircase", {"round_to": max(halves), "cached": False, "agreed": halves[0] == halves[1]})
-    if halves[0] == halves[1]:
-        write_width_cache(kept, halves[0])
+    if recipe.method.unstructured:
+        return 1
+    if recipe.prune.round_to != "auto":
+        return recipe.prune.round_to
+    if recipe.selection(MULTIPLES[-1]).allocates_per_layer:
+        return MULTIPLES[-1]  # the latency model knows the multiple of each layer
+    if device is None:
+        return DEFAULT_MULTIPLE
+
+    def measure() -> int:
+        with log.stage("ask the target"), device.open() as session:
+            multiple = preferred_width_multiple(session, emit=log)
+        log.note(f"target {device.name} prefers widths that are multiples of {multiple}")
+        return multiple
+
+    return log.decision(f"width multiple on {device.name}, {device.provider}, {device.threads} threads", measure)
+
+
+def preferred_width_multiple(session: RunnerSession, *, emit: EventSink) -> int:
+    """Measure the multiple (1, 4, 8, 16 or 32) that widths should have on a device, which takes about 7 s.
+
+    The result is cached unless two halves of the measurement disagree. Then the coarser multiple is returned, which
+    is never the slower one.
+
+    Args:
+        session: the device.
+        emit: receives the result.
+
+    Returns:
+        The multiple.
+
+    Raises:
+        CompressorError: as `RunnerSession.run`.
+    """
+    path = cache_file(session.fingerprint)
+    cached = read_cache(path).get(CACHE_KEY)
+    if cached in MULTIPLES:
+        emit("staircase", {"round_to": int(cached), "cached": True})
+        return int(cached)
+    timings = time_blocks(session)
+    by_cpu_time = session.device.single_threaded_cpu
+    halves = [coarsest_free_step(latency_tables(timings, half, by_cpu_time=by_cpu_time)) for half in (0, 1)]
+    agreed = halves[0] == halves[1]
+    emit("staircase", {"round_to": max(halves), "cached": False, "agreed": agreed})
+    if agreed:
+        add_to_cache(path, {CACHE_KEY: halves[0]})
     return max(halves)
 
 
-def coarsest_free_step(found: Sequence[Times]) -> int:
-    """The finest step whose multiples all run at full speed.
+def coarsest_free_step(tables: Sequence[Times]) -> int:
+    """Find the finest multiple whose widths all run at full speed.
 
-    Full speed at a width is what the multiples of 32 around it promise: log time interpolated linearly in log width,
-    which takes out that small layers are less efficient. The widths that have s as their largest step lose the
-    median of `time / promised - 1`, over all kinds of block. The answer is the smallest step from which on, itself
-    included, none loses more than 6 %. On CPUs with 512-bit vectors the steps 16, 8, 4 and 1 lose about 3, 11, 14
-    and 30 %.
+    Full speed at width w is interpolated between the multiples of 32, log t linear in log w, which allows for the
+    lower efficiency of small layers. The loss of multiple m is the median of `t / t_interpolated - 1` over the widths
+    whose largest multiple is m and over all tables. The result is the smallest multiple such that neither it nor a
+    coarser one loses more than 6 %. On CPUs with 512-bit vectors the multiples 16, 8, 4 and 1 lose about 3, 11, 14 and
+    30 %.
     """
-    answer = STEPS[-1]
-    for step in reversed(STEPS[:-1]):
-        losses = [times[width] / interpolated_time(times, width) - 1 for times in found for width in WIDTHS[step]]
-        if median(losses) > LOSS:
+    finest = MULTIPLES[-1]
+    for multiple in reversed(MULTIPLES[:-1]):
+        losses = [times[width] / interpolated_time(times, width) - 1 for times in tables for width in WIDTHS[multiple]]
+        if median(losses) > MAX_LOSS:
             break
-        answer = step
-    return answer
+        finest = multiple
+    return finest
 
 
 def interpolated_time(times: Times, width: int) -> float:
-    anchors = sorted(WIDTHS[32])
+    """Interpolate the time at a width between the multiples of 32, in logarithms of width and time.
+
+    Args:
+        times: times of one kind of block.
+        width: number of channels.
+
+    Returns:
+        The time, in the unit of `times`.
+    """
+    anchors = WIDTHS[32]
     logs = [math.log(times[anchor]) for anchor in anchors]
     return math.exp(float(np.interp(math.log(width), np.log(anchors), logs)))
 
 
-def time_models(device: Device) -> tuple[list[tuple[str, int]], tuple[Timing, ...]]:
-    """Time every block at every width in one process, window by window in turn."""
-    names = [(kind, width) for kind in BLOCKS for widths in WIDTHS.values() for width in widths]
-    with tempfile.TemporaryDirectory(prefix="compress-staircase-") as folder:
-        paths = tuple(Path(folder) / f"{kind}{width}.onnx" for kind, width in names)
-        for path, (kind, width) in zip(paths, names, strict=True):
-            onnx.save(synthetic_block(kind, width), path)
-        job = Job(models=paths, warm_s=WARM_SECONDS, window_s=WINDOW_SECONDS, windows=WINDOWS, timeout=TIMEOUT)
-        return names, device.run(job)
+def time_blocks(session: RunnerSession) -> dict[tuple[str, int], Timing]:
+    """Time every block (kind, width) in one process."""
+    blocks = [(kind, width) for kind in BLOCKS for widths in WIDTHS.values() for width in widths]
+    job = Job((), WINDOW_SECONDS, WINDOWS, WARM_SECONDS, timeout=TIMEOUT)
+    timings = time_models(session, [residual_block(kind, width) for kind, width in blocks], job)
+    return dict(zip(blocks, timings, strict=True))
 
 
-def latency_tables(names: list[tuple[str, int]], timings: Sequence[Timing], half: int, *, by_cpu: bool) -> list[Times]:
-    """One table a kind of block, from every second window: the lower quartile of the windows' medians.
+def latency_tables(timings: Mapping[tuple[str, int], Timing], half: int, *, by_cpu_time: bool) -> list[Times]:
+    """Make a table of typical times for each kind of block from every second window.
 
-    The lower quartile, because a neighbour can only make a window slower.
+    Args:
+        timings: timings by kind and width.
+        half: 0 for the even windows, 1 for the odd ones.
+        by_cpu_time: whether CPU time is used instead of wall time.
+
+    Returns:
+        One table for each kind, in milliseconds.
     """
-    found: dict[str, dict[int, float]] = {kind: {} for kind in BLOCKS}
-    for (kind, width), timing in zip(names, timings, strict=True):
-        windows = (timing.cpu if by_cpu else timing.wall)[half::2]
-        found[kind][width] = float(np.quantile([median(window) for window in windows], 0.25))
-    return list(found.values())
-
-
-def synthetic_block(kind: str, width: int) -> ModelProto:
-    """A residual block whose inner width is `width`, as pruning leaves it: convolutions, biases, ReLUs, sum."""
-    channels, height, kernels = BLOCKS[kind]
-    widths = [channels, *[width] * (len(kernels) - 1), channels]
-    rng = np.random.default_rng(0)
-    nodes, weights, last = [], [], "input"
-    for place, kernel in enumerate(kernels):
-        shape = (widths[place + 1], widths[place], kernel, kernel)
-        scaled = rng.standard_normal(shape) / math.sqrt(math.prod(shape[1:]))
-        weights.append(numpy_helper.from_array(scaled.astype(np.float32), f"weight{place}"))
-        weights.append(numpy_helper.from_array(np.zeros(shape[0], np.float32), f"bias{place}"))
-        names = [last, f"weight{place}", f"bias{place}"]
-        nodes.append(helper.make_node("Conv", names, [f"conv{place}"], pads=[kernel // 2] * 4))
-        last = f"conv{place}"
-        if place < len(kernels) - 1:
-            nodes.append(helper.make_node("Relu", [last], [f"relu{place}"]))
-            last = f"relu{place}"
-    nodes += [helper.make_node("Add", [last, "input"], ["sum"]), helper.make_node("Relu", ["sum"], ["output"])]
-    ends = [
-        helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, channels, height, height]) for n in ("input", "output")
-    ]
-    graph = helper.make_graph(nodes, kind, ends[:1], ends[1:], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-def width_cache_file(fingerprint: str) -> Path:
-    """One file for each device, runtime version and way of using it."""
-    key = json.dumps([fingerprint, LOSS])
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "compress" / f"staircase-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-
-
-def read_width_cache(path: Path) -> int | None:
-    """A step that was found before; whatever else the file holds counts as nothing."""
-    try:
-        step = json.loads(path.read_text())["round_to"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return step if step in STEPS else None
-
-
-def write_width_cache(path: Path, step: int) -> None:
-    """Keep the answer; a cache that can't be written costs 7 s the next time, no more."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"round_to": step}))
+    tables: dict[str, dict[int, float]] = {kind: {} for kind in BLOCKS}
+    for (kind, width), timing in timings.items():
+        tables[kind][width] = typical_ms(timing.windows(by_cpu_time=by_cpu_time)[half::2])
+    return list(tables.values())

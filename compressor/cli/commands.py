@@ -183,7 +183,7 @@ def _bench(
         raise RecipeError("target/not-measurable", "--target", f"{target} measures nothing", hint)
     with result_printed_on_failure("show_bench", output), progress_reporter(quiet=output.quiet) as emit:
         result = bench.bench_files(
-            a, b, target=device, batch=batch, seconds=seconds, layers=layers, sustain=sustained, emit=emit
+            a, b, device=device, batch=batch, seconds=seconds, layers=layers, sustain=sustained, emit=emit
         )
         if not result["stable"]:
             hint = "stop other programs on the machine, or raise --seconds"

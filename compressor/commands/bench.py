@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from compressor.bench.compare import compare_latency
-from compressor.bench.device.target import DeviceTarget
-from compressor.bench.sustained_load import measure_sustained
+from compressor.bench.compare import compare_latency, measure_sustained
+from compressor.bench.device.device import Device
 from compressor.core import EventSink
 from compressor.report.bench_result import BenchResult, bench_record
 
@@ -16,7 +15,7 @@ def bench_files(
     a: Path,
     b: Path | None,
     *,
-    target: DeviceTarget,
+    device: Device,
     batch: int,
     seconds: float,
     layers: bool,
@@ -28,7 +27,7 @@ def bench_files(
     Args:
         a: The file.
         b: The file to compare it with.
-        target: The device to measure on.
+        device: The device to measure on.
         batch: Batch size.
         seconds: Measuring time for each file.
         layers: Whether to profile every layer as well.
@@ -42,8 +41,8 @@ def bench_files(
         ModelError: A file is not a model that ONNX Runtime can run.
         DeviceUnavailable: The device cannot be reached, or failed.
     """
-    with target.opened() as device:
-        comparison = compare_latency(device, a, b, batch=batch, seconds=seconds, layers=layers, emit=emit)
+    with device.open() as session:
+        comparison = compare_latency(session, a, b, batch=batch, seconds=seconds, layers=layers, emit=emit)
         if sustain is not None:
-            comparison = replace(comparison, sustained=measure_sustained(device, b or a, batch=batch, seconds=sustain))
+            comparison = replace(comparison, sustained=measure_sustained(session, b or a, batch=batch, seconds=sustain))
     return bench_record(comparison, [path.name for path in (a, b) if path is not None])

@@ -8,10 +8,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from compressor.bench.choose_width_multiple import choose_width_multiple
-from compressor.bench.device.target import DeviceTarget
+from compressor.bench.device.device import Device
 from compressor.bench.device_timer import latency_probe
 from compressor.bench.open_device import open_device
+from compressor.bench.width_multiples import choose_width_multiple
 from compressor.budget.memory import memory_of
 from compressor.commands.plan_estimates import (
     accuracy_preview,
@@ -120,7 +120,7 @@ class _Planner:
 
     baseline: PruningState
     context: Context
-    device: DeviceTarget | None
+    device: Device | None
     session: DeviceSession | None  # of the device, which is held
     round_to: int
 

@@ -1,7 +1,7 @@
-"""What an ONNX file computes before it chooses by value: the best scores, the boxes that overlap least.
+"""The outputs of an ONNX file's layers before its first discrete operator, such as TopK or NonMaxSuppression.
 
-A choice turns a difference in the last digit into another answer, so what comes behind it can be compared only where
-scores are far enough apart. Layers are recognised by the weights they hold, whatever an exporter calls them.
+A discrete operator may turn a difference in the last digit into a different result, so what follows it can be compared
+only if the scores are far enough apart. Layers are identified by their weights, whatever names an exporter gives them.
 """
 
 from __future__ import annotations
@@ -24,28 +24,36 @@ from compressor.export.tolerance import Array
 from compressor.layers import has_filters, observe_outputs
 from compressor.tensors import tree_leaves
 
-CHOICES = {"TopK", "NonMaxSuppression", "NonZero", "ArgMax", "ArgMin", "Unique", "Compress"}
-COMPARED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}  # they write what the PyTorch layer with their weight writes
+DISCRETE = {"TopK", "NonMaxSuppression", "NonZero", "ArgMax", "ArgMin", "Unique", "Compress"}
+COMPARED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}  # their output is that of the PyTorch layer with the same weight
 WEIGHTED = COMPARED | {"LSTM", "GRU", "RNN"}
 
 Weight = tuple[tuple[int, ...], bytes]
-"""shape, digest of the values"""
+"""shape, and hash of the values"""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerOutputs:
-    """A file that can be asked for what these layers write."""
+    """An ONNX file whose layers are outputs of the graph."""
 
     path: Path
-    weights: Mapping[str, Weight]  # by name of the module's layer
-    written: Mapping[Weight, Sequence[str]]  # values in the file, in the order in which they are computed
+    weights: Mapping[str, Weight]  # by name of the layer in the module
+    written: Mapping[Weight, Sequence[str]]  # names of the values in the file, in the order of execution
 
     @property
     def outputs(self) -> list[str]:
         return [name for names in self.written.values() for name in names]
 
     def of(self, module: nn.Module, inputs: Sequence[Tensor]) -> list[Array]:
-        """What the same layers of the module write, in the order of `outputs`."""
+        """Run the module and record the outputs of the same layers.
+
+        Args:
+            module: the module.
+            inputs: a batch.
+
+        Returns:
+            The outputs, in the order of `outputs`.
+        """
         arrays: dict[Weight, list[Array]] = {weight: [] for weight in self.written}
 
         def copy_output(name: str, output: object) -> None:
@@ -60,25 +68,30 @@ class LayerOutputs:
 
 @contextmanager
 def layer_outputs_before_discrete_ops(path: Path, module: nn.Module) -> Iterator[LayerOutputs | None]:
-    """A copy of the file beside it that tells what its layers write before any choice.
+    """Copy a file so that its layers before the first discrete operator become outputs of the graph.
 
-    None when the file chooses nothing, or when a layer that is not comparable lies between the others and a choice:
-    they would not vouch for it.
+    Args:
+        path: the ONNX file; the copy is a temporary file beside it.
+        module: the module that it was exported from.
+
+    Returns:
+        A context manager with the copy. None if there is no discrete operator, or if a layer that cannot be compared
+        precedes one: the other layers would not cover it.
     """
     layers = {name: layer for name, layer in module.named_modules() if has_filters(layer)}
     weights = {name: _weight(layer.weight.detach().numpy()) for name, layer in layers.items()}
-    biased = {weights[name] for name, layer in layers.items() if getattr(layer, "bias", None) is not None}
+    with_bias = {weights[name] for name, layer in layers.items() if getattr(layer, "bias", None) is not None}
     model = ir.load(path)
-    first, behind = _choices(model.graph)
+    first, dependent = _first_discrete(model.graph)
     compared = {
         value: weight
         for node in model.graph
         if node.op_type in COMPARED
-        and (weight := _held(node)) in set(weights.values())
-        and (value := _written(node, biased=weight in biased)) is not None
-        and value not in behind
+        and (weight := _node_weight(node)) in set(weights.values())
+        and (value := _layer_output(node, has_bias=weight in with_bias)) is not None
+        and value not in dependent
     }
-    if not first or not _vouched(first, compared):
+    if not first or not _covered(first, compared):
         yield None
         return
     written: dict[Weight, list[str]] = {}
@@ -93,65 +106,60 @@ def layer_outputs_before_discrete_ops(path: Path, module: nn.Module) -> Iterator
         yield LayerOutputs(copy, weights, written)
 
 
-def _choices(graph: ir.Graph) -> tuple[list[ir.Node], set[ir.Value]]:
-    """The choices before which there is none, and all values that hang on a choice."""
+def _first_discrete(graph: ir.Graph) -> tuple[list[ir.Node], set[ir.Value]]:
+    """The discrete operators that depend on no other one, and all values that depend on a discrete operator."""
     first: list[ir.Node] = []
-    behind: set[ir.Value] = set()
+    dependent: set[ir.Value] = set()
     for node in graph:
-        parts = list(_parts(node))
-        after = any(value in behind for part in parts for value in part.inputs)
-        chooses = any(part.op_type in CHOICES for part in parts)
-        if chooses and not after:
+        nodes = list(_with_subgraphs(node))
+        is_dependent = any(value in dependent for inner in nodes for value in inner.inputs)
+        is_discrete = any(inner.op_type in DISCRETE for inner in nodes)
+        if is_discrete and not is_dependent:
             first.append(node)
-        if chooses or after:
-            behind.update(node.outputs)
-    return first, behind
+        if is_discrete or is_dependent:
+            dependent.update(node.outputs)
+    return first, dependent
 
 
-def _parts(node: ir.Node) -> Iterator[ir.Node]:
-    """The node and those in its branches."""
+def _with_subgraphs(node: ir.Node) -> Iterator[ir.Node]:
+    """The node and all nodes in its subgraphs."""
     yield node
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             yield from attribute.as_graph().all_nodes()
 
 
-def _vouched(choices: Iterable[ir.Node], compared: Mapping[ir.Value, Weight]) -> bool:
-    """Whether every way from a weight to a choice leads through a layer that is compared."""
-    ahead = [value for node in choices for part in _parts(node) for value in part.inputs]
-    seen: set[ir.Value] = set()
-    while ahead:
-        value = ahead.pop()
-        if value is None or value in seen or value in compared:
+def _covered(discrete: Iterable[ir.Node], compared: Mapping[ir.Value, Weight]) -> bool:
+    """Whether every path from a weight to a discrete operator passes through a layer that is compared."""
+    pending = [value for node in discrete for inner in _with_subgraphs(node) for value in inner.inputs]
+    visited: set[ir.Value] = set()
+    while pending:
+        value = pending.pop()
+        if value is None or value in visited or value in compared:
             continue
-        seen.add(value)
+        visited.add(value)
         node = value.producer()
         if node is not None:
-            if node.op_type in WEIGHTED and _held(node) is not None:
+            if node.op_type in WEIGHTED and _node_weight(node) is not None:
                 return False
-            ahead += [each for part in _parts(node) for each in part.inputs]
+            pending += [source for inner in _with_subgraphs(node) for source in inner.inputs]
     return bool(compared)
 
 
-def _held(node: ir.Node) -> Weight | None:
-    """The constant that a layer works with."""
+def _node_weight(node: ir.Node) -> Weight | None:
+    """The weight of the layer that a node computes, if it is a constant. MatMul multiplies by its transpose."""
     value = node.inputs[1]
     constant = ir.convenience.get_const_tensor(value) if value is not None else None
     if constant is None:
         return None
     values = constant.numpy()
-    return _weight(np.ascontiguousarray(values.T) if _is_product(node) else values)
+    return _weight(np.ascontiguousarray(values.T) if node.op_type == "MatMul" else values)
 
 
-def _is_product(node: ir.Node) -> bool:
-    """Whether a node multiplies by the transpose of a layer's weight, and leaves the bias to the next one."""
-    return node.op_type == "MatMul"
-
-
-def _written(node: ir.Node, *, biased: bool) -> ir.Value | None:
-    """What the layer of this node writes; None where the sum with its bias is not found."""
+def _layer_output(node: ir.Node, *, has_bias: bool) -> ir.Value | None:
+    """The output of the layer that a node computes. The Add after a MatMul adds the bias; None if it is not found."""
     value = node.outputs[0]
-    if not (_is_product(node) and biased):
+    if node.op_type != "MatMul" or not has_bias:
         return value
     users = [use.node for use in value.uses()]
     return users[0].outputs[0] if len(users) == 1 and users[0].op_type == "Add" else None

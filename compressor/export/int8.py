@@ -1,7 +1,7 @@
-"""Static int8 quantisation of an exported model, by ONNX Runtime's own quantiser.
+"""Static int8 quantization of an exported model by ONNX Runtime's quantizer.
 
-Weights are symmetric, one scale a filter: a zero stays a zero. Activations get their ranges from real images. The file
-answers differently from the one it was made from, so its quality is measured on its own.
+Weights are symmetric with one scale per filter, so zeros remain zero. The ranges of activations come from real images.
+The outputs differ from those of the float32 file, so the metric of the int8 file is measured separately.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from compressor.atomic_write import atomic_path
 from compressor.errors import ModelError
-from compressor.export.onnx import writing
+from compressor.export.onnx import write_errors_named
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]  # ships no types
+    """Batches as the quantizer reads them."""
+
     def __init__(self, float32: OnnxModule, batches: Iterable[Tensor]) -> None:
         self._batches = (float32.feed(part) for batch in batches for part in float32.parts(batch))
 
@@ -31,12 +33,12 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]  # ships no types
 
 
 class OnnxModule(nn.Module):
-    """An ONNX file of one input and one output as a module: float32 batches in, float32 out, on the CPU."""
+    """An ONNX file with one input and one output as a module: float32 batches in and out, on the CPU."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors come as exceptions; the library would print them as well
+        options.log_severity_level = 4  # errors are raised as exceptions; without this they are printed as well
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
@@ -47,23 +49,34 @@ class OnnxModule(nn.Module):
         return torch.cat([torch.from_numpy(self._session.run(None, self.feed(part))[0]) for part in self.parts(x)])
 
     def parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The batch in the sizes that the file takes."""
+        """Split a batch into the sizes that the file accepts."""
         return torch.split(x, self._batch) if isinstance(self._batch, int) else (x,)
 
     def feed(self, x: Tensor) -> dict[str, Any]:
+        """The inputs of the session for a batch."""
         return {self._input: x.contiguous().numpy()}
 
     def __deepcopy__(self, memo: object) -> OnnxModule:
-        return self  # a session holds no state that a run changes
+        return self  # runs do not change the session
 
 
 def quantize_int8(path: Path, out: Path, batches: Iterable[Tensor]) -> OnnxModule:
-    """Write `path` as int8 to `out`, with the ranges of activations taken from `batches`; the file, ready to run.
+    """Quantize an ONNX file.
 
-    Raises ModelError where the quantiser or the runtime refuses.
+    Args:
+        path: the float32 file.
+        out: the int8 file to write.
+        batches: images (n, channels, height, width) that determine the ranges of activations.
+
+    Returns:
+        The int8 file as a module.
+
+    Raises:
+        ModelError: the quantizer or the runtime cannot process the model.
+        RecipeError: `out` cannot be written.
     """
     try:
-        with writing(out), _quiet(), atomic_path(out) as draft:
+        with write_errors_named(out), _quiet(), atomic_path(out) as draft:
             quantize_static(
                 str(path),
                 str(draft),
@@ -83,7 +96,7 @@ def quantize_int8(path: Path, out: Path, batches: Iterable[Tensor]) -> OnnxModul
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser logs advice on models that were not optimised beforehand, to the root logger."""
+    """Silence the root logger, where the quantizer recommends to optimize models beforehand."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A look at an ONNX file from anywhere, before a runtime opens it."""
+"""Checks an ONNX file of unknown origin before a runtime opens it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import onnx
@@ -17,14 +18,14 @@ from compressor.errors import ModelError
 
 @dataclass(frozen=True, slots=True)
 class OnnxFile:
-    """A file whose structure parses and whose weights, if outside, lie in regular files of its own folder."""
+    """A file that parses, and whose external weights, if any, are regular files in its own folder."""
 
     path: Path
     sha256: str
     external: tuple[PurePosixPath, ...]  # relative to the folder
 
     def copy_to(self, folder: Path) -> Path:
-        """A byte copy, with the weights outside it, under the same names."""
+        """Copy the file and its external weights to another folder, under the same names."""
         for name in self.external:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.path.parent / name, folder / name)
@@ -32,7 +33,7 @@ class OnnxFile:
 
 
 def validate_onnx(path: Path) -> OnnxFile:
-    """Raises ModelError for what is missing, is no ONNX model, or names weights outside its own folder."""
+    """Raises ModelError if the file is missing, is not an ONNX model, or refers to weights outside its own folder."""
     if not path.is_file():
         problem = "it is a folder" if path.is_dir() else "the file does not exist"
         raise ModelError("onnx-model/no-such-file", str(path), problem, "give an .onnx file")
@@ -50,26 +51,27 @@ def validate_onnx(path: Path) -> OnnxFile:
     if not model.graph.node and not model.graph.initializer:
         problem = "the model has no operators" if path.stat().st_size else "the file is empty"
         raise ModelError("onnx-model/empty", str(path), problem, "export it again, or check the download")
-    return OnnxFile(path, digest, tuple(sorted({external_location(path, tensor) for tensor in is_outside(model)})))
+    return OnnxFile(
+        path, digest, tuple(sorted({external_location(path, tensor) for tensor in external_tensors(model)}))
+    )
 
 
 def has_free_batch(path: Path) -> bool:
-    """Whether some dimension of its inputs has a name instead of a size."""
+    """Whether a dimension of an input has a name instead of a size."""
     inputs = onnx.load(str(path), load_external_data=False).graph.input
-    return any(dim.dim_param for each in inputs for dim in each.type.tensor_type.shape.dim)
+    return any(dim.dim_param for value in inputs for dim in value.type.tensor_type.shape.dim)
 
 
-def is_outside(model: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor whose data is in another file, in subgraphs and functions too."""
-    for tensor in onnx_tensors(model.graph):
+def external_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor whose data is in another file, including those in subgraphs and functions."""
+    function_nodes = (node for function in model.functions for node in function.node)
+    for tensor in chain(onnx_tensors(model.graph), *map(node_tensors, function_nodes)):
         if tensor.data_location == TensorProto.EXTERNAL:
             yield tensor
-    for function in model.functions:
-        for node in function.node:
-            yield from (each for each in node_tensors(node) if each.data_location == TensorProto.EXTERNAL)
 
 
 def onnx_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Every constant of a graph."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
@@ -78,6 +80,7 @@ def onnx_tensors(graph: GraphProto) -> Iterator[TensorProto]:
 
 
 def node_tensors(node: NodeProto) -> Iterator[TensorProto]:
+    """Every constant in the attributes of a node."""
     for attribute in node.attribute:
         match attribute.type:
             case AttributeProto.TENSOR:
@@ -92,24 +95,27 @@ def node_tensors(node: NodeProto) -> Iterator[TensorProto]:
 
 
 def external_location(path: Path, tensor: TensorProto) -> PurePosixPath:
-    """Where a tensor says its data is, if that is a regular file inside the model's folder."""
-    named = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-    relative = PurePosixPath(named)
+    """Look up where the data of a tensor is stored.
+
+    Args:
+        path: the ONNX file.
+        tensor: a tensor with external data.
+
+    Returns:
+        The path of the data, relative to the model's folder.
+
+    Raises:
+        ModelError: it is not a regular file inside that folder.
+    """
+    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    relative = PurePosixPath(location)
     file = path.parent / relative
-    inside = bool(named) and not relative.is_absolute() and ".." not in relative.parts and "\\" not in named
+    inside = bool(location) and not relative.is_absolute() and ".." not in relative.parts and "\\" not in location
     if not inside or file.is_symlink() or not file.resolve().is_relative_to(path.parent.resolve()):
+        problem = f"tensor {tensor.name} refers to {location!r}, outside the model's folder"
         hint = "store the weights in files beside the model"
-        raise ModelError(
-            "onnx-model/weights-outside-folder",
-            str(path),
-            f"tensor {tensor.name} refers to {named!r}, outside the model's folder",
-            hint,
-        )
+        raise ModelError("onnx-model/weights-outside-folder", str(path), problem, hint)
     if not file.is_file():
-        raise ModelError(
-            "onnx-model/weights-missing",
-            str(path),
-            f"the weight file {named!r} is missing beside it",
-            "copy that file too",
-        )
+        problem = f"the weight file {location!r} is missing beside it"
+        raise ModelError("onnx-model/weights-missing", str(path), problem, "copy that file too")
     return relative

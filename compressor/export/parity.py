@@ -1,4 +1,4 @@
-"""Does an ONNX file answer as the PyTorch module does?"""
+"""Compares the outputs of an ONNX file with those of the PyTorch module."""
 
 from __future__ import annotations
 
@@ -23,37 +23,58 @@ from compressor.export.random_nodes import CannotCompare, with_central_draws
 from compressor.export.tolerance import RELATIVE_AT_MOST, Array, max_abs, within_tolerance
 from compressor.tensors import tree_leaves
 
-NUDGE, NUDGES = 1e-6, 4  # of a layer's largest value, about what rounding does; how often that is tried
+NOISE, TRIALS = 1e-6, 4  # noise relative to a layer's largest value, like rounding; number of trials
 
 
 AT_CENTRE: ParityScope = "answers with random numbers at their centres"
 
 
 class CannotRun(Exception):
-    """ONNX Runtime refuses the file, at some batch size or at all."""
+    """ONNX Runtime cannot run the file, or not at this batch size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
+    """`ok`: all outputs agree within the tolerance. `compared`: what was compared."""
+
     max_abs_error: float
     ok: bool
     compared: ParityScope = "answers"
 
 
 Inputs = Sequence[Tensor]
-"""One batch, for each input of the module."""
+"""a batch of each input of the module"""
 
-Answer = Callable[[nn.Module, Inputs], list[Array]]
+Outputs = Callable[[nn.Module, Inputs], list[Array]]
 
 
-def answers(module: nn.Module, inputs: Inputs) -> list[Array]:
-    """Run a fresh copy from equal random numbers: what a module was asked before must not matter."""
+def module_outputs(module: nn.Module, inputs: Inputs) -> list[Array]:
+    """Run a copy of a module from equal random numbers, so that earlier calls do not change its outputs.
+
+    Args:
+        module: the module, on the CPU.
+        inputs: a batch.
+
+    Returns:
+        Every tensor of its output.
+    """
     with torch.no_grad(), equal_randomness(), without_autocast():
         return [tensor.detach().cpu().numpy() for tensor in tree_leaves(copy_module(module)(*inputs))]
 
 
-def central_answers(module: nn.Module, inputs: Inputs) -> list[Array]:
-    """The same with every random draw at its centre. Raises CannotRun for draws that have none."""
+def central_outputs(module: nn.Module, inputs: Inputs) -> list[Array]:
+    """Run a copy of a module with every random number at the centre of its distribution.
+
+    Args:
+        module: the module, on the CPU.
+        inputs: a batch.
+
+    Returns:
+        Every tensor of its output.
+
+    Raises:
+        CannotRun: a distribution has no centre.
+    """
     try:
         with torch.inference_mode(), CentralDraws(), without_autocast():  # type: ignore[no-untyped-call]
             return [tensor.detach().cpu().numpy() for tensor in tree_leaves(copy_module(module)(*inputs))]
@@ -62,74 +83,99 @@ def central_answers(module: nn.Module, inputs: Inputs) -> list[Array]:
 
 
 def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Parity:
-    """Compare ONNX Runtime (CPU, default options) with the module in float32 on every batch and every output (see
-    agreement.py).
+    """Compare ONNX Runtime (CPU, default options) with the module on every output of every batch.
 
-    Where they disagree and the module's own answers hang on rounding, as a detector's do that keeps the best of many
-    boxes with equal scores, there is nothing to compare them with. Then `compared` is another: what the layers write
-    before the first choice by value.
-    Where the file draws random numbers, a copy of it is compared in which they are at their centres, as they then are
-    in the module.
-    Raises CannotRun when ONNX Runtime refuses or answers in other shapes, VerificationFailed for NaN or infinity.
+    If outputs differ and the module itself is sensitive to rounding, its outputs cannot be compared: a detector that
+    keeps the best of many boxes with equal scores may keep any of them. Then the outputs of the layers before the first
+    discrete operator are compared instead (see `layer_outputs_before_discrete_ops`).
+
+    If the file draws random numbers, they are set to the centres of their distributions, in the module and in a copy of
+    the file (see `with_central_draws`).
+
+    Args:
+        path: the ONNX file.
+        module: the module in float32, on the CPU.
+        batches: the batches.
+
+    Returns:
+        The largest absolute difference, and whether it is within the tolerance (see `within_tolerance`).
+
+    Raises:
+        CannotRun: ONNX Runtime cannot run the file, or its outputs have other shapes.
+        VerificationFailed: an output is not finite.
     """
     try:
         with with_central_draws(path) as central:
             if central is None:
-                return _check(path, module, batches, answers)
+                return _check_outputs(path, module, batches, module_outputs)
             _open(path)
-            return replace(_check(central, module, batches, central_answers), compared=AT_CENTRE)
+            return replace(_check_outputs(central, module, batches, central_outputs), compared=AT_CENTRE)
     except CannotCompare as reason:
         raise CannotRun(str(reason)) from reason
 
 
-def _check(path: Path, module: nn.Module, batches: Sequence[Inputs], answer: Answer) -> Parity:
+def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], outputs: Outputs) -> Parity:
+    """Compare a file without random numbers with what `outputs` computes."""
     session = _open(path)
     names = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
     largest, ok = 0.0, True
     for batch in batches:
-        reference, found = answer(module, batch), _run(session, batch)
+        reference, actual = outputs(module, batch), _run(session, batch)
         shapes = [array.shape for array in reference]
-        if [array.shape for array in found] != shapes:
-            if not is_rounding_sensitive(module, batch, answer):
-                others = [array.shape for array in found]
+        if [array.shape for array in actual] != shapes:
+            if not is_rounding_sensitive(module, batch, outputs):
+                others = [array.shape for array in actual]
                 raise CannotRun(f"batch {len(batch[0])}: shapes {others} instead of {shapes}")
             ok = False
             continue
-        difference, same = within_tolerance(found, reference, _exact(module, batch, answer), names)
+        difference, same = within_tolerance(actual, reference, _in_float64(module, batch, outputs), names)
         largest, ok = max(largest, difference), ok and same
-    if not ok and any(is_rounding_sensitive(module, batch, answer) for batch in batches):
-        return _before_choices(path, module, batches) or Parity(largest, ok)
+    if not ok and any(is_rounding_sensitive(module, batch, outputs) for batch in batches):
+        return _check_layers(path, module, batches) or Parity(largest, ok)
     return Parity(largest, ok)
 
 
-def is_rounding_sensitive(module: nn.Module, batch: Inputs, answer: Answer = answers) -> bool:
-    """Whether other rounding, of 1e-6 of the largest value each layer writes, or that of float64, which orders what is
-    equal in float32, changes the number of answers, or an answer by more than 1 % of the largest."""
-    reference = answer(module, batch)
+def is_rounding_sensitive(module: nn.Module, batch: Inputs, outputs: Outputs = module_outputs) -> bool:
+    """Test whether rounding changes the outputs of a module.
 
-    def others() -> Iterator[list[Array]]:
-        yield _exact(module, batch, answer)() or reference
-        with _rounding_otherwise(module):
-            for _ in range(NUDGES):
-                yield answer(module, batch)
+    Two kinds of rounding are tried: float64, which orders values that are equal in float32, and noise of 1e-6 of the
+    largest value of each layer.
+
+    Args:
+        module: the module.
+        batch: a batch.
+        outputs: computes the outputs.
+
+    Returns:
+        True if the shape of an output changes, or its values by more than 1 % of the largest.
+    """
+    reference = outputs(module, batch)
+
+    def variants() -> Iterator[list[Array]]:
+        yield _in_float64(module, batch, outputs)() or reference
+        with _perturbed(module):
+            for _ in range(TRIALS):
+                yield outputs(module, batch)
 
     return any(
-        ours.shape != theirs.shape or max_abs(ours - theirs) > RELATIVE_AT_MOST * max_abs(theirs)
-        for other in others()
-        for ours, theirs in zip(other, reference, strict=True)
+        array.shape != expected.shape or max_abs(array - expected) > RELATIVE_AT_MOST * max_abs(expected)
+        for variant in variants()
+        for array, expected in zip(variant, reference, strict=True)
     )
 
 
 @contextmanager
-def _rounding_otherwise(module: nn.Module) -> Iterator[None]:
+def _perturbed(module: nn.Module) -> Iterator[None]:
+    """Add seeded noise to the output of every layer."""
     random = torch.Generator().manual_seed(0)
 
-    def nudged(_: nn.Module, __: object, result: object) -> object:
-        if isinstance(result, Tensor) and result.is_floating_point() and result.numel():
-            return result + NUDGE * result.abs().max() * torch.randn(result.shape, generator=random)
-        return result
+    def _add_noise(_layer: nn.Module, _inputs: object, output: object) -> object:
+        if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
+            return output + NOISE * output.abs().max() * torch.randn(output.shape, generator=random)
+        return output
 
-    handles = [each.register_forward_hook(nudged) for each in module.modules() if next(each.children(), None) is None]
+    layers = [layer for layer in module.modules() if next(layer.children(), None) is None]
+    handles = [layer.register_forward_hook(_add_noise) for layer in layers]
     try:
         yield
     finally:
@@ -137,41 +183,41 @@ def _rounding_otherwise(module: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _before_choices(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Parity | None:
-    """What layers write before the first choice, in the file and in the module; None where that can't be told."""
+def _check_layers(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Parity | None:
+    """Compare the outputs of layers before the first discrete operator; None if they cannot be compared."""
     with layer_outputs_before_discrete_ops(path, module) as layers:
         if layers is None:
             return None
         session = _open(layers.path)
         largest, ok = 0.0, True
         for batch in batches:
-            reference, found = layers.of(module, batch), _run(session, batch, layers.outputs)
-            if [array.shape for array in found] != [array.shape for array in reference]:
+            reference, actual = layers.of(module, batch), _run(session, batch, layers.outputs)
+            if [array.shape for array in actual] != [array.shape for array in reference]:
                 return None
-            names = [f"{path.name}, before a choice"] * len(found)
-            difference, same = within_tolerance(found, reference, _exact(module, batch, layers.of), names)
+            names = [f"{path.name}, before a choice"] * len(actual)
+            difference, same = within_tolerance(actual, reference, _in_float64(module, batch, layers.of), names)
             largest, ok = max(largest, difference), ok and same
     return Parity(largest, ok, "layers before a choice by value")
 
 
-def _exact(module: nn.Module, batch: Inputs, answer: Answer) -> Callable[[], list[Array]]:
-    """The same in float64, computed when first asked for; empty where the module can't run in float64."""
+def _in_float64(module: nn.Module, batch: Inputs, outputs: Outputs) -> Callable[[], list[Array]]:
+    """A function that computes the outputs in float64 once; they are empty if the module cannot run in float64."""
 
     @functools.cache
-    def exact() -> list[Array]:
+    def compute() -> list[Array]:
         try:
             with in_float64():
-                return answer(copy_module(module).double(), widen(batch))
-        except Exception:  # what a user's forward raises when it finds other types than it expects
+                return outputs(copy_module(module).double(), widen(batch))
+        except Exception:  # a user's forward may raise anything when its types are not those it expects
             return []
 
-    return exact
+    return compute
 
 
 def _open(path: Path) -> onnxruntime.InferenceSession:
     try:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors come as exceptions; the library would print them as well
+        options.log_severity_level = 4  # errors are raised as exceptions; without this they are printed as well
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise CannotRun(str(error)) from error
@@ -179,8 +225,9 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
 
 def _run(session: onnxruntime.InferenceSession, batch: Inputs, outputs: Sequence[str] | None = None) -> list[Array]:
     try:
-        taken = [node.name for node in session.get_inputs()]
-        found: list[Array] = session.run(outputs, {name: each.numpy() for name, each in zip(taken, batch, strict=True)})
+        names = [node.name for node in session.get_inputs()]
+        arrays = {name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)}
+        result: list[Array] = session.run(outputs, arrays)
     except Exception as error:
         raise CannotRun(f"batch {len(batch[0])}: {error}") from error
-    return found
+    return result

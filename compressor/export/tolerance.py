@@ -1,4 +1,4 @@
-"""When do two sets of answers, from the ONNX file and from PyTorch, agree?"""
+"""When the outputs of an ONNX file count as equal to those of PyTorch."""
 
 from __future__ import annotations
 
@@ -14,51 +14,80 @@ from compressor.errors import VerificationFailed
 Array = NDArray[Any]
 
 RELATIVE = 1e-4  # of each output's largest value
-CONDITION = 16.0  # times PyTorch's own float32 rounding error
-SMALLEST = float(np.finfo(np.float32).tiny)  # below it, runtimes may give zero for any number
-RELATIVE_AT_MOST = 1e-2  # however badly conditioned: beyond it a wrong file could hide
+CONDITION = 16.0  # times the rounding error of PyTorch in float32
+SMALLEST = float(np.finfo(np.float32).tiny)  # runtimes may flush smaller numbers to zero
+RELATIVE_AT_MOST = 1e-2  # whatever the rounding error: a wrong file could pass with more
 
 
 def within_tolerance(
-    found: Sequence[Array], reference: Sequence[Array], exact: Callable[[], Sequence[Array]], names: Sequence[str]
+    actual: Sequence[Array], reference: Sequence[Array], exact: Callable[[], Sequence[Array]], names: Sequence[str]
 ) -> tuple[float, bool]:
-    """The largest difference, and whether every array of `found` agrees with the one of the same shape in `reference`.
+    """Compare the outputs of an ONNX file with those of PyTorch.
 
-    It does when `max|found - reference| <= 1e-4 max|reference|`: relative to its own scale, since untrained networks
-    answer with anything from 1e-12 to 1e6. Differences below the smallest normal float32 number do not count. A badly
-    conditioned network may miss that and still be exported right, so then 16 times the reference's own rounding error,
-    measured against itself in float64 (`exact`), is allowed, up to 1 % of max|reference|. Raises VerificationFailed for
-    NaN or infinity.
+    An output is equal if `max|actual - reference| <= 1e-4 max|reference|`. The tolerance is relative, because outputs
+    of untrained networks range from 1e-12 to 1e6. Differences below the smallest normal float32 number are ignored. A
+    badly conditioned network may exceed the tolerance although its file is right. Then 16 times the rounding error of
+    the reference against float64 is allowed, up to 1 % of max|reference|.
+
+    Args:
+        actual: the file's outputs.
+        reference: PyTorch's outputs in float32, of the same shapes.
+        exact: computes them in float64; called only if an output exceeds the first tolerance. Empty = not possible.
+        names: a name for each output, for the error.
+
+    Returns:
+        The largest absolute difference, and whether all outputs are equal.
+
+    Raises:
+        VerificationFailed: an output is not finite.
     """
-    differences = [max_difference(*each) for each in zip(found, reference, names, strict=True)]
+    differences = [max_difference(*arrays) for arrays in zip(actual, reference, names, strict=True)]
     ok = True
-    for place, difference in enumerate(differences):
-        if difference > max(RELATIVE * (scale := max_abs(reference[place])), SMALLEST):
+    for index, difference in enumerate(differences):
+        if difference > max(RELATIVE * (scale := max_abs(reference[index])), SMALLEST):
             truth = exact()
-            own = rounding_error(reference[place], truth[place]) if len(truth) == len(reference) else 0.0
-            ok = ok and difference <= min(CONDITION * own, RELATIVE_AT_MOST * scale)
+            error = rounding_error(reference[index], truth[index]) if len(truth) == len(reference) else 0.0
+            ok = ok and difference <= min(CONDITION * error, RELATIVE_AT_MOST * scale)
     return max(differences, default=0.0), ok
 
 
 def max_abs(array: Array) -> float:
+    """max|array|; 0 for an empty array."""
     return float(np.abs(array.astype(np.float64)).max(initial=0.0))
 
 
-def max_difference(found: Array, reference: Array, where: str) -> float:
-    """`max|found - reference|`. Raises VerificationFailed unless all values are finite."""
-    for who, array in (("PyTorch", reference), ("ONNX Runtime", found)):
+def max_difference(actual: Array, reference: Array, name: str) -> float:
+    """Compute `max|actual - reference|`.
+
+    Args:
+        actual: an output of ONNX Runtime.
+        reference: the output of PyTorch, of the same shape.
+        name: name of the output, for the error.
+
+    Returns:
+        The largest absolute difference.
+
+    Raises:
+        VerificationFailed: a value is not finite.
+    """
+    for source, array in (("PyTorch", reference), ("ONNX Runtime", actual)):
         if not np.isfinite(array).all():
             bad = int(array.size - np.isfinite(array).sum())
-            raise VerificationFailed(
-                "outputs/non-finite",
-                where,
-                f"{bad} of {array.size} values from {who} are NaN or infinite",
-                "check the model's weights and normalization statistics",
-            )
-    return max_abs(found.astype(np.float64) - reference.astype(np.float64))
+            problem = f"{bad} of {array.size} values from {source} are NaN or infinite"
+            hint = "check the model's weights and normalization statistics"
+            raise VerificationFailed("outputs/non-finite", name, problem, hint)
+    return max_abs(actual.astype(np.float64) - reference.astype(np.float64))
 
 
 def rounding_error(reference: Array, truth: Array) -> float:
-    """How far float32 answers lie from those in float64; 0 where these can't be compared."""
+    """Compute the rounding error of an output.
+
+    Args:
+        reference: the output in float32.
+        truth: the output in float64.
+
+    Returns:
+        The largest absolute difference; 0 if the shapes differ or it is not finite.
+    """
     error = max_abs(reference - truth) if truth.shape == reference.shape else 0.0
     return error if math.isfinite(error) else 0.0

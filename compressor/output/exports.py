@@ -11,7 +11,7 @@ import torch
 
 from compressor import __version__
 from compressor.bench.compare import compare_latency
-from compressor.bench.device.target import DeviceTarget
+from compressor.bench.device.device import Device
 from compressor.core import Comparison, Data, ExportedModel, QuantizedModel
 from compressor.errors import VerificationFailed
 from compressor.export.int8 import quantize_int8
@@ -103,7 +103,7 @@ def _export_int8(path: Path, data: Data | None, log: RunLog) -> QuantizedModel |
 
 
 def compare_on_device(
-    exports: Exports, recipe: Recipe, device: DeviceTarget | None, data: Data | None, log: RunLog
+    exports: Exports, recipe: Recipe, device: Device | None, data: Data | None, log: RunLog
 ) -> tuple[Comparison, ...]:
     """Measure dense against slim on the device, once for each batch size of the recipe.
 
@@ -123,9 +123,9 @@ def compare_on_device(
     if device is None:
         return ()
     inputs = None
-    if data is not None and device.is_here:
+    if data is not None and device.is_local:
         inputs = torch.cat(list(data.calibration_batches(TIMED_IMAGES, images=TIMED_IMAGES))).numpy()
-    with log.stage("measure"), device.opened() as session:
+    with log.stage("measure"), device.open() as session:
         comparisons = tuple(
             compare_latency(
                 session,

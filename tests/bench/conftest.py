@@ -21,9 +21,9 @@ from failures import raises_error
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.bench import compare as latency
+from compressor.bench.device.device import Device
 from compressor.bench.device.protocol import Job
-from compressor.bench.device.session import Device
-from compressor.bench.device.target import DeviceTarget
+from compressor.bench.device.session import RunnerSession
 from compressor.bench.device.transport import SshTransport
 from compressor.errors import CompressorError
 
@@ -39,8 +39,8 @@ def left(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name != "compress-bench.lock"]
 
 
-def fails(target: DeviceTarget, error: type[CompressorError], code: str, *values: str) -> None:
-    with raises_error(error, code, target.name, *values) as caught, target.opened():
+def fails(device: Device, error: type[CompressorError], code: str, *values: str) -> None:
+    with raises_error(error, code, device.name, *values) as caught, device.open():
         pytest.fail("it was opened")
     assert "\n" not in str(caught.value)
 
@@ -59,8 +59,8 @@ class Server:
     folder: Path  # host, user and stranger: keys; known_hosts
     pid: int
 
-    def target(self, folder: Path, *, python: tuple[str, ...] = (sys.executable,), **changes: object) -> DeviceTarget:
-        """A target that is this machine, over SSH. `changes` are those of the way there."""
+    def device(self, folder: Path, *, python: tuple[str, ...] = (sys.executable,), **changes: object) -> Device:
+        """A device that is this machine, over SSH. `changes` are those of the way there."""
         way: dict[str, object] = {
             "host": "127.0.0.1",
             "user": getpass.getuser(),
@@ -68,21 +68,21 @@ class Server:
             "key": self.folder / "user",
             "known_hosts": self.folder / "known_hosts",
         }
-        return DeviceTarget(name="board", reach=SshTransport(**(way | changes)), python=python, folder=str(folder))  # type: ignore[arg-type]
+        return Device(name="board", transport=SshTransport(**(way | changes)), python=python, folder=str(folder))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Device]:
+def here() -> Iterator[RunnerSession]:
     """This machine, opened once for the tests that ask it the usual things."""
-    with DeviceTarget().opened() as device:
-        yield device
+    with Device().open() as session:
+        yield session
 
 
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """A comparison of two rounds, the second the mirror of the first."""
     monkeypatch.setattr(latency, "WARM_SECONDS", 0.01)
-    monkeypatch.setattr(latency, "LEAST_ROUNDS", 2)
+    monkeypatch.setattr(latency, "MIN_ROUNDS", 2)
 
 
 @pytest.fixture

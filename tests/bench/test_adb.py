@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compressor.bench.device.target import DeviceTarget
+from compressor.bench.device.device import Device
 from compressor.bench.device.transport import AdbTransport
 from compressor.errors import DeviceUnavailable
 
@@ -40,13 +40,13 @@ def adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
 
 
-def phone(tmp_path: Path, serial: str | None = "PHONE1", python: str = sys.executable) -> DeviceTarget:
+def phone(tmp_path: Path, serial: str | None = "PHONE1", python: str = sys.executable) -> Device:
     (tmp_path / "data").mkdir(exist_ok=True)
-    return DeviceTarget(name="phone", reach=AdbTransport(serial), python=(python,), folder=str(tmp_path / "data"))
+    return Device(name="phone", transport=AdbTransport(serial), python=(python,), folder=str(tmp_path / "data"))
 
 
 def test_a_model_is_timed_there_and_nothing_is_left(tmp_path: Path, linear: Make) -> None:
-    with phone(tmp_path).opened() as device:
+    with phone(tmp_path).open() as device:
         found = device.run(job(linear("it's a model.onnx")))
         assert left(tmp_path / "data")
     assert found[0].wall[0]

@@ -12,9 +12,9 @@ from failures import raises_error
 from onnx import TensorProto, helper
 
 from compressor.bench.compare import compare_latency, rounds_within
+from compressor.bench.device.device import Device
 from compressor.bench.device.protocol import DeviceState, Job, Timing
-from compressor.bench.device.session import Device
-from compressor.bench.device.target import DeviceTarget
+from compressor.bench.device.session import RunnerSession
 from compressor.bench.runner import timing
 from compressor.core import Comparison
 from compressor.errors import ModelError, RecipeError, VerificationFailed
@@ -27,7 +27,7 @@ def quiet(_name: str, _fields: Mapping[str, object]) -> None:
 
 
 @pytest.mark.usefixtures("brief")
-def test_less_work_is_faster(here: Device, linear: Make) -> None:
+def test_less_work_is_faster(here: RunnerSession, linear: Make) -> None:
     events: list[Mapping[str, object]] = []
     a, b = linear("a.onnx", width=512, repeats=12), linear("b.onnx", width=512, repeats=4)
     found = compare_latency(here, a, b, seconds=0.3, emit=lambda _name, fields: events.append(fields))
@@ -52,7 +52,7 @@ def test_less_work_is_faster(here: Device, linear: Make) -> None:
 
 
 @pytest.mark.usefixtures("brief")
-def test_one_model_with_weights_beside_it_and_real_inputs(here: Device, linear: Make, tmp_path: Path) -> None:
+def test_one_model_with_weights_beside_it_and_real_inputs(here: RunnerSession, linear: Make, tmp_path: Path) -> None:
     path = tmp_path / "big.onnx"
     onnx.save(onnx.load(linear("a.onnx")), path, save_as_external_data=True, location="big.data", size_threshold=0)
     found = compare_latency(here, path, None, batch=3, seconds=0.05, inputs=np.ones((2, 64), np.float32), emit=quiet)
@@ -83,7 +83,7 @@ def external(tmp_path: Path, where: str) -> Path:
 
 
 @pytest.mark.parametrize("where", ["../secret", "/etc/hostname", "", "a/../../secret", "link"])
-def test_weights_outside_the_folder_are_refused(here: Device, tmp_path: Path, where: str) -> None:
+def test_weights_outside_the_folder_are_refused(here: RunnerSession, tmp_path: Path, where: str) -> None:
     (tmp_path / "secret").write_bytes(bytes(64 * 64 * 4))
     path = external(tmp_path, where)
     (path.parent / "link").symlink_to(tmp_path / "secret")
@@ -91,7 +91,7 @@ def test_weights_outside_the_folder_are_refused(here: Device, tmp_path: Path, wh
         compare_latency(here, path, None, emit=quiet)
 
 
-def test_missing_weights_are_named(here: Device, tmp_path: Path) -> None:
+def test_missing_weights_are_named(here: RunnerSession, tmp_path: Path) -> None:
     with raises_error(ModelError, "onnx-model/weights-missing", "'gone.data'"):
         compare_latency(here, external(tmp_path, "gone.data"), None, emit=quiet)
 
@@ -105,7 +105,7 @@ def test_missing_weights_are_named(here: Device, tmp_path: Path) -> None:
         (b"\x00" * 4096, "onnx-model/not-onnx"),
     ],
 )
-def test_files_that_are_no_models(here: Device, tmp_path: Path, content: bytes | None, code: str) -> None:
+def test_files_that_are_no_models(here: RunnerSession, tmp_path: Path, content: bytes | None, code: str) -> None:
     path = tmp_path / "bad.onnx"
     if content is not None:
         path.write_bytes(content)
@@ -114,14 +114,14 @@ def test_files_that_are_no_models(here: Device, tmp_path: Path, content: bytes |
     assert "\n" not in str(caught.value)
 
 
-def test_truncated_model(here: Device, linear: Make, tmp_path: Path) -> None:
+def test_truncated_model(here: RunnerSession, linear: Make, tmp_path: Path) -> None:
     path = tmp_path / "cut.onnx"
     path.write_bytes(linear("a.onnx").read_bytes()[:-5000])
     with raises_error(ModelError, "onnx-model/not-onnx", "cut.onnx"):
         compare_latency(here, path, None, emit=quiet)
 
 
-def test_operator_the_runtime_does_not_know(here: Device, tmp_path: Path) -> None:
+def test_operator_the_runtime_does_not_know(here: RunnerSession, tmp_path: Path) -> None:
     ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, [1]) for end in ("input", "output")]
     graph = helper.make_graph([helper.make_node("Nonsense", ["input"], ["output"])], "x", ends[:1], ends[1:])
     path = tmp_path / "odd.onnx"
@@ -130,17 +130,17 @@ def test_operator_the_runtime_does_not_know(here: Device, tmp_path: Path) -> Non
         compare_latency(here, path, None, emit=quiet)
 
 
-def test_nan_gets_no_number(here: Device, linear: Make) -> None:
+def test_nan_gets_no_number(here: RunnerSession, linear: Make) -> None:
     with raises_error(VerificationFailed, "wrong-output/device-differs", "NaN"):
         compare_latency(here, linear("nan.onnx", value=float("nan")), None, emit=quiet)
 
 
-def test_batch_the_model_does_not_take(here: Device, linear: Make) -> None:
+def test_batch_the_model_does_not_take(here: RunnerSession, linear: Make) -> None:
     with raises_error(ModelError, "onnx-model/no-inputs", "batch 8", "1"):
         compare_latency(here, linear("fixed.onnx", batch=8), None, emit=quiet)
 
 
-def test_free_dimensions_that_do_not_fit_are_shown(here: Device, tmp_path: Path) -> None:
+def test_free_dimensions_that_do_not_fit_are_shown(here: RunnerSession, tmp_path: Path) -> None:
     ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, ["n", "width"]) for end in ("input", "output")]
     weight = helper.make_tensor("weight", TensorProto.FLOAT, [8, 8], [0.0] * 64)
     graph = helper.make_graph([helper.make_node("MatMul", ["input", "weight"], ["output"])], "x", ends[:1], ends[1:])
@@ -152,7 +152,7 @@ def test_free_dimensions_that_do_not_fit_are_shown(here: Device, tmp_path: Path)
 
 
 @pytest.mark.parametrize("arguments", [{"batch": -1}, {"seconds": float("nan")}, {"seconds": 0.0}])
-def test_arguments_out_of_range(here: Device, linear: Make, arguments: dict[str, object]) -> None:
+def test_arguments_out_of_range(here: RunnerSession, linear: Make, arguments: dict[str, object]) -> None:
     with raises_error(RecipeError, "bench/not-positive"):
         compare_latency(here, linear("a.onnx"), None, emit=quiet, **arguments)  # type: ignore[arg-type]
 
@@ -168,7 +168,7 @@ class Scripted:
     runtime, provider, facts, cpus = "onnxruntime 1", "CPUExecutionProvider", {"cpu": "Scripted"}, (0,)
 
     def __init__(self, threads: int = 1, throttled: tuple[int | None, ...] = (None, None), power: str = "") -> None:
-        self.target = DeviceTarget(name="scripted", threads=threads, power=power)
+        self.device = Device(name="scripted", threads=threads, power=power)
         self.states = [
             DeviceState(load=1.0, steal=0, total=10 * n, celsius=None, throttled=t) for n, t in enumerate(throttled)
         ]

@@ -20,12 +20,10 @@ from onnx import TensorProto, helper
 
 from compressor.bench import runner
 from compressor.bench.device import connection as wire
-from compressor.bench.device import payload as bundle
-from compressor.bench.device import session as device
-from compressor.bench.device import target
+from compressor.bench.device import device, session
+from compressor.bench.device.device import Device
 from compressor.bench.device.protocol import Job, TimingResponse
-from compressor.bench.device.session import Device
-from compressor.bench.device.target import DeviceTarget
+from compressor.bench.device.session import RunnerSession
 from compressor.bench.runner import energy as meters
 from compressor.bench.runner import system_info as machine
 from compressor.bench.runner import timing
@@ -63,15 +61,15 @@ HELLO = "echo compress-runner 1"
 def test_answers_no_runner_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, code: str, word: str
 ) -> None:
-    monkeypatch.setattr(target, "GREETING_SECONDS", 0.5)
-    monkeypatch.setattr(device, "LOOK_SECONDS", 0.3)
-    monkeypatch.setattr(device, "MARGIN", 0.2)
+    monkeypatch.setattr(device, "GREETING_SECONDS", 0.5)
+    monkeypatch.setattr(session, "RESPONSE_SECONDS", 0.3)
+    monkeypatch.setattr(session, "MARGIN", 0.2)
     monkeypatch.setattr(wire, "CLOSE_SECONDS", 0.1)
-    monkeypatch.setattr(wire, "LAST_WORDS_SECONDS", 0.2)
-    fails(DeviceTarget(python=script(tmp_path, text)), DeviceUnavailable, code, word)
+    monkeypatch.setattr(wire, "EXIT_SECONDS", 0.2)
+    fails(Device(python=script(tmp_path, text)), DeviceUnavailable, code, word)
 
 
-def test_times_of_each_model_by_window(here: Device, linear: Make) -> None:
+def test_times_of_each_model_by_window(here: RunnerSession, linear: Make) -> None:
     small, large = linear("small.onnx", width=16), linear("large.onnx", width=512, repeats=8)
     slow, fast = here.run(Job(models=(large, small), window_s=0.01, windows=3, warm_s=0.01))
     assert here.runtime.startswith("onnxruntime ")
@@ -83,16 +81,16 @@ def test_times_of_each_model_by_window(here: Device, linear: Make) -> None:
     assert slow.peak_bytes > 512 * 512 * 4
 
 
-def test_the_fingerprint_tells_uses_apart(here: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_tells_uses_apart(here: RunnerSession, monkeypatch: pytest.MonkeyPatch) -> None:
     def fingerprint(**use: object) -> str:
-        monkeypatch.setattr(here, "target", DeviceTarget(**use))  # type: ignore[arg-type]
+        monkeypatch.setattr(here, "device", Device(**use))  # type: ignore[arg-type]
         return here.fingerprint
 
     assert len({fingerprint(), fingerprint(graph="none"), fingerprint(cpu_fallback=True)}) == 3
     assert fingerprint(name="another") == fingerprint()
 
 
-def test_outputs_are_compared_with_the_reference(here: Device, linear: Make, tmp_path: Path) -> None:
+def test_outputs_are_compared_with_the_reference(here: RunnerSession, linear: Make, tmp_path: Path) -> None:
     model, right, wrong = linear("a.onnx"), tmp_path / "right.npz", tmp_path / "wrong.npz"
     answer = np.random.default_rng(0).standard_normal((1, 64)).astype(np.float32) @ np.full((64, 64), 0.01, np.float32)
     np.savez(right, output0=answer)
@@ -106,16 +104,16 @@ def test_outputs_are_compared_with_the_reference(here: Device, linear: Make, tmp
 
 def test_a_provider_that_is_not_there_is_no_silent_cpu(linear: Make) -> None:
     with (
-        DeviceTarget(provider="qnn").opened() as here,
+        Device(provider="qnn").open() as here,
         raises_error(DeviceUnavailable, "provider/not-available", "QNNExecutionProvider", "cpu"),
     ):
         here.run(job(linear("a.onnx")))
 
 
 def test_another_provider_than_asked_is_not_believed(
-    here: Device, linear: Make, monkeypatch: pytest.MonkeyPatch
+    here: RunnerSession, linear: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(device.PROVIDERS, "cpu", "QNNExecutionProvider")
+    monkeypatch.setitem(session.PROVIDERS, "cpu", "QNNExecutionProvider")
     with raises_error(DeviceUnavailable, "target/garbled-answer", "CPUExecutionProvider"):
         here.run(job(linear("a.onnx")))
 
@@ -123,12 +121,12 @@ def test_another_provider_than_asked_is_not_believed(
 def test_more_threads_than_there_are() -> None:
     with (
         raises_error(RecipeError, "bench/threads-refused", "bench.threads", "4096"),
-        DeviceTarget(threads=4096).opened(),
+        Device(threads=4096).open(),
     ):
         pytest.fail("it was opened")
 
 
-def test_integer_inputs_are_made_up(here: Device, tmp_path: Path) -> None:
+def test_integer_inputs_are_made_up(here: RunnerSession, tmp_path: Path) -> None:
     ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "tokens"])
     out = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
     table = helper.make_tensor("table", TensorProto.FLOAT, [2, 4], [0.0] * 8)
@@ -138,7 +136,7 @@ def test_integer_inputs_are_made_up(here: Device, tmp_path: Path) -> None:
     assert len(here.run(Job((path,), window_s=0.0, warm_s=0.0, batch=2))[0].wall[0]) == timing.MIN_RUNS
 
 
-def test_a_model_that_takes_too_long_is_ended(here: Device, linear: Make) -> None:
+def test_a_model_that_takes_too_long_is_ended(here: RunnerSession, linear: Make) -> None:
     with raises_error(DeviceUnavailable, "measurement/failed", "target local", "a.onnx", "1 s"):
         here.run(Job((linear("a.onnx"),), window_s=60.0, windows=10_000, timeout=1.0))
     with raises_error(ModelError, "onnx-model/not-loadable", "gone.onnx"):
@@ -148,7 +146,7 @@ def test_a_model_that_takes_too_long_is_ended(here: Device, linear: Make) -> Non
 def test_a_process_that_dies_is_an_unavailable_device(linear: Make, tmp_path: Path) -> None:
     limited = script(tmp_path, f'ulimit -t 2; exec "{sys.executable}" "$@"')
     with (
-        DeviceTarget(python=limited).opened() as here,
+        Device(python=limited).open() as here,
         raises_error(DeviceUnavailable, "measurement/failed", re.compile("ended with -")),
     ):
         here.run(Job((linear("a.onnx"),), window_s=60.0, windows=10_000))
@@ -158,7 +156,7 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     model = linear("a.onnx")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "there"))
     (tmp_path / "there").mkdir()
-    with DeviceTarget().opened() as here:
+    with Device().open() as here:
         here.run(job(model))
         assert [path.name[:9] for path in (tmp_path / "there").iterdir()] == ["compress-"]
     assert not list((tmp_path / "there").iterdir())
@@ -166,30 +164,30 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_the_runner_keeps_to_what_devices_have() -> None:
     """Python 3.8, numpy, ONNX Runtime; the same bytes each time."""
-    with zipfile.ZipFile(io.BytesIO(bundle.runner_archive())) as file:
+    with zipfile.ZipFile(io.BytesIO(device.runner_archive())) as file:
         sources = {name: file.read(name).decode() for name in file.namelist()}
-    sources["bootstrap"] = bundle.bootstrap_program()
+    sources["bootstrap"] = device.bootstrap_program()
     allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime", "runner"}
     for name, source in sources.items():
         for node in ast.walk(ast.parse(source, feature_version=(3, 8))):
             found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             found += [str(node.module)] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
             assert {each.split(".")[0] for each in found} <= allowed, name
-    bundle.runner_archive.cache_clear()
-    again = bundle.runner_archive()
-    bundle.runner_archive.cache_clear()
-    assert bundle.runner_archive() == again
+    device.runner_archive.cache_clear()
+    again = device.runner_archive()
+    device.runner_archive.cache_clear()
+    assert device.runner_archive() == again
 
 
 def test_the_user_s_own_files_are_not_imported(tmp_path: Path) -> None:
     for name in ("json", "numpy", "onnxruntime", "tempfile"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
     code = """
-from compressor.bench.device.target import DeviceTarget
-with DeviceTarget().opened() as here:
+from compressor.bench.device.device import Device
+with Device().open() as here:
     print(here.runtime)
 """
-    root = str(Path(bundle.__file__).parents[2])
+    root = str(Path(device.__file__).parents[3])
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         cwd=tmp_path,
@@ -205,10 +203,10 @@ def test_files_go_nowhere_but_in_their_folder(tmp_path: Path) -> None:
     from compressor.bench.runner.server import RequestHandler
 
     keeper = RequestHandler(str(tmp_path), "runner.zip")
-    assert keeper.place({"name": "0/model.onnx"}) == str(tmp_path / "files/0/model.onnx")
+    assert keeper.file_path({"name": "0/model.onnx"}) == str(tmp_path / "files/0/model.onnx")
     for name in ("../runner.zip", "/etc/passwd", "0/../../x", "", ".."):
         with pytest.raises(OSError, match="not a name for a file"):
-            keeper.place({"name": name})
+            keeper.file_path({"name": name})
 
 
 def fake_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
@@ -256,10 +254,10 @@ def test_energy_is_the_packages_and_none_where_no_meter_is(tmp_path: Path, monke
     fake_system(tmp_path, monkeypatch, packages)
     assert meters.energy_joules() == 2.0, "cores are part of their package"
     assert meters.meter_readings() == {"RAPL": 2.0}
-    assert "for root to read" in meters.meter_unavailable_reason()
-    assert timing.cpu_seconds(1.0, 2.0, 2.5) == 1.5
-    assert timing.cpu_seconds(1.0, 2.0, 0.1) is None, "a counter that wrapped around"
-    assert timing.cpu_seconds(0.0, None, None) is None
+    assert "root" in meters.meter_unavailable_reason()
+    assert timing.add_energy(1.0, 2.0, 2.5) == 1.5
+    assert timing.add_energy(1.0, 2.0, 0.1) is None, "a counter that wrapped around"
+    assert timing.add_energy(0.0, None, None) is None
 
 
 def test_timings_that_contradict_themselves_are_refused() -> None:

@@ -12,15 +12,9 @@ import pytest
 import torch
 
 from compressor.bench.device.protocol import Job, Timing
-from compressor.bench.layer_latency import (
-    LEAST,
-    LayerBenchmark,
-    latency_cache_file,
-    measure_layers,
-    probe_model,
-    read_latency_cache,
-    write_latency_cache,
-)
+from compressor.bench.layer_latency import MIN_SHARE, measure_layers
+from compressor.bench.measurement_cache import add_to_cache, cache_file, read_cache
+from compressor.bench.synthetic_models import LayerBenchmark, layer_model
 from compressor.core import Layer
 
 SQUARE = {"kernel": (3, 3), "stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)}
@@ -65,7 +59,7 @@ def layers_in(model: onnx.ModelProto) -> float:
 @pytest.mark.parametrize("name", LAYERS)
 def test_files_run_and_compute_the_layer(name: str, batch: int) -> None:
     layer = LAYERS[name]
-    model = probe_model(LayerBenchmark(layer.inputs, layer.places, batch, layer))
+    model = layer_model(LayerBenchmark(layer.inputs, layer.places, batch, layer))
     onnx.checker.check_model(model)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape
@@ -91,40 +85,40 @@ def test_what_stands_around_a_layer_is_taken_off(
 ) -> None:
     """Half of (before + after) at the layer's inputs, and half at its outputs; an image comes as it is."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = measure_layers(Timed(layers_in), [LAYERS[name]], batch=1, single=True, emit=silent)  # type: ignore[arg-type]
+    found = measure_layers(Timed(layers_in), [LAYERS[name]], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
     assert found == {LAYERS[name]: pytest.approx(ms)}
 
 
 def test_a_layer_lost_in_its_surroundings_keeps_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     device = Timed(lambda _model: 5.0)
-    found = measure_layers(device, [LAYERS["dense"]], batch=1, single=True, emit=silent)  # type: ignore[arg-type]
-    assert found[LAYERS["dense"]] == pytest.approx(LEAST * 5.0)
+    found = measure_layers(device, [LAYERS["dense"]], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
+    assert found[LAYERS["dense"]] == pytest.approx(MIN_SHARE * 5.0)
 
 
 def test_each_shape_is_timed_once_and_once_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     device = Timed(layers_in)
     layer = LAYERS["dense"]
-    first = measure_layers(device, [layer] * 20, batch=1, single=True, emit=silent)  # type: ignore[arg-type]
+    first = measure_layers(device, [layer] * 20, batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
     assert [len(job.models) for job in device.jobs] == [3]
-    again = measure_layers(device, [layer], batch=1, single=True, emit=silent)  # type: ignore[arg-type]
+    again = measure_layers(device, [layer], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
     assert again == first
     assert len(device.jobs) == 1
-    measure_layers(device, [layer], batch=2, single=True, emit=silent)  # type: ignore[arg-type]
+    measure_layers(device, [layer], batch=2, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
     assert len(device.jobs) == 2, "another batch is another time"
-    assert latency_cache_file("another") != latency_cache_file("f")
+    assert cache_file("another") != cache_file("f")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": "x"}', '{"a": -1}', '{"a": NaN}', "null"])
 def test_a_spoilt_cache_counts_as_none(tmp_path: Path, text: str) -> None:
     spoilt = tmp_path / "layers.json"
     spoilt.write_text(text)
-    assert read_latency_cache(spoilt) == {}
+    assert read_cache(spoilt) == {}
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
-    write_latency_cache(in_the_way / "layers.json", {"a": 1.0})
+    add_to_cache(in_the_way / "layers.json", {"a": 1.0})
     assert in_the_way.read_text() == ""

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.bench.device.protocol import NodeTime
-from compressor.bench.device.session import Device
+from compressor.bench.device.session import RunnerSession
 from compressor.bench.profile_by_layer import fastest, layers_of, plain_name, rows_by_layer, time_by_layer
 from compressor.bench.runner.profile import parse_nodes
 from compressor.core import LAYOUT_COPIES
@@ -101,7 +101,7 @@ def test_events_of_the_profiler_become_nodes() -> None:
     assert [(each["name"], each["us"], each["bytes"]) for each in found] == [("a", 4.0, 18), ("b", 4.0, 18)]
 
 
-def test_two_models_on_a_device(here: Device, tmp_path: Path) -> None:
+def test_two_models_on_a_device(here: RunnerSession, tmp_path: Path) -> None:
     dense, slim = network(tmp_path / "dense.onnx", 128), network(tmp_path / "slim.onnx", 16)
     rows = {row.name: row for row in time_by_layer(here, dense, slim, batch=1, seconds=0.05)}
     assert {"stem.conv1", "body.conv2"} <= rows.keys()

@@ -19,7 +19,7 @@ from failures import raises_error
 
 from compressor.bench.compare import compare_latency
 from compressor.bench.device import connection as wire
-from compressor.bench.device import target
+from compressor.bench.device import device
 from compressor.bench.device import transport as reach
 from compressor.bench.device.protocol import Job
 from compressor.errors import DeviceUnavailable, Temporary
@@ -44,7 +44,7 @@ def there(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("brief")
 def test_two_models_are_compared_there_and_nothing_is_left(server: Server, there: Path, linear: Make) -> None:
     a, b = linear("a.onnx", width=256, repeats=6), linear("b.onnx", width=256, repeats=2)
-    with server.target(there).opened() as board:
+    with server.device(there).open() as board:
         found = compare_latency(board, a, b, seconds=0.05, emit=lambda _name, _fields: None)
     assert found.ratio is not None
     assert found.ratio > 1.5  # 3 by the work alone
@@ -64,9 +64,11 @@ def test_files_are_sent_once_with_the_weights_beside_them(
     for path in (big, copy):
         onnx.save(onnx.load(linear("a.onnx")), path, save_as_external_data=True, location="w", size_threshold=0)
     asked: list[Mapping[str, object]] = []
-    ask = wire.Connection.ask
-    monkeypatch.setattr(wire.Connection, "ask", lambda self, request: (asked.append(request), ask(self, request))[1])
-    with server.target(there).opened() as board:
+    ask = wire.Connection.send_request
+    monkeypatch.setattr(
+        wire.Connection, "send_request", lambda self, request: (asked.append(request), ask(self, request))[1]
+    )
+    with server.device(there).open() as board:
         for path in (big, big, copy):
             board.run(job(path))
         sent = [str(request["name"]) for request in asked if request["do"] == "put"]
@@ -76,27 +78,27 @@ def test_files_are_sent_once_with_the_weights_beside_them(
 
 
 def test_a_key_it_does_not_know(server: Server, there: Path) -> None:
-    stranger = server.target(there, key=server.folder / "stranger")
+    stranger = server.device(there, key=server.folder / "stranger")
     fails(stranger, DeviceUnavailable, "target/unreachable", "ssh key")
 
 
 def test_a_host_we_do_not_know(server: Server, there: Path, tmp_path: Path) -> None:
     nobody = tmp_path / "known"
     nobody.write_text("")
-    fails(server.target(there, known_hosts=nobody), DeviceUnavailable, "target/unreachable", "fingerprint")
+    fails(server.device(there, known_hosts=nobody), DeviceUnavailable, "target/unreachable", "fingerprint")
     assert nobody.read_text() == "", "an unknown key is never accepted"
 
 
 def test_a_host_whose_key_has_changed(server: Server, there: Path, tmp_path: Path) -> None:
     other = tmp_path / "known"
     other.write_text(f"[127.0.0.1]:{server.port} {(server.folder / 'stranger.pub').read_text()}")
-    fails(server.target(there, known_hosts=other), DeviceUnavailable, "target/unreachable", "ssh-keygen -R")
+    fails(server.device(there, known_hosts=other), DeviceUnavailable, "target/unreachable", "ssh-keygen -R")
 
 
 def test_nobody_listens(server: Server, there: Path) -> None:
     with socket.socket() as taken:  # bound, but it does not listen
         taken.bind(("127.0.0.1", 0))
-        fails(server.target(there, port=taken.getsockname()[1]), DeviceUnavailable, "target/unreachable", "refused")
+        fails(server.device(there, port=taken.getsockname()[1]), DeviceUnavailable, "target/unreachable", "refused")
 
 
 def test_a_host_that_hangs_before_it_says_hello(server: Server, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,16 +107,16 @@ def test_a_host_that_hangs_before_it_says_hello(server: Server, there: Path, mon
         mute.bind(("127.0.0.1", 0))
         mute.listen()
         fails(
-            server.target(there, port=mute.getsockname()[1]), DeviceUnavailable, "target/unreachable", "did not answer"
+            server.device(there, port=mute.getsockname()[1]), DeviceUnavailable, "target/unreachable", "did not answer"
         )
 
 
 def test_a_host_that_hangs_later(server: Server, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target, "GREETING_SECONDS", 1.5)
+    monkeypatch.setattr(device, "GREETING_SECONDS", 1.5)
     monkeypatch.setattr(wire, "CLOSE_SECONDS", 0.2)
     monkeypatch.setattr(wire, "LAST_WORDS_SECONDS", 0.2)
     fails(
-        server.target(there, python=script(there, "sleep 60")),
+        server.device(there, python=script(there, "sleep 60")),
         DeviceUnavailable,
         "target/connection-lost",
         "no answer in time",
@@ -123,30 +125,30 @@ def test_a_host_that_hangs_later(server: Server, there: Path, monkeypatch: pytes
 
 def test_garbage_for_an_answer(server: Server, there: Path) -> None:
     garbage = script(there, "echo compress-runner 1; cat /dev/zero")
-    fails(server.target(there, python=garbage), DeviceUnavailable, "target/connection-lost", "garbage")
+    fails(server.device(there, python=garbage), DeviceUnavailable, "target/connection-lost", "garbage")
 
 
 def test_a_login_that_prints_a_welcome_is_no_garbage(server: Server, there: Path) -> None:
     welcome = script(there, f'echo Welcome!; exec "{sys.executable}" "$@"')
-    with server.target(there, python=welcome).opened() as board:
+    with server.device(there, python=welcome).open() as board:
         assert board.runtime.startswith("onnxruntime ")
 
 
 def test_no_python_there(server: Server, there: Path) -> None:
-    fails(server.target(there, python=("/opt/no/python3",)), DeviceUnavailable, "target/no-python", "/opt/no/python3")
+    fails(server.device(there, python=("/opt/no/python3",)), DeviceUnavailable, "target/no-python", "/opt/no/python3")
 
 
 def test_what_fails_there_is_not_taken_for_the_way_there(server: Server, there: Path) -> None:
-    fails(server.target(there / "none"), DeviceUnavailable, "target/folder-refused", "No such file or directory")
+    fails(server.device(there / "none"), DeviceUnavailable, "target/folder-refused", "No such file or directory")
     (there / "python").write_text("not executable")
-    forbidden = server.target(there, python=(str(there / "python"),))
+    forbidden = server.device(there, python=(str(there / "python"),))
     fails(forbidden, DeviceUnavailable, "target/no-python", "Permission denied", "targets.yaml")
 
 
 def test_no_runtime_there(server: Server, there: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
-    found = server.target(there, python=(str(bare / "bin/python"),))
+    found = server.device(there, python=(str(bare / "bin/python"),))
     fails(found, DeviceUnavailable, "onnx-runtime/not-installed", "No module named")
 
 
@@ -163,27 +165,27 @@ def cramped(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_there(server: Server, cramped: Path, linear: Make) -> None:
     with (
-        server.target(cramped).opened() as board,
+        server.device(cramped).open() as board,
         raises_error(Temporary, "disk-full/device", "target board"),
     ):
         board.run(job(linear("big.onnx", width=512)))
     assert left(cramped) == []
     (cramped / "filler").write_bytes(bytes(250 * 1024))
-    fails(server.target(cramped), Temporary, "target/disk-full")
+    fails(server.device(cramped), Temporary, "target/disk-full")
 
 
 def test_a_connection_cut_in_the_middle_is_an_error_and_the_device_tidies_up(
     server: Server, there: Path, linear: Make
 ) -> None:
     long = Job(models=(linear("a.onnx"),), window_s=60.0, windows=10_000, timeout=100.0)
-    with server.target(there).opened() as board:
+    with server.device(there).open() as board:
         cut = threading.Timer(1.0, lambda: [os.kill(pid, signal.SIGKILL) for pid in children(server.pid)])
         cut.start()
         with raises_error(DeviceUnavailable, "target/unreachable", "board"):
             board.run(long)
         cut.join()
     assert until(lambda: not left(there)), "the job is ended and its files are gone"
-    with server.target(there).opened():
+    with server.device(there).open():
         pass
 
 
@@ -208,12 +210,12 @@ def is_sshd(pid: int) -> bool:
 
 
 def test_one_bench_at_a_time_and_what_a_dead_one_left_is_swept_away(server: Server, there: Path) -> None:
-    with server.target(there).opened():
-        fails(server.target(there), Temporary, "target/busy")
+    with server.device(there).open():
+        fails(server.device(there), Temporary, "target/busy")
     (there / f"compress-{os.getuid()}-orphan").mkdir()
     (there / f"compress-{os.getuid()}-orphan" / "model.onnx").write_bytes(b"left")
     (there / "of somebody else").mkdir()
-    with server.target(there).opened():
+    with server.device(there).open():
         assert "compress-bench.lock" in [path.name for path in there.iterdir()]
         assert f"compress-{os.getuid()}-orphan" not in left(there)
     assert left(there) == ["of somebody else"]

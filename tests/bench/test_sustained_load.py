@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressor.bench.device.session import Device
-from compressor.bench.sustained_load import measure_sustained, slowdown_per_minute
+from compressor.bench.compare import measure_sustained
+from compressor.bench.device.session import RunnerSession
+from compressor.bench.statistics import slowdown_per_minute
 
 from .conftest import Make
 
@@ -33,7 +34,7 @@ def test_the_trend_is_relative(medians: list[float], factor: float) -> None:
     assert scaled.percent_per_minute == pytest.approx(plain.percent_per_minute, abs=1e-6)
 
 
-def test_on_a_device(here: Device, linear: Make) -> None:
+def test_on_a_device(here: RunnerSession, linear: Make) -> None:
     found = measure_sustained(here, linear("a.onnx", width=256), batch=1, seconds=0.5)
     assert found.seconds == 0.5
     assert found.first_ms > 0

@@ -12,22 +12,21 @@ import onnx
 import pytest
 
 from compressor.bench import width_multiples as staircase
+from compressor.bench.device.device import Device
 from compressor.bench.device.protocol import Timing
-from compressor.bench.device.session import Device
-from compressor.bench.device.target import DeviceTarget
+from compressor.bench.device.session import RunnerSession
+from compressor.bench.measurement_cache import add_to_cache, cache_file, read_cache
+from compressor.bench.synthetic_models import BLOCKS, residual_block
 from compressor.bench.width_multiples import (
-    BLOCKS,
-    STEPS,
+    CACHE_KEY,
+    MULTIPLES,
     WIDTHS,
     coarsest_free_step,
     latency_tables,
     preferred_width_multiple,
-    read_width_cache,
-    synthetic_block,
-    width_cache_file,
 )
 
-HERE = cast(Device, SimpleNamespace(fingerprint="print", target=DeviceTarget()))
+HERE = cast(RunnerSession, SimpleNamespace(fingerprint="print", device=Device()))
 ALL = sorted(width for widths in WIDTHS.values() for width in widths)
 
 
@@ -44,7 +43,7 @@ def test_stairs_too_low_to_pay_for_are_left_alone(step: int, answer: int) -> Non
     assert coarsest_free_step([table(step), table(step)]) == answer
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", MULTIPLES)
 def test_device_that_punishes_other_widths(step: int) -> None:
     punished = {width: time * (1.0 if width % step == 0 else 1.15) for width, time in table(1).items()}
     assert coarsest_free_step([punished]) == step
@@ -103,67 +102,56 @@ def test_measured_tables_of_a_cpu_with_512_bit_vectors() -> None:
 def test_widths_are_sorted_by_their_largest_step() -> None:
     for step, widths in WIDTHS.items():
         for width in widths:
-            assert max(each for each in STEPS if width % each == 0) == step
+            assert max(each for each in MULTIPLES if width % each == 0) == step
 
 
 def test_block_is_valid_and_has_the_width() -> None:
     for kind in BLOCKS:
-        model = synthetic_block(kind, 75)
+        model = residual_block(kind, 75)
         onnx.checker.check_model(model)
         assert 75 in {tensor.dims[0] for tensor in model.graph.initializer}
 
 
-def timings(factor: dict[int, float]) -> list[Timing]:
-    found = []
-    for _kind in BLOCKS:
-        for widths in WIDTHS.values():
-            for width in widths:
-                windows = (((width * factor.get(width % 16, 1.0)),) * 5,) * 4
-                found.append(Timing(windows, windows, 1.0, 1.0, True))
-    return found
+def timings(factor: dict[int, float]) -> dict[tuple[str, int], Timing]:
+    def timing(width: int) -> Timing:
+        windows = (((width * factor.get(width % 16, 1.0)),) * 5,) * 4
+        return Timing(windows, windows, 1.0, 1.0, True)
+
+    return {(kind, width): timing(width) for kind in BLOCKS for widths in WIDTHS.values() for width in widths}
 
 
 def test_answer_is_kept_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    names = [(kind, width) for kind in BLOCKS for widths in WIDTHS.values() for width in widths]
     slow = dict.fromkeys(range(1, 16), 1.3)
-    monkeypatch.setattr(staircase, "time_models", lambda device: (names, timings(slow)))
+    monkeypatch.setattr(staircase, "time_blocks", lambda session: timings(slow))
     events: list[object] = []
     assert preferred_width_multiple(HERE, emit=lambda _name, fields: events.append(fields["cached"])) == 16
-    assert read_width_cache(width_cache_file("print")) == 16
-    monkeypatch.setattr(staircase, "time_models", lambda device: pytest.fail("measured again"))
+    assert read_cache(cache_file("print")) == {CACHE_KEY: 16}
+    monkeypatch.setattr(staircase, "time_blocks", lambda session: pytest.fail("measured again"))
     assert preferred_width_multiple(HERE, emit=lambda _name, fields: events.append(fields["cached"])) == 16
     assert events == [False, True]
-    assert width_cache_file("another") != width_cache_file("print")
+    assert cache_file("another") != cache_file("print")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"round_to": 7}', '{"round_to": "16"}', "null"])
-def test_a_spoilt_cache_counts_as_none(tmp_path: Path, text: str) -> None:
-    spoilt = tmp_path / "staircase.json"
-    spoilt.write_text(text)
-    assert read_width_cache(spoilt) is None
+def test_a_multiple_that_is_none_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(staircase, "time_blocks", lambda session: timings(dict.fromkeys(range(1, 16), 1.3)))
+    add_to_cache(cache_file("print"), {CACHE_KEY: 7})
+    assert preferred_width_multiple(HERE, emit=lambda _name, _fields: None) == 16
+    assert read_cache(cache_file("print")) == {CACHE_KEY: 16}
 
 
 def test_halves_that_disagree_give_the_coarser_and_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    names = [(kind, width) for kind in BLOCKS for widths in WIDTHS.values() for width in widths]
     steep, flat = timings(dict.fromkeys(range(1, 16), 1.3)), timings({})
-    mixed = [
-        Timing(windows, windows, 1.0, 1.0, True)
-        for up, level in zip(steep, flat, strict=True)
-        for windows in [(up.cpu[0], level.cpu[0]) * 2]
-    ]
-    monkeypatch.setattr(staircase, "time_models", lambda device: (names, mixed))
-    assert coarsest_free_step(latency_tables(names, mixed, 1, by_cpu=True)) == 1
+    mixed = {
+        block: Timing(windows, windows, 1.0, 1.0, True)
+        for block in steep
+        for windows in [(steep[block].cpu[0], flat[block].cpu[0]) * 2]
+    }
+    monkeypatch.setattr(staircase, "time_blocks", lambda session: mixed)
+    assert coarsest_free_step(latency_tables(mixed, 1, by_cpu_time=True)) == 1
     assert preferred_width_multiple(HERE, emit=lambda _name, _fields: None) == 16
-    assert read_width_cache(width_cache_file("print")) is None
-
-
-def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_the_way = tmp_path / "file"
-    in_the_way.write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(in_the_way))
-    staircase.write_width_cache(width_cache_file("print"), 16)
-    assert in_the_way.read_text() == ""
+    assert read_cache(cache_file("print")) == {}

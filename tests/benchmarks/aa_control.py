@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from compressor.bench.compare import compare_latency
-from compressor.bench.device.target import DeviceTarget
+from compressor.bench.device.device import Device
 from compressor.export.onnx import export_onnx
 from compressor.models.example_inputs import example_inputs
 from compressor.models.source import load_model
@@ -61,7 +61,7 @@ def main() -> None:
         export_onnx(model.module, example_inputs(model, images=2), a, opset=None, dynamic_batch=False, metadata={})
         shutil.copy(a, copy)
         for _ in range(asked.repeats):
-            with DeviceTarget().opened() as device:
+            with Device().open() as device:
                 row, found = repeat(device, a, copy, asked.seconds)
             samples += found
             verdicts.append(str(row["verdict"]))

@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from compressor.bench.compare import compare_latency
-from compressor.bench.device.target import DeviceTarget
+from compressor.bench.device.device import Device
 from compressor.bench.device_timer import latency_probe
 from compressor.budget.greedy import retained_score
 from compressor.budget.selection import select_channels
@@ -43,10 +43,10 @@ from compressor.training.checkpoint import Checkpoints
 def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, object]:
     training = [f"retrain.epochs={asked.epochs}", "retrain.schedule={name: onecycle}", f"data={asked.data_settings}"]
     recipe = read_recipe("l1", [f"prune.target={{latency: {share:.0%}}}", *(training if asked.data else [])])
-    target = DeviceTarget()
+    device = Device()
     with TemporaryDirectory() as name, RunLog(Path(name) / "run.jsonl", lambda _event, _fields: None) as journal:
         model, data = load_inputs(source, recipe, asked.data, journal, trust_pickle=False, needs_data=False)
-        watch = latency_probe(recipe, target, model, journal)
+        watch = latency_probe(recipe, device, model, journal)
         assert watch is not None
         start = initial_state(model, Context(None, 0, journal, Checkpoints(Path(name) / "none", "")))
         began = time.perf_counter()
@@ -106,7 +106,7 @@ def _compared(work: PruningState, folder: Path, export: object, seconds: float) 
     paths = folder / "dense.onnx", folder / "slim.onnx"
     export(work.model.module, paths[0])
     export(remove_channels(work.model.module, work.baseline.graph, _planned(work)), paths[1])
-    with DeviceTarget().opened() as device:
+    with Device().open() as device:
         return compare_latency(device, *paths, seconds=seconds, emit=lambda _event, _fields: None)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compressor.errors import ModelError, RecipeError, VerificationFailed
 from compressor.export import onnx as export
-from compressor.export.onnx import export_onnx, split_exporters
+from compressor.export.onnx import export_onnx, split_batches
 from compressor.export.onnx_file import has_free_batch
 from compressor.export.parity import check_parity
 from compressor.tensors import tree_leaves
@@ -94,7 +94,7 @@ def test_a_tampered_weight_is_found_at_any_scale(tmp_path: Path, images: Tensor,
         tensor.CopyFrom(numpy_helper.from_array(values, name))
         tampered = tmp_path / "tampered.onnx"
         onnx.save(model, tampered)
-        assert not check_parity(tampered, module, split_exporters((images,), True)).ok, name
+        assert not check_parity(tampered, module, split_batches((images,), True)).ok, name
 
 
 def test_ill_conditioned_is_judged_by_its_own_rounding(tmp_path: Path, images: Tensor) -> None:
@@ -143,14 +143,14 @@ def test_non_finite_is_refused_and_leaves_nothing(tmp_path: Path, images: Tensor
 def test_free_batch_the_exporter_refuses_becomes_batch_1(
     tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = export.traced_program
+    real = export.run_exporter
 
     def refuse(module: nn.Module, example: Tensor, exporter: str, dynamic: bool, *rest: object) -> object:
         if dynamic:
             raise export.ExportRefused("no free batch")
         return real(module, example, exporter, dynamic, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(export, "traced_program", refuse)
+    monkeypatch.setattr(export, "run_exporter", refuse)
     found = export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert found.ok
     assert found.notes[0] == "dynamo exporter, free batch: no free batch"
@@ -180,7 +180,7 @@ def test_what_no_exporter_takes_is_one_line(tmp_path: Path, images: Tensor, monk
     def refuse(*_arguments: object) -> object:
         raise export.ExportRefused("can't")
 
-    monkeypatch.setattr(export, "traced_program", refuse)
+    monkeypatch.setattr(export, "run_exporter", refuse)
     with raises_error(ModelError, "export/every-exporter-failed", "m.onnx") as caught:
         export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert "\n" not in str(caught.value)
@@ -206,10 +206,10 @@ def test_weights_over_the_limit_go_beside(tmp_path: Path, images: Tensor, monkey
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 40])
 def test_batches_hold_every_image_and_several_sizes(n: int) -> None:
     images = torch.arange(n, dtype=torch.float32).reshape(n, 1, 1, 1)
-    batches = split_exporters((images,), True)
+    batches = split_batches((images,), True)
     assert {1, 2} <= {len(batch) for (batch,) in batches}
     assert set(torch.cat([batch for (batch,) in batches]).flatten().tolist()) == set(range(n))
-    assert [len(batch) for (batch,) in split_exporters((images,), False)] == [1] * n
+    assert [len(batch) for (batch,) in split_batches((images,), False)] == [1] * n
 
 
 @pytest.mark.parametrize("dynamic", [True, False])

@@ -11,10 +11,10 @@ import torch
 from failures import raises_error
 from torch import Tensor, nn
 
-from compressor.bench.runner.ort_session import random_feed
+from compressor.bench.runner.ort_session import make_feed
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import ModelError
-from compressor.export.onnx import export_onnx, split_exporters
+from compressor.export.onnx import export_onnx, split_batches
 from compressor.models.batch_dims import find_batch_dims, with_batch_dim
 from compressor.models.example_inputs import example_inputs
 from compressor.models.source import load_model
@@ -129,12 +129,12 @@ def test_examples_have_the_batch_where_it_is() -> None:
 @pytest.mark.parametrize(("dynamic", "sizes"), [(False, [1, 1, 1, 1, 1]), (True, [1, 2, 2])])
 def test_samples_are_split_along_their_batch_dimension(dynamic: bool, sizes: list[int]) -> None:
     inputs = [torch.arange(35).reshape(7, 5), torch.arange(5), torch.ones(3)]
-    batches = split_exporters(inputs, dynamic, (1, 0, None))
+    batches = split_batches(inputs, dynamic, (1, 0, None))
     assert [batch[0].shape[1] for batch in batches] == sizes
     assert torch.equal(torch.cat([batch[0] for batch in batches], 1), inputs[0])
     assert torch.equal(torch.cat([batch[1] for batch in batches]), inputs[1])
     assert all(torch.equal(batch[2], inputs[2]) for batch in batches)
-    assert split_exporters(inputs, dynamic, (None,) * 3) == [tuple(inputs)]
+    assert split_batches(inputs, dynamic, (None,) * 3) == [tuple(inputs)]
 
 
 CODE = """
@@ -191,6 +191,6 @@ def test_exported_files_leave_that_dimension_open(tmp_path: Path, dim: int | Non
     session = onnxruntime.InferenceSession(done.path)
     nodes = session.get_inputs()
     assert nodes[0].shape == free
-    arrays = random_feed(nodes, 4 if dim else 1, None, 0, [dim])
+    arrays = make_feed(nodes, 4 if dim else 1, None, 0, [dim])
     assert arrays["input"].shape == (7, 4 if dim else 1, 6)
     assert np.isfinite(session.run(None, arrays)[0]).all()

@@ -1,4 +1,4 @@
-"""What a device is asked to time, and what it answers: plain records, the same for every kind of device."""
+"""Requests to a device and its responses: plain records, the same for every kind of device."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """ONNX files that one fresh process on the device times in turn, window by window, so drift meets all alike.
+    """ONNX files that one new process times in turn, window by window, so that drift affects all of them alike.
 
-    Each is warmed up for `warm_s` and then until it is stable; a window lasts `window_s` and at least five runs.
+    Each is warmed up for `warm_s` and then until it is stable. A window lasts `window_s` and at least five runs.
     """
 
     models: tuple[Path, ...]
@@ -22,9 +22,9 @@ class Job:
     windows: int = 1
     warm_s: float = 0.3
     batch: int = 1
-    inputs: Path | None = None  # .npy of real inputs (n, ...) for the first input; None = seeded normal
-    references: tuple[Path, ...] = ()  # of each model, what its outputs must be (see reference.py); empty = finite
-    timeout: float = 300.0  # s, for the whole job
+    inputs: Path | None = None  # .npy of data (n, ...) for the first input; None = seeded normal values
+    references: tuple[Path, ...] = ()  # expected outputs of each model (.npz); empty = outputs only have to be finite
+    timeout: float = 300.0  # s, for all of the job
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +32,28 @@ class Timing:
     """One model of a job: milliseconds of each run by two clocks, as [window][run]."""
 
     wall: tuple[tuple[float, ...], ...]
-    cpu: tuple[tuple[float, ...], ...]  # CPU time of the calling thread, which stands still while others have its CPU
+    cpu: tuple[tuple[float, ...], ...]  # CPU time of the calling thread; it stops while another process has the CPU
     session_ms: float
     first_run_ms: float
-    warm: bool  # False = still drifting when the warm-up's limit was reached
-    energy_j: float | None = None  # of one run, by the meters of the whole package or board; None = no meter
-    output_error: float | None = None  # largest difference from the reference, relative; None = no reference
-    peak_bytes: int = 0  # memory of the process at its most, above that of an empty one; of all the job's models
-    mhz: float | None = None  # of the CPUs at the end, where the kernel tells
+    warm: bool  # False = not stable when the warm-up reached its time limit
+    energy_j: float | None = None  # of one run, for the entire package or board; None = no meter
+    output_error: float | None = None  # largest relative difference from the reference; None = no reference
+    peak_bytes: int = 0  # peak memory above that of an empty process, for all models of the job
+    mhz: float | None = None  # of the CPUs at the end; None = the kernel does not report it
+
+    def windows(self, *, by_cpu_time: bool) -> tuple[tuple[float, ...], ...]:
+        """The milliseconds by one of the clocks."""
+        return self.cpu if by_cpu_time else self.wall
 
     @property
     def cpu_share(self) -> float:
-        """Share of its CPU that the typical run had; a few disturbed runs leave the medians as they are."""
+        """Share of the CPU that the median run received; a few disturbed runs do not change medians."""
         return median(sum(self.cpu, ())) / median(sum(self.wall, ()))
 
 
 @dataclass(frozen=True, slots=True)
 class NodeTime:
-    """One operator of the optimised graph: microseconds in a run, and the bytes it reads and writes."""
+    """One operator of the optimized graph: microseconds of a run, and the bytes it reads and writes."""
 
     name: str
     op: str
@@ -58,7 +62,7 @@ class NodeTime:
     us: float
 
 
-Words = Annotated[str, StringConstraints(max_length=2000)]
+Text = Annotated[str, StringConstraints(max_length=2000)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Nanoseconds = Annotated[int, Field(gt=0, lt=10**15)]
 Milliseconds = Annotated[float, Field(gt=0, lt=1e9)]
@@ -67,17 +71,19 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Response(BaseModel):
+    """A response is rejected unless it has exactly these fields and types."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DeviceError(Response):
-    """`model`: which of the request's, in the place it has there."""
+    """An error on the device. `model`: index of the model in the request."""
 
     kind: Literal[
         "runtime", "provider", "fallback", "load", "input", "run", "output", "threads", "slow", "died", "disk", "device"
     ]
     model: Annotated[int, Field(ge=0, lt=10**6)]
-    message: Words
+    message: Text
 
 
 class ErrorResponse(Response):
@@ -85,29 +91,29 @@ class ErrorResponse(Response):
 
 
 class FileStatus(Response):
-    """Whether a file is on the device now."""
+    """Whether the device has the file."""
 
-    there: bool
+    present: bool
 
 
 class DeviceState(Response):
     load: Amount | None
-    steal: Count  # jiffies since boot, as `total`
+    steal: Count  # jiffies since boot, like `total`
     total: Count
     celsius: Annotated[float, Field(gt=-300, lt=1000)] | None
-    throttled: Count | None  # how often heat or power slowed it down, since some moment
+    throttled: Count | None  # number of throttling events so far; None = not counted
 
 
 class SystemInfo(Response):
     runtime: Name
     providers: Annotated[list[Name], Field(max_length=50)]
     cpus: Annotated[list[Count], Field(max_length=4096)]
-    facts: Annotated[dict[Name, Words], Field(max_length=50)]
+    facts: Annotated[dict[Name, Text], Field(max_length=50)]
     state: DeviceState
 
 
 class TimingSamples(Response):
-    """Of one model: nanoseconds of each run, as [window][run]."""
+    """One model: nanoseconds of each run, as [window][run]."""
 
     session_ms: Milliseconds
     first_run_ms: Milliseconds
@@ -120,7 +126,7 @@ class TimingSamples(Response):
     @model_validator(mode="after")
     def _both_clocks(self) -> TimingSamples:
         if [len(window) for window in self.wall_ns] != [len(window) for window in self.cpu_ns]:
-            raise ValueError("the clocks have counted different runs")
+            raise ValueError("wall_ns and cpu_ns differ in the number of runs")
         return self
 
 
@@ -134,11 +140,11 @@ class TimingResponse(Response):
 
 
 class ProfiledNode(Response):
-    """`us`: microseconds in one run of the model; `bytes`: what it reads and writes."""
+    """`us`: microseconds of one run of the model; `bytes`: what it reads and writes."""
 
-    name: Words
+    name: Text
     op: Name
-    provider: Words
+    provider: Text
     bytes: Count
     us: Amount
 

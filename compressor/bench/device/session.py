@@ -1,4 +1,4 @@
-"""A device that is reached and held: files are placed there, jobs run, answers are checked before they are believed."""
+"""A session with the runner on a device: sends files, runs jobs, and validates every response."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from compressor.bench.device.connection import Connection, ConnectionLost
+from compressor.bench.device.connection import CHUNK, Connection, ConnectionLost
 from compressor.bench.device.protocol import (
     DeviceError,
     DeviceState,
@@ -29,59 +29,60 @@ from compressor.errors import CompressorError, DeviceUnavailable, ModelError, Re
 from compressor.export.onnx_file import validate_onnx
 
 if TYPE_CHECKING:
-    from compressor.bench.device.target import DeviceTarget
+    from compressor.bench.device.device import Device
 
-LOOK_SECONDS = 60.0
-MARGIN = 30.0  # s beyond a job's own limit, which the device keeps, before we give up on the device
-CHUNK = 1 << 20
+RESPONSE_SECONDS = 60.0  # for requests that run no model
+MARGIN = 30.0  # s: the device enforces a job's time limit itself, and this side waits a little longer
+MAX_MESSAGE = 300  # characters of an error message of the runtime
 
-_Answer = TypeVar("_Answer", bound=BaseModel)
+_Response = TypeVar("_Response", bound=BaseModel)
 
 
-class Device:
-    """Made by `Target.opened`; of no use after that block."""
+class RunnerSession:
+    """Made by `Device.open`, and valid inside that block."""
 
-    def __init__(self, target: DeviceTarget, wire: Connection) -> None:
-        self.target = target
-        self._wire = wire
-        self._placed: dict[Path, str] = {}  # path here -> path there, below the folder of files
-        self._first = self._look()
-        self.cpus: tuple[int, ...] = tuple(self._first.cpus)
+    def __init__(self, device: Device, connection: Connection) -> None:
+        self.device = device
+        self._connection = connection
+        self._placed: dict[Path, str] = {}  # path on this machine -> path on the device
+        self._info = self._system_info()
+        self.cpus: tuple[int, ...] = tuple(self._info.cpus)
 
     @property
     def runtime(self) -> str:
-        """Name and version of what runs the models there: `onnxruntime 1.31.1`."""
-        return self._first.runtime
+        """Name and version of the runtime on the device: `onnxruntime 1.31.1`."""
+        return self._info.runtime
 
     @property
     def provider(self) -> str:
-        """ONNX Runtime's name of who executes the models: `CPUExecutionProvider`."""
-        return PROVIDERS[self.target.provider]
+        """ONNX Runtime's name of the execution provider: `CPUExecutionProvider`."""
+        return PROVIDERS[self.device.provider]
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What the device says of itself: processor, pinned CPUs, governor, power mode, system."""
-        return self._first.facts
+        """The device's description of itself: processor, pinned CPUs, governor, power mode, system."""
+        return self._info.facts
 
     @property
     def fingerprint(self) -> str:
-        """One word for all that decides how fast a model is: processor, runtime, provider, threads, graph level."""
-        steady = {name: self.facts.get(name) for name in ("cpu", "cpu_quota", "gpu", "power_limit", "mode", "governor")}
-        target = self.target
-        use = [self.provider, target.threads, target.graph, dict(target.options), target.cpu_fallback]
-        key = json.dumps([steady, self.runtime, use], sort_keys=True)
+        """A hash of all that determines latency: processor, runtime, provider, threads, graph level."""
+        names = ("cpu", "cpu_quota", "gpu", "power_limit", "mode", "governor")
+        hardware = {name: self.facts.get(name) for name in names}
+        device = self.device
+        usage = [self.provider, device.threads, device.graph, dict(device.options), device.cpu_fallback]
+        key = json.dumps([hardware, self.runtime, usage], sort_keys=True)
         return hashlib.sha256(key.encode()).hexdigest()[:16]
 
     def state(self) -> DeviceState:
-        """Load, stolen time, temperature and throttling now."""
-        return self._look().state
+        """Load, steal time, temperature and throttling at this moment."""
+        return self._system_info().state
 
     def run(self, job: Job) -> tuple[Timing, ...]:
-        """Time the job's models in one fresh process, each as often as there are windows; in the job's order.
+        """Time the models of a job in one new process on the device, in the order of the job.
 
-        Raises ModelError for a model that can't be loaded or run, VerificationFailed for NaN or infinity in its
-        output or for another output than the reference's, DeviceUnavailable when the device is lost, hangs or
-        answers nonsense, or does not have the provider, Temporary for a full disk there.
+        Raises ModelError for a model that cannot be loaded or run, VerificationFailed for an output that is not finite
+        or differs from the reference, DeviceUnavailable for a device that is lost, hangs, sends malformed responses or
+        lacks the provider, and Temporary for a full disk there.
         """
         request = {
             **self._request("time", job.models, job.batch, job.inputs, job.window_s, job.timeout),
@@ -89,169 +90,170 @@ class Device:
             "warm_s": job.warm_s,
             "windows": job.windows,
         }
-        found = self._ask(request, TimingResponse, job.timeout + MARGIN, job.models)
-        shape = {len(timing.wall_ns) for timing in found.timings}
-        if len(found.timings) != len(job.models) or shape != {job.windows}:
-            raise self._nonsense("timings of other models or windows than were asked for")
-        if found.providers[0] != self.provider:
-            raise self._nonsense(f"{found.providers[0]} executed the model, not {self.provider}")
-        if self.cpus and set(found.cpus) != set(self.cpus):
-            raise self._nonsense(f"the process ran on CPUs {found.cpus}, not on {list(self.cpus)}")
+        response = self._ask(request, TimingResponse, job.timeout + MARGIN, job.models)
+        windows = {len(timing.wall_ns) for timing in response.timings}
+        if len(response.timings) != len(job.models) or windows != {job.windows}:
+            raise self._malformed("timings of other models or windows than requested")
+        if response.providers[0] != self.provider:
+            raise self._malformed(f"{response.providers[0]} executed the model, not {self.provider}")
+        if self.cpus and set(response.cpus) != set(self.cpus):
+            raise self._malformed(f"the process ran on CPUs {response.cpus}, not on {list(self.cpus)}")
         return tuple(
             Timing(
-                wall=tuple(tuple(each / 1e6 for each in window) for window in timing.wall_ns),
-                cpu=tuple(tuple(each / 1e6 for each in window) for window in timing.cpu_ns),
+                wall=_milliseconds(timing.wall_ns),
+                cpu=_milliseconds(timing.cpu_ns),
                 session_ms=timing.session_ms,
                 first_run_ms=timing.first_run_ms,
                 warm=timing.warm,
                 energy_j=timing.energy_j,
                 output_error=timing.output_error,
-                peak_bytes=found.peak_bytes,
-                mhz=found.mhz,
+                peak_bytes=response.peak_bytes,
+                mhz=response.mhz,
             )
-            for timing in found.timings
+            for timing in response.timings
         )
 
     def profile(self, model: Path, *, batch: int = 1, seconds: float = 1.0, timeout: float = 300.0) -> list[NodeTime]:
-        """Time of each operator, in the order they run in. Raises what `run` does."""
+        """Time every operator of a model.
+
+        Args:
+            model: the ONNX file.
+            batch: batch size.
+            seconds: measuring time.
+            timeout: seconds that the whole job may take.
+
+        Returns:
+            One record for each operator of the optimized graph, in the order of execution.
+
+        Raises:
+            CompressorError: as `run`.
+        """
         request = self._request("profile", (model,), batch, None, seconds, timeout)
-        found = self._ask(request, ProfileResponse, timeout + MARGIN, (model,))
-        return [NodeTime(each.name, each.op, each.provider, each.bytes, each.us) for each in found.nodes]
+        response = self._ask(request, ProfileResponse, timeout + MARGIN, (model,))
+        return [NodeTime(node.name, node.op, node.provider, node.bytes, node.us) for node in response.nodes]
 
     def _request(
         self, do: str, models: Sequence[Path], batch: int, inputs: Path | None, window_s: float, timeout: float
     ) -> dict[str, object]:
-        target = self.target
+        device = self.device
         return {
             "do": do,
             "models": [self._place(path) for path in models],
             "inputs": self._place(inputs) if inputs else None,
             "batch": batch,
-            "threads": target.threads,
+            "threads": device.threads,
             "cpus": list(self.cpus),
-            "provider": target.provider,
-            "options": dict(target.options),
-            "cpu_fallback": target.cpu_fallback,
-            "graph": target.graph,
+            "provider": device.provider,
+            "options": dict(device.options),
+            "cpu_fallback": device.cpu_fallback,
+            "graph": device.graph,
             "window_s": window_s,
             "timeout": timeout,
         }
 
-    def _look(self) -> SystemInfo:
-        return self._ask(
-            {"do": "look", "threads": self.target.threads, "timeout": LOOK_SECONDS}, SystemInfo, LOOK_SECONDS + MARGIN
-        )
+    def _system_info(self) -> SystemInfo:
+        request = {"do": "system_info", "threads": self.device.threads, "timeout": RESPONSE_SECONDS}
+        return self._ask(request, SystemInfo, RESPONSE_SECONDS + MARGIN)
 
     def _place(self, path: Path) -> str:
-        """Where the file, with weights outside it, lies on the device; it is sent there if nothing like it is."""
+        """The file's path on the device. The file and its external weights are sent unless the device has them."""
         path = path.resolve()
-        if self.target.is_here:
+        if self.device.is_local:
             return str(path)
         if path not in self._placed:
-            beside = map(str, validate_onnx(path).external) if path.suffix == ".onnx" else ()
+            external = map(str, validate_onnx(path).external) if path.suffix == ".onnx" else ()
             folder = str(len(self._placed))
-            for name in (*beside, path.name):
-                self._send(path.parent / name, f"{folder}/{name}")
+            for name in (*external, path.name):
+                self._send_file(path.parent / name, f"{folder}/{name}")
             self._placed[path] = f"files/{folder}/{path.name}"
         return self._placed[path]
 
-    def _send(self, path: Path, name: str) -> None:
+    def _send_file(self, path: Path, name: str) -> None:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            about = {"name": name, "sha256": digest, "size": file.seek(0, 2)}
-            if self._ask({"do": "ask", **about}, FileStatus).there:
+            fields = {"name": name, "sha256": digest, "size": file.seek(0, 2)}
+            if self._ask({"do": "copy", **fields}, FileStatus).present:
                 return
             file.seek(0)
             with self._connected():
-                self._wire.ask({"do": "put", **about})
-                while part := file.read(CHUNK):
-                    self._wire.send(part)
-        self._answer(FileStatus, LOOK_SECONDS)
+                self._connection.send_request({"do": "put", **fields})
+                while chunk := file.read(CHUNK):
+                    self._connection.send(chunk)
+        self._response(FileStatus, RESPONSE_SECONDS)
 
     def _ask(
         self,
         request: Mapping[str, object],
-        kind: type[_Answer],
-        seconds: float = LOOK_SECONDS,
+        schema: type[_Response],
+        seconds: float = RESPONSE_SECONDS,
         models: Sequence[Path] = (),
-    ) -> _Answer:
+    ) -> _Response:
         with self._connected():
-            self._wire.ask(request)
-        return self._answer(kind, seconds, models)
+            self._connection.send_request(request)
+        return self._response(schema, seconds, models)
 
-    def _answer(self, kind: type[_Answer], seconds: float, models: Sequence[Path] = ()) -> _Answer:
-        """The answer, if it is exactly of its kind; the error for what the device says went wrong."""
+    def _response(self, schema: type[_Response], seconds: float, models: Sequence[Path] = ()) -> _Response:
+        """Read a response and validate it. Raises the error that the device reports."""
         with self._connected():
-            text = self._wire.answer(seconds)
+            text = self._connection.read_response(seconds)
         try:
             if text.startswith(b'{"failure"'):
-                raise self._failure(ErrorResponse.model_validate_json(text).failure, models)
-            return kind.model_validate_json(text)
+                raise self._device_error(ErrorResponse.model_validate_json(text).failure, models)
+            return schema.model_validate_json(text)
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]
-            raise self._nonsense(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".strip(": ")) from None
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise self._malformed(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".strip(": ")) from None
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
         try:
             yield
-        except ConnectionLost as broken:
-            raise self.target.explained(broken, self._wire) from broken
+        except ConnectionLost as lost:
+            raise self.device.connection_error(lost, self._connection) from lost
 
-    def _nonsense(self, found: str) -> DeviceUnavailable:
-        return DeviceUnavailable(
-            "target/garbled-answer",
-            self.target.name,
-            f"the answer is malformed: {found}",
-            "check which program runs there",
-        )
+    def _malformed(self, problem: str) -> DeviceUnavailable:
+        problem, hint = f"the answer is malformed: {problem}", "check which program runs there"
+        return DeviceUnavailable("target/garbled-answer", self.device.name, problem, hint)
 
-    def _failure(self, failure: DeviceError, models: Sequence[Path]) -> CompressorError:
-        name, found = f"target {self.target.name}", failure.message
-        if len(found) > 300:
-            found = f"{found[:100]} ... {found[-200:]}"  # the runtime's reason stands at the end
-        where = str(models[failure.model]) if failure.model < len(models) else name
+    def _device_error(self, failure: DeviceError, models: Sequence[Path]) -> CompressorError:
+        place, message = f"target {self.device.name}", failure.message
+        if len(message) > MAX_MESSAGE:
+            message = f"{message[:100]} ... {message[-200:]}"  # the runtime gives its reason at the end
+        model = str(models[failure.model]) if failure.model < len(models) else place
         match failure.kind:
             case "load":
-                return ModelError(
-                    "onnx-model/not-loadable",
-                    where,
-                    f"ONNX Runtime cannot load it: {found}",
-                    "export it again, or check the file",
-                )
+                problem, hint = f"ONNX Runtime cannot load it: {message}", "export it again, or check the file"
+                return ModelError("onnx-model/not-loadable", model, problem, hint)
             case "run":
-                return ModelError(
-                    "onnx-model/does-not-run", where, f"ONNX Runtime cannot run it: {found}", "check its inputs"
-                )
+                problem = f"ONNX Runtime cannot run it: {message}"
+                return ModelError("onnx-model/does-not-run", model, problem, "check its inputs")
             case "input":
-                return ModelError(
-                    "onnx-model/no-inputs",
-                    where,
-                    f"no inputs can be generated: {found}",
-                    "choose another --batch, or correct the model's inputs",
-                )
+                problem = f"no inputs can be generated: {message}"
+                hint = "choose another --batch, or correct the model's inputs"
+                return ModelError("onnx-model/no-inputs", model, problem, hint)
             case "output":
-                return VerificationFailed(
-                    "wrong-output/device-differs",
-                    where,
-                    f"{found}, on {name}",
-                    "compare the model's outputs on these inputs",
-                )
+                hint = "compare the model's outputs on these inputs"
+                return VerificationFailed("wrong-output/device-differs", model, f"{message}, on {place}", hint)
             case "threads":
-                return RecipeError("bench/threads-refused", "bench.threads", f"{self.target.threads} threads", found)
+                problem = f"{self.device.threads} threads"
+                return RecipeError("bench/threads-refused", "bench.threads", problem, message)
             case "provider":
                 hint = "install an ONNX Runtime that has it on the device, or choose another provider in targets.yaml"
-                return DeviceUnavailable("provider/not-available", name, found, hint)
+                return DeviceUnavailable("provider/not-available", place, message, hint)
             case "fallback":
                 hint = "choose another provider in targets.yaml, or set cpu_fallback: true there"
-                return DeviceUnavailable("provider/cpu-fallback", name, found, hint)
+                return DeviceUnavailable("provider/cpu-fallback", place, message, hint)
             case "runtime":
                 hint = "install numpy and onnxruntime on the device, or set python in targets.yaml to one that has them"
-                return DeviceUnavailable("onnx-runtime/not-installed", name, found, hint)
+                return DeviceUnavailable("onnx-runtime/not-installed", place, message, hint)
             case "disk":
-                return Temporary(
-                    "disk-full/device", name, found, "free space on the device, or set another folder in targets.yaml"
-                )
+                hint = "free space on the device, or set another folder in targets.yaml"
+                return Temporary("disk-full/device", place, message, hint)
             case _:
                 hint = "free memory on the device and stop other work there, or use a smaller batch"
-                return DeviceUnavailable("measurement/failed", ", ".join((name, *map(str, models))), found, hint)
+                return DeviceUnavailable("measurement/failed", ", ".join((place, *map(str, models))), message, hint)
+
+
+def _milliseconds(windows: Sequence[Sequence[int]]) -> tuple[tuple[float, ...], ...]:
+    """[window][run] from nanoseconds."""
+    return tuple(tuple(ns / 1e6 for ns in window) for window in windows)

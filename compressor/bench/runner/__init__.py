@@ -1,7 +1,8 @@
-"""What runs on the device: sent there as one zip file, started by `bootstrap.py`, needs numpy and ONNX Runtime alone.
+"""The program that runs on the device. It is sent as a zip file, started by `bootstrap.py`, and needs only numpy and
+ONNX Runtime.
 
-It has to run on what devices have, so it keeps to Python 3.8: bootstrap -> serve -> (a fresh process) block -> timing,
-profile, machine. Nothing here imports the package around it.
+Devices have old Pythons, so the code keeps to Python 3.8, and nothing here imports the package around it.
+`server` answers requests and starts a new process (`worker`) for each job: `timing`, `profile` or `system_info`.
 """
 
 PROTOCOL = 1

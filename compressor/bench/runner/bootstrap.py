@@ -1,13 +1,13 @@
-"""Started as `python -c` on the device: take the lock, make a folder of our own, receive the runner there, hand over.
+"""Run by `python -c` on the device: takes the lock, makes a private folder, receives the runner and starts its server.
 
-argv[1] is JSON: `size` and `sha256` of the runner, and `folder` to work in, which is locked (null = a private one).
+argv[1] is JSON: `size` and `sha256` of the runner, and the `folder` to lock and to work in (null = a temporary one).
 """
 
 from __future__ import annotations
 
 import sys
 
-sys.path[:] = [each for each in sys.path if each]  # not the current folder, whatever lies there
+sys.path[:] = [entry for entry in sys.path if entry]  # without the current folder: a file there could shadow a module
 
 import fcntl  # noqa: E402
 import glob  # noqa: E402
@@ -18,11 +18,13 @@ import shutil  # noqa: E402
 import signal  # noqa: E402
 import tempfile  # noqa: E402
 
+PREFIX = f"compress-{os.getuid()}-"
+
 
 def lock(folder: str) -> None:
-    """Hold the device's lock until this process ends, or say that somebody else does."""
+    """Hold the device's lock until this process ends; exit if another process holds it."""
     path = os.path.join(folder, "compress-bench.lock")
-    try:  # without O_CREAT first: another user's file in a sticky folder may be opened, but not "created"
+    try:  # O_CREAT fails for a file of another user in a sticky folder, even if it may be opened
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_CREAT, 0o644)
@@ -32,47 +34,48 @@ def lock(folder: str) -> None:
         raise SystemExit("compress: busy") from None
 
 
-def sweep(folder: str, prefix: str) -> None:
-    """What a bench left that had no chance to clean up: whoever holds the lock is alone here."""
-    for orphan in glob.glob(os.path.join(glob.escape(folder), prefix + "*")):
+def delete_orphans(folder: str) -> None:
+    """Delete what an interrupted measurement left behind; only the holder of the lock may call this."""
+    for orphan in glob.glob(os.path.join(glob.escape(folder), PREFIX + "*")):
         if not os.path.islink(orphan) and os.lstat(orphan).st_uid == os.getuid():
             shutil.rmtree(orphan, ignore_errors=True)
 
 
 def receive(size: int) -> bytes:
-    parts = []
+    """Read exactly `size` bytes from stdin."""
+    chunks = []
     while size:
-        part = os.read(0, min(size, 1 << 16))
-        if not part:
+        chunk = os.read(0, min(size, 1 << 16))
+        if not chunk:
             raise SystemExit("compress: the connection ended")
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)
 
 
-def end(signum: int, frame: object) -> None:
+def _exit(signum: int, _frame: object) -> None:
     raise SystemExit(128 + signum)
 
 
 def bootstrap_main() -> None:
-    for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(each, end)
-    asked = json.loads(sys.argv[1])
-    prefix = f"compress-{os.getuid()}-"
+    """Receive the runner and serve until the connection ends; delete the folder whatever happens."""
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(signum, _exit)
+    arguments = json.loads(sys.argv[1])
     work = None
     try:
-        if asked["folder"] is not None:
-            lock(asked["folder"])
-            sweep(asked["folder"], prefix)
-        work = tempfile.mkdtemp(prefix=prefix, dir=asked["folder"])
-        code = receive(asked["size"])
-        if hashlib.sha256(code).hexdigest() != asked["sha256"]:
+        if arguments["folder"] is not None:
+            lock(arguments["folder"])
+            delete_orphans(arguments["folder"])
+        work = tempfile.mkdtemp(prefix=PREFIX, dir=arguments["folder"])
+        code = receive(arguments["size"])
+        if hashlib.sha256(code).hexdigest() != arguments["sha256"]:
             raise SystemExit("compress: the runner arrived damaged")
         archive = os.path.join(work, "runner.zip")
         with open(archive, "wb") as file:
             file.write(code)
         sys.path.insert(0, archive)
-        from runner.server import serve  # type: ignore[import-not-found]  # where it is found on the device
+        from runner.server import serve  # type: ignore[import-not-found]  # exists only on the device
 
         serve(work, archive)
     except OSError as error:

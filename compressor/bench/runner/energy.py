@@ -1,46 +1,44 @@
-"""Energy, where a meter exists: Intel's and AMD's package counters (RAPL), NVIDIA's board counter (NVML)."""
+"""Energy meters: the package counters of Intel and AMD (RAPL) and the board counter of NVIDIA (NVML)."""
 
 from __future__ import annotations
 
 import ctypes
 import glob
 
-from .system_info import SYS, read_first_line
+from .system_info import SYS, read_text_file
 
 
 def energy_joules() -> float | None:
-    """Energy used since some moment by all meters that can be read here; None where there is none.
+    """Joules used by all metered packages and boards since some moment; None without a meter.
 
-    Whole packages and boards are counted, with whatever else they do. Only differences mean something.
+    Only differences have a meaning. They include whatever else ran on these packages and boards.
     """
-    found = meter_readings().values()
-    return sum(found) if found else None
+    joules = meter_readings().values()
+    return sum(joules) if joules else None
 
 
 def meter_readings() -> dict[str, float]:
-    """The same, meter by meter."""
-    found = {"RAPL": read_rapl(), "NVML": read_nvml()}
-    return {name: value for name, value in found.items() if value is not None}
+    """Joules by meter."""
+    readings = {"RAPL": read_rapl(), "NVML": read_nvml()}
+    return {name: joules for name, joules in readings.items() if joules is not None}
 
 
 def meter_unavailable_reason() -> str:
-    """In words, where there is no reading."""
+    """Why `meter_readings` is empty, in words."""
     counters = glob.glob(SYS + "/class/powercap/intel-rapl:*/energy_uj")
-    processor = "RAPL counters are for root to read" if counters else "no RAPL counter in /sys/class/powercap"
-    return processor + ", and no NVIDIA board that tells"
+    processor = "RAPL counters are readable by root only" if counters else "no RAPL counter in /sys/class/powercap"
+    return processor + ", and no NVIDIA board with an energy counter"
 
 
 def read_rapl() -> float | None:
-    """Packages only: cores and memory below them are parts of the same sum. Readable by root on most systems."""
-    found = [
-        read_first_line(path + "/energy_uj")
-        for path in glob.glob(SYS + "/class/powercap/intel-rapl:*")
-        if path.count(":") == 1
-    ]
-    return sum(int(each) for each in found if each.isdigit()) / 1e6 if any(map(str.isdigit, found)) else None
+    """Joules of all packages. Zones below a package (cores, memory) are part of its sum. Most systems require root."""
+    packages = [path for path in glob.glob(SYS + "/class/powercap/intel-rapl:*") if path.count(":") == 1]
+    counters = [text for text in (read_text_file(path + "/energy_uj") for path in packages) if text.isdigit()]
+    return sum(map(int, counters)) / 1e6 if counters else None
 
 
 def read_nvml() -> float | None:
+    """Joules of the first NVIDIA board."""
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
@@ -48,10 +46,10 @@ def read_nvml() -> float | None:
     if library.nvmlInit_v2() != 0:
         return None
     try:
-        device, energy = ctypes.c_void_p(), ctypes.c_ulonglong()
-        if library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)) != 0:
+        board, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
+        if library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(board)) != 0:
             return None
-        answer = library.nvmlDeviceGetTotalEnergyConsumption(device, ctypes.byref(energy))
-        return energy.value / 1e3 if answer == 0 else None
+        status = library.nvmlDeviceGetTotalEnergyConsumption(board, ctypes.byref(millijoules))
+        return millijoules.value / 1e3 if status == 0 else None
     finally:
         library.nvmlShutdown()

@@ -1,11 +1,12 @@
-"""The device's end of the connection: keeps files, starts a fresh process for each job, tidies up when it ends.
+"""The device's side of the connection: stores files, runs each job in a new process, and ends when stdin does.
 
-A request is a line of JSON on stdin, followed by the bytes of a file where it says so; an answer is the length of a
-JSON text in a line of its own and then that text. The end of stdin ends everything, a job that runs included.
+A request is one line of JSON on stdin; the bytes of a file may follow. A response is the length of a JSON text on a
+line of its own, then the text. A job that runs is killed when the connection ends.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,70 +22,91 @@ from typing import Any
 from . import PROTOCOL
 
 MAX_LINE = 1 << 20
-MAX_ANSWER = 1 << 26
-LEASE = 900.0  # s without a request after which the client counts as gone
+MAX_RESPONSE = 1 << 26
+MAX_MESSAGE = 2000  # characters
+LEASE = 900.0  # s without a request after which the client is considered gone
 CHUNK = 1 << 16
+WORKER = "import sys; sys.path.insert(0, sys.argv[1]); from runner.worker import worker_main; worker_main()"
 
 
 class ClientGone(Exception):
-    """The other end closed the connection, or has been silent for too long."""
+    """The client closed the connection or has been silent for too long."""
 
 
 def serve(work: str, archive: str) -> None:
-    """Answer requests until the other end is gone."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever libraries print must not get among the answers
-    answers.write(b"compress-runner %d\n" % PROTOCOL)
-    answers.flush()
-    keeper = RequestHandler(work, archive)
+    """Answer requests until the client is gone.
+
+    Args:
+        work: this session's folder.
+        archive: the zip file with this package, for the processes that run jobs.
+    """
+    responses = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # output that libraries print must not get between the responses
+    responses.write(b"compress-runner %d\n" % PROTOCOL)
+    responses.flush()
+    handler = RequestHandler(work, archive)
     try:
         while True:
             request = json.loads(read_line())
             try:
-                answer = keeper.do(request)
+                response = handler.handle(request)
             except OSError as error:
-                answer = error_response("disk" if error.errno in (28, 122) else "device", str(error))
-            text = json.dumps(answer).encode()
-            answers.write(b"%d\n" % len(text) + text)
-            answers.flush()
+                is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                response = error_response("disk" if is_full else "device", str(error))
+            text = json.dumps(response).encode()
+            responses.write(b"%d\n" % len(text) + text)
+            responses.flush()
     except (ClientGone, BrokenPipeError):
         pass
     finally:
-        keeper.stop()
+        handler.stop()
 
 
-def error_response(kind: str, message: str) -> dict[str, Any]:
-    return {"failure": {"kind": kind, "model": 0, "message": message[-2000:]}}
+def error_response(kind: str, message: str, model: int = 0) -> dict[str, Any]:
+    """Make the response for a failed request.
+
+    Args:
+        kind: as `DeviceError.kind` on the other side lists them.
+        message: the reason; the end of a long one is kept.
+        model: index of the model in the request.
+
+    Returns:
+        The response.
+    """
+    return {"failure": {"kind": kind, "model": model, "message": message[-MAX_MESSAGE:]}}
 
 
 def read_line() -> bytes:
-    """Byte by byte: what follows the line may be a file."""
+    """Read a line byte by byte, because the bytes after it may belong to a file."""
     line = b""
     while not line.endswith(b"\n"):
         if not select.select([0], [], [], LEASE)[0]:
             raise ClientGone
-        part = os.read(0, 1)
-        if not part or len(line) > MAX_LINE:
+        byte = os.read(0, 1)
+        if not byte or len(line) > MAX_LINE:
             raise ClientGone
-        line += part
+        line += byte
     return line
 
 
 class RequestHandler:
+    """Keeps the files of a session and the process of its current job."""
+
     def __init__(self, work: str, archive: str) -> None:
         self.work, self.archive = work, archive
-        self.files: dict[str, str] = {}  # sha256 -> where one copy of it lies
+        self.files: dict[str, str] = {}  # sha256 -> path of a copy
         self.job: subprocess.Popen[bytes] | None = None
 
-    def do(self, request: dict[str, Any]) -> dict[str, Any]:
-        if request["do"] == "ask":
-            return {"there": request["sha256"] in self.files and self.copy(request)}
+    def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Perform a request: copy or put a file, or run a job."""
+        if request["do"] == "copy":
+            return {"present": self.copy(request)}
         if request["do"] == "put":
             return self.put(request)
         return self.run(request)
 
-    def place(self, request: dict[str, Any]) -> str:
-        """Where a file goes: `name` in a folder of ours, and nowhere else."""
+    def file_path(self, request: dict[str, Any]) -> str:
+        """The path for the file `name`, which must lie in this session's folder."""
         path = os.path.normpath(os.path.join(self.work, "files", request["name"]))
         if not path.startswith(os.path.join(self.work, "files", "")):
             raise OSError(f"not a name for a file: {request['name']!r}")
@@ -92,50 +114,48 @@ class RequestHandler:
         return path
 
     def copy(self, request: dict[str, Any]) -> bool:
-        shutil.copyfile(self.files[request["sha256"]], self.place(request))
-        return True
+        """Copy a file that was sent before; False if there is none with this hash."""
+        source = self.files.get(request["sha256"])
+        if source is not None:
+            shutil.copyfile(source, self.file_path(request))
+        return source is not None
 
     def put(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Receive a file. All of its bytes are read even where they can't be kept: the next request follows them."""
-        left, digest, refused = request["size"], hashlib.sha256(), None
-        path = self.place(request)
+        """Receive a file. Its bytes are read even if they cannot be stored, because the next request follows them."""
+        remaining, digest, error = request["size"], hashlib.sha256(), None
+        path = self.file_path(request)
         with open(path, "wb", buffering=0) as file:
-            while left:
-                part = os.read(0, min(left, CHUNK))
-                if not part:
+            while remaining:
+                chunk = os.read(0, min(remaining, CHUNK))
+                if not chunk:
                     raise ClientGone
-                left -= len(part)
-                digest.update(part)
+                remaining -= len(chunk)
+                digest.update(chunk)
                 try:
-                    while part and refused is None:
-                        part = part[file.write(part) :]
-                except OSError as error:
-                    refused = error
-        if refused is None and digest.hexdigest() != request["sha256"]:
-            refused = OSError(f"{request['name']} arrived damaged")
-        if refused is not None:
+                    while chunk and error is None:
+                        chunk = chunk[file.write(chunk) :]
+                except OSError as reason:
+                    error = reason
+        if error is None and digest.hexdigest() != request["sha256"]:
+            error = OSError(f"{request['name']} arrived damaged")
+        if error is not None:
             os.unlink(path)
-            raise refused
+            raise error
         self.files[request["sha256"]] = path
-        return {"there": True}
+        return {"present": True}
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do a job in a fresh process; give up when the other end does."""
+        """Run a job in a new process, and kill it when the client is gone."""
         with tempfile.TemporaryFile(dir=self.work) as out, tempfile.TemporaryFile(dir=self.work) as err:
-            with tempfile.TemporaryFile(dir=self.work) as asked:
-                asked.write(json.dumps(request).encode())
-                asked.seek(0)
-                environment = dict(os.environ, ORT_DISABLE_TELEMETRY="1", OPENBLAS_NUM_THREADS="1")
-                start = (
-                    "import sys; sys.path.insert(0, sys.argv[1]); from runner.worker import worker_main; worker_main()"
-                )
-                command = [sys.executable, "-c", start, self.archive]
+            with tempfile.TemporaryFile(dir=self.work) as stdin:
+                stdin.write(json.dumps(request).encode())
+                stdin.seek(0)
                 self.job = subprocess.Popen(
-                    command,
-                    stdin=asked,
+                    [sys.executable, "-c", WORKER, self.archive],
+                    stdin=stdin,
                     stdout=out,
                     stderr=err,
-                    env=environment,
+                    env=dict(os.environ, ORT_DISABLE_TELEMETRY="1", OPENBLAS_NUM_THREADS="1"),
                     cwd=self.work,
                     start_new_session=True,
                 )
@@ -146,30 +166,41 @@ class RequestHandler:
             if code is None:
                 return error_response("slow", f"no answer within {request['timeout']:.0f} s")
             out.seek(0)
-            text = out.read(MAX_ANSWER)
             try:
-                answer = json.loads(text)
-                assert isinstance(answer, dict)
-            except (ValueError, AssertionError):
+                response = json.loads(out.read(MAX_RESPONSE))
+            except ValueError:
+                response = None
+            if not isinstance(response, dict):
                 err.seek(max(0, err.seek(0, 2) - 1000))
-                said = err.read().decode(errors="replace").strip().splitlines()
-                return error_response("died", f"the process ended with {code}" + (f", {said[-1]}" if said else ""))
-            return answer
+                lines = err.read().decode(errors="replace").strip().splitlines()
+                return error_response("died", f"the process ended with {code}" + (f", {lines[-1]}" if lines else ""))
+            return response
 
     def wait(self, job: subprocess.Popen[bytes], seconds: float) -> int | None:
-        """The exit code, or None when it takes too long. Waking up five times a second is all that disturbs it."""
-        end = time.monotonic() + seconds
+        """Wait for a job. Polling at most five times a second hardly disturbs the measurement.
+
+        Args:
+            job: the process.
+            seconds: its time limit.
+
+        Returns:
+            The exit code; None when the time limit is over.
+
+        Raises:
+            ClientGone: the connection ended.
+        """
+        deadline = time.monotonic() + seconds
         pause = 0.005
         while job.poll() is None:
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 return None
-            if select.select([0], [], [], pause)[0]:  # nothing is asked while a job runs, so this is the end
+            if select.select([0], [], [], pause)[0]:  # no request is sent while a job runs, so this is the end of stdin
                 raise ClientGone
             pause = min(0.2, pause * 1.5)
         return job.returncode
 
     def stop(self) -> None:
-        """End the job that runs, with all it started."""
+        """Kill the current job and all processes that it started."""
         if self.job is not None and self.job.poll() is None:
             os.killpg(self.job.pid, signal.SIGKILL)
             self.job.wait()

@@ -1,4 +1,4 @@
-"""What else could explain a time: the machine, and what it was doing while we measured."""
+"""Facts about the device that influence latency: its hardware, settings, load and throttling."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from .worker import WorkerError
 
 PROC, SYS = "/proc", "/sys"
-NVIDIA = "name,driver_version,pstate,clocks.sm,clocks.mem,power.limit,clocks_throttle_reasons.active"
-HARMLESS = 0x3  # throttle reasons that are none: idle, and clocks set by the user
+NVIDIA_QUERY = "name,driver_version,pstate,clocks.sm,clocks.mem,power.limit,clocks_throttle_reasons.active"
+NOT_THROTTLED = 0x3  # throttle reasons that do not count: idle, and clocks set by the user
 
 
-def read_first_line(path: str) -> str:
-    """A kernel file's text, or nothing where there is none."""
+def read_text_file(path: str) -> str:
+    """The text of a kernel file; empty if it does not exist."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().strip()
@@ -27,80 +27,93 @@ def read_first_line(path: str) -> str:
 
 
 def read_numbers(pattern: str) -> list[int]:
-    return [int(text) for text in map(read_first_line, sorted(glob.glob(pattern))) if text.isdigit()]
+    """The integers in all files that match a glob pattern."""
+    return [int(text) for text in map(read_text_file, sorted(glob.glob(pattern))) if text.isdigit()]
 
 
 def run_tool(*command: str) -> str:
-    """What a tool of the device says, where it is there and answers at once."""
+    """The output of a command; empty if it does not exist, fails or hangs."""
     if shutil.which(command[0]) is None:
         return ""
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10)
+        process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
+    return process.stdout.decode(errors="replace").strip() if process.returncode == 0 else ""
 
 
 def cpu_model() -> str:
-    for line in read_first_line(PROC + "/cpuinfo").splitlines():
+    """The name of the processor or board."""
+    for line in read_text_file(PROC + "/cpuinfo").splitlines():
         if line.lower().startswith(("model name", "hardware")):
             return line.split(":", 1)[1].strip()
-    board = read_first_line(SYS + "/firmware/devicetree/base/model").strip("\0")
+    board = read_text_file(SYS + "/firmware/devicetree/base/model").strip("\0")
     return board or platform.processor() or platform.machine()
 
 
 def usable_cpus() -> list[int]:
-    """CPUs this process may run on, which is not what the machine has."""
+    """CPUs that this process may run on, which can be fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def cpu_quota() -> str:
-    """The control group's limit in CPUs, or nothing."""
-    quota, _, period = read_first_line(SYS + "/fs/cgroup/cpu.max").partition(" ")
+    """The CPU limit of the control group; empty without one."""
+    quota, _, period = read_text_file(SYS + "/fs/cgroup/cpu.max").partition(" ")
     if not period:
-        quota = read_first_line(SYS + "/fs/cgroup/cpu/cpu.cfs_quota_us")
-        period = read_first_line(SYS + "/fs/cgroup/cpu/cpu.cfs_period_us")
+        quota = read_text_file(SYS + "/fs/cgroup/cpu/cpu.cfs_quota_us")
+        period = read_text_file(SYS + "/fs/cgroup/cpu/cpu.cfs_period_us")
     return f"{int(quota) / int(period):g} CPUs" if quota.isdigit() and period.isdigit() else ""
 
 
 def jiffies() -> dict[str, tuple[int, int, int]]:
-    """idle, steal and total since boot: `cpu` for the whole machine, `cpu0` ... for each."""
+    """Idle, steal and total time since boot, for all CPUs together (`cpu`) and for each (`cpu0`, ...)."""
     times = {}
-    for line in read_first_line(PROC + "/stat").splitlines():
+    for line in read_text_file(PROC + "/stat").splitlines():
         name, *fields = line.split()
         if name.startswith("cpu") and len(fields) >= 8:
-            values = [int(field) for field in fields[:8]]  # later ones are counted in the first already
+            values = [int(field) for field in fields[:8]]  # later fields (guest time) are included in the first two
             times[name] = (values[3] + values[4], values[7], sum(values))
     return times
 
 
-def quietest_cpus(count: int, system_info: float = 0.2) -> list[int]:
-    """The `count` usable CPUs that were idle most over `system_info` seconds; nothing where pinning isn't possible."""
+def quietest_cpus(count: int, seconds: float = 0.2) -> list[int]:
+    """Find the CPUs with the most idle time.
+
+    Args:
+        count: number of CPUs.
+        seconds: how long they are observed.
+
+    Returns:
+        Their numbers, sorted; empty where a process cannot be pinned.
+
+    Raises:
+        WorkerError: fewer CPUs are usable.
+    """
     usable = usable_cpus()
     if count > len(usable):
-        raise WorkerError("threads", f"at most {len(usable)}, the CPUs that may be used there")
+        raise WorkerError("threads", f"at most {len(usable)}, the number of usable CPUs there")
     if not hasattr(os, "sched_setaffinity"):
         return []
     before = jiffies()
-    time.sleep(system_info)
+    time.sleep(seconds)
     after = jiffies()
     idle = {name: after[name][0] - before[name][0] for name in after if name in before}
     return sorted(sorted(usable, key=lambda cpu: -idle.get(f"cpu{cpu}", 0))[:count])
 
 
 def mhz(cpus: list[int]) -> float | None:
-    """Mean frequency of these CPUs now, where the kernel tells."""
-    found = [read_first_line(f"{SYS}/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in cpus]
-    clocks = [int(each) / 1000 for each in found if each.isdigit()]
+    """Mean frequency of these CPUs now; None if the kernel does not report it."""
+    texts = [read_text_file(f"{SYS}/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in cpus]
+    clocks = [int(kilohertz) / 1000 for kilohertz in texts if kilohertz.isdigit()]
     return sum(clocks) / len(clocks) if clocks else None
 
 
 def throttled() -> int | None:
-    """How often heat or power has slowed the processors down since boot; None where nothing counts it."""
+    """Number of throttling events by heat or power since boot; None if nothing counts them."""
     counts = read_numbers(SYS + "/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count")
-    slowed = int(limits, 16) & ~HARMLESS if (limits := nvidia().get("throttle", "")).startswith("0x") else 0
+    slowed = int(limits, 16) & ~NOT_THROTTLED if (limits := nvidia().get("throttle", "")).startswith("0x") else 0
     thermal = run_tool("dumpsys", "thermalservice").partition("Thermal Status: ")[2][:1]  # Android
     if not counts and not limits and not thermal:
         return None
@@ -108,13 +121,14 @@ def throttled() -> int | None:
 
 
 def nvidia() -> dict[str, str]:
-    said = run_tool("nvidia-smi", "--query-gpu=" + NVIDIA, "--format=csv,noheader")
+    """Facts about the first NVIDIA GPU; empty without one."""
+    output = run_tool("nvidia-smi", "--query-gpu=" + NVIDIA_QUERY, "--format=csv,noheader")
     names = ("gpu", "driver", "pstate", "sm_clock", "memory_clock", "power_limit", "throttle")
-    return dict(zip(names, (each.strip() for each in said.splitlines()[0].split(",")))) if said else {}
+    return dict(zip(names, (field.strip() for field in output.splitlines()[0].split(",")))) if output else {}
 
 
 def load_state() -> dict[str, Any]:
-    """What changes while we measure."""
+    """What may change during a measurement."""
     _, steal, total = jiffies().get("cpu", (0, 0, 0))
     temperatures = read_numbers(SYS + "/class/thermal/thermal_zone*/temp")
     try:
@@ -131,7 +145,7 @@ def load_state() -> dict[str, Any]:
 
 
 def system_info(request: dict[str, Any]) -> dict[str, Any]:
-    """The device as it is now: what stays, what changes, and which CPUs to measure on."""
+    """Describe the device: its facts, its present state, and the CPUs to measure on."""
     import onnxruntime
 
     cpus = quietest_cpus(request["threads"])
@@ -140,8 +154,8 @@ def system_info(request: dict[str, Any]) -> dict[str, Any]:
         "cpu": cpu_model(),
         "cpus": f"pinned to {' '.join(map(str, cpus))}" if cpus else "not pinned",
         "cpu_quota": cpu_quota(),
-        "governor": read_first_line(f"{SYS}/devices/system/cpu/cpu{cpus[0] if cpus else 0}/cpufreq/scaling_governor"),
-        "boost": read_first_line(SYS + "/devices/system/cpu/cpufreq/boost"),
+        "governor": read_text_file(f"{SYS}/devices/system/cpu/cpu{cpus[0] if cpus else 0}/cpufreq/scaling_governor"),
+        "boost": read_text_file(SYS + "/devices/system/cpu/cpufreq/boost"),
         "mains": "yes" if any(on_mains) else "no" if on_mains else "",
         "mode": run_tool("nvpmodel", "-q").replace("\n", " "),  # Jetson
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",

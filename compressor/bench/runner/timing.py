@@ -1,6 +1,6 @@
-"""Times models: a run is one `session.run`, from host arrays to host arrays, by two clocks.
+"""Times models by two clocks; a run is one `session.run`, from host arrays to host arrays.
 
-They are the wall, and the CPU time of the calling thread, which stands still while another process has its CPU.
+The clocks are wall time, and the CPU time of the calling thread, which stops while another process has the CPU.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from .system_info import mhz
 from .worker import WorkerError
 
 WARM_RUNS = 10
-WARM_WINDOW = 0.05  # s at most, and at least 3 runs
-WARM_DRIFT = 0.02  # two successive windows this close count as warm
+WARM_WINDOW, WARM_WINDOW_RUNS = 0.05, 3  # s at most, runs at least
+WARM_DRIFT = 0.02  # relative difference of two successive windows below which the model is warm
 WARM_CAP = 5.0  # s
-MIN_RUNS, MAX_RUNS = 5, 5000  # of one measuring window
+MIN_RUNS, MAX_RUNS = 5, 5000  # of a window
 
 
 def run_timing(request: dict[str, Any]) -> dict[str, Any]:
-    """Warm every model up, then time them window by window in turn."""
+    """Warm up every model, then time all of them in turn, window by window."""
     import onnxruntime as ort
 
     pin(request["cpus"])
     empty = peak_bytes()
     models: list[LoadedSession] = []
     timings: list[dict[str, Any]] = []
-    for place, path in enumerate(request["models"]):
+    for index, path in enumerate(request["models"]):
         try:
             model = LoadedSession(path, request)
-            reference = request["references"][place] if request["references"] else None
+            reference = request["references"][index] if request["references"] else None
             error = check_same_outputs(model.outputs, reference, request["provider"]) if reference else None
             warm = warm_up(model, request["warm_s"], by_cpu=request["provider"] == "cpu")
-        except WorkerError as failed:
-            failed.model = place
+        except WorkerError as failure:
+            failure.model = index
             raise
         models.append(model)
         timings.append({"session_ms": model.session_ms, "first_run_ms": model.first_run_ms, "warm": warm})
@@ -51,7 +51,7 @@ def run_timing(request: dict[str, Any]) -> dict[str, Any]:
             walls, cpus = time_window(model, request["window_s"], MIN_RUNS)
             timing["wall_ns"].append(walls)
             timing["cpu_ns"].append(cpus)
-            timing["energy_j"] = cpu_seconds(timing["energy_j"], before, energy_joules())
+            timing["energy_j"] = add_energy(timing["energy_j"], before, energy_joules())
     for timing in timings:
         runs = sum(map(len, timing["wall_ns"]))
         timing["energy_j"] = None if timing["energy_j"] is None else timing["energy_j"] / runs
@@ -66,12 +66,13 @@ def run_timing(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def pin(cpus: list[int]) -> None:
+    """Run this process on these CPUs only, where the system supports that."""
     if cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
 
 
 def peak_bytes() -> int:
-    """Most memory this process has had resident."""
+    """Peak resident memory of this process."""
     import resource
     import sys
 
@@ -79,18 +80,39 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def cpu_seconds(so_far: float | None, before: float | None, after: float | None) -> float | None:
-    """Joules in all; None where there is no meter, or where one has wrapped around."""
-    if so_far is None or before is None or after is None or after < before:
+def add_energy(total: float | None, before: float | None, after: float | None) -> float | None:
+    """Add the energy of a window.
+
+    Args:
+        total: joules so far.
+        before: the meters' joules before the window.
+        after: and after it.
+
+    Returns:
+        Joules; None without a meter, or if a counter has wrapped around.
+    """
+    if total is None or before is None or after is None or after < before:
         return None
-    return so_far + after - before
+    return total + after - before
 
 
-def time_window(model: LoadedSession, seconds: float, least: int) -> tuple[list[int], list[int]]:
-    """Wall and CPU nanoseconds of each run, for `seconds` and at least `least` runs."""
+def time_window(model: LoadedSession, seconds: float, min_runs: int) -> tuple[list[int], list[int]]:
+    """Run a model repeatedly and time every run.
+
+    Args:
+        model: the model.
+        seconds: duration of the window.
+        min_runs: number of runs at least, however long they take.
+
+    Returns:
+        Wall nanoseconds and CPU nanoseconds of each run.
+
+    Raises:
+        WorkerError: an output is not finite.
+    """
     walls: list[int] = []
     cpus: list[int] = []
-    end = perf_counter_ns() + int(seconds * 1e9)
+    deadline = perf_counter_ns() + int(seconds * 1e9)
     while True:
         cpu = thread_time_ns()
         start = perf_counter_ns()
@@ -98,27 +120,33 @@ def time_window(model: LoadedSession, seconds: float, least: int) -> tuple[list[
         now = perf_counter_ns()
         cpus.append(thread_time_ns() - cpu)
         walls.append(now - start)
-        if (now >= end and len(walls) >= least) or len(walls) >= MAX_RUNS:
+        if (now >= deadline and len(walls) >= min_runs) or len(walls) >= MAX_RUNS:
             break
     check_finite_outputs(outputs)
     return walls, cpus
 
 
 def warm_up(model: LoadedSession, seconds: float, by_cpu: bool) -> bool:
-    """Run for `seconds` and 10 runs, then until two successive windows agree within 2 %; False if they never do.
+    """Run for some time and at least 10 runs, then until two successive windows differ by less than 2 %.
 
-    Judged by CPU time where the CPU computes: neighbours that come and go make the wall clock drift long after the
-    model is warm. An accelerator's model is computed while the calling thread waits.
+    Args:
+        model: the model.
+        seconds: duration of the first part.
+        by_cpu: compare CPU times, because other processes make wall times drift long after the model is warm. An
+            accelerator needs wall time: the calling thread waits for it.
+
+    Returns:
+        False if the windows never agreed before the time limit.
     """
     start = perf_counter()
     while (model.runs < WARM_RUNS or perf_counter() - start < seconds) and perf_counter() - start < WARM_CAP:
         model.run()
     window = min(WARM_WINDOW, seconds)
     clock = 1 if by_cpu else 0
-    last = median(time_window(model, window, 3)[clock])
+    last = median(time_window(model, window, WARM_WINDOW_RUNS)[clock])
     while True:
-        last, before = median(time_window(model, window, 3)[clock]), last
-        if abs(last - before) < WARM_DRIFT * before:
+        previous, last = last, median(time_window(model, window, WARM_WINDOW_RUNS)[clock])
+        if abs(last - previous) < WARM_DRIFT * previous:
             return True
         if perf_counter() - start > WARM_CAP:
             return False

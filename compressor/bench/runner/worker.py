@@ -1,4 +1,4 @@
-"""One job in a process of its own: a JSON request on stdin, a JSON answer on stdout."""
+"""One job in a process of its own: a JSON request on stdin, a JSON response on stdout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class WorkerError(Exception):
-    """`model`: its place in the request; `kind`: runtime, provider, fallback, load, input, run, output or threads."""
+    """A failed job: `kind` (runtime, provider, fallback, load, input, run, output, threads), index of the `model`."""
 
     def __init__(self, kind: str, message: str, model: int = 0) -> None:
         super().__init__(message)
@@ -17,6 +17,7 @@ class WorkerError(Exception):
 
 
 def run_job(request: dict[str, Any]) -> dict[str, Any]:
+    """Run the job that the request names. Raises WorkerError."""
     try:
         import numpy  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -24,17 +25,23 @@ def run_job(request: dict[str, Any]) -> dict[str, Any]:
         raise WorkerError("runtime", str(error)) from error
     from . import profile, system_info, timing
 
-    job = {"look": system_info.system_info, "time": timing.run_timing, "profile": profile.profile_nodes}[request["do"]]
-    return job(request)
+    jobs = {
+        "system_info": system_info.system_info,
+        "time": timing.run_timing,
+        "profile": profile.profile_nodes,
+    }
+    return jobs[request["do"]](request)
 
 
 def worker_main() -> None:
-    """Answer the one request; whatever libraries print goes to stderr, so that stdout is the answer alone."""
-    answer = os.fdopen(os.dup(1), "w")
+    """Answer the request on stdout; output that libraries print is redirected to stderr."""
+    from .server import error_response
+
+    stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        found = run_job(json.load(sys.stdin))
+        response = run_job(json.load(sys.stdin))
     except WorkerError as error:
-        found = {"failure": {"kind": error.kind, "model": error.model, "message": str(error)[-2000:]}}
-    json.dump(found, answer)
-    answer.close()
+        response = error_response(error.kind, str(error), error.model)
+    json.dump(response, stdout)
+    stdout.close()

@@ -1,0 +1,126 @@
+"""torch's two ONNX exporters behind one function."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from compressor.core import BatchDims
+from compressor.tensors import tree_leaves
+
+Exporter = Literal["dynamo", "torchscript"]
+
+
+class ExportRefused(Exception):
+    """An exporter cannot convert the model; the message is its reason, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorNames:
+    """The names of inputs and outputs in the file."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    flat: bool  # whether exporters accept the output without flattening
+
+
+class FlatOutputs(nn.Module):
+    """The module with its output flattened: dicts, dataclasses and nested sequences become one tuple of tensors."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tree_leaves(self.module(*inputs)))
+
+
+def run_exporter(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    exporter: Exporter,
+    free: BatchDims | None,
+    opset: int | None,
+    names: TensorNames,
+    draft: Path,
+) -> ir.Model:
+    """Run one exporter, without its output: it prints graphs, and warnings about its own deprecations.
+
+    Args:
+        module: a copy of the module, which the exporter may change.
+        example: a batch to trace with.
+        exporter: which one.
+        free: for each input the dimension that gets no fixed size, which is the batch; None for an input without one.
+            None for all = the example's sizes are fixed.
+        opset: the operator set; None = the default.
+        names: names in the file.
+        draft: a path that the TorchScript exporter may write to.
+
+    Returns:
+        The ONNX model.
+
+    Raises:
+        ExportRefused: the exporter raised anything, as its exceptions are not documented; the message is the root
+            cause.
+    """
+    if not names.flat:
+        module = FlatOutputs(module)
+    batch = torch.export.Dim("batch")
+    shapes = tuple(None if dim is None else {dim: batch} for dim in free or ())
+    axes = {name: {dim: "batch"} for name, dim in zip(names.inputs, free or (), strict=False) if dim is not None}
+    if free is not None and set(free) == {0}:
+        axes |= {name: {0: "batch"} for name in names.outputs}
+    silence = io.StringIO()
+    with (
+        warnings.catch_warnings(action="ignore"),
+        contextlib.redirect_stdout(silence),
+        contextlib.redirect_stderr(silence),
+    ):
+        try:
+            if exporter == "dynamo":
+                program = torch.onnx.export(
+                    module,
+                    example,
+                    dynamo=True,
+                    dynamic_shapes=(shapes if names.flat else (shapes,)) if free else None,
+                    input_names=list(names.inputs),
+                    output_names=list(names.outputs),
+                    opset_version=opset,
+                    verbose=False,
+                )
+                assert program is not None
+                return program.model
+            torch.onnx.export(
+                module,
+                example,
+                str(draft),
+                dynamo=False,
+                dynamic_axes=axes or None,
+                input_names=list(names.inputs),
+                output_names=list(names.outputs),
+                opset_version=opset,
+                verbose=False,
+            )
+            return ir.load(draft)
+        except Exception as error:
+            raise ExportRefused(first_line(root_cause(error))) from error
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first exception in a chain of causes."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message that is not blank, or the type of the exception."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
