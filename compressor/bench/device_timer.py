@@ -224,24 +224,24 @@ Kind = tuple[str, str, bool, bool]
 def _kind(layer: Layer) -> Kind:
     """Layers of one kind prefer the same multiples."""
     grouping = "depthwise" if is_depthwise(layer) else "grouped" if layer.groups > 1 else "dense"
-    return layer.op, grouping, max(layer.kernel, default=1) > 1, max(layer.places) > 1
+    return layer.op, grouping, max(layer.kernel, default=1) > 1, max(layer.spatial_shape) > 1
 
 
 def _can_be_scanned(layer: Layer) -> bool:
     """A layer that reads the image is unlike the others, and the widths of grouped layers are multiples already."""
-    return layer.inputs > RAW and (layer.groups == 1 or is_depthwise(layer))
+    return layer.in_channels > RAW and (layer.groups == 1 or is_depthwise(layer))
 
 
 def _multiply_adds(layer: Layer) -> int:
-    return layer.inputs * layer.outputs // layer.groups * math.prod((*layer.kernel, *layer.places))
+    return layer.in_channels * layer.out_channels // layer.groups * math.prod((*layer.kernel, *layer.spatial_shape))
 
 
 def _scan(layer: Layer, axis: int) -> dict[int, Layer]:
     """The layer at many widths of its inputs (axis 0) or outputs (1); the other side is neither narrow nor wide."""
     widths = [width for multiples in WIDTHS.values() for width in multiples]
     if is_depthwise(layer):
-        return {width: layer.resized(width, width * (layer.outputs // layer.inputs)) for width in widths}
-    inputs, outputs = (min(max(width, min(widths)), MAX_WIDTH) for width in (layer.inputs, layer.outputs))
+        return {width: layer.resized(width, width * (layer.out_channels // layer.in_channels)) for width in widths}
+    inputs, outputs = (min(max(width, min(widths)), MAX_WIDTH) for width in (layer.in_channels, layer.out_channels))
     return {width: layer.resized(width, outputs) if axis == 0 else layer.resized(inputs, width) for width in widths}
 
 

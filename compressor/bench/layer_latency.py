@@ -77,18 +77,18 @@ def measure_layers(
 def _probes(layer: Layer, batch: int) -> list[tuple[LayerBenchmark, float]]:
     """Files whose times, by these shares, add up to the layer's own."""
     if layer.op == "linear":
-        return [(LayerBenchmark(layer.inputs, layer.places, batch, layer), 1.0)]
-    after = LayerBenchmark(layer.outputs, _after(layer), batch)
-    with_layer = LayerBenchmark(layer.inputs, layer.places, batch, layer)
-    if layer.inputs <= RAW:
+        return [(LayerBenchmark(layer.in_channels, layer.spatial_shape, batch, layer), 1.0)]
+    after = LayerBenchmark(layer.out_channels, _after(layer), batch)
+    with_layer = LayerBenchmark(layer.in_channels, layer.spatial_shape, batch, layer)
+    if layer.in_channels <= RAW:
         return [(with_layer, 1.0), (after, -0.5)]
-    return [(with_layer, 1.0), (LayerBenchmark(layer.inputs, layer.places, batch), -0.5), (after, -0.5)]
+    return [(with_layer, 1.0), (LayerBenchmark(layer.in_channels, layer.spatial_shape, batch), -0.5), (after, -0.5)]
 
 
 def _after(layer: Layer) -> tuple[int, ...]:
     """Height and width of a convolution's output."""
     reach = [spread * (kernel - 1) for kernel, spread in zip(layer.kernel, layer.dilation, strict=True)]
-    sizes = zip(layer.places, reach, layer.stride, layer.padding, strict=True)
+    sizes = zip(layer.spatial_shape, reach, layer.stride, layer.padding, strict=True)
     if "transpose" in layer.op:
         return tuple((size - 1) * step - 2 * pad + far + 1 for size, far, step, pad in sizes)
     return tuple((size + 2 * pad - far - 1) // step + 1 for size, far, step, pad in sizes)
@@ -124,9 +124,12 @@ def probe_model(probe: LayerBenchmark) -> ModelProto:
     weights: list[TensorProto] = []
     if layer is not None and layer.op == "linear":
         nodes = _linear(layer, weights)
-        shape, after = [probe.batch, *layer.places, layer.inputs], [probe.batch * layer.places[0], layer.outputs]
+        shape, after = (
+            [probe.batch, *layer.spatial_shape, layer.in_channels],
+            [probe.batch * layer.spatial_shape[0], layer.out_channels],
+        )
     else:
-        raw = layer is not None and layer.inputs <= RAW
+        raw = layer is not None and layer.in_channels <= RAW
         shape = [probe.batch, probe.channels if raw else 1, *probe.places]
         nodes, last = [], "input"
         if not raw:
@@ -137,7 +140,7 @@ def probe_model(probe: LayerBenchmark) -> ModelProto:
             nodes.append(_layer(layer, last, weights))
             last = "layer"
         nodes.append(helper.make_node("GlobalAveragePool", [last], ["output"]))
-        after = [probe.batch, layer.outputs if layer else probe.channels, *(1,) * len(probe.places)]
+        after = [probe.batch, layer.out_channels if layer else probe.channels, *(1,) * len(probe.places)]
     ends = [
         helper.make_tensor_value_info("input", TensorProto.FLOAT, shape),
         helper.make_tensor_value_info("output", TensorProto.FLOAT, after),
@@ -147,8 +150,11 @@ def probe_model(probe: LayerBenchmark) -> ModelProto:
 
 
 def _linear(layer: Layer, weights: list[TensorProto]) -> list[NodeProto]:
-    weights += [_tensor("weight", (layer.outputs, layer.inputs), layer.inputs), _tensor("bias", (layer.outputs,), 1)]
-    weights.append(numpy_helper.from_array(np.array([-1, layer.inputs], np.int64), "rows"))
+    weights += [
+        _tensor("weight", (layer.out_channels, layer.in_channels), layer.in_channels),
+        _tensor("bias", (layer.out_channels,), 1),
+    ]
+    weights.append(numpy_helper.from_array(np.array([-1, layer.in_channels], np.int64), "rows"))
     return [
         helper.make_node("Reshape", ["input", "rows"], ["matrix"]),
         helper.make_node("Gemm", ["matrix", "weight", "bias"], ["output"], transB=1),
@@ -157,7 +163,7 @@ def _linear(layer: Layer, weights: list[TensorProto]) -> list[NodeProto]:
 
 def _layer(layer: Layer, source: str, weights: list[TensorProto]) -> NodeProto:
     transposed = "transpose" in layer.op
-    first, second = (layer.inputs, layer.outputs) if transposed else (layer.outputs, layer.inputs)
+    first, second = (layer.in_channels, layer.out_channels) if transposed else (layer.out_channels, layer.in_channels)
     return _convolution(
         "layer",
         source,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from compressor.core.arrays import BoolArray, IntArray
 
 
-Role = Literal["writer", "reader", "affine"]
+Role = Literal["writer", "reader", "per_channel"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class ModelInput:
 
     shape: tuple[int, ...]
     dtype: str = "float32"  # as PyTorch names it
-    whole: tuple[int, int] | None = None  # smallest and largest value of integers such as token ids
+    integer_range: tuple[int, int] | None = None  # smallest and largest value of integers such as token ids
     name: str = "input"
     batch_dim: int | None = 0  # where the batch dimension is in the tensor; None = there is none
 
@@ -61,9 +61,9 @@ class Layer:
     """A convolution or linear layer as it runs on one input: everything that its time depends on."""
 
     op: str  # linear, conv1d to conv3d, conv_transpose1d to conv_transpose3d
-    inputs: int  # channels
-    outputs: int
-    places: tuple[int, ...]  # height and width of the input of a convolution; rows of a linear layer
+    in_channels: int
+    out_channels: int
+    spatial_shape: tuple[int, ...]  # height and width of the input of a convolution; rows of a linear layer
     groups: int = 1
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
@@ -80,8 +80,8 @@ class Layer:
         Returns:
             The layer with these widths.
         """
-        depthwise = self.groups == self.inputs > 1
-        return replace(self, inputs=inputs, outputs=outputs, groups=inputs if depthwise else self.groups)
+        depthwise = self.groups == self.in_channels > 1
+        return replace(self, in_channels=inputs, out_channels=outputs, groups=inputs if depthwise else self.groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,10 +125,10 @@ def noise_samples(inputs: Sequence[ModelInput], seed: int, count: int = NOISE_SA
     tensors = []
     for expected in inputs:
         shape = (count, *expected.shape)
-        if expected.whole is None:
+        if expected.integer_range is None:
             tensors.append(torch.randn(shape, generator=random).to(getattr(torch, expected.dtype)))
         else:
-            low, high = expected.whole
+            low, high = expected.integer_range
             tensors.append(torch.randint(low, high + 1, shape, generator=random).to(getattr(torch, expected.dtype)))
     return Samples(f"noise:{seed}", TensorInputs(tuple(tensors), [f"noise {index}" for index in range(count)]))
 

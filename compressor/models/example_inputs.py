@@ -43,7 +43,7 @@ def _noise(like: ModelInput, batch: int, random: torch.Generator) -> Tensor:
     shape = list(like.shape)
     if like.batch_dim is not None:
         shape.insert(like.batch_dim, batch)
-    if like.whole is None:
+    if like.integer_range is None:
         return torch.randn(shape, generator=random)
-    low, high = like.whole
+    low, high = like.integer_range
     return torch.randint(low, high + 1, shape, generator=random).to(getattr(torch, like.dtype))

@@ -37,7 +37,7 @@ Attributes = Mapping[str, Mapping[str, int | Sequence[int]]]
 class _Input(BaseModel):
     shape: tuple[int, ...]
     dtype: str
-    whole: tuple[int, int] | None
+    integer_range: tuple[int, int] | None = Field(alias="whole")
     name: str
     batch_dim: int | None = 0  # earlier versions knew no other
 
@@ -109,7 +109,9 @@ def plan_json(
 
 
 def _input_json(one: ModelInput) -> dict[str, object]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(one).items()}
+    keys = {"integer_range": "whole"}  # the file keeps its former key
+    values = asdict(one).items()
+    return {keys.get(name, name): list(value) if isinstance(value, tuple) else value for name, value in values}
 
 
 def load(folder: str | Path) -> nn.Module:

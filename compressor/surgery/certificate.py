@@ -69,7 +69,7 @@ def is_lossless_when_zeroed(dense: nn.Module, structure: DependencyGraph, plan: 
     copied = copy_module(dense)
     parameters = dict(copied.named_parameters())
     with torch.no_grad():
-        for role in ("writer", "affine"):
+        for role in ("writer", "per_channel"):
             for (name, dim), gone in removed_entries(structure.groups, plan, role).items():
                 if name in parameters:
                     parameters[name].index_fill_(dim, torch.from_numpy(gone), 0.0)

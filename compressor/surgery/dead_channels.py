@@ -27,7 +27,7 @@ def dead_channels(module: nn.Module, groups: Sequence[ChannelGroup]) -> PrunePla
     while True:
         dying = False
         for group in free:
-            gone = alive[group.name] & ~(_any(tensors, group, "reader") & _any(tensors, group, "writer", "affine"))
+            gone = alive[group.name] & ~(_any(tensors, group, "reader") & _any(tensors, group, "writer", "per_channel"))
             if gone.any():
                 dying = True
                 alive[group.name] &= ~gone

@@ -58,7 +58,7 @@ def pruned_entries(groups: Sequence[ChannelGroup], plan: PrunePlan, module: nn.M
     shapes = {name: tensor.shape for name, tensor in module.state_dict(keep_vars=True).items()}
     return tuple(
         PrunedEntries(name, dim, role, np.isin(np.arange(shapes[name][dim]), gone))
-        for role in ("writer", "affine")
+        for role in ("writer", "per_channel")
         for (name, dim), gone in removed_entries(groups, plan, role).items()
     )
 

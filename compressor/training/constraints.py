@@ -84,7 +84,7 @@ def _entries(
     if term.applies_to == "scales":
         parameters = dict(module.named_parameters())
         return {(name, 0): np.zeros(len(parameters[name]), dtype=np.bool_) for name in normalization_scales(parameters)}
-    role = "writer" if term.applies_to == "filters" else "affine"
+    role = "writer" if term.applies_to == "filters" else "per_channel"
     found: dict[tuple[str, int], BoolArray] = {}
     for each in chain.from_iterable(leaving):
         if each.role == role:  # groups may share a tensor

@@ -49,13 +49,13 @@ def test_an_addition_ties_its_writers_and_flattening_spreads_a_channel_over_its_
     roles = {key: slot.role for key, slot in found.items()}
     assert roles == {
         ("a.weight", 0): "writer",
-        ("norm.weight", 0): "affine",
-        ("norm.bias", 0): "affine",
-        ("norm.running_mean", 0): "affine",
-        ("norm.running_var", 0): "affine",
+        ("norm.weight", 0): "per_channel",
+        ("norm.bias", 0): "per_channel",
+        ("norm.running_mean", 0): "per_channel",
+        ("norm.running_var", 0): "per_channel",
         ("b.weight", 1): "reader",
         ("c.weight", 0): "writer",
-        ("c.bias", 0): "affine",
+        ("c.bias", 0): "per_channel",
         ("head.weight", 1): "reader",
     }
     assert found["head.weight", 1].positions[3].tolist() == [12, 13, 14, 15]

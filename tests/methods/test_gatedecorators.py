@@ -35,7 +35,7 @@ def test_a_gate_matters_by_its_gradient_and_not_by_its_size() -> None:
 
 def test_gates_of_shared_channels_count_together() -> None:
     places = np.array([[0], [1]])
-    slots = tuple(TensorSlot(f"{name}.weight", 0, places, "affine") for name in ("a", "b"))
+    slots = tuple(TensorSlot(f"{name}.weight", 0, places, "per_channel") for name in ("a", "b"))
     gates = {"a.weight": torch.tensor([1.0, 2.0]), "b.weight": torch.tensor([5.0, 1.0])}
     scores = sum_over_norms([ChannelGroup("conv", 2, slots)], gates)
     assert scores["conv"].tolist() == [6.0, 3.0]

@@ -102,7 +102,7 @@ def test_adds_the_gradient_of_the_released_loss(make: Callable[[], nn.Module]) -
         pairs = leaves[:, None] | leaves[None, :]
         loss = loss + 1000 * s * ((rows @ rows.T) * pairs).square().mean() + s / 2 * rows[leaves].square().sum()
     touched = 0
-    for (name, _), gone in removed_entries(structure.groups, plan, "affine").items():
+    for (name, _), gone in removed_entries(structure.groups, plan, "per_channel").items():
         if name in parameters:
             touched += 1
             loss = loss + s / 2 * parameters[name][gone_from(parameters[name], gone)].square().sum()
@@ -131,7 +131,7 @@ def test_removal_is_lossless_once_all_is_zero(make: Callable[[], nn.Module]) -> 
     slim = remove_channels(module, structure, plan).double().eval()
     answers = module.double().eval()(images)
     torch.testing.assert_close(slim(images), answers, rtol=0, atol=1e-12)
-    gone = removed_entries(structure.groups, plan, "writer") | removed_entries(structure.groups, plan, "affine")
+    gone = removed_entries(structure.groups, plan, "writer") | removed_entries(structure.groups, plan, "per_channel")
     for name, each in module.named_parameters():
         leaves = gone_from(each, gone.get((name, 0), np.array([], dtype=np.int64)))
         assert not each[leaves].any(), name

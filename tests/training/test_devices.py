@@ -40,7 +40,7 @@ def masks(module: nn.Module) -> Constraint:
 
 def penalty(module: nn.Module) -> Constraint:
     gone = np.array([True, False, True, False, False, False])
-    leaving = [(PrunedEntries("0.weight", 0, "writer", gone), PrunedEntries("1.weight", 0, "affine", gone))]
+    leaving = [(PrunedEntries("0.weight", 0, "writer", gone), PrunedEntries("1.weight", 0, "per_channel", gone))]
     return PenaltyConstraint(module, 10, penalty=PENALTY, leaving=leaving)
 
 
