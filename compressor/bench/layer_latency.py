@@ -96,19 +96,19 @@ def typical_ms(windows: Sequence[Sequence[float]]) -> float:
 
 def _terms(layer: Layer, batch: int) -> list[tuple[LayerBenchmark, float]]:
     """Models and factors; the layer's time is the sum of factor * time. The first model contains the layer."""
-    with_layer = LayerBenchmark(layer.inputs, layer.places, batch, layer)
+    with_layer = LayerBenchmark(layer.in_channels, layer.spatial_shape, batch, layer)
     if layer.op == "linear":
         return [(with_layer, 1.0)]
-    after = (LayerBenchmark(layer.outputs, _output_size(layer), batch), -0.5)
-    if layer.inputs <= IMAGE_CHANNELS:
+    after = (LayerBenchmark(layer.out_channels, _output_size(layer), batch), -0.5)
+    if layer.in_channels <= IMAGE_CHANNELS:
         return [(with_layer, 1.0), after]
-    return [(with_layer, 1.0), (LayerBenchmark(layer.inputs, layer.places, batch), -0.5), after]
+    return [(with_layer, 1.0), (LayerBenchmark(layer.in_channels, layer.spatial_shape, batch), -0.5), after]
 
 
 def _output_size(layer: Layer) -> tuple[int, ...]:
     """Spatial size of a convolution's output."""
     extents = [dilation * (kernel - 1) for kernel, dilation in zip(layer.kernel, layer.dilation, strict=True)]
-    dims = zip(layer.places, extents, layer.stride, layer.padding, strict=True)
+    dims = zip(layer.spatial_shape, extents, layer.stride, layer.padding, strict=True)
     if "transpose" in layer.op:
         return tuple((size - 1) * stride - 2 * padding + extent + 1 for size, extent, stride, padding in dims)
     return tuple((size + 2 * padding - extent - 1) // stride + 1 for size, extent, stride, padding in dims)

@@ -42,9 +42,14 @@ def layer_model(benchmark: LayerBenchmark) -> ModelProto:
     layer, places = benchmark.layer, benchmark.places
     weights: list[TensorProto] = []
     if layer is not None and layer.op == "linear":
-        input_shape = [benchmark.batch, *layer.places, layer.inputs]
-        return _model(_linear(layer, weights), input_shape, [benchmark.batch * layer.places[0], layer.outputs], weights)
-    is_image = layer is not None and layer.inputs <= IMAGE_CHANNELS
+        input_shape = [benchmark.batch, *layer.spatial_shape, layer.in_channels]
+        return _model(
+            _linear(layer, weights),
+            input_shape,
+            [benchmark.batch * layer.spatial_shape[0], layer.out_channels],
+            weights,
+        )
+    is_image = layer is not None and layer.in_channels <= IMAGE_CHANNELS
     nodes, last = [], "input"
     if not is_image:
         nodes.append(_convolution("before", last, (benchmark.channels, 1, *(1,) * len(places)), weights))
@@ -54,7 +59,7 @@ def layer_model(benchmark: LayerBenchmark) -> ModelProto:
         last = "layer"
     nodes.append(helper.make_node("GlobalAveragePool", [last], ["output"]))
     input_shape = [benchmark.batch, benchmark.channels if is_image else 1, *places]
-    output_shape = [benchmark.batch, layer.outputs if layer else benchmark.channels, *(1,) * len(places)]
+    output_shape = [benchmark.batch, layer.out_channels if layer else benchmark.channels, *(1,) * len(places)]
     return _model(nodes, input_shape, output_shape, weights)
 
 
@@ -85,8 +90,8 @@ def residual_block(kind: str, width: int) -> ModelProto:
 
 
 def _linear(layer: Layer, weights: list[TensorProto]) -> list[NodeProto]:
-    weights += [_tensor("weight", (layer.outputs, layer.inputs)), _tensor("bias", (layer.outputs,))]
-    weights.append(numpy_helper.from_array(np.array([-1, layer.inputs], np.int64), "rows"))
+    weights += [_tensor("weight", (layer.out_channels, layer.in_channels)), _tensor("bias", (layer.out_channels,))]
+    weights.append(numpy_helper.from_array(np.array([-1, layer.in_channels], np.int64), "rows"))
     return [
         helper.make_node("Reshape", ["input", "rows"], ["matrix"]),
         helper.make_node("Gemm", ["matrix", "weight", "bias"], ["output"], transB=1),
@@ -95,7 +100,7 @@ def _linear(layer: Layer, weights: list[TensorProto]) -> list[NodeProto]:
 
 def _layer_node(layer: Layer, source: str, weights: list[TensorProto]) -> NodeProto:
     transposed = "transpose" in layer.op
-    first, second = (layer.inputs, layer.outputs) if transposed else (layer.outputs, layer.inputs)
+    first, second = (layer.in_channels, layer.out_channels) if transposed else (layer.out_channels, layer.in_channels)
     return _convolution(
         "layer",
         source,

@@ -23,8 +23,8 @@ class Budget:
 
     name: str
     value: Callable[[IntArray], FloatArray]
-    most: float
-    original: float  # of the model that the limit is a share of
+    limit: float
+    baseline: float  # of the model that the limit is a share of
 
 
 def greedy_allocate(
@@ -81,10 +81,10 @@ def greedy_allocate(
         losses = [kept[index].loss(int(removed_G[index]), less(index)) for index in candidates]
         best = int(np.argmin(np.array(losses) / np.maximum(gain_M, 1e-12)))
         removed_G = tries_MG[best]
-    return _given_back(removed_G, start_G, unit_G, size_G, kept, limits)
+    return _return_surplus(removed_G, start_G, unit_G, size_G, kept, limits)
 
 
-def _given_back(
+def _return_surplus(
     removed_G: IntArray,
     start_G: IntArray,
     unit_G: IntArray,
@@ -105,7 +105,7 @@ def _given_back(
         if tries:
             tries_MG = np.stack([back_G for _, back_G in tries])
             for limit in limits:
-                fits_M &= limit.value(tries_MG) <= limit.most
+                fits_M &= limit.value(tries_MG) <= limit.limit
         fitting = [each for each, fits in zip(tries, fits_M, strict=True) if fits]
         if not fitting:
             return removed_G
@@ -113,7 +113,7 @@ def _given_back(
 
 
 def _over(limit: Budget, removed_G: IntArray) -> float:
-    return float(limit.value(removed_G[None])[0]) - limit.most
+    return float(limit.value(removed_G[None])[0]) - limit.limit
 
 
 class _Kept:

@@ -43,7 +43,7 @@ class LatencyModel:
     steps_W: tuple[IntArray, IntArray]
     ms_WLL: FloatArray
     per_element: float = 0.0
-    unexplained: float = 0.0  # share of the whole model's time that its layers did not explain, or explained too much
+    residual: float = 0.0  # share of the whole model's time that its layers did not explain, or explained too much
 
     def ms(self, removed_MG: IntArray) -> FloatArray:
         """Predicted milliseconds (M,) of plans that remove so many channels from each group."""
@@ -69,7 +69,7 @@ class LatencyModel:
         """Milliseconds of one plan."""
         return float(self.ms(removed_counts(self.groups, plan)[None])[0])
 
-    def bounds(self, plan: PrunePlan, groups: Sequence[ChannelGroup]) -> dict[str, float]:
+    def bottlenecks(self, plan: PrunePlan, groups: Sequence[ChannelGroup]) -> dict[str, float]:
         """What keeps a plan from being faster, as shares of time.
 
         `fixed`: of the plan's, in layers none of whose widths can change; `between`: of the plan's, in other operators;
@@ -88,24 +88,24 @@ class LatencyModel:
         }
 
     def calibrated(self, dense_ms: float) -> LatencyModel:
-        """With what the layers leave unexplained of the whole model's time spread over the other operators' elements;
+        """With what the layers leave residual of the whole model's time spread over the other operators' elements;
         where nothing is left, every layer takes its share less."""
         none = np.zeros((1, self.workload.entries_DG.shape[1]), dtype=np.int64)
         layers = float(replace(self, per_element=0.0).ms(none)[0])
-        unexplained = abs(dense_ms - layers) / dense_ms
+        residual = abs(dense_ms - layers) / dense_ms
         if layers > dense_ms:
-            return replace(self, ms_WLL=self.ms_WLL * (dense_ms / layers), per_element=0.0, unexplained=unexplained)
+            return replace(self, ms_WLL=self.ms_WLL * (dense_ms / layers), per_element=0.0, residual=residual)
         elements = float(self.workload.elements(self.workload.sizes(none))[0])
         per_element = (dense_ms - layers) / elements if elements else 0.0
-        return replace(self, per_element=per_element, unexplained=unexplained)
+        return replace(self, per_element=per_element, residual=residual)
 
     def interval(self, predicted: float) -> tuple[float, float]:
         """What a prediction may miss by: the share of the dense model's time that its layers did not explain, and
         no less than 5 %."""
-        reach = max(LEAST_DOUBT, self.unexplained)
+        reach = max(LEAST_DOUBT, self.residual)
         return predicted * (1 - reach), predicted * (1 + reach)
 
-    def rewarded(self, groups: Sequence[ChannelGroup], most: int) -> IntArray:
+    def preferred_multiples(self, groups: Sequence[ChannelGroup], most: int) -> IntArray:
         """The number of channels that each group should keep a multiple of, by the layers its channels go through.
 
         Steps coarser than `most` are taken as `most`.
@@ -174,7 +174,7 @@ class _Grid:
 
     def layers(self) -> list[list[Layer]]:
         """By inputs, then by outputs; a depthwise layer's outputs follow its inputs."""
-        ratio = self.layer.outputs // self.layer.inputs
+        ratio = self.layer.out_channels // self.layer.in_channels
         if is_depthwise(self.layer):
             return [[self.layer.resized(width, width * ratio)] for width in self.inputs]
         return [[self.layer.resized(a, b) for b in self.outputs] for a in self.inputs]
@@ -184,9 +184,9 @@ def _grids(work: ActivationSizes, groups: Sequence[ChannelGroup], step: Step, sh
     grids = []
     for layer, (fewer_in, fewer_out) in zip(work.layers, layers_that_change(work, groups), strict=True):
         steps = step(layer)
-        inputs = _levels(layer.inputs, layer, steps[0], shares if fewer_in else ())
-        outputs = _levels(layer.outputs, layer, steps[1], shares if fewer_out else ())
-        grids.append(_Grid(layer, inputs, (layer.outputs,) if is_depthwise(layer) else outputs, steps))
+        inputs = _levels(layer.in_channels, layer, steps[0], shares if fewer_in else ())
+        outputs = _levels(layer.out_channels, layer, steps[1], shares if fewer_out else ())
+        grids.append(_Grid(layer, inputs, (layer.out_channels,) if is_depthwise(layer) else outputs, steps))
     return grids
 
 
@@ -199,4 +199,4 @@ def _levels(width: int, layer: Layer, step: int, shares: Sequence[float]) -> tup
 
 
 def is_depthwise(layer: Layer) -> bool:
-    return layer.groups == layer.inputs > 1
+    return layer.groups == layer.in_channels > 1

@@ -26,7 +26,7 @@ class Rounding:
         kept_G = -(-(self._size_G - removed_G) // self.unit_G) * self.unit_G
         return np.where(removed_G > 0, self._size_G - np.minimum(kept_G, self._size_G), 0)
 
-    def one_less(self, index: int, removed: int) -> int:
+    def next_wider(self, index: int, removed: int) -> int:
         """The next smaller number of removed channels of a group that keeps its width rounded."""
         size, unit = int(self._size_G[index]), int(self.unit_G[index])
         return max(0, size - ((size - removed) // unit + 1) * unit)
@@ -52,7 +52,7 @@ def fewest_removed(
     removed_G = first(low)
     for index in order[:low][::-1].tolist():  # give back what the last, coarse step took too much
         back_G = removed_G.copy()
-        back_G[index] = rounding.one_less(index, int(removed_G[index]))
+        back_G[index] = rounding.next_wider(index, int(removed_G[index]))
         if back_G[index] >= start_G[index] and fits(back_G):
             removed_G = back_G
     return removed_G

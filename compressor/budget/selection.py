@@ -36,7 +36,7 @@ def select_channels(
     cost: CostModel,
     original: Cost,
     limits: Sequence[Budget] = (),
-    rewarded: Callable[[Sequence[ChannelGroup], int], IntArray] | None = None,
+    preferred_multiples: Callable[[Sequence[ChannelGroup], int], IntArray] | None = None,
     *,
     gone: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[PrunePlan, tuple[ChannelGroup, ...]]:
@@ -45,7 +45,7 @@ def select_channels(
     `gone`: channels that groups have lost before, and those that are none any more, with one channel left; ratios are
     shares of what they had at first.
 
-    With `rewarded`, what the target device rewards (see CostSurface), and scope local, groups lose channels as
+    With `preferred_multiples`, what the device prefers (see LatencyModel), and scope local, groups lose channels as
     `greedy_allocate` says, and keep a quarter of them as long as that is enough. Groups without scores stay whole. In
     all other cases:
 
@@ -76,9 +76,9 @@ def select_channels(
     fits = _fitting(bounds)
     while True:
         rounding = Rounding(groups, round_to)
-        if by_ratio is None and rewarded is not None and selection.allocates_per_layer:
+        if by_ratio is None and preferred_multiples is not None and selection.allocates_per_layer:
             free_G = np.isin(np.arange(len(groups)), free)
-            unit_G = rewarded(groups, round_to) if selection.allow_finer_rounding else rounding.unit_G
+            unit_G = preferred_multiples(groups, round_to) if selection.allow_finer_rounding else rounding.unit_G
             level_G = np.maximum(least_G, _least(groups, gone_G, LEVEL))
             removed_G = greedy_allocate(groups, scores, start_G, free_G, unit_G, bounds, level_G)
             if not fits(removed_G):  # some layer has to keep less
@@ -232,13 +232,13 @@ def _limits(selection: PruningTarget, cost: CostModel, original: Cost) -> list[B
 
 def _fitting(limits: Sequence[Budget]) -> Callable[[IntArray], bool]:
     """Whether every limit holds after removing so many channels from each group."""
-    return lambda removed_G: all(float(limit.value(removed_G[None])[0]) <= limit.most for limit in limits)
+    return lambda removed_G: all(float(limit.value(removed_G[None])[0]) <= limit.limit for limit in limits)
 
 
 def _out_of_reach(limits: Sequence[Budget], least_G: IntArray) -> TargetNotReached:
     found = " and ".join(
-        f"{limit.name} cannot be reduced below {float(limit.value(least_G[None])[0]) / limit.original:.1%}, "
-        f"the target is {limit.most / limit.original:.1%}"
+        f"{limit.name} cannot be reduced below {float(limit.value(least_G[None])[0]) / limit.baseline:.1%}, "
+        f"the target is {limit.limit / limit.baseline:.1%}"
         for limit in limits
     )
     hint = "raise the target, set prune.round_to: 1, or unfreeze layers (see compress inspect)"

@@ -56,9 +56,9 @@ class Layer:
     """Everything that the time of a convolution or linear layer depends on, for one input."""
 
     op: str  # linear, conv1d to conv3d, conv_transpose1d to conv_transpose3d
-    inputs: int  # channels
-    outputs: int
-    places: tuple[int, ...]  # height and width of the input of a convolution; rows of a linear layer
+    in_channels: int
+    out_channels: int
+    spatial_shape: tuple[int, ...]  # height and width of the input of a convolution; rows of a linear layer
     groups: int = 1
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
@@ -75,8 +75,8 @@ class Layer:
         Returns:
             The layer with these widths.
         """
-        depthwise = self.groups == self.inputs > 1
-        return replace(self, inputs=inputs, outputs=outputs, groups=inputs if depthwise else self.groups)
+        depthwise = self.groups == self.in_channels > 1
+        return replace(self, in_channels=inputs, out_channels=outputs, groups=inputs if depthwise else self.groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,9 @@ class ActivationSizes:
     outputs_W: IntArray
     places: IntArray  # (W, most): dimensions that are channels of another layer and places for this one
     results: IntArray  # (T, most dimensions), of tensors with memory of their own
-    light_T: IntArray  # 1 where no layer made the tensor: normalisation, activation, product, sum
-    born_T: IntArray  # number of the call that makes it
-    dies_T: IntArray  # number of the last call that reads it
+    elementwise_T: IntArray  # 1 where no layer made the tensor: normalisation, activation, product, sum
+    first_use_T: IntArray  # number of the call that makes it
+    last_use_T: IntArray  # number of the last call that reads it
     calls: int
 
     def sizes(self, removed_MG: IntArray) -> FloatArray:
@@ -49,7 +49,7 @@ class ActivationSizes:
 
     def elements(self, sizes: FloatArray) -> FloatArray:
         """Elements that operators other than layers write, (M,)."""
-        written: FloatArray = sizes[:, self.results].prod(axis=2) @ self.light_T
+        written: FloatArray = sizes[:, self.results].prod(axis=2) @ self.elementwise_T
         return written
 
     def peak(self, removed_G: IntArray) -> int:
@@ -58,7 +58,7 @@ class ActivationSizes:
         Operators run in the module's order; each result is a tensor of its own, unless it is a view, and is alive from
         the operator that makes it to the last that reads it, both included.
         """
-        return _peak(self.sizes(removed_G[None])[0][self.results].prod(axis=1), self.born_T, self.dies_T)
+        return _peak(self.sizes(removed_G[None])[0][self.results].prod(axis=1), self.first_use_T, self.last_use_T)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,26 +98,26 @@ def peak_memory(trace: Trace) -> int:
 
 
 def _peak(elements: ArrayLike, born: ArrayLike, dies: ArrayLike) -> int:
-    born_T, dies_T = np.asarray(born, dtype=np.int64), np.asarray(dies, dtype=np.int64)
-    change = np.zeros(int(dies_T.max(initial=0)) + 2)
-    np.add.at(change, born_T, elements)
-    np.subtract.at(change, dies_T + 1, elements)
+    first_use_T, last_use_T = np.asarray(born, dtype=np.int64), np.asarray(dies, dtype=np.int64)
+    change = np.zeros(int(last_use_T.max(initial=0)) + 2)
+    np.add.at(change, first_use_T, elements)
+    np.subtract.at(change, last_use_T + 1, elements)
     return round(float(change.cumsum().max()))
 
 
 def activation_sizes(
-    trace: Trace, provenance: ChannelTracker, groups: Sequence[ChannelGroup], group_of: IntArray
+    trace: Trace, tracker: ChannelTracker, groups: Sequence[ChannelGroup], group_of: IntArray
 ) -> ActivationSizes:
-    """Read it off a walked trace; `group_of`: atom -> index of its group or -1."""
+    """Read it off a walked trace; `group_of`: id -> index of its group or -1."""
     sizes = Sizes(groups, group_of)
     made = results(trace)
     shapes = [
-        [sizes.index(dim, size) for dim, size in zip(provenance.dims(each.ref), each.ref.shape, strict=True)]
+        [sizes.index(dim, size) for dim, size in zip(tracker.dims(each.ref), each.ref.shape, strict=True)]
         for each in made
     ]
-    uses = provenance.weights
-    inputs = [sizes.index(use.inputs, use.layer.inputs) for use in uses]
-    outputs = [sizes.index(use.outputs, use.layer.outputs) for use in uses]
+    uses = tracker.weights
+    inputs = [sizes.index(use.inputs, use.layer.in_channels) for use in uses]
+    outputs = [sizes.index(use.outputs, use.layer.out_channels) for use in uses]
     weight_dims = [2 + len(use.layer.kernel) for use in uses]
     places = [
         [sizes.index(dim, size) for dim, size in zip(use.dims[own:], use.sizes[own:], strict=True)]
@@ -131,8 +131,8 @@ def activation_sizes(
         outputs_W=np.array(outputs, dtype=np.int64),
         places=sizes.table(places),
         results=sizes.table(shapes),
-        light_T=np.array([each.light for each in made], dtype=np.int64),
-        born_T=np.array([each.born for each in made], dtype=np.int64),
-        dies_T=np.array([each.dies for each in made], dtype=np.int64),
+        elementwise_T=np.array([each.light for each in made], dtype=np.int64),
+        first_use_T=np.array([each.born for each in made], dtype=np.int64),
+        last_use_T=np.array([each.dies for each in made], dtype=np.int64),
         calls=len(trace.calls),
     )

@@ -108,7 +108,7 @@ class Sizes:
         if key not in self._known:
             self._known[key] = len(self._sizes)
             self._sizes.append(size)
-            of = np.empty(0, dtype=np.int64) if dim is None else self._group_of[dim.atoms]
+            of = np.empty(0, dtype=np.int64) if dim is None else self._group_of[dim.ids]
             per_group = np.bincount(of[of >= 0], minlength=len(self._groups))
             widths = np.array([group.size for group in self._groups] or [1])
             self._entries.append(per_group / widths[: len(per_group)])
@@ -128,27 +128,27 @@ class Sizes:
 
 
 def cost_model(
-    module: nn.Module, provenance: ChannelTracker, groups: Sequence[ChannelGroup], group_of: IntArray
+    module: nn.Module, tracker: ChannelTracker, groups: Sequence[ChannelGroup], group_of: IntArray
 ) -> CostModel:
-    """Build the model from a walked trace; `group_of`: atom -> index of its group or -1."""
+    """Build the model from a walked trace; `group_of`: id -> index of its group or -1."""
     sizes = Sizes(groups, group_of)
     parameters = {name: parameter.shape for name, parameter in module.named_parameters()}
-    touched = [name for name in provenance.parameters if name in parameters]
+    touched = [name for name in tracker.parameters if name in parameters]
     tensors = [
-        [sizes.index(dim, size) for dim, size in zip(provenance.parameters[name], parameters[name], strict=True)]
+        [sizes.index(dim, size) for dim, size in zip(tracker.parameters[name], parameters[name], strict=True)]
         for name in touched
     ]
-    at_work = [(use.dims, use.sizes) for use in provenance.weights]
-    at_work += [(product.dims, product.sizes) for product in provenance.products]
+    at_work = [(use.dims, use.sizes) for use in tracker.weights]
+    at_work += [(product.dims, product.sizes) for product in tracker.products]
     weights = [[sizes.index(dim, size) for dim, size in zip(*factors, strict=True)] for factors in at_work]
-    repeats = [use.repeats for use in provenance.weights] + [1] * len(provenance.products)
-    different = {use.weight.uid: use for use in provenance.weights}
+    repeats = [use.repeats for use in tracker.weights] + [1] * len(tracker.products)
+    different = {use.weight.uid: use for use in tracker.weights}
     kernels = [
         [sizes.index(dim, size) for dim, size in zip(use.dims, use.weight.shape, strict=False)]
         for use in different.values()
     ]
-    last = provenance.weights[-1].weight.uid if provenance.weights else None
-    outputs = [sizes.index(use.outputs, use.layer.outputs) for uid, use in different.items() if uid != last]
+    last = tracker.weights[-1].weight.uid if tracker.weights else None
+    outputs = [sizes.index(use.outputs, use.layer.out_channels) for uid, use in different.items() if uid != last]
     return CostModel(
         groups=tuple(group.name for group in groups),
         base_D=sizes.base_D(),
@@ -158,5 +158,5 @@ def cost_model(
         repeats_W=np.array(repeats, dtype=np.int64),
         kernels=sizes.table(kernels),
         outputs=np.array(outputs, dtype=np.int64),
-        fixed_params=sum(math.prod(shape) for name, shape in parameters.items() if name not in provenance.parameters),
+        fixed_params=sum(math.prod(shape) for name, shape in parameters.items() if name not in tracker.parameters),
     )

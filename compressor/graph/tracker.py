@@ -1,6 +1,6 @@
 """Where every entry of every tensor dimension comes from, and which entries must stay or go together.
 
-A dimension of a parameter is a row of fresh *atoms*, one an entry. Operators hand atoms on (a slice hands on part of
+A dimension of a parameter is a row of fresh *ids*, one an entry. Operators hand ids on (a slice hands on part of
 them, a concatenation joins them) and tie some together (an addition ties entry i of both sides). A dimension that is
 None is fixed: batch, positions, the model's inputs. Ties are collected as edges and resolved once, at the end, so the
 whole analysis is linear in the number of operators and needs no recursion.
@@ -26,33 +26,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dim:
-    """A prunable dimension: its atoms (size,), and the tensor dimension they index when it is a parameter's own.
+    """A prunable dimension: its ids (size,), and the tensor dimension they index when it is a parameter's own.
 
     `beside`: dimensions of other parameters that are added to it or multiplied with it before they are at work.
     `repeated`: one entry again and again, as expanding makes it, which takes on the size of whatever it meets.
     `blocks`: whole blocks of a larger dimension, such as attention heads.
     """
 
-    atoms: IntArray
+    ids: IntArray
     owner: tuple[str, int] | None = None
     beside: tuple[tuple[str, int], ...] = ()
     repeated: bool = False
     blocks: bool = False
 
     def __len__(self) -> int:
-        return len(self.atoms)
+        return len(self.ids)
 
 
 Dims = tuple[Dim | None, ...]
 
-SizeInterpretation = Literal["plain", "named", "blocks", "fixed", "shut"]
+SizeInterpretation = Literal["follow", "rewrite_attributes", "remove_blocks", "freeze_sized_ops", "freeze_all"]
 """How a source line is understood whose sizes may be fixed in the code, in the order they are tried.
 
 plain: sizes follow the tensor. named: integers the module stores are sizes, and are rewritten. blocks: so too, and a
 dimension taken apart loses whole blocks (attention heads) and not the same places in each. fixed: what operators with
 sizes touch stays whole. shut: what any operator touches does.
 """
-SIZE_INTERPRETATIONS: tuple[SizeInterpretation, ...] = ("plain", "named", "blocks", "fixed", "shut")
+SIZE_INTERPRETATIONS: tuple[SizeInterpretation, ...] = (
+    "follow",
+    "rewrite_attributes",
+    "remove_blocks",
+    "freeze_sized_ops",
+    "freeze_all",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +87,22 @@ class Product:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackedSize:
-    """`module.name` (or its entry `index`) equals the number of these atoms that are kept."""
+    """`module.name` (or its entry `index`) equals the number of these ids that are kept."""
 
     module: str
     name: str
     index: int | None
-    atoms: IntArray
+    ids: IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TakenApart:
-    """A dimension of blocks x places that a source line takes apart; `atoms`: the places that go, or the blocks."""
+    """A dimension of blocks x places that a source line takes apart; `ids`: the places that go, or the blocks."""
 
     where: str
     module: str
     places: int  # of one block
-    atoms: IntArray
+    ids: IntArray
     in_blocks: bool  # whole blocks go, and not the same places of each
 
 
@@ -107,7 +113,7 @@ class MixedNormalization:
     number: int  # of the call in the trace
     args: Mapping[str, Dims]
     outs: tuple[Dims, ...]
-    over: tuple[IntArray, ...]  # the atoms that are mixed
+    over: tuple[IntArray, ...]  # the ids that are mixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +121,7 @@ class Blank:
     """A tensor of one repeated value, which takes on the sizes of what is written into it, or a view of one."""
 
     call: Call  # that made it
-    reading: SizeInterpretation  # of the line that made it
+    interpretation: SizeInterpretation  # of the line that made it
     base: Ref | None = None  # what it is a view of
     axes: tuple[int | None, ...] = ()  # of the base, for each of its own; None for one it holds a part of
 
@@ -132,8 +138,8 @@ class ChannelTracker:
         self.products: list[Product] = []
         self.attributes: list[TrackedSize] = []
         self.parameters: dict[str, Dims] = {}
-        self.atoms = 0
-        self.reading: SizeInterpretation = "plain"  # of the call at hand
+        self.id_count = 0
+        self.interpretation: SizeInterpretation = "follow"  # of the call at hand
         self.taken_apart: list[TakenApart] = []
         self.mixing = mixing  # whether channels may go that a normalisation mixes with others
         self.mixed: list[IntArray] = []  # by the call at hand
@@ -146,27 +152,27 @@ class ChannelTracker:
     # ------------------------------------------------ reading
 
     def dims(self, ref: Ref) -> Dims:
-        """Where the dimensions of a tensor come from. A parameter gets its atoms when it is first read."""
+        """Where the dimensions of a tensor come from. A parameter gets its ids when it is first read."""
         known = self._dims.get(ref.uid)
         if known is None:
             name = self._names.get(ref.uid)
             if name is None:
                 return (None,) * len(ref.shape)
             known = tuple(
-                Dim(self.fresh(size).atoms, (name, index)) if size > 1 else None for index, size in enumerate(ref.shape)
+                Dim(self.fresh(size).ids, (name, index)) if size > 1 else None for index, size in enumerate(ref.shape)
             )
             self.parameters[name] = known
             self._dims[ref.uid] = known
         return known
 
     def fresh(self, size: int) -> Dim:
-        """A dimension of new atoms, tied to nothing yet."""
-        self.atoms += size
-        return Dim(np.arange(self.atoms - size, self.atoms, dtype=np.int64))
+        """A dimension of new ids, tied to nothing yet."""
+        self.id_count += size
+        return Dim(np.arange(self.id_count - size, self.id_count, dtype=np.int64))
 
     # ------------------------------------------------ extending
 
-    def set(self, ref: Ref, dims: Sequence[Dim | None]) -> None:
+    def set_dims(self, ref: Ref, dims: Sequence[Dim | None]) -> None:
         assert len(dims) == len(ref.shape), (ref, dims)
         assert all(dim is None or len(dim) == size for dim, size in zip(dims, ref.shape, strict=True)), (ref, dims)
         self._dims[ref.uid] = tuple(dims)
@@ -177,29 +183,29 @@ class ChannelTracker:
         if a is not b:
             self.edges.append((a.reshape(-1), b.reshape(-1)))
 
-    def join(self, a: Dim | None, b: Dim | None, call: Call, why: str) -> Dim | None:
+    def tie_or_freeze(self, a: Dim | None, b: Dim | None, call: Call, why: str) -> Dim | None:
         """Tie two dimensions of the same size; if one is fixed, so is the other."""
         if a is None or b is None:
             either = b if a is None else a
             self.freeze(either, call, why)
             return None if either is not None and (either.repeated or either.blocks) else either
-        self.tie(a.atoms, b.atoms)
+        self.tie(a.ids, b.ids)
         return min(a, b, key=lambda dim: (dim.repeated, not dim.blocks, dim.owner is None))
 
     def freeze(self, dim: Dim | None, call: Call, why: str) -> None:
         """None of these entries can be removed."""
         if dim is not None:
             at = f" in {call.module}" if call.module else ""
-            self.frozen.append((dim.atoms, f"{why} ({call.op}{at}, {call.where})"))
+            self.frozen.append((dim.ids, f"{why} ({call.op}{at}, {call.where})"))
 
-    def mix(self, dim: Dim | None, call: Call, why: str) -> None:
+    def mark_mixed(self, dim: Dim | None, call: Call, why: str) -> None:
         """The result depends on how many of these entries there are."""
         if not self.mixing:
             self.freeze(dim, call, why)
         elif dim is not None:
-            self.mixed.append(dim.atoms)
+            self.mixed.append(dim.ids)
 
-    def finish(self, number: int, call: Call) -> None:
+    def close_call(self, number: int, call: Call) -> None:
         """Note what the call just walked has mixed."""
         if self.mixed:
             args = {name: self.dims(ref) for name, ref in call.args.items() if isinstance(ref, Ref)}
@@ -207,7 +213,7 @@ class ChannelTracker:
             self.mixtures.append(MixedNormalization(number, args, outs, tuple(self.mixed)))
             self.mixed = []
 
-    def role(self, dim: Dim | None, role: Role) -> None:
+    def set_role(self, dim: Dim | None, role: Role) -> None:
         """Note what a parameter's dimension does. A tied weight may write channels in one place and read them in
         another: removed ones are then unread, whatever is written to them."""
         if dim is None or dim.owner is None:
@@ -216,36 +222,36 @@ class ChannelTracker:
             known = self.roles.get(owner, ())
             self.roles[owner] = known if role in known else (*known, role)
 
-    def follow(self, call: Call, dims: Sequence[Dim | None]) -> None:
+    def bind_size_attributes(self, call: Call, dims: Sequence[Dim | None]) -> None:
         """Every integer the calling module stores that equals one of these sizes follows it, where read so."""
-        if self.reading != "plain":
+        if self.interpretation != "follow":
             for dim in dims:
-                self.follow_stored(call, dim)
+                self.bind_stored_sizes(call, dim)
 
-    def fill(self, ref: Ref, axis: int, dim: Dim | None) -> bool:
+    def fill_blank(self, ref: Ref, axis: int, dim: Dim | None) -> bool:
         """Write these channels into a fixed dimension: True where the tensor is blank, and so as wide as they are."""
         axis, blank = axis % len(ref.shape), self.blank.get(ref.uid)
         if blank is None or self.dims(ref)[axis] is not None:
             return False
         if blank.base is not None:
             of_base = blank.axes[axis]
-            if of_base is None or not self.fill(blank.base, of_base, dim):
+            if of_base is None or not self.fill_blank(blank.base, of_base, dim):
                 return False
-        elif blank.reading != "plain":
-            self.follow_stored(blank.call, dim)
+        elif blank.interpretation != "follow":
+            self.bind_stored_sizes(blank.call, dim)
         dims = list(self.dims(ref))
         dims[axis] = dim
-        self.set(ref, dims)
+        self.set_dims(ref, dims)
         return True
 
-    def follow_stored(self, call: Call, dim: Dim | None) -> None:
+    def bind_stored_sizes(self, call: Call, dim: Dim | None) -> None:
         """Every integer the calling module stores that equals this size follows it."""
         if dim is not None:
             for name, value in vars(self.modules[call.module]).items():
                 if type(value) is int and value == len(dim):
-                    self.attribute(call, name, dim)
+                    self.bind_attribute(call, name, dim)
 
-    def attribute(self, call: Call, name: str, dim: Dim | None, index: int | None = None) -> bool:
+    def bind_attribute(self, call: Call, name: str, dim: Dim | None, index: int | None = None) -> bool:
         """Note that an attribute of the calling module is the size of `dim`; False if it isn't."""
         module = self.modules[call.module]
         found: Any = getattr(module, name, None)
@@ -255,5 +261,5 @@ class ChannelTracker:
             found = found[index] if isinstance(found, tuple | list) and -len(found) <= index < len(found) else None
         if found != len(dim):
             return False
-        self.attributes.append(TrackedSize(call.module, name, index, dim.atoms))
+        self.attributes.append(TrackedSize(call.module, name, index, dim.ids))
         return True

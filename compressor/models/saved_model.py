@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal, TypeVar
 
 import torch
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -37,8 +37,7 @@ Attributes = Mapping[str, Mapping[str, int | Sequence[int]]]
 class _Input(BaseModel):
     shape: tuple[int, ...]
     dtype: str
-    # Earlier versions wrote it as `whole`.
-    integer_range: tuple[int, int] | None = Field(validation_alias=AliasChoices("integer_range", "whole"))
+    integer_range: tuple[int, int] | None = Field(validation_alias="whole")  # the file keeps its former key
     name: str
     batch_dim: int | None = 0  # earlier versions knew no other
 
@@ -110,7 +109,9 @@ def plan_json(
 
 
 def _input_json(one: ModelInput) -> dict[str, object]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(one).items()}
+    keys = {"integer_range": "whole"}  # the file keeps its former key
+    values = asdict(one).items()
+    return {keys.get(name, name): list(value) if isinstance(value, tuple) else value for name, value in values}
 
 
 def load(folder: str | Path) -> nn.Module:

@@ -266,11 +266,11 @@ def search_widths(
             dense_ms = session.measure_pair(baseline, module).dense
 
         def choose(budget_ms: float) -> Plan:
-            return pick((*limits, Budget("latency", model.ms, budget_ms, dense_ms)), model.rewarded)
+            return pick((*limits, Budget("latency", model.ms, budget_ms, dense_ms)), model.preferred_multiples)
 
         def measure(plan: PrunePlan) -> LatencyPair:
             return session.measure_pair(baseline, remove_channels(module, graph, plan))
 
         best = meet_latency(target, choose, model, measure, dense_ms=dense_ms, rounds=probe.rounds, emit=emit)
-    estimate = LatencyEstimate(best.pair, probe.rounds > 0, model.bounds(best.plan, best.groups))
+    estimate = LatencyEstimate(best.pair, probe.rounds > 0, model.bottlenecks(best.plan, best.groups))
     return best.plan, estimate

@@ -48,7 +48,7 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
     structure, siblings = search.settle({})
     if siblings:
         with suppress(ModelError):
-            other, _ = search.settle(dict.fromkeys(siblings, "blocks"))
+            other, _ = search.settle(dict.fromkeys(siblings, "remove_blocks"))
             if other.cost.least(other.groups).macs < structure.cost.least(structure.groups).macs:
                 return other
     return structure
@@ -69,33 +69,37 @@ class _Search:
         which other lines were once read in blocks."""
         lines = {call.where for call in self.seen.calls if rules.takes_sizes(call.op)}
         called = {call.where for call in self.seen.calls}
-        readings, siblings = dict(start), set[str]()
+        interpretations, siblings = dict(start), set[str]()
         compared: dict[Place, int] = {}
         while True:
-            structure = self._graph(readings, compared)
-            whole = {where for where in structure.whole if readings.get(where, "plain") == "plain"}
+            structure = self._graph(interpretations, compared)
+            whole = {
+                where for where in structure.frozen_block_lines if interpretations.get(where, "follow") == "follow"
+            }
             if whole:
-                readings |= dict.fromkeys(whole, SIZE_INTERPRETATIONS[2])
-                structure = self._graph(readings, compared)
-            siblings |= structure.siblings
+                interpretations |= dict.fromkeys(whole, SIZE_INTERPRETATIONS[2])
+                structure = self._graph(interpretations, compared)
+            siblings |= structure.sibling_lines
             slim, failure = _try(self.module, *self.inputs, structure=structure)
             if failure is None:
                 return structure, siblings
             if _next_dimensions(failure, slim, structure, compared):
                 continue
-            near = _called_near(failure, called, readings) if is_own_check(failure) else set()
-            blamed = near or _blame(failure, lines, called, readings)
+            near = _called_near(failure, called, interpretations) if is_own_check(failure) else set()
+            blamed = near or _blame(failure, lines, called, interpretations)
             if not blamed:  # every round reads at least one line more strictly, so this ends
                 break
             for where in blamed:
-                step = SIZE_INTERPRETATIONS.index(readings.get(where, SIZE_INTERPRETATIONS[0])) + 1
-                readings[where] = SIZE_INTERPRETATIONS[step] if where in lines else SIZE_INTERPRETATIONS[-1]
+                step = SIZE_INTERPRETATIONS.index(interpretations.get(where, SIZE_INTERPRETATIONS[0])) + 1
+                interpretations[where] = SIZE_INTERPRETATIONS[step] if where in lines else SIZE_INTERPRETATIONS[-1]
         problem = f"the forward pass fails at {_place(failure)} after channels are removed: {failure}"
         hint = "freeze the layers around that line with prune.layers"
         raise ModelError("model-cannot-be-pruned/trial-forward-fails", self.name, problem, hint)
 
-    def _graph(self, readings: Mapping[str, SizeInterpretation], compared: Mapping[Place, int]) -> DependencyGraph:
-        return build_dependency_graph(self.module, self.seen, readings, mixing=self.mixing, compared=compared)
+    def _graph(
+        self, interpretations: Mapping[str, SizeInterpretation], compared: Mapping[Place, int]
+    ) -> DependencyGraph:
+        return build_dependency_graph(self.module, self.seen, interpretations, mixing=self.mixing, compared=compared)
 
 
 def _next_dimensions(
@@ -154,12 +158,12 @@ def _without_values(module: nn.Module, *inputs: Tensor) -> tuple[nn.Module, tupl
 
 
 def _blame(
-    failure: Exception, lines: set[str], called: set[str], readings: Mapping[str, SizeInterpretation]
+    failure: Exception, lines: set[str], called: set[str], interpretations: Mapping[str, SizeInterpretation]
 ) -> set[str]:
     """Which source lines may hold fixed sizes: of `lines` the failing one, else its function's, else all that are
     `called` in that function, else its callers'; none that can't be read more strictly."""
-    sized = {line for line in lines if readings.get(line) not in SIZE_INTERPRETATIONS[3:]}
-    called = {line for line in called if readings.get(line) != SIZE_INTERPRETATIONS[-1]}
+    sized = {line for line in lines if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]}
+    called = {line for line in called if interpretations.get(line) != SIZE_INTERPRETATIONS[-1]}
     for code, line in _frames(failure):
         if f"{code.co_filename}:{line}" in sized:
             return {f"{code.co_filename}:{line}"}
@@ -169,11 +173,11 @@ def _blame(
     return sized
 
 
-def _called_near(failure: Exception, called: set[str], readings: Mapping[str, SizeInterpretation]) -> set[str]:
+def _called_near(failure: Exception, called: set[str], interpretations: Mapping[str, SizeInterpretation]) -> set[str]:
     """The lines that call operators in the innermost function around a check, where some are still read freely."""
     for code, _ in _frames(failure):
         own = {f"{code.co_filename}:{number}" for *_, number in code.co_lines()}
-        if near := {line for line in own & called if readings.get(line) != SIZE_INTERPRETATIONS[-1]}:
+        if near := {line for line in own & called if interpretations.get(line) != SIZE_INTERPRETATIONS[-1]}:
             return near
     return set()
 

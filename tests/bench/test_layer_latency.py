@@ -59,7 +59,7 @@ def layers_in(model: onnx.ModelProto) -> float:
 @pytest.mark.parametrize("name", LAYERS)
 def test_files_run_and_compute_the_layer(name: str, batch: int) -> None:
     layer = LAYERS[name]
-    model = layer_model(LayerBenchmark(layer.inputs, layer.places, batch, layer))
+    model = layer_model(LayerBenchmark(layer.in_channels, layer.spatial_shape, batch, layer))
     onnx.checker.check_model(model)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape
@@ -70,10 +70,10 @@ def test_files_run_and_compute_the_layer(name: str, batch: int) -> None:
     if layer.op == "linear":
         assert out.shape == (batch * 4, 7)
         return
-    assert out.shape == (batch, layer.outputs, *(1,) * len(layer.places))
+    assert out.shape == (batch, layer.out_channels, *(1,) * len(layer.spatial_shape))
     kinds = {"conv1d": torch.nn.Conv1d, "conv2d": torch.nn.Conv2d, "conv_transpose2d": torch.nn.ConvTranspose2d}
     made = kinds[layer.op](
-        layer.inputs, layer.outputs, layer.kernel, stride=layer.stride, padding=layer.padding,
+        layer.in_channels, layer.out_channels, layer.kernel, stride=layer.stride, padding=layer.padding,
         dilation=layer.dilation, groups=layer.groups,
     )  # fmt: skip
     assert tuple(made.weight.shape) == tuple(weights["layer.weight"].dims)

@@ -88,13 +88,13 @@ def test_limits_hold_where_they_can_and_widths_are_on_the_steps(
         assert size - gone >= 1
         assert gone == 0 or (size - gone) % unit == 0
     least = [size - min(size, unit) if size > unit else 0 for size in sizes]
-    if limit.value(np.array([least]))[0] <= limit.most:
-        assert limit.value(found[None])[0] <= limit.most
+    if limit.value(np.array([least]))[0] <= limit.limit:
+        assert limit.value(found[None])[0] <= limit.limit
         for index, (size, gone) in enumerate(zip(sizes, found.tolist(), strict=True)):
             if gone:  # one step back would not fit
                 wider = found.copy()
                 wider[index] = size - min(size, ((size - gone) // unit + 1) * unit)
-                assert limit.value(wider[None])[0] > limit.most
+                assert limit.value(wider[None])[0] > limit.limit
 
 
 @pytest.mark.parametrize("seed", range(5))

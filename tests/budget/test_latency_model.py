@@ -22,8 +22,8 @@ STEP = 8
 
 def device_ms(layer: Layer) -> float:
     """Computes 8 channels at a time, with a fixed cost beside."""
-    inputs, outputs = (math.ceil(each / STEP) * STEP for each in (layer.inputs, layer.outputs))
-    return 0.01 + 1e-6 * inputs * outputs * math.prod((*layer.kernel, *layer.places)) / layer.groups
+    inputs, outputs = (math.ceil(each / STEP) * STEP for each in (layer.in_channels, layer.out_channels))
+    return 0.01 + 1e-6 * inputs * outputs * math.prod((*layer.kernel, *layer.spatial_shape)) / layer.groups
 
 
 def steps(layer: Layer) -> tuple[int, int]:
@@ -57,9 +57,11 @@ def truth(structure: DependencyGraph, removed: list[int]) -> float:
 
 def test_levels_lie_on_the_steps_and_hold_the_full_width(structure: DependencyGraph) -> None:
     asked = layers_to_benchmark(structure.workload, structure.groups, steps)
-    widths = {layer.outputs for layer in asked if layer.op == "conv2d" and layer.kernel == (3, 3)}
+    widths = {layer.out_channels for layer in asked if layer.op == "conv2d" and layer.kernel == (3, 3)}
     assert widths == {8, 16, 24, 32, 48, 64}
-    assert {layer.inputs for layer in asked if layer.outputs == 32 and layer.inputs < 8} == {3}, "the image stays"
+    assert {layer.in_channels for layer in asked if layer.out_channels == 32 and layer.in_channels < 8} == {3}, (
+        "the image stays"
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -85,9 +87,9 @@ def test_channels_within_a_step_are_free(structure: DependencyGraph, made: Laten
 
 
 def test_what_groups_should_be_multiples_of(structure: DependencyGraph, made: LatencyModel) -> None:
-    units = made.rewarded(structure.groups, 32).tolist()
+    units = made.preferred_multiples(structure.groups, 32).tolist()
     assert {unit for group, unit in zip(structure.groups, units, strict=True) if group.frozen is None} == {8}
-    assert set(made.rewarded(structure.groups, 4).tolist()) == {4}
+    assert set(made.preferred_multiples(structure.groups, 4).tolist()) == {4}
 
 
 def test_calibration_reproduces_the_whole_model_either_way(made: LatencyModel) -> None:
@@ -95,28 +97,28 @@ def test_calibration_reproduces_the_whole_model_either_way(made: LatencyModel) -
     for whole in (1.3 * layers, 0.8 * layers):
         found = made.calibrated(whole)
         assert found.predict(PrunePlan({})) == pytest.approx(whole)
-        assert found.unexplained == pytest.approx(abs(whole - layers) / whole)
+        assert found.residual == pytest.approx(abs(whole - layers) / whole)
         low, high = found.interval(1.0)
-        assert low == pytest.approx(1 - found.unexplained)
-        assert high == pytest.approx(1 + found.unexplained)
+        assert low == pytest.approx(1 - found.residual)
+        assert high == pytest.approx(1 + found.residual)
 
 
 def test_what_bounds_a_plan_by_hand(structure: DependencyGraph, made: LatencyModel) -> None:
     """10 % of the whole model's time lies between layers; of a plan, the share of the elements that are left."""
     layers = made.predict(PrunePlan({}))
     found = made.calibrated(layers / 0.9)
-    whole = found.bounds(PrunePlan({}), structure.groups)
+    whole = found.bottlenecks(PrunePlan({}), structure.groups)
     assert whole["between"] == pytest.approx(0.1)
     assert whole["fixed"] == 0.0, "every layer reads or writes channels that can go"
     gone = [0 if group.frozen else group.size - 1 for group in structure.groups]
     assert whole["least"] == pytest.approx(found.ms(np.array([gone]))[0] / found.predict(PrunePlan({})))
     assert 0 < whole["least"] < 0.3
     frozen = [dataclasses.replace(group, frozen="by hand") for group in structure.groups]
-    assert found.bounds(PrunePlan({}), frozen)["least"] == 1.0
+    assert found.bottlenecks(PrunePlan({}), frozen)["least"] == 1.0
 
 
 def test_layers_that_stay_are_told_apart(structure: DependencyGraph) -> None:
     frozen = [dataclasses.replace(group, frozen="by hand") for group in structure.groups]
     times = {layer: device_ms(layer) for layer in layers_to_benchmark(structure.workload, frozen, steps)}
     made = fit_latency_model(structure.workload, frozen, steps, times)
-    assert made.bounds(PrunePlan({}), frozen) == {"fixed": 1.0, "between": 0.0, "least": 1.0}
+    assert made.bottlenecks(PrunePlan({}), frozen) == {"fixed": 1.0, "between": 0.0, "least": 1.0}

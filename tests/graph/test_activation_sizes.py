@@ -65,7 +65,7 @@ def test_widths_and_peak_of_a_plan_are_those_of_the_slim_module(seed: int) -> No
     work = structure.workload
     sizes = work.sizes(removed_G[None])[0]
     found = analyze(slim, inputs, name="slim").workload.layers
-    assert [(layer.inputs, layer.outputs) for layer in found] == [
+    assert [(layer.in_channels, layer.out_channels) for layer in found] == [
         (round(sizes[a]), round(sizes[b])) for a, b in zip(work.inputs_W, work.outputs_W, strict=True)
     ]
     assert work.peak(removed_G) == peak_memory(trace_module(slim, inputs, known=rules.has_rule))

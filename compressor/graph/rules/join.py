@@ -2,108 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from compressor.graph.rules.shape import tie_all
+from compressor.graph.rules.base import OperatorRule, aten_rules, freeze_inputs, tie_all
 from compressor.graph.trace import Call, Ref
 from compressor.graph.tracker import Blank, ChannelTracker, Dim
 
 
-def cat(provenance: ChannelTracker, call: Call) -> None:
-    """Atoms one after the other along `dim`; tied across the operands everywhere else."""
+def _cat(tracker: ChannelTracker, call: Call) -> None:
+    """Ids one after the other along `dim`; tied across the operands everywhere else."""
     refs, (out,) = [ref for ref in call.refs() if ref.shape != (0,)], call.outs
     at = call.args["dim"] % len(out.shape)
     dims: list[Dim | None] = []
     for index, size in enumerate(out.shape):
-        parts = [provenance.dims(ref)[index] for ref in refs]
+        parts = [tracker.dims(ref)[index] for ref in refs]
         if index != at:
-            dims.append(tie_all(provenance, call, parts) if size > 1 else None)
+            dims.append(tie_all(tracker, call, parts) if size > 1 else None)
         elif not any(parts):
             dims.append(None)
         else:
-            dims.append(_joined(provenance, call, parts, [ref.shape[index] for ref in refs]))
-    provenance.set(out, dims)
+            dims.append(_joined(tracker, call, parts, [ref.shape[index] for ref in refs]))
+    tracker.set_dims(out, dims)
 
 
-def stack(provenance: ChannelTracker, call: Call) -> None:
+def _stack(tracker: ChannelTracker, call: Call) -> None:
     """A new, fixed dimension; everything else is tied across the operands."""
     refs, (out,) = call.refs(), call.outs
     at = call.args["dim"] % len(out.shape)
-    columns = zip(*(provenance.dims(ref) for ref in refs), strict=True)
-    dims = [tie_all(provenance, call, parts) for parts in columns]
-    provenance.set(out, (*dims[:at], None, *dims[at:]))
+    columns = zip(*(tracker.dims(ref) for ref in refs), strict=True)
+    dims = [tie_all(tracker, call, parts) for parts in columns]
+    tracker.set_dims(out, (*dims[:at], None, *dims[at:]))
 
 
-def _joined(provenance: ChannelTracker, call: Call, parts: Sequence[Dim | None], sizes: Sequence[int]) -> Dim:
-    atoms = []
+def _joined(tracker: ChannelTracker, call: Call, parts: Sequence[Dim | None], sizes: Sequence[int]) -> Dim:
+    ids = []
     for part, size in zip(parts, sizes, strict=True):
         if part is None:
-            part = provenance.fresh(size)
-            provenance.freeze(part, call, "concatenated with fixed channels")
-        atoms.append(part.atoms)
-    return Dim(np.concatenate(atoms))
+            part = tracker.fresh(size)
+            tracker.freeze(part, call, "concatenated with fixed channels")
+        ids.append(part.ids)
+    return Dim(np.concatenate(ids))
 
 
-def split_axis(provenance: ChannelTracker, call: Call) -> None:
+def _split_axis(tracker: ChannelTracker, call: Call) -> None:
     """chunk and split. The same places go in every one of equal parts; unequal parts need sizes the module stores."""
     x, parts = call.args["self"], call.outs
     at = call.args["dim"] % len(x.shape)
-    dims = provenance.dims(x)
+    dims = tracker.dims(x)
     whole = dims[at]
     pieces: list[Dim | None] = [None] * len(parts)
     if whole is not None:
-        first, *others = atoms = np.split(whole.atoms, np.cumsum([part.shape[at] for part in parts])[:-1])
-        pieces = [Dim(each) if len(each) > 1 else None for each in atoms]
-        if not others or _stored_sizes(provenance, call, [Dim(each) for each in atoms]):
+        first, *others = ids = np.split(whole.ids, np.cumsum([part.shape[at] for part in parts])[:-1])
+        pieces = [Dim(each) if len(each) > 1 else None for each in ids]
+        if not others or _stored_sizes(tracker, call, [Dim(each) for each in ids]):
             pass
         elif len(first) == 1 or any(len(each) != len(first) for each in others):
-            provenance.freeze(whole, call, "split into parts whose sizes the module does not store")
+            tracker.freeze(whole, call, "split into parts whose sizes the module does not store")
         else:
             for each in others:
-                provenance.tie(first, each)
-            provenance.follow(call, (whole, Dim(first)))
+                tracker.tie(first, each)
+            tracker.bind_size_attributes(call, (whole, Dim(first)))
     for part, piece in zip(parts, pieces, strict=True):
-        provenance.set(part, (*dims[:at], piece, *dims[at + 1 :]))
+        tracker.set_dims(part, (*dims[:at], piece, *dims[at + 1 :]))
 
 
-def _stored_sizes(provenance: ChannelTracker, call: Call, pieces: Sequence[Dim]) -> bool:
+def _stored_sizes(tracker: ChannelTracker, call: Call, pieces: Sequence[Dim]) -> bool:
     """Whether the module stores every size of an explicit split, as a list or one by one; then they follow."""
     sizes = [len(piece) for piece in pieces]
     if call.args.get("split_sizes", call.args.get("split_size")) != sizes:
         return False
-    stored = vars(provenance.modules[call.module])
+    stored = vars(tracker.modules[call.module])
     for name, value in stored.items():
         if isinstance(value, list | tuple) and list(value) == sizes:
-            return all(provenance.attribute(call, name, piece, index) for index, piece in enumerate(pieces))
+            return all(tracker.bind_attribute(call, name, piece, index) for index, piece in enumerate(pieces))
     names = {value: name for name, value in stored.items() if type(value) is int}
     if len(set(sizes)) < len(sizes) or any(size not in names for size in sizes):
         return False
-    return all(provenance.attribute(call, names[len(piece)], piece) for piece in pieces)
+    return all(tracker.bind_attribute(call, names[len(piece)], piece) for piece in pieces)
 
 
-def gather(provenance: ChannelTracker, call: Call) -> None:
+def _gather(tracker: ChannelTracker, call: Call) -> None:
     """slice, narrow, select and unbind: free along fixed dimensions; along channels only up to a stored size."""
     x, rank = call.args["self"], len(call.args["self"].shape)
     at = call.args.get("dim", 0) % rank
-    dims = provenance.dims(x)
+    dims = tracker.dims(x)
     for out in call.outs:
-        if x.uid in provenance.blank:
+        if x.uid in tracker.blank:
             axes = [None if axis == at and out.shape != x.shape else axis for axis in range(rank)]
             axes = axes if len(out.shape) == rank else axes[:at] + axes[at + 1 :]
-            provenance.blank[out.uid] = Blank(call, provenance.reading, x, tuple(axes))
+            tracker.blank[out.uid] = Blank(call, tracker.interpretation, x, tuple(axes))
         if out.shape == x.shape:
-            provenance.set(out, dims)
+            tracker.set_dims(out, dims)
             continue
-        part = _sliced(provenance, call, dims[at], x.shape[at]) if call.op == "aten.slice" else None
+        part = _sliced(tracker, call, dims[at], x.shape[at]) if call.op == "aten.slice" else None
         if part is None:
-            provenance.freeze(dims[at], call, "a fixed part of the channels is taken")
+            tracker.freeze(dims[at], call, "a fixed part of the channels is taken")
         kept = dims[at + 1 :] if len(out.shape) < rank else (part, *dims[at + 1 :])
-        provenance.set(out, (*dims[:at], *kept))
+        tracker.set_dims(out, (*dims[:at], *kept))
 
 
-def _sliced(provenance: ChannelTracker, call: Call, dim: Dim | None, size: int) -> Dim | None:
+def _sliced(tracker: ChannelTracker, call: Call, dim: Dim | None, size: int) -> Dim | None:
     """x[:n] or x[n:] where the module stores n, which then follows; None for other slices."""
     begin, end = call.args["start"] or 0, call.args["end"]
     end = size if end is None else min(end, size)
@@ -111,49 +111,49 @@ def _sliced(provenance: ChannelTracker, call: Call, dim: Dim | None, size: int) 
     at = begin or end
     if dim is None or call.args["step"] != 1 or (begin and end != size) or end - begin < 2:
         return None
-    stored = vars(provenance.modules[call.module]).items()
+    stored = vars(tracker.modules[call.module]).items()
     name = next((name for name, value in stored if type(value) is int and value == at), None)
-    if name is None or not provenance.attribute(call, name, Dim(dim.atoms[:at])):
+    if name is None or not tracker.bind_attribute(call, name, Dim(dim.ids[:at])):
         return None
-    return Dim(dim.atoms[begin:end])
+    return Dim(dim.ids[begin:end])
 
 
-def index(provenance: ChannelTracker, call: Call) -> None:
+def _index(tracker: ChannelTracker, call: Call) -> None:
     """x[..., indices, ...]: free along fixed dimensions, freezing along channels."""
     x, (out,) = call.args["self"], call.outs
     plan = _indexed(call)
-    dims = provenance.dims(x)
+    dims = tracker.dims(x)
     if plan is None:
-        _freeze_all(provenance, call, "indexed in a way that has no rule")
-        provenance.set(out, (None,) * len(out.shape))
+        freeze_inputs(tracker, call, "indexed in a way that has no rule")
+        tracker.set_dims(out, (None,) * len(out.shape))
         return
     begin, end = plan
     for dim in dims[begin:end]:
-        provenance.freeze(dim, call, "a fixed part of the channels is taken")
+        tracker.freeze(dim, call, "a fixed part of the channels is taken")
     middle = len(out.shape) - len(dims) + end - begin
-    provenance.set(out, (*dims[:begin], *(None,) * middle, *dims[end:]))
+    tracker.set_dims(out, (*dims[:begin], *(None,) * middle, *dims[end:]))
 
 
-def scatter(provenance: ChannelTracker, call: Call) -> None:
+def _index_put(tracker: ChannelTracker, call: Call) -> None:
     """x[..., indices, ...] = values: dimensions that are not indexed are tied; a blank x takes those of the values."""
     x, values, (out,) = call.args["self"], call.args["values"], call.outs
     plan = _indexed(call)
     if plan is None or not isinstance(values, Ref):
-        _freeze_all(provenance, call, "written in a way that has no rule")
-        provenance.set(out, provenance.dims(x))
+        freeze_inputs(tracker, call, "written in a way that has no rule")
+        tracker.set_dims(out, tracker.dims(x))
         return
     begin, end = plan
-    dims, found = list(provenance.dims(x)), provenance.dims(values)
+    dims, found = list(tracker.dims(x)), tracker.dims(values)
     for dim in dims[begin:end]:
-        provenance.freeze(dim, call, "a fixed part of the channels is written")
+        tracker.freeze(dim, call, "a fixed part of the channels is written")
     after = list(range(end - len(dims), 0))
     for at in after:
         if len(values.shape) >= -at and values.shape[at] > 1:
-            dims[at] = _written(provenance, call, x, at, found[at])
+            dims[at] = _written(tracker, call, x, at, found[at])
     for dim in found[: len(found) - len(after)]:
-        provenance.freeze(dim, call, "channels used as places")
-    provenance.set(x, dims)
-    provenance.set(out, dims)
+        tracker.freeze(dim, call, "channels used as places")
+    tracker.set_dims(x, dims)
+    tracker.set_dims(out, dims)
 
 
 def _indexed(call: Call) -> tuple[int, int] | None:
@@ -171,71 +171,64 @@ def _indexed(call: Call) -> tuple[int, int] | None:
     return used[0], used[-1] + 1
 
 
-def _freeze_all(provenance: ChannelTracker, call: Call, why: str) -> None:
-    for ref in call.refs():
-        for dim in provenance.dims(ref):
-            provenance.freeze(dim, call, why)
-
-
-def _written(provenance: ChannelTracker, call: Call, into: Ref, axis: int, source: Dim | None) -> Dim | None:
-    if provenance.fill(into, axis, source):
+def _written(tracker: ChannelTracker, call: Call, into: Ref, axis: int, source: Dim | None) -> Dim | None:
+    if tracker.fill_blank(into, axis, source):
         return source
-    return provenance.join(provenance.dims(into)[axis], source, call, "written into a tensor of fixed size")
+    return tracker.tie_or_freeze(tracker.dims(into)[axis], source, call, "written into a tensor of fixed size")
 
 
-def roll(provenance: ChannelTracker, call: Call) -> None:
+def _roll(tracker: ChannelTracker, call: Call) -> None:
     """roll and flip move entries along `dims`: free along positions, freezing along channels."""
     x, (out,) = call.args["self"], call.outs
-    dims = provenance.dims(x)
+    dims = tracker.dims(x)
     for axis in call.args["dims"] or range(len(dims)):
-        provenance.freeze(dims[axis], call, "channels moved by a fixed amount")
-    provenance.set(out, dims)
+        tracker.freeze(dims[axis], call, "channels moved by a fixed amount")
+    tracker.set_dims(out, dims)
 
 
-def pad(provenance: ChannelTracker, call: Call) -> None:
+def _pad(tracker: ChannelTracker, call: Call) -> None:
     """Constant padding. Padded channels are fresh ones; how many of them stay is an attribute of the module."""
     x, (out,) = call.args["self"], call.outs
     amounts = call.args["pad"]
-    dims = list(provenance.dims(x))
+    dims = list(tracker.dims(x))
     for pair in range(len(amounts) // 2):
         axis, (left, right) = len(dims) - 1 - pair, amounts[2 * pair : 2 * pair + 2]
         dim = dims[axis]
         if dim is None or (left == 0 and right == 0):
             continue
-        if left < 0 or right < 0 or list(getattr(provenance.modules[call.module], "padding", ())) != list(amounts):
-            provenance.freeze(dim, call, "channels padded by a fixed amount")
+        if left < 0 or right < 0 or list(getattr(tracker.modules[call.module], "padding", ())) != list(amounts):
+            tracker.freeze(dim, call, "channels padded by a fixed amount")
             dims[axis] = None
             continue
-        before, after = provenance.fresh(left), provenance.fresh(right)
-        provenance.attribute(call, "padding", before, 2 * pair)
-        provenance.attribute(call, "padding", after, 2 * pair + 1)
-        dims[axis] = Dim(np.concatenate([before.atoms, dim.atoms, after.atoms]))
-    provenance.set(out, dims)
+        before, after = tracker.fresh(left), tracker.fresh(right)
+        tracker.bind_attribute(call, "padding", before, 2 * pair)
+        tracker.bind_attribute(call, "padding", after, 2 * pair + 1)
+        dims[axis] = Dim(np.concatenate([before.ids, dim.ids, after.ids]))
+    tracker.set_dims(out, dims)
 
 
-def copy(provenance: ChannelTracker, call: Call) -> None:
+def _copy_into(tracker: ChannelTracker, call: Call) -> None:
     """Writing into a tensor ties both; a fixed tensor fixes what is written."""
     into, source, (out,) = call.args["self"], call.args["src"], call.outs
-    dims = list(provenance.dims(into))
+    dims = list(tracker.dims(into))
     for index in range(-len(source.shape), 0):
         if source.shape[index] > 1:
-            dims[index] = _written(provenance, call, into, index, provenance.dims(source)[index])
-    provenance.set(into, dims)
-    provenance.set(out, dims)
+            dims[index] = _written(tracker, call, into, index, tracker.dims(source)[index])
+    tracker.set_dims(into, dims)
+    tracker.set_dims(out, dims)
 
 
-def _all(rule: Callable[[ChannelTracker, Call], None], names: str) -> dict[str, Callable[[ChannelTracker, Call], None]]:
-    return {f"aten.{name}": rule for name in names.split()}
+TAKES_SIZES = (_split_axis, _gather, _pad, _index_put, _copy_into)
+"""Rules of operators that take sizes or positions, which code may have fixed."""
 
-
-RULES: dict[str, Callable[[ChannelTracker, Call], None]] = {
-    **_all(cat, "cat concat concatenate"),
-    **_all(stack, "stack"),
-    **_all(split_axis, "chunk split split_with_sizes"),
-    **_all(gather, "slice narrow select unbind"),
-    **_all(index, "index"),
-    **_all(scatter, "index_put index_put_"),
-    **_all(roll, "roll flip"),
-    **_all(pad, "constant_pad_nd pad"),
-    **_all(copy, "copy_"),
+RULES: dict[str, OperatorRule] = {
+    **aten_rules(_cat, "cat concat concatenate"),
+    **aten_rules(_stack, "stack"),
+    **aten_rules(_split_axis, "chunk split split_with_sizes"),
+    **aten_rules(_gather, "slice narrow select unbind"),
+    **aten_rules(_index, "index"),
+    **aten_rules(_index_put, "index_put index_put_"),
+    **aten_rules(_roll, "roll flip"),
+    **aten_rules(_pad, "constant_pad_nd pad"),
+    **aten_rules(_copy_into, "copy_"),
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch.utils._pytree import tree_leaves
 
 from compressor.graph.arithmetic import recurrent_input
+from compressor.graph.rules.base import OperatorRule
 from compressor.graph.trace import Call, Ref
 from compressor.graph.tracker import ChannelTracker, Dim, Product
 
@@ -23,7 +24,7 @@ class _Cell:
     projection: Ref | None  # (P, H), of an LSTM that hands on P projections of its H units
 
 
-def recurrent_layer(provenance: ChannelTracker, call: Call) -> None:
+def _recurrent_layer(tracker: ChannelTracker, call: Call) -> None:
     """(..., I) -> (..., D x P) in D directions, and the last states (layers x D, B, P); P = H without a projection.
 
     A module has one hidden size for all its layers and directions, so that unit i goes from all of them at once.
@@ -31,34 +32,34 @@ def recurrent_layer(provenance: ChannelTracker, call: Call) -> None:
     directions = 2 if call.args["bidirectional"] else 1
     cells = list(_cells(call))
     x, (out, *states) = recurrent_input(call), call.outs
-    (hidden, written), x_dims = _sizes(provenance, cells[0], call), provenance.dims(x)
+    (hidden, written), x_dims = _sizes(tracker, cells[0], call), tracker.dims(x)
     for dim in x_dims[:-1]:
-        provenance.freeze(dim, call, "channels used as positions of a sequence")
+        tracker.freeze(dim, call, "channels used as positions of a sequence")
     inputs = x_dims[-1]
     for first in range(0, len(cells), directions):
         for cell in cells[first : first + directions]:
-            _couple(provenance, call, cell, inputs, hidden, written, rows=x.shape[:-1])
-        inputs = Dim(np.concatenate([written.atoms] * directions))
-    _starts(provenance, call, hidden, written)
-    provenance.attribute(call, "input_size", x_dims[-1])
-    provenance.set(out, (*(None,) * (len(out.shape) - 1), inputs))
+            _couple(tracker, call, cell, inputs, hidden, written, rows=x.shape[:-1])
+        inputs = Dim(np.concatenate([written.ids] * directions))
+    _starts(tracker, call, hidden, written)
+    tracker.bind_attribute(call, "input_size", x_dims[-1])
+    tracker.set_dims(out, (*(None,) * (len(out.shape) - 1), inputs))
     for state, dim in zip(states, (written, hidden), strict=False):
-        provenance.set(state, (*(None,) * (len(state.shape) - 1), dim))
+        tracker.set_dims(state, (*(None,) * (len(state.shape) - 1), dim))
 
 
-def recurrent_cell(provenance: ChannelTracker, call: Call) -> None:
+def _recurrent_cell(tracker: ChannelTracker, call: Call) -> None:
     """One cell, one step: (B, I) -> (B, H), and for an LSTM its state (B, H)."""
     x = call.args["input"]
     biases = tuple(ref for name in ("b_ih", "b_hh") if isinstance(ref := call.args.get(name), Ref))
     cell = _Cell(call.args["w_ih"], call.args["w_hh"], biases, None)
-    hidden, written = _sizes(provenance, cell, call)
-    for dim in provenance.dims(x)[:-1]:
-        provenance.freeze(dim, call, "channels used as positions of a sequence")
-    _couple(provenance, call, cell, provenance.dims(x)[-1], hidden, written, rows=x.shape[:-1])
-    _starts(provenance, call, hidden, written)
-    provenance.attribute(call, "input_size", provenance.dims(x)[-1])
+    hidden, written = _sizes(tracker, cell, call)
+    for dim in tracker.dims(x)[:-1]:
+        tracker.freeze(dim, call, "channels used as positions of a sequence")
+    _couple(tracker, call, cell, tracker.dims(x)[-1], hidden, written, rows=x.shape[:-1])
+    _starts(tracker, call, hidden, written)
+    tracker.bind_attribute(call, "input_size", tracker.dims(x)[-1])
     for out in call.outs:
-        provenance.set(out, (*(None,) * (len(out.shape) - 1), hidden))
+        tracker.set_dims(out, (*(None,) * (len(out.shape) - 1), hidden))
 
 
 def _cells(call: Call) -> Iterator[_Cell]:
@@ -73,15 +74,15 @@ def _cells(call: Call) -> Iterator[_Cell]:
         yield _Cell(from_input, from_hidden, tuple(rest[:biases]), projection)
 
 
-def _sizes(provenance: ChannelTracker, cell: _Cell, call: Call) -> tuple[Dim, Dim]:
+def _sizes(tracker: ChannelTracker, cell: _Cell, call: Call) -> tuple[Dim, Dim]:
     """The hidden units, and what is handed on of them."""
-    hidden = provenance.fresh(cell.from_hidden.shape[0] // _gates(call))
-    provenance.attribute(call, "hidden_size", hidden)
+    hidden = tracker.fresh(cell.from_hidden.shape[0] // _gates(call))
+    tracker.bind_attribute(call, "hidden_size", hidden)
     if cell.projection is None:
         return hidden, hidden
-    written = provenance.fresh(cell.projection.shape[0])
-    provenance.attribute(call, "proj_size", written)
-    provenance.freeze(hidden, call, "PyTorch needs more hidden units than projections of them")
+    written = tracker.fresh(cell.projection.shape[0])
+    tracker.bind_attribute(call, "proj_size", written)
+    tracker.freeze(hidden, call, "PyTorch needs more hidden units than projections of them")
     return hidden, written
 
 
@@ -90,7 +91,7 @@ def _gates(call: Call) -> int:
 
 
 def _couple(
-    provenance: ChannelTracker,
+    tracker: ChannelTracker,
     call: Call,
     cell: _Cell,
     inputs: Dim | None,
@@ -100,34 +101,34 @@ def _couple(
     rows: Sequence[int],
 ) -> None:
     """Tie the rows of every gate to the units, and the columns to what is read."""
-    gates = Dim(np.tile(hidden.atoms, _gates(call)))
+    gates = Dim(np.tile(hidden.ids, _gates(call)))
     matrices = [(cell.from_input, gates, inputs), (cell.from_hidden, gates, written)]
     if cell.projection is not None:
         matrices.append((cell.projection, written, hidden))
     for matrix, out_dim, in_dim in matrices:
-        writes, reads = provenance.dims(matrix)
-        provenance.join(writes, out_dim, call, "one hidden unit")
-        provenance.join(reads, in_dim, call, "reads fixed channels")
-        provenance.role(writes, "writer")
-        provenance.role(reads, "reader")
-        provenance.products.append(Product((writes, reads, *(None,) * len(rows)), (*matrix.shape, *rows)))
+        writes, reads = tracker.dims(matrix)
+        tracker.tie_or_freeze(writes, out_dim, call, "one hidden unit")
+        tracker.tie_or_freeze(reads, in_dim, call, "reads fixed channels")
+        tracker.set_role(writes, "writer")
+        tracker.set_role(reads, "reader")
+        tracker.products.append(Product((writes, reads, *(None,) * len(rows)), (*matrix.shape, *rows)))
     for bias in cell.biases:
-        provenance.join(provenance.dims(bias)[0], gates, call, "one hidden unit")
+        tracker.tie_or_freeze(tracker.dims(bias)[0], gates, call, "one hidden unit")
 
 
-def _starts(provenance: ChannelTracker, call: Call, hidden: Dim, written: Dim) -> None:
+def _starts(tracker: ChannelTracker, call: Call, hidden: Dim, written: Dim) -> None:
     """The states it starts from: h, and for an LSTM c. Blank ones, as most are, are as wide as the units."""
     for state, dim in zip(tree_leaves(call.args["hx"]), (written, hidden), strict=False):
-        *lead, width = provenance.dims(state)
+        *lead, width = tracker.dims(state)
         for other in lead:
-            provenance.freeze(other, call, "channels used as layers or positions")
-        if not provenance.fill(state, -1, dim):
-            provenance.join(width, dim, call, "starts from a state of fixed size")
+            tracker.freeze(other, call, "channels used as layers or positions")
+        if not tracker.fill_blank(state, -1, dim):
+            tracker.tie_or_freeze(width, dim, call, "starts from a state of fixed size")
 
 
 _KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
-RULES: dict[str, Callable[[ChannelTracker, Call], None]] = {
-    **{f"aten.{kind}": recurrent_layer for kind in _KINDS},
-    **{f"aten.{kind}_cell": recurrent_cell for kind in _KINDS},
+RULES: dict[str, OperatorRule] = {
+    **{f"aten.{kind}": _recurrent_layer for kind in _KINDS},
+    **{f"aten.{kind}_cell": _recurrent_cell for kind in _KINDS},
 }

@@ -1,0 +1,76 @@
+"""Rules of normalisation layers, and of PReLU, which has one parameter for each channel, too."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from compressor.graph.rules.base import OperatorRule
+from compressor.graph.trace import Call, Ref
+from compressor.graph.tracker import ChannelTracker, Dim
+
+
+def _channelwise(tracker: ChannelTracker, call: Call) -> None:
+    """(B, C, *) with per-channel vectors (C,): batch and instance normalisation, PReLU."""
+    x = call.args.get("input") or call.args["self"]
+    dims, (out, *rest) = tracker.dims(x), call.outs
+    at = min(1, len(dims) - 1)
+    for ref in call.refs():
+        if ref != x and len(ref.shape) == 1 and ref.shape[0] > 1:
+            tracker.tie_or_freeze(dims[at], tracker.dims(ref)[0], call, "per-channel parameters of fixed channels")
+    if call.args.get("training"):  # batch statistics, as standardised convolutions take of their weights
+        for dim in (*dims[:at], *dims[at + 1 :]):
+            tracker.mark_mixed(dim, call, "normalisation mixes channels")
+    tracker.bind_attribute(call, "num_features", dims[at])
+    tracker.bind_attribute(call, "num_parameters", dims[at])
+    tracker.set_dims(out, dims)
+    for ref in rest:
+        tracker.set_dims(ref, (None,) * len(ref.shape))
+
+
+def _mixing_norm(tracker: ChannelTracker, call: Call) -> None:
+    """Layer and RMS norms: statistics over channels change when one goes."""
+    x, (out, *rest) = call.args["input"], call.outs
+    dims, lead = tracker.dims(x), len(x.shape) - len(call.args["normalized_shape"])
+    for at, dim in enumerate(dims[lead:]):
+        tracker.mark_mixed(dim, call, "normalisation mixes channels")
+        for name in ("weight", "bias"):
+            if isinstance(call.args.get(name), Ref):
+                tracker.tie_or_freeze(dim, tracker.dims(call.args[name])[at], call, "normalises fixed channels")
+        if dim is not None and not tracker.bind_attribute(call, "normalized_shape", dim, at):
+            tracker.freeze(dim, call, "normalisation whose sizes are not an attribute of the module")
+    tracker.set_dims(out, dims)
+    for ref in rest:
+        tracker.set_dims(ref, (None,) * len(ref.shape))
+
+
+def _group_norm(tracker: ChannelTracker, call: Call) -> None:
+    """(B, C, *) in groups with statistics of their own: whole groups may go, and `num_groups` follows."""
+    x, (out, *rest), groups = call.args["input"], call.outs, call.args["num_groups"]
+    dims = tracker.dims(x)
+    for name in ("weight", "bias"):
+        if isinstance(call.args[name], Ref):
+            tracker.tie_or_freeze(
+                dims[1], tracker.dims(call.args[name])[0], call, "per-channel parameters of fixed size"
+            )
+    if dims[1] is not None:
+        table = dims[1].ids.reshape(groups, -1)
+        if groups == 1:
+            tracker.mark_mixed(dims[1], call, "normalisation mixes channels")
+        else:
+            tracker.tie(table, np.broadcast_to(table[:, :1], table.shape))
+        if groups > 1 and not tracker.bind_attribute(call, "num_groups", Dim(table[:, 0])):
+            tracker.freeze(dims[1], call, "group normalisation whose groups are not an attribute of the module")
+        tracker.bind_attribute(call, "num_channels", dims[1])
+    tracker.set_dims(out, dims)
+    for ref in rest:
+        tracker.set_dims(ref, (None,) * len(ref.shape))
+
+
+RULES: dict[str, OperatorRule] = {
+    "aten.batch_norm": _channelwise,
+    "aten.instance_norm": _channelwise,
+    "aten.prelu": _channelwise,
+    "aten.layer_norm": _mixing_norm,
+    "aten.rms_norm": _mixing_norm,
+    "aten.group_norm": _group_norm,
+}
