@@ -44,5 +44,5 @@ def test_a_run_that_diverged_goes_on_with_another_learning_rate_only(
     epochs = [(each["stage"], each["lr"]) for each in events if each["event"] == "epoch"]
     assert epochs == [("regularisation", 0.002), ("retraining", 0.001)], "what had ended is not done again"
     assert [each["text"] for each in events if "diverged" in each.get("text", "")] == [
-        "training diverged with retrain.optimizer.lr=1e+30: it starts anew with 0.001"
+        "training diverged with retrain.optimizer.lr=1e+30; it starts again with 0.001"
     ]

@@ -80,12 +80,23 @@ def test_the_same_seed_gives_the_same_bits(minutes: tuple[dict[str, Any], Path],
 def test_training_on_the_dense_models_answers_goes_on_from_there(
     minutes: tuple[dict[str, Any], Path], samples: Path, tmp_path: Path
 ) -> None:
-    report = run("auto", samples, tmp_path / "out", "retrain.epochs=3", "retrain.batch_size=32")
+    report = run(
+        "auto", samples, tmp_path / "out", "retrain.epochs=3", "retrain.batch_size=32", "retrain.optimizer.lr=0.001"
+    )
     steps = report["agreement"]["steps"]
     assert list(steps) == ["after surgery", "after reconstruction", "after retraining"]
     assert steps["after reconstruction"] == minutes[0]["agreement"]["steps"]["after reconstruction"]
     assert steps["after retraining"]["kl"] < steps["after reconstruction"]["kl"]
     assert report["retrained"]
+
+
+def test_training_that_moves_away_from_the_answers_is_undone(
+    minutes: tuple[dict[str, Any], Path], samples: Path, tmp_path: Path
+) -> None:
+    report = run("auto", samples, tmp_path / "out", "retrain.epochs=1", "retrain.optimizer.lr=0.3")
+    steps = report["agreement"]["steps"]
+    assert steps["after retraining"] == steps["after reconstruction"]
+    assert any("retrain.optimizer.lr=0.3" in warning for warning in report["warnings"])
 
 
 def test_gates_on_the_agreement(samples: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from compressor.agreement import measure_agreement
 from compressor.core import TrainingHistory
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.steps.base import Step
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from compressor.steps.state import PruningState
     from compressor.training.loop import TrainResult
 
+MAX_COMPARED_SAMPLES = 1024  # of the training samples, to tell whether training on answers helped
 MIN_POINTS = 200  # of a learning-rate curve, so that a short training has a smooth one too
 
 
@@ -122,7 +124,8 @@ class Train(TrainSettings, Step):
             context: Data, seed, log and checkpoints.
 
         Returns:
-            The state with the trained model, the optimizer's state and the history of the training.
+            The state with the trained model, the optimizer's state and the history of the training. Where it was
+            to imitate the dense model's answers and moved away from them, the model is the one before it.
 
         Raises:
             VerificationFailed: The training diverged, or a masked weight is not zero after it.
@@ -157,6 +160,8 @@ class Train(TrainSettings, Step):
             except VerificationFailed:
                 checkpoint.mark_diverged()
                 raise
+        if self.compares_answers and not self._is_closer(module, state, context):
+            module = copy_module(state.model.module)
         if self.stop is not None:
             context.log.note(self._stop_message(self.stop.name, result))
         epochs_counted = len(result.records) if self.counts_toward_retraining else 0
@@ -169,6 +174,22 @@ class Train(TrainSettings, Step):
             extra_epochs=state.extra_epochs - epochs_counted,
             trainings=(*state.trainings, TrainingHistory(self.stage, result.records, result.cost, stable_lr)),
         )
+
+    def _is_closer(self, module: nn.Module, state: PruningState, context: Context) -> bool:
+        """Whether the trained module answers more like the dense model, on training samples; warns where not."""
+
+        def divergence(candidate: nn.Module) -> float:
+            batches = context.training_data.calibration_batches(self.batch_size, images=MAX_COMPARED_SAMPLES)
+            inputs = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
+            return measure_agreement(state.baseline.module, candidate.eval(), inputs).divergence
+
+        before, after = divergence(state.model.module), divergence(module)
+        if math.isfinite(after) and after <= before:
+            return True
+        problem = f"{self.stage} moved the model away from the dense one's answers ({before:.3g} to {after:.3g})"
+        rate = f"{self.optimizer.key}={self.optimizer.lr:g}"
+        context.log.warning(f"{problem}: the weights before it are kept. Lower {rate}, or train more epochs")
+        return False
 
     def _constraints(self, state: PruningState) -> Sequence[ConstraintFactory]:
         from compressor.training.constraints import PenaltyConstraint, ScalesOnly, fixed_masks

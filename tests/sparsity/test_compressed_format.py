@@ -62,8 +62,8 @@ def test_what_is_not_packed_goes_through() -> None:
     ("change", "words"),
     [
         ({"a.nm_places": None}, "no tensor a.nm_places"),
-        ({"a.nm_places": torch.zeros(1, dtype=torch.uint8)}, "a: places are not increasing"),
-        ({"a.nm_places": torch.zeros(9, dtype=torch.uint8)}, "a: 9 bytes of places for 4 values"),
+        ({"a.nm_places": torch.zeros(1, dtype=torch.uint8)}, "a: positions are not increasing"),
+        ({"a.nm_places": torch.zeros(9, dtype=torch.uint8)}, "a: 9 bytes of positions for 4 values"),
         ({"a.nm_places": torch.zeros(1)}, "are not packed 2:4"),
         ({"a.nm_values": torch.zeros(3)}, "are not packed 2:4"),
     ],

@@ -59,7 +59,7 @@ def test_it_starts_anew_with_another_rate_as_if_it_had_always_had_that(file: Pat
     interrupted = partial(train, toy_net(), toy_data(), at(0.01), seed=2, constraints=[partial(Halt, at=7)])
     with pytest.raises(Interrupted):
         interrupted(emit=listening(notes), checkpoint=TrainingCheckpoint(file, "a", 0.01, KEY))
-    assert notes == [f"training diverged with {KEY}=1e+30: it starts anew with 0.01"]
+    assert notes == [f"training diverged with {KEY}=1e+30; it starts again with 0.01"]
     checkpoint = TrainingCheckpoint(file, "a", 0.01, KEY)
     done = train(again, toy_data(), at(0.01), seed=2, emit=listening(notes), checkpoint=checkpoint)
     assert len(notes) == 1, "the state of the new rate is continued like any other"

@@ -273,7 +273,7 @@ def test_a_finite_loss_that_has_exploded_ends_the_training_too() -> None:
     split = InMemorySplit("one point", images, torch.zeros(4), list("abcd"))
     data = ImageData("one point", None, (0.0,), (1.0,), split, split, task=regression())
     step = replace(STEP, epochs=9, batch_size=4, optimizer=OptimizerSettings("sgd", 1.0, 0.0), schedule=constant())
-    place, losses = "epoch 5, iteration 1", ("2.152e+08", "began at 5", "2.657e+06")
+    place, losses = "epoch 5, iteration 1", ("2.152e+08", "the first was 5", "2.657e+06")
     with raises_error(VerificationFailed, "training/diverged", place, *losses):
         train(net, data, step, seed=0, emit=quiet)
 

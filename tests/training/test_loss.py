@@ -74,7 +74,7 @@ def test_tokens_are_maps_too_and_sums_of_half_precision_stay_finite() -> None:
     assert feature_distance(maps, theirs, ("2",)).item() == 1.0
 
 
-@pytest.mark.parametrize(("width", "text"), [(6, "maps are compared after 3"), (5, "features does nothing: no feat")])
+@pytest.mark.parametrize(("width", "text"), [(6, "maps are compared after 3"), (5, "features has no effect: no feat")])
 def test_which_maps_are_compared_is_told(width: int, text: str) -> None:
     teacher, student, told = toy_net(0), toy_net(0), list[str]()
     student[0], student[1] = nn.Conv2d(3, width, 3, bias=False), nn.BatchNorm2d(width)
