@@ -113,7 +113,7 @@ def test_the_time_of_a_batch_is_the_median_of_the_medians() -> None:
     for times in ([1.0, 2.0, 9.0], [4.0, 4.0, 5.0], [3.0, 3.0, 30.0]):
         for seconds in times:
             progress.add(0.5, 8, seconds)
-        progress.use(None)
+        progress.add_energy(None)
         progress.close_epoch(0.1)
     assert [each["batch_ms"] for each in progress.records] == [2000, 4000, 3000]
     assert [each["seconds"] for each in progress.records] == [12, 13, 36]
