@@ -18,6 +18,7 @@ from compressor.tensors import batch_length
 from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.cost_meter import CostMeter, Joules, no_energy_meter, training_cost
 from compressor.training.distributed.runtime import Runtime, single_process
+from compressor.training.evaluate import validation_metric
 from compressor.training.loss import in_precision, make_loss
 from compressor.training.memory import forward_and_backward, keep_freed_memory, suggest_batch_size_on_oom
 from compressor.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
@@ -31,7 +32,6 @@ from compressor.training.state import (
     TrainState,
     ema_weights,
     iterations_of,
-    validation_metric,
 )
 from compressor.training.train_step import Iterate, run_iteration, unfreeze
 

@@ -14,16 +14,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compressor.core import Data, Metric
 from compressor.training.early_stopping import EarlyStop, RuleState
-from compressor.training.evaluate import BATCH_SIZE, evaluate
 from compressor.training.settings import TrainSettings
 
 EpochRecord = dict[str, float]
 """One epoch: epoch (from 1), loss (mean), lr (at its start), seconds, images_per_second, batch_ms (median), energy_j if
 it is metered, the metric of the task (`held_out` or `train_sample`), and in the first epoch peak_bytes."""
-
-
-SAMPLE = 2048
-"""Training images on which the metric is computed if none are held out."""
 
 
 def iterations_of(step: TrainSettings, data: Data) -> tuple[int, int]:
@@ -153,25 +148,6 @@ class TrainState:
         """Return the weights to keep at the end."""
         best = self.best.weights if self.best is not None else None
         return best or self.candidate.state_dict()
-
-
-def validation_metric(module: nn.Module, data: Data) -> dict[str, float]:
-    """Compute the metric of the task on images that choices may be made by.
-
-    Args:
-        module: The network.
-        data: The data.
-
-    Returns:
-        `held_out`: the metric on the held-out split; or if there is none `train_sample`: the metric on training images
-        without augmentation. Empty for data without labels.
-    """
-    if data.task is None:
-        return {}
-    metric = data.task.metric
-    if data.has_holdout:
-        return {"held_out": evaluate(module, data.holdout_batches(BATCH_SIZE), metric)}
-    return {"train_sample": evaluate(module, data.sample_batches(BATCH_SIZE, images=SAMPLE), metric)}
 
 
 @dataclass(slots=True)
