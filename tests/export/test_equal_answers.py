@@ -76,12 +76,16 @@ def test_random_draws_are_compared_at_their_centres(draw: Callable[[Tensor], Ten
     assert not check_parity(done.path, module, [[torch.randn(2, 3, 4)]]).ok
 
 
+@pytest.mark.long
 def test_draws_without_a_centre_are_named(tmp_path: Path) -> None:
     def sampled(x: Tensor) -> Tensor:
         return x * torch.multinomial(x.softmax(-1).flatten(0, 1), 1).reshape(x.shape[0], 3, 1)
 
     with raises_error(ModelError, "export/every-exporter-failed", re.compile("[Mm]ultinomial")):
         exported(Special(sampled), tmp_path, 3, 4)
+
+
+def test_a_draw_without_a_centre_is_an_error() -> None:
     with pytest.raises(UnknownDraw), torch.inference_mode(), CentralDraws():
         torch.randperm(4)
 

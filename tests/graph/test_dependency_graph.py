@@ -201,7 +201,7 @@ def test_what_mixes_channels_is_frozen_with_reason_module_and_line() -> None:
     assert reason is not None
     assert "reduced over channels" in reason
     assert "aten.mean" in reason
-    assert "test_couple.py:" in reason
+    assert "test_dependency_graph.py:" in reason
 
 
 class Tied(nn.Module):
