@@ -123,7 +123,8 @@ def export_onnx(
         elif parity.compared != "answers":
             notes.append(f"rounding decides what the model answers, so {parity.compared} were compared instead")
         if autocast_types:
-            notes.append(f"forward turns on autocast to {autocast_types[0]}; the file computes in float32")
+            dtype = autocast_types[0]
+            notes.append(f"forward turns on autocast to {dtype}; the file computes, and was compared, in float32")
         move_into_place(draft, path, *external_files(draft))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

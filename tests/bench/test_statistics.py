@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, t
 
@@ -46,6 +46,7 @@ def test_one_disturbed_round_does_not_move_the_ratio() -> None:
     assert ratio.high < 2.1
 
 
+@settings(deadline=None)
 @given(pairs, st.floats(0.01, 100.0))
 def test_ratio_is_scale_equivariant(found: list[tuple[float, float]], factor: float) -> None:
     a, b = zip(*found, strict=True)
@@ -55,6 +56,7 @@ def test_ratio_is_scale_equivariant(found: list[tuple[float, float]], factor: fl
     assert scaled.high == pytest.approx(factor * plain.high)
 
 
+@settings(deadline=None)
 @given(pairs, st.randoms())
 def test_order_of_rounds_does_not_matter(found: list[tuple[float, float]], random: np.random.Generator) -> None:
     shuffled = list(found)
@@ -62,6 +64,7 @@ def test_order_of_rounds_does_not_matter(found: list[tuple[float, float]], rando
     assert ratio_interval(*zip(*found, strict=True)) == ratio_interval(*zip(*shuffled, strict=True))
 
 
+@settings(deadline=None)
 @given(pairs)
 def test_interval_lies_within_the_rounds_and_turns_around(found: list[tuple[float, float]]) -> None:
     a, b = zip(*found, strict=True)
@@ -88,6 +91,7 @@ def test_tails_are_wider_than_the_plain_percentiles() -> None:
     assert tails(10_000)[0] == pytest.approx(0.025, rel=1e-2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(times, min_size=3, max_size=9), min_size=2, max_size=6), st.floats(0.1, 10.0))
 def test_centre_is_the_median_inside_its_interval(blocks: list[list[float]], factor: float) -> None:
     centre = median_interval(blocks)
