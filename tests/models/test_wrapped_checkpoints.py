@@ -122,10 +122,10 @@ def same_weights(module: nn.Module, state: State = STATE) -> bool:
 def factory(tmp_path: Path) -> str:
     code = f"""
 from compressor.core import ModelSpec, one_image
-from compressor.models.build import build
+from compressor.models.build import build_named
 input_size = (3, 32, 32)
 def make():
-    return build(ModelSpec({ARCH!r}, one_image((3, 32, 32)), 7))
+    return build_named(ModelSpec({ARCH!r}, one_image((3, 32, 32)), 7))
 """
     (tmp_path / "net.py").write_text(code)
     return f"{tmp_path / 'net.py'}:make"
