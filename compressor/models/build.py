@@ -64,10 +64,12 @@ def split_name(source: str) -> tuple[Family, str]:
 
 def _unknown(source: str, name: str, names: dict[str, list[str]]) -> ModelError:
     exact = [f"{family}:{name}" for family, known in names.items() if name in known]
-    alike = [f"{family}:{each}" for family, known in names.items() for each in get_close_matches(name, known, n=3)]
-    close = exact or alike
+    alike = [f"{family}:{close}" for family, known in names.items() for close in get_close_matches(name, known, n=3)]
+    nearest = exact or alike
     hint = (
-        f"did you mean {' or '.join(close[:4])}?" if close else "give torchvision:NAME, timm:NAME, cifar:NAME or a path"
+        f"did you mean {' or '.join(nearest[:4])}?"
+        if nearest
+        else "give torchvision:NAME, timm:NAME, cifar:NAME or a path"
     )
     return ModelError("model/unknown-architecture", source, "the architecture is unknown", hint)
 
@@ -222,8 +224,8 @@ def _in_words(source: str, function: Any, *args: Any, **settings: Any) -> Any:
     except CompressorError:
         raise
     except Exception as error:  # builders raise whatever their layers happen to raise
-        asked = ", ".join(f"{key}={value}" for key, value in settings.items() if key not in ("weights", "pretrained"))
-        problem = f"it cannot be built{f' with {asked}' if asked else ''} ({type(error).__name__}: {error})"
+        sizes = ", ".join(f"{key}={value}" for key, value in settings.items() if key not in ("weights", "pretrained"))
+        problem = f"it cannot be built{f' with {sizes}' if sizes else ''} ({type(error).__name__}: {error})"
         raise ModelError("model/not-buildable", source, problem, "set sizes that the architecture takes") from None
 
 

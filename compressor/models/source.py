@@ -37,7 +37,7 @@ from compressor.models.build import (
 from compressor.models.checkpoint import read_checkpoint
 from compressor.models.faithful import checked_copies
 from compressor.models.identify import IdentifiedModel, identify_architecture, load_named, mismatch
-from compressor.models.nearest import MOST_PARTS
+from compressor.models.nearest import MAX_PARTS_COMPARED
 from compressor.models.prepare import prepare_module, refuse_opaque
 from compressor.models.saved_model import PLAN, load_folder
 from compressor.models.shape_match import compare_shapes, shapes_of, under_prefix
@@ -104,11 +104,11 @@ def load_model(
         raise ModelError(
             "model/architecture-differs", source, problem, "set model.arch to auto: it applies to checkpoints only"
         )
-    own = tuple(each.shape for each in loaded.spec.inputs)
-    for key, asked, has in (("num_classes", num_classes, loaded.spec.num_classes), ("input", shapes, own)):
-        if asked not in (None, has):
-            problem = f"its {key} is {has}, but model.{key} is {asked}"
-            raise ModelError("model/setting-differs", source, problem, f"set model.{key} to auto, or to {has}")
+    own = tuple(model_input.shape for model_input in loaded.spec.inputs)
+    for key, requested, actual in (("num_classes", num_classes, loaded.spec.num_classes), ("input", shapes, own)):
+        if requested not in (None, actual):
+            problem = f"its {key} is {actual}, but model.{key} is {requested}"
+            raise ModelError("model/setting-differs", source, problem, f"set model.{key} to auto, or to {actual}")
     return loaded
 
 
@@ -139,9 +139,9 @@ def _weights_in(folder: Path) -> str:
     preferred = [path for path in files if path.name == "model.safetensors"] or files
     if len(preferred) == 1:
         return str(preferred[0])
-    found = f"a folder with {len(files)} files of weights" if files else "a folder without plan.json or weights"
-    todo = f"name one, such as {files[0]}" if files else "give a checkpoint, or a folder that compress wrote"
-    raise ModelError("model-file/several-in-folder", str(folder), found, todo)
+    problem = f"a folder with {len(files)} files of weights" if files else "a folder without plan.json or weights"
+    hint = f"name one, such as {files[0]}" if files else "give a checkpoint, or a folder that compress wrote"
+    raise ModelError("model-file/several-in-folder", str(folder), problem, hint)
 
 
 def _from_name(source: str, num_classes: int | None, size: ImageSize | None) -> LoadedModel:
@@ -300,7 +300,7 @@ def _part_for(module: nn.Module, tensors: Mapping[str, Tensor], where: str, what
     roots = {name.partition(".")[0] for name in expected}
     inner = [name.partition(".")[2] for name in expected] if len(roots) == 1 else []
     fits = []
-    for part in subtrees_named(tensors, [*expected, *inner])[:MOST_PARTS]:
+    for part in subtrees_named(tensors, [*expected, *inner])[:MAX_PARTS_COMPARED]:
         part = replace(part, tensors=under_prefix(part.tensors, expected))
         fits.append(compare_shapes(shapes_of(part.tensors), expected))
         if fits[-1].ok:
@@ -325,26 +325,28 @@ def _from_checkpoint(
     try:
         size = _picture(shapes, source)
         if arch == "auto":
-            found = identify_architecture(
+            identified = identify_architecture(
                 checkpoint.tensors, source, num_classes=num_classes, size=size, hint=checkpoint.arch, head=head
             )
         else:
-            found = load_named(checkpoint.tensors, source, arch=arch, num_classes=num_classes, size=size, head=head)
+            identified = load_named(
+                checkpoint.tensors, source, arch=arch, num_classes=num_classes, size=size, head=head
+            )
     except ModelError:
         if checkpoint.module is None or arch != "auto":
             raise
-        found = _saved_whole(checkpoint.module, source, num_classes, shapes, batch_dim)
-    mean, std = _normalisation(found.spec)
+        identified = _saved_whole(checkpoint.module, source, num_classes, shapes, batch_dim)
+    mean, std = _normalisation(identified.spec)
     loaded = LoadedModel(
-        found.module,
-        found.spec,
+        identified.module,
+        identified.spec,
         source,
         sha256=checkpoint.sha256,
-        notes=(*checkpoint.notes, *found.notes),
+        notes=(*checkpoint.notes, *identified.notes),
         mean=mean,
         std=std,
     )
-    return loaded if can_rebuild(found.spec) else checked_copies(loaded)
+    return loaded if can_rebuild(identified.spec) else checked_copies(loaded)
 
 
 def _saved_whole(
