@@ -19,12 +19,11 @@ from pathlib import Path
 
 from compressor.core import ImageSize, ModelSpec, one_image
 from compressor.errors import ModelError
-from compressor.models import cifar
-from compressor.models.build import model_defaults, timm_names, torchvision_names
+from compressor.models.build import model_defaults
+from compressor.models.families import families
 from compressor.models.shape_match import COUNTER, FreeDim, Shapes, class_counts, likely_counts, probe_free_dims
 
 FILE = Path(__file__).with_name("index.json.gz")
-LIBRARIES = ("torchvision", "timm")
 SKETCH_SIZE = 16
 
 Sketch = tuple[int, ...]
@@ -137,8 +136,13 @@ def fingerprint(source: str) -> list[Fingerprint]:
 
 def all_sources() -> Iterator[str]:
     """Yield every architecture, the preferred one of two equal ones first; shorter names come first in a family."""
-    for family, names in (("cifar", cifar.NAMES), ("torchvision", torchvision_names()), ("timm", timm_names())):
-        yield from (f"{family}:{name}" for name in sorted(names, key=lambda name: (len(name), name)))
+    for family in families():
+        yield from (f"{family.prefix}:{name}" for name in sorted(family.names(), key=lambda name: (len(name), name)))
+
+
+def libraries() -> tuple[str, ...]:
+    """Return the packages whose versions decide which architectures there are."""
+    return tuple(family.library for family in families() if family.library is not None)
 
 
 def write_fingerprints(entries: Iterable[Fingerprint], path: Path = FILE) -> None:
@@ -164,7 +168,7 @@ def write_fingerprints(entries: Iterable[Fingerprint], path: Path = FILE) -> Non
         for entry in entries
     ]
     content = {
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: version(name) for name in libraries()},
         "shared": [json.loads(text) for text in shared],
         "entries": rows,
     }

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
-from compressor.models import cifar
 from compressor.models import fingerprints as index
 from compressor.models.adapters import refuse_adapters
 from compressor.models.build import build_named, model_defaults, weights_to_come
+from compressor.models.families import families, family_of
 from compressor.models.fingerprints import spec_of
 from compressor.models.nearest import nearest, unknown_architecture
 from compressor.models.replaced_head import with_replaced_head
@@ -243,7 +243,8 @@ def _variants(tensors: Mapping[str, Tensor]) -> Iterator[tuple[Mapping[str, Tens
 def _fingerprinted(tensors: Mapping[str, Tensor], size: Size | None) -> list[ModelSpec]:
     """Return the architectures that every tensor fits, the preferred one first."""
     shapes = shapes_of(tensors)
-    specs = [spec for spec in _cifar_specs(shapes, size) if compare_shapes(shapes, expected_shapes(spec)).ok]
+    implied = (spec for family in families() for spec in family.specs_from_shapes(shapes, size))
+    specs = [spec for spec in implied if compare_shapes(shapes, expected_shapes(spec)).ok]
     if specs:
         return specs
     names = index.names_fingerprint(shapes)
@@ -252,26 +253,15 @@ def _fingerprinted(tensors: Mapping[str, Tensor], size: Size | None) -> list[Mod
     return [spec for spec in specs if compare_shapes(shapes, expected_or_nothing(spec)).ok]
 
 
-def _cifar_specs(shapes: Shapes, size: Size | None) -> list[ModelSpec]:
-    """Any depth of the family: the number of blocks says it, and a convolution in a shortcut says option B."""
-    blocks = {name.split(".")[1] for name in shapes if name.startswith("layer1.")}
-    if "linear.weight" not in shapes or "conv1.weight" not in shapes or not blocks:
-        return []
-    name = f"resnet{6 * len(blocks) + 2}{'b' * any('.shortcut.0.' in tensor for tensor in shapes)}"
-    channels, classes = shapes["conv1.weight"][1:2], shapes["linear.weight"][0]
-    if not channels or cifar.blocks_per_stage(name) is None:
-        return []
-    return [ModelSpec(f"cifar:{name}", one_image(size or (channels[0], *cifar.INPUT[1:])), classes)]
-
-
 def _spec_for(arch: str, shapes: Shapes, num_classes: int | None, size: Size | None) -> ModelSpec:
     """Size an architecture that the user named: as the user says, else as the tensors imply, else as its default."""
     usual = model_defaults(arch)
-    cifar_specs = _cifar_specs(shapes, size) if arch.startswith("cifar:") else []
+    family = family_of(arch)
+    implied_specs = family.specs_from_shapes(shapes, size) if family is not None else []
     entries = [entry for entry in index.read_fingerprints() if entry.source == arch.partition(".")[0]]
     implied: dict[str, int] = {}
-    if cifar_specs:
-        implied = {"classes": cifar_specs[0].num_classes or 0, "channels": cifar_specs[0].input[0]}
+    if implied_specs:
+        implied = {"classes": implied_specs[0].num_classes or 0, "channels": implied_specs[0].input[0]}
     for entry in entries:
         implied = implied or class_counts(shapes, entry.free) or {}
     classes = num_classes if num_classes is not None else implied.get("classes")

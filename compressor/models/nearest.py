@@ -81,7 +81,9 @@ def unknown_architecture(tensors: Mapping[str, Tensor], where: str, near: list[N
     )
     indexed = index.library_versions()
     stale = [
-        f"{name} {version(name)}, not {indexed[name]}" for name in index.LIBRARIES if version(name) != indexed[name]
+        f"{name} {version(name)}, not {indexed.get(name)}"
+        for name in index.libraries()
+        if version(name) != indexed.get(name)
     ]
     aside = f" (with {' and '.join(stale)})" if stale else ""
     return ModelError(

@@ -22,7 +22,7 @@ from compressor.errors import ModelError, UntrustedFile, VerificationFailed
 from compressor.models.build import build_named, weights_to_come
 from compressor.models.checkpoint import sha256
 from compressor.models.shape_match import compare_shapes, shapes_of
-from compressor.models.user_code import is_code, split_code
+from compressor.models.user_module import is_code, split_code
 from compressor.sparsity.compressed_format import unpack
 
 PLAN = "plan.json"
