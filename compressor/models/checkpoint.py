@@ -91,7 +91,7 @@ def _weights_of(saved: object, reading: PickleContent, where: str, weights: str 
         problem = f"its weights are inside objects of {_listed(reading.objects)}; their code was not executed"
         if isinstance(saved, UnreadObject):
             problem = f"it holds a whole {saved.name} rather than a state dict; its code was not executed"
-        raise UntrustedFile("untrusted-file/weights-in-objects", where, problem, _SAVE_STATE_DICT) from None
+        raise UntrustedFile("untrusted-file/pickle-with-code", where, problem, _SAVE_STATE_DICT) from None
 
 
 _SAVE_STATE_DICT = (
