@@ -42,14 +42,14 @@ def _silent(event: str, fields: Fields) -> None:
 def _lines(stream: TextIO) -> EventSink:
     began = time.monotonic()
 
-    def emit(event: str, fields: Fields) -> None:
+    def _emit(event: str, fields: Fields) -> None:
         line = _line(event, fields)
         if line is not None:
             # The reader of the lines may close the pipe; the run continues.
             with suppress(BrokenPipeError):
                 print(f"[{time.monotonic() - began:7.1f}s] {line}", file=stream, flush=True)
 
-    return emit
+    return _emit
 
 
 @contextmanager
@@ -66,12 +66,12 @@ def _bars(stream: TextIO) -> Iterator[EventSink]:
     with Progress(*columns, console=Console(file=stream), transient=True, expand=True) as progress:
         bar, last = None, ""  # the measurements after the last epoch
 
-        def advance(what: str, done: float, total: float, measured: str = "") -> None:
+        def _advance(what: str, done: float, total: float, measured: str = "") -> None:
             nonlocal bar
             bar = progress.add_task(what, measured=measured) if bar is None else bar
             progress.update(bar, description=what, completed=done, total=total, measured=measured)
 
-        def emit(event: str, fields: Fields) -> None:
+        def _emit(event: str, fields: Fields) -> None:
             nonlocal bar, last
             line = _line(event, fields)
             if line is not None:
@@ -83,16 +83,14 @@ def _bars(stream: TextIO) -> Iterator[EventSink]:
                     bar, last = None, ""
                 case "epoch":
                     last = _formatted(fields, _MEASURED)
-                case "progress" if (
-                    "epoch" in fields
-                ):  # one bar for the whole training, so that it shows the time to its end
+                case "progress" if "epoch" in fields:  # one bar for all epochs, so that it shows the time to the end
                     done = _number(fields["epoch"]) - 1 + _number(fields["done"]) / _number(fields["total"])
                     now = _formatted(fields, _NOW, " ")
-                    advance(str(fields["what"]), done, _number(fields["epochs"]), f"{now} {last}".rstrip())
+                    _advance(str(fields["what"]), done, _number(fields["epochs"]), f"{now} {last}".rstrip())
                 case "progress":
-                    advance(str(fields["what"]), _number(fields["done"]), _number(fields["total"]))
+                    _advance(str(fields["what"]), _number(fields["done"]), _number(fields["total"]))
 
-        yield emit
+        yield _emit
 
 
 def _line(event: str, fields: Fields) -> str | None:

@@ -33,7 +33,7 @@ def tensorboard_sink(emit: EventSink, folder: Path | None) -> Iterator[EventSink
         ) from error
     with SummaryWriter(str(folder)) as writer:
 
-        def emit_and_write(event: str, fields: Mapping[str, object]) -> None:
+        def _emit_and_write(event: str, fields: Mapping[str, object]) -> None:
             emit(event, fields)
             if event == "epoch":
                 epoch = fields["epoch"]
@@ -42,4 +42,4 @@ def tensorboard_sink(emit: EventSink, folder: Path | None) -> Iterator[EventSink
                         writer.add_scalar(f"{fields['stage']}/{name}", value, epoch)
                 writer.flush()
 
-        yield emit_and_write
+        yield _emit_and_write

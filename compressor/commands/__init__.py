@@ -1,1 +1,1 @@
-"""What can be asked besides compressing: plan, inspect, verify, bench."""
+"""The commands besides compressing: plan, inspect, verify, bench."""

@@ -1,4 +1,4 @@
-"""`compress bench`: latency of any ONNX files. Loads no torch, so that measuring begins at once."""
+"""`compress bench`: measures the latency of ONNX files. It does not load torch, so that it starts at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bench_files(
         seconds: Measuring time for each file.
         layers: Whether to profile every layer as well.
         sustain: Seconds without a pause afterwards, in which the last file runs; None means none.
-        emit: What gets the events.
+        emit: Receives the events.
 
     Returns:
         The record that is printed.

@@ -1,4 +1,4 @@
-"""`compress inspect`: what can be pruned in a model, and which weights of an ONNX file are sparse."""
+"""`compress inspect`: shows what can be pruned in a model, and which weights of an ONNX file are sparse."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspec
     Args:
         source: The model, as `load_model` takes it.
         trust_pickle: Whether code in a pickled model may run.
-        emit: What gets the events.
+        emit: Receives the events.
 
     Returns:
         The record that is printed.

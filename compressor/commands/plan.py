@@ -1,4 +1,4 @@
-"""What a recipe would remove and gain, without training: for its own target, or for several targets in turn."""
+"""`compress plan`: predicts what a recipe removes and gains, without training, for one or several targets."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def plan_run(
         recipe: The recipe.
         data: The option `--data`.
         trust_pickle: Whether to unpickle files that may contain code.
-        emit: Receives what happens.
+        emit: Receives the events.
         targets: Another targets.yaml.
 
     Returns:
@@ -84,7 +84,7 @@ def plan_several(
         recipes: The target as written -> the recipe.
         data: The option `--data`.
         trust_pickle: Whether to unpickle files that may contain code.
-        emit: Receives what happens.
+        emit: Receives the events.
         targets: Another targets.yaml.
 
     Returns:
@@ -116,7 +116,7 @@ def plan_several(
 
 @dataclass(frozen=True, slots=True)
 class _Planner:
-    """What all plans for a model share."""
+    """The model, the device and the context that all plans for a model share."""
 
     baseline: PruningState
     context: Context

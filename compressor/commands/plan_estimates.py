@@ -1,4 +1,4 @@
-"""Whether a plan will pay off: expected latency, lower bound, retained weights, a preview of the accuracy."""
+"""Estimates for a plan: expected latency, lower bound, retained weights, a preview of the accuracy."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from compressor.steps.state import PruningState
 from compressor.training.batchnorm_statistics import recalibrate_batchnorm
 from compressor.training.evaluate import BATCH_SIZE, evaluate
 
-BATCHES = 8  # enough to tell a broken model from one that works
+BATCHES = 8  # enough to distinguish a broken model from one that works
 
 
 def expected_latency(estimate: LatencyEstimate) -> ExpectedLatency:
-    """The record of a plan's latency."""
+    """Return the record of a plan's latency."""
     pair, (low, high) = estimate.pair, estimate.pair.interval
     return {
         "dense_ms": pair.dense,
@@ -35,7 +35,7 @@ def expected_latency(estimate: LatencyEstimate) -> ExpectedLatency:
 
 
 def latency_bottlenecks(estimate: LatencyEstimate | None) -> LatencyBottlenecks | None:
-    """What keeps the plan from being faster; None where no latency was searched for."""
+    """Return what limits the speed-up, as the latency search reports it; None if there was no search."""
     if estimate is None or estimate.bottlenecks is None:
         return None
     shares = estimate.bottlenecks
@@ -43,7 +43,7 @@ def latency_bottlenecks(estimate: LatencyEstimate | None) -> LatencyBottlenecks 
 
 
 def lower_bound(graph: DependencyGraph) -> LowerBound:
-    """Shares of parameters and multiply-adds that remain when everything prunable is removed."""
+    """Return the shares of parameters and multiply-adds that remain when everything prunable is removed."""
     dense, smallest = graph.cost.of(PrunePlan({})), graph.cost.least(graph.groups)
     return {"params": smallest.params / dense.params, "macs": smallest.macs / dense.macs if dense.macs else 1.0}
 

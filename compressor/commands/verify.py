@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 from torch import nn
 
 from compressor.core import Certificate, EventSink, LoadedModel, ModelSpec, NMPattern
@@ -37,7 +37,7 @@ def verify_folder(folder: Path, *, emit: EventSink) -> Verify:
 
     Args:
         folder: The output folder.
-        emit: What gets the events.
+        emit: Receives the events.
 
     Returns:
         Every check with its verdict; `proven` covers all of them but the gates.
@@ -161,13 +161,13 @@ class _Masks(BaseModel):
 class _Gate(BaseModel):
     name: str
     ok: bool
-    asked: str
-    found: str
+    requirement: str = Field(alias="asked")
+    value: str = Field(alias="found")
     status: GateStatus | None = None  # not written by earlier versions
 
     def record(self) -> Gate:
         status = self.status or ("met" if self.ok else "missed")
-        return {"name": self.name, "asked": self.asked, "found": self.found, "ok": self.ok, "status": status}
+        return {"name": self.name, "asked": self.requirement, "found": self.value, "ok": self.ok, "status": status}
 
 
 class _Certificate(BaseModel):

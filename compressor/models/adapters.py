@@ -1,4 +1,4 @@
-"""Low-rank and other adapters, which change the weights beside them only once they are merged."""
+"""Detects low-rank and other adapters, which have no effect on the weights until they are merged into them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ _ADAPTERS = re.compile(r"\.?(lora_[A-Za-z_]+|hada_w[12]_[ab]|ia3_l|oft_[rs]|adal
 
 
 def refuse_adapters(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raises ModelError where adapters such as LoRA stand beside the weights they change."""
+    """Refuse a state dict with unmerged adapters such as LoRA.
+
+    Args:
+        tensors: The state dict.
+        where: The file that the message names.
+
+    Raises:
+        ModelError: The state dict has tensors of adapters.
+    """
     modules = adapters(tensors)
     if modules:
         layers = f"{', '.join(modules[:3])}{' ...' * (len(modules) > 3)}"
-        found = f"its adapters (LoRA) are not merged into the weights of {layers}"
+        problem = f"its adapters (LoRA) are not merged into the weights of {layers}"
         raise ModelError(
-            "checkpoint/unmerged-adapters", where, found, "merge them with merge_and_unload() and save the state dict"
+            "checkpoint/unmerged-adapters", where, problem, "merge them with merge_and_unload() and save the state dict"
         )
 
 
 def adapters(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The modules that have low-rank or other adapters which were never merged into their weights."""
-    found = ((name, _ADAPTERS.search(name)) for name in tensors)
-    return list(dict.fromkeys(name[: match.start()] for name, match in found if match is not None))
+    """Return the names of the modules that have unmerged adapters."""
+    matches = ((name, _ADAPTERS.search(name)) for name in tensors)
+    return list(dict.fromkeys(name[: match.start()] for name, match in matches if match is not None))

@@ -1,4 +1,4 @@
-"""What a file is, by its content, before anything parses it: tensors, something else, or something hostile."""
+"""Detects the format of a file by its content, before anything parses it, and refuses malicious archives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Kind = Literal["safetensors", "zip", "legacy", "pickle"]
 
 MAX_PICKLE_BYTES = 64 << 20  # the structure of a checkpoint, without the numbers; usually under 1 MB
 MAX_EXPANSION = 8  # torch stores, it does not compress; a repacked archive shrinks by a tenth
-SPARE_BYTES = 1 << 20
+SPARE_BYTES = 1 << 20  # small files may expand by more
 
 # What torch.save wrote before it wrote zip files: a pickle of the number 0x1950a86a20f9469cfc6c.
 _LEGACY = re.compile(rb"\x80.\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL)
@@ -38,19 +38,23 @@ _KNOWN: tuple[tuple[bytes, str], ...] = (
     (b"\x7fELF", "a program"),
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself; run `git lfs pull`"),
 )
-_ASK = "give a state dict saved by torch.save, or a .safetensors file"
+_GIVE_STATE_DICT = "give a state dict saved by torch.save, or a .safetensors file"
 
 
 def detect_format(path: Path) -> Kind:
-    """Say how the tensors of a file are stored. Raises ModelError for anything that holds none."""
+    """Return how the tensors of a file are stored.
+
+    Raises:
+        ModelError: The file cannot be read, or is of a kind that holds no tensors.
+    """
     size = _size(path)
     with open(path, "rb") as file:
         head = file.read(4096)
     if size == 0:
-        raise ModelError("model-file/empty", str(path), "the file is empty", _ASK)
+        raise ModelError("model-file/empty", str(path), "the file is empty", _GIVE_STATE_DICT)
     for magic, meaning in _KNOWN:
         if head.startswith(magic):
-            raise ModelError("model-file/other-format", str(path), f"it is {meaning}", _ASK)
+            raise ModelError("model-file/other-format", str(path), f"it is {meaning}", _GIVE_STATE_DICT)
     if path.suffix == ".py":
         raise ModelError(
             "model-file/python-code",
@@ -59,7 +63,9 @@ def detect_format(path: Path) -> Kind:
             f"name the function that returns the model: {path}:factory",
         )
     if head[257:262] == b"ustar":
-        raise ModelError("model-file/tar-archive", str(path), "it is a tar archive", f"unpack it, or {_ASK}")
+        raise ModelError(
+            "model-file/tar-archive", str(path), "it is a tar archive", f"unpack it, or {_GIVE_STATE_DICT}"
+        )
     if head.startswith(b"PK"):
         return "zip"
     if _is_safetensors(path, head, size):
@@ -69,7 +75,10 @@ def detect_format(path: Path) -> Kind:
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise ModelError(
-            "model-file/web-page", str(path), "it is a web page, not a model; the download may have failed", _ASK
+            "model-file/web-page",
+            str(path),
+            "it is a web page, not a model; the download may have failed",
+            _GIVE_STATE_DICT,
         )
     return "pickle"
 
@@ -88,7 +97,7 @@ def _size(path: Path) -> int:
         ) from None
     if not path.is_file():
         problem = "it is a folder without plan.json" if path.is_dir() else "it is not a regular file"
-        raise ModelError("model-file/not-a-file", str(path), problem, _ASK)
+        raise ModelError("model-file/not-a-file", str(path), problem, _GIVE_STATE_DICT)
     if not os.access(path, os.R_OK):
         raise ModelError(
             "model-file/permission-denied", str(path), "permission is denied", "make it readable for this user"
@@ -102,7 +111,7 @@ def _reason(error: OSError) -> str:
 
 def _beside(path: Path) -> str:
     try:
-        names = [each.name for each in path.parent.iterdir() if not each.name.startswith(".")]
+        names = [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
     except OSError:
         return f"the folder {path.parent} cannot be read either; check the path"
     close = get_close_matches(path.name, names, n=3, cutoff=0.6)
@@ -110,7 +119,7 @@ def _beside(path: Path) -> str:
 
 
 def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
-    """8 bytes of header length, then JSON. A header longer than the file is a file cut short."""
+    """Return whether 8 bytes of header length and JSON follow. A header longer than the file means truncation."""
     if len(head) < 9 or head[8:9] != b"{":
         return False
     (header,) = struct.unpack("<Q", head[:8])
@@ -121,7 +130,11 @@ def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
 
 
 def entries_of(path: Path) -> list[str]:
-    """The names in a zip archive that proved harmless; none of one that is damaged."""
+    """Return the names in a zip archive; none if it is damaged.
+
+    Raises:
+        UntrustedFile: The archive is malicious.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -132,9 +145,11 @@ def entries_of(path: Path) -> list[str]:
 
 
 def pickle_in_zip(path: Path) -> bytes:
-    """The pickle that holds the structure of a torch.save archive, after the archive itself proved harmless.
+    """Return the pickle that holds the structure of a torch.save archive, after checking the archive.
 
-    Raises UntrustedFile for archives made to harm, ModelError for archives of another kind or damaged.
+    Raises:
+        UntrustedFile: The archive is malicious.
+        ModelError: The archive is damaged or of another kind.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -144,7 +159,7 @@ def pickle_in_zip(path: Path) -> bytes:
             inner = [entry for entry in entries if PurePosixPath(entry.filename).name == "data.pkl"]
             if len(inner) != 1:
                 problem = f"it is a zip archive with {len(inner)} entries named data.pkl instead of one"
-                raise ModelError("model-file/not-a-torch-archive", str(path), problem, _ASK)
+                raise ModelError("model-file/not-a-torch-archive", str(path), problem, _GIVE_STATE_DICT)
             if inner[0].file_size > MAX_PICKLE_BYTES:
                 problem = f"data.pkl has {inner[0].file_size:,} bytes, more than the structure of any checkpoint needs"
                 raise UntrustedFile("untrusted-file/oversized-pickle", str(path), problem, "save the state dict alone")
@@ -157,7 +172,7 @@ def pickle_in_zip(path: Path) -> bytes:
 def _refuse_bombs(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     unpacked, size = sum(entry.file_size for entry in entries), path.stat().st_size
     doubles = [name for name, times in Counter(entry.filename.lower() for entry in entries).items() if times > 1]
-    outside = [entry.filename for entry in entries if _leaves(entry.filename)]
+    outside = [entry.filename for entry in entries if _escapes(entry.filename)]
     if unpacked > MAX_EXPANSION * size + SPARE_BYTES:
         problem = f"it is a zip bomb, {size:,} bytes that unpack to {unpacked:,}"
     elif doubles:
@@ -174,7 +189,7 @@ def _refuse_bombs(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     )
 
 
-def _leaves(name: str) -> bool:
+def _escapes(name: str) -> bool:
     return name.startswith("/") or "\\" in name or ".." in name.split("/") or ":" in name.split("/")[0]
 
 

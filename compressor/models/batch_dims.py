@@ -1,7 +1,7 @@
-"""Which dimension of a user's example is the batch: the one along which samples do not know of each other.
+"""Finds the batch dimension of a user's example inputs: the one along which samples are independent.
 
-With a and b two samples along dimension d, d is a batch dimension where `f(cat(a, b)) = cat(f(a), f(b))`. Most networks
-take it first; recurrent ones and transformers often second, behind time; graphs have none.
+With a and b two samples along dimension d, d is a batch dimension where `f(cat(a, b)) = cat(f(a), f(b))`. In most
+networks it is the first; in recurrent networks and transformers often the second, after time; graphs have none.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from compressor.execution.copies import copy_module
 from compressor.tensors import tree_leaves
 
 BatchDimSetting = Literal["auto"] | int | Sequence[int | None] | None
-"""As a recipe gives it: of all inputs, or of each; None = no batch dimension; auto = found by running samples."""
+"""The setting of a recipe: one dimension for all inputs, or one for each; None: no batch dimension; auto: find it."""
 
-RELATIVE = 1e-3  # of the largest answer: sums over a larger batch are rounded otherwise
-TRIED = 3  # dimensions of one input
-MOST = 40  # combinations of the inputs' dimensions
+RELATIVE_TOLERANCE = 1e-3  # of the largest output: sums over a larger batch are rounded differently
+MAX_DIMS = 3  # dimensions of one input that are tried
+MAX_COMBINATIONS = 40  # of the dimensions of several inputs
 
 
 def find_batch_dims(module: nn.Module, examples: Sequence[Tensor]) -> tuple[BatchDims, str | None]:
     """Find the batch dimension of every input by running samples alone and together.
 
     Args:
-        module: In eval mode. It is left as it is: copies run.
+        module: The module in eval mode. Only copies of it run.
         examples: One tensor for each input, with its batch.
 
     Returns:
-        The dimensions, and a note where they are not all the first or where no dimension is seen to be the batch.
+        The dimensions, and a note if they are not all 0 or if no dimension behaves as a batch.
     """
     first = (0,) * len(examples)
     for dims in _candidates(examples):
         if _is_batch(module, examples, dims):
-            return dims, None if dims == first else f"batch dimensions found by trying: {_words(dims)}"
+            return dims, None if dims == first else f"batch dimensions found by running samples: {_words(dims)}"
     sizes = {example.shape[0] if example.ndim else 0 for example in examples}
     if len(sizes) == 1 and 0 not in sizes and _runs(module, examples):
-        doubt = "no dimension was seen to be the batch, for samples together are answered otherwise than alone"
-        return first, f"{doubt}: the first is taken; say otherwise with model.batch_dim"
+        doubt = "no dimension behaves as a batch: outputs of samples together differ from outputs of each alone"
+        return first, f"{doubt}; dimension 0 is used; set model.batch_dim to change it"
     if not _answers(module, examples):
-        return first, None  # which the analysis will say, with the line that fails
+        return first, None  # the analysis reports it, with the line that fails
     none: BatchDims = (None,) * len(examples)
-    return none, "the inputs have no batch dimension: they are taken as one sample; say otherwise with model.batch_dim"
+    return none, "the inputs have no batch dimension and are used as one sample; set model.batch_dim to change this"
 
 
 def _words(dims: BatchDims) -> str:
@@ -57,24 +57,24 @@ def _words(dims: BatchDims) -> str:
 
 
 def _candidates(examples: Sequence[Tensor]) -> Iterator[BatchDims]:
-    """The same dimension of all inputs, the first one first; then every combination, of some inputs none."""
+    """Yield the same dimension for all inputs, from 0; then every combination, with None for some inputs."""
     least = min(example.ndim for example in examples)
-    alike = [(dim,) * len(examples) for dim in range(min(least, TRIED))]
+    alike = [(dim,) * len(examples) for dim in range(min(least, MAX_DIMS))]
     yield from alike
-    choices = [(*range(min(example.ndim, TRIED)), None) for example in examples]
+    choices = [(*range(min(example.ndim, MAX_DIMS)), None) for example in examples]
     others = (dims for dims in product(*choices) if dims not in alike and any(dim is not None for dim in dims))
     if len(examples) > 1:
-        yield from (dims for _, dims in zip(range(MOST), others, strict=False))
+        yield from (dims for _, dims in zip(range(MAX_COMBINATIONS), others, strict=False))
 
 
 def _is_batch(module: nn.Module, examples: Sequence[Tensor], dims: BatchDims) -> bool:
     one = [_sample(example, dim) for example, dim in zip(examples, dims, strict=True)]
-    other = [sample if dim is None else _otherwise(sample) for sample, dim in zip(one, dims, strict=True)]
+    other = [sample if dim is None else _other_sample(sample) for sample, dim in zip(one, dims, strict=True)]
     both = [a if dim is None else torch.cat([a, b], dim) for a, b, dim in zip(one, other, dims, strict=True)]
     try:
         alone = [_answer(module, one), _answer(module, other)]
         together = _answer(module, both)
-    except Exception:  # a user's network refuses in its own way what is no batch
+    except Exception:  # a user's network may raise anything for inputs that are no batch
         return False
     if len({len(leaves) for leaves in (*alone, together)}) != 1:
         return False
@@ -86,28 +86,28 @@ def _sample(example: Tensor, dim: int | None) -> Tensor:
     return example if dim is None else example.narrow(dim, 0, 1)
 
 
-def _otherwise(sample: Tensor) -> Tensor:
-    """Other values of the same kind: normal numbers, or the same whole ones in another order."""
+def _other_sample(sample: Tensor) -> Tensor:
+    """Return other values of the same type: normal numbers, or the same integers in reverse order."""
     if sample.is_floating_point():
         return torch.randn(sample.shape, generator=torch.Generator().manual_seed(0)).to(sample.dtype)
     return sample.flatten().flip(0).reshape(sample.shape)
 
 
 def _is_joined(a: Tensor, b: Tensor, both: Tensor) -> bool:
-    """Whether `both` is `a` and `b` side by side along some dimension."""
+    """Return whether `both` is the concatenation of `a` and `b` along some dimension."""
     for dim in range(both.ndim):
         try:
             joined = torch.cat([a, b], dim)
-        except (RuntimeError, IndexError):  # of other sizes beside that dimension, or with fewer of them
+        except (RuntimeError, IndexError):  # the other sizes differ, or there are fewer dimensions
             continue
         if joined.shape == both.shape:
             scale = float(joined.double().abs().nan_to_num().max()) if joined.numel() else 0.0
-            return bool(torch.allclose(both.double(), joined.double(), rtol=0.0, atol=RELATIVE * scale))
+            return bool(torch.allclose(both.double(), joined.double(), rtol=0.0, atol=RELATIVE_TOLERANCE * scale))
     return False
 
 
 def _runs(module: nn.Module, examples: Sequence[Tensor]) -> bool:
-    """Whether one sample of the first dimension runs, and two."""
+    """Return whether the module runs with one sample along dimension 0, and with two."""
     one = [example.narrow(0, 0, 1) for example in examples]
     return _answers(module, one) and _answers(module, [torch.cat([sample, sample]) for sample in one])
 
@@ -115,7 +115,7 @@ def _runs(module: nn.Module, examples: Sequence[Tensor]) -> bool:
 def _answers(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
     try:
         _answer(module, inputs)
-    except Exception:  # as above
+    except Exception:  # a user's network may raise anything
         return False
     return True
 
@@ -126,11 +126,11 @@ def _answer(module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def batch_dims_of(examples: Sequence[Tensor], setting: BatchDimSetting, where: str) -> BatchDims:
-    """The batch dimension that a recipe gives, for each input.
+    """Return the batch dimension of each input as a recipe sets it.
 
     Args:
         examples: One tensor for each input, with its batch.
-        setting: What the recipe gives; not auto.
+        setting: The setting of the recipe; not auto.
         where: The place that the message names.
 
     Returns:
@@ -148,11 +148,11 @@ def batch_dims_of(examples: Sequence[Tensor], setting: BatchDimSetting, where: s
 
 
 def with_batch_dim(inputs: Sequence[ModelInput], setting: BatchDimSetting) -> list[ModelInput]:
-    """Give inputs, whose shapes are without the batch, the batch dimension of a recipe.
+    """Set the batch dimension of inputs as a recipe says.
 
     Args:
-        inputs: The inputs.
-        setting: What the recipe gives; auto leaves the inputs as they are.
+        inputs: The inputs, with shapes without the batch.
+        setting: The setting of the recipe; auto leaves the inputs as they are.
 
     Returns:
         The inputs with their batch dimensions.
@@ -172,7 +172,7 @@ def with_batch_dim(inputs: Sequence[ModelInput], setting: BatchDimSetting) -> li
 
 
 def _per_input(setting: BatchDimSetting, count: int) -> BatchDims:
-    """The same for all inputs where one dimension is given."""
+    """Repeat a single dimension for all inputs."""
     assert not isinstance(setting, str), "auto is found by trying"
     dims = (setting,) * count if setting is None or isinstance(setting, int) else tuple(setting)
     if len(dims) != count:

@@ -25,10 +25,10 @@ from compressor.models.torch_file import read_torch_file
 
 @dataclass(frozen=True, slots=True)
 class LoadedCheckpoint:
-    """A flat float32 state dict, its names as they are in the file.
+    """A flat float32 state dict with the names in the file.
 
-    `arch`: what the file calls its architecture. `module`: only from trusted pickles. `hyper_parameters`: the saved
-    arguments of a constructor as far as they are plain data.
+    `arch` is the architecture's name in the file. `module` is present for trusted pickles only. `hyper_parameters` are
+    the saved arguments of a constructor, as far as they are plain data.
     """
 
     tensors: dict[str, Tensor]
@@ -43,14 +43,17 @@ def read_checkpoint(path: str | Path, *, trust_pickle: bool = False, weights: st
     """Read .pt, .pth, .th, .ckpt, .bin, .pkl, .safetensors and the weights in .pt2, by content rather than by name.
 
     Args:
-        path: the file.
-        trust_pickle: load a pickle that runs code, where the weights cannot be read without.
-        weights: the key or prefix of the weights to take where the file holds several; None takes the usual one.
+        path: The file.
+        trust_pickle: Whether a pickle may run code, if its weights cannot be read without.
+        weights: Key or prefix of the weights, if the file holds several; None takes the usual one.
+
+    Returns:
+        The tensors and what the file says about them.
 
     Raises:
-        ModelError: the file holds no weights, or none under that key.
-        UntrustedFile: reading it would run code or exhaust the machine.
-        VerificationFailed: a tensor is not finite.
+        ModelError: The file holds no weights, or none under that key.
+        UntrustedFile: Reading it would run code or exhaust the machine.
+        VerificationFailed: A tensor is not finite.
     """
     path = Path(path)
     where = str(path)
@@ -79,16 +82,16 @@ def read_checkpoint(path: str | Path, *, trust_pickle: bool = False, weights: st
 
 
 def _weights_of(saved: object, reading: PickleContent, where: str, weights: str | None) -> Weights:
-    """Raises UntrustedFile where weights may be inside an object that only its own code can read."""
+    """Select the weights. Raises UntrustedFile if they may be inside an object that only its own code can read."""
     try:
         return select_weights(saved, where, weights)
     except ModelError:
         if not reading.objects:
             raise
-        found = f"its weights are inside objects of {_listed(reading.objects)}; their code was not executed"
+        problem = f"its weights are inside objects of {_listed(reading.objects)}; their code was not executed"
         if isinstance(saved, UnreadObject):
-            found = f"it holds a whole {saved.name} rather than a state dict; its code was not executed"
-        raise UntrustedFile("untrusted-file/weights-in-objects", where, found, _SAVE_STATE_DICT) from None
+            problem = f"it holds a whole {saved.name} rather than a state dict; its code was not executed"
+        raise UntrustedFile("untrusted-file/pickle-with-code", where, problem, _SAVE_STATE_DICT) from None
 
 
 _SAVE_STATE_DICT = (
@@ -108,12 +111,11 @@ def _unread_notes(reading: PickleContent) -> tuple[str, ...]:
 
 
 def _refuse_inflated(state: Mapping[str, object], path: Path) -> None:
-    """A few bytes can ask for a tensor of any size; memory is only taken when someone reads it, so look before."""
-    plain = [each for each in state.values() if isinstance(each, Tensor) and each.layout == torch.strided]
-    storages = {
-        each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in plain if not each.is_meta
-    }
-    held, size = sum(storages.values()), path.stat().st_size
+    """Refuse tensors that are much larger than the file: a few bytes can declare a tensor of any size."""
+    tensors = [value for value in state.values() if isinstance(value, Tensor) and value.layout == torch.strided]
+    storages = (tensor.untyped_storage() for tensor in tensors if not tensor.is_meta)
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    held, size = sum(sizes.values()), path.stat().st_size
     if held > MAX_EXPANSION * size + SPARE_BYTES:
         problem = f"its {size:,} bytes unpack to {held:,} bytes of tensors, which were not read"
         raise UntrustedFile(
@@ -122,6 +124,7 @@ def _refuse_inflated(state: Mapping[str, object], path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -140,15 +143,15 @@ def _read_torch(path: Path, kind: Kind, *, trust_pickle: bool) -> PickleContent:
     if trust_pickle and (reading.calls or (reading.objects and not _holds_weights(reading, path))):
         return PickleContent((_load_trusted(path),), (), ())
     if reading.calls:
-        found = f"it asks to run {_listed(reading.calls)}, nothing was executed"
-        raise UntrustedFile("untrusted-file/pickle-with-code", str(path), found, _SAVE_STATE_DICT)
+        problem = f"it asks to run {_listed(reading.calls)}, nothing was executed"
+        raise UntrustedFile("untrusted-file/pickle-with-code", str(path), problem, _SAVE_STATE_DICT)
     if reading.hostile:
-        found = f"{reading.fault}; it was not loaded"
-        raise UntrustedFile("untrusted-file/suspicious-pickle", str(path), found, "save the state dict alone")
+        problem = f"{reading.fault}; it was not loaded"
+        raise UntrustedFile("untrusted-file/suspicious-pickle", str(path), problem, "save the state dict alone")
     if kind == "pickle" and (reading.fault or not (reading.objects or _holds_weights(reading, path))):
-        found = "not a checkpoint" if reading.fault else "a pickle without tensors, which torch.save did not write"
+        problem = "not a checkpoint" if reading.fault else "a pickle without tensors, which torch.save did not write"
         raise ModelError(
-            "model-file/foreign-pickle", str(path), found, "give a state dict saved by torch.save, or .safetensors"
+            "model-file/foreign-pickle", str(path), problem, "give a state dict saved by torch.save, or .safetensors"
         )
     if reading.fault:
         raise ModelError("model-file/damaged", str(path), reading.fault, "copy or download it again")
@@ -166,7 +169,7 @@ def _holds_weights(reading: PickleContent, path: Path) -> bool:
 def _load_trusted(path: Path) -> object:
     """Load a pickle whose code the user allowed to run."""
     try:
-        # Opened here, because torch would go by the name of a file that is called .safetensors.
+        # An open file: given a path, torch decides by the suffix .safetensors.
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice to programmers, such as which pickle protocol to write
             return torch.load(file, map_location="cpu", weights_only=False)
@@ -175,18 +178,18 @@ def _load_trusted(path: Path) -> object:
             "model-file/too-large", str(path), "it does not fit in memory", "use a larger machine"
         ) from None
     except (ImportError, AttributeError) as error:
-        found = f"its objects need code that is not installed here ({error})"
+        problem = f"its objects need code that is not installed here ({error})"
         raise ModelError(
-            "model-file/missing-package", str(path), found, "install it, or save only the state_dict()"
+            "model-file/missing-package", str(path), problem, "install it, or save only the state_dict()"
         ) from None
     except (pickle.UnpicklingError, EOFError) as error:
-        found = f"a pickle that cannot be read ({' '.join(str(error).split())[:200]})"
-        raise ModelError("model-file/damaged", str(path), found, "copy or download it again") from None
+        problem = f"a pickle that cannot be read ({' '.join(str(error).split())[:200]})"
+        raise ModelError("model-file/damaged", str(path), problem, "copy or download it again") from None
     except Exception as error:  # code that a pickle runs can raise anything
         line = " ".join(str(error).split())[:200] or type(error).__name__
-        todo = "save only the state_dict() where it was made"
+        hint = "save only the state_dict() where it was made"
         raise ModelError(
-            "model-file/code-failed", str(path), f"its code failed ({type(error).__name__}: {line})", todo
+            "model-file/code-failed", str(path), f"its code failed ({type(error).__name__}: {line})", hint
         ) from None
 
 

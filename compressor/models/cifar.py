@@ -1,9 +1,9 @@
 """The CIFAR ResNets of depth 6n + 2, widths 16, 32, 64.
 
 He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385, section 4.2.
-Option A (`resnet20`): shortcuts that change the shape are zero padded and have no parameters.
-Option B (`resnet20b`): they are a 1x1 convolution with BatchNorm.
-Tensor names are those of the checkpoints people publish: conv1, bn1, layerS.B.{conv,bn}{1,2}, shortcut.{0,1}, linear.
+Option A (`resnet20`): a shortcut that changes the shape is zero-padded and has no parameters.
+Option B (`resnet20b`): it is a 1x1 convolution with BatchNorm.
+Tensor names are those of published checkpoints: conv1, bn1, layerS.B.{conv,bn}{1,2}, shortcut.{0,1}, linear.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _NAME = re.compile(r"resnet([1-9]\d{0,3})(b?)")
 
 
 def blocks_per_stage(name: str) -> int | None:
-    """`resnet56` -> 9, the n of depth 6n + 2; None when it is not a name of this family."""
-    found = _NAME.fullmatch(name)
-    if found is None or int(found[1]) < 8 or (int(found[1]) - 2) % 6:
+    """Return the n of depth 6n + 2, such as 9 for `resnet56`; None if the name is not of this family."""
+    match = _NAME.fullmatch(name)
+    if match is None or int(match[1]) < 8 or (int(match[1]) - 2) % 6:
         return None
-    return (int(found[1]) - 2) // 6
+    return (int(match[1]) - 2) // 6
 
 
 class PaddedShortcut(nn.Module):
-    """Option A: every second pixel, then zero channels before and after.
+    """The shortcut of option A: every second pixel, with zero channels before and after.
 
     `padding` is an attribute read at run time, in the order of `F.pad`, because removing channels changes it.
     """
@@ -100,7 +100,16 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int, *, projected: bo
 
 
 def cifar_resnet(name: str, *, num_classes: int = CLASSES, in_channels: int = 3) -> CifarResNet:
-    """Build `resnet56` (option A) or `resnet56b` (option B); `name` is one that `blocks_per_stage` knows."""
+    """Build a network with random weights.
+
+    Args:
+        name: `resnet56` (option A) or `resnet56b` (option B), a name that `blocks_per_stage` knows.
+        num_classes: Number of logits.
+        in_channels: Channels of the input.
+
+    Returns:
+        The network, in training mode.
+    """
     blocks = blocks_per_stage(name)
     assert blocks is not None, name
     return CifarResNet(blocks, projected=name.endswith("b"), num_classes=num_classes, in_channels=in_channels)

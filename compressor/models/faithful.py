@@ -1,7 +1,7 @@
-"""A model of a user's own code is checked before it is worked on: copies of it must answer as it does.
+"""Checks that copies of a user's own model compute the same outputs as the model.
 
-Pruning, training and export all work on copies. A copy that answers otherwise would be proven, trained and exported in
-the model's name.
+Pruning, training and export all use copies. A copy with other outputs would be proven, trained and exported in place
+of the model.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from compressor.execution.randomness import equal_randomness
 from compressor.models.example_inputs import example_inputs
 from compressor.tensors import tree_leaves
 
-RELATIVE = 1e-5  # of the largest answer: the same operators on the same numbers
+RELATIVE_TOLERANCE = 1e-5  # of the largest output: the operators and the numbers are the same
 
 
 def checked_copies(loaded: LoadedModel) -> LoadedModel:
-    """The model with a fresh copy of its module, once a copy has been seen to answer as the module does.
+    """Return the model with a fresh copy of its module, after comparing the outputs of a copy and of the module.
 
     The notes say whether forward draws random numbers, and which buffers it changes.
 
     Raises:
-        ModelError: The module cannot be copied, or a copy answers otherwise.
+        ModelError: The module cannot be copied, or a copy computes other outputs.
     """
     module = loaded.module
     fresh = copy_module(module)
@@ -37,14 +37,14 @@ def checked_copies(loaded: LoadedModel) -> LoadedModel:
     try:
         expected = _answer(module, y)
         _answer(module, x)  # what a stale copy would see
-    except Exception:  # it does not run on such inputs, which is said where it is analysed
+    except Exception:  # it does not run on such inputs; the analysis reports it
         return loaded
     try:
         answers = _answer(copied, y)
-    except Exception as error:  # whatever a copy that is torn from its original raises
+    except Exception as error:  # a copy that still refers to its original may raise anything
         raise _unfaithful(loaded, f"a copy of it does not run ({type(error).__name__}: {error})") from error
     if not _same(answers, expected):
-        raise _unfaithful(loaded, "a copy of it answers otherwise")
+        raise _unfaithful(loaded, "a copy of it computes other outputs")
     notes = [*_notes_on_state(fresh, copied), *_notes_on_randomness(copy_module(fresh), y, expected)]
     return replace(loaded, module=fresh, notes=(*loaded.notes, *notes))
 
@@ -58,7 +58,9 @@ def _same(answers: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
     if [leaf.shape for leaf in answers] != [leaf.shape for leaf in expected]:
         return False
     return all(
-        torch.allclose(one, other, rtol=0.0, atol=RELATIVE * float(other.abs().nan_to_num().max()), equal_nan=True)
+        torch.allclose(
+            one, other, rtol=0.0, atol=RELATIVE_TOLERANCE * float(other.abs().nan_to_num().max()), equal_nan=True
+        )
         if other.is_floating_point() and other.numel()
         else torch.equal(one, other)
         for one, other in zip(answers, expected, strict=True)
@@ -66,7 +68,7 @@ def _same(answers: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
 
 
 def _unfaithful(loaded: LoadedModel, problem: str) -> ModelError:
-    """Names the parts that carry hooks, or a forward of their own, for these are what ties a module to its original."""
+    """Name the parts that have hooks or their own forward, because these may still refer to the original module."""
     tied = [
         name or "the model itself"
         for name, part in loaded.module.named_modules()
@@ -84,8 +86,8 @@ def _notes_on_state(before: nn.Module, after: nn.Module) -> list[str]:
     if not changed:
         return []
     return [
-        f"forward changes {', '.join(changed[:3])} in eval mode, so that its answer depends on earlier inputs: every "
-        "comparison starts from the values that were loaded, and the ONNX files hold these"
+        f"forward changes {', '.join(changed[:3])} in eval mode, so that its output depends on earlier inputs: every "
+        "comparison starts from the loaded values, and the ONNX files hold these"
     ]
 
 
@@ -95,4 +97,4 @@ def _notes_on_randomness(module: nn.Module, inputs: Sequence[Tensor], expected: 
         again = [leaf.detach() for leaf in tree_leaves(module(*inputs))]
     if _same(again, expected):
         return []
-    return ["forward draws random numbers: what is compared draws the same ones on both sides"]
+    return ["forward draws random numbers: comparisons draw the same numbers on both sides"]

@@ -1,8 +1,8 @@
-"""Fingerprints of every architecture we can name, so that recognising one does not mean building all of them.
+"""Fingerprints of all named architectures: a state dict is identified without building each of them.
 
-`python -m compressor.models.fingerprints` builds each on the meta device and writes `index.json.gz`; that takes about
-ten minutes and is needed when torchvision or timm change. A fingerprint ignores class count, input channels and batch
-counters. A sketch holds the smallest hashes of a set, from which the overlap of two sets can be estimated.
+`python -m compressor.models.fingerprints` builds every one on the meta device and writes `index.json.gz`. That takes
+about ten minutes and is needed when torchvision or timm change. A fingerprint ignores class count, input channels and
+batch counters. A sketch holds the smallest hashes of a set, from which the overlap of two sets can be estimated.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from pathlib import Path
 
 from compressor.core import ImageSize, ModelSpec, one_image
 from compressor.errors import ModelError
-from compressor.models import cifar
-from compressor.models.build import model_defaults, timm_names, torchvision_names
+from compressor.models.build import model_defaults
+from compressor.models.families import families
 from compressor.models.shape_match import COUNTER, FreeDim, Shapes, class_counts, likely_counts, probe_free_dims
 
 FILE = Path(__file__).with_name("index.json.gz")
-LIBRARIES = ("torchvision", "timm")
 SKETCH_SIZE = 16
 
 Sketch = tuple[int, ...]
@@ -32,7 +31,7 @@ Sketch = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """One architecture. `headless`: as built with no classes at all, for those whose default that is."""
+    """The fingerprint of one architecture; `headless` means built without classes, if that is its default."""
 
     source: str
     headless: bool
@@ -42,16 +41,25 @@ class Fingerprint:
     shapes_sketch: Sketch
     free: tuple[FreeDim, ...]
 
-    def fits(self, found: Shapes) -> bool:
-        """Whether tensors with these names have the shapes too, whatever their class count and input channels."""
+    def fits(self, shapes: Shapes) -> bool:
+        """Return whether tensors with these names also have the shapes, for any class count and input channels."""
         return (
-            class_counts(found, self.free) is not None and _fingerprint(_shape_words(found, self.free)) == self.shapes
+            class_counts(shapes, self.free) is not None and _fingerprint(_shape_words(shapes, self.free)) == self.shapes
         )
 
 
-def spec_of(entry: Fingerprint, found: Shapes, size: ImageSize | None) -> ModelSpec:
-    """The architecture with the classes and input channels that tensors imply, at a size or at its own."""
-    implied = class_counts(found, entry.free) or likely_counts(found, entry.free)
+def spec_of(entry: Fingerprint, shapes: Shapes, size: ImageSize | None) -> ModelSpec:
+    """Return the architecture with the classes and input channels that tensors imply.
+
+    Args:
+        entry: The fingerprint of the architecture.
+        shapes: The shapes of the tensors.
+        size: Channels, height and width of the input; None takes the architecture's own.
+
+    Returns:
+        The spec.
+    """
+    implied = class_counts(shapes, entry.free) or likely_counts(shapes, entry.free)
     usual = model_defaults(entry.source)
     channels = implied.get("channels", usual.input[0])
     classes = 0 if entry.headless else implied.get("classes")
@@ -62,25 +70,34 @@ def _fingerprint(words: Iterable[str]) -> str:
     return blake2b("\n".join(sorted(words)).encode(), digest_size=6).hexdigest()
 
 
-def names_fingerprint(found: Shapes) -> str:
-    return _fingerprint(_names(found))
+def names_fingerprint(shapes: Shapes) -> str:
+    """Return the fingerprint of the tensor names alone."""
+    return _fingerprint(_names(shapes))
 
 
-def _names(found: Shapes) -> list[str]:
-    return [name for name in found if not name.endswith(COUNTER)]
+def _names(shapes: Shapes) -> list[str]:
+    return [name for name in shapes if not name.endswith(COUNTER)]
 
 
-def _shape_words(found: Shapes, free: tuple[FreeDim, ...]) -> list[str]:
-    open_dims = {(each.tensor, each.dim) for each in free}
+def _shape_words(shapes: Shapes, free: tuple[FreeDim, ...]) -> list[str]:
+    open_dims = {(dim.tensor, dim.dim) for dim in free}
     return [
-        f"{name} {'x'.join('*' if (name, dim) in open_dims else str(size) for dim, size in enumerate(found[name]))}"
-        for name in _names(found)
+        f"{name} {'x'.join('*' if (name, dim) in open_dims else str(size) for dim, size in enumerate(shapes[name]))}"
+        for name in _names(shapes)
     ]
 
 
-def sketches(found: Shapes, free: tuple[FreeDim, ...] = ()) -> tuple[Sketch, Sketch]:
-    """The sketch of the names and that of names with shapes."""
-    return _sketch(_names(found)), _sketch(_shape_words(found, free))
+def sketches(shapes: Shapes, free: tuple[FreeDim, ...] = ()) -> tuple[Sketch, Sketch]:
+    """Sketch the names, and the names with shapes.
+
+    Args:
+        shapes: The shapes of the tensors.
+        free: The dimensions that are left open.
+
+    Returns:
+        Both sketches.
+    """
+    return _sketch(_names(shapes)), _sketch(_shape_words(shapes, free))
 
 
 def _sketch(words: Iterable[str]) -> Sketch:
@@ -89,7 +106,17 @@ def _sketch(words: Iterable[str]) -> Sketch:
 
 
 def overlap(a: Sketch, b: Sketch) -> float:
-    """Estimate of |A and B| / |A or B| from bottom-k sketches (Broder 1997)."""
+    """Estimate the resemblance |A and B| / |A or B| of two sets from their bottom-k sketches.
+
+    Broder, On the resemblance and containment of documents, 1997.
+
+    Args:
+        a: The sketch of A.
+        b: The sketch of B.
+
+    Returns:
+        A number from 0 to 1.
+    """
     smallest = sorted(set(a) | set(b))[:SKETCH_SIZE]
     return len(set(smallest) & set(a) & set(b)) / max(len(smallest), 1)
 
@@ -101,37 +128,47 @@ def fingerprint(source: str) -> list[Fingerprint]:
     for headless in (False, True) if usual.num_classes == 0 else (False,):
         shapes, free = probe_free_dims(source, usual.input[1:], headless=headless)
         names = names_fingerprint(shapes)
-        if names not in [entry.names for entry in entries]:  # some have no classifier whatever they are told
+        if names not in [entry.names for entry in entries]:  # some never have a classifier
             fingerprint_shapes = _fingerprint(_shape_words(shapes, free))
             entries.append(Fingerprint(source, headless, names, fingerprint_shapes, *sketches(shapes, free), free))
     return entries
 
 
 def all_sources() -> Iterator[str]:
-    """In the order that settles ties: our own, torchvision's, timm's; shorter names first."""
-    for family, names in (("cifar", cifar.NAMES), ("torchvision", torchvision_names()), ("timm", timm_names())):
-        yield from (f"{family}:{name}" for name in sorted(names, key=lambda name: (len(name), name)))
+    """Yield every architecture, the preferred one of two equal ones first; shorter names come first in a family."""
+    for family in families():
+        yield from (f"{family.prefix}:{name}" for name in sorted(family.names(), key=lambda name: (len(name), name)))
+
+
+def libraries() -> tuple[str, ...]:
+    """Return the packages whose versions decide which architectures there are."""
+    return tuple(family.library for family in families() if family.library is not None)
 
 
 def write_fingerprints(entries: Iterable[Fingerprint], path: Path = FILE) -> None:
-    """Sketches and free dimensions that several architectures share are written once."""
+    """Write the index. Sketches and free dimensions that several architectures share are written once.
+
+    Args:
+        entries: The fingerprints.
+        path: The file.
+    """
     shared: dict[str, int] = {}
 
-    def number(value: object) -> int:
+    def _number(value: object) -> int:
         return shared.setdefault(json.dumps(value, separators=(",", ":")), len(shared))
 
     rows = [
         [
-            each.source,
-            int(each.headless),
-            number([each.names, *_steps(each.names_sketch)]),
-            number([each.shapes, *_steps(each.shapes_sketch)]),
-            number([[free.tensor, free.dim, free.follows, free.factor, free.offset] for free in each.free]),
+            entry.source,
+            int(entry.headless),
+            _number([entry.names, *_steps(entry.names_sketch)]),
+            _number([entry.shapes, *_steps(entry.shapes_sketch)]),
+            _number([[free.tensor, free.dim, free.follows, free.factor, free.offset] for free in entry.free]),
         ]
-        for each in entries
+        for entry in entries
     ]
     content = {
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: version(name) for name in libraries()},
         "shared": [json.loads(text) for text in shared],
         "entries": rows,
     }
@@ -140,7 +177,7 @@ def write_fingerprints(entries: Iterable[Fingerprint], path: Path = FILE) -> Non
 
 
 def _steps(sketch: Sketch) -> list[int]:
-    """Differences of neighbours: small numbers, which compress."""
+    """Return the differences of neighbours: small numbers, which compress well."""
     return [high - low for low, high in zip((0, *sketch), sketch, strict=False)]
 
 
@@ -154,13 +191,13 @@ def _sums(steps: list[int]) -> Sketch:
 
 @cache
 def read_fingerprints() -> tuple[Fingerprint, ...]:
-    """The shipped index, in the order of `all_sources`."""
+    """Return the shipped index, in the order of `all_sources`."""
     content = json.loads(gzip.decompress(FILE.read_bytes()))
     shared = content["shared"]
     entries = []
     for source, headless, names, shapes, free in content["entries"]:
         (names_hash, *names_steps), (shapes_hash, *shapes_steps) = shared[names], shared[shapes]
-        dims = tuple(FreeDim(*each) for each in shared[free])
+        dims = tuple(FreeDim(*fields) for fields in shared[free])
         entries.append(
             Fingerprint(source, bool(headless), names_hash, shapes_hash, _sums(names_steps), _sums(shapes_steps), dims)
         )
@@ -168,12 +205,13 @@ def read_fingerprints() -> tuple[Fingerprint, ...]:
 
 
 def library_versions() -> dict[str, str]:
-    """The library versions the shipped index was made with."""
-    found: dict[str, str] = json.loads(gzip.decompress(FILE.read_bytes()))["versions"]
-    return found
+    """Return the library versions that the shipped index was made with."""
+    versions: dict[str, str] = json.loads(gzip.decompress(FILE.read_bytes()))["versions"]
+    return versions
 
 
 def write_all_fingerprints() -> None:
+    """Build every architecture and write the index; print those that cannot be built."""
     entries: list[Fingerprint] = []
     for source in all_sources():
         try:

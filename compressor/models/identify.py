@@ -1,4 +1,4 @@
-"""Which architecture do these tensors belong to? Names and shapes first, then, where several fit, what they compute."""
+"""Identifies the architecture of a state dict by names and shapes, and by outputs if several architectures fit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
-from compressor.models import cifar
 from compressor.models import fingerprints as index
 from compressor.models.adapters import refuse_adapters
 from compressor.models.build import build_named, model_defaults, weights_to_come
+from compressor.models.families import families, family_of
 from compressor.models.fingerprints import spec_of
 from compressor.models.nearest import nearest, unknown_architecture
 from compressor.models.replaced_head import with_replaced_head
@@ -31,7 +31,7 @@ from compressor.models.shape_match import (
 from compressor.models.subtree import Subtree, copies_of, foreign, subtrees, subtrees_named
 
 MAX_CANDIDATES = 12
-MOST_NAMED_PARTS = 3  # of a state dict that a named architecture is built for
+MAX_NAMED_PARTS = 3  # of a state dict that a named architecture is built for
 SAME_OUTPUT = 1e-4  # of the largest output; epsilons of normalisation layers differ between libraries
 
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.", "aux_classifier.")
@@ -61,15 +61,18 @@ def identify_architecture(
     """Find the architecture of a state dict, or of the part of it that is the model, and load the weights.
 
     Args:
-        tensors: the state dict, under any prefix and with anything beside it.
-        where: the file, for errors.
-        num_classes: what the last layer must have; None takes what it has.
-        size: channels, height and width of the input; None takes the architecture's own.
-        hint: what the file calls its architecture; asked only if several fit.
-        head: the module that takes the place of the last layer; None finds it by its shape.
+        tensors: The state dict, under any prefix and with other tensors beside it.
+        where: The file that the message names.
+        num_classes: The required number of classes; None accepts any.
+        size: Channels, height and width of the input; None takes the architecture's own.
+        hint: The architecture's name in the file; used only if several fit.
+        head: The module that replaces the last layer; None finds it by its shape.
+
+    Returns:
+        The model with its weights.
 
     Raises:
-        ModelError: no architecture fits, naming the nearest, or several fit that compute different things.
+        ModelError: No architecture fits, or several fit that compute different outputs.
     """
     for part in subtrees(tensors):
         for variant, change in _variants(part.tensors):
@@ -77,37 +80,40 @@ def identify_architecture(
             if specs:
                 _refuse_foreign(part, specs[0], where)
                 notes = (*part.notes, *_copy_notes(part), *change)
-                return _recognised(specs, variant, notes, where, num_classes, hint)
+                return _identified(specs, variant, notes, where, num_classes, hint)
     near = nearest(tensors, size)
     for candidate in near:
         if candidate.fit.ok:  # at the input size the user gave, not at the default
             specs = [other.spec for other in near if other.fit.ok]
-            return _recognised(specs, candidate.part.tensors, candidate.part.notes, where, num_classes, hint)
+            return _identified(specs, candidate.part.tensors, candidate.part.notes, where, num_classes, hint)
     for candidate in near:
         replaced = with_replaced_head(candidate.part, candidate.fit, candidate.entry, head)
         specs = _fingerprinted(replaced.tensors, size) if replaced else []
         if replaced and specs:
-            return _recognised(specs, replaced.tensors, replaced.notes, where, num_classes, hint)
+            return _identified(specs, replaced.tensors, replaced.notes, where, num_classes, hint)
     if head is not None:
-        found = f"model.head is {head}, which does not fit in place of the last layer of {near[0].spec.source}"
-        todo = "name one linear layer; a head of several layers needs your code: path/to/net.py:factory@checkpoint"
-        raise ModelError("checkpoint/head-does-not-fit", where, found, todo)
+        raise ModelError(
+            "checkpoint/head-does-not-fit",
+            where,
+            f"model.head is {head}, which does not fit in place of the last layer of {near[0].spec.source}",
+            "name one linear layer; a head of several layers needs your code: path/to/net.py:factory@checkpoint",
+        )
     raise unknown_architecture(tensors, where, near)
 
 
 def _refuse_foreign(part: Subtree, spec: ModelSpec, where: str) -> None:
-    """A part is taken for the model only if no other network of its size stands beside it."""
+    """Refuse a part that has another network of about its size beside it."""
     others = foreign(part)
     if 2 * len(others) <= len(part.tensors):
         return
     prefix = part.prefix.rstrip(".")
-    found = (
+    problem = (
         f"{prefix!r} holds {spec.source}, beside {len(others)} tensors of other networks ({', '.join(others[:3])}, ...)"
     )
-    todo = (
+    hint = (
         f"take this part alone with --set model.weights={prefix}, or give your code: path/to/net.py:factory@checkpoint"
     )
-    raise ModelError("checkpoint/part-of-larger-model", where, found, todo)
+    raise ModelError("checkpoint/part-of-larger-model", where, problem, hint)
 
 
 def _copy_notes(part: Subtree) -> tuple[str, ...]:
@@ -117,7 +123,7 @@ def _copy_notes(part: Subtree) -> tuple[str, ...]:
     return (f"{', '.join(copies)} holds another copy of the weights: model.weights={copies[0]} takes it",)
 
 
-def _recognised(
+def _identified(
     specs: list[ModelSpec],
     tensors: Mapping[str, Tensor],
     change: tuple[str, ...],
@@ -144,20 +150,23 @@ def load_named(
     """Load the weights into an architecture named by the user, from the part of a state dict that fits it.
 
     Args:
-        tensors: the state dict, under any prefix and with anything beside it.
-        where: the file, for errors.
-        arch: such as `timm:resnet26d`.
-        num_classes: of the last layer; None takes what the tensors imply.
-        size: channels, height and width of the input; None takes the architecture's own.
-        head: the module that takes the place of the last layer; None finds it by its shape.
+        tensors: The state dict, under any prefix and with other tensors beside it.
+        where: The file that the message names.
+        arch: The architecture, such as `timm:resnet26d`.
+        num_classes: Classes of the last layer; None takes what the tensors imply.
+        size: Channels, height and width of the input; None takes the architecture's own.
+        head: The module that replaces the last layer; None finds it by its shape.
+
+    Returns:
+        The model with its weights.
 
     Raises:
-        ModelError: no part fits, naming what is missing or too many in the nearest.
+        ModelError: No part fits; the message names the missing and unexpected tensors of the nearest part.
     """
     usual = expected_shapes(_spec_for(arch, {}, num_classes, size))
     first: tuple[ShapeMatch, ModelSpec] | None = None
     for renamed, change in _variants(tensors):
-        for part in subtrees_named(renamed, usual)[:MOST_NAMED_PARTS]:
+        for part in subtrees_named(renamed, usual)[:MAX_NAMED_PARTS]:
             spec = _spec_for(arch, shapes_of(part.tensors), num_classes, size)
             fit = compare_shapes(shapes_of(part.tensors), expected_shapes(spec))
             entries = [entry for entry in index.read_fingerprints() if entry.source == arch.partition(".")[0]]
@@ -176,6 +185,16 @@ def load_named(
 
 
 def mismatch(where: str, what: str, fit: ShapeMatch) -> ModelError:
+    """Describe tensors that do not fit an architecture.
+
+    Args:
+        where: The file that the message names.
+        what: The architecture.
+        fit: The differences.
+
+    Returns:
+        The error.
+    """
     problem = f"its tensors are not those of {what}: {fit}"
     return ModelError(
         "checkpoint/tensors-differ",
@@ -186,7 +205,15 @@ def mismatch(where: str, what: str, fit: ShapeMatch) -> ModelError:
 
 
 def load_weights(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:
-    """Build, and load tensors that are known to fit."""
+    """Build an architecture and load tensors that are known to fit.
+
+    Args:
+        spec: The architecture.
+        tensors: The state dict; batch counters may be missing.
+
+    Returns:
+        The module and notes.
+    """
     with weights_to_come(spec.source):
         module = build_named(spec).float()
     state = module.state_dict()  # updated rather than replaced: it carries versions that some layers ask for
@@ -197,7 +224,7 @@ def load_weights(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> tuple[nn.Mod
 
 
 def _variants(tensors: Mapping[str, Tensor]) -> Iterator[tuple[Mapping[str, Tensor], tuple[str, ...]]]:
-    """The tensors as they are, then under the names and without the extras that known publishers use."""
+    """Yield the tensors unchanged, then as older library versions and other publishers name them."""
     yield tensors, ()
     plain = {name: value for name, value in tensors.items() if not name.startswith(_AUXILIARY)}
     if len(plain) < len(tensors):
@@ -214,39 +241,29 @@ def _variants(tensors: Mapping[str, Tensor]) -> Iterator[tuple[Mapping[str, Tens
 
 
 def _fingerprinted(tensors: Mapping[str, Tensor], size: Size | None) -> list[ModelSpec]:
-    """Architectures that every tensor fits, in the order that settles ties."""
-    found = shapes_of(tensors)
-    specs = [spec for spec in _cifar_specs(found, size) if compare_shapes(found, expected_shapes(spec)).ok]
+    """Return the architectures that every tensor fits, the preferred one first."""
+    shapes = shapes_of(tensors)
+    implied = (spec for family in families() for spec in family.specs_from_shapes(shapes, size))
+    specs = [spec for spec in implied if compare_shapes(shapes, expected_shapes(spec)).ok]
     if specs:
         return specs
-    names = index.names_fingerprint(found)
-    entries = [entry for entry in index.read_fingerprints() if entry.names == names and entry.fits(found)]
-    specs = [spec_of(entry, found, size) for entry in entries[:MAX_CANDIDATES]]
-    return [spec for spec in specs if compare_shapes(found, expected_or_nothing(spec)).ok]
+    names = index.names_fingerprint(shapes)
+    entries = [entry for entry in index.read_fingerprints() if entry.names == names and entry.fits(shapes)]
+    specs = [spec_of(entry, shapes, size) for entry in entries[:MAX_CANDIDATES]]
+    return [spec for spec in specs if compare_shapes(shapes, expected_or_nothing(spec)).ok]
 
 
-def _cifar_specs(found: Shapes, size: Size | None) -> list[ModelSpec]:
-    """Any depth of the family: the number of blocks says it, and a convolution in a shortcut says option B."""
-    blocks = {name.split(".")[1] for name in found if name.startswith("layer1.")}
-    if "linear.weight" not in found or "conv1.weight" not in found or not blocks:
-        return []
-    name = f"resnet{6 * len(blocks) + 2}{'b' * any('.shortcut.0.' in each for each in found)}"
-    channels, classes = found["conv1.weight"][1:2], found["linear.weight"][0]
-    if not channels or cifar.blocks_per_stage(name) is None:
-        return []
-    return [ModelSpec(f"cifar:{name}", one_image(size or (channels[0], *cifar.INPUT[1:])), classes)]
-
-
-def _spec_for(arch: str, found: Shapes, num_classes: int | None, size: Size | None) -> ModelSpec:
-    """Sizes of an architecture the user named: theirs, else what the tensors imply, else its own."""
+def _spec_for(arch: str, shapes: Shapes, num_classes: int | None, size: Size | None) -> ModelSpec:
+    """Size an architecture that the user named: as the user says, else as the tensors imply, else as its default."""
     usual = model_defaults(arch)
-    cifar_specs = _cifar_specs(found, size) if arch.startswith("cifar:") else []
+    family = family_of(arch)
+    implied_specs = family.specs_from_shapes(shapes, size) if family is not None else []
     entries = [entry for entry in index.read_fingerprints() if entry.source == arch.partition(".")[0]]
     implied: dict[str, int] = {}
-    if cifar_specs:
-        implied = {"classes": cifar_specs[0].num_classes or 0, "channels": cifar_specs[0].input[0]}
+    if implied_specs:
+        implied = {"classes": implied_specs[0].num_classes or 0, "channels": implied_specs[0].input[0]}
     for entry in entries:
-        implied = implied or class_counts(found, entry.free) or {}
+        implied = implied or class_counts(shapes, entry.free) or {}
     classes = num_classes if num_classes is not None else implied.get("classes")
     return ModelSpec(arch, one_image(size or (implied.get("channels", usual.input[0]), *usual.input[1:])), classes)
 
@@ -254,7 +271,7 @@ def _spec_for(arch: str, found: Shapes, num_classes: int | None, size: Size | No
 def _choose(
     specs: list[ModelSpec], tensors: Mapping[str, Tensor], where: str, hint: str | None
 ) -> tuple[nn.Module, ModelSpec, tuple[str, ...]]:
-    """One of several that fit: the one the file names, or the first if all, or two libraries, compute the same."""
+    """Choose among architectures that fit: the one the file names, or the first if all or two libraries agree."""
     for spec in specs:
         if len(specs) > 1 and hint is not None and spec.source.partition(":")[2] == hint:
             module, notes = load_weights(spec, tensors)
@@ -284,7 +301,7 @@ def _choose(
 
 
 def _agreed(first: ModelSpec, alike: list[ModelSpec]) -> bool:
-    """Whether another library has the same network: then it is what everyone means, and the rest are variants of it."""
+    """Return whether another library has the same network: it is then the usual one, and the rest are variants."""
     return any(spec.source.partition(":")[0] != first.source.partition(":")[0] for spec in alike)
 
 
@@ -293,15 +310,15 @@ def _sources(specs: list[ModelSpec]) -> str:
 
 
 def _same(output: object, image: Tensor, spec: ModelSpec, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether another architecture answers the image with the same output, given the same weights."""
+    """Return whether another architecture with the same weights computes the same output."""
     try:
         other, _ = load_weights(
             replace(spec, inputs=one_image((image.shape[1], image.shape[2], image.shape[3]))), tensors
         )
         with torch.no_grad():
-            theirs = other(image)
+            answer = other(image)
     except Exception:  # an architecture that can't take this image is another one
         return False
-    if not (isinstance(output, Tensor) and isinstance(theirs, Tensor) and output.shape == theirs.shape):
+    if not (isinstance(output, Tensor) and isinstance(answer, Tensor) and output.shape == answer.shape):
         return False
-    return bool((output - theirs).abs().max() <= SAME_OUTPUT * output.abs().max())
+    return bool((output - answer).abs().max() <= SAME_OUTPUT * output.abs().max())

@@ -1,4 +1,4 @@
-"""Which architectures are nearest to tensors that fit none, after every prefix was tried."""
+"""Finds the architectures nearest to a state dict that fits none, under any prefix."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from compressor.models.fingerprints import Fingerprint, spec_of
 from compressor.models.shape_match import ShapeMatch, compare_shapes, expected_or_nothing, shapes_of
 from compressor.models.subtree import SMALLEST_PART, Subtree, subtree, subtrees
 
-MOST_NEAR = 6  # architectures that are built and compared exactly
-MOST_PARTS = 8  # of a state dict that are looked at
+MAX_NEAR = 6  # architectures that are built and compared exactly
+MAX_PARTS_COMPARED = 8  # of a state dict that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,18 @@ class Near:
 
 
 def nearest(tensors: Mapping[str, Tensor], size: ImageSize | None) -> list[Near]:
-    """Some architectures that share the most with a part, estimated from sketches and then compared exactly."""
-    parts = list(islice(subtrees(tensors, max(SMALLEST_PART, len(tensors) // 4)), MOST_PARTS)) or [subtree(tensors, "")]
+    """Find the architectures that share the most with a part: estimated from sketches, then compared exactly.
+
+    Args:
+        tensors: The state dict.
+        size: Channels, height and width of the input; None takes the architecture's own.
+
+    Returns:
+        Up to MAX_NEAR architectures, the nearest first.
+    """
+    parts = list(islice(subtrees(tensors, max(SMALLEST_PART, len(tensors) // 4)), MAX_PARTS_COMPARED)) or [
+        subtree(tensors, "")
+    ]
     likeness: dict[str, tuple[float, Fingerprint, Subtree]] = {}
     for part in parts:
         names, shapes = index.sketches(shapes_of(part.tensors))
@@ -41,7 +51,7 @@ def nearest(tensors: Mapping[str, Tensor], size: ImageSize | None) -> list[Near]
             like = index.overlap(names, entry.names_sketch) + index.overlap(shapes, entry.shapes_sketch)
             if like > likeness.get(entry.shapes, (0.0,))[0]:
                 likeness[entry.shapes] = like, entry, part
-    best = sorted(likeness.values(), key=lambda candidate: -candidate[0])[:MOST_NEAR]
+    best = sorted(likeness.values(), key=lambda candidate: -candidate[0])[:MAX_NEAR]
     near = []
     for _, entry, part in best:
         spec = spec_of(entry, shapes_of(part.tensors), size)
@@ -50,14 +60,31 @@ def nearest(tensors: Mapping[str, Tensor], size: ImageSize | None) -> list[Near]
 
 
 def unknown_architecture(tensors: Mapping[str, Tensor], where: str, near: list[Near]) -> ModelError:
+    """Describe a state dict that fits no known architecture.
+
+    Args:
+        tensors: The state dict.
+        where: The file that the message names.
+        near: The nearest architectures, the nearest first.
+
+    Returns:
+        The error.
+
+    Raises:
+        ModelError: The reason is that adapters are not merged.
+    """
     refuse_adapters(tensors, where)
     close = [other for other in near[:3] if other.fit.distance <= 2 * near[0].fit.distance]
     listed = "; ".join(
         f"{other.spec.source} ({other.fit}{f', under {other.part.prefix!r}' if other.part.prefix else ''})"
         for other in close
     )
-    made = index.library_versions()
-    stale = [f"{name} {version(name)}, not {made[name]}" for name in index.LIBRARIES if version(name) != made[name]]
+    indexed = index.library_versions()
+    stale = [
+        f"{name} {version(name)}, not {indexed.get(name)}"
+        for name in index.libraries()
+        if version(name) != indexed.get(name)
+    ]
     aside = f" (with {' and '.join(stale)})" if stale else ""
     return ModelError(
         "checkpoint/unknown-architecture",

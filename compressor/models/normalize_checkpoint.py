@@ -1,4 +1,4 @@
-"""A state dict as modules have it: plain float32 tensors under the names of layers, whatever wrapped them."""
+"""Normalises a state dict: plain float32 tensors under the names of layers, without wrappers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ COUNTERS = ("total_ops", "total_params", "n_averaged")  # left by profilers and 
 
 
 def flatten_names(state: Mapping[str, object], where: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Keep the tensors, under names without the wrappers of single layers; say what was left out.
+    """Keep the tensors, under names without the wrappers of single layers.
 
-    Raises ModelError for a tensor of a kind that is not read.
+    Args:
+        state: Names and values; those that are no tensors are left out.
+        where: The file that the message names.
+
+    Returns:
+        The tensors, and notes on what was left out.
+
+    Raises:
+        ModelError: A tensor is of a kind that is not read.
     """
     notes: list[str] = []
     for name, value in state.items():
         if isinstance(value, UnreadObject) and is_unusual_tensor(value):
-            found = _UNUSUAL.get(value.name, f"is made by {value.name}, which makes no plain tensor")
-            raise ModelError("model-file/unsupported-tensor", f"{where}: {name}", found, _DENSE)
+            problem = _UNUSUAL.get(value.name, f"is made by {value.name}, which makes no plain tensor")
+            raise ModelError("model-file/unsupported-tensor", f"{where}: {name}", problem, _DENSE)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     other = [name for name in state if name not in tensors]
     counters = [name for name in tensors if name.rpartition(".")[2] in COUNTERS]
@@ -55,13 +63,24 @@ def _fold_masks(tensors: dict[str, Tensor], notes: list[str]) -> dict[str, Tenso
     if not masked:
         return tensors
     notes.append(f"multiplied {len(masked)} masked weights by their masks")
-    gone = {f"{name}{end}" for name in masked for end in ("_orig", "_mask")}
-    kept = {name: value for name, value in tensors.items() if name not in gone}
+    merged = {f"{name}{end}" for name in masked for end in ("_orig", "_mask")}
+    kept = {name: value for name, value in tensors.items() if name not in merged}
     return kept | {name: tensors[f"{name}_orig"] * tensors[f"{name}_mask"] for name in masked}
 
 
 def dense_float32(tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Plain tensors on the CPU, floating point ones as float32. Raises ModelError for what is none of that."""
+    """Convert floating-point tensors to float32.
+
+    Args:
+        tensors: The state dict.
+        where: The file that the message names.
+
+    Returns:
+        The tensors, and a note for each data type that was converted.
+
+    Raises:
+        ModelError: A tensor is not a plain dense tensor of floating-point weights.
+    """
     converted: dict[str, Tensor] = {}
     others: dict[str, int] = {}
     for name, tensor in tensors.items():
@@ -83,20 +102,20 @@ _UNUSUAL = {
 
 
 def _refuse_unusual(name: str, tensor: Tensor, where: str) -> None:
-    found = None
+    problem = None
     if tensor.is_quantized:
-        found = "is quantised"
+        problem = "is quantised"
     elif tensor.layout != torch.strided or tensor.is_nested:
-        found = "is sparse or nested"
+        problem = "is sparse or nested"
     elif not tensor.is_floating_point() and not tensor.is_complex() and name.endswith(("weight", "bias")):
-        found = f"is {tensor.dtype}, not floating point (quantised?)"
+        problem = f"is {tensor.dtype}, not floating point (quantised?)"
     elif tensor.is_complex():
-        found = "holds complex numbers"
+        problem = "holds complex numbers"
     elif type(tensor) not in (Tensor, nn.Parameter):
-        found = f"is a {type(tensor).__name__}, not a plain tensor"
+        problem = f"is a {type(tensor).__name__}, not a plain tensor"
     elif tensor.is_meta:
-        found = _META
+        problem = _META
     elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        found = "claims more values than the file holds"
-    if found:
-        raise ModelError("model-file/unsupported-tensor", f"{where}: {name}", found, _DENSE)
+        problem = "claims more values than the file holds"
+    if problem:
+        raise ModelError("model-file/unsupported-tensor", f"{where}: {name}", problem, _DENSE)

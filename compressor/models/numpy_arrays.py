@@ -1,4 +1,4 @@
-"""NumPy arrays and scalars in a pickle, as tensors and numbers. NumPy's own unpickling is not called."""
+"""Reads NumPy arrays and scalars in a pickle as tensors and numbers, without NumPy's own unpickling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NUMPY_TYPE = re.compile(r"[fiub][1248]")
 
 
 def _numpy_dtype(dtype: object) -> np.dtype[np.generic] | None:
-    """Of numbers only: arrays of objects hold whatever the pickle makes."""
+    """Return the data type if it is one of numbers; arrays of objects may hold anything."""
     match dtype:
         case UnreadObject(name="numpy.dtype", args=(str(kind), *_), state=(_, str(order), *_)):
             return np.dtype(order.replace("|", "=") + kind) if _NUMPY_TYPE.fullmatch(kind) else None

@@ -1,4 +1,4 @@
-"""Names of classes and functions in a pickle, none of which is imported, and whether what they make is data.
+"""Names of classes and functions in a pickle, and whether they make data. None of them is imported.
 
 Nothing depends on this for safety: no global of a pickle is ever called. It decides which files are refused because
 loading them elsewhere would run a function, and which only hold objects of classes that are not read.
@@ -41,7 +41,7 @@ class Global:
 
     @property
     def is_data(self) -> bool:
-        """Whether calling it is known to make data, or it is called as classes are (PEP 8)."""
+        """Return whether calling it is known to make data, or whether its name is that of a class (PEP 8)."""
         if self.module.partition(".")[0] in _STANDARD_MODULES:
             return self.name in _STANDARD_DATA
         if self.name in _REBUILDERS or self.name.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_")):
@@ -50,5 +50,14 @@ class Global:
 
 
 def global_named(module: str, qualname: str = "?") -> Global:
+    """Return a global under its name in Python 3.
+
+    Args:
+        module: The name of its module.
+        qualname: Its name in the module.
+
+    Returns:
+        The name; nothing is imported.
+    """
     root, dot, rest = module.partition(".")
     return Global(_RENAMED_MODULES.get(root, root) + dot + rest, qualname)

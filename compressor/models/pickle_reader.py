@@ -1,11 +1,11 @@
-"""Reading a pickle without running it.
+"""Reads a pickle without running it.
 
-A pickle is a program. It is followed here step by step: plain data are built as it describes them, and a class or a
-function is only ever a `Global`, the name of one. Nothing is imported. What the program would make by calling a global
-is made by `builders` if they know its name, and is an `UnreadObject` otherwise.
+A pickle is a program. This reader interprets it: plain data are built as the program says, and a class or a function
+is only a `Global`, its name. Nothing is imported. If the program calls a global, the function of that name in
+`builders` is called instead; without one the result is an `UnreadObject`.
 
 A few hundred bytes can describe tuples nested so deep that hashing one takes years. Every value therefore carries the
-number of parts it would have if nothing were shared, and the pickle is given up when these exceed a budget.
+number of parts it would have if nothing were shared, and reading stops when these exceed a budget.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class UnreadObject:
 
 @dataclass(frozen=True, slots=True)
 class PickleContent:
-    """What pickles hold.
+    """The content of pickles.
 
-    `calls`: functions that loading would have run. `objects`: classes of the objects that were not read.
-    `fault`: why the reading was given up; `hostile` if the pickle is made to exhaust the reader.
+    `calls` are the functions that loading would have run, `objects` the classes of the objects that were not read.
+    `fault` says why reading stopped; `hostile` means that the pickle is made to exhaust the reader.
     """
 
     values: tuple[object, ...]
@@ -77,10 +77,13 @@ def read_pickles(
     """Read pickles that follow one another. Nothing is imported, and only `builders` are called.
 
     Args:
-        stream: where the first pickle begins.
-        builders: name of a global -> what is called in its place.
-        load_storage: makes the value of a persistent id.
-        pickles: how many to read.
+        stream: A stream at the first pickle.
+        builders: Name of a global -> the function to call in its place.
+        load_storage: Makes the value of a persistent id.
+        pickles: Number of pickles.
+
+    Returns:
+        The values, and the fault that ended the reading, if any.
     """
     unpickler = _Unpickler(builders, load_storage)
     values: list[object] = []
@@ -110,7 +113,7 @@ class _Unpickler:
     objects: dict[str, None] = field(default_factory=dict)
 
     def read(self, stream: BinaryIO) -> object:
-        """Follow one pickle to its end."""
+        """Interpret one pickle to its end."""
         stack: list[_Item] = []
         marks: list[list[_Item]] = []
         memo: dict[int, _Item] = {}
@@ -235,7 +238,7 @@ class _Unpickler:
         return UnreadObject(function.name, args)
 
     def _create(self, cls: object, args: object) -> object:
-        """What `cls.__new__` would return, which no code but that of the class could tell."""
+        """Return a stand-in for the result of `cls.__new__`."""
         if not isinstance(cls, Global) or not isinstance(args, tuple):
             raise ValueError("an object whose class is not the name of one")
         if cls.name in self.builders:
@@ -258,9 +261,9 @@ class _Unpickler:
 
 
 def _unfold(value: object, known: dict[int, tuple[int, int]], depth: int = 0) -> tuple[int, int]:
-    """Parts and height of nested dicts and lists. Raises _Exhausts where walking through them would not end.
+    """Count parts and height of nested dicts and lists. Raises _Exhausts if walking through them would not end.
 
-    The count while reading cannot see what is put into a container after it was put into others.
+    The count while reading misses what is added to a container after the container was added to others.
     """
     items = value.items if isinstance(value, UnreadObject) else value
     if not isinstance(items, dict | list | tuple | set | frozenset):

@@ -1,4 +1,4 @@
-"""What a module is freed of once its weights are loaded: wrappers around it, and weights that are computed.
+"""Removes wrappers from a module and folds computed weights, once its weights are loaded.
 
 In eval mode a normalised weight (`w = g v / |v|`, `w = W / sigma`) and a masked one are constants. They are computed
 once and kept as plain parameters, so that channels can be removed and nothing is computed anew for every input.
@@ -32,7 +32,7 @@ def prepare_module(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """Peel wrappers off a module and its parts, and fold computed weights.
 
     Args:
-        module: With its weights loaded. It is changed, and turned to eval mode.
+        module: The module with its weights loaded. It is changed, and set to eval mode.
 
     Returns:
         The module inside, which computes what `module` does in eval mode, and a note for each kind of change.
@@ -46,7 +46,7 @@ def refuse_opaque(module: nn.Module, where: str) -> None:
     """Refuse modules that Python cannot look into or whose weights are no floating-point numbers.
 
     Args:
-        module: What was built or unpickled.
+        module: The module that was built or unpickled.
         where: The place that the message names.
 
     Raises:
@@ -65,7 +65,7 @@ def refuse_opaque(module: nn.Module, where: str) -> None:
 
 
 def peel_wrappers(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The module without what distributes, averages or compiles it, and a note that names the wrappers."""
+    """Return the module without what distributes, averages or compiles it, and a note that names the wrappers."""
     peeled: dict[str, None] = {}
 
     def inside(part: nn.Module) -> nn.Module:
@@ -92,8 +92,8 @@ def _class_of(module: nn.Module) -> str:
 def fold_weights(module: nn.Module) -> tuple[str, ...]:
     """Replace every weight that is computed from other parameters by its value in eval mode.
 
-    Known are `torch.nn.utils.parametrize` with whatever parametrization, the older `weight_norm` and `spectral_norm`,
-    and the masks of `torch.nn.utils.prune`. A weight that several modules share is shared no more.
+    Covers `torch.nn.utils.parametrize` with any parametrization, the older `weight_norm` and `spectral_norm`, and the
+    masks of `torch.nn.utils.prune`. A weight that several modules share is no longer shared afterwards.
 
     Returns:
         One note for each kind, with the number of weights.
@@ -115,7 +115,7 @@ def _note(kind: str, names: list[str]) -> str:
 
 
 def _folds(part: nn.Module) -> Iterator[tuple[str, Callable[[], object]]]:
-    """(kind, what folds it) of every computed tensor of one module."""
+    """Yield the kind of every computed tensor of one module, and a function that folds it."""
     if parametrize.is_parametrized(part):
         for name, table in list(cast(nn.ModuleDict, part.parametrizations).items()):
             kinds = " and ".join(type(step).__name__.strip("_") for step in cast(nn.ModuleList, table))

@@ -1,7 +1,7 @@
-"""The weights in a torch.export archive (.pt2), as numbers: its program is not run and nothing in it is unpickled.
+"""Reads the weights in a torch.export archive (.pt2). Its program is not run, and nothing is unpickled.
 
-Layout since PyTorch 2.9: `NAME/data/weights/model_weights_config.json` says of each name in the state dict which entry
-beside it holds the bytes, and their type, sizes and strides.
+Layout since PyTorch 2.9: `NAME/data/weights/model_weights_config.json` maps each name in the state dict to the entry
+beside it that holds the bytes, and to their type, sizes and strides.
 """
 
 from __future__ import annotations
@@ -46,20 +46,28 @@ class _Weights(BaseModel):
 
 
 def is_exported(path: Path) -> bool:
-    """Whether a zip archive is of that layout. Raises UntrustedFile for archives made to harm."""
+    """Return whether a zip archive has that layout.
+
+    Raises:
+        UntrustedFile: The archive is malicious.
+    """
     return any(name.partition("/")[2] == _CONFIG for name in entries_of(path))
 
 
 def read_exported(path: Path) -> dict[str, Tensor]:
-    """Name in the state dict -> its tensor. Raises ModelError where the archive does not hold what it says."""
+    """Return the state dict.
+
+    Raises:
+        ModelError: The archive is damaged, or does not hold the tensors that it lists.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             config = next(name for name in archive.namelist() if name.partition("/")[2] == _CONFIG)
             folder = PurePosixPath(config).parent
             weights = _Weights.model_validate_json(archive.read(config)).config
-            held = {each.path_name for each in weights.values()}
+            held = {weight.path_name for weight in weights.values()}
             stored = {name: bytearray(archive.read(str(folder / name))) for name in held}
-        return {name: _tensor(stored[each.path_name], each.tensor_meta) for name, each in weights.items()}
+        return {name: _tensor(stored[weight.path_name], weight.tensor_meta) for name, weight in weights.items()}
     except (zipfile.BadZipFile, ValidationError, KeyError, RuntimeError, OSError) as error:
         problem = f"the weights of the torch.export archive cannot be read ({str(error)[:200]})"
         hint = "export it again, or give the state dict: torch.save(model.state_dict(), 'weights.pt')"
@@ -67,6 +75,6 @@ def read_exported(path: Path) -> dict[str, Tensor]:
 
 
 def _tensor(data: bytearray, meta: _Meta) -> Tensor:
-    sizes, strides = ([each.as_int for each in numbers] for numbers in (meta.sizes, meta.strides))
-    whole = torch.frombuffer(data, dtype=_TYPES[meta.dtype]) if data else torch.empty(0, dtype=_TYPES[meta.dtype])
-    return whole.as_strided(sizes, strides, meta.storage_offset.as_int)
+    sizes, strides = ([number.as_int for number in numbers] for numbers in (meta.sizes, meta.strides))
+    flat = torch.frombuffer(data, dtype=_TYPES[meta.dtype]) if data else torch.empty(0, dtype=_TYPES[meta.dtype])
+    return flat.as_strided(sizes, strides, meta.storage_offset.as_int)

@@ -1,4 +1,4 @@
-"""A last layer that was replaced for other classes, recognised by its shape."""
+"""Detects, by its shape, a last layer that was replaced for other classes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from compressor.models.subtree import Subtree, foreign, is_beside
 
 
 def with_replaced_head(part: Subtree, fit: ShapeMatch, entry: Fingerprint, head: str | None) -> Subtree | None:
-    """The part with the layer that took the place of its classifier under the classifier's name.
+    """Rename the layer that replaced the classifier to the classifier's name.
 
     Args:
-        part: a state dict that fits an architecture but for its last layer.
-        fit: what keeps it from fitting.
-        entry: the architecture.
-        head: the module that is the new last layer; None takes the only one of the right shape.
+        part: A state dict that fits an architecture except for its last layer.
+        fit: The differences from the architecture.
+        entry: The architecture.
+        head: The module that is the new last layer; None takes the only one of the right shape.
 
     Returns:
-        None where more than the last layer differs, where no single layer has its shape, or where a head has
-        several layers: what is computed between them is not in a checkpoint.
+        The renamed part. None if more than the last layer differs, if no single layer has its shape, or if the head
+        has several layers: a checkpoint does not say what is computed between them.
     """
     of_classes = [dim for dim in entry.free if dim.follows == "classes" and (dim.factor, dim.offset) == (1, 0)]
     wide = {dim.tensor: dim.dim for dim in of_classes}
@@ -59,7 +59,7 @@ def _open(shape: tuple[int, ...], dim: int) -> tuple[int | None, ...]:
 
 
 def _fits(module: str, usual: Mapping[str, tuple[int | None, ...]], tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a module has these parameters, in these shapes where they are not None."""
+    """Return whether a module has these parameters, in these shapes where they are not None."""
     return all(
         f"{module}.{end}" in tensors
         and len(shape) == tensors[f"{module}.{end}"].ndim

@@ -1,6 +1,6 @@
-"""A finished output folder: what plan.json and slim.safetensors say, and the module rebuilt from them.
+"""The model of a finished output folder, rebuilt from plan.json and slim.safetensors.
 
-Both ends of plan.json live here: `plan_json` makes it, `load_folder` reads it. Nothing is unpickled.
+`plan_json` makes the content of plan.json, and `load_folder` reads it. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from compressor.errors import ModelError, UntrustedFile, VerificationFailed
 from compressor.models.build import build_named, weights_to_come
 from compressor.models.checkpoint import sha256
 from compressor.models.shape_match import compare_shapes, shapes_of
-from compressor.models.user_code import is_code, split_code
+from compressor.models.user_module import is_code, split_code
 from compressor.sparsity.compressed_format import unpack
 
 PLAN = "plan.json"
@@ -37,7 +37,7 @@ Attributes = Mapping[str, Mapping[str, int | Sequence[int]]]
 class _Input(BaseModel):
     shape: tuple[int, ...]
     dtype: str
-    integer_range: tuple[int, int] | None = Field(validation_alias="whole")  # the file keeps its former key
+    integer_range: tuple[int, int] | None = Field(alias="whole")
     name: str
     batch_dim: int | None = 0  # earlier versions knew no other
 
@@ -79,15 +79,23 @@ def plan_json(
     weights_sha256: str | None = None,
     packed: Mapping[str, NMPattern] = MappingProxyType({}),
 ) -> dict[str, object]:
-    """What plan.json holds for a slim model whose `kept` and `original` are filled in.
+    """Make the content of plan.json.
 
-    `packed`: the weights that are stored as values and places.
+    Args:
+        loaded: The slim model, with `kept` and `original`.
+        attributes: The widths that modules keep as numbers.
+        layers: Widths before and after, for readers; loading ignores them.
+        weights_sha256: SHA-256 of the file of weights.
+        packed: The N:M pattern of every weight that is stored as values and indices.
+
+    Returns:
+        A record that JSON can hold.
     """
     return {
         "version": 1,
         "model": {
             "source": loaded.spec.source,
-            "inputs": [_input_json(each) for each in loaded.spec.inputs],
+            "inputs": [_input_json(one) for one in loaded.spec.inputs],
             "num_classes": loaded.spec.num_classes,
             "arguments": dict(loaded.spec.arguments),
         },
@@ -109,18 +117,23 @@ def plan_json(
 
 
 def _input_json(one: ModelInput) -> dict[str, object]:
-    keys = {"integer_range": "whole"}  # the file keeps its former key
-    values = asdict(one).items()
-    return {keys.get(name, name): list(value) if isinstance(value, tuple) else value for name, value in values}
+    fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(one).items()}
+    return {_Input.model_fields[name].alias or name: value for name, value in fields.items()}
 
 
 def load(folder: str | Path) -> nn.Module:
-    """The slim module of an output folder: float32, eval mode, CPU. Reads no pickle."""
+    """Load the slim module of an output folder: float32, eval mode, CPU. No pickle is read."""
     return load_folder(folder).module
 
 
 def load_folder(folder: str | Path) -> LoadedModel:
-    """Rebuild the slim model. Raises ModelError, naming the tensor, where the folder contradicts itself."""
+    """Rebuild the slim model of an output folder.
+
+    Raises:
+        ModelError: The folder is incomplete or contradicts itself; the message names the tensor.
+        UntrustedFile: The architecture is code inside the folder.
+        VerificationFailed: A weight is not finite.
+    """
     folder = Path(folder)
     plan = read_record(folder / PLAN, _Plan)
     digest, tensors = _read_weights(folder / WEIGHTS, plan.weights_sha256)
@@ -132,11 +145,11 @@ def load_folder(folder: str | Path) -> LoadedModel:
         ) from None
     if is_code(plan.model.source):
         _refuse_enclosed_code(folder, plan.model.source)
-    inputs = tuple(ModelInput(**each.model_dump()) for each in plan.model.inputs)
+    inputs = tuple(ModelInput(**record.model_dump()) for record in plan.model.inputs)
     spec = ModelSpec(plan.model.source, inputs, plan.model.num_classes, plan.model.arguments)
     with weights_to_come(spec.source):
         module = build_named(spec)
-    _cut(module, plan.kept, tensors, folder)
+    _shrink(module, plan.kept, tensors, folder)
     _set_attributes(module, plan.attributes, folder)
     _fill(module, tensors, folder)
     return LoadedModel(
@@ -153,7 +166,18 @@ def load_folder(folder: str | Path) -> LoadedModel:
 
 
 def read_record(path: Path, schema: type[Record]) -> Record:
-    """A JSON file of an output folder, checked. Raises ModelError, naming the first key that is wrong."""
+    """Read and check a JSON file of an output folder.
+
+    Args:
+        path: The file.
+        schema: The record that it must hold.
+
+    Returns:
+        The record.
+
+    Raises:
+        ModelError: The file is missing, cannot be read, or has a wrong key, which the message names.
+    """
     try:
         return schema.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -202,7 +226,7 @@ def _read_weights(path: Path, expected_sha256: str | None) -> tuple[str, dict[st
 
 
 def _refuse_enclosed_code(folder: Path, source: str) -> None:
-    """A folder may come from anyone; code that comes along with it must not run just because it is loaded."""
+    """Refuse code inside the folder: a folder may come from anyone, and loading it must not run its code."""
     path, _, _ = split_code(source)
     if not path.is_absolute() or path.resolve().is_relative_to(folder.resolve()):
         problem = f"its architecture is code inside the folder ({path}), which was not executed"
@@ -211,10 +235,10 @@ def _refuse_enclosed_code(folder: Path, source: str) -> None:
         )
 
 
-def _cut(
+def _shrink(
     module: nn.Module, kept: Mapping[str, Mapping[int, tuple[int, ...]]], tensors: Mapping[str, Tensor], folder: Path
 ) -> None:
-    """Replace the tensors that were cut by empty ones of the slim shape, everywhere a shared one is used."""
+    """Replace every pruned tensor by an empty one of the slim shape, wherever a shared tensor is used."""
     state = module.state_dict(keep_vars=True)
     stored = {id(state[name]): tensor for name, tensor in tensors.items() if name in state}
     for name, dims in kept.items():
@@ -252,14 +276,14 @@ def _within(indices: Sequence[int], size: int) -> bool:
 
 
 def _owners(module: nn.Module, tensor: Tensor) -> Iterator[tuple[nn.Module, str]]:
-    """Every place that holds this very tensor; several when it is shared."""
+    """Yield every module and attribute that hold this very tensor; a shared tensor has several."""
     for owner in module.modules():
         held = (*owner.named_parameters(recurse=False, remove_duplicate=False), *owner.named_buffers(recurse=False))
         yield from ((owner, name) for name, value in held if value is tensor)
 
 
 def _set_attributes(module: nn.Module, attributes: Attributes, folder: Path) -> None:
-    """Widths that a module keeps as numbers. Only numbers that are there already are replaced."""
+    """Set the widths that modules keep as numbers. No attribute is added."""
     modules = dict(module.named_modules())
     for name, values in attributes.items():
         for attribute, value in values.items():
@@ -276,7 +300,7 @@ def _set_attributes(module: nn.Module, attributes: Attributes, folder: Path) -> 
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:
-    """Load every weight; a shared one may be in the file once, under any of its names."""
+    """Load every weight. A shared weight is in the file once, under any of its names."""
     state = module.state_dict(keep_vars=True)
     stored = {id(state[name]): tensor for name, tensor in tensors.items() if name in state}
     complete = {name: stored[id(value)] for name, value in state.items() if id(value) in stored} | tensors

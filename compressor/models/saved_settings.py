@@ -1,4 +1,4 @@
-"""What a checkpoint says about its model beside the weights: the name of the architecture, and hyper-parameters."""
+"""Reads the architecture's name and the hyper-parameters that a checkpoint holds beside the weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NAMES_OF_ARCHITECTURE = ("arch", "architecture", "model_name", "backbone", "enc
 
 
 def architecture_name(saved: object) -> str | None:
-    """The architecture's name where training scripts keep it: beside the weights or among the arguments."""
+    """Return the architecture's name, which training scripts save beside the weights or among the arguments."""
     if not isinstance(saved, Mapping):
         return None
     for record in (saved, saved.get("hyper_parameters"), saved.get("config")):
@@ -22,7 +22,7 @@ def architecture_name(saved: object) -> str | None:
 
 
 def hyper_parameters(saved: object) -> Mapping[str, object]:
-    """The arguments that Lightning saved; under its name where the constructor takes one dict of them."""
+    """Return the arguments that Lightning saved; under the argument's name if the constructor takes one dict."""
     if not isinstance(saved, Mapping):
         return {}
     saved_arguments = saved.get("hyper_parameters")
@@ -34,7 +34,7 @@ def hyper_parameters(saved: object) -> Mapping[str, object]:
 
 
 def plain_dict(value: object) -> dict[str, object]:
-    """A copy that holds dicts, lists, numbers, texts and None only; entries of other kinds are left out."""
+    """Return a copy with dicts, lists, numbers, strings and None only; other entries are left out."""
     items = value.items() if isinstance(value, Mapping) else ()
     return {key: _plain(entry) for key, entry in items if isinstance(key, str) and _is_plain(entry)}
 

@@ -1,7 +1,7 @@
-"""From what a checkpoint file holds to one flat state dict: wrappers opened, entries of training left out, all named.
+"""Selects one flat state dict among the entries of a checkpoint file; entries of training are left out.
 
-The keys of a file and the prefixes in the names of its tensors are levels of one tree. This file walks the keys;
-`subtree` walks the prefixes, where it is known which architecture they must lead to.
+The keys of a file and the prefixes in the names of its tensors are levels of one tree. This module walks the keys;
+`subtree` walks the prefixes, once the architecture is known.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Weights:
 
 
 def of_training(name: str) -> bool:
-    """Whether a key or a word of a prefix names something that only training uses."""
+    """Return whether a key or a word of a prefix names something that only training uses."""
     return not _TRAINING_WORDS.isdisjoint(_words(name))
 
 
 def is_averaged(name: str) -> bool:
-    """Whether a key or prefix names a running average of the weights, or the teacher of a distillation."""
+    """Return whether a key or prefix names a running average of the weights, or the teacher of a distillation."""
     return not _AVERAGED_WORDS.isdisjoint(_words(name)) or name.rstrip(".").endswith("encoder_k")
 
 
@@ -57,12 +57,15 @@ def select_weights(saved: object, where: str, wanted: str | None) -> Weights:
     """Choose the state dict of the model among all that a file holds.
 
     Args:
-        saved: what the file holds.
-        where: the file's name, for errors.
-        wanted: a key such as `ema`, a path of keys, or a prefix of names; None takes the usual key.
+        saved: The content of the file.
+        where: The file that the message names.
+        wanted: A key such as `ema`, a path of keys, or a prefix of names; None takes the usual key.
+
+    Returns:
+        The state dict or module, and notes.
 
     Raises:
-        ModelError: nothing in it is a state dict, or `wanted` is not in it.
+        ModelError: Nothing in the file is a state dict, or `wanted` is not in it.
     """
     if wanted is None:
         return _descend(saved, where, ())
@@ -81,9 +84,9 @@ def select_weights(saved: object, where: str, wanted: str | None) -> Weights:
     held = _descend(saved, where, ()).held
     names = {} if isinstance(held, nn.Module) else held
     choices = [*candidates, *dict.fromkeys(name.partition(".")[0] for name in names if "." in name)]
-    found = f"it has no weights {wanted!r}"
+    problem = f"it has no weights {wanted!r}"
     raise ModelError(
-        "model-file/no-such-weights", where, found, f"model.weights may be {', '.join(choices[:8]) or 'auto only'}"
+        "model-file/no-such-weights", where, problem, f"model.weights may be {', '.join(choices[:8]) or 'auto only'}"
     )
 
 
@@ -109,7 +112,7 @@ def _descend(saved: object, where: str, notes: tuple[str, ...]) -> Weights:
 
 
 def _usual_key(items: Mapping[str, object], holders: Mapping[str, object]) -> str | None:
-    """The key to follow, or None where `items` is a state dict itself."""
+    """Return the key to follow; None if `items` is a state dict itself."""
     nested = {key: value for key, value in holders.items() if _tensor_in(value) is None}
     for key in (*USUAL, *AVERAGED):
         if key in nested:
@@ -125,7 +128,7 @@ def _usual_key(items: Mapping[str, object], holders: Mapping[str, object]) -> st
 
 
 def _items(value: object) -> dict[str, object]:
-    """The entries of a dict, or of a list of dicts by their number."""
+    """Return the entries of a dict, or of a list of dicts by their index."""
     items = value.items if isinstance(value, UnreadObject) else value
     if isinstance(items, list | tuple):
         return {str(place): entry for place, entry in enumerate(items) if isinstance(entry, Mapping)}
@@ -141,7 +144,7 @@ def _tensor_in(value: object) -> Tensor | None:
 
 
 def is_unusual_tensor(value: object) -> bool:
-    """A tensor of a kind that is not read, such as a sparse or quantised one."""
+    """Return whether a value is a tensor of a kind that is not read, such as a sparse or quantised one."""
     return isinstance(value, UnreadObject) and value.name.startswith("torch._utils._rebuild_")
 
 
@@ -153,7 +156,7 @@ def _holds_tensors(value: object, depth: int = 0) -> bool:
 
 
 def _flat(value: object, prefix: str, depth: int = 0) -> Iterator[tuple[str, object]]:
-    """The entries of nested dicts, their keys joined by dots. Dicts of training and averages of others are left out."""
+    """Yield the entries of nested dicts, with keys joined by dots; not those of training, nor averages of others."""
     for key, entry in _items(value).items():
         nested = _items(entry)
         if nested and depth < _DEEPEST:
@@ -165,7 +168,7 @@ def _flat(value: object, prefix: str, depth: int = 0) -> Iterator[tuple[str, obj
 
 
 def _nodes(value: object, path: str, depth: int = 0) -> Iterator[tuple[str, object]]:
-    """Every dict or module below `value` that holds tensors, under its path of keys."""
+    """Yield every dict or module below `value` that holds tensors, with its path of keys."""
     for key, entry in _items(value).items():
         if _tensor_in(entry) is None and not of_training(key) and _holds_tensors(entry) and depth < _DEEPEST:
             yield f"{path}{key}", entry
@@ -178,7 +181,7 @@ def _prefixes(names: Mapping[str, object]) -> list[str]:
 
 
 def _match(wanted: str, paths: list[str]) -> str | None:
-    """The path that is called `wanted`, ends in it, or has it among the words of its last key."""
+    """Return the path that equals `wanted`, ends in it, or has it among the words of its last key."""
     wanted = wanted.rstrip(".")
     for fits in (
         lambda path: path == wanted,

@@ -1,4 +1,4 @@
-"""Do these tensors fit this architecture? By names and shapes, before a single weight is loaded."""
+"""Compares tensors with an architecture by names and shapes, before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROBE_CHANNELS = (3, 5)
 
 @dataclass(frozen=True, slots=True)
 class ShapeMatch:
-    """What keeps tensors from fitting: names only, each with its shapes where both sides have it."""
+    """The differences between tensors and an architecture."""
 
     missing: tuple[str, ...]
     extra: tuple[str, ...]
@@ -51,39 +51,56 @@ class ShapeMatch:
 
 
 def shapes_of(module: nn.Module | Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a state dict, by name."""
     state = module.state_dict() if isinstance(module, nn.Module) else module
     return {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an architecture, without allocating its weights."""
+    """Return the names and shapes of an architecture, without allocating its weights."""
     with torch.device("meta"):
         return shapes_of(build_named(spec))
 
 
 def expected_or_nothing(spec: ModelSpec) -> Shapes:
-    """An architecture that this library version can't build fits nothing."""
+    """Return the expected shapes; none if the installed library cannot build the architecture."""
     try:
         return expected_shapes(spec)
     except ModelError:
         return {}
 
 
-def compare_shapes(found: Shapes, expected: Shapes) -> ShapeMatch:
-    """Missing batch counters are forgiven; everything else must agree."""
+def compare_shapes(shapes: Shapes, expected: Shapes) -> ShapeMatch:
+    """Compare tensors with an architecture. Missing batch counters are no difference.
+
+    Args:
+        shapes: The shapes of the tensors.
+        expected: The shapes of the architecture.
+
+    Returns:
+        The differences.
+    """
     return ShapeMatch(
-        missing=tuple(name for name in expected if name not in found and not name.endswith(COUNTER)),
-        extra=tuple(name for name in found if name not in expected),
+        missing=tuple(name for name in expected if name not in shapes and not name.endswith(COUNTER)),
+        extra=tuple(name for name in shapes if name not in expected),
         reshaped=tuple(
             f"{name} is {_x(shape)}, not {_x(expected[name])}"
-            for name, shape in found.items()
+            for name, shape in shapes.items()
             if name in expected and shape != expected[name]
         ),
     )
 
 
 def under_prefix(tensors: Mapping[str, Tensor], expected: Shapes) -> Mapping[str, Tensor]:
-    """The tensors with a prefix that the file lacks put before their names, if only that makes them fit."""
+    """Add a prefix that the file lacks to the names of the tensors, if they fit only with it.
+
+    Args:
+        tensors: The state dict.
+        expected: The shapes of the architecture.
+
+    Returns:
+        The tensors, renamed if that makes them fit.
+    """
     if compare_shapes(shapes_of(tensors), expected).ok:
         return tensors
     words = next(iter(expected), "").split(".")
@@ -111,8 +128,16 @@ class FreeDim:
 
 
 def free_dims(default: Shapes, other: Shapes) -> tuple[FreeDim, ...]:
-    """The dimensions that differ between two builds with 1000 and 1013 classes, 3 and 5 channels."""
-    found: list[FreeDim] = []
+    """Find the dimensions that follow the class count or the input channels.
+
+    Args:
+        default: Shapes with 1000 classes and 3 channels.
+        other: Shapes with 1013 classes and 5 channels.
+
+    Returns:
+        The dimensions that differ.
+    """
+    free: list[FreeDim] = []
     classes, channels = _PROBE_CLASSES[1] - _PROBE_CLASSES[0], _PROBE_CHANNELS[1] - _PROBE_CHANNELS[0]
     for name, shape in default.items():
         for dim, (size, changed) in enumerate(zip(shape, other[name], strict=True)):
@@ -120,17 +145,29 @@ def free_dims(default: Shapes, other: Shapes) -> tuple[FreeDim, ...]:
                 continue
             if (changed - size) % classes == 0:
                 factor = (changed - size) // classes
-                found.append(FreeDim(name, dim, "classes", factor, size - factor * _PROBE_CLASSES[0]))
+                free.append(FreeDim(name, dim, "classes", factor, size - factor * _PROBE_CLASSES[0]))
             else:
                 factor = (changed - size) // channels
-                found.append(FreeDim(name, dim, "channels", factor, size - factor * _PROBE_CHANNELS[0]))
-    return tuple(found)
+                free.append(FreeDim(name, dim, "channels", factor, size - factor * _PROBE_CHANNELS[0]))
+    return tuple(free)
 
 
 def probe_free_dims(
     source: str, size: tuple[int, int], *, headless: bool = False
 ) -> tuple[Shapes, tuple[FreeDim, ...]]:
-    """Shapes with 1000 classes and 3 channels, and which dimensions are free. `headless`: without a classifier."""
+    """Build an architecture twice without weights and find its free dimensions.
+
+    Args:
+        source: The architecture.
+        size: Height and width of the input.
+        headless: Whether to build it without a classifier.
+
+    Returns:
+        The shapes with 1000 classes and 3 channels, and the free dimensions.
+
+    Raises:
+        ModelError: The architecture cannot be built.
+    """
     first, second = (0, 0) if headless else _PROBE_CLASSES
     three, five = _PROBE_CHANNELS
     default = expected_shapes(ModelSpec(source, one_image((three, *size)), first))
@@ -141,20 +178,36 @@ def probe_free_dims(
     return default, free_dims(default, other)
 
 
-def class_counts(found: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int] | None:
-    """Class count and input channels that the tensors imply; None where they contradict each other."""
+def class_counts(shapes: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int] | None:
+    """Solve for the class count and the input channels that the tensors imply.
+
+    Args:
+        shapes: The shapes of the tensors.
+        free: The free dimensions of the architecture.
+
+    Returns:
+        Counts of "classes" and "channels"; None if tensors are missing or contradict one another.
+    """
     implied: dict[str, int] = {}
-    for each in free:
-        shape = found.get(each.tensor)
-        if shape is None or len(shape) <= each.dim:
+    for dim in free:
+        shape = shapes.get(dim.tensor)
+        if shape is None or len(shape) <= dim.dim:
             return None
-        count, rest = divmod(shape[each.dim] - each.offset, each.factor)
-        if rest or count < 1 or implied.setdefault(each.follows, count) != count:
+        count, rest = divmod(shape[dim.dim] - dim.offset, dim.factor)
+        if rest or count < 1 or implied.setdefault(dim.follows, count) != count:
             return None
     return implied
 
 
-def likely_counts(found: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int]:
-    """What most of the tensors that are there imply, for saying how far the rest are from fitting."""
-    votes = Counter(vote for each in free for vote in (class_counts(found, (each,)) or {}).items())
+def likely_counts(shapes: Shapes, free: tuple[FreeDim, ...]) -> dict[str, int]:
+    """Take the counts that most of the present tensors imply, for an estimate of how far the rest are from fitting.
+
+    Args:
+        shapes: The shapes of the tensors.
+        free: The free dimensions of the architecture.
+
+    Returns:
+        Counts of "classes" and "channels".
+    """
+    votes = Counter(vote for dim in free for vote in (class_counts(shapes, (dim,)) or {}).items())
     return dict(vote for vote, _ in reversed(votes.most_common()))  # the last of a name counts

@@ -1,6 +1,6 @@
-"""Which part of a state dict is the model? Training saves it under any prefix, with anything beside it.
+"""Finds the part of a state dict that is the model. Training saves it under any prefix, with other tensors beside it.
 
-Prefixes are levels of a tree; the model is a subtree, and what its names must be decides which.
+Prefixes are levels of a tree. The model is a subtree, which the expected names identify.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SMALLEST_PART = 8  # tensors; less is a layer rather than a model
 
 @dataclass(frozen=True, slots=True)
 class Subtree:
-    """The tensors under a prefix, named without it, and those that are elsewhere, under their own names."""
+    """The tensors under a prefix, named without it, and those outside, under their own names."""
 
     prefix: str
     tensors: Mapping[str, Tensor]
@@ -37,7 +37,15 @@ class Subtree:
 
 
 def subtree(tensors: Mapping[str, Tensor], prefix: str) -> Subtree:
-    """The part of a state dict under one prefix, which ends in a dot or is empty."""
+    """Split a state dict at one prefix.
+
+    Args:
+        tensors: The state dict.
+        prefix: The prefix; it ends in a dot or is empty.
+
+    Returns:
+        The part under the prefix.
+    """
     if not prefix:
         return Subtree("", tensors)
     inside = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
@@ -46,9 +54,16 @@ def subtree(tensors: Mapping[str, Tensor], prefix: str) -> Subtree:
 
 
 def subtrees(tensors: Mapping[str, Tensor], smallest: int = SMALLEST_PART) -> Iterator[Subtree]:
-    """The whole and every part of at least `smallest` tensors, the largest first; averages and losses come last.
+    """Yield the full state dict, then its parts, the largest first; averages and losses come last.
 
-    A body and its head, saved as two modules by OpenMMLab, are put together after the part that holds both.
+    A body and its head, which OpenMMLab saves as two modules, are joined after the part that holds both.
+
+    Args:
+        tensors: The state dict.
+        smallest: The least number of tensors of a part.
+
+    Returns:
+        The parts.
     """
     sizes = Counter(name[: place + 1] for name in tensors for place, letter in enumerate(name) if letter == ".")
     prefixes = [prefix for prefix, size in sizes.items() if size >= smallest]
@@ -74,7 +89,15 @@ def _body_and_head(part: Subtree) -> Subtree | None:
 
 
 def subtrees_named(tensors: Mapping[str, Tensor], names: Iterable[str]) -> list[Subtree]:
-    """The parts that share names with `names`, those that share most first; averages come last among equals."""
+    """Find the parts that have tensors of the given names.
+
+    Args:
+        tensors: The state dict.
+        names: The names without a prefix.
+
+    Returns:
+        The parts, the one with most of the names first; averages come last among equals.
+    """
     wanted = frozenset(names)
     votes: Counter[str] = Counter()
     for name in tensors:
@@ -88,18 +111,18 @@ def subtrees_named(tensors: Mapping[str, Tensor], names: Iterable[str]) -> list[
 
 
 def foreign(part: Subtree) -> list[str]:
-    """Tensors outside a part that are neither of training nor of another copy of the part."""
+    """Return the tensors outside a part that are neither of training nor of another copy of the part."""
     copies = tuple(copies_of(part))
     return [name for name in part.outside if not name.startswith(copies) and not is_beside(name)]
 
 
 def is_beside(prefix: str) -> bool:
-    """Whether a prefix names what trainings keep beside the model: a loss, an average of the weights, a teacher."""
+    """Return whether a prefix names a loss, an average of the weights or a teacher, saved beside the model."""
     return any(of_training(word) or is_averaged(word) for word in prefix.split("."))
 
 
 def copies_of(part: Subtree) -> list[str]:
-    """Prefixes outside a part that hold tensors of the same names and shapes."""
+    """Return the prefixes outside a part that hold tensors of the same names and shapes."""
     end = next(iter(part.tensors), "")
     prefixes = [name.removesuffix(end) for name in part.outside if end and name.endswith(f".{end}")]
     shapes = {name: tensor.shape for name, tensor in part.tensors.items()}

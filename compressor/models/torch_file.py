@@ -1,7 +1,7 @@
-"""Files that torch.save wrote, and pickles of tensors or NumPy arrays, read without running anything in them.
+"""Reads files of torch.save, and pickles of tensors or NumPy arrays, without running their code.
 
-A tensor is a pickled call of a function of torch with a storage, its offset, its sizes and its strides. The few
-functions that make plain tensors have a counterpart here; torch's own are not called.
+A pickled tensor is a call of a function of torch with a storage, an offset, sizes and strides. The few functions that
+make plain tensors have a counterpart here; those of torch are not called.
 """
 
 from __future__ import annotations
@@ -38,9 +38,18 @@ class _Storage:
 
 
 def read_torch_file(path: Path, kind: Kind) -> PickleContent:
-    """Read what torch.save or pickle wrote; the last of the values is what was saved.
+    """Read a file of torch.save or pickle.
 
-    Raises ModelError for a damaged archive, UntrustedFile for one that is made to harm.
+    Args:
+        path: The file.
+        kind: How the tensors are stored, as `detect_format` says.
+
+    Returns:
+        The content; the last of its values is the saved object.
+
+    Raises:
+        ModelError: The archive is damaged.
+        UntrustedFile: The archive is malicious.
     """
     if kind == "zip":
         pickled = pickle_in_zip(path)
@@ -158,7 +167,7 @@ def _builders(more: Builders) -> Builders:
 
 
 def _tensor(storage: object, offset: int, sizes: Sequence[int], strides: Sequence[int], *_: object) -> object:
-    """Raises ValueError where the tensor would reach beyond its storage."""
+    """Make a tensor. Raises ValueError if it would reach beyond its storage."""
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without a storage")
     return _view(storage.data, storage.dtype, offset, sizes, strides)
@@ -179,7 +188,7 @@ def _tensor_v3(
     storage: object, offset: int, sizes: Sequence[int], strides: Sequence[int], grad: bool, hooks: object,
     dtype: object, *_: object,
 ) -> object:  # fmt: skip
-    """Of the types without a storage class of their own, such as float8."""
+    """Make a tensor of a type without its own storage class, such as float8."""
     kind = getattr(torch, dtype.qualname, None) if isinstance(dtype, Global) and dtype.module == "torch" else None
     if not isinstance(storage, _Storage) or not isinstance(kind, torch.dtype):
         raise ValueError("a tensor of an unknown type")
@@ -187,7 +196,7 @@ def _tensor_v3(
 
 
 def _from_type(function: object, cls: object, args: tuple[object, ...], state: object) -> object:
-    """A tensor with attributes, which are left out; a tensor of another class is not read."""
+    """Make a tensor without its attributes; a tensor of another class is not read."""
     del state
     plain = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter")
     name = cls.name if isinstance(cls, Global) else "?"
@@ -205,7 +214,7 @@ def _empty(dtype: torch.dtype, *sizes: int) -> Tensor:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How protocol 2 writes bytes."""
+    """Return bytes that protocol 2 wrote as text."""
     if encoding not in ("latin1", "latin-1"):
         raise ValueError(f"bytes written as {encoding}")
     return text.encode("latin1")

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from compressor.errors import ModelError
 from compressor.models.prepare import prepare_module, refuse_opaque
 from compressor.models.source import load_model
-from compressor.models.user_code import build_module
+from compressor.models.user_module import build_module
 
 CODE = """
 import torch

@@ -8,7 +8,8 @@ from failures import raises_error
 from torch import nn
 
 from compressor.errors import ModelError, UntrustedFile
-from compressor.models.source import DIGITS, load_model
+from compressor.models.families.cifar_resnets import DIGITS
+from compressor.models.source import load_model
 
 
 def test_random_weights_are_always_the_same() -> None:

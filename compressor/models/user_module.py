@@ -1,4 +1,4 @@
-"""A user's own network: `path/to/file.py:factory[@checkpoint]`, imported and called."""
+"""Builds a user's own network: `path/to/file.py:factory[@checkpoint]`."""
 
 from __future__ import annotations
 
@@ -24,35 +24,39 @@ from compressor.models.prepare import refuse_opaque
 from compressor.user_code import importable, user_errors_as
 
 _CODE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:/\\]*)(?:@(?P<checkpoint>.+))?")
-TRIED_INPUTS = ((3, 224, 224), (3, 32, 32), (1, 28, 28))
+USUAL_SIZES = ((3, 224, 224), (3, 32, 32), (1, 28, 28))
 _NAMED_INPUTS = ("example_inputs", "example_input", "input_size")
 _NAMED_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _POSITIONAL_KINDS = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def is_code(source: str) -> bool:
+    """Return whether a source is `path/to/file.py:factory[@checkpoint]`."""
     return _CODE.fullmatch(source) is not None
 
 
 def split_code(source: str) -> tuple[Path, str, str | None]:
-    """`net.py:make@w.pt` -> (net.py, make, w.pt)."""
-    found = _CODE.fullmatch(source)
-    assert found is not None, source
-    return Path(found["file"]), found["factory"], found["checkpoint"]
+    """Split `net.py:make@w.pt` into net.py, make and w.pt."""
+    match = _CODE.fullmatch(source)
+    assert match is not None, source
+    return Path(match["file"]), match["factory"], match["checkpoint"]
 
 
 def build_module(
     source: str, num_classes: int | None, arguments: Mapping[str, object] = MappingProxyType({})
 ) -> nn.Module:
-    """Call the factory; float32, and as it returns the module (see prepare.py).
+    """Call the factory.
 
     Args:
         source: `path/to/file.py:factory`.
-        num_classes: passed on if the factory takes it.
-        arguments: what a class is built with.
+        num_classes: The argument `num_classes`, if the factory takes it.
+        arguments: The arguments that a class is built with.
+
+    Returns:
+        The module as the factory returns it, in float32 and eval mode; wrappers are still on it.
 
     Raises:
-        ModelError: the code failed, at the user's line, or did not return a module whose parts can be changed.
+        ModelError: The code failed, or did not return a module whose parts can be changed.
     """
     path, factory_name, _ = split_code(source)
     with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
@@ -76,14 +80,17 @@ def build_module(
 
 
 def constructor_arguments(source: str, saved: Mapping[str, object]) -> Mapping[str, object]:
-    """The saved hyper-parameters that a class takes, as Lightning passes them to its constructor; none to a function.
+    """Return the saved hyper-parameters that a class takes, as Lightning passes them; none for a function.
 
     Args:
         source: `path/to/file.py:Class`.
-        saved: hyper-parameters of a checkpoint, plain data only.
+        saved: Hyper-parameters of a checkpoint, plain data only.
+
+    Returns:
+        The arguments of the constructor.
 
     Raises:
-        ModelError: the constructor needs an argument that was not saved as plain data.
+        ModelError: The constructor needs an argument that was not saved as plain data.
     """
     path, name, _ = split_code(source)
     with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
@@ -92,23 +99,23 @@ def constructor_arguments(source: str, saved: Mapping[str, object]) -> Mapping[s
         return {}
     parameters = inspect.signature(factory).parameters.values()
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-    named_in = [parameter for parameter in parameters if parameter.kind in _NAMED_KINDS]
-    names = {parameter.name for parameter in named_in}
+    accepted = [parameter for parameter in parameters if parameter.kind in _NAMED_KINDS]
+    names = {parameter.name for parameter in accepted}
     arguments = {key: value for key, value in saved.items() if takes_any or key in names}
     missing = [
         parameter.name
-        for parameter in named_in
+        for parameter in accepted
         if parameter.default is inspect.Parameter.empty and parameter.name not in arguments
     ]
     if missing:
-        found = f"its constructor needs {', '.join(missing)}, and the checkpoint has no such plain hyper-parameter"
-        todo = "give a function that builds it: file.py:factory@checkpoint"
-        raise ModelError("model-code/missing-arguments", f"{path}:{name}", found, todo)
+        problem = f"its constructor needs {', '.join(missing)}, and the checkpoint has no such plain hyper-parameter"
+        hint = "give a function that builds it: file.py:factory@checkpoint"
+        raise ModelError("model-code/missing-arguments", f"{path}:{name}", problem, hint)
     return arguments
 
 
 class _AttributeDict(dict[str, object]):
-    """Hyper-parameters saved as one argument are read both ways, `hparams.width` and `hparams["width"]`."""
+    """Hyper-parameters saved as one argument, which are read both as `hparams.width` and `hparams["width"]`."""
 
     def __getattr__(self, name: str) -> object:
         try:
@@ -127,60 +134,81 @@ def find_inputs(
     shapes: Sequence[tuple[int, ...]] | None,
     batch_dim: BatchDimSetting = "auto",
 ) -> tuple[tuple[ModelInput, ...], str | None]:
-    """What the module takes: as the recipe says, as the file says, or the first usual picture that works; and a note.
+    """Find the inputs of the module: from the recipe, from the file, or the first usual image size that runs.
 
-    Where both say it, the recipe's shapes count, with the types of the file's example.
+    If both the recipe and the file give them, the recipe's shapes are used with the types of the file's example.
 
     Args:
         source: `path/to/file.py:factory`.
-        module: what the factory built, in eval mode.
-        shapes: of the inputs without the batch, where the recipe gives them.
+        module: The module that the factory built, in eval mode.
+        shapes: The shapes without the batch, if the recipe gives them.
         batch_dim: `auto` finds the batch dimension in an example's tensors, and takes the first one for shapes.
 
     Returns:
-        The inputs, and a note on what was not given by the recipe.
+        The inputs, and a note if the recipe does not give them.
 
     Raises:
-        ModelError: no usual input runs, or the file's example or the batch dimension is impossible.
+        ModelError: No usual input runs, or the file's example or the batch dimension is impossible.
     """
     path, factory_name, _ = split_code(source)
     code = sys.modules[_module_name(path)]  # imported when the module was built
-    name = next((each for each in _NAMED_INPUTS if hasattr(code, each)), None)
-    said: list[ModelInput] = []
+    name = next((candidate for candidate in _NAMED_INPUTS if hasattr(code, candidate)), None)
+    example: list[ModelInput] = []
     doubt: str | None = None
     if name is not None:
         with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
             value = getattr(code, name)
-            said, doubt = _as_inputs(value() if callable(value) else value, f"{path}:{name}", module, batch_dim)
+            example, doubt = _as_inputs(value() if callable(value) else value, f"{path}:{name}", module, batch_dim)
     if shapes is not None:
-        alike = len(said) == len(shapes)
-        asked = [replace(said[at], shape=shape) if alike else ModelInput(shape) for at, shape in enumerate(shapes)]
-        return named_in(with_batch_dim(asked, batch_dim), module), None
+        typed = example if len(example) == len(shapes) else [ModelInput(shape) for shape in shapes]
+        inputs = [replace(like, shape=shape) for like, shape in zip(typed, shapes, strict=True)]
+        return named_in(with_batch_dim(inputs, batch_dim), module), None
     if name is not None:
         taken = f"inputs taken from {name} in {path.name}"
-        return named_in(said, module), f"{taken}; {doubt}" if doubt else taken
+        return named_in(example, module), f"{taken}; {doubt}" if doubt else taken
     size = input_that_runs(module, f"{path}:{factory_name}")
-    return one_image(size), f"input {'x'.join(map(str, size))} found by trying; say otherwise with model.input"
+    return one_image(size), f"input {'x'.join(map(str, size))} found by running it; set model.input to change it"
 
 
 def named_in(inputs: Sequence[ModelInput], module: nn.Module) -> tuple[ModelInput, ...]:
-    """Several inputs called as the parameters of the module's forward are; a single one is just `input`."""
+    """Name several inputs after the parameters of the module's forward; a single one keeps the name `input`.
+
+    Args:
+        inputs: The inputs.
+        module: The module that takes them.
+
+    Returns:
+        The named inputs.
+    """
     if len(inputs) == 1:
         return tuple(inputs)
     own = [
-        each.name for each in inspect.signature(module.forward).parameters.values() if each.kind in _POSITIONAL_KINDS
+        parameter.name
+        for parameter in inspect.signature(module.forward).parameters.values()
+        if parameter.kind in _POSITIONAL_KINDS
     ]
     names = own if len(own) >= len(inputs) else [f"input_{place}" for place in range(len(inputs))]
-    return tuple(replace(each, name=name) for each, name in zip(inputs, names, strict=False))
+    return tuple(replace(unnamed, name=name) for unnamed, name in zip(inputs, names, strict=False))
 
 
 def input_that_runs(module: nn.Module, where: str) -> ImageSize:
-    """The first of the usual input sizes that the module takes."""
-    for size in TRIED_INPUTS:
+    """Find the first of the usual image sizes that the module takes.
+
+    Args:
+        module: The module in eval mode.
+        where: The place that the message names.
+
+    Returns:
+        Channels, height and width.
+
+    Raises:
+        ModelError: None of them runs.
+    """
+    for size in USUAL_SIZES:
         failure = _failure(module, size)
         if failure is None:
             return size
-    tried = ", ".join("x".join(map(str, size)) for size in TRIED_INPUTS)
+    tried = ", ".join("x".join(map(str, size)) for size in USUAL_SIZES)
     problem = f"none of the sizes {tried} runs; the last fails with {type(failure).__name__}: {str(failure)[:200]}"
     raise ModelError(
         "model-input/no-usual-size-runs", where, problem, "set model.input, or define example_inputs() in the file"
@@ -192,7 +220,7 @@ def _failure(module: nn.Module, size: ImageSize) -> Exception | None:
     try:
         with torch.no_grad():
             copied(torch.zeros(2, *size))
-    except Exception as error:  # the user's network says no in its own way
+    except Exception as error:  # a user's network may raise anything
         return error
     return None
 
@@ -200,9 +228,9 @@ def _failure(module: nn.Module, size: ImageSize) -> Exception | None:
 def _as_inputs(
     value: object, where: str, module: nn.Module, batch_dim: BatchDimSetting
 ) -> tuple[list[ModelInput], str | None]:
-    """A tensor, or a tuple of them, with their batch where they have one; or shapes without it. And a note."""
+    """Read a tensor, a tuple of tensors with their batch, or shapes without it; return the inputs and a note."""
     parts = [value] if isinstance(value, Tensor) else value
-    if isinstance(parts, list | tuple) and parts and all(isinstance(each, Tensor) for each in parts):
+    if isinstance(parts, list | tuple) and parts and all(isinstance(part, Tensor) for part in parts):
         if batch_dim == "auto":
             dims, note = find_batch_dims(module, parts)
         else:
@@ -215,17 +243,17 @@ def _as_inputs(
 
 
 def shapes_in(value: object) -> tuple[tuple[int, ...], ...]:
-    """`[3, 32, 32]` or `[[3, 32, 32], [5]]` as shapes; none for anything else."""
+    """Read `[3, 32, 32]` or `[[3, 32, 32], [5]]` as shapes; return none for anything else."""
     if not isinstance(value, list | tuple) or not value:
         return ()
-    several = value if all(isinstance(each, list | tuple) for each in value) else [value]
+    several = value if all(isinstance(entry, list | tuple) for entry in value) else [value]
     if all(several) and all(isinstance(size, int) and size > 0 for shape in several for size in shape):
         return tuple(tuple(shape) for shape in several)
     return ()
 
 
 def _like(tensor: Tensor, batch_dim: int | None) -> ModelInput:
-    """Its shape and type; of whole numbers the least and the largest, too, which others are drawn between."""
+    """Describe a tensor by shape and type; for integers also by their range, in which example inputs are drawn."""
     shape = tuple(size for dim, size in enumerate(tensor.shape) if dim != batch_dim)
     if tensor.is_floating_point():
         return ModelInput(shape, batch_dim=batch_dim)
@@ -257,9 +285,9 @@ def _factory(code: ModuleType, path: Path, name: str) -> Callable[..., object]:
     if callable(factory):
         return factory
     own = [
-        each
-        for each, value in vars(code).items()
-        if callable(value) and not each.startswith("_") and getattr(value, "__module__", None) == code.__name__
+        own_name
+        for own_name, value in vars(code).items()
+        if callable(value) and not own_name.startswith("_") and getattr(value, "__module__", None) == code.__name__
     ]
     hint = f"use one of {', '.join(own[:8])}" if own else "define a function that returns the module"
     raise ModelError("model-code/no-such-callable", f"{path}:{name}", "the file defines no such callable", hint)

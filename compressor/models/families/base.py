@@ -1,0 +1,178 @@
+"""What a family of architectures answers: its names, their defaults, how to build them, and published weights."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from compressor.core import ImageSize, ModelSpec
+from compressor.errors import CompressorError, ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """Input size, classes and normalisation that an architecture expects unless they are set."""
+
+    input: ImageSize
+    num_classes: int
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedWeights:
+    """A published state dict, and the model that it belongs to."""
+
+    tensors: Mapping[str, Tensor]
+    input: ImageSize
+    num_classes: int | None  # None: as the tensors imply
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sha256: str | None = None
+
+
+class Family(ABC):
+    """A source of architectures, named `prefix:NAME`."""
+
+    prefix: ClassVar[str]
+    rank: ClassVar[int]
+    """Order of the families: the lowest one that has an architecture is preferred."""
+    library: ClassVar[str | None] = None
+    """The installed package whose version decides which architectures there are."""
+    draws_only_weights: ClassVar[bool] = True
+    """Whether building needs random numbers for weights only, so that they can be omitted before loading."""
+
+    def owns(self, source: str) -> bool:
+        """Return whether a source belongs to this family, by its form."""
+        return source.partition(":")[0] == self.prefix
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Return the names that are suggested and fingerprinted."""
+
+    def has(self, name: str) -> bool:
+        """Return whether the family can build a name."""
+        return name in self.names()
+
+    @abstractmethod
+    def defaults(self, name: str) -> Defaults:
+        """Return what an architecture expects unless it is set."""
+
+    @abstractmethod
+    def build(self, spec: ModelSpec, name: str) -> nn.Module:
+        """Build an architecture with random weights, without auxiliary heads.
+
+        Args:
+            spec: Its source, classes and input.
+            name: Its name in the family.
+
+        Returns:
+            The module.
+
+        Raises:
+            ModelError: It cannot be built with these sizes.
+        """
+
+    def published_weights(
+        self, spec: ModelSpec, name: str, tag: str, size: ImageSize | None
+    ) -> PublishedWeights | nn.Module:
+        """Load published weights.
+
+        Args:
+            spec: The architecture.
+            name: Its name in the family.
+            tag: The name of the weights.
+            size: The input size that the user sets, if any.
+
+        Returns:
+            The weights, or a module that has them.
+
+        Raises:
+            ModelError: There are no such weights, or they cannot be downloaded.
+        """
+        raise unknown_weights(spec, tag, f"give {spec.source} alone, which has random weights")
+
+    def specs_from_shapes(self, shapes: Mapping[str, tuple[int, ...]], size: ImageSize | None) -> list[ModelSpec]:
+        """Return architectures that shapes imply, beyond those that are fingerprinted.
+
+        Args:
+            shapes: The shapes of a state dict.
+            size: Channels, height and width of the input; None takes the architecture's own.
+
+        Returns:
+            Candidates, which may differ from the state dict.
+        """
+        return []
+
+
+def unknown_weights(spec: ModelSpec, tag: str, hint: str) -> ModelError:
+    """Describe published weights that do not exist.
+
+    Args:
+        spec: The architecture.
+        tag: The name of the weights.
+        hint: The next step.
+
+    Returns:
+        The error.
+    """
+    return ModelError("weights/unknown-name", f"{spec.source}@{tag}", f"there are no weights {tag!r}", hint)
+
+
+def call_builder(source: str, function: Any, *args: Any, **settings: Any) -> Any:
+    """Call a library's builder.
+
+    Args:
+        source: The architecture that the message names.
+        function: The builder.
+        args: Its arguments.
+        settings: Its keyword arguments.
+
+    Returns:
+        What the builder returns.
+
+    Raises:
+        ModelError: The builder does not take the name or the sizes.
+    """
+    try:
+        return function(*args, **settings)
+    except CompressorError:
+        raise
+    except Exception as error:  # builders raise whatever their layers happen to raise
+        sizes = ", ".join(f"{key}={value}" for key, value in settings.items() if key not in ("weights", "pretrained"))
+        problem = f"it cannot be built{f' with {sizes}' if sizes else ''} ({type(error).__name__}: {error})"
+        raise ModelError("model/not-buildable", source, problem, "set sizes that the architecture takes") from None
+
+
+def download(source: str, fetch: Callable[[], Any]) -> Any:
+    """Call a library's download, silently.
+
+    Args:
+        source: The weights that the message names.
+        fetch: The download.
+
+    Returns:
+        What the download returns.
+
+    Raises:
+        ModelError: The download failed.
+    """
+    silence = io.StringIO()
+    logging.disable(logging.ERROR)  # the clients announce themselves and every retry, on stdout too
+    try:
+        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+            return fetch()
+    except Exception as error:  # no network, no space, a wrong hash, no such file: each client has its own errors
+        problem = f"the weights could not be downloaded ({type(error).__name__}: {str(error)[:200]})"
+        raise ModelError(
+            "weights/download-failed", source, problem, "check the network connection, or give a checkpoint file"
+        ) from None
+    finally:
+        logging.disable(logging.NOTSET)

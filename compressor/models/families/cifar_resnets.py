@@ -1,0 +1,96 @@
+"""`cifar:NAME`: the CIFAR ResNets, and the digits weights that ship with the package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import nn
+
+from compressor.core import ImageSize, ModelSpec, one_image
+from compressor.models import cifar
+from compressor.models.checkpoint import read_checkpoint
+from compressor.models.families.base import Defaults, Family, PublishedWeights, unknown_weights
+
+DIGITS = Path(__file__).parents[1] / "resnet8-digits.safetensors"
+_DIGITS_SOURCE = "cifar:resnet8"
+
+
+class CifarResNets(Family):
+    """Any depth 6n + 2, with shortcuts of option A or B."""
+
+    prefix = "cifar"
+    rank = 1
+
+    def names(self) -> list[str]:
+        return list(cifar.NAMES)
+
+    def has(self, name: str) -> bool:
+        return cifar.blocks_per_stage(name) is not None
+
+    def defaults(self, name: str) -> Defaults:
+        return Defaults(cifar.INPUT, cifar.CLASSES, cifar.MEAN, cifar.STD)
+
+    def build(self, spec: ModelSpec, name: str) -> nn.Module:
+        """Build the network, as `Family.build` does.
+
+        Args:
+            spec: Its source, classes and input.
+            name: Its name in the family.
+
+        Returns:
+            The module.
+        """
+        classes = cifar.CLASSES if spec.num_classes is None else spec.num_classes
+        return cifar.cifar_resnet(name, num_classes=classes, in_channels=spec.input[0])
+
+    def published_weights(self, spec: ModelSpec, name: str, tag: str, size: ImageSize | None) -> PublishedWeights:
+        """Read the network trained on scikit-learn's digits, the only weights that are included.
+
+        Args:
+            spec: The architecture.
+            name: Its name in the family.
+            tag: The name of the weights.
+            size: Unused: the file has the input size.
+
+        Returns:
+            The weights.
+
+        Raises:
+            ModelError: There are no such weights.
+        """
+        if (spec.source, tag) != (_DIGITS_SOURCE, "digits"):
+            hint = f"give {_DIGITS_SOURCE}@digits, the only weights that are included"
+            raise unknown_weights(spec, tag, hint)
+        with safe_open(DIGITS, framework="pt") as file:
+            header = {
+                key: json.loads(value) for key, value in file.metadata().items() if key in ("input", "mean", "std")
+            }
+        checkpoint = read_checkpoint(DIGITS)
+        channels, height, width = header["input"]
+        mean, std = tuple(header["mean"]), tuple(header["std"])
+        return PublishedWeights(checkpoint.tensors, (channels, height, width), None, mean, std, checkpoint.sha256)
+
+    def specs_from_shapes(self, shapes: Mapping[str, tuple[int, ...]], size: ImageSize | None) -> list[ModelSpec]:
+        """Read the depth off the number of blocks, and option B off a convolution in a shortcut.
+
+        Args:
+            shapes: The shapes of a state dict.
+            size: Channels, height and width of the input; None takes the architecture's own.
+
+        Returns:
+            One candidate at most.
+        """
+        blocks = {name.split(".")[1] for name in shapes if name.startswith("layer1.")}
+        if "linear.weight" not in shapes or "conv1.weight" not in shapes or not blocks:
+            return []
+        name = f"resnet{6 * len(blocks) + 2}{'b' * any('.shortcut.0.' in tensor for tensor in shapes)}"
+        channels, classes = shapes["conv1.weight"][1:2], shapes["linear.weight"][0]
+        if not channels or not self.has(name):
+            return []
+        return [ModelSpec(f"cifar:{name}", one_image(size or (channels[0], *cifar.INPUT[1:])), classes)]
+
+
+FAMILY = CifarResNets()

@@ -1,0 +1,49 @@
+"""`path/to/file.py:factory`: the architecture is a user's own code."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from compressor.core import ModelSpec
+from compressor.models.families.base import Defaults, Family
+from compressor.models.prepare import prepare_module
+from compressor.models.user_module import build_module, is_code
+
+
+class PythonCode(Family):
+    """Networks that a Python file builds. They have no prefix; the form of the source decides."""
+
+    prefix = ""
+    rank = 0
+    draws_only_weights = False
+
+    def owns(self, source: str) -> bool:
+        return is_code(source)
+
+    def names(self) -> list[str]:
+        return []
+
+    def has(self, name: str) -> bool:
+        return True
+
+    def defaults(self, name: str) -> Defaults:
+        return Defaults((3, 224, 224), 0, None, None)
+
+    def build(self, spec: ModelSpec, name: str) -> nn.Module:
+        """Call the factory, as `Family.build` does.
+
+        Args:
+            spec: Its source, classes and arguments.
+            name: The source again.
+
+        Returns:
+            The module without wrappers.
+
+        Raises:
+            ModelError: The code failed, or did not return a module.
+        """
+        module, _ = prepare_module(build_module(spec.source, spec.num_classes, spec.arguments))
+        return module
+
+
+FAMILY = PythonCode()
