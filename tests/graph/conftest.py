@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from compressor.criteria.channel_scores import channel_scores
-from compressor.criteria.formulas import l1
 from torch import Tensor, nn
 
 from compressor.budget.selection import select_channels
-from compressor.core import PruningTarget
+from compressor.budget.target import PruningTarget
+from compressor.criteria.magnitude import l1
 from compressor.graph.cost import count_cost
 from compressor.surgery.analysis import analyze
 from compressor.surgery.certificate import certify_removal
@@ -25,7 +24,7 @@ def cut() -> Cut:
     def run(module: nn.Module, *inputs: Tensor) -> tuple[dict[str, int], nn.Module]:
         module.eval()
         structure = analyze(module, *inputs, name="test", mixing=True)
-        graded = channel_scores(module, structure.groups, l1)
+        graded = l1.score_channels(module, structure.groups)
         plan, _ = select_channels(
             structure.groups, graded, PruningTarget(ratio=0.34), structure.cost, count_cost(module, *inputs)
         )
