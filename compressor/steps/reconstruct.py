@@ -47,7 +47,7 @@ class Reconstruct(Step):
         Raises:
             DataError: A sample is not finite.
         """
-        from compressor.reconstruction.problem import ReconstructionSettings
+        from compressor.reconstruction.solver_options import ReconstructionSettings
         from compressor.reconstruction.sequential import reconstruct
         from compressor.reconstruction.solve import RIDGES
         from compressor.surgery.removal import relative_kept

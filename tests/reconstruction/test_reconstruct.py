@@ -15,7 +15,7 @@ from compressor.agreement import measure_agreement
 from compressor.core import KeptIndices, NMPattern
 from compressor.errors import DataError
 from compressor.reconstruction.best import reconstruct_best
-from compressor.reconstruction.problem import ReconstructionSettings
+from compressor.reconstruction.solver_options import ReconstructionSettings
 from compressor.reconstruction.sequential import ReconstructionResult, reconstruct
 
 from .pruned import images, pruned, seeded
