@@ -1,4 +1,4 @@
-"""How well a slim model agrees with the dense one, without labels, on samples that nothing was chosen by."""
+"""Agreement of a slim model with the dense one, without labels, on samples that nothing was chosen by."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OutputAgreement:
 
     @property
     def divergence(self) -> float:
-        """What is compared when something has to be chosen: KL for class scores, the relative error otherwise."""
+        """The measure for choices: KL for class scores, the relative error otherwise."""
         return self.relative_error if self.kl is None else self.kl
 
 
@@ -73,11 +73,11 @@ class AgreementMeter:
         self._sums: Tensor | None = None  # (outputs, 5)
 
     def update(self, dense: object, slim: object) -> None:
-        """Add what both models answer to one batch.
+        """Add the outputs of both models on one batch.
 
         Args:
-            dense: the dense model's output, any tree of tensors.
-            slim: the slim model's, of the same structure.
+            dense: The dense model's output, any tree of tensors.
+            slim: The slim model's output, of the same structure.
         """
         pairs = list(zip(tree_leaves(dense), tree_leaves(slim), strict=True))
         rows = torch.stack([torch.stack(_sums(a, b, self._num_classes)) for a, b in pairs])
@@ -85,12 +85,12 @@ class AgreementMeter:
         self._sums = rows if self._sums is None else self._sums + rows
 
     def compute(self) -> Agreement:
-        """The agreement over everything added."""
+        """Compute the agreement over all batches."""
         assert self._sums is not None, "no batch was added"
         outputs = []
-        for name, (difference, size, places, same, divergence) in zip(self._names, self._sums.tolist(), strict=True):
+        for name, (difference, size, positions, same, divergence) in zip(self._names, self._sums.tolist(), strict=True):
             error = (difference / size) ** 0.5 if size else float(difference > 0)
-            scores = (same / places, divergence / places) if places else (None, None)
+            scores = (same / positions, divergence / positions) if positions else (None, None)
             outputs.append(OutputAgreement(name, error, *scores))
         return Agreement(self._samples, tuple(outputs))
 
@@ -117,7 +117,7 @@ def measure_agreement(
 
 
 def _sums(dense: Tensor, slim: Tensor, num_classes: int | None) -> list[Tensor]:
-    """Squared difference, squared size, and where there are classes: places, equal classes, divergence."""
+    """Squared difference and squared size; for class scores also positions, equal classes and divergence."""
     a, b = dense.detach().double(), slim.detach().double()
     zero = torch.zeros((), dtype=torch.float64, device=a.device)
     sums = [(a - b).square().sum(), a.square().sum(), zero, zero, zero]

@@ -1,4 +1,4 @@
-"""What a plan takes on a device: times of the model's layers over their widths, and the steps in them.
+"""Latency of a plan on a device, interpolated in measured times of the model's layers.
 
 L levels of a width, W layers, G groups, M plans at once.
 """
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 LEVELS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)  # shares of a width that are timed; between them time is nearly linear
 FEW_LEVELS = (1 / 4, 1 / 2, 1.0)  # half the time to measure, predictions within 2 % of those from all of them
-LEAST_DOUBT = 0.05
-LEAST = 0.02  # share of a layer's time that is left however narrow it gets
+MIN_UNCERTAINTY = 0.05
+MIN_LAYER_SHARE = 0.02  # share of a layer's time that remains however narrow it gets
 
 Times = Mapping[Layer, float]
 Step = Callable[[Layer], tuple[int, int]]
-"""a layer of the model -> its inputs and outputs are paid for in multiples of these"""
+"""layer -> the multiples that the time of its input and output channels grows in"""
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyModel:
-    """Milliseconds of a plan on one device: the sum of its layers, and so much for each element other operators write.
+    """Milliseconds of a plan on one device: the sum over layers, and a time for each element of other operators.
 
-    A layer's time is read off a grid of measured times, bilinearly between its levels, at widths rounded up to what
+    A layer's time is interpolated bilinearly in a grid of measured times, at widths rounded up to the multiples that
     the device rewards: `time(ceil(inputs / step) * step, ceil(outputs / step) * step)`.
     """
 
@@ -43,10 +43,17 @@ class LatencyModel:
     steps_W: tuple[IntArray, IntArray]
     ms_WLL: FloatArray
     per_element: float = 0.0
-    residual: float = 0.0  # share of the whole model's time that its layers did not explain, or explained too much
+    residual: float = 0.0  # share of the dense model's time that its layers miss or exceed
 
     def ms(self, removed_MG: IntArray) -> FloatArray:
-        """Predicted milliseconds (M,) of plans that remove so many channels from each group."""
+        """Predict milliseconds.
+
+        Args:
+            removed_MG: Channels removed from each group, (M, G).
+
+        Returns:
+            Milliseconds of each plan, (M,).
+        """
         sizes = self.workload.sizes(removed_MG)
         total: FloatArray = self._layers(sizes).sum(axis=1) + self.per_element * self.workload.elements(sizes)
         return total
@@ -55,14 +62,16 @@ class LatencyModel:
         """Milliseconds of each layer, (M, W)."""
         work = self.workload
         widths = [np.ceil(sizes[:, index] - 1e-9) for index in (work.inputs_W, work.outputs_W)]
-        found = [_place(*each) for each in zip(widths, self.levels_WL, self.steps_W, strict=True)]
-        (in_low, in_high, in_t), (out_low, out_high, out_t) = found
+        (in_low, in_high, in_t), (out_low, out_high, out_t) = (
+            _interpolation(width, levels, steps)
+            for width, levels, steps in zip(widths, self.levels_WL, self.steps_W, strict=True)
+        )
         at = np.arange(len(work.layers))
         low = (1 - in_t) * self.ms_WLL[at, in_low, out_low] + in_t * self.ms_WLL[at, in_high, out_low]
         high = (1 - in_t) * self.ms_WLL[at, in_low, out_high] + in_t * self.ms_WLL[at, in_high, out_high]
-        layers = np.maximum((1 - out_t) * low + out_t * high, LEAST * self.ms_WLL.max(axis=(1, 2)))
-        whole = work.sizes(np.zeros((1, work.entries_DG.shape[1]), dtype=np.int64))
-        times: FloatArray = layers * sizes[:, work.places].prod(axis=2) / whole[:, work.places].prod(axis=2)
+        layers = np.maximum((1 - out_t) * low + out_t * high, MIN_LAYER_SHARE * self.ms_WLL.max(axis=(1, 2)))
+        full = work.sizes(np.zeros((1, work.entries_DG.shape[1]), dtype=np.int64))
+        times: FloatArray = layers * sizes[:, work.places].prod(axis=2) / full[:, work.places].prod(axis=2)
         return times
 
     def predict(self, plan: PrunePlan) -> float:
@@ -70,45 +79,71 @@ class LatencyModel:
         return float(self.ms(removed_counts(self.groups, plan)[None])[0])
 
     def bottlenecks(self, plan: PrunePlan, groups: Sequence[ChannelGroup]) -> dict[str, float]:
-        """What keeps a plan from being faster, as shares of time.
+        """Compute what keeps a plan from being faster, as shares of time.
 
-        `fixed`: of the plan's, in layers none of whose widths can change; `between`: of the plan's, in other operators;
-        `least`: of the whole model's, that is left when everything goes that can.
+        Args:
+            plan: The plan.
+            groups: The model's channel groups.
+
+        Returns:
+            `fixed`: share of the plan's time in layers whose widths cannot change. `between`: share of its time in
+            other operators. `least`: share of the dense model's time that remains when every prunable channel is
+            removed.
         """
         removed_MG = np.stack(
-            [removed_counts(self.groups, plan), [0 if each.frozen else each.size - 1 for each in groups]]
+            [removed_counts(self.groups, plan), [0 if group.frozen else group.size - 1 for group in groups]]
         )
         sizes = self.workload.sizes(removed_MG)
-        total, least = self.ms(removed_MG).tolist()
+        total, minimum = self.ms(removed_MG).tolist()
         one_level_W = [np.isfinite(levels_WL).sum(axis=1) == 1 for levels_WL in self.levels_WL]
         return {
             "fixed": float(self._layers(sizes)[0] @ (one_level_W[0] & one_level_W[1])) / total,
             "between": self.per_element * float(self.workload.elements(sizes)[0]) / total,
-            "least": least / self.predict(PrunePlan({})),
+            "least": minimum / self.predict(PrunePlan({})),
         }
 
     def calibrated(self, dense_ms: float) -> LatencyModel:
-        """With what the layers leave residual of the whole model's time spread over the other operators' elements;
-        where nothing is left, every layer takes its share less."""
-        none = np.zeros((1, self.workload.entries_DG.shape[1]), dtype=np.int64)
-        layers = float(replace(self, per_element=0.0).ms(none)[0])
+        """Fit the model to the measured time of the dense model.
+
+        Time that the layers do not explain is spread over the elements of the other operators. Where the layers exceed
+        the measured time, all of them are scaled down.
+
+        Args:
+            dense_ms: Milliseconds of the dense model.
+
+        Returns:
+            The fitted model.
+        """
+        removed_MG = np.zeros((1, self.workload.entries_DG.shape[1]), dtype=np.int64)
+        layers = float(replace(self, per_element=0.0).ms(removed_MG)[0])
         residual = abs(dense_ms - layers) / dense_ms
         if layers > dense_ms:
             return replace(self, ms_WLL=self.ms_WLL * (dense_ms / layers), per_element=0.0, residual=residual)
-        elements = float(self.workload.elements(self.workload.sizes(none))[0])
+        elements = float(self.workload.elements(self.workload.sizes(removed_MG))[0])
         per_element = (dense_ms - layers) / elements if elements else 0.0
         return replace(self, per_element=per_element, residual=residual)
 
     def interval(self, predicted: float) -> tuple[float, float]:
-        """What a prediction may miss by: the share of the dense model's time that its layers did not explain, and
-        no less than 5 %."""
-        reach = max(LEAST_DOUBT, self.residual)
-        return predicted * (1 - reach), predicted * (1 + reach)
+        """Bound a prediction by the share of the dense model's time that its layers did not explain, at least 5 %.
+
+        Args:
+            predicted: Milliseconds.
+
+        Returns:
+            Lower and upper bound in milliseconds.
+        """
+        uncertainty = max(MIN_UNCERTAINTY, self.residual)
+        return predicted * (1 - uncertainty), predicted * (1 + uncertainty)
 
     def preferred_multiples(self, groups: Sequence[ChannelGroup], most: int) -> IntArray:
-        """The number of channels that each group should keep a multiple of, by the layers its channels go through.
+        """Compute the multiples that kept widths should have, from the layers that read and write each group.
 
-        Steps coarser than `most` are taken as `most`.
+        Args:
+            groups: The model's channel groups.
+            most: Coarser steps count as this one.
+
+        Returns:
+            A number of channels for each group, (G,).
         """
         steps_G = np.ones(len(groups), dtype=np.int64)
         for index_W, steps_W in zip((self.workload.inputs_W, self.workload.outputs_W), self.steps_W, strict=True):
@@ -119,8 +154,10 @@ class LatencyModel:
         return steps_G
 
 
-def _place(widths_MW: FloatArray, levels_WL: FloatArray, steps_W: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Levels below and above each width, and how far it is from the one to the other."""
+def _interpolation(
+    widths_MW: FloatArray, levels_WL: FloatArray, steps_W: IntArray
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """The levels below and above each width, and its position between them as a share."""
     full_W = np.where(np.isfinite(levels_WL), levels_WL, 0).max(axis=1)
     paid = np.minimum(np.ceil(widths_MW / steps_W) * steps_W, full_W)
     below = (paid[..., None] >= levels_WL).sum(axis=2) - 1
@@ -134,7 +171,15 @@ def _place(widths_MW: FloatArray, levels_WL: FloatArray, steps_W: IntArray) -> t
 
 
 def layers_that_change(work: ActivationSizes, groups: Sequence[ChannelGroup]) -> list[tuple[bool, bool]]:
-    """Of each layer, whether its inputs and its outputs can become fewer."""
+    """Determine which layers can become narrower.
+
+    Args:
+        work: The layers of the model.
+        groups: Its channel groups.
+
+    Returns:
+        For each layer, whether its inputs and whether its outputs can become fewer.
+    """
     free_G = np.array([group.frozen is None for group in groups], dtype=bool)
     follows_D = np.asarray((work.entries_DG[:, free_G] > 0).any(axis=1))
     return list(zip(follows_D[work.inputs_W].tolist(), follows_D[work.outputs_W].tolist(), strict=True))
@@ -143,14 +188,35 @@ def layers_that_change(work: ActivationSizes, groups: Sequence[ChannelGroup]) ->
 def layers_to_benchmark(
     work: ActivationSizes, groups: Sequence[ChannelGroup], step: Step, shares: Sequence[float] = LEVELS
 ) -> list[Layer]:
-    """The layers, at every width of their grids, whose times make the surface."""
+    """List the layers, at every width of their grids, whose times the latency model needs.
+
+    Args:
+        work: The layers of the model.
+        groups: Its channel groups.
+        step: The multiples that a layer's time grows in.
+        shares: Levels of a width, as shares of the full one.
+
+    Returns:
+        The layers to time.
+    """
     return [layer for grid in _grids(work, groups, step, shares) for row in grid.layers() for layer in row]
 
 
 def fit_latency_model(
     work: ActivationSizes, groups: Sequence[ChannelGroup], step: Step, times: Times, shares: Sequence[float] = LEVELS
 ) -> LatencyModel:
-    """The surface that these times make."""
+    """Build the latency model from measured times.
+
+    Args:
+        work: The layers of the model.
+        groups: Its channel groups.
+        step: The multiples that a layer's time grows in.
+        times: Milliseconds of every layer of `layers_to_benchmark`.
+        shares: Levels of a width, as shares of the full one.
+
+    Returns:
+        The model, not yet calibrated to the dense model's time.
+    """
     grids = _grids(work, groups, step, shares)
     count = len(shares)
     ms_WLL = np.zeros((len(grids), count, count))
@@ -191,7 +257,7 @@ def _grids(work: ActivationSizes, groups: Sequence[ChannelGroup], step: Step, sh
 
 
 def _levels(width: int, layer: Layer, step: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """Widths to time, on the steps; the one there is where it can't change."""
+    """Widths to time, on the steps; the full width alone where it cannot change."""
     if not shares:
         return (width,)
     unit = step if is_depthwise(layer) else math.lcm(step, layer.groups)
@@ -199,4 +265,5 @@ def _levels(width: int, layer: Layer, step: int, shares: Sequence[float]) -> tup
 
 
 def is_depthwise(layer: Layer) -> bool:
+    """Whether every input channel is a group of its own."""
     return layer.groups == layer.in_channels > 1

@@ -1,4 +1,4 @@
-"""What a recipe's rules say of each group: globs on layer names, the first match decides."""
+"""A recipe's rules for layers: globs on layer names, of which the first match decides."""
 
 from __future__ import annotations
 
@@ -21,29 +21,64 @@ class LayerRule:
 
 
 def apply_freeze_rules(groups: Sequence[ChannelGroup], rules: Sequence[LayerRule]) -> tuple[ChannelGroup, ...]:
-    """The groups, with those frozen that a rule freezes: one frozen writer is enough.
+    """Freeze the groups that a rule freezes; one frozen writer freezes its group.
 
-    Raises RecipeError, with every fault, when a glob matches no layer.
+    Args:
+        groups: The channel groups.
+        rules: The recipe's rules, in order.
+
+    Returns:
+        All groups, in their order.
+
+    Raises:
+        RecipeError: A glob matches no layer. The error lists every such glob.
     """
-    _no_idle([layer for group in groups for layer in _layers(group)], rules)
+    _check_all_match([layer for group in groups for layer in _layers(group)], rules)
     return tuple(_frozen(group, rules) for group in groups)
 
 
 def rules_naming_layers(groups: Sequence[ChannelGroup], rules: Sequence[LayerRule]) -> tuple[LayerRule, ...]:
-    """The rules whose glob matches a layer that writes one of the groups."""
+    """Select the rules whose glob matches a layer that writes one of the groups.
+
+    Args:
+        groups: The channel groups.
+        rules: The recipe's rules, in order.
+
+    Returns:
+        These rules, in their order.
+    """
     layers = [layer for group in groups for layer in _layers(group)]
     return tuple(rule for rule in rules if any(_matches(layer, rule.match) for layer in layers))
 
 
 def frozen_layers(layers: Sequence[str], rules: Sequence[LayerRule]) -> dict[str, str]:
-    """Layer -> the glob that freezes it. Raises RecipeError, with every fault, when a glob matches no layer."""
-    _no_idle(layers, rules)
+    """Determine which layers the rules freeze.
+
+    Args:
+        layers: Layer names.
+        rules: The recipe's rules, in order.
+
+    Returns:
+        Layer name -> the glob that freezes it.
+
+    Raises:
+        RecipeError: A glob matches no layer. The error lists every such glob.
+    """
+    _check_all_match(layers, rules)
     first = {layer: next((rule for rule in rules if _matches(layer, rule.match)), None) for layer in layers}
     return {layer: rule.match for layer, rule in first.items() if rule is not None and rule.freeze}
 
 
 def layer_ratio(group: ChannelGroup, rules: Sequence[LayerRule]) -> float | None:
-    """The share of channels a rule removes from the group; None leaves it to the target."""
+    """Look up the share of channels that a rule removes from a group.
+
+    Args:
+        group: The channel group.
+        rules: The recipe's rules, in order.
+
+    Returns:
+        The share; None where the target decides.
+    """
     return next((rule.ratio for rule in _matching(group, rules) if rule.ratio is not None), None)
 
 
@@ -70,14 +105,14 @@ def _layers(group: ChannelGroup) -> list[str]:
     return list(dict.fromkeys(slot.tensor.rpartition(".")[0] for slot in group.writers()))
 
 
-def _no_idle(layers: Sequence[str], rules: Sequence[LayerRule]) -> None:
-    faults = list(_idle(layers, rules))
-    if faults:
-        first, *more = faults
+def _check_all_match(layers: Sequence[str], rules: Sequence[LayerRule]) -> None:
+    errors = list(_unmatched(layers, rules))
+    if errors:
+        first, *more = errors
         raise RecipeError(first.code, first.place, first.problem, first.hint, tuple(more))
 
 
-def _idle(layers: Sequence[str], rules: Sequence[LayerRule]) -> Iterator[RecipeError]:
+def _unmatched(layers: Sequence[str], rules: Sequence[LayerRule]) -> Iterator[RecipeError]:
     for rule in rules:
         if not any(_matches(layer, rule.match) for layer in layers):
             near = ", ".join(get_close_matches(rule.match, layers, n=3, cutoff=0.0))

@@ -1,8 +1,9 @@
-"""Bytes of a plan: what its ONNX file takes on disk, and what it takes in memory while it runs."""
+"""Bytes of a plan: the size of its ONNX file, and the memory it takes while it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,50 +21,77 @@ if TYPE_CHECKING:
 
     from compressor.core import FloatArray, IntArray
 
-FLOAT = 4  # bytes
-OPERATOR = 600  # bytes of a file that an operator takes beside its weights; rather more than they do
+FLOAT_BYTES = 4
+OPERATOR_BYTES = 600  # of a file, for an operator beside its weights; an upper estimate
 
 
 def file_bytes(structure: DependencyGraph, params: int) -> int:
-    """`4 * parameters + 600 * operators`: what the ONNX file comes to, rather over than under."""
-    return FLOAT * params + OPERATOR * structure.workload.calls
+    """Estimate the size of the ONNX file: `4 * parameters + 600 * operators` bytes, an upper estimate.
+
+    Args:
+        structure: The model's dependency graph.
+        params: Number of parameters.
+
+    Returns:
+        Bytes.
+    """
+    return FLOAT_BYTES * params + OPERATOR_BYTES * structure.workload.calls
 
 
 def memory_bytes(structure: DependencyGraph, removed_G: IntArray) -> int:
-    """`4 * (parameters + elements alive at once, at most)` for one input; see `Workload.peak`."""
-    return FLOAT * (structure.cost.cost(removed_G).params + structure.workload.peak(removed_G))
+    """Compute `4 * (parameters + peak of live elements)` bytes for one input; see `ActivationSizes.peak`.
+
+    Args:
+        structure: The model's dependency graph.
+        removed_G: Channels removed from each group, (G,).
+
+    Returns:
+        Bytes.
+    """
+    return FLOAT_BYTES * (structure.cost.cost(removed_G).params + structure.workload.peak(removed_G))
 
 
 def memory_of(module: nn.Module, *inputs: Tensor) -> int:
-    """The same, of a module as it runs on `inputs`, a batch of one."""
+    """Compute the same bytes for a module as it runs.
+
+    Args:
+        module: The module.
+        inputs: A batch of one.
+
+    Returns:
+        Bytes.
+    """
     params = sum(parameter.numel() for parameter in module.parameters())
-    return FLOAT * (params + peak_memory(trace_module(module, *inputs, known=rules.has_rule)))
+    return FLOAT_BYTES * (params + peak_memory(trace_module(module, *inputs, known=rules.has_rule)))
 
 
 def memory_budgets(
     selection: PruningTarget, structure: DependencyGraph, original: Cost, began: DependencyGraph
 ) -> list[Budget]:
-    """What targets of size and memory leave. Size is a share of the original model's file, memory of what the model
-    takes that the run began with."""
+    """Turn targets of size and memory into budgets in bytes.
 
-    def limit(name: str, share: float, value: Callable[[IntArray], int], whole: int) -> Budget:
-        def values(removed_MG: IntArray) -> FloatArray:
-            return np.array([float(value(removed_G)) for removed_G in removed_MG])
+    Args:
+        selection: The target. `size` is a share of the original model's file, `memory` a share of what the model takes
+            that the run begins with.
+        structure: The dependency graph of the model to prune.
+        original: Cost of the original model.
+        began: The dependency graph of the model that the run begins with.
 
-        return Budget(name, values, share * whole, whole)
-
-    limits = []
+    Returns:
+        One budget for each target that is set.
+    """
+    budgets = []
     if selection.size is not None:
-
-        def size(removed_G: IntArray) -> int:
-            return file_bytes(structure, structure.cost.cost(removed_G).params)
-
-        limits.append(limit("size", selection.size, size, file_bytes(structure, original.params)))
+        baseline = file_bytes(structure, original.params)
+        values = partial(_per_plan, lambda removed_G: file_bytes(structure, structure.cost.cost(removed_G).params))
+        budgets.append(Budget("size", values, selection.size * baseline, baseline))
     if selection.memory is not None:
+        baseline = memory_bytes(began, np.zeros(len(began.groups), dtype=np.int64))
+        values = partial(_per_plan, partial(memory_bytes, structure))
+        budgets.append(Budget("memory", values, selection.memory * baseline, baseline))
+    return budgets
 
-        def memory(removed_G: IntArray) -> int:
-            return memory_bytes(structure, removed_G)
 
-        whole = memory_bytes(began, np.zeros(len(began.groups), dtype=np.int64))
-        limits.append(limit("memory", selection.memory, memory, whole))
-    return limits
+def _per_plan(value: Callable[[IntArray], int], removed_MG: IntArray) -> FloatArray:
+    """Apply a function of one plan, (G,), to several, (M, G)."""
+    return np.array([float(value(removed_G)) for removed_G in removed_MG])

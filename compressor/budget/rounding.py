@@ -1,4 +1,4 @@
-"""Widths as multiples: how many channels go where kept widths are rounded up. G groups."""
+"""Kept widths as multiples of a number of channels. G groups."""
 
 from __future__ import annotations
 
@@ -20,27 +20,53 @@ class Rounding:
     def __init__(self, groups: Sequence[ChannelGroup], round_to: int) -> None:
         self._size_G = np.array([group.size for group in groups], dtype=np.int64)
         entries = [next((slot.positions.shape[1] for slot in group.writers()), 1) for group in groups]
-        self.unit_G = np.array([round_to // math.gcd(round_to, each) for each in entries], dtype=np.int64)
+        self.unit_G = np.array([round_to // math.gcd(round_to, count) for count in entries], dtype=np.int64)
 
     def __call__(self, removed_G: IntArray) -> IntArray:
         kept_G = -(-(self._size_G - removed_G) // self.unit_G) * self.unit_G
         return np.where(removed_G > 0, self._size_G - np.minimum(kept_G, self._size_G), 0)
 
     def next_wider(self, index: int, removed: int) -> int:
-        """The next smaller number of removed channels of a group that keeps its width rounded."""
+        """Compute the next smaller number of removed channels that keeps a rounded width.
+
+        Args:
+            index: The group.
+            removed: Channels removed from it now.
+
+        Returns:
+            Channels to remove.
+        """
         size, unit = int(self._size_G[index]), int(self.unit_G[index])
         return max(0, size - ((size - removed) // unit + 1) * unit)
 
 
-def removed_after(start_G: IntArray, taken: IntArray) -> IntArray:
-    """Channels gone once one more went from the group that each entry of `taken` names."""
-    return start_G + np.bincount(taken, minlength=len(start_G))
+def removed_after(start_G: IntArray, removals: IntArray) -> IntArray:
+    """Count removed channels after a sequence of removals.
+
+    Args:
+        start_G: Channels removed before, (G,).
+        removals: The group that each removal takes one channel from.
+
+    Returns:
+        Channels removed from each group, (G,).
+    """
+    return start_G + np.bincount(removals, minlength=len(start_G))
 
 
 def fewest_removed(
     start_G: IntArray, order: IntArray, rounding: Rounding, fits: Callable[[IntArray], bool]
 ) -> IntArray:
-    """The fewest channels, in order, that fit; all of them where nothing does."""
+    """Find the fewest removals, in order, that meet a target.
+
+    Args:
+        start_G: Channels removed in any case, (G,).
+        order: The group that each removal takes one channel from.
+        rounding: Rounds kept widths.
+        fits: Whether removed channels (G,) meet the target.
+
+    Returns:
+        Channels to remove from each group, (G,); as many as possible where nothing meets the target.
+    """
 
     def first(count: int) -> IntArray:
         return rounding(removed_after(start_G, order[:count]))
@@ -50,7 +76,7 @@ def fewest_removed(
         middle = (low + high) // 2
         low, high = (low, middle) if fits(first(middle)) else (middle + 1, high)
     removed_G = first(low)
-    for index in order[:low][::-1].tolist():  # give back what the last, coarse step took too much
+    for index in order[:low][::-1].tolist():  # return the surplus of the last, coarse step
         back_G = removed_G.copy()
         back_G[index] = rounding.next_wider(index, int(removed_G[index]))
         if back_G[index] >= start_G[index] and fits(back_G):

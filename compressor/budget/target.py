@@ -32,7 +32,7 @@ class PruningTarget:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is to be removed: only how to prune is set, not how much."""
+        """Whether only the policy is set, and nothing is to be removed."""
         policy = PruningTarget(
             scope=self.scope,
             round_to=self.round_to,
@@ -54,11 +54,17 @@ class PruningTarget:
 
 
 def pruned_channel_share(target: PruningTarget) -> float | None:
-    """Estimate the share r of channels that a target removes; None where it names no share.
+    """Estimate the share r of channels that a target removes.
 
     It is `1 - nodes`, the node ratio of the paper. Weights, parameters and multiply-adds grow with the square of the
-    widths, so that a share s of them that may remain gives r = 1 - sqrt(s). Bytes and time are nearer to linear, but
-    treated alike. The strictest of several shares counts.
+    widths, so that a remaining share s of them gives r = 1 - sqrt(s). Bytes and time are nearer to linear, but treated
+    alike. The strictest of several shares counts.
+
+    Args:
+        target: The target.
+
+    Returns:
+        r, or None where the target names no share.
     """
     if target.ratio is not None:
         return target.ratio

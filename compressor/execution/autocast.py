@@ -1,4 +1,4 @@
-"""Keep a forward that turns autocast on in the type that its weights have."""
+"""Run a forward that turns autocast on in the type of its weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def without_autocast() -> Iterator[list[str]]:
-    """Autocast does nothing inside. The list names the types that it was requested for."""
+    """Switch autocast off inside. The list names the types that were requested."""
     requested: list[str] = []
     enter: Callable[[Any], Any] = torch.autocast.__enter__
 

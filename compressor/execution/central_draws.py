@@ -1,8 +1,8 @@
-"""Random numbers at the centre of their distributions, so that what draws them can be compared with an ONNX file.
+"""Random numbers at the centre of their distributions, so that a model that draws them compares with its ONNX file.
 
-Uniform numbers are the middle of their interval, normal ones their mean. What is derived from uniform numbers u follows
-from u = 1/2: a Bernoulli draw is 1 where its probability exceeds 1/2, an exponential one is log(2) / rate, a whole
-number below n is n / 2, rounded down. Dropout passes everything.
+A uniform number is the middle of its interval, a normal one its mean. Numbers derived from a uniform u follow from
+u = 1/2: a Bernoulli draw is 1 where its probability exceeds 1/2, an exponential one is log(2) / rate, an integer below
+n is n / 2, rounded down. Dropout passes everything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class UnknownDraw(RuntimeError):
 
 
 class CentralDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves it unannotated
-    """To be used under inference mode, where dropout is seen as one operator."""
+    """For use under inference mode, where dropout is one operator."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -46,7 +46,7 @@ class CentralDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTor
 
 
 def _centre(name: str, named: dict[str, Any], result: Tensor) -> Tensor | float | None:
-    """What an operator's draws are replaced by; None where that is not known."""
+    """The value that replaces an operator's draws; None where it is not known."""
     if name in ("randn", "randn_like"):
         return 0.0
     if name in ("rand", "rand_like"):

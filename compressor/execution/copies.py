@@ -69,38 +69,40 @@ def _copy(module: Module, memo: dict[int, Any]) -> Module:
 
 
 def _held(module: nn.Module) -> Iterator[object]:
-    """What a module's attributes and hooks hold, however deep in lists and dicts."""
+    """The values of a module's attributes and hooks, however deep in lists and dicts."""
     for name, value in vars(module).items():
         if name not in ("_parameters", "_modules"):
             yield from tree_leaves(dict(value) if isinstance(value, Mapping) else value)
 
 
 def _bound_functions(module: nn.Module, values: list[object]) -> list[FunctionType]:
-    """The functions that a module holds and that refer to a part of it, by a closure or by a default value."""
+    """The functions of a module that refer to a part of it, by a closure or by a default value."""
     own: set[int] = set()
     for part in module.modules():
         own |= {id(part), *(id(value) for value in vars(part).values() if _is_mutable(value))}
     own |= {id(value) for value in values if _is_mutable(value)}
     bound: dict[int, FunctionType] = {}
-
-    def refers(function: FunctionType, path: tuple[int, ...]) -> bool:
-        """Whether a function, or one that it calls, refers to something of `own`."""
-        direct = False
-        for value in _captured(function):
-            inner = _function_of(value)
-            if inner is None:
-                direct |= id(value) in own
-            elif id(inner) not in path:
-                direct |= refers(inner, (*path, id(inner)))
-        if direct:
-            bound[id(function)] = function
-        return direct
-
     for value in values:
         function = _function_of(value)
         if function is not None and id(function) not in bound:
-            refers(function, (id(function),))
+            _collect_bound(function, own, bound, (id(function),))
     return list(bound.values())
+
+
+def _collect_bound(
+    function: FunctionType, own: set[int], bound: dict[int, FunctionType], path: tuple[int, ...]
+) -> bool:
+    """Whether a function, or one that it calls, refers to something of `own`; such functions are added to `bound`."""
+    direct = False
+    for value in _captured(function):
+        inner = _function_of(value)
+        if inner is None:
+            direct |= id(value) in own
+        elif id(inner) not in path:
+            direct |= _collect_bound(inner, own, bound, (*path, id(inner)))
+    if direct:
+        bound[id(function)] = function
+    return direct
 
 
 def _is_mutable(value: object) -> bool:
@@ -116,7 +118,7 @@ def _function_of(value: object) -> FunctionType | None:
 
 
 def _captured(function: FunctionType) -> Iterator[object]:
-    """What a function refers to beside its arguments and the globals of its file."""
+    """The values that a function refers to beside its arguments and the globals of its file."""
     for cell in function.__closure__ or ():
         if _is_bound(cell):
             yield cell.cell_contents
@@ -141,7 +143,7 @@ def _twin(function: FunctionType) -> FunctionType:
 
 
 def _fill(twin: FunctionType, function: FunctionType, memo: Mapping[int, Any]) -> None:
-    """Let a function see the copies of what was copied, and everything else itself."""
+    """Let a function refer to the copies of what was copied, and to everything else itself."""
 
     def copied(value: object) -> object:
         return memo.get(id(value), value)

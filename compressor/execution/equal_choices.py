@@ -1,14 +1,13 @@
-"""Two passes that take the same decisions, so that what rounding decides does not part them.
+"""Two passes that make the same decisions, so that a decision which depends on rounding does not separate them.
 
-An operator that takes floating-point numbers and gives integers or booleans (`topk`, `sort`, `argmax`, `nonzero`,
-`x > 0.5`, a cast to integers) chooses by value: where two scores nearly tie, a difference in the last digit gives
-another answer. The first pass notes what was chosen. The second pass takes over these choices, and notes how far apart
-the numbers lie that they were made from: where these agree and the outputs agree, the two passes agree.
+An operator that takes floating-point numbers and returns integers or booleans (`topk`, `sort`, `argmax`, `nonzero`,
+`x > 0.5`, a cast to integers) chooses by value. Where two scores nearly tie, a difference in the last digit changes its
+result. The first pass records the choices. The second pass repeats them and records how far its scores differ from
+those of the first: where scores and outputs agree, the passes agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +31,7 @@ class Choice:
 
 @dataclass
 class Choices:
-    """The choices of a pass, in order, and how far the scores of two passes lie apart at most."""
+    """The choices of a pass in order, and the largest difference between the scores of two passes."""
 
     made: list[Choice] = field(default_factory=list)
     max_abs_error: float = 0.0
@@ -40,7 +39,7 @@ class Choices:
 
 
 class RecordChoices(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves it unannotated
-    """Note every choice in `choices`."""
+    """Record every choice in `choices`."""
 
     def __init__(self, choices: Choices) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -59,7 +58,7 @@ class RecordChoices(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTo
 
 
 class RepeatChoices(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Take over the choices of an earlier pass, one after the other, where they were made from as many numbers."""
+    """Repeat the choices of an earlier pass in order, where their scores have the same shapes."""
 
     def __init__(self, choices: Choices) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -90,7 +89,7 @@ class RepeatChoices(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _with_choice(result: object, choice: Choice, named: dict[str, Any]) -> object:
-    """The result with the other pass's integers, and the values that they point to."""
+    """The result with the other pass's integers and the values at these indices."""
     leaves, tree = tree_flatten(result)
     chosen = iter(choice.chosen)
     replaced = [next(chosen).clone() if _is_discrete(leaf) else leaf for leaf in leaves]
@@ -103,17 +102,21 @@ def _with_choice(result: object, choice: Choice, named: dict[str, Any]) -> objec
     return tree_unflatten(replaced, tree)
 
 
-def differences(found: Tensor, expected: Tensor) -> tuple[float, float]:
-    """`max|found - expected|`, and the same over `max|expected|`; equal infinite entries do not differ."""
-    absolute_N = torch.where(found == expected, 0.0, (found - expected).abs())
+def differences(actual: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Compare two tensors; equal infinite entries do not differ.
+
+    Args:
+        actual: One tensor.
+        expected: The reference, of the same shape.
+
+    Returns:
+        `max|actual - expected|`, and the same over `max|expected|`.
+    """
+    absolute_N = torch.where(actual == expected, 0.0, (actual - expected).abs())
     absolute = float(absolute_N.max()) if absolute_N.numel() else 0.0
     finite = expected[expected.isfinite()]
     scale = float(finite.abs().max()) if finite.numel() else 0.0
     return absolute, absolute / scale if scale > 0 else float("inf") if absolute else 0.0
-
-
-def _shapes(tensors: Sequence[Tensor]) -> list[torch.Size]:
-    return [tensor.shape for tensor in tensors]
 
 
 def _floating(tree: object) -> list[Tensor]:

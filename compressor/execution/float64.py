@@ -1,8 +1,8 @@
 """Run a module in float64 whatever types its forward names.
 
-`Module.double()` converts parameters and buffers only. A forward that says `.float()` or `dtype=torch.float32`, or that
-holds plain tensors, goes on in float32: it stops at the next layer, or rounds where nothing should be rounded. Here
-every operator gets its operands in float64, and every floating type it is asked for means float64.
+`Module.double()` converts parameters and buffers only. A forward that calls `.float()` or `dtype=torch.float32`, or
+that holds plain tensors, continues in float32: it fails at the next layer, or rounds where nothing should be rounded.
+Here every operator gets its operands in float64, and every floating type that it names means float64.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Run = Callable[..., object]
 
 
 class Float64(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves it unannotated
-    """Every operator works in float64. What an operator writes into stays of its own type."""
+    """Run every operator in float64. A tensor that an operator writes into keeps its type."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -61,7 +61,7 @@ def _widened(value: object) -> object:
 
 @contextmanager
 def in_float64() -> Iterator[None]:
-    """Everything that is computed inside is computed in float64, from equal random numbers."""
+    """Compute everything inside in float64, from equal random numbers."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # for tensors that the module's code makes on the way
     try:
@@ -72,7 +72,15 @@ def in_float64() -> Iterator[None]:
 
 
 def call(module: nn.Module, *inputs: Tensor) -> object:
-    """The module's answer."""
+    """Run the module.
+
+    Args:
+        module: The module.
+        inputs: Its inputs.
+
+    Returns:
+        Its output.
+    """
     return module(*inputs)
 
 
@@ -80,9 +88,12 @@ def run_in_float64(module: nn.Module, inputs: Sequence[Tensor], run: Run = call)
     """Run a module in float64 and eval mode.
 
     Args:
-        module: It is turned to float64 and eval mode.
-        inputs: What it takes; floating-point ones are cast.
-        run: What is run instead of the module itself, called with the module and the inputs.
+        module: The module. It is turned to float64 and eval mode.
+        inputs: Its inputs; floating-point ones are cast.
+        run: What runs instead of the module itself, called with the module and the inputs.
+
+    Returns:
+        The result of `run`.
     """
     module.double().eval()
     with in_float64():
@@ -90,12 +101,21 @@ def run_in_float64(module: nn.Module, inputs: Sequence[Tensor], run: Run = call)
 
 
 def run_in_float32(module: nn.Module, inputs: Sequence[Tensor], run: Run = call) -> object:
-    """Run a module as it is, in eval mode, from the same random numbers as `run_in_float64`."""
+    """Run a module in its own types, in eval mode, from the same random numbers as `run_in_float64`.
+
+    Args:
+        module: The module. It is turned to eval mode.
+        inputs: Its inputs.
+        run: What runs instead of the module itself, called with the module and the inputs.
+
+    Returns:
+        The result of `run`.
+    """
     module.eval()
     with equal_randomness():
         return run(module, *inputs)
 
 
 def widen(inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Inputs with floating-point numbers as float64."""
+    """Cast floating-point inputs to float64."""
     return [tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs]

@@ -14,7 +14,7 @@ SEED = 0
 
 @contextmanager
 def equal_randomness() -> Iterator[None]:
-    """Every block draws the same numbers, from PyTorch, NumPy and Python; the caller's generators are left alone."""
+    """Seed PyTorch, NumPy and Python, so that every block draws the same numbers; restore the caller's state."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(SEED)

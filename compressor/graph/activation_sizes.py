@@ -1,4 +1,4 @@
-"""What runs when a model runs, for any plan: the widths of its layers, and the tensors it holds meanwhile."""
+"""The sizes of a model's layers and activations, for any plan."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ActivationSizes:
-    """Sizes as linear functions of the channels removed, `base - entries @ removed`, of everything that takes time.
+    """Sizes of everything that takes time, as linear functions of the channels removed: `base - entries @ removed`.
 
-    D sizes, G groups, W layers, T results of operators, M plans at once. Tables hold places among the sizes, padded
-    with D, which stands for a factor of one.
+    D sizes, G groups, W layers, T results of operators, M plans at once. Tables hold indices of sizes, padded with D,
+    which stands for a factor of one.
     """
 
     base_D: IntArray
@@ -43,62 +43,89 @@ class ActivationSizes:
     calls: int
 
     def sizes(self, removed_MG: IntArray) -> FloatArray:
-        """(M, D + 1)"""
+        """Compute all sizes of several plans.
+
+        Args:
+            removed_MG: Channels removed from each group, (M, G).
+
+        Returns:
+            (M, D + 1); the last one is the factor of one.
+        """
         sizes_MD = self.base_D - removed_MG @ self.entries_DG.T
         return np.concatenate([sizes_MD, np.ones((len(sizes_MD), 1))], axis=1)
 
     def elements(self, sizes: FloatArray) -> FloatArray:
-        """Elements that operators other than layers write, (M,)."""
+        """Count the elements that operators other than layers write.
+
+        Args:
+            sizes: What `sizes` returns, (M, D + 1).
+
+        Returns:
+            Elements of each plan, (M,).
+        """
         written: FloatArray = sizes[:, self.results].prod(axis=2) @ self.elementwise_T
         return written
 
     def peak(self, removed_G: IntArray) -> int:
-        """Elements of the tensors alive at once, at most.
+        """Compute the peak number of live elements.
 
-        Operators run in the module's order; each result is a tensor of its own, unless it is a view, and is alive from
+        Operators run in the module's order. Each result is a tensor of its own, unless it is a view, and is live from
         the operator that makes it to the last that reads it, both included.
+
+        Args:
+            removed_G: Channels removed from each group, (G,).
+
+        Returns:
+            Elements.
         """
         return _peak(self.sizes(removed_G[None])[0][self.results].prod(axis=1), self.first_use_T, self.last_use_T)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A tensor with memory of its own: numbers of the call that makes it and of the last that reads it."""
+    """A tensor with memory of its own: the calls that make it and that read it last."""
 
     ref: Ref
-    born: int
-    dies: int
-    light: bool  # no layer made it
+    first_use: int
+    last_use: int
+    elementwise: bool  # no layer made it
 
 
 def results(trace: Trace) -> list[Result]:
-    """Every tensor a run makes, the inputs among them; parameters and views are none."""
+    """List every tensor that a run makes, including the inputs; parameters and views are left out."""
     heavy = {id(counted.call) for counted in counted_calls(trace) if counted.weight is not None}
     root: dict[int, int] = {}  # uid -> that of the tensor whose memory it lies in
-    born: dict[int, tuple[Ref, int, bool]] = {ref.uid: (ref, 0, False) for ref in trace.inputs}
-    dies: dict[int, int] = {}
+    first_use: dict[int, tuple[Ref, int, bool]] = {ref.uid: (ref, 0, False) for ref in trace.inputs}
+    last_use: dict[int, int] = {}
     for number, call in enumerate(trace.calls, start=1):
         for ref in call.refs():
-            dies[root.get(ref.uid, ref.uid)] = number
+            last_use[root.get(ref.uid, ref.uid)] = number
         for ref in call.outs:
             if call.view and call.refs():
                 first = call.refs()[0].uid
                 root.setdefault(ref.uid, root.get(first, first))
             elif ref.uid not in root:
-                born.setdefault(ref.uid, (ref, number, id(call) not in heavy))
-    dies |= {root.get(ref.uid, ref.uid): len(trace.calls) for ref in trace.outputs}
-    made = [(uid, *each) for uid, each in born.items() if uid not in trace.tensors]
-    return [Result(ref, number, max(number, dies.get(uid, number)), light) for uid, ref, number, light in made]
+                first_use.setdefault(ref.uid, (ref, number, id(call) not in heavy))
+    last_use |= {root.get(ref.uid, ref.uid): len(trace.calls) for ref in trace.outputs}
+    made = [(uid, *entry) for uid, entry in first_use.items() if uid not in trace.tensors]
+    return [
+        Result(ref, number, max(number, last_use.get(uid, number)), elementwise)
+        for uid, ref, number, elementwise in made
+    ]
 
 
 def peak_memory(trace: Trace) -> int:
-    """Elements alive at once, at most, of a module as it is; see `Workload.peak`."""
+    """Compute the peak number of live elements of a module as it is; see `ActivationSizes.peak`."""
     made = results(trace)
-    return _peak([math.prod(each.ref.shape) for each in made], [r.born for r in made], [r.dies for r in made])
+    return _peak(
+        [math.prod(result.ref.shape) for result in made],
+        [result.first_use for result in made],
+        [result.last_use for result in made],
+    )
 
 
-def _peak(elements: ArrayLike, born: ArrayLike, dies: ArrayLike) -> int:
-    first_use_T, last_use_T = np.asarray(born, dtype=np.int64), np.asarray(dies, dtype=np.int64)
+def _peak(elements: ArrayLike, first_use: ArrayLike, last_use: ArrayLike) -> int:
+    first_use_T, last_use_T = np.asarray(first_use, dtype=np.int64), np.asarray(last_use, dtype=np.int64)
     change = np.zeros(int(last_use_T.max(initial=0)) + 2)
     np.add.at(change, first_use_T, elements)
     np.subtract.at(change, last_use_T + 1, elements)
@@ -108,12 +135,22 @@ def _peak(elements: ArrayLike, born: ArrayLike, dies: ArrayLike) -> int:
 def activation_sizes(
     trace: Trace, tracker: ChannelTracker, groups: Sequence[ChannelGroup], group_of: IntArray
 ) -> ActivationSizes:
-    """Read it off a walked trace; `group_of`: id -> index of its group or -1."""
+    """Collect the sizes from a walked trace.
+
+    Args:
+        trace: The trace.
+        tracker: The tracker that walked it.
+        groups: The channel groups.
+        group_of: Id -> index of its group, -1 for none.
+
+    Returns:
+        The sizes as functions of removed channels.
+    """
     sizes = Sizes(groups, group_of)
     made = results(trace)
     shapes = [
-        [sizes.index(dim, size) for dim, size in zip(tracker.dims(each.ref), each.ref.shape, strict=True)]
-        for each in made
+        [sizes.index(dim, size) for dim, size in zip(tracker.dims(result.ref), result.ref.shape, strict=True)]
+        for result in made
     ]
     uses = tracker.weights
     inputs = [sizes.index(use.inputs, use.layer.in_channels) for use in uses]
@@ -131,8 +168,8 @@ def activation_sizes(
         outputs_W=np.array(outputs, dtype=np.int64),
         places=sizes.table(places),
         results=sizes.table(shapes),
-        elementwise_T=np.array([each.light for each in made], dtype=np.int64),
-        first_use_T=np.array([each.born for each in made], dtype=np.int64),
-        last_use_T=np.array([each.dies for each in made], dtype=np.int64),
+        elementwise_T=np.array([result.elementwise for result in made], dtype=np.int64),
+        first_use_T=np.array([result.first_use for result in made], dtype=np.int64),
+        last_use_T=np.array([result.last_use for result in made], dtype=np.int64),
         calls=len(trace.calls),
     )

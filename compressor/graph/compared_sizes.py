@@ -1,7 +1,8 @@
-"""Widths that code compares a tensor with: `assert x.shape[1] == self.channels`.
+"""Widths that code compares with a tensor: `assert x.shape[1] == self.channels`.
 
-After a trial cut such a line stops, though nothing is wrong but the number. Which attributes it names is read from the
-source. Which dimension each of them stands for is found by trying (see analyse.py), beginning at the module's input.
+After a trial removal such a line fails although only its number is wrong. The attributes that it names are read from
+the source. Which dimension each of them means is determined by trial (see analysis.py), beginning at the module's
+input.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from torch import nn
 Place = tuple[str, str]
 """module, attribute"""
 
-MOST = 6  # dimensions that are tried for one attribute
+MAX_TRIALS = 6  # dimensions that are tried for one attribute
 
 
 def is_own_check(failure: BaseException) -> bool:
-    """Whether a module's own code stopped, by an assertion or by raising, and no operator or library did."""
+    """Whether a module's own code failed, by an assertion or by raising, and no operator or library did."""
     (frame, line), *_ = _frames(failure)
     owner = frame.f_locals.get(frame.f_code.co_varnames[0]) if frame.f_code.co_argcount else None
     return isinstance(owner, nn.Module) and not _is_torch(frame) and _stops(frame, line)
@@ -37,15 +38,15 @@ def _is_torch(frame: FrameType) -> bool:
 
 
 def compared_attributes(failure: BaseException, module: nn.Module) -> tuple[list[Place], list[Place]]:
-    """Find the whole numbers that the check which stopped a pass compares with.
+    """Find the integers that a failed check compares with.
 
     Args:
-        failure: What the pass raised.
-        module: What was run.
+        failure: The exception of the forward pass.
+        module: The module that ran.
 
     Returns:
-        Those that the innermost statement which names any does name, and the same of other modules of the same class.
-        None where an operator stopped, or PyTorch's own code but for `torch._assert`.
+        The attributes that the innermost statement with any of them names, and the same attributes of other modules of
+        the same class. Nothing where an operator failed, or PyTorch's own code other than `torch._assert`.
     """
     frame, line = _frames(failure)[0]
     if not _stops(frame, line) or (_is_torch(frame) and frame.f_code is not torch._assert.__code__):
@@ -131,7 +132,7 @@ def _chains(owner: str, nodes: Sequence[ast.AST]) -> Iterator[tuple[str, ...]]:
 
 
 def _resolved(owner: nn.Module, chain: Sequence[str]) -> Iterator[tuple[nn.Module, str]]:
-    """The module that holds the last name of a chain, where it is a whole number there."""
+    """The module that holds the last name of a chain, where its value is an integer."""
     part: object = owner
     for name in chain[:-1]:
         part = getattr(part, name, None)

@@ -1,5 +1,4 @@
-"""Parameters, multiply-adds, weights and nodes: counted on a module as it runs, and predicted for a plan without
-cutting anything."""
+"""Parameters, multiply-adds, weights and output channels: counted on a module, and predicted for a plan."""
 
 from __future__ import annotations
 
@@ -25,9 +24,16 @@ if TYPE_CHECKING:
 
 
 def count_cost(module: nn.Module, *inputs: Tensor) -> Cost:
-    """Parameters of the module, and multiply-adds that it spends on `inputs`, a batch of one; see `arithmetic`.
+    """Count the cost of a module on a batch of one; see `arithmetic`.
 
-    A weight that runs twice is one weight, and its outputs are nodes once.
+    A weight that is applied twice is one weight, and its output channels count once.
+
+    Args:
+        module: The module. It is not changed.
+        inputs: A batch of one.
+
+    Returns:
+        Its cost.
     """
     calls = list(counted_calls(trace_module(module, *inputs, known=rules.has_rule)))
     layers = [(call.weight, call.outputs) for call in calls if call.weight is not None]
@@ -38,14 +44,30 @@ def count_cost(module: nn.Module, *inputs: Tensor) -> Cost:
 
 
 def zeros(module: nn.Module, *inputs: Tensor) -> int:
-    """Number of zero entries in the weights that `count_cost` counts; weights that are no parameters are skipped."""
+    """Count the zero entries of the weights that `count_cost` counts; weights that are no parameters are skipped.
+
+    Args:
+        module: The module. It is not changed.
+        inputs: A batch of one.
+
+    Returns:
+        Number of zeros.
+    """
     seen = trace_module(module, *inputs, known=rules.has_rule)
     names = {seen.tensors.get(call.weight.uid) for call in counted_calls(seen) if call.weight is not None}
-    return sum(int((each == 0).sum()) for name, each in module.named_parameters() if name in names)
+    return sum(int((parameter == 0).sum()) for name, parameter in module.named_parameters() if name in names)
 
 
 def macs_by_weight(module: nn.Module, *inputs: Tensor) -> dict[str, int]:
-    """The multiply-adds of `count_cost` by the name of the weight; those without one that is a parameter under ""."""
+    """Count multiply-adds by weight.
+
+    Args:
+        module: The module. It is not changed.
+        inputs: A batch of one.
+
+    Returns:
+        Parameter name -> multiply-adds; those of calls without a parameter are under "".
+    """
     by_name: dict[str, int] = defaultdict(int)
     seen = trace_module(module, *inputs, known=rules.has_rule)
     for call in counted_calls(seen):
@@ -57,8 +79,8 @@ def macs_by_weight(module: nn.Module, *inputs: Tensor) -> dict[str, int]:
 class CostModel:
     """Sizes as linear functions of the channels removed: sizes = base - entries @ removed.
 
-    D dimensions, G groups, T parameter tensors, W weights and products at work, K different weights; tables hold
-    indices of dimensions, padded with D, which stands for a factor of one.
+    D dimensions, G groups, T parameter tensors, W applied weights and products, K distinct weights. Tables hold indices
+    of dimensions, padded with D, which stands for a factor of one.
     """
 
     groups: tuple[str, ...]
@@ -72,30 +94,45 @@ class CostModel:
     fixed_params: int  # of parameters the run never touched
 
     def cost(self, removed_G: IntArray) -> Cost:
-        """Cost after removing so many channels from each group."""
+        """Predict the cost after a removal.
+
+        Args:
+            removed_G: Channels removed from each group, (G,).
+
+        Returns:
+            The cost.
+        """
         sizes = np.append(self.base_D - self.entries_DG @ removed_G, 1.0)
         params = sizes[self.tensors].prod(axis=1).sum() + self.fixed_params
         macs = (sizes[self.weights].prod(axis=1) * self.repeats_W).sum()
-        found = (params, macs, sizes[self.kernels].prod(axis=1).sum(), sizes[self.outputs].sum())
-        return Cost(*(round(float(each)) for each in found))
+        weights, nodes = sizes[self.kernels].prod(axis=1).sum(), sizes[self.outputs].sum()
+        return Cost(*(round(float(value)) for value in (params, macs, weights, nodes)))
 
     def of(self, plan: PrunePlan) -> Cost:
-        """Cost after a plan."""
+        """Predict the cost after a plan."""
         return self.cost(removed_counts(self.groups, plan))
 
     def least(self, groups: Sequence[ChannelGroup]) -> Cost:
-        """Cost after removing all but one channel of every group that is not frozen."""
+        """Predict the cost with one channel in every group that is not frozen."""
         return self.cost(np.array([0 if group.frozen else group.size - 1 for group in groups], dtype=np.int64))
 
 
 def removed_counts(groups: Sequence[str], plan: PrunePlan) -> IntArray:
-    """Channels that a plan takes from each of these groups."""
-    gone = [int((~plan.kept[name]).sum()) if name in plan.kept else 0 for name in groups]
-    return np.array(gone, dtype=np.int64)
+    """Count the channels that a plan removes from each group.
+
+    Args:
+        groups: Group names, G of them.
+        plan: The plan.
+
+    Returns:
+        (G,).
+    """
+    removed = [int((~plan.kept[name]).sum()) if name in plan.kept else 0 for name in groups]
+    return np.array(removed, dtype=np.int64)
 
 
 class Sizes:
-    """Sizes as they are met: each prunable dimension and each fixed number gets one place."""
+    """Sizes in the order in which they occur: one index for each prunable dimension and each fixed number."""
 
     def __init__(self, groups: Sequence[ChannelGroup], group_of: IntArray) -> None:
         self._groups, self._group_of = groups, group_of
@@ -104,6 +141,15 @@ class Sizes:
         self._known: dict[int | tuple[str, int], int] = {}
 
     def index(self, dim: Dim | None, size: int) -> int:
+        """Look up the index of a size, which is added at its first use.
+
+        Args:
+            dim: The dimension; None where it is fixed.
+            size: Its size.
+
+        Returns:
+            The index.
+        """
         key = size if dim is None else dim.owner or id(dim)
         if key not in self._known:
             self._known[key] = len(self._sizes)
@@ -121,7 +167,7 @@ class Sizes:
         return np.stack(self._entries) if self._entries else np.zeros((0, len(self._groups)))
 
     def table(self, rows: list[list[int]]) -> IntArray:
-        """Rows of places, padded with the place behind the last, a factor of one."""
+        """Pad rows of indices with the index behind the last one, a factor of one."""
         width = max((len(row) for row in rows), default=0)
         filled = [row + [len(self._sizes)] * (width - len(row)) for row in rows]
         return np.array(filled, dtype=np.int64).reshape(len(rows), width)
@@ -130,7 +176,17 @@ class Sizes:
 def cost_model(
     module: nn.Module, tracker: ChannelTracker, groups: Sequence[ChannelGroup], group_of: IntArray
 ) -> CostModel:
-    """Build the model from a walked trace; `group_of`: id -> index of its group or -1."""
+    """Build the cost model from a walked trace.
+
+    Args:
+        module: The module that was traced.
+        tracker: The tracker that walked the trace.
+        groups: The channel groups.
+        group_of: Id -> index of its group, -1 for none.
+
+    Returns:
+        The cost as a function of removed channels.
+    """
     sizes = Sizes(groups, group_of)
     parameters = {name: parameter.shape for name, parameter in module.named_parameters()}
     touched = [name for name in tracker.parameters if name in parameters]

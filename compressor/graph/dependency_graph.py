@@ -1,4 +1,4 @@
-"""From a trace to channel groups: walk the operators, resolve what is tied, collect what lives in the same places."""
+"""From a trace to channel groups: walk the operators, resolve ties, collect what occupies the same slots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from compressor.core import ChannelGroup, TensorSlot
 from compressor.graph.activation_sizes import ActivationSizes, activation_sizes
-from compressor.graph.compared_sizes import MOST
+from compressor.graph.compared_sizes import MAX_TRIALS
 from compressor.graph.cost import CostModel, cost_model
 from compressor.graph.rules import table as rules
 from compressor.graph.rules.base import freeze_operands
@@ -32,12 +32,12 @@ from compressor.graph.tracker import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from compressor.core import IntArray
+    from compressor.core import BoolArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)
 class SizeAttribute:
-    """A size stored in a module: `fixed` entries plus one for each of these channels that is kept."""
+    """A size that a module stores: `fixed` entries plus one for each of these channels that is kept."""
 
     module: str
     name: str
@@ -52,7 +52,7 @@ ChannelIndex = tuple["IntArray", "IntArray"]
 
 @dataclass(frozen=True, slots=True)
 class NormalizationSite:
-    """A call that mixes channels, with the entries of every dimension that has channels of some group."""
+    """A call that mixes channels, with the channels in every dimension of its arguments and results."""
 
     number: int  # of the call in the trace
     args: Mapping[str, Mapping[int, ChannelIndex]]  # argument -> dimension
@@ -61,16 +61,14 @@ class NormalizationSite:
 
 @dataclass(frozen=True, slots=True)
 class DependencyGraph:
-    """What can be cut from a module, and what that does to its sizes."""
+    """The prunable channels of a module, and the effect of their removal on its sizes."""
 
     groups: tuple[ChannelGroup, ...]
     attributes: tuple[SizeAttribute, ...]
     cost: CostModel
     workload: ActivationSizes
-    frozen_block_lines: frozenset[
-        str
-    ]  # source lines that take frozen channels apart place by place: blocks might go whole
-    sibling_lines: frozenset[str]  # lines that do so beside one whose blocks are frozen: theirs might go whole with it
+    frozen_block_lines: frozenset[str]  # their reshape splits frozen channels; removing blocks may work there
+    sibling_lines: frozenset[str]  # they split as a line does whose blocks are frozen; so may their blocks
     mixtures: tuple[NormalizationSite, ...]  # calls whose result depends on which channels of a group are there
     data_dependent: bool  # some sizes depend on the values of the input, and with them the multiply-adds
 
@@ -83,12 +81,18 @@ def build_dependency_graph(
     mixing: bool = False,
     compared: Mapping[tuple[str, str], int] = MappingProxyType({}),
 ) -> DependencyGraph:
-    """Walk the trace and group the channels that must stay or go together.
+    """Walk a trace and group the channels that must be kept or removed together.
 
-    `interpretations`: source line -> how the sizes of the operators it calls are understood; "follow" by default.
-    `mixing`: channels that a normalisation mixes may go, too.
-    `compared`: (module, attribute) that code compares with a size -> which of the dimensions of that size is meant, in
-    the order in which the module's operators read them.
+    Args:
+        module: The module that was traced.
+        trace: The trace.
+        interpretations: Source line -> how the sizes of its operators are interpreted; "follow" for other lines.
+        mixing: Whether channels may be removed that a normalisation mixes.
+        compared: (module, attribute) that code compares with a size -> which of the dimensions of that size is meant,
+            in the order in which the module's operators read them.
+
+    Returns:
+        The dependency graph.
     """
     tracker = ChannelTracker(module, trace, mixing=mixing)
     for number, call in enumerate(trace.calls):
@@ -103,7 +107,7 @@ def build_dependency_graph(
                         tracker.freeze(dim, call, "sizes fixed in the code")
         tracker.close_call(number, call)
     for (path, name), place in compared.items():
-        dims = list(islice(_read_inside(tracker, trace, path, getattr(tracker.modules[path], name)), MOST))
+        dims = list(islice(_read_inside(tracker, trace, path, getattr(tracker.modules[path], name)), MAX_TRIALS))
         if place < len(dims):
             tracker.attributes.append(TrackedSize(path, name, None, dims[place].ids))
     for ref in trace.outputs:
@@ -112,41 +116,44 @@ def build_dependency_graph(
                 tracker.frozen.append((dim.ids, "output of the model"))
     channels = _Channels(tracker)
     attributes = tuple(
-        SizeAttribute(each.module, each.name, each.index, *channels.split(each.ids)) for each in tracker.attributes
+        SizeAttribute(tracked.module, tracked.name, tracked.index, *channels.split(tracked.ids))
+        for tracked in tracker.attributes
     )
-    whole, siblings = _in_blocks(tracker.taken_apart, channels)
+    frozen_block_lines, sibling_lines = _block_lines(tracker.taken_apart, channels)
     cost = cost_model(module, tracker, channels.groups, channels.group_of)
-    mixtures = tuple(channels.mixed(each) for each in tracker.mixtures if channels.any(each.over))
-    work = activation_sizes(trace, tracker, channels.groups, channels.group_of)
-    return DependencyGraph(channels.groups, attributes, cost, work, whole, siblings, mixtures, trace.data_dependent)
+    mixtures = tuple(channels.mixed(mixture) for mixture in tracker.mixtures if channels.any(mixture.over))
+    sizes = activation_sizes(trace, tracker, channels.groups, channels.group_of)
+    return DependencyGraph(
+        channels.groups, attributes, cost, sizes, frozen_block_lines, sibling_lines, mixtures, trace.data_dependent
+    )
 
 
-def _in_blocks(lines: Sequence[TakenApart], channels: _Channels) -> tuple[frozenset[str], frozenset[str]]:
-    """Source lines of which whole blocks should go: those whose places are frozen, and those beside frozen blocks.
+def _block_lines(lines: Sequence[TakenApart], channels: _Channels) -> tuple[frozenset[str], frozenset[str]]:
+    """The source lines that should lose blocks: those whose places are frozen, and those beside frozen blocks.
 
-    q, k and v meet head by head. The places of q and k are summed over, those of v are not, so that only a sibling
-    line tells that v consists of heads, too: one of the same module, with as many places in a block.
+    q, k and v are combined head by head. The places of q and k are summed over, those of v are not, so that only a
+    sibling line shows that v consists of heads, too: one of the same module, with as many places in a block.
     """
-    whole = frozenset(line.where for line in lines if not line.in_blocks and channels.frozen(line.ids))
+    frozen_block_lines = frozenset(line.where for line in lines if not line.in_blocks and channels.frozen(line.ids))
     frozen = {(line.module, line.places) for line in lines if line.in_blocks and channels.frozen(line.ids)}
     beside = (line.where for line in lines if not line.in_blocks and (line.module, line.places) in frozen)
-    return whole, frozenset(beside)
+    return frozen_block_lines, frozenset(beside)
 
 
 def _read_inside(tracker: ChannelTracker, trace: Trace, path: str, size: int) -> Iterator[Dim]:
-    """The dimensions of that size, each once, of what operators of a module read and write beside its parameters."""
-    seen: set[bytes] = set()
+    """The distinct dimensions of that size that operators of a module read and write beside its parameters."""
+    yielded: set[bytes] = set()
     for call in trace.calls:
         if call.module == path or not path or call.module.startswith(f"{path}."):
             for ref in (*call.refs(), *call.outs):
                 for dim in tracker.dims(ref) if ref.uid not in trace.tensors else ():
-                    if dim is not None and len(dim) == size and dim.ids.tobytes() not in seen:
-                        seen.add(dim.ids.tobytes())
+                    if dim is not None and len(dim) == size and dim.ids.tobytes() not in yielded:
+                        yielded.add(dim.ids.tobytes())
                         yield dim
 
 
 class _Channels:
-    """Ids resolved: which channel of which group each one is."""
+    """Ids resolved: the channel and group of each."""
 
     def __init__(self, tracker: ChannelTracker) -> None:
         self._component = _components(tracker)
@@ -160,33 +167,33 @@ class _Channels:
         self.groups = tuple(self._collect(tracker, reasons))
 
     def frozen(self, ids: IntArray) -> bool:
-        """Whether none of the ids can go."""
+        """Whether none of the ids can be removed."""
         return bool((self._why[self._component[ids]] >= 0).all())
 
     def any(self, parts: Iterable[IntArray]) -> bool:
-        """Whether some of the ids are channels of a group that can be cut."""
-        found = np.concatenate([self.group_of[ids] for ids in parts])
-        return any(self.groups[index].frozen is None for index in np.unique(found[found >= 0]).tolist())
+        """Whether some ids are channels of a prunable group."""
+        groups = np.concatenate([self.group_of[ids] for ids in parts])
+        return any(self.groups[index].frozen is None for index in np.unique(groups[groups >= 0]).tolist())
 
     def mixed(self, mixture: MixedNormalization) -> NormalizationSite:
         def entries(dims: Dims) -> dict[int, ChannelIndex]:
-            found = {
-                at: (self.group_of[dim.ids], self._channel_of[dim.ids])
-                for at, dim in enumerate(dims)
+            channels = {
+                axis: (self.group_of[dim.ids], self._channel_of[dim.ids])
+                for axis, dim in enumerate(dims)
                 if dim is not None
             }
-            return {at: each for at, each in found.items() if (each[0] >= 0).any()}
+            return {axis: index for axis, index in channels.items() if (index[0] >= 0).any()}
 
         args = {name: entries(dims) for name, dims in mixture.args.items()}
         return NormalizationSite(mixture.number, args, tuple(entries(dims) for dims in mixture.outs))
 
     def split(self, ids: IntArray) -> tuple[int, dict[str, IntArray]]:
-        """How many of the ids are in no group, and the channels of the others by group name."""
+        """The number of ids in no group, and the channels of the others by group name."""
         of = self.group_of[ids]
-        found = {
+        channels = {
             self.groups[index].name: self._channel_of[ids[of == index]] for index in np.unique(of[of >= 0]).tolist()
         }
-        return int((of < 0).sum()), found
+        return int((of < 0).sum()), channels
 
     def _collect(self, tracker: ChannelTracker, reasons: Sequence[str]) -> Iterator[ChannelGroup]:
         """Components written by some layer, put together by the slots they occupy."""
@@ -202,29 +209,26 @@ class _Channels:
         slot = np.repeat(np.arange(len(owners)), [len(ids) for _, _, ids in owners])
         position = np.concatenate([np.arange(len(ids)) for _, _, ids in owners])
         writes = np.array(["writer" in tracker.roles.get((name, index), ()) for name, index, _ in owners])
-        alike = [each for each in _alike(component, slot, position, self._why) if writes[each.slots].any()]
+        alike = [row for row in _alike(component, slot, position, self._why) if writes[row.slots].any()]
         names: dict[str, int] = {}
         channel_of = np.full(len(self._why), -1, dtype=np.int64)
         group_of = np.full(len(self._why), -1, dtype=np.int64)
 
-        def place(each: _Alike) -> tuple[int, bytes, int]:
-            return int(each.slots[writes[each.slots]][0]), each.slots.tobytes(), int(each.components[0])
-
-        for index, each in enumerate(sorted(alike, key=place)):
-            first = int(np.flatnonzero(writes[each.slots])[0])
-            order = np.argsort(each.positions[:, first], kind="stable")
-            channel_of[each.components[order]], group_of[each.components] = np.arange(len(order)), index
-            table = each.positions[order]
-            tensor = owners[each.slots[first]][0]
+        for index, row in enumerate(sorted(alike, key=lambda row: row.order(writes))):
+            first = int(np.flatnonzero(writes[row.slots])[0])
+            order = np.argsort(row.positions[:, first], kind="stable")
+            channel_of[row.components[order]], group_of[row.components] = np.arange(len(order)), index
+            table = row.positions[order]
+            tensor = owners[row.slots[first]][0]
             base = tensor.rpartition(".")[0] or tensor
             names[base] = names.get(base, 0) + 1
-            why = int(self._why[each.components[0]])
+            why = int(self._why[row.components[0]])
             yield ChannelGroup(
                 name=base if names[base] == 1 else f"{base}#{names[base]}",
                 size=len(order),
                 slots=tuple(
-                    TensorSlot(name, dim, table[:, each.slots == number], role)
-                    for number in np.unique(each.slots).tolist()
+                    TensorSlot(name, dim, table[:, row.slots == number], role)
+                    for number in np.unique(row.slots).tolist()
                     for name, dim, _ in (owners[number],)
                     for role in tracker.roles.get((name, dim), ("per_channel",))
                 ),
@@ -240,6 +244,10 @@ class _Alike:
     components: IntArray  # (C,)
     slots: IntArray  # (n,), one that holds several entries of a channel several times
     positions: IntArray  # (C, n)
+
+    def order(self, writes: BoolArray) -> tuple[int, bytes, int]:
+        """Sort key: the first slot that writes, all slots, the first component."""
+        return int(self.slots[writes[self.slots]][0]), self.slots.tobytes(), int(self.components[0])
 
 
 def _alike(component: IntArray, slot: IntArray, position: IntArray, why: IntArray) -> Iterator[_Alike]:

@@ -1,4 +1,4 @@
-"""How much of a model's arithmetic its channel groups hold: those that can be cut, and those that can't, by reason."""
+"""Shares of a model's multiply-adds in its channel groups: the prunable ones, and the frozen ones by reason."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from compressor.graph.cost import CostModel
 
 
 def prunable_shares(groups: Sequence[ChannelGroup], cost: CostModel) -> tuple[PrunableShare, ...]:
-    """What the free groups hold, then what is frozen for each reason, the largest share of multiply-adds first.
+    """Compute the share of the free groups, then that of the groups frozen for each reason, the largest first.
 
-    A share is what would go with all channels of these groups: `(macs - macs without them) / macs`. Layers between two
-    groups count for both, so shares may add up to more than 1; freeing the first frozen entry unlocks most.
+    A share is the reduction if all channels of these groups were removed: `(macs - macs without them) / macs`. Layers
+    between two groups count for both, so that shares may add up to more than 1. Unfreezing the first frozen entry gains
+    most.
+
+    Args:
+        groups: The channel groups.
+        cost: Predicts multiply-adds.
+
+    Returns:
+        One record for the free groups and one for each reason.
     """
-    frozen = [_held(groups, cost, reason) for reason in dict.fromkeys(group.frozen for group in groups if group.frozen)]
-    return (_held(groups, cost, None), *sorted(frozen, key=lambda each: -each.macs))
+    frozen = [
+        _share(groups, cost, reason) for reason in dict.fromkeys(group.frozen for group in groups if group.frozen)
+    ]
+    return (_share(groups, cost, None), *sorted(frozen, key=lambda share: -share.macs))
 
 
-def _held(groups: Sequence[ChannelGroup], cost: CostModel, reason: str | None) -> PrunableShare:
+def _share(groups: Sequence[ChannelGroup], cost: CostModel, reason: str | None) -> PrunableShare:
     sizes_G = np.array([group.size if group.frozen == reason else 0 for group in groups], dtype=np.int64)
-    whole = cost.cost(np.zeros_like(sizes_G)).macs
-    share = 1 - cost.cost(sizes_G).macs / whole if whole else 0.0
+    total = cost.cost(np.zeros_like(sizes_G)).macs
+    share = 1 - cost.cost(sizes_G).macs / total if total else 0.0
     return PrunableShare(reason, int((sizes_G > 0).sum()), int(sizes_G.sum()), share)

@@ -1,7 +1,7 @@
-"""Run a module once and write down every operator it dispatches, with real shapes and the line that called it.
+"""Run a module once and record every operator that it dispatches, with its shapes and the line that called it.
 
 The dispatcher sees what autograd does not: frozen parameters, detached branches, integer paths. Under inference mode it
-also sees operators whole (`linear`, `chunk`, `flatten`), before PyTorch takes them apart.
+also sees composite operators (`linear`, `chunk`, `flatten`) before PyTorch decomposes them.
 """
 
 from __future__ import annotations
@@ -48,12 +48,14 @@ class Call:
     view: bool = False  # the result lies in memory that an argument lies in
 
     def refs(self) -> tuple[Ref, ...]:
-        """Every tensor that goes in."""
+        """All tensor arguments."""
         return tuple(leaf for leaf in pytree_leaves(dict(self.args)) if isinstance(leaf, Ref))
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
+    """The operators of one run, in order."""
+
     calls: tuple[Call, ...]
     tensors: Mapping[int, str]  # uid -> name in the state dict
     inputs: tuple[Ref, ...]
@@ -66,22 +68,38 @@ Handler = Callable[[int, Any, Mapping[str, Any]], Any]
 
 
 def replay(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool], handlers: Mapping[int, Handler]) -> Any:
-    """Run `module(*inputs)` as `trace_module` does; handlers replace some calls, named by their numbers in a trace."""
+    """Run a module as `trace_module` does, with some of its calls replaced.
+
+    Args:
+        module: The module.
+        inputs: Its inputs.
+        known: Whether an operator has a rule; others are decomposed where PyTorch can.
+        handlers: Number of a call in the trace -> what computes its result.
+
+    Returns:
+        The module's output.
+    """
     recorder = _Recorder(module, known, handlers)
     with torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
         return module(*inputs)
 
 
 def trace_module(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool]) -> Trace:
-    """Run a copy of `module` on `inputs` without gradients: forward may change the module's state.
+    """Run a copy of a module without gradients and record its operators.
 
-    An operator that is not `known` is taken apart where PyTorch can.
+    The copy is needed because a forward may change the module's state. Errors of the module's own forward pass through.
 
-    Raises whatever the module's own forward raises.
+    Args:
+        module: The module. It is not changed.
+        inputs: Its inputs.
+        known: Whether an operator has a rule; others are decomposed where PyTorch can.
+
+    Returns:
+        The trace.
     """
     module = copy_module(module)
     recorder = _Recorder(module, known)
-    refs = tuple(recorder.ref(each) for each in inputs)
+    refs = tuple(recorder.ref(tensor) for tensor in inputs)
     with inputs[0].device, torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
         result = module(*inputs)
     outputs = tuple(recorder.ref(leaf) for leaf in tree_leaves(result))
@@ -101,7 +119,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         self._handlers = handlers
         self._uids = WeakIdKeyDictionary()
         self._count = itertools.count()
-        self._module_names = {id(each): name for name, each in module.named_modules()}
+        self._module_names = {id(part): name for name, part in module.named_modules()}
         for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
             self.names[self.ref(tensor).uid] = name
 
@@ -122,11 +140,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
             if result is not NotImplemented:
                 return result
         module = next(
-            (self._module_names[id(each)] for each in reversed(self.stack) if id(each) in self._module_names), ""
+            (self._module_names[id(part)] for part in reversed(self.stack) if id(part) in self._module_names), ""
         )
         schema = func._schema.arguments
-        named = {each.name: each.default_value for each in schema if each.has_default_value()}
-        named |= {each.name: value for each, value in zip(schema, args, strict=False)} | kwargs
+        named = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
+        named |= {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
         before = tree_map_only(Tensor, self.ref, named)
         handler = self._handlers.get(len(self.calls))
         result = func(*args, **kwargs) if handler is None else handler(len(self.calls), func, named)
@@ -138,7 +156,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
 
 @contextmanager
 def _attention_in_the_open() -> Iterator[None]:
-    """nn.MultiheadAttention must not hide its matrix products in one fused operator, or they would not be counted."""
+    """Keep nn.MultiheadAttention from fusing its matrix products, which would not be counted."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -148,7 +166,7 @@ def _attention_in_the_open() -> Iterator[None]:
 
 
 def _shares(arguments: Mapping[str, Any], result: Any) -> bool:
-    """Whether a result is no memory of its own."""
+    """Whether a result lies in the memory of an argument."""
     before, after = (
         {leaf.untyped_storage()._cdata for leaf in pytree_leaves(tree) if isinstance(leaf, Tensor)}
         for tree in (dict(arguments), result)
@@ -173,18 +191,16 @@ def _caller() -> str:
 def _running(stack: list[nn.Module]) -> Iterator[None]:
     """Keep `stack` at the modules whose forward is running, innermost last."""
 
-    def enter(module: nn.Module, _: object) -> None:
-        stack.append(module)
-
-    def leave(module: nn.Module, _: object, __: object) -> None:
-        stack.pop()
-
     handles = (
-        torch_module.register_module_forward_pre_hook(enter),
-        torch_module.register_module_forward_hook(leave, always_call=True),
+        torch_module.register_module_forward_pre_hook(lambda module, _: stack.append(module)),
+        torch_module.register_module_forward_hook(lambda _, __, ___: _pop(stack), always_call=True),
     )
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _pop(stack: list[nn.Module]) -> None:
+    stack.pop()

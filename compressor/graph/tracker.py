@@ -1,9 +1,9 @@
-"""Where every entry of every tensor dimension comes from, and which entries must stay or go together.
+"""The origin of every entry of every tensor dimension, and which entries are kept or removed together.
 
-A dimension of a parameter is a row of fresh *ids*, one an entry. Operators hand ids on (a slice hands on part of
+A dimension of a parameter is a row of fresh *ids*, one for each entry. Operators pass ids on (a slice passes on part of
 them, a concatenation joins them) and tie some together (an addition ties entry i of both sides). A dimension that is
-None is fixed: batch, positions, the model's inputs. Ties are collected as edges and resolved once, at the end, so the
-whole analysis is linear in the number of operators and needs no recursion.
+None is fixed: batch, positions, the model's inputs. Ties are collected as edges and resolved once, at the end, so that
+the analysis is linear in the number of operators and needs no recursion.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dim:
-    """A prunable dimension: its ids (size,), and the tensor dimension they index when it is a parameter's own.
+    """A prunable dimension: its ids (size,), and the tensor dimension that they index where it is a parameter's own.
 
-    `beside`: dimensions of other parameters that are added to it or multiplied with it before they are at work.
-    `repeated`: one entry again and again, as expanding makes it, which takes on the size of whatever it meets.
-    `blocks`: whole blocks of a larger dimension, such as attention heads.
+    `beside`: dimensions of other parameters that are added to it or multiplied with it before it is applied.
+    `repeated`: one entry repeated, as expanding makes it; it takes on the size of what it is combined with.
+    `blocks`: blocks of a larger dimension, such as attention heads.
     """
 
     ids: IntArray
@@ -46,11 +46,13 @@ class Dim:
 Dims = tuple[Dim | None, ...]
 
 SizeInterpretation = Literal["follow", "rewrite_attributes", "remove_blocks", "freeze_sized_ops", "freeze_all"]
-"""How a source line is understood whose sizes may be fixed in the code, in the order they are tried.
+"""How sizes on a source line are interpreted, in the order in which interpretations are tried.
 
-plain: sizes follow the tensor. named: integers the module stores are sizes, and are rewritten. blocks: so too, and a
-dimension taken apart loses whole blocks (attention heads) and not the same places in each. fixed: what operators with
-sizes touch stays whole. shut: what any operator touches does.
+follow: they follow the tensor.
+rewrite_attributes: integers that the module stores are sizes, and are rewritten.
+remove_blocks: as before, and a dimension that is split loses blocks (attention heads), not the same places of each.
+freeze_sized_ops: dimensions that operators with sizes use are frozen.
+freeze_all: every dimension that an operator uses is frozen.
 """
 SIZE_INTERPRETATIONS: tuple[SizeInterpretation, ...] = (
     "follow",
@@ -63,9 +65,9 @@ SIZE_INTERPRETATIONS: tuple[SizeInterpretation, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class WeightApplication:
-    """A convolution's or linear layer's weight at work: multiply-adds = repeats * product of its dimensions.
+    """One application of a layer's weight: multiply-adds = repeats * product of its dimensions.
 
-    The weight's own dimensions come first; the rest are places of the input that are channels of some layer.
+    The weight's own dimensions come first; the others are positions of the input that are channels of some layer.
     """
 
     weight: Ref
@@ -87,7 +89,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackedSize:
-    """`module.name` (or its entry `index`) equals the number of these ids that are kept."""
+    """`module.name` (or its entry `index`) equals the number of kept entries among these ids."""
 
     module: str
     name: str
@@ -97,7 +99,7 @@ class TrackedSize:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TakenApart:
-    """A dimension of blocks x places that a source line takes apart; `ids`: the places that go, or the blocks."""
+    """A dimension of blocks x places that a source line splits; `ids`: the places or blocks that are removed."""
 
     where: str
     module: str
@@ -108,7 +110,7 @@ class TakenApart:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MixedNormalization:
-    """A call whose result depends on which channels there are: a norm, a mean over channels."""
+    """A call whose result depends on which channels are present: a norm, a mean over channels."""
 
     number: int  # of the call in the trace
     args: Mapping[str, Dims]
@@ -127,7 +129,7 @@ class Blank:
 
 
 class ChannelTracker:
-    """What is known while the trace is walked; rules (see rules.py) read and extend it."""
+    """The state of the walk over a trace; rules (see rules/) read and extend it."""
 
     def __init__(self, module: nn.Module, trace: Trace, *, mixing: bool = False) -> None:
         self.modules = dict(module.named_modules())
@@ -152,7 +154,7 @@ class ChannelTracker:
     # ------------------------------------------------ reading
 
     def dims(self, ref: Ref) -> Dims:
-        """Where the dimensions of a tensor come from. A parameter gets its ids when it is first read."""
+        """Look up the dimensions of a tensor. A parameter gets its ids when it is first read."""
         known = self._dims.get(ref.uid)
         if known is None:
             name = self._names.get(ref.uid)
@@ -166,25 +168,46 @@ class ChannelTracker:
         return known
 
     def fresh(self, size: int) -> Dim:
-        """A dimension of new ids, tied to nothing yet."""
+        """Create a dimension of new ids, tied to nothing."""
         self.id_count += size
         return Dim(np.arange(self.id_count - size, self.id_count, dtype=np.int64))
 
     # ------------------------------------------------ extending
 
     def set_dims(self, ref: Ref, dims: Sequence[Dim | None]) -> None:
+        """Record the dimensions of a tensor.
+
+        Args:
+            ref: The tensor.
+            dims: Its dimensions; None for fixed ones.
+        """
         assert len(dims) == len(ref.shape), (ref, dims)
         assert all(dim is None or len(dim) == size for dim, size in zip(dims, ref.shape, strict=True)), (ref, dims)
         self._dims[ref.uid] = tuple(dims)
 
     def tie(self, a: IntArray, b: IntArray) -> None:
-        """Entry i of `a` and entry i of `b` stay or go together."""
+        """Tie entry i of `a` and entry i of `b`: they are kept or removed together.
+
+        Args:
+            a: Ids.
+            b: Ids, of the same shape.
+        """
         assert a.shape == b.shape, (a.shape, b.shape)
         if a is not b:
             self.edges.append((a.reshape(-1), b.reshape(-1)))
 
     def tie_or_freeze(self, a: Dim | None, b: Dim | None, call: Call, why: str) -> Dim | None:
-        """Tie two dimensions of the same size; if one is fixed, so is the other."""
+        """Tie two dimensions of the same size; if one is fixed, freeze the other.
+
+        Args:
+            a: A dimension; None where it is fixed.
+            b: The other dimension.
+            call: The call, whose place is part of the reason.
+            why: The reason, as users read it.
+
+        Returns:
+            The dimension of the result; None where it is fixed.
+        """
         if a is None or b is None:
             either = b if a is None else a
             self.freeze(either, call, why)
@@ -193,20 +216,37 @@ class ChannelTracker:
         return min(a, b, key=lambda dim: (dim.repeated, not dim.blocks, dim.owner is None))
 
     def freeze(self, dim: Dim | None, call: Call, why: str) -> None:
-        """None of these entries can be removed."""
+        """Freeze a dimension: none of its entries can be removed.
+
+        Args:
+            dim: The dimension; None where it is fixed anyway.
+            call: The call, whose place is part of the reason.
+            why: The reason, as users read it.
+        """
         if dim is not None:
             at = f" in {call.module}" if call.module else ""
             self.frozen.append((dim.ids, f"{why} ({call.op}{at}, {call.where})"))
 
     def mark_mixed(self, dim: Dim | None, call: Call, why: str) -> None:
-        """The result depends on how many of these entries there are."""
+        """Record that the call's result depends on how many of these entries there are.
+
+        Args:
+            dim: The dimension; None where it is fixed.
+            call: The call, whose place is part of the reason.
+            why: The reason, as users read it.
+        """
         if not self.mixing:
             self.freeze(dim, call, why)
         elif dim is not None:
             self.mixed.append(dim.ids)
 
     def close_call(self, number: int, call: Call) -> None:
-        """Note what the call just walked has mixed."""
+        """Record what the call just walked has mixed.
+
+        Args:
+            number: Number of the call in the trace.
+            call: The call.
+        """
         if self.mixed:
             args = {name: self.dims(ref) for name, ref in call.args.items() if isinstance(ref, Ref)}
             outs = tuple(self.dims(ref) for ref in call.outs)
@@ -214,8 +254,15 @@ class ChannelTracker:
             self.mixed = []
 
     def set_role(self, dim: Dim | None, role: Role) -> None:
-        """Note what a parameter's dimension does. A tied weight may write channels in one place and read them in
-        another: removed ones are then unread, whatever is written to them."""
+        """Record the role of a parameter's dimension.
+
+        A tied weight may write channels in one place and read them in another. Removed ones are unread then, whatever
+        is written to them.
+
+        Args:
+            dim: The dimension; ignored where it is no parameter's own.
+            role: Whether it writes, reads or scales channels.
+        """
         if dim is None or dim.owner is None:
             return
         for owner in (dim.owner, *dim.beside):
@@ -223,13 +270,27 @@ class ChannelTracker:
             self.roles[owner] = known if role in known else (*known, role)
 
     def bind_size_attributes(self, call: Call, dims: Sequence[Dim | None]) -> None:
-        """Every integer the calling module stores that equals one of these sizes follows it, where read so."""
+        """Let integers that the calling module stores follow these sizes, unless its line is interpreted as "follow".
+
+        Args:
+            call: The call.
+            dims: The dimensions whose sizes are looked up.
+        """
         if self.interpretation != "follow":
             for dim in dims:
                 self.bind_stored_sizes(call, dim)
 
     def fill_blank(self, ref: Ref, axis: int, dim: Dim | None) -> bool:
-        """Write these channels into a fixed dimension: True where the tensor is blank, and so as wide as they are."""
+        """Write channels into a fixed dimension of a blank tensor, which becomes as wide as they are.
+
+        Args:
+            ref: The tensor.
+            axis: The dimension.
+            dim: The channels.
+
+        Returns:
+            False where the tensor is not blank.
+        """
         axis, blank = axis % len(ref.shape), self.blank.get(ref.uid)
         if blank is None or self.dims(ref)[axis] is not None:
             return False
@@ -245,21 +306,36 @@ class ChannelTracker:
         return True
 
     def bind_stored_sizes(self, call: Call, dim: Dim | None) -> None:
-        """Every integer the calling module stores that equals this size follows it."""
+        """Let every integer that the calling module stores and that equals this size follow it.
+
+        Args:
+            call: The call.
+            dim: The dimension; None where it is fixed.
+        """
         if dim is not None:
             for name, value in vars(self.modules[call.module]).items():
                 if type(value) is int and value == len(dim):
                     self.bind_attribute(call, name, dim)
 
     def bind_attribute(self, call: Call, name: str, dim: Dim | None, index: int | None = None) -> bool:
-        """Note that an attribute of the calling module is the size of `dim`; False if it isn't."""
+        """Record that an attribute of the calling module is the size of a dimension.
+
+        Args:
+            call: The call.
+            name: The attribute.
+            dim: The dimension; None where it is fixed.
+            index: Entry of a tuple; None for a plain number.
+
+        Returns:
+            False where the attribute has another value or cannot be set.
+        """
         module = self.modules[call.module]
-        found: Any = getattr(module, name, None)
-        if dim is None or found is None or isinstance(getattr(type(module), name, None), property):
+        value: Any = getattr(module, name, None)
+        if dim is None or value is None or isinstance(getattr(type(module), name, None), property):
             return False
         if index is not None:
-            found = found[index] if isinstance(found, tuple | list) and -len(found) <= index < len(found) else None
-        if found != len(dim):
+            value = value[index] if isinstance(value, tuple | list) and -len(value) <= index < len(value) else None
+        if value != len(dim):
             return False
         self.attributes.append(TrackedSize(call.module, name, index, dim.ids))
         return True

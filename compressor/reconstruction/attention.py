@@ -1,11 +1,11 @@
 """The query and key projections of an attention that lost some of its width.
 
-The scores of a head are q k^T. With some dimensions removed, a map M between the kept ones makes up for the others:
+The scores of a head are q k^T. With some dimensions removed, a map M between the kept ones compensates:
 
     minimise over M   sum over images || Q_S M K_S^T - Q K^T ||^2 + lambda || M - I ||^2
 
-A softmax does not see a constant for each query, so that keys are centred over the tokens of an image first. M is
-folded into the query projection; keys are sliced. Values and the output projection are an ordinary linear layer and its
+A softmax does not change with a constant for each query, so that keys are centred over the tokens of an image first. M
+is folded into the query projection; keys are sliced. Values and the output projection are a linear layer and its
 reader.
 """
 
@@ -57,10 +57,10 @@ class ScoreMoments:
 
 
 def fold_into_query(weight: Tensor, bias: Tensor | None, score_map: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The query projection whose outputs are multiplied by M.
+    """Fold M into the query projection.
 
     Args:
-        weight: kept rows of one head, (s, inputs).
+        weight: Kept rows of one head, (s, inputs).
         bias: (s,), or None.
         score_map: M (s, s).
 

@@ -1,4 +1,4 @@
-"""The layers of a recorded program that can be solved, and where their intercepts and residual targets are."""
+"""The layers of a recorded program that can be solved, with their intercepts and residual targets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from compressor.reconstruction.program import Operation, Program, Ref
+from compressor.reconstruction.program import Operation, Program, TensorRef
 from compressor.reconstruction.sampled_patches import Window
 
 CONVOLUTIONS = tuple(f"aten.{kind}{dims}d" for kind in ("conv", "conv_transpose") for dims in (1, 2, 3))
@@ -28,7 +28,7 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """The addition that closes a residual branch whose last layer this is: out = branch + shortcut."""
+    """The addition that closes a residual branch which ends in this layer: out = branch + shortcut."""
 
     operation: int
     shortcut: int  # tensor
@@ -61,7 +61,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class SolvableLayer:
     """A weight and all calls that use it. `window` is None for linear layers."""
 
     weight: str
@@ -76,8 +76,8 @@ class Layer:
         return self.weight.rpartition(".")[0] or self.weight
 
 
-def find_layers(program: Program) -> tuple[Layer, ...]:
-    """Every convolution and linear layer whose weight is a parameter, in the order of the last call of each."""
+def find_layers(program: Program) -> tuple[SolvableLayer, ...]:
+    """Find every convolution and linear layer whose weight is a parameter, in the order of its last call."""
     graph = _Graph(program)
     calls: dict[str, list[tuple[int, Operation]]] = defaultdict(list)
     for index, operation in enumerate(program.operations):
@@ -89,11 +89,18 @@ def find_layers(program: Program) -> tuple[Layer, ...]:
     return tuple(sorted(layers, key=lambda layer: layer.sites[-1].operation))
 
 
-def with_branches_last(program: Program, layers: tuple[Layer, ...]) -> Program:
-    """The program with the last layer of every residual branch moved to just before its addition.
+def with_branches_last(program: Program, layers: tuple[SolvableLayer, ...]) -> Program:
+    """Move the last layer of every residual branch to just before its addition.
 
     The shortcut is known there, so that the layer can aim at what the shortcut lacks. A layer is not moved past an
     operator that writes into memory.
+
+    Args:
+        program: The recorded program.
+        layers: Its layers.
+
+    Returns:
+        The reordered program, which gives the same results.
     """
     order = list(range(len(program.operations)))
     for layer in layers:
@@ -110,7 +117,7 @@ def with_branches_last(program: Program, layers: tuple[Layer, ...]) -> Program:
     return program.reordered(order)
 
 
-def _layer(program: Program, graph: _Graph, weight: str, uses: list[tuple[int, Operation]]) -> Layer:
+def _layer(program: Program, graph: _Graph, weight: str, uses: list[tuple[int, Operation]]) -> SolvableLayer:
     arguments = uses[0][1].named()
     sites = tuple(graph.site(index, operation) for index, operation in uses)
     if len(sites) > 1:
@@ -119,7 +126,7 @@ def _layer(program: Program, graph: _Graph, weight: str, uses: list[tuple[int, O
     groups = arguments.get("groups", 1)
     shape = program.shapes[arguments["weight"].uid]
     inputs = program.shapes[arguments["input"].uid][1] if window is not None else 0
-    return Layer(
+    return SolvableLayer(
         weight, _name(program, arguments["bias"]), groups, groups == inputs > 1 and 1 in shape[:2], window, sites
     )
 
@@ -145,11 +152,11 @@ def _each(value: Any, dims: int) -> tuple[int, ...]:
 
 
 def _name(program: Program, argument: Any) -> str | None:
-    return program.names.get(argument.uid) if isinstance(argument, Ref) else None
+    return program.names.get(argument.uid) if isinstance(argument, TensorRef) else None
 
 
 class _Graph:
-    """Which operators read a tensor, and how deep it lies."""
+    """The operators that read each tensor, and the depth of each tensor."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
@@ -165,7 +172,15 @@ class _Graph:
                 self._depth[uid], self._written[uid] = below + weighted, index
 
     def site(self, index: int, operation: Operation) -> Site:
-        """A call with what follows it: constants by channel, then perhaps a residual addition."""
+        """Describe a call and what follows it: constants by channel, then perhaps a residual addition.
+
+        Args:
+            index: Number of the operation.
+            operation: The call of a layer.
+
+        Returns:
+            The call's site.
+        """
         output = operation.outputs[0]
         source = operation.named()["input"].uid
         channel = 1 if operation.op in CONVOLUTIONS else len(self._program.shapes[output]) - 1
@@ -197,13 +212,13 @@ class _Graph:
         scale, shift, mean, variance = (
             _name(self._program, arguments[key]) for key in ("weight", "bias", "running_mean", "running_var")
         )
-        if arguments["training"] or mean is None or arguments["input"] != Ref(uid):
+        if arguments["training"] or mean is None or arguments["input"] != TensorRef(uid):
             return None
         return Affine(scale, shift, mean, variance, arguments["eps"])
 
     def _factor(self, operation: Operation, uid: int, channel: int) -> Affine | None:
         """A product with a parameter that has one entry for each channel, such as a layer scale."""
-        for other in (ref.uid for ref in operation.named().values() if isinstance(ref, Ref) and ref.uid != uid):
+        for other in (ref.uid for ref in operation.named().values() if isinstance(ref, TensorRef) and ref.uid != uid):
             shape, full = self._program.shapes[other], self._program.shapes[uid]
             aligned = (1,) * (len(full) - len(shape)) + shape
             if other in self._program.names and aligned == tuple(
@@ -213,10 +228,10 @@ class _Graph:
         return None
 
     def _addition(self, index: int, operation: Operation, uid: int) -> Residual | None:
-        """The addition, if the other operand is an activation of the same shape that lies less deep."""
+        """The addition, if the other operand is an activation of the same shape at a smaller depth."""
         arguments = operation.named()
         operands = [arguments["self"], arguments["other"]]
-        if arguments.get("alpha", 1) != 1 or not all(isinstance(operand, Ref) for operand in operands):
+        if arguments.get("alpha", 1) != 1 or not all(isinstance(operand, TensorRef) for operand in operands):
             return None
         (shortcut,) = [ref.uid for ref in operands if ref.uid != uid] or [uid]
         alike = self._program.shapes[shortcut] == self._program.shapes[uid]
@@ -227,7 +242,15 @@ class _Graph:
         return Residual(index, shortcut, operation.outputs[0], self._written.get(shortcut, -1))
 
 
-def kept_rows(layer: Layer, kept: Mapping[str, Mapping[int, tuple[int, ...]]]) -> tuple[int, ...] | None:
-    """The output channels of the dense layer that the slim one still has, in its order; None for all of them."""
+def kept_rows(layer: SolvableLayer, kept: Mapping[str, Mapping[int, tuple[int, ...]]]) -> tuple[int, ...] | None:
+    """Look up the output channels of the dense layer that the slim one keeps.
+
+    Args:
+        layer: The layer.
+        kept: Kept indices in the dense model's numbering.
+
+    Returns:
+        The channels, in the slim layer's order; None for all of them.
+    """
     dim = 1 if layer.window is not None and layer.window.transposed else 0
     return kept.get(layer.weight, {}).get(dim)

@@ -1,8 +1,8 @@
-"""Calibration batches that stand at the same call of the dense and the slim model, and move on together.
+"""Calibration batches at the same call of the dense and the slim model, which advance together.
 
 Every image runs once through every call of both models, whatever the depth: after a layer is solved its batches
-continue from where they stand. Where all batches do not fit in memory, fewer of them visit the early calls, which have
-few unknowns, and the others join as soon as there is room.
+continue from their present call. Where not all batches fit into memory, fewer of them run through the early calls,
+which have few unknowns, and the others join as soon as memory allows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from compressor.reconstruction.program import Values, replaying
 
 @dataclass(slots=True)
 class Batch:
-    """One batch of images, and the tensors that are alive in both models."""
+    """One batch of images, and the live tensors of both models."""
 
     number: int
     images: int
@@ -48,8 +48,11 @@ class Lockstep:
         """Run every batch that fits up to these calls, one after the other.
 
         Args:
-            dense_stop: the call of the dense model to stop before.
-            slim_stop: the call of the slim model to stop before.
+            dense_stop: The call of the dense model to stop before.
+            slim_stop: The call of the slim model to stop before.
+
+        Yields:
+            Each batch.
         """
         begin, self._at = self._at, (dense_stop, slim_stop)
         room = self._room()
@@ -75,7 +78,7 @@ class Lockstep:
             self._pair.slim_program(batch.images).run(batch.slim, begin[1], self._at[1])
 
     def _room(self) -> int:
-        """How many batches fit from here to the end; two at the least, so that one may be held out."""
+        """The number of batches that fit from here to the end; at least two, so that one may be held out."""
         programs = (self._pair.dense_program(self._pair.images), self._pair.slim_program(self._pair.images))
         peak = sum(max(program.memory[at:]) for program, at in zip(programs, self._at, strict=True))
         return max(2, int(self._memory // max(peak, 1)))

@@ -1,13 +1,14 @@
-"""The fit of a layer whose weight is masked: zeros stay zeros, the weights left make up for them.
+"""The fit of a layer whose weight is masked: zeros do not change, the other weights compensate.
 
 A row with support S has  w_S = w0_S + (A_SS + lambda I)^-1 (d - w0 A)_S. For a given mask this is the optimum, so that
-no other update of the same weights has a smaller error on the samples it is made from. Two greedy searches look for a
-better mask: SparseGPT (Frantar and Alistarh, arXiv:2301.00774) in one sweep over the columns, and OBC (Frantar, Singh
-and Alistarh, arXiv:2208.11580) exactly, row by row. Masks are compared after the refit, on held-out samples.
+no other update of the same weights has a smaller error on the samples of the fit. Two greedy searches look for a better
+mask: SparseGPT (Frantar and Alistarh, arXiv:2301.00774) in one sweep over the columns, and OBC (Frantar, Singh and
+Alistarh, arXiv:2208.11580) exactly, row by row. Masks are compared after the refit, on held-out samples.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,32 +18,37 @@ from compressor.core import NMPattern
 from compressor.reconstruction.moments import Statistics
 from compressor.reconstruction.solve import Solver, SolverFor
 
-MOST_WORK = 2e11
+MAX_ROW_WORK = 2e11
 """Multiply-adds above which rows are solved together by conjugate gradients instead of one by one."""
-MOST_EXACT = 3e9
+MAX_EXACT_WORK = 3e9
 """Multiply-adds above which a mask is not searched for exactly."""
 
 
 def masked_solver(support: Tensor) -> SolverFor:
-    """A solver for `fit` that leaves weights outside the support at zero.
+    """Build a solver for `fit` that keeps weights outside the support at zero.
 
     Args:
         support: True where a weight may be other than zero, (G, o, n).
+
+    Returns:
+        The solver.
     """
 
-    def solver(statistics: Statistics, weight: Tensor) -> Solver:
-        gradient = statistics.yx - weight @ statistics.xx
+    return partial(_bind, support)
 
-        def solve(ridge: float) -> Tensor:
-            matrices = statistics.with_ridge(ridge).xx
-            work = float(support.double().sum(-1).pow(3).sum()) / 3
-            update = _by_rows if work <= MOST_WORK else _together
-            changes = [update(*group) for group in zip(matrices, gradient, support, strict=True)]
-            return (weight + torch.stack(changes)) * support
 
-        return solve
+def _bind(support: Tensor, statistics: Statistics, weight: Tensor) -> Solver:
+    """The solver of one layer: a function of the ridge."""
+    gradient = statistics.yx - weight @ statistics.xx
 
-    return solver
+    def solve(ridge: float) -> Tensor:
+        matrices = statistics.with_ridge(ridge).xx
+        work = float(support.double().sum(-1).pow(3).sum()) / 3
+        update = _by_rows if work <= MAX_ROW_WORK else _jointly
+        changes = [update(*group) for group in zip(matrices, gradient, support, strict=True)]
+        return (weight + torch.stack(changes)) * support
+
+    return solve
 
 
 def search_mask(
@@ -61,18 +67,18 @@ def search_mask(
         The mask (o, n) in the order of `weight`; None where the search would take too long.
     """
     rows, columns = weight.shape
-    if search == "obc" and rows * columns**3 > MOST_EXACT:
+    if search == "obc" and rows * columns**3 > MAX_EXACT_WORK:
         return None
     channels_last = torch.arange(columns).reshape(-1, taps).T.reshape(-1)
     ordered = weight[:, channels_last], matrix[channels_last][:, channels_last]
-    found, _ = (sparsegpt if search == "sparsegpt" else optimal_brain)(*ordered, budget)
-    mask = torch.empty_like(found)
-    mask[:, channels_last] = found
+    searched, _ = (sparsegpt if search == "sparsegpt" else optimal_brain)(*ordered, budget)
+    mask = torch.empty_like(searched)
+    mask[:, channels_last] = searched
     return mask
 
 
 def _by_rows(matrix: Tensor, gradient: Tensor, support: Tensor) -> Tensor:
-    """The change (o, n) of every row on its support; rows whose system is singular get the least one."""
+    """The change (o, n) of every row on its support; rows with a singular system get the smallest one."""
     change = torch.zeros_like(gradient)
     for row, allowed in enumerate(support):
         index = allowed.nonzero().squeeze(1)
@@ -85,7 +91,7 @@ def _by_rows(matrix: Tensor, gradient: Tensor, support: Tensor) -> Tensor:
     return change
 
 
-def _together(matrix: Tensor, gradient: Tensor, support: Tensor, steps: int = 100, tolerance: float = 1e-6) -> Tensor:
+def _jointly(matrix: Tensor, gradient: Tensor, support: Tensor, steps: int = 100, tolerance: float = 1e-6) -> Tensor:
     """The same for all rows at once, by conjugate gradients with Jacobi preconditioning and step sizes per row."""
     mask = support.to(gradient)
     inverse = matrix.diagonal().clamp_min(1e-300).reciprocal()
@@ -182,14 +188,14 @@ def optimal_brain(weight: Tensor, matrix: Tensor, budget: NMPattern | float) -> 
 
 
 def _remove_in_order(weight: Tensor, inverse: Tensor, budget: NMPattern | float, order: Tensor, costs: Tensor) -> None:
-    """Write down when each weight of a row is removed, and what that costs; costs rise within a row."""
+    """Record when each weight of a row is removed, and at what cost; costs rise within a row."""
     columns = len(weight)
-    left = torch.ones(columns, dtype=torch.bool)
+    remaining = torch.ones(columns, dtype=torch.bool)
     room = None if not isinstance(budget, NMPattern) else torch.full((columns // budget.m,), budget.m - budget.n)
     removals = columns if room is None else int(room.sum())
     largest = torch.zeros((), dtype=weight.dtype)
     for step in range(removals):
-        allowed = left if room is None else left & (room > 0).repeat_interleave(columns // len(room))
+        allowed = remaining if room is None else remaining & (room > 0).repeat_interleave(columns // len(room))
         cost = torch.where(allowed, weight.square() / inverse.diagonal().clamp_min(1e-300), torch.inf)
         column = int(cost.argmin())
         largest = torch.maximum(largest, cost[column])
@@ -197,6 +203,6 @@ def _remove_in_order(weight: Tensor, inverse: Tensor, budget: NMPattern | float,
         pivot = inverse[:, column] / inverse[column, column]
         weight -= weight[column] * pivot
         inverse -= torch.outer(pivot, inverse[column])
-        weight[column], left[column] = 0, False
+        weight[column], remaining[column] = 0, False
         if room is not None:
             room[column // (columns // len(room))] -= 1

@@ -34,13 +34,13 @@ class ModelPair:
         self._slim_programs: dict[int, Program] = {}
 
     def dense_program(self, images: int) -> Program:
-        """The dense model's program for a batch of this size."""
+        """Look up the dense program for a batch of this size; record it at its first use."""
         if images not in self._dense_programs:
             self._dense_programs[images] = record(self.dense, *self._example(images))
         return self._dense_programs[images]
 
     def slim_program(self, images: int) -> Program:
-        """The slim model's program for a batch of this size, the last layers of residual branches moved back."""
+        """Look up the slim program for a batch of this size, with the last layers of branches moved back."""
         if images not in self._slim_programs:
             program = record(self.slim, *self._example(images))
             self._slim_programs[images] = with_branches_last(program, find_layers(program))
@@ -50,8 +50,15 @@ class ModelPair:
         return next(inputs for inputs in self.inputs if len(inputs[0]) == images)
 
 
-def check_finite(samples: Tensor) -> None:
-    """Raise DataError where a sample holds NaN or infinity, with its index: no layer could be fitted to it."""
+def refuse_non_finite(samples: Tensor) -> None:
+    """Raise an error that names the first sample with NaN or infinity, to which no layer can be fitted.
+
+    Args:
+        samples: Samples along dimension 0.
+
+    Raises:
+        DataError: A sample is not finite.
+    """
     if samples.is_floating_point():
         broken = (~torch.isfinite(samples)).flatten(1).any(1).nonzero().flatten().tolist()
         if broken:
@@ -60,14 +67,21 @@ def check_finite(samples: Tensor) -> None:
 
 
 def rebatch(batches: Sequence[Arguments], size: int) -> list[Arguments]:
-    """The same samples in batches of at most `size`, small enough that several of them can be held out.
+    """Split the samples into batches, small enough that several of them can be held out.
+
+    Args:
+        batches: Batches of any sizes.
+        size: Most samples in a batch.
+
+    Returns:
+        The same samples in their order.
 
     Raises:
-        DataError: a sample is not finite.
+        DataError: A sample is not finite.
     """
     columns = [torch.cat(parts) for parts in zip(*batches, strict=True)]
     for column in columns:
-        check_finite(column)
+        refuse_non_finite(column)
     count = len(columns[0])
     size = max(1, min(size, count // 10))
     return [tuple(column[at : at + size] for column in columns) for at in range(0, count, size)]

@@ -1,8 +1,8 @@
 """A forward pass recorded as a list of operator calls, and run again call by call.
 
 Reconstruction solves a layer between two calls of a forward pass. A recorded program can be stopped at every call, run
-on many batches side by side, and continued with new weights. It knows which tensors are still needed, so that memory
-is bounded and known before anything runs.
+on many batches side by side, and continued with new weights. It knows which tensors are still needed, so that its peak
+memory is known before it runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Values = dict[int, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Ref:
+class TensorRef:
     """A tensor of the program."""
 
     uid: int
@@ -35,7 +35,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operator call with every tensor replaced by its Ref."""
+    """One operator call with every tensor replaced by its TensorRef."""
 
     func: Any  # the operator overload
     args: tuple[Any, ...]
@@ -91,10 +91,18 @@ class Program:
                     values.pop(uid, None)
 
     def arguments(self, operation: Operation, values: Values) -> tuple[Any, Any]:
-        """The positional and named arguments of a call on one batch."""
+        """Resolve the arguments of a call on one batch.
+
+        Args:
+            operation: The call.
+            values: The live tensors of the batch.
+
+        Returns:
+            Positional and named arguments.
+        """
 
         def resolve(leaf: Any) -> Any:
-            if not isinstance(leaf, Ref):
+            if not isinstance(leaf, TensorRef):
                 return leaf
             return values[leaf.uid] if leaf.uid in values else self.constants[leaf.uid]
 
@@ -102,19 +110,41 @@ class Program:
         return args, kwargs
 
     def reordered(self, order: Sequence[int]) -> Program:
-        """The program with its operations in another order that gives the same results."""
+        """Put the operations in another order that gives the same results.
+
+        Args:
+            order: Indices of the operations in their new order.
+
+        Returns:
+            The reordered program.
+        """
         return _with_liveness(replace(self, operations=tuple(self.operations[index] for index in order)))
 
     def value(self, uid: int, values: Values) -> Tensor:
-        """The value of a tensor on one batch."""
+        """Look up a tensor on one batch.
+
+        Args:
+            uid: Number of the tensor.
+            values: The live tensors of the batch.
+
+        Returns:
+            Its value.
+        """
         return values[uid] if uid in values else self.constants[uid]
 
 
 def record(module: nn.Module, *inputs: Tensor) -> Program:
-    """Run `module(*inputs)` in eval mode without gradients and write down every operator call.
+    """Run a module in eval mode without gradients and record every operator call.
 
-    Recording stops at the first call whose result depends on values, such as `.item()` or `nonzero`: what follows can
-    not be run again on another batch.
+    Recording stops at the first call whose result depends on values, such as `.item()` or `nonzero`, because the calls
+    behind it cannot run again on another batch.
+
+    Args:
+        module: The module.
+        inputs: Its inputs.
+
+    Returns:
+        The program.
     """
     recorder = _Recorder(module)
     input_uids = tuple(recorder.uid(tensor) for tensor in inputs)
@@ -135,7 +165,7 @@ def record(module: nn.Module, *inputs: Tensor) -> Program:
 
 
 def _with_liveness(program: Program) -> Program:
-    """The program with the last use of every tensor, and the bytes alive before each operation."""
+    """Add the last use of every tensor, and the bytes live before each operation."""
     last_use = dict.fromkeys(program.inputs, -1)
     first: dict[int, int] = dict.fromkeys(program.inputs, 0)
     for index, operation in enumerate(program.operations):
@@ -160,7 +190,7 @@ def _with_liveness(program: Program) -> Program:
 
 @contextmanager
 def replaying() -> Iterator[None]:
-    """No gradients, composite operators whole, and attention without its fused fast path."""
+    """Run without gradients, with composite operators undecomposed and attention without its fused fast path."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -211,7 +241,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
             if uid not in self.storages:
                 self.constants[uid] = tensor
                 self.storages[uid] = self._place(tensor, {tensor.untyped_storage()._cdata})
-        before = tree_map(lambda leaf: Ref(self.uid(leaf)) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+        before = tree_map(lambda leaf: TensorRef(self.uid(leaf)) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
         reads = tuple(dict.fromkeys(self.uid(tensor) for tensor in inputs))
         shared = {tensor.untyped_storage()._cdata for tensor in inputs}
         result = func(*args, **kwargs)
@@ -226,7 +256,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
 
 
 def _depends_on_values(func: Any, args: tuple[Any, ...]) -> bool:
-    """Whether the result's shape or a number taken from it depends on values; indexing does so by masks alone."""
+    """Whether the shape of a result, or a number taken from it, depends on values; for an index, a mask does."""
     if func.overloadpacket is torch.ops.aten.index:
         return any(
             isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8) for leaf in pytree_leaves(args[1])

@@ -1,11 +1,11 @@
-"""The fit of a layer in front of a ReLU, which lets only part of the error through.
+"""The fit of a layer in front of a ReLU, which passes only part of the error on.
 
 Where the dense model is negative before the ReLU, any negative value serves as well:
 
     minimise over W, b   mean ( zh - z )^2 where z > 0,  max(zh, 0)^2 elsewhere
 
-with z the dense value before the ReLU and zh the slim one. It is solved by turns: targets of negative places move to
-what the layer gives now, min(zh, 0), and the least-squares fit to these targets follows. No turn raises the loss
+with z the dense value before the ReLU and zh the slim one. The solution alternates: targets of negative entries move to
+the layer's present output, min(zh, 0), and the least-squares fit to these targets follows. No step raises the loss
 (Zhang, Zou, He and Sun, Accelerating Very Deep Convolutional Networks, PAMI 2016, arXiv:1505.06798, section 3.2).
 """
 
@@ -21,37 +21,61 @@ from compressor.reconstruction.solve import SolverFor, intercept
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
-    """Samples of a layer with one group: x W^T scaled, plus an offset, is what the ReLU sees."""
+class RectifiedSamples:
+    """Samples of a layer with one group. The ReLU reads x W^T, scaled, plus an offset."""
 
     x: Tensor  # (R, n)
     dense: Tensor  # (R, o), before the ReLU
     offset: Tensor  # (R, o), the shift of a BatchNorm and the shortcut
     scale: Tensor  # (o,)
 
-    def __getitem__(self, part: slice) -> Samples:
-        """Some of the samples."""
-        return Samples(self.x[part], self.dense[part], self.offset[part], self.scale)
+    def __getitem__(self, part: slice) -> RectifiedSamples:
+        """Select samples."""
+        return RectifiedSamples(self.x[part], self.dense[part], self.offset[part], self.scale)
 
     def loss(self, weight: Tensor, bias: Tensor) -> float:
-        """The mean squared error that a ReLU lets through, summed over outputs."""
+        """Compute the mean squared error behind the ReLU, summed over outputs.
+
+        Args:
+            weight: (o, n).
+            bias: (o,).
+
+        Returns:
+            The loss.
+        """
         slim = self.before_relu(weight, bias)
         through = torch.where(self.dense > 0, slim - self.dense, slim.clamp_min(0))
         return float(through.square().sum(dtype=torch.float64)) / len(self.x)
 
     def before_relu(self, weight: Tensor, bias: Tensor) -> Tensor:
-        """What the ReLU sees, (R, o)."""
+        """Compute the values that the ReLU reads.
+
+        Args:
+            weight: (o, n).
+            bias: (o,).
+
+        Returns:
+            (R, o).
+        """
         return torch.addmm(bias.to(self.x), self.x, weight.to(self.x).T) * self.scale + self.offset
 
     def targets(self, weight: Tensor, bias: Tensor) -> Tensor:
-        """The layer's outputs (R, o) that the next turn is fitted to."""
+        """Compute the layer outputs that the next step is fitted to.
+
+        Args:
+            weight: (o, n) of the last step.
+            bias: (o,) of the last step.
+
+        Returns:
+            (R, o).
+        """
         slim = self.before_relu(weight, bias)
         wanted = torch.where(self.dense > 0, self.dense, slim.clamp_max(0))
         return (wanted - self.offset) / self.scale
 
 
 def fit_rectified(
-    samples: Samples,
+    samples: RectifiedSamples,
     statistics: Statistics,
     start: tuple[Tensor, Tensor],
     weight: Tensor,

@@ -1,4 +1,4 @@
-"""A layer seen as a regression: its unknowns, its input columns and targets, and the way back into the module.
+"""A layer as a regression: its unknowns, its input columns and targets, and the way back into the module.
 
 Shapes: R samples, G groups (1 for most layers), n input columns of a group, o output rows of a group.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from compressor.core import KeptIndices
-from compressor.reconstruction.layers import Affine, Layer
+from compressor.reconstruction.layers import Affine, SolvableLayer
 from compressor.reconstruction.sampled_patches import patches, sample_positions, take
 from compressor.reconstruction.solve import Fit
 
@@ -25,11 +26,11 @@ DEAD = 1e-3
 class Regression:
     """One layer of the slim model as a regression problem.
 
-    A convolution or linear layer has its weights as unknowns. A depthwise convolution sees no other channel than its
-    own, so that its unknowns are one factor for each channel: its only column is what it gives now, without the bias.
+    The unknowns of a convolution or linear layer are its weights. A depthwise convolution reads no channel but its own,
+    so that its unknowns are one factor for each channel: its only column is its present output, without the bias.
     """
 
-    layer: Layer
+    layer: SolvableLayer
     shape: tuple[int, ...]  # of the layer's weight
     weight: Tensor  # W0 (G, o, n), float64
     taps: Tensor | None  # (channels in, outputs of each, K) of a depthwise convolution, as they are now
@@ -47,25 +48,45 @@ class Regression:
         return -1 if self.layer.window is None else 1
 
     def of_kept(self, dense_output: Tensor) -> Tensor:
-        """The dense layer's output at the channels that the slim one has."""
+        """Select the channels of the dense layer's output that the slim layer keeps.
+
+        Args:
+            dense_output: The dense layer's output.
+
+        Returns:
+            The kept channels.
+        """
         rows = self.rows
         return (
             dense_output if rows is None else dense_output.index_select(self.channel_dim, rows.to(dense_output.device))
         )
 
     def positions(self, output: Tensor, per_image: int, images: int, generator: torch.Generator) -> Tensor:
-        """Draw the output positions of one batch, see `sample_positions`."""
+        """Draw the output positions of one batch; see `sample_positions`.
+
+        Args:
+            output: A tensor with the shape of the layer's output.
+            per_image: Positions of one image.
+            images: Images in the batch.
+            generator: The seeded source of the draw.
+
+        Returns:
+            (N, P) indices into the flattened positions.
+        """
         if self.layer.window is None:
             return sample_positions((1, output.numel() // output.shape[-1]), per_image * images, 1, generator)
         return sample_positions((output.shape[0], *output.shape[2:]), per_image, images, generator)
 
     def columns(self, values: Tensor, output: Tensor, positions: Tensor) -> Tensor:
-        """Input columns (R, G, n) of sampled positions.
+        """Gather the input columns of sampled positions.
 
         Args:
-            values: the layer's input.
-            output: anything with the spatial shape of its output.
-            positions: which positions of the output.
+            values: The layer's input.
+            output: A tensor with the spatial shape of its output.
+            positions: Positions of the output.
+
+        Returns:
+            (R, G, n).
         """
         window = self.layer.window
         if window is None:
@@ -79,7 +100,15 @@ class Regression:
         return (per_channel * taps).sum(-1).reshape(len(rows), -1, 1)
 
     def targets(self, target: Tensor, positions: Tensor) -> Tensor:
-        """Values of sampled positions of the output, (R, C)."""
+        """Gather the values of sampled positions.
+
+        Args:
+            target: A tensor with the shape of the layer's output.
+            positions: Positions of the output.
+
+        Returns:
+            (R, C).
+        """
         if self.layer.window is None:
             return target.reshape(-1, target.shape[-1])[positions[0].to(target.device)]
         return take(target, positions)
@@ -92,9 +121,9 @@ class Regression:
         """Write a fit into the layer, and its intercept into the bias or the running mean of the BatchNorm behind it.
 
         Args:
-            fitted: the solved layer.
-            module: the model; changed.
-            writable: output channels (C,) that may change; None for all.
+            fitted: The solved layer.
+            module: The model; changed.
+            writable: Output channels (C,) that may change; None for all.
         """
         parameter = module.get_parameter(self.layer.weight)
         channels = self.channels
@@ -128,17 +157,20 @@ class Regression:
         return weight.reshape(self.shape)
 
 
-def as_regression(layer: Layer, module: nn.Module, kept: KeptIndices) -> Regression:
-    """The regression of a layer of the slim model.
+def as_regression(layer: SolvableLayer, module: nn.Module, kept: KeptIndices) -> Regression:
+    """Build the regression of a layer of the slim model.
 
     Args:
-        layer: where it is called.
-        module: the slim model.
-        kept: kept indices of its tensors in the dense model's numbering.
+        layer: The layer.
+        module: The slim model.
+        kept: Kept indices of its tensors in the dense model's numbering.
+
+    Returns:
+        The regression.
     """
     parameter = module.get_parameter(layer.weight)
     transposed = layer.window is not None and layer.window.transposed
-    weight, shape = rows_of(parameter, layer), tuple(parameter.shape)
+    weight, shape = weight_rows(parameter, layer), tuple(parameter.shape)
     has_intercept = layer.bias is not None or all(site.norm is not None for site in layer.sites)
     rows = kept.get(layer.weight, {}).get(1 if transposed else 0)
     index = None if rows is None else torch.tensor(rows)
@@ -149,8 +181,16 @@ def as_regression(layer: Layer, module: nn.Module, kept: KeptIndices) -> Regress
     return Regression(layer, shape, ones, taps, has_intercept, index)
 
 
-def rows_of(parameter: Tensor, layer: Layer) -> Tensor:
-    """A layer's weight as (G, o, n) in float64, columns in the order of `patches`."""
+def weight_rows(parameter: Tensor, layer: SolvableLayer) -> Tensor:
+    """Reshape a layer's weight to rows, in float64.
+
+    Args:
+        parameter: The weight.
+        layer: The layer.
+
+    Returns:
+        (G, o, n), columns in the order of `patches`.
+    """
     weight = parameter.detach().double().cpu()
     if layer.window is not None and layer.window.transposed:
         outputs, *kernel = weight.shape[1:]
@@ -158,16 +198,16 @@ def rows_of(parameter: Tensor, layer: Layer) -> Tensor:
     return weight.reshape(layer.groups, weight.shape[0] // layer.groups, -1)
 
 
-def dense_rows(layer: Layer, module: nn.Module, kept: KeptIndices) -> Tensor | None:
-    """The dense model's weight at the rows and columns that the slim one has, (G, o, n).
+def dense_rows(layer: SolvableLayer, module: nn.Module, kept: KeptIndices) -> Tensor | None:
+    """Select the rows and columns of the dense model's weight that the slim one keeps.
 
     Args:
-        layer: where it is called.
-        module: the dense model.
-        kept: kept indices in the dense model's numbering.
+        layer: The layer.
+        module: The dense model.
+        kept: Kept indices in the dense model's numbering.
 
     Returns:
-        None for a grouped layer that lost channels: its columns are not those of its weight's dimensions.
+        (G, o, n). None for a grouped layer that lost channels: its columns are not those of its weight's dimensions.
     """
     weight = module.get_parameter(layer.weight).detach()
     dims = kept.get(layer.weight, {})
@@ -175,16 +215,16 @@ def dense_rows(layer: Layer, module: nn.Module, kept: KeptIndices) -> Tensor | N
         return None
     for dim, indices in dims.items():
         weight = weight.index_select(dim, torch.tensor(indices, device=weight.device))
-    return rows_of(weight, layer)
+    return weight_rows(weight, layer)
 
 
-def kept_entries(layer: Layer, kept: KeptIndices, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows and columns of a dense layer of one group that the slim one has.
+def kept_entries(layer: SolvableLayer, kept: KeptIndices, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the rows and columns of a dense layer of one group that the slim one keeps.
 
     Args:
-        layer: the dense layer.
-        kept: kept indices in the dense model's numbering.
-        weight: the dense weight (1, o, n).
+        layer: The dense layer.
+        kept: Kept indices in the dense model's numbering.
+        weight: The dense weight (1, o, n).
 
     Returns:
         Indices into o and into n.
@@ -199,7 +239,7 @@ def kept_entries(layer: Layer, kept: KeptIndices, weight: Tensor) -> tuple[Tenso
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """From a sum that a residual branch should help to reach, back to the output of the branch's last layer."""
+    """The way back from a sum that a residual branch should reach to the output of the branch's last layer."""
 
     scale: Tensor  # (C,)
     shift: Tensor  # (C,)
@@ -210,26 +250,23 @@ class Aim:
         return self.scale.abs() >= DEAD * self.scale.abs().max()
 
     def before(self, rows: Tensor) -> Tensor:
-        """What the layer should give, (R, C), for what the branch should give."""
+        """The layer's target, (R, C), for the branch's target."""
         safe = torch.where(self.reachable, self.scale, 1.0).to(rows)
         return (rows - self.shift.to(rows)) / safe
 
 
 def aim_through(affines: tuple[Affine, ...], channels: int, module: nn.Module) -> Aim:
-    """The product of everything that scales and shifts the channels between a layer and an addition.
+    """Multiply everything that scales and shifts the channels between a layer and an addition.
 
     Args:
-        affines: in the order in which they run.
-        channels: outputs of the layer.
-        module: holds their constants.
+        affines: In the order in which they run.
+        channels: Outputs of the layer.
+        module: Holds their constants.
+
+    Returns:
+        Scale and shift of each channel.
     """
-    values: Mapping[str, Tensor] = module.state_dict()
-
-    def constant(name: str | None, default: float) -> Tensor:
-        if name is None:
-            return torch.full((channels,), default, dtype=torch.float64)
-        return values[name].double().flatten().cpu()
-
+    constant = partial(_constant, module.state_dict(), channels)
     scale, shift = constant(None, 1.0), constant(None, 0.0)
     for affine in affines:
         factor = constant(affine.scale, 1.0)
@@ -238,3 +275,10 @@ def aim_through(affines: tuple[Affine, ...], channels: int, module: nn.Module) -
             shift = shift - constant(affine.mean, 0.0)
         scale, shift = scale * factor, shift * factor + constant(affine.shift, 0.0)
     return Aim(scale, shift)
+
+
+def _constant(values: Mapping[str, Tensor], channels: int, name: str | None, default: float) -> Tensor:
+    """A tensor of the module by channel, (C,); `default` where there is none."""
+    if name is None:
+        return torch.full((channels,), default, dtype=torch.float64)
+    return values[name].double().flatten().cpu()

@@ -1,8 +1,8 @@
-"""Which output positions of a layer are sampled, and the input columns that each of them is computed from.
+"""The sampled output positions of a layer, and the input columns that each of them is computed from.
 
 A sample is one output position of one image. Its columns are in the order of `weight.reshape(O, -1)`: channel, then
-kernel position. Patches are taken from the padded input with the layer's own stride and dilation, as borders are up to
-half of all positions.
+kernel position. Patches are taken from the padded input with the layer's own stride and dilation, because borders are
+up to half of all positions.
 """
 
 from __future__ import annotations
@@ -46,20 +46,28 @@ def sample_positions(shape: tuple[int, ...], per_image: int, images: int, genera
 
 
 def take(values: Tensor, positions: Tensor) -> Tensor:
-    """Channels at sampled positions: (N, C, *) and (N, P) -> (N * P, C)."""
+    """Gather channels at sampled positions.
+
+    Args:
+        values: (N, C, *).
+        positions: (N, P) into the flattened positions.
+
+    Returns:
+        (N * P, C).
+    """
     flat = values.flatten(2)
     index = positions.to(flat.device).unsqueeze(1).expand(-1, flat.shape[1], -1)
     return flat.gather(2, index).transpose(1, 2).reshape(-1, flat.shape[1])
 
 
 def patches(values: Tensor, positions: Tensor, window: Window, sizes: tuple[int, ...]) -> Tensor:
-    """The input columns of sampled output positions.
+    """Gather the input columns of sampled output positions.
 
     Args:
-        values: input (N, C, *).
+        values: Input (N, C, *).
         positions: (N, P) into the flattened output positions.
-        window: how the convolution reads.
-        sizes: spatial sizes of the output.
+        window: How the convolution reads its input.
+        sizes: Spatial sizes of the output.
 
     Returns:
         (N * P, C * K) with the kernel position innermost.
@@ -107,7 +115,7 @@ def _index(positions: Tensor, window: Window, sizes: tuple[int, ...], padded: tu
 def _transposed_index(
     positions: Tensor, window: Window, sizes: tuple[int, ...], inputs: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """(N, P, K) indices into the flattened input, and which of them contribute to the output position."""
+    """(N, P, K) indices into the flattened input, and a mask of those that contribute to the output position."""
     index = torch.zeros(1, dtype=torch.int64, device=positions.device)
     valid = torch.ones(1, dtype=torch.bool, device=positions.device)
     for at, (coordinate, tap) in enumerate(zip(_coordinates(positions, sizes), _taps(window), strict=True)):

@@ -1,7 +1,7 @@
 """Solve the layers of a slim model one after the other, each for the inputs that the solved ones before it produce.
 
-Every layer aims at what the dense layer gives for the same image. The last layer of a residual branch aims at the
-dense sum less the slim shortcut, which pulls the stream back to the dense one (He, Zhang and Sun, Channel Pruning for
+Every layer aims at the dense layer's output for the same image. The last layer of a residual branch aims at the dense
+sum less the slim shortcut, which pulls the stream back to the dense one (He, Zhang and Sun, Channel Pruning for
 Accelerating Very Deep Neural Networks, ICCV 2017, arXiv:1707.06168).
 """
 
@@ -12,16 +12,18 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 
 from torch import Tensor, nn
 
 from compressor.core import KeptIndices
-from compressor.reconstruction.layers import Layer, find_layers
+from compressor.reconstruction.layers import SolvableLayer, find_layers
 from compressor.reconstruction.lockstep import Lockstep
 from compressor.reconstruction.pair import Arguments, ModelPair, rebatch
-from compressor.reconstruction.problem import LayerProblem, LayerResult, ReconstructionSettings
+from compressor.reconstruction.problem import LayerProblem, LayerResult
 from compressor.reconstruction.program import Program
+from compressor.reconstruction.solver_options import ReconstructionSettings
 
 Progress = Callable[[int, int], None]
 """(layers done, layers in all)"""
@@ -29,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ReconstructionResult:
-    """The slim model with solved weights, and what became of each layer in the order in which they were solved."""
+    """The slim model with solved weights, and the result of each layer in the order of solution."""
 
     module: nn.Module
     layers: tuple[LayerResult, ...]
@@ -50,13 +52,13 @@ def reconstruct(
     """Solve every layer behind the first pruned one in closed form, so that its output is that of the dense model.
 
     Args:
-        dense: the model before pruning, in eval mode.
-        slim: the model after surgery, in eval mode; it is left as it is.
-        kept: tensor name -> dimension -> kept indices in the dense model's numbering.
-        batches: calibration inputs without labels, tuples of the model's arguments with samples along dimension 0.
-        settings: how layers are solved.
-        masks: weight of `slim` -> True where it may be other than zero.
-        progress: called after every layer.
+        dense: The model before pruning, in eval mode.
+        slim: The model after surgery, in eval mode. It is not changed.
+        kept: Tensor name -> dimension -> kept indices in the dense model's numbering.
+        batches: Calibration inputs without labels, tuples of the model's arguments with samples along dimension 0.
+        settings: How layers are solved.
+        masks: Weight of `slim` -> True where it may be other than zero.
+        progress: Called after every layer.
 
     Returns:
         A copy of `slim` with other values and the same shapes.
@@ -73,7 +75,7 @@ def reconstruct(
         for number, layer in enumerate(layers)
         for call, site in enumerate(callers[layer.weight].sites)
     )
-    lockstep = Lockstep(pair, hold_out(len(pair.inputs), settings.holdout), settings.memory)
+    lockstep = Lockstep(pair, hold_out_batches(len(pair.inputs), settings.holdout), settings.memory)
     problems: dict[int, LayerProblem] = {}
     results: list[LayerResult] = []
     searched = dict(masks)
@@ -100,23 +102,37 @@ def reconstruct(
 
 
 def unreached(module: nn.Module, program: Program, changed: Set[str]) -> list[LayerResult]:
-    """The pruned layers that the recorded program does not call, with the reason."""
+    """List the pruned layers that the recorded program does not call.
+
+    Args:
+        module: The slim model.
+        program: Its program.
+        changed: Names of pruned or masked tensors.
+
+    Returns:
+        A result with the reason for each of these layers.
+    """
     called = {program.names[uid] for operation in program.operations for uid in operation.reads if uid in program.names}
     reason = "it is not called" if program.complete else "it runs behind a call that depends on values"
     names = {name for name, parameter in module.named_parameters() if parameter.ndim > 1} & changed
     return [LayerResult(name.rpartition(".")[0], reason=reason) for name in sorted(names - called)]
 
 
-def hold_out(count: int, share: float) -> list[bool]:
-    """Which of `count` batches only judge: spread evenly, the second among them; none where that is less than one."""
+def hold_out_batches(count: int, share: float) -> list[bool]:
+    """Choose the batches that only judge: spread evenly, the second batch among them.
 
-    def number(index: int) -> int:
-        return math.floor((index - 2) * share + 1 + 1e-9)
+    Args:
+        count: Number of batches.
+        share: Share of the batches to hold out.
 
-    return [count * share >= 1 and number(index + 1) > number(index) for index in range(count)]
+    Returns:
+        True for held-out batches; none are where the share is less than one batch.
+    """
+    numbers = [math.floor((index - 2) * share + 1 + 1e-9) for index in range(count + 1)]  # held out before each batch
+    return [count * share >= 1 and after > before for before, after in pairwise(numbers)]
 
 
-def _differs(program: Program, layer: Layer, changed: Set[str]) -> bool:
+def _differs(program: Program, layer: SolvableLayer, changed: Set[str]) -> bool:
     """Whether a tensor of another shape or value is read up to the layer's last call."""
     operations = program.operations[: layer.sites[-1].operation + 1]
     return any(program.names.get(uid) in changed for operation in operations for uid in operation.reads)

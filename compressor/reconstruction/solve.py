@@ -1,11 +1,11 @@
-"""The least-squares fit of a layer to its target, pulled towards the weight that surgery left.
+"""The least-squares fit of a layer to its target, with a ridge towards the weight that surgery kept.
 
     minimise over W, b   mean || W x + b - y ||^2 + lambda || W - W0 ||^2
     W = W0 + (D - W0 A) (A + lambda I)^-1,    b = mean(y) - W mean(x)
 
-with A = Cov(x, x) and D = Cov(y, x). At lambda = infinity W stays W0 and b makes up for the mean of what was removed,
-so that the fit is never worse than mean compensation on the samples it was made from. Shapes: G groups, o output rows,
-n input columns.
+with A = Cov(x, x) and D = Cov(y, x). At lambda = infinity W equals W0 and b compensates for the mean of what was
+removed, so that the fit is never worse than mean compensation on the samples it was made from. Shapes: G groups, o
+output rows, n input columns.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -110,7 +111,15 @@ def squared_error(statistics: Statistics, weight: Tensor, bias: Tensor | None) -
 
 
 def intercept(statistics: Statistics, weight: Tensor) -> Tensor:
-    """mean(y) - W mean(x), shape (G, o)."""
+    """Compute mean(y) - W mean(x).
+
+    Args:
+        statistics: Moments of the samples.
+        weight: (G, o, n).
+
+    Returns:
+        (G, o).
+    """
     return statistics.mean_y - (weight @ statistics.mean_x.unsqueeze(-1)).squeeze(-1)
 
 
@@ -143,23 +152,26 @@ def fit(
     if not has_intercept:
         train, holdout = train.uncentred(), holdout and holdout.uncentred()
     judge = holdout or train
-    scale = float(judge.yy.sum()) or 1.0
-
-    def candidate(ridge: float, solve: Solver) -> tuple[float, Tensor, Tensor | None]:
-        solved = solve(ridge)
-        bias = intercept(train, solved) if has_intercept else None
-        return float(squared_error(judge, solved, bias).sum()) / scale, solved, bias
-
-    before, kept, bias = candidate(math.inf, lambda _: weight)
+    candidate = partial(_candidate, train, judge, has_intercept)
+    before, kept, bias = candidate(weight)
     best = Fit(kept, bias, math.inf, before, before)
     if holdout is None or before < NEGLIGIBLE:
         return best
     solve = solver(train, weight)
     for ridge in ridges:
-        error, solved, bias = candidate(ridge, solve)
+        error, solved, bias = candidate(solve(ridge))
         if error < best.error_after:
             best = Fit(solved, bias, ridge, before, error)
     return best
+
+
+def _candidate(
+    train: Statistics, judge: Statistics, has_intercept: bool, weight: Tensor
+) -> tuple[float, Tensor, Tensor | None]:
+    """The relative held-out error of a weight, the weight itself, and its intercept."""
+    bias = intercept(train, weight) if has_intercept else None
+    error = float(squared_error(judge, weight, bias).sum()) / (float(judge.yy.sum()) or 1.0)
+    return error, weight, bias
 
 
 def match_variance(fitted: Fit, train: Statistics, power: float) -> Fit:

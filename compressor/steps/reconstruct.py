@@ -47,9 +47,9 @@ class Reconstruct(Step):
         Raises:
             DataError: A sample is not finite.
         """
-        from compressor.reconstruction.problem import ReconstructionSettings
         from compressor.reconstruction.sequential import reconstruct
         from compressor.reconstruction.solve import RIDGES
+        from compressor.reconstruction.solver_options import ReconstructionSettings
         from compressor.surgery.removal import relative_kept
 
         kept = relative_kept(state.baseline.kept, state.model.kept)

@@ -119,7 +119,9 @@ class SelectChannels(Step):
         if state.removed is not None:  # groups of which one channel is left are no groups any more: no rule names them
             target = replace(target, rules=rules_naming_layers(state.groups, target.rules))
         limits = memory_budgets(target, graph, baseline.cost, baseline.graph)
-        pick = partial(select_channels, state.groups, scores, target, graph.cost, baseline.cost, gone=removed_before)
+        pick = partial(
+            select_channels, state.groups, scores, target, graph.cost, baseline.cost, removed_before=removed_before
+        )
         latency: LatencyEstimate | None = None
         if target.has_latency_target:
             (plan, groups), latency = self._meet_latency(state, context, target, pick, scores, limits)

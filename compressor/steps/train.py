@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from compressor.agreement import measure_agreement
 from compressor.core import TrainingHistory
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.steps.base import Step
@@ -177,6 +176,7 @@ class Train(TrainSettings, Step):
 
     def _is_closer(self, module: nn.Module, state: PruningState, context: Context) -> bool:
         """Whether the trained module answers more like the dense model, on training samples; warns where not."""
+        from compressor.agreement import measure_agreement
 
         def divergence(candidate: nn.Module) -> float:
             batches = context.training_data.calibration_batches(self.batch_size, images=MAX_COMPARED_SAMPLES)

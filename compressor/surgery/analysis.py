@@ -1,4 +1,4 @@
-"""Which channels can be cut: trace, couple, then cut on trial; code that insists on the old sizes is frozen."""
+"""Which channels can be pruned: trace, group, remove on trial; freeze what depends on sizes fixed in code."""
 
 from __future__ import annotations
 
@@ -28,23 +28,32 @@ if TYPE_CHECKING:
 
 
 def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False) -> DependencyGraph:
-    """The channel groups of a module, found by running it on `inputs`, a batch of one.
+    """Determine the channel groups of a module by running it.
 
-    Where a forward pass after a trial cut fails, the reshapes, splits and slices nearby have sizes fixed in code: they
-    are read in stricter ways (see Reading) until it runs; where code checks a width against a number that a module
-    stores, that number follows the width (see compared_sizes.py). What is still fixed then is frozen, and the rest goes
-    on. Where heads are found on some lines, the lines beside them are read so, too, if more can go then.
-    Channels that a normalisation mixes with others are frozen, too, unless `mixing`: without them its statistics are
-    others, so that no channel's removal leaves the rest as it was.
+    Where a forward pass fails after a trial removal, the reshapes, splits and slices nearby hold sizes fixed in code.
+    Their lines are interpreted more strictly (see `SizeInterpretation`) until the pass runs. Where code compares a
+    width with a number that a module stores, that number follows the width (see compared_sizes.py). What is fixed even
+    then is frozen. Where some lines consist of heads, the lines beside them are interpreted in the same way if more can
+    be removed then.
+
+    Args:
+        module: The module. It is not changed.
+        inputs: A batch of one.
+        name: What errors call the module.
+        mixing: Whether channels may be removed that a normalisation mixes with others. Its statistics change with every
+            removed channel, so that no removal keeps the others as they were.
+
+    Returns:
+        The dependency graph.
 
     Raises:
-        ModelError: the module does not run on `inputs`, or what breaks it cannot be found.
+        ModelError: The module does not run on `inputs`, or the cause of a failing trial cannot be located.
     """
     try:
-        module, inputs, seen = _without_values(module, *inputs)
+        module, inputs, trace = _without_values(module, *inputs)
     except Exception:  # something on the way asks for values
-        seen = _traced(module, *inputs, name=name)
-    search = _Search(module, inputs, seen, name, mixing)
+        trace = _traced(module, *inputs, name=name)
+    search = _Search(module, inputs, trace, name, mixing)
     structure, siblings = search.settle({})
     if siblings:
         with suppress(ModelError):
@@ -56,28 +65,30 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """What is needed to find how the source lines of one forward pass are to be read."""
+    """The forward pass whose source lines are to be interpreted."""
 
     module: nn.Module
     inputs: tuple[Tensor, ...]
-    seen: Trace
+    trace: Trace
     name: str
     mixing: bool
 
     def settle(self, start: Mapping[str, SizeInterpretation]) -> tuple[DependencyGraph, set[str]]:
-        """Read lines more strictly until a trial cut runs, beginning with `start`: the structure, and the lines beside
-        which other lines were once read in blocks."""
-        lines = {call.where for call in self.seen.calls if rules.takes_sizes(call.op)}
-        called = {call.where for call in self.seen.calls}
+        """Interpret lines more strictly until a trial removal runs, beginning with `start`.
+
+        Returns the graph, and the lines whose neighbours were interpreted in blocks at some point.
+        """
+        lines = {call.where for call in self.trace.calls if rules.takes_sizes(call.op)}
+        called = {call.where for call in self.trace.calls}
         interpretations, siblings = dict(start), set[str]()
         compared: dict[Place, int] = {}
         while True:
             structure = self._graph(interpretations, compared)
-            whole = {
+            in_blocks = {
                 where for where in structure.frozen_block_lines if interpretations.get(where, "follow") == "follow"
             }
-            if whole:
-                interpretations |= dict.fromkeys(whole, SIZE_INTERPRETATIONS[2])
+            if in_blocks:
+                interpretations |= dict.fromkeys(in_blocks, SIZE_INTERPRETATIONS[2])
                 structure = self._graph(interpretations, compared)
             siblings |= structure.sibling_lines
             slim, failure = _try(self.module, *self.inputs, structure=structure)
@@ -92,20 +103,20 @@ class _Search:
             for where in blamed:
                 step = SIZE_INTERPRETATIONS.index(interpretations.get(where, SIZE_INTERPRETATIONS[0])) + 1
                 interpretations[where] = SIZE_INTERPRETATIONS[step] if where in lines else SIZE_INTERPRETATIONS[-1]
-        problem = f"the forward pass fails at {_place(failure)} after channels are removed: {failure}"
+        problem = f"the forward pass fails at {_location(failure)} after channels are removed: {failure}"
         hint = "freeze the layers around that line with prune.layers"
         raise ModelError("model-cannot-be-pruned/trial-forward-fails", self.name, problem, hint)
 
     def _graph(
         self, interpretations: Mapping[str, SizeInterpretation], compared: Mapping[Place, int]
     ) -> DependencyGraph:
-        return build_dependency_graph(self.module, self.seen, interpretations, mixing=self.mixing, compared=compared)
+        return build_dependency_graph(self.module, self.trace, interpretations, mixing=self.mixing, compared=compared)
 
 
 def _next_dimensions(
     failure: Exception, slim: nn.Module, structure: DependencyGraph, compared: dict[Place, int]
 ) -> bool:
-    """Let the attributes that a check names stand for another dimension; whether there was one left to try."""
+    """Let the attributes that a check names stand for another dimension; False if none is left to try."""
     named, alike = compared_attributes(failure, slim)
     known = {(attribute.module, attribute.name) for attribute in structure.attributes}
     untried = [place for place in named if place not in compared or place in known]
@@ -116,13 +127,13 @@ def _next_dimensions(
 
 
 def _try(module: nn.Module, *inputs: Tensor, structure: DependencyGraph) -> tuple[nn.Module, Exception | None]:
-    """Cut between a quarter and three quarters of every group, each another number than the one before, and run."""
+    """Remove between a quarter and three quarters of every group, each by another number, and run."""
     random = np.random.default_rng(0)
     kept: dict[str, BoolArray] = {}
     for index, group in enumerate(structure.groups):
         if group.frozen is None:
-            least = max(1, group.size // 4)
-            count = least + index % max(1, 3 * group.size // 4 - least + 1)
+            lowest = max(1, group.size // 4)
+            count = lowest + index % max(1, 3 * group.size // 4 - lowest + 1)
             kept[group.name] = random.permutation(group.size) < count
     slim = remove_channels(module, structure, PrunePlan(kept))
     try:
@@ -137,31 +148,34 @@ def _traced(module: nn.Module, *inputs: Tensor, name: str) -> Trace:
     try:
         return trace_module(module, *inputs, known=rules.has_rule)
     except Exception as error:  # whatever a user's forward may raise
-        shapes = " and ".join(str(tuple(each.shape)) for each in inputs)
-        problem = f"it fails on an input of shape {shapes} at {_place(error)}: {error}"
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        problem = f"it fails on an input of shape {shapes} at {_location(error)}: {error}"
         raise ModelError(
             "model-does-not-run/forward-fails", name, problem, "set model.input to the shape that it expects"
         ) from error
 
 
 def _without_values(module: nn.Module, *inputs: Tensor) -> tuple[nn.Module, tuple[Tensor, ...], Trace]:
-    """Copies on the meta device, where a forward pass is about shapes alone, and their trace.
+    """Copy module and inputs to the meta device, where a forward pass computes shapes only, and trace them.
 
-    Raises whatever the forward raises there, which it does where a value is asked for.
+    Raises what the forward raises there, which it does where it needs values.
     """
     bare: dict[int, object] = {}
     for tensor in (*module.parameters(), *module.buffers()):
         data = tensor.detach().to("meta")
         bare[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
-    shapes, on_meta = copy_module(module, bare), tuple(each.to("meta") for each in inputs)
+    shapes, on_meta = copy_module(module, bare), tuple(tensor.to("meta") for tensor in inputs)
     return shapes, on_meta, trace_module(shapes, *on_meta, known=rules.has_rule)
 
 
 def _blame(
     failure: Exception, lines: set[str], called: set[str], interpretations: Mapping[str, SizeInterpretation]
 ) -> set[str]:
-    """Which source lines may hold fixed sizes: of `lines` the failing one, else its function's, else all that are
-    `called` in that function, else its callers'; none that can't be read more strictly."""
+    """Choose the source lines that may hold fixed sizes.
+
+    These are the failing line if it is one of `lines`, else those of its function, else all lines of that function that
+    are `called`, else those of its callers. Lines that cannot be interpreted more strictly are left out.
+    """
     sized = {line for line in lines if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]}
     called = {line for line in called if interpretations.get(line) != SIZE_INTERPRETATIONS[-1]}
     for code, line in _frames(failure):
@@ -182,7 +196,7 @@ def _called_near(failure: Exception, called: set[str], interpretations: Mapping[
     return set()
 
 
-def _place(error: Exception) -> str:
+def _location(error: Exception) -> str:
     """file:line of the innermost frame outside PyTorch and this room."""
     inside = (torch.__path__[0], str(Path(__file__).parent))
     places = [f"{code.co_filename}:{line}" for code, line in _frames(error) if not code.co_filename.startswith(inside)]

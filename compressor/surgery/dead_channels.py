@@ -1,4 +1,4 @@
-"""Channels that do nothing: all who read them multiply by zero, or they are zero themselves."""
+"""Dead channels: all weights that read them are zero, or all parameters that write them are."""
 
 from __future__ import annotations
 
@@ -16,23 +16,32 @@ if TYPE_CHECKING:
 
 
 def dead_channels(module: nn.Module, groups: Sequence[ChannelGroup]) -> PrunePlan:
-    """The plan that takes out every channel that does nothing; each group keeps one.
+    """Plan the removal of every dead channel; each group keeps at least one channel.
 
-    A channel is dead when all weights that read it are zero, or all parameters that write, scale or shift it. What a
-    dead channel was written from and read by is counted as zero in turn, until no more channels die.
+    A channel is dead when all weights that read it are zero, or all parameters that write, scale or shift it. The
+    entries of a dead channel are counted as zero in turn, until no more channels die.
+
+    Args:
+        module: The module. It is not changed.
+        groups: The groups of its channels.
+
+    Returns:
+        The plan; groups without dead channels are absent.
     """
-    tensors = {name: each.detach() != 0 for name, each in module.named_parameters()}
+    tensors = {name: parameter.detach() != 0 for name, parameter in module.named_parameters()}
     free = [group for group in groups if group.frozen is None]
     alive = {group.name: np.ones(group.size, dtype=np.bool_) for group in free}
     while True:
         dying = False
         for group in free:
-            gone = alive[group.name] & ~(_any(tensors, group, "reader") & _any(tensors, group, "writer", "per_channel"))
-            if gone.any():
+            removed = alive[group.name] & ~(
+                _any(tensors, group, "reader") & _any(tensors, group, "writer", "per_channel")
+            )
+            if removed.any():
                 dying = True
-                alive[group.name] &= ~gone
+                alive[group.name] &= ~removed
                 for slot in _known(tensors, group):
-                    tensors[slot.tensor].index_fill_(slot.dim, torch.from_numpy(slot.positions[gone].reshape(-1)), 0)
+                    tensors[slot.tensor].index_fill_(slot.dim, torch.from_numpy(slot.positions[removed].reshape(-1)), 0)
         if not dying:
             break
     for kept in alive.values():
@@ -42,16 +51,18 @@ def dead_channels(module: nn.Module, groups: Sequence[ChannelGroup]) -> PrunePla
 
 
 def _any(tensors: Mapping[str, Tensor], group: ChannelGroup, *roles: Role) -> BoolArray:
-    """(C,): whether some parameter in these roles is not zero for the channel; True where there is no such parameter,
-    for then it is not known."""
-    found = [
+    """(C,): whether some parameter in these roles is not zero for the channel.
+
+    True where no such parameter exists, because nothing is known then.
+    """
+    nonzero = [
         tensors[slot.tensor].movedim(slot.dim, 0).flatten(1).any(dim=1).numpy()[slot.positions].any(axis=1)
         if tensors[slot.tensor].ndim > 1
         else tensors[slot.tensor].numpy()[slot.positions].any(axis=1)
         for slot in _known(tensors, group)
         if slot.role in roles
     ]
-    return np.any(found, axis=0) if found else np.ones(group.size, dtype=np.bool_)
+    return np.any(nonzero, axis=0) if nonzero else np.ones(group.size, dtype=np.bool_)
 
 
 def _known(tensors: Mapping[str, Tensor], group: ChannelGroup) -> list[TensorSlot]:

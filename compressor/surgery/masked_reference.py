@@ -1,6 +1,6 @@
-"""The dense model as it would be without the channels a plan drops: what slim models are compared with.
+"""The dense model without the effect of the channels a plan removes: the reference that slim models are compared with.
 
-Readers of dropped channels are zero. A norm, or a mean over channels, sees the kept channels only.
+Weights that read removed channels are zero. A norm, or a mean over channels, works on the kept channels only.
 """
 
 from __future__ import annotations
@@ -25,48 +25,75 @@ if TYPE_CHECKING:
 
 
 def with_readers_zeroed(dense: nn.Module, groups: Sequence[ChannelGroup], plan: PrunePlan) -> nn.Module:
-    """A copy of `dense` in which nothing reads the channels the plan drops."""
+    """Copy a model with zeros where weights read the channels that a plan removes.
+
+    Args:
+        dense: The model. It is not changed.
+        groups: The groups of its channels.
+        plan: The channels to keep.
+
+    Returns:
+        The copy.
+    """
     copied = copy_module(dense)
     tensors = dict(copied.named_parameters()) | dict(copied.named_buffers())
     with torch.no_grad():
-        for (name, dim), gone in removed_entries(groups, plan, role="reader").items():
-            tensors[name].index_fill_(dim, torch.from_numpy(gone), 0.0)
+        for (name, dim), removed in removed_entries(groups, plan, role="reader").items():
+            tensors[name].index_fill_(dim, torch.from_numpy(removed), 0.0)
     return copied
 
 
 def run_restricted(module: nn.Module, *inputs: Tensor, structure: DependencyGraph, plan: PrunePlan) -> Any:
-    """`module(*inputs)`, where every call that mixes channels works on the kept ones; zeros take the others' places."""
-    touched = [each for each in structure.mixtures if _touched(each, structure, plan)]
-    handlers = {each.number: partial(_on_kept, each, structure, plan) for each in touched}
+    """Run a module; every call that mixes channels works on the kept ones and gives zeros for the others.
+
+    Args:
+        module: The module.
+        inputs: Its inputs.
+        structure: Its dependency graph.
+        plan: The channels to keep.
+
+    Returns:
+        The module's output.
+    """
+    touched = [site for site in structure.mixtures if _touched(site, structure, plan)]
+    handlers = {site.number: partial(_on_kept, site, structure, plan) for site in touched}
     return replay(module, *inputs, known=rules.has_rule, handlers=handlers) if handlers else module(*inputs)
 
 
 def mixes_channels(structure: DependencyGraph, plan: PrunePlan) -> bool:
-    """Whether the plan changes what some normalisation works on."""
-    return any(_touched(each, structure, plan) for each in structure.mixtures)
+    """Test whether a plan changes the channels that some normalisation works on.
+
+    Args:
+        structure: The model's dependency graph.
+        plan: The channels to keep.
+
+    Returns:
+        True where at least one normalisation is affected.
+    """
+    return any(_touched(site, structure, plan) for site in structure.mixtures)
 
 
 def _touched(call: NormalizationSite, structure: DependencyGraph, plan: PrunePlan) -> bool:
     dims = (*call.args.values(), *call.outs)
-    return any(len(_kept(each, structure, plan)) < len(each[0]) for entries in dims for each in entries.values())
+    return any(len(_kept(index, structure, plan)) < len(index[0]) for entries in dims for index in entries.values())
 
 
 def _kept(entries: ChannelIndex, structure: DependencyGraph, plan: PrunePlan) -> IntArray:
-    """The entries of a dimension that stay."""
+    """The indices of the kept entries of a dimension."""
     group_of, channel_of = entries
-    stays = np.ones(len(group_of), dtype=np.bool_)
+    mask = np.ones(len(group_of), dtype=np.bool_)
     for index in np.unique(group_of[group_of >= 0]).tolist():
         kept = plan.kept.get(structure.groups[index].name)
         if kept is not None:
-            here = group_of == index
-            stays[here] = kept[channel_of[here]]
-    return np.flatnonzero(stays)
+            in_group = group_of == index
+            mask[in_group] = kept[channel_of[in_group]]
+    return np.flatnonzero(mask)
 
 
 def _on_kept(
     call: NormalizationSite, structure: DependencyGraph, plan: PrunePlan, _: int, operator: Any, args: Mapping[str, Any]
 ) -> Any:
-    """Take the kept entries of every operand, work on them, and put the results where they were."""
+    """Gather the kept entries of every operand, run the operator on them, and scatter the results."""
     small = dict(args)
     for name, dims in call.args.items():
         for at, entries in dims.items():
@@ -74,16 +101,17 @@ def _on_kept(
     if "normalized_shape" in small:
         small["normalized_shape"] = list(small["input"].shape[-len(small["normalized_shape"]) :])
     schema = operator._schema.arguments
-    positional = [small[each.name] for each in schema if not each.kwarg_only]
-    result = operator(*positional, **{each.name: small[each.name] for each in schema if each.kwarg_only})
-    spread = iter(call.outs)
-    parts = [_spread(leaf, next(spread), structure, plan) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    positional = [small[argument.name] for argument in schema if not argument.kwarg_only]
+    named = {argument.name: small[argument.name] for argument in schema if argument.kwarg_only}
+    result = operator(*positional, **named)
+    outs = iter(call.outs)
+    parts = [_scatter(leaf, next(outs), structure, plan) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
     return parts[0] if isinstance(result, Tensor) else tuple(parts)
 
 
-def _spread(part: Tensor, dims: Mapping[int, ChannelIndex], structure: DependencyGraph, plan: PrunePlan) -> Tensor:
+def _scatter(part: Tensor, dims: Mapping[int, ChannelIndex], structure: DependencyGraph, plan: PrunePlan) -> Tensor:
     for at, entries in dims.items():
         shape = (*part.shape[:at], len(entries[0]), *part.shape[at + 1 :])
-        places = torch.from_numpy(_kept(entries, structure, plan))
-        part = part.new_zeros(shape).index_copy(at, places, part)
+        kept = torch.from_numpy(_kept(entries, structure, plan))
+        part = part.new_zeros(shape).index_copy(at, kept, part)
     return part

@@ -1,4 +1,4 @@
-"""From a plan to a smaller module: every tensor keeps the entries of the channels that stay, sizes follow."""
+"""From a plan to a smaller module: every tensor keeps the entries of the kept channels, and sizes follow."""
 
 from __future__ import annotations
 
@@ -22,11 +22,20 @@ Size = int | tuple[int, ...] | list[int]
 
 
 def remove_channels(module: nn.Module, structure: DependencyGraph, plan: PrunePlan) -> nn.Module:
-    """A copy of `module` without the channels the plan drops. `module` is left as it is."""
-    lost = removed_entries(structure.groups, plan)
+    """Copy a module without the channels that a plan removes.
+
+    Args:
+        module: The module. It is not changed.
+        structure: Its dependency graph.
+        plan: The channels to keep.
+
+    Returns:
+        The smaller copy, whose size attributes follow.
+    """
+    removed = removed_entries(structure.groups, plan)
     smaller: dict[int, object] = {}
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        data = _without(lost, name, tensor.detach())
+        data = _drop(removed, name, tensor.detach())
         if data.shape != tensor.shape:
             smaller[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
     slim = copy_module(module, smaller)  # by identity, so that a tensor with several names stays one tensor
@@ -36,64 +45,100 @@ def remove_channels(module: nn.Module, structure: DependencyGraph, plan: PrunePl
 
 
 def slice_optimizer_state(momentum: OptimizerState, groups: Sequence[ChannelGroup], plan: PrunePlan) -> OptimizerState:
-    """What an optimizer remembers of the channels that stay; single numbers, such as Adam's step, as they are."""
-    lost = removed_entries(groups, plan)
+    """Keep the optimizer state of the kept channels; single numbers, such as Adam's step, do not change.
+
+    Args:
+        momentum: The state: parameter name -> key -> tensor.
+        groups: The groups of the module's channels.
+        plan: The channels to keep.
+
+    Returns:
+        The state for the smaller module.
+    """
+    removed = removed_entries(groups, plan)
     return {
-        name: {key: _without(lost, name, value) if value.ndim else value for key, value in remembered.items()}
-        for name, remembered in momentum.items()
+        name: {key: _drop(removed, name, value) if value.ndim else value for key, value in values.items()}
+        for name, values in momentum.items()
     }
 
 
-def _without(lost: Mapping[tuple[str, int], IntArray], name: str, tensor: Tensor) -> Tensor:
-    """The entries of a tensor of this name that are not lost."""
+def _drop(removed: Mapping[tuple[str, int], IntArray], name: str, tensor: Tensor) -> Tensor:
+    """Drop the removed entries of a tensor of this name."""
     for dim, size in enumerate(tensor.shape):
-        if (name, dim) in lost:
-            kept = np.delete(np.arange(size), lost[name, dim])
+        if (name, dim) in removed:
+            kept = np.delete(np.arange(size), removed[name, dim])
             tensor = tensor.index_select(dim, torch.from_numpy(kept).to(tensor.device))
     return tensor
 
 
 def pruned_entries(groups: Sequence[ChannelGroup], plan: PrunePlan, module: nn.Module) -> tuple[PrunedEntries, ...]:
-    """What a plan would take out of the weights that write its channels, and out of those that scale or shift them."""
+    """List the entries that a plan removes from weights that write its channels, and from parameters that scale them.
+
+    Args:
+        groups: The groups of the module's channels.
+        plan: The channels to keep.
+        module: The module that the groups belong to.
+
+    Returns:
+        One record for each tensor dimension, with a mask of the removed entries.
+    """
     shapes = {name: tensor.shape for name, tensor in module.state_dict(keep_vars=True).items()}
     return tuple(
-        PrunedEntries(name, dim, role, np.isin(np.arange(shapes[name][dim]), gone))
+        PrunedEntries(name, dim, role, np.isin(np.arange(shapes[name][dim]), removed))
         for role in ("writer", "per_channel")
-        for (name, dim), gone in removed_entries(groups, plan, role).items()
+        for (name, dim), removed in removed_entries(groups, plan, role).items()
     )
 
 
 def removed_entries(
     groups: Sequence[ChannelGroup], plan: PrunePlan, role: Role | None = None
 ) -> dict[tuple[str, int], IntArray]:
-    """(tensor, dimension) -> entries the plan drops, in the module's own numbering; `role` picks the slots."""
-    lost: dict[tuple[str, int], list[IntArray]] = defaultdict(list)
+    """Translate removed channels into removed tensor entries.
+
+    Args:
+        groups: The groups of a module's channels.
+        plan: The channels to keep.
+        role: Only slots of this role; None for all.
+
+    Returns:
+        (tensor, dimension) -> sorted indices of the removed entries, in the module's own numbering.
+    """
+    removed: dict[tuple[str, int], list[IntArray]] = defaultdict(list)
     for group in groups:
         kept = plan.kept.get(group.name)
         if kept is None or kept.all():
             continue
         for slot in group.slots:
             if role is None or slot.role == role:
-                lost[slot.tensor, slot.dim].append(slot.positions[~kept].reshape(-1))
-    return {key: np.unique(np.concatenate(parts)) for key, parts in lost.items()}
+                removed[slot.tensor, slot.dim].append(slot.positions[~kept].reshape(-1))
+    return {key: np.unique(np.concatenate(parts)) for key, parts in removed.items()}
 
 
 def attributes_after(
     attributes: Sequence[SizeAttribute], plan: PrunePlan, module: nn.Module
 ) -> dict[tuple[str, str], Size]:
-    """(module, attribute) -> its value after the plan, for those that change."""
+    """Compute the size attributes of a module after a plan.
+
+    Args:
+        attributes: The attributes that follow widths.
+        plan: The channels to keep.
+        module: The module before the removal.
+
+    Returns:
+        (module, attribute) -> new value, for the attributes that change.
+    """
     after: dict[tuple[str, str], Size] = {}
-    for each in attributes:
-        value = each.fixed + sum(
+    for attribute in attributes:
+        value = attribute.fixed + sum(
             int(plan.kept[name][channels].sum()) if name in plan.kept else len(channels)
-            for name, channels in each.channels.items()
+            for name, channels in attribute.channels.items()
         )
-        key = (each.module, each.name)
-        before = after.get(key, getattr(module.get_submodule(each.module), each.name))
-        if each.index is None:
+        key = (attribute.module, attribute.name)
+        before = after.get(key, getattr(module.get_submodule(attribute.module), attribute.name))
+        if attribute.index is None:
             after[key] = value
         else:
-            after[key] = type(before)((*before[: each.index], value, *before[each.index + 1 :]))
+            after[key] = type(before)((*before[: attribute.index], value, *before[attribute.index + 1 :]))
     return {
         (path, name): value
         for (path, name), value in after.items()
@@ -102,68 +147,108 @@ def attributes_after(
 
 
 def kept_sizes(attributes: Sequence[SizeAttribute], module: nn.Module) -> dict[str, dict[str, int | list[int]]]:
-    """module -> attribute -> its value now, for every attribute that follows a width."""
+    """Read the size attributes of a module.
+
+    Args:
+        attributes: The attributes that follow widths.
+        module: The module that they belong to.
+
+    Returns:
+        Module name -> attribute -> current value.
+    """
     now: dict[str, dict[str, int | list[int]]] = defaultdict(dict)
-    for each in attributes:
-        value = getattr(module.get_submodule(each.module), each.name)
-        now[each.module][each.name] = list(value) if isinstance(value, tuple | list) else int(value)
+    for attribute in attributes:
+        value = getattr(module.get_submodule(attribute.module), attribute.name)
+        now[attribute.module][attribute.name] = list(value) if isinstance(value, tuple | list) else int(value)
     return dict(now)
 
 
 def compose_kept(before: KeptIndices, groups: Sequence[ChannelGroup], plan: PrunePlan, slim: nn.Module) -> KeptIndices:
-    """Kept indices in the original model's numbering, after a plan on a module that kept `before`."""
-    kept_sizes = {name: tensor.shape for name, tensor in slim.state_dict(keep_vars=True).items()}
-    lost = removed_entries(groups, plan)
+    """Extend kept indices by one more removal.
+
+    Args:
+        before: Kept indices of the module before the plan, in the original model's numbering.
+        groups: The groups of that module's channels.
+        plan: The channels to keep.
+        slim: The module after the plan.
+
+    Returns:
+        Kept indices of `slim`, in the original model's numbering.
+    """
+    shapes = {name: tensor.shape for name, tensor in slim.state_dict(keep_vars=True).items()}
     result = {name: dict(dims) for name, dims in before.items()}
-    for (name, dim), gone in lost.items():
-        now = before.get(name, {}).get(dim) or range(kept_sizes[name][dim] + len(gone))
-        stays = np.delete(np.arange(len(now)), gone)
-        result.setdefault(name, {})[dim] = tuple(now[index] for index in stays.tolist())
+    for (name, dim), removed in removed_entries(groups, plan).items():
+        indices = before.get(name, {}).get(dim) or range(shapes[name][dim] + len(removed))
+        kept = np.delete(np.arange(len(indices)), removed)
+        result.setdefault(name, {})[dim] = tuple(indices[index] for index in kept.tolist())
     return result
 
 
 def plan_from_kept(groups: Sequence[ChannelGroup], kept: KeptIndices) -> PrunePlan:
-    """The plan that leaves these indices, in the numbering of the module the groups are of."""
+    """Recover a plan from kept indices.
+
+    Args:
+        groups: The groups of a module's channels.
+        kept: Indices to keep, in the numbering of that module.
+
+    Returns:
+        The plan; groups that keep all channels are absent.
+    """
     plan: dict[str, BoolArray] = {}
     for group in groups:
         for slot in group.slots:
-            stays = kept.get(slot.tensor, {}).get(slot.dim)
-            if stays is not None:
-                plan[group.name] = np.isin(slot.positions[:, 0], stays)
-    return PrunePlan({name: stays for name, stays in plan.items() if not stays.all()})
+            indices = kept.get(slot.tensor, {}).get(slot.dim)
+            if indices is not None:
+                plan[group.name] = np.isin(slot.positions[:, 0], indices)
+    return PrunePlan({name: mask for name, mask in plan.items() if not mask.all()})
 
 
 def relative_kept(before: KeptIndices, now: KeptIndices) -> KeptIndices:
-    """The indices that `now` keeps, in the numbering of a module that kept `before`; both in the original's."""
-    since: dict[str, dict[int, tuple[int, ...]]] = {}
+    """Renumber kept indices relative to a module that was pruned before.
+
+    Args:
+        before: Kept indices of the earlier module, in the original model's numbering.
+        now: Kept indices of the later module, in the original model's numbering.
+
+    Returns:
+        The indices of `now` in the numbering of the earlier module.
+    """
+    relative: dict[str, dict[int, tuple[int, ...]]] = {}
     for name, dims in now.items():
         for dim, indices in dims.items():
-            places = {index: place for place, index in enumerate(before.get(name, {}).get(dim, ()))}
-            since.setdefault(name, {})[dim] = tuple(places.get(index, index) for index in indices)
-    return since
+            position = {index: number for number, index in enumerate(before.get(name, {}).get(dim, ()))}
+            relative.setdefault(name, {})[dim] = tuple(position.get(index, index) for index in indices)
+    return relative
 
 
 def removed_per_group(
     groups: Sequence[ChannelGroup], first: Sequence[ChannelGroup], plan: PrunePlan, since: KeptIndices
 ) -> dict[str, int]:
-    """Group name -> channels it lost to `plan`, by the group of `first` that it is what is left of.
+    """Count the channels removed from each group, matched to the original groups.
 
-    Those of `first` that have one channel left are no groups any more; they come under their own names. `since`: what
-    the module the groups are of keeps of the module that `first` is of.
+    Args:
+        groups: The groups of the module as it is.
+        first: The groups of the module that the plan refers to.
+        plan: The channels of `first` to keep.
+        since: Kept indices of the module as it is, relative to the module of `first`.
+
+    Returns:
+        Group name -> removed channels. Groups of `first` that have one channel left are no groups any more and appear
+        under their former names.
     """
-    lost = {group.name: int((~plan.kept[group.name]).sum()) for group in first if group.name in plan.kept}
-    found: dict[str, int] = {}
+    removed = {group.name: int((~plan.kept[group.name]).sum()) for group in first if group.name in plan.kept}
+    counts: dict[str, int] = {}
     for group in groups:
         slot = group.slots[0]
-        now = int(slot.positions[0, 0])
+        index = int(slot.positions[0, 0])
         kept = since.get(slot.tensor, {}).get(slot.dim)
-        entry = now if kept is None else kept[now]
-        whole = next((each.name for each in first if _holds(each, slot, entry)), "")
-        found[group.name] = lost.pop(whole, 0)
-    return {**lost, **found}
+        entry = index if kept is None else kept[index]
+        original = next((group.name for group in first if _holds(group, slot, entry)), "")
+        counts[group.name] = removed.pop(original, 0)
+    return {**removed, **counts}
 
 
 def _holds(group: ChannelGroup, slot: TensorSlot, entry: int) -> bool:
     """Whether the entry of that tensor dimension belongs to a channel of the group."""
-    same = [each for each in group.slots if (each.tensor, each.dim) == (slot.tensor, slot.dim)]
-    return any(entry in each.positions for each in same)
+    same = [other for other in group.slots if (other.tensor, other.dim) == (slot.tensor, slot.dim)]
+    return any(entry in other.positions for other in same)

@@ -93,7 +93,7 @@ def test_every_group_keeps_its_floor_of_what_it_had_at_first() -> None:
     dense = structure.cost.of(PrunePlan({}))
 
     def widths(target: PruningTarget, gone: dict[str, int]) -> dict[str, int]:
-        plan, _ = select_channels(structure.groups, graded, target, structure.cost, dense, gone=gone)
+        plan, _ = select_channels(structure.groups, graded, target, structure.cost, dense, removed_before=gone)
         return {name: int(kept.sum()) for name, kept in plan.kept.items()}
 
     half = PruningTarget(ratio=0.5, scope="global", min_keep_ratio=0.25)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from compressor.core import NMPattern
-from compressor.reconstruction.masked import _together as together
+from compressor.reconstruction.masked import _jointly as jointly
 from compressor.reconstruction.masked import masked_solver, optimal_brain, sparsegpt
 from compressor.reconstruction.moments import Statistics
 
@@ -120,7 +120,7 @@ def test_conjugate_gradients_solve_every_row_on_its_support() -> None:
     weight, matrix = problem(5, 7, 40)
     mask = torch.rand(7, 40, generator=torch.Generator().manual_seed(1)) < 0.5
     gradient = weight @ matrix - (weight * mask) @ matrix
-    change = together(matrix, gradient, mask)
+    change = jointly(matrix, gradient, mask)
     torch.testing.assert_close(weight * mask + change, refit(weight, mask, matrix), rtol=1e-4, atol=1e-5)
     assert not change[~mask].any()
 

@@ -16,8 +16,8 @@ from compressor.agreement import measure_agreement
 from compressor.core import KeptIndices, NMPattern
 from compressor.errors import DataError
 from compressor.reconstruction.best import reconstruct_best
-from compressor.reconstruction.problem import ReconstructionSettings
 from compressor.reconstruction.sequential import ReconstructionResult, reconstruct
+from compressor.reconstruction.solver_options import ReconstructionSettings
 
 EXACT = ReconstructionSettings(ridges=(0.0,))
 

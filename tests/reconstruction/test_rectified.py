@@ -6,17 +6,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from compressor.reconstruction.moments import Moments, Statistics
-from compressor.reconstruction.rectified import Samples, fit_rectified
+from compressor.reconstruction.rectified import RectifiedSamples, fit_rectified
 from compressor.reconstruction.solve import cholesky_solver, intercept
 
 
-def problem(seed: int) -> tuple[Samples, Statistics, Tensor, Tensor]:
+def problem(seed: int) -> tuple[RectifiedSamples, Statistics, Tensor, Tensor]:
     random = torch.Generator().manual_seed(seed)
     x = torch.randn(200, 4, generator=random, dtype=torch.float64)
     scale = torch.tensor([1.0, -0.5, 2.0], dtype=torch.float64)
     offset = torch.randn(200, 3, generator=random, dtype=torch.float64)
     outputs = torch.randn(200, 3, generator=random, dtype=torch.float64) + x[:, :3]
-    samples = Samples(x, outputs * scale + offset, offset, scale)
+    samples = RectifiedSamples(x, outputs * scale + offset, offset, scale)
     moments = Moments()
     moments.add(x.unsqueeze(1), outputs.unsqueeze(1))
     statistics = moments.statistics()
@@ -39,7 +39,9 @@ def test_no_turn_raises_the_error_that_the_relu_lets_through(seed: int) -> None:
 
 def test_the_loss_by_hand() -> None:
     one = torch.ones(3, 1)
-    samples = Samples(one, torch.tensor([[2.0], [-1.0], [-1.0]]), torch.tensor([[0.0], [0.0], [-5.0]]), torch.ones(1))
+    samples = RectifiedSamples(
+        one, torch.tensor([[2.0], [-1.0], [-1.0]]), torch.tensor([[0.0], [0.0], [-5.0]]), torch.ones(1)
+    )
     # 3, 3 and -2 against 2, -1 and -1: errors of 1, of 3 that comes through, and none
     assert samples.loss(torch.tensor([[1.0]]), torch.tensor([2.0])) == (1 + 9 + 0) / 3
 
@@ -47,7 +49,7 @@ def test_the_loss_by_hand() -> None:
 def test_nothing_moves_where_the_relu_lets_everything_through() -> None:
     samples, statistics, weight, solved = problem(1)
     shift = samples.dense.abs().max() + 1
-    positive = Samples(samples.x, samples.dense + shift, samples.offset + shift, samples.scale)
+    positive = RectifiedSamples(samples.x, samples.dense + shift, samples.offset + shift, samples.scale)
     start = solved, intercept(statistics, solved)
     turned = fit_rectified(positive, statistics, start, weight, ridge=0.0, solver=cholesky_solver)
     torch.testing.assert_close(turned[0], solved)

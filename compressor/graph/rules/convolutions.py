@@ -53,7 +53,7 @@ def _convolution(tracker: ChannelTracker, call: Call, *, transposed: bool = Fals
 
 
 def _deformable(tracker: ChannelTracker, call: Call) -> None:
-    """A convolution (O, I/groups, h, w) whose places are moved by offsets, which are no channels; nor are masks."""
+    """A convolution (O, I/groups, h, w) with moved sampling positions; offsets and masks are not channels."""
     args = call.args
     for name in ("offset", "mask"):
         for dim in tracker.dims(args[name]):
@@ -72,13 +72,13 @@ def _deformable(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _per_dimension(value: int | Sequence[int], spatial: int) -> tuple[int, ...]:
-    """A size for each dimension, of one that stands for all."""
+    """One size for each dimension, from one size for all or from several."""
     sizes = (value,) if isinstance(value, int) else tuple(value)
     return sizes * spatial if len(sizes) == 1 else sizes
 
 
 def _padding(value: str | int | Sequence[int], kernel: Sequence[int], dilation: int | Sequence[int]) -> tuple[int, ...]:
-    """Entries added at each end; `same` counts half of what it adds in all."""
+    """Entries added at each end; `same` counts half of the total."""
     if isinstance(value, str):
         reach = [
             step * (size - 1) // 2 for size, step in zip(kernel, _per_dimension(dilation, len(kernel)), strict=True)
@@ -88,7 +88,7 @@ def _padding(value: str | int | Sequence[int], kernel: Sequence[int], dilation: 
 
 
 def _grouped(tracker: ChannelTracker, call: Call, x_dim: Dim | None, w: Ref, *, transposed: bool) -> Dim | None:
-    """Depthwise: output channels go with their input channel. Otherwise every group loses the same places.
+    """Depthwise: output channels are removed with their input channel. Otherwise every group loses the same places.
 
     The weight's first dimension holds the outputs of all groups and its second the inputs of one; in a transposed
     convolution the first holds the inputs of all groups and the second the outputs of one.
@@ -115,8 +115,10 @@ def _grouped(tracker: ChannelTracker, call: Call, x_dim: Dim | None, w: Ref, *, 
 
 
 def _depthwise(tracker: ChannelTracker, call: Call, x_dim: Dim, w: Ref, *, transposed: bool) -> Dim | None:
-    """Output channel i x m + k comes of input channel i alone. A transposed convolution's weight holds the m outputs in
-    its second dimension, where they stay."""
+    """Output channel i x m + k is computed from input channel i alone.
+
+    A transposed convolution's weight holds the m outputs in its second dimension, which is frozen.
+    """
     first, second, *_ = tracker.dims(w)
     if not tracker.bind_attribute(call, "groups", x_dim):
         tracker.bind_stored_sizes(call, x_dim)  # a function's `groups`, or a module's own word for it

@@ -47,23 +47,23 @@ def _joined(tracker: ChannelTracker, call: Call, parts: Sequence[Dim | None], si
 
 
 def _split_axis(tracker: ChannelTracker, call: Call) -> None:
-    """chunk and split. The same places go in every one of equal parts; unequal parts need sizes the module stores."""
+    """chunk and split. Equal parts lose the same places; unequal parts need sizes that the module stores."""
     x, parts = call.args["self"], call.outs
     at = call.args["dim"] % len(x.shape)
     dims = tracker.dims(x)
-    whole = dims[at]
+    channels = dims[at]
     pieces: list[Dim | None] = [None] * len(parts)
-    if whole is not None:
-        first, *others = ids = np.split(whole.ids, np.cumsum([part.shape[at] for part in parts])[:-1])
-        pieces = [Dim(each) if len(each) > 1 else None for each in ids]
-        if not others or _stored_sizes(tracker, call, [Dim(each) for each in ids]):
+    if channels is not None:
+        first, *others = pieces_ids = np.split(channels.ids, np.cumsum([part.shape[at] for part in parts])[:-1])
+        pieces = [Dim(ids) if len(ids) > 1 else None for ids in pieces_ids]
+        if not others or _stored_sizes(tracker, call, [Dim(ids) for ids in pieces_ids]):
             pass
-        elif len(first) == 1 or any(len(each) != len(first) for each in others):
-            tracker.freeze(whole, call, "split into parts whose sizes the module does not store")
+        elif len(first) == 1 or any(len(other) != len(first) for other in others):
+            tracker.freeze(channels, call, "split into parts whose sizes the module does not store")
         else:
-            for each in others:
-                tracker.tie(first, each)
-            tracker.bind_size_attributes(call, (whole, Dim(first)))
+            for other in others:
+                tracker.tie(first, other)
+            tracker.bind_size_attributes(call, (channels, Dim(first)))
     for part, piece in zip(parts, pieces, strict=True):
         tracker.set_dims(part, (*dims[:at], piece, *dims[at + 1 :]))
 
@@ -143,30 +143,30 @@ def _index_put(tracker: ChannelTracker, call: Call) -> None:
         tracker.set_dims(out, tracker.dims(x))
         return
     begin, end = plan
-    dims, found = list(tracker.dims(x)), tracker.dims(values)
+    dims, written = list(tracker.dims(x)), tracker.dims(values)
     for dim in dims[begin:end]:
         tracker.freeze(dim, call, "a fixed part of the channels is written")
     after = list(range(end - len(dims), 0))
     for at in after:
         if len(values.shape) >= -at and values.shape[at] > 1:
-            dims[at] = _written(tracker, call, x, at, found[at])
-    for dim in found[: len(found) - len(after)]:
+            dims[at] = _written(tracker, call, x, at, written[at])
+    for dim in written[: len(written) - len(after)]:
         tracker.freeze(dim, call, "channels used as places")
     tracker.set_dims(x, dims)
     tracker.set_dims(out, dims)
 
 
 def _indexed(call: Call) -> tuple[int, int] | None:
-    """The run of dimensions an index takes, [begin, end); None if it is not one run of whole-number indices."""
+    """The run of dimensions an index takes, [begin, end); None if it is not one run of integer indices."""
     indices = call.args["indices"]
-    used = [at for at, each in enumerate(indices) if each is not None]
+    used = [axis for axis, index in enumerate(indices) if index is not None]
     if not used or used != list(range(used[0], used[-1] + 1)):
         return None
     ranks = {len(indices[at].shape) for at in used}
-    whole = call.args["self"].shape
+    shape = call.args["self"].shape
     if len(ranks) != 1 and 0 not in ranks:
         return None
-    if len(used) == 1 and max(ranks) > 1 and indices[used[0]].shape == whole[used[0] : used[0] + max(ranks)]:
+    if len(used) == 1 and max(ranks) > 1 and indices[used[0]].shape == shape[used[0] : used[0] + max(ranks)]:
         return used[0], used[0] + max(ranks)  # a mask over several dimensions
     return used[0], used[-1] + 1
 
@@ -187,7 +187,7 @@ def _roll(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _pad(tracker: ChannelTracker, call: Call) -> None:
-    """Constant padding. Padded channels are fresh ones; how many of them stay is an attribute of the module."""
+    """Constant padding. Padded channels are fresh ones; an attribute of the module holds how many of them are kept."""
     x, (out,) = call.args["self"], call.outs
     amounts = call.args["pad"]
     dims = list(tracker.dims(x))

@@ -1,4 +1,4 @@
-"""Rules of normalisation layers, and of PReLU, which has one parameter for each channel, too."""
+"""Rules of normalisation layers and of PReLU, all with parameters for each channel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _channelwise(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _mixing_norm(tracker: ChannelTracker, call: Call) -> None:
-    """Layer and RMS norms: statistics over channels change when one goes."""
+    """Layer and RMS norms: statistics over channels change when one is removed."""
     x, (out, *rest) = call.args["input"], call.outs
     dims, lead = tracker.dims(x), len(x.shape) - len(call.args["normalized_shape"])
     for at, dim in enumerate(dims[lead:]):
@@ -44,7 +44,7 @@ def _mixing_norm(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _group_norm(tracker: ChannelTracker, call: Call) -> None:
-    """(B, C, *) in groups with statistics of their own: whole groups may go, and `num_groups` follows."""
+    """(B, C, *) in groups with statistics of their own: groups may be removed, and `num_groups` follows."""
     x, (out, *rest), groups = call.args["input"], call.outs, call.args["num_groups"]
     dims = tracker.dims(x)
     for name in ("weight", "bias"):

@@ -1,6 +1,7 @@
 """Rules of products: matrix products, einsum and attention.
 
-A product with a weight is a linear layer. Of two activations, heads may go; what is summed over may not.
+A product with a weight is a linear layer. In a product of two activations, heads may be removed; the dimension that is
+summed over may not.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from compressor.graph.tracker import ChannelTracker, Dim, Dims, Product
 
 
 def _matmul(tracker: ChannelTracker, call: Call) -> None:
-    """(..., M, I) @ (..., I, N). A weight among the two reads and writes channels as a linear layer's does; of two
-    activations, what is summed over stays."""
+    """(..., M, I) @ (..., I, N). A weight among the two reads and writes channels as a linear layer does.
+
+    In a product of two activations, the dimension that is summed over is frozen.
+    """
     (a, b), (out,) = operands(call), call.outs
     a_dims, b_dims = tracker.dims(a), tracker.dims(b)
     rows = a_dims[-2:-1] if len(a_dims) > 1 else ()
@@ -107,7 +110,7 @@ def _einsum(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _attention(tracker: ChannelTracker, call: Call) -> None:
-    """softmax(q k^T / sqrt(E)) v over (..., heads, positions, E): heads go together, v's width goes through."""
+    """softmax(q k^T / sqrt(E)) v over (..., heads, positions, E): heads are removed together, v's width is free."""
     (out, *rest) = call.outs
     leading: list[tuple[Dims, Sequence[int]]] = []
     for name, ref in call.args.items():
@@ -129,9 +132,9 @@ def _attention(tracker: ChannelTracker, call: Call) -> None:
 def _batch(
     tracker: ChannelTracker, call: Call, rank: int, operands: Sequence[tuple[Dims, Sequence[int]]]
 ) -> list[Dim | None]:
-    """The leading dimensions of a product: heads, aligned at the right as broadcasting aligns them, are tied.
+    """Tie the leading dimensions of a product, heads, aligned at the right as in broadcasting.
 
-    Grouped queries: several heads in a row share one key and value, and go with it.
+    Grouped queries: several heads in a row share one key and value, and are removed with it.
     """
     lead: list[Dim | None] = [None] * rank
     for index in range(-1, -rank - 1, -1):

@@ -1,4 +1,4 @@
-"""Rules of LSTM, GRU and RNN, whole layers and single cells: hidden units go from all gates, layers and directions."""
+"""Rules of LSTM, GRU and RNN, layers and cells: a hidden unit is removed from all gates, layers and directions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Cell:
 def _recurrent_layer(tracker: ChannelTracker, call: Call) -> None:
     """(..., I) -> (..., D x P) in D directions, and the last states (layers x D, B, P); P = H without a projection.
 
-    A module has one hidden size for all its layers and directions, so that unit i goes from all of them at once.
+    A module has one hidden size for all layers and directions, so that unit i is removed from all of them at once.
     """
     directions = 2 if call.args["bidirectional"] else 1
     cells = list(_cells(call))
@@ -75,7 +75,7 @@ def _cells(call: Call) -> Iterator[_Cell]:
 
 
 def _sizes(tracker: ChannelTracker, cell: _Cell, call: Call) -> tuple[Dim, Dim]:
-    """The hidden units, and what is handed on of them."""
+    """The hidden units, and the part of them that is passed on."""
     hidden = tracker.fresh(cell.from_hidden.shape[0] // _gates(call))
     tracker.bind_attribute(call, "hidden_size", hidden)
     if cell.projection is None:
@@ -117,7 +117,7 @@ def _couple(
 
 
 def _starts(tracker: ChannelTracker, call: Call, hidden: Dim, written: Dim) -> None:
-    """The states it starts from: h, and for an LSTM c. Blank ones, as most are, are as wide as the units."""
+    """The initial states: h, and for an LSTM c. Blank ones are as wide as the hidden units."""
     for state, dim in zip(tree_leaves(call.args["hx"]), (written, hidden), strict=False):
         *lead, width = tracker.dims(state)
         for other in lead:

@@ -1,4 +1,4 @@
-"""Rules of the operators that combine tensors entry by entry, reshape, permute, spread or reduce them."""
+"""Rules of the operators that combine tensors entry by entry, reshape, permute, expand or reduce them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from compressor.graph.tracker import Blank, ChannelTracker, Dim, Dims, TakenApar
 
 
 def pointwise(tracker: ChannelTracker, call: Call) -> None:
-    """Entry by entry with broadcasting: dimensions that meet are tied."""
+    """Tie the dimensions that an operator combines entry by entry, with broadcasting.
+
+    Args:
+        tracker: Collects the ties.
+        call: The call.
+    """
     refs = [ref for ref in call.refs() if ref.shape]
     for out in call.outs:
         dims: list[Dim | None] = []
@@ -25,7 +30,7 @@ def pointwise(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _of_all(dim: Dim | None, meeting: Sequence[Dim | None]) -> Dim | None:
-    """A dimension of a weight that is made of several parameters: it is all theirs."""
+    """Give a dimension of a weight that several parameters make up all of their dimensions as owners."""
     if dim is None:
         return None
     owners = [owner for other in (dim, *meeting) if other is not None for owner in _owners(other)]
@@ -59,7 +64,7 @@ def _reshaped(
     tracker: ChannelTracker, call: Call, dims: Dims, before: Sequence[int], after: Sequence[int]
 ) -> list[Dim | None]:
     result: list[Dim | None] = [None] * len(after)
-    for sources, targets in _blocks(before, after):
+    for sources, targets in _matching_runs(before, after):
         labelled = [(dim, index) for index in sources if (dim := dims[index]) is not None]
         if not labelled:
             continue
@@ -76,15 +81,15 @@ def _reshaped(
         table = np.broadcast_to(dim.ids.reshape(spread), [before[index] for index in sources])
         table = table.reshape([after[index] for index in targets])
         axes = _varying_axes(table) or [table.ndim - 1]
-        axis = axes[0] if len(axes) == 1 else _apart(tracker, call, table, axes)
+        axis = axes[0] if len(axes) == 1 else _split_blocks(tracker, call, table, axes)
         ids = np.moveaxis(table, axis, -1).reshape(-1, table.shape[axis])[0]
         blocks = len(axes) > 1 and tracker.interpretation == "remove_blocks"
         result[targets[axis]] = Dim(ids, blocks=blocks)
     return result
 
 
-def _apart(tracker: ChannelTracker, call: Call, table: _Table, axes: Sequence[int]) -> int:
-    """C = blocks x places. The same places go in every block, or whole blocks go; the axis along which they do."""
+def _split_blocks(tracker: ChannelTracker, call: Call, table: _Table, axes: Sequence[int]) -> int:
+    """Split C = blocks x places: the same places of every block are removed, or blocks. Returns that axis."""
     axis = axes[-1]
     if tracker.interpretation == "remove_blocks":
         module, outer = tracker.modules[call.module], axes[:-1]
@@ -101,7 +106,7 @@ def _apart(tracker: ChannelTracker, call: Call, table: _Table, axes: Sequence[in
     return axis
 
 
-def _blocks(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+def _matching_runs(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
     """The smallest runs of dimensions on both sides that hold the same number of entries; ones are left out."""
     left = [index for index, size in enumerate(before) if size != 1]
     right = [index for index, size in enumerate(after) if size != 1]
@@ -141,7 +146,7 @@ def _permute_dims(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _expand(tracker: ChannelTracker, call: Call) -> None:
-    """Dimensions of one entry become as long as what they meet; the others go through."""
+    """Dimensions of one entry become as long as what they are combined with; the others pass through."""
     x, (out,) = call.args["self"], call.outs
     new = len(out.shape) - len(x.shape)
     before, known = (1,) * new + x.shape, (None,) * new + tracker.dims(x)
@@ -154,13 +159,13 @@ def _expand(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _reduce(tracker: ChannelTracker, call: Call) -> None:
-    """mean, sum, max and the like over fixed dimensions; channels that are reduced stay."""
+    """mean, sum, max and the like over fixed dimensions; channels that are reduced over are mixed."""
     if "other" in call.args:  # max and min of two tensors share their name with the reductions
         pointwise(tracker, call)
         return
     x, rank = call.args["self"], len(call.args["self"].shape)
-    asked = call.args.get("dim")
-    axes = {asked % rank} if isinstance(asked, int) else {axis % rank for axis in asked or range(rank)}
+    reduced = call.args.get("dim")
+    axes = {reduced % rank} if isinstance(reduced, int) else {axis % rank for axis in reduced or range(rank)}
     dims = tracker.dims(x)
     for axis in axes:
         tracker.mark_mixed(dims[axis], call, "reduced over channels")
@@ -172,7 +177,7 @@ def _reduce(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _along(tracker: ChannelTracker, call: Call) -> None:
-    """softmax and the like: the shape stays, channels along `dim` are mixed."""
+    """softmax and the like: the shape is kept, channels along `dim` are mixed."""
     x = call.refs()[0]
     dims = tracker.dims(x)
     tracker.freeze(dims[call.args["dim"]], call, "mixes channels")
@@ -181,12 +186,12 @@ def _along(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _chunk_half(tracker: ChannelTracker, call: Call) -> None:
-    """Gated linear unit: the first half times a function of the second, so the same places go in both."""
+    """Gated linear unit: the first half times a function of the second, so the same places of both are removed."""
     x, (out,), at = call.args["self"], call.outs, call.args["dim"] % len(call.args["self"].shape)
     dims = list(tracker.dims(x))
-    whole = dims[at]
-    if whole is not None:
-        first, second = np.split(whole.ids, 2)
+    channels = dims[at]
+    if channels is not None:
+        first, second = np.split(channels.ids, 2)
         tracker.tie(first, second)
         dims[at] = Dim(first) if len(first) > 1 else None
     tracker.set_dims(out, dims)
@@ -198,13 +203,13 @@ def _windows(tracker: ChannelTracker, call: Call) -> None:
     dims, rank = tracker.dims(x), len(x.shape)
     for dim in dims[-2:]:
         tracker.freeze(dim, call, "channels used as positions")
-    whole = dims[-3]
-    spread = None if whole is None else Dim(np.repeat(whole.ids, out.shape[-2] // x.shape[-3]))
+    channels = dims[-3]
+    spread = None if channels is None else Dim(np.repeat(channels.ids, out.shape[-2] // x.shape[-3]))
     tracker.set_dims(out, (*dims[: rank - 3], spread, None))
 
 
 def _unfold(tracker: ChannelTracker, call: Call) -> None:
-    """Sliding windows along one dimension, which must not be channels; they go last."""
+    """Sliding windows along one dimension, which must not be channels; the window dimension comes last."""
     x, (out,), at = call.args["self"], call.outs, call.args["dimension"] % len(call.args["self"].shape)
     dims = tracker.dims(x)
     tracker.freeze(dims[at], call, "channels used as positions")
@@ -217,18 +222,18 @@ def _shuffle_pixels(tracker: ChannelTracker, call: Call) -> None:
     dims = tracker.dims(x)
     for dim in dims[-2:]:
         tracker.freeze(dim, call, "channels used as positions")
-    whole = dims[-3]
-    if whole is not None and len(whole) > out.shape[-3]:
-        table = whole.ids.reshape(out.shape[-3], -1)
+    channels = dims[-3]
+    if channels is not None and len(channels) > out.shape[-3]:
+        table = channels.ids.reshape(out.shape[-3], -1)
         tracker.tie(table, np.broadcast_to(table[:, :1], table.shape))
-        whole = Dim(table[:, 0]) if len(table) > 1 else None
-    elif whole is not None:
-        whole = Dim(np.repeat(whole.ids, out.shape[-3] // len(whole)))
-    tracker.set_dims(out, (*dims[:-3], whole, None, None))
+        channels = Dim(table[:, 0]) if len(table) > 1 else None
+    elif channels is not None:
+        channels = Dim(np.repeat(channels.ids, out.shape[-3] // len(channels)))
+    tracker.set_dims(out, (*dims[:-3], channels, None, None))
 
 
 def _constant_tensor(tracker: ChannelTracker, call: Call) -> None:
-    """Tensors made from sizes alone are fixed; those of one value take on whatever is written into them."""
+    """Tensors made from sizes alone are fixed; those of one value take on the size of what is written into them."""
     for out in call.outs:
         tracker.set_dims(out, (None,) * len(out.shape))
         if call.op.removeprefix("aten.new_").removeprefix("aten.") in ("zeros", "ones", "empty", "full"):
