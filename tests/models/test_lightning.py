@@ -135,7 +135,7 @@ def test_an_argument_that_was_not_saved_as_data(cls: str, argument: str, tmp_pat
     with pytest.raises(ModelError) as caught:
         load_model(f"{tmp_path / 'net.py'}:{cls}@{path}")
     assert caught.value.exit_code == 3
-    assert f"needs {argument}" in caught.value.found
+    assert f"needs {argument}" in caught.value.problem
 
 
 def test_a_function_is_called_as_it_is(tmp_path: Path) -> None:
@@ -149,4 +149,4 @@ def test_an_error_of_the_constructor_names_its_line(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, {"width": "wide", "classes": 3})
     with pytest.raises(ModelError) as caught:
         load_model(f"{tmp_path / 'net.py'}:Plain@{path}")
-    assert "net.py" in caught.value.where
+    assert "net.py" in caught.value.place

@@ -122,10 +122,10 @@ def same_weights(module: nn.Module, state: State = STATE) -> bool:
 def factory(tmp_path: Path) -> str:
     code = f"""
 from compressor.core import ModelSpec, one_image
-from compressor.models.build import build
+from compressor.models.build import build_named
 input_size = (3, 32, 32)
 def make():
-    return build(ModelSpec({ARCH!r}, one_image((3, 32, 32)), 7))
+    return build_named(ModelSpec({ARCH!r}, one_image((3, 32, 32)), 7))
 """
     (tmp_path / "net.py").write_text(code)
     return f"{tmp_path / 'net.py'}:make"
@@ -205,7 +205,7 @@ def test_weights_that_are_not_there(tmp_path: Path) -> None:
     torch.save({"model": STATE, "ema": OTHER}, tmp_path / "model.pt")
     with pytest.raises(ModelError) as caught:
         load_model(str(tmp_path / "model.pt"), weights="swa")
-    assert "ema" in caught.value.todo
+    assert "ema" in caught.value.hint
     with pytest.raises(ModelError):
         load_model(ARCH, weights="ema")
 
@@ -216,7 +216,7 @@ def test_two_networks_are_not_taken_for_one(tmp_path: Path) -> None:
     torch.save(under("image_encoder.") | text, tmp_path / "clip.pt")
     with pytest.raises(ModelError) as caught:
         load_model(str(tmp_path / "clip.pt"))
-    assert "model.weights=image_encoder" in caught.value.todo
+    assert "model.weights=image_encoder" in caught.value.hint
     assert same_weights(load_model(str(tmp_path / "clip.pt"), weights="image_encoder").module)
 
 
@@ -267,7 +267,7 @@ def test_heads_that_shapes_do_not_tell(state: State, head: str | None, tmp_path:
     torch.save(state, tmp_path / "model.pt")
     with pytest.raises(ModelError) as caught:
         load_model(str(tmp_path / "model.pt"), head=head)
-    assert ARCH in caught.value.found
+    assert ARCH in caught.value.problem
 
 
 LORA = {"linear.lora_A.default.weight": torch.ones(4, 64), "linear.lora_B.default.weight": torch.ones(7, 4)}
@@ -288,8 +288,8 @@ def test_adapters_that_are_not_merged(state: State, tmp_path: Path, factory: str
     for source, arch in ((str(path), "auto"), (str(path), ARCH), (f"{factory}@{path}", "auto")):
         with pytest.raises(ModelError) as caught:
             load_model(source, arch=arch)
-        assert "merge_and_unload" in caught.value.todo
-        assert "linear" in caught.value.found
+        assert "merge_and_unload" in caught.value.hint
+        assert "linear" in caught.value.problem
 
 
 def test_the_nearest_is_named_without_its_prefix(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_the_nearest_is_named_without_its_prefix(tmp_path: Path) -> None:
     torch.save(under("module.net.", narrow) | {"criterion.weight": torch.ones(3)}, tmp_path / "model.pt")
     with pytest.raises(ModelError) as caught:
         load_model(str(tmp_path / "model.pt"))
-    assert f"nearest: {ARCH} (1 of another shape" in caught.value.found
+    assert f"nearest: {ARCH} (1 of another shape" in caught.value.problem
 
 
 def test_folder_of_weights(tmp_path: Path) -> None:
