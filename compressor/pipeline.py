@@ -21,7 +21,7 @@ from compressor.run_log import RunLog
 from compressor.run_options import RunOptions
 from compressor.steps.context import Context
 from compressor.steps.run import check_feasible, compares_answers, initial_state, run_step
-from compressor.training.checkpoint import Checkpoints, run_fingerprint
+from compressor.training.training_checkpoint import Checkpoints, run_fingerprint
 
 
 def compress(source: str, recipe: Recipe, out: Path, options: RunOptions) -> Report:

@@ -26,12 +26,12 @@ from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
 from compressor.steps.train import Train
-from compressor.training.checkpoint import Checkpoints
 from compressor.training.early_stopping import EarlyStop, RuleState, StopDecision
 from compressor.training.loop import TrainResult
 from compressor.training.loop import train as trained
 from compressor.training.schedules import multistep
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
+from compressor.training.training_checkpoint import Checkpoints
 from tests.training.toys import few_digits
 
 SGD = OptimizerSettings("sgd", lr=0.01)

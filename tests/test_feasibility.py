@@ -21,7 +21,7 @@ from compressor.run_log import RunLog
 from compressor.run_options import RunOptions
 from compressor.steps.context import Context
 from compressor.steps.run import check_feasible, initial_state
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 from tests.training.toys import Shortcut
 
 

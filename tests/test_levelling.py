@@ -19,7 +19,7 @@ from compressor.steps.context import Context
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 
 
 class Block(nn.Module):

@@ -35,9 +35,9 @@ from compressor.steps.remove_dead_channels import RemoveDeadChannels
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
 from compressor.steps.train import Train
-from compressor.training.checkpoint import Checkpoints
 from compressor.training.schedules import constant
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
+from compressor.training.training_checkpoint import Checkpoints
 from tests.training.toys import quiet, toy_data
 
 TRAIN = Train(batch_size=8, optimizer=OptimizerSettings("sgd", 0.05, 0.9, 5e-4), schedule=constant(), iterations=6)

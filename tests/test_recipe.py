@@ -23,7 +23,7 @@ from compressor.recipe import Recipe, read_recipe, shipped_recipes
 from compressor.recipe.fields import parse_points, parse_share, write_points, write_share
 from compressor.recipe.read import MAX_BYTES
 from compressor.recipe.yaml_source import dump_yaml, parse_yaml
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
 
 Write = Callable[[str], str]
 

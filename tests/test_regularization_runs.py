@@ -28,7 +28,7 @@ from compressor.steps.context import Context
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
 from compressor.steps.train import Train
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 from tests.training.toys import few_digits
 
 SHORT = {  # recipe -> overrides that make it shorter still

@@ -18,9 +18,9 @@ from compressor.steps.rewind import RewindWeights, SaveWeights
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
 from compressor.steps.train import FinetuneSegment, Train
-from compressor.training.checkpoint import Checkpoints
 from compressor.training.schedules import cosine
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
+from compressor.training.training_checkpoint import Checkpoints
 from tests.training.toys import few_digits
 
 TRAIN = Train(32, OptimizerSettings("sgd", lr=0.05, weight_decay=1e-3), cosine(3), epochs=3, precision="fp32")

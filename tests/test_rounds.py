@@ -27,9 +27,9 @@ from compressor.steps.state import PruningState
 from compressor.steps.train import Train
 from compressor.surgery.certificate import verify_against_original
 from compressor.surgery.removal import relative_kept, remove_channels, removed_per_group
-from compressor.training.checkpoint import Checkpoints
 from compressor.training.schedules import constant
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
+from compressor.training.training_checkpoint import Checkpoints
 from tests.training.toys import Shortcut, toy_data
 
 

@@ -31,7 +31,7 @@ from compressor.training.schedules import (
     step,
     warmup,
 )
-from compressor.training.settings import Schedule
+from compressor.training.train_settings import Schedule
 
 LR = 0.4
 

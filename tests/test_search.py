@@ -29,7 +29,7 @@ from compressor.steps.latency_search import AIM, HIGH, LatencyPair, MeasuredPlan
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 
 
 class Line:

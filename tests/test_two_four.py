@@ -37,10 +37,10 @@ from compressor.steps.context import Context
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
 from compressor.steps.train import Train
-from compressor.training.checkpoint import Checkpoints
 from compressor.training.evaluate import evaluate
 from compressor.training.schedules import constant
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
+from compressor.training.training_checkpoint import Checkpoints
 
 TWO_FOUR = NMPattern(2, 4)
 TRAIN = Train(batch_size=64, optimizer=OptimizerSettings("sgd", 0.02, 0.9, 5e-4), schedule=constant(), iterations=12)

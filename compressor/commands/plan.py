@@ -40,7 +40,7 @@ from compressor.steps.context import Context
 from compressor.steps.latency_search import DeviceSession, LatencyEstimate, OpenProbe
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 
 
 def plan_run(

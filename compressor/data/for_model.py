@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from compressor.core import Data, LoadedModel
+from compressor.data.data_settings import DataSettings
 from compressor.data.open_data import open_data
-from compressor.data.settings import DataSettings
 from compressor.data.tasks import open_task
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compressor.core import Augment, Task
 from compressor.data.augmentation import Augmentation, make_augmentation
-from compressor.data.normalization import Normalize
+from compressor.data.normalize import Normalize
 from compressor.data.sampling import ProcessShare, image_keys, process_share, shuffled
 from compressor.data.splits import ImageSource
 from compressor.data.tasks import classification

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from compressor.data.data_settings import DataSettings
 from compressor.data.paths import NAMES, find_data_file, parquet_files, shards, split_folder
-from compressor.data.settings import DataSettings
 from compressor.errors import DataError
 
 

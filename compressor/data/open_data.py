@@ -15,7 +15,7 @@ from compressor.data.decode import check_channels, decode
 from compressor.data.digits import digits_split
 from compressor.data.image_folder import folder_split
 from compressor.data.in_memory import ImageData
-from compressor.data.normalization import channel_statistics
+from compressor.data.normalize import channel_statistics
 from compressor.data.open_samples import Preprocessing, noise_samples, open_samples, samples_from_object
 from compressor.data.parquet import parquet_split
 from compressor.data.python_sources import (

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from compressor.core import ModelInput
 from compressor.data.decode import check_channels, decode
-from compressor.data.normalization import Normalize, channel_statistics
+from compressor.data.normalize import Normalize, channel_statistics
 from compressor.data.parquet import RowGroups
 from compressor.data.samples import (
     ImageInputs,

@@ -56,12 +56,12 @@ class LayerOutputs:
         """
         arrays: dict[Weight, list[Array]] = {weight: [] for weight in self.written}
 
-        def copy_output(name: str, output: object) -> None:
+        def _copy(name: str, output: object) -> None:
             arrays[self.weights[name]].extend(leaf.numpy().copy() for leaf in tree_leaves(output))
 
         names = [name for name, weight in self.weights.items() if weight in arrays]
         copied = copy_module(module)
-        with torch.no_grad(), equal_randomness(), observe_outputs(copied, names, copy_output):
+        with torch.no_grad(), equal_randomness(), observe_outputs(copied, names, _copy):
             copied(*inputs)
         return [array for layer_arrays in arrays.values() for array in layer_arrays]
 

@@ -87,10 +87,11 @@ def _replace(node: ir.Node) -> None:
     old.replace_all_uses_with(new, replace_graph_outputs=True)
 
 
-def _centre(node: ir.Node) -> Array:
-    def number(name: str, default: float) -> float:
-        return node.attributes[name].as_float() if name in node.attributes else default
+def _number(node: ir.Node, name: str, default: float) -> float:
+    return node.attributes[name].as_float() if name in node.attributes else default
 
+
+def _centre(node: ir.Node) -> Array:
     if "Normal" in node.op_type:
-        return np.array(number("mean", 0.0))
-    return np.array((number("low", 0.0) + number("high", 1.0)) / 2)
+        return np.array(_number(node, "mean", 0.0))
+    return np.array((_number(node, "low", 0.0) + _number(node, "high", 1.0)) / 2)

@@ -14,7 +14,7 @@ from compressor.training.early_stopping import EarlyStop
 from compressor.training.penalty import Penalty, PenaltyTerm, StrengthSchedule
 from compressor.training.penalty_terms import constant_strength, growth_iterations, l1_norm, stepwise_growth
 from compressor.training.schedules import constant
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
 
 
 class EarlyTraining(SettingsGroup):

@@ -34,7 +34,7 @@ from compressor.steps.select_channels import SelectChannels
 from compressor.steps.train import Train
 from compressor.training.penalty import Penalty
 from compressor.training.schedules import triangle
-from compressor.training.settings import Schedule
+from compressor.training.train_settings import Schedule
 
 LOW = 0.1
 """Factor on the learning rate in ticks, and where tocks begin and end."""

@@ -87,27 +87,27 @@ def _latency_targets(recipe: Recipe, comparison: Comparison) -> Iterator[Gate]:
 def _accuracy_gate(limit: float, quality: Mapping[str, float], metric: Metric | None) -> Gate:
     """Judged by the last stage."""
     unit = "points" if metric is None or metric.unit == "%" else f"% of {metric.name}"
-    asked = f"at most {limit:.2f} {unit}"
+    required = f"at most {limit:.2f} {unit}"
     if metric is None or "dense" not in quality:
-        return _gate(ACCURACY_GATE, asked, "accuracy was not measured", "unmeasured")
+        return _gate(ACCURACY_GATE, required, "accuracy was not measured", "unmeasured")
     loss = worsening(metric, quality["dense"], list(quality.values())[-1])
-    return _gate(ACCURACY_GATE, asked, f"{loss:.2f} {unit}", _met(loss <= limit))
+    return _gate(ACCURACY_GATE, required, f"{loss:.2f} {unit}", _met(loss <= limit))
 
 
 def _agreement_gates(recipe: Recipe, agreement: StageAgreement | None) -> Iterator[Gate]:
     """Judged by the last stage, on samples that nothing was chosen by."""
     if (least := recipe.gates.agreement) is not None:
-        asked, top1 = f"at least {least:.2f} %", agreement["top1"] if agreement else None
+        required, top1 = f"at least {least:.2f} %", agreement["top1"] if agreement else None
         if top1 is None:
-            yield _gate("agreement", asked, "no class scores were compared", "unmeasured")
+            yield _gate("agreement", required, "no class scores were compared", "unmeasured")
         else:
-            yield _gate("agreement", asked, f"{top1:.2f} %", _met(top1 >= least))
+            yield _gate("agreement", required, f"{top1:.2f} %", _met(top1 >= least))
     if (limit := recipe.gates.output_error) is not None:
-        asked, error = f"at most {limit:.2f} %", agreement["output_error"] if agreement else None
+        required, error = f"at most {limit:.2f} %", agreement["output_error"] if agreement else None
         if error is None:
-            yield _gate("output_error", asked, "no outputs were compared", "unmeasured")
+            yield _gate("output_error", required, "no outputs were compared", "unmeasured")
         else:
-            yield _gate("output_error", asked, f"{error:.2f} %", _met(error <= limit))
+            yield _gate("output_error", required, f"{error:.2f} %", _met(error <= limit))
 
 
 def _latency_gates(recipe: Recipe, comparison: Comparison) -> Iterator[Gate]:
@@ -124,8 +124,8 @@ def _latency_gates(recipe: Recipe, comparison: Comparison) -> Iterator[Gate]:
         yield _gate("latency_ms", f"at most {gates.latency_ms:.4g} ms", interval, status)
 
 
-def _gate(name: str, asked: str, found: str, status: GateStatus) -> Gate:
-    return {"name": name, "asked": asked, "found": found, "ok": status == "met", "status": status}
+def _gate(name: str, required: str, measured: str, status: GateStatus) -> Gate:
+    return {"name": name, "asked": required, "found": measured, "ok": status == "met", "status": status}
 
 
 def _met(condition: bool, *, stable: bool = True) -> GateStatus:

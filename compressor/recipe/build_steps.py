@@ -9,7 +9,7 @@ from compressor.recipe.recipe_config import Recipe
 from compressor.steps.base import Step
 from compressor.steps.recalibrate import Recalibrate
 from compressor.steps.train import place_retraining
-from compressor.training.settings import Distillation
+from compressor.training.train_settings import Distillation
 
 WITHOUT_LABELS = Distillation(temperature=2.0, weight=1.0, labels=False)
 """What a retraining without labels learns from, unless the recipe says it."""

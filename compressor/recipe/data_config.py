@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from compressor import core
-from compressor.data.settings import DataSettings
+from compressor.data.data_settings import DataSettings
 from compressor.field_types import Number, Positive, Word, refused
 from compressor.recipe.block import Conflict, RecipeBlock
 from compressor.recipe.fields import Share, auto_or_integer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compressor.data.data_settings import DataSettings
 from compressor.data.locate import locate_data
-from compressor.data.settings import DataSettings
 from compressor.errors import RecipeError
 from compressor.recipe.recipe_config import Recipe
 

@@ -9,7 +9,7 @@ from pydantic import Field, StrictBool
 
 from compressor.field_types import FractionBelowOne, NonNegative, Positive
 from compressor.recipe.block import Conflict, RecipeBlock
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
 
 ORIGINAL_LR = 0.1
 """The learning rate of SGD with which nearly all dense models in the literature were trained."""

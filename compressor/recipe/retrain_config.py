@@ -30,7 +30,7 @@ from compressor.recipe.schedule_config import (
     default_name,
 )
 from compressor.steps.train import Train
-from compressor.training.settings import Distillation
+from compressor.training.train_settings import Distillation
 
 AnySchedule = Cosine | OneCycle | Polynomial | StepDecay | Multistep | Halving | Constant | FT | LRW | SLR | CLR
 SCHEDULES: dict[str, type[ScheduleConfig]] = {kind.model_fields["name"].default: kind for kind in get_args(AnySchedule)}

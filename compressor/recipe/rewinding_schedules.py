@@ -12,7 +12,7 @@ from compressor.field_types import Count, FractionBelowOne, OpenFraction, refuse
 from compressor.recipe.block import Conflict, RecipeBlock
 from compressor.recipe.schedule_config import DropFactor, EndFactor, Milestones, ScheduleConfig, default_name
 from compressor.training import schedules
-from compressor.training.settings import Schedule
+from compressor.training.train_settings import Schedule
 
 
 class OriginalMultistep(RecipeBlock):

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from compressor.field_types import ClosedFraction, Count, NonNegative, OpenFraction, Positive, PositiveFraction, refused
 from compressor.recipe.block import Conflict, RecipeBlock
 from compressor.training import schedules
-from compressor.training.settings import Schedule
+from compressor.training.train_settings import Schedule
 
 
 def default_name(name: str) -> BeforeValidator:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compressor.reconstruction.layers import SolvableLayer
 from compressor.reconstruction.lockstep import Batch, Lockstep
 from compressor.reconstruction.pair import ModelPair
 from compressor.reconstruction.regression import aim_through, as_regression, kept_entries
+from compressor.reconstruction.solvable_layers import SolvableLayer
 from compressor.reconstruction.solver_options import ReconstructionSettings
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from compressor.core import KeptIndices
 from compressor.errors import DataError
-from compressor.reconstruction.layers import find_layers, with_branches_last
 from compressor.reconstruction.program import Program, record
+from compressor.reconstruction.solvable_layers import find_layers, with_branches_last
 
 Arguments = tuple[Tensor, ...]
 """The arguments of a model for one batch, samples along dimension 0."""

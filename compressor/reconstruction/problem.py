@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from compressor.reconstruction.layer_samples import LayerSampler
-from compressor.reconstruction.layers import SolvableLayer
 from compressor.reconstruction.lockstep import Lockstep
 from compressor.reconstruction.masked import masked_solver, search_mask
 from compressor.reconstruction.moments import Moments, Statistics
 from compressor.reconstruction.pair import ModelPair
 from compressor.reconstruction.rectified import RectifiedSamples, fit_rectified
 from compressor.reconstruction.regression import dense_rows, weight_rows
+from compressor.reconstruction.solvable_layers import SolvableLayer
 from compressor.reconstruction.solve import (
     NEGLIGIBLE,
     Fit,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import KeptIndices
-from compressor.reconstruction.layers import Affine, SolvableLayer
 from compressor.reconstruction.sampled_patches import patches, sample_positions, take
+from compressor.reconstruction.solvable_layers import Affine, SolvableLayer
 from compressor.reconstruction.solve import Fit
 
 DEAD = 1e-3

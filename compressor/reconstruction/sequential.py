@@ -18,11 +18,11 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 from compressor.core import KeptIndices
-from compressor.reconstruction.layers import SolvableLayer, find_layers
 from compressor.reconstruction.lockstep import Lockstep
 from compressor.reconstruction.pair import Arguments, ModelPair, rebatch
 from compressor.reconstruction.problem import LayerProblem, LayerResult
 from compressor.reconstruction.program import Program
+from compressor.reconstruction.solvable_layers import SolvableLayer, find_layers
 from compressor.reconstruction.solver_options import ReconstructionSettings
 
 Progress = Callable[[int, int], None]

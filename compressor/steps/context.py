@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from compressor.core import Data
 from compressor.run_log import RunLog
 from compressor.steps.latency_search import LatencyProbe
-from compressor.training.checkpoint import Checkpoints
 from compressor.training.loop import TrainResult, train
+from compressor.training.training_checkpoint import Checkpoints
 
 
 @dataclass(frozen=True, slots=True)

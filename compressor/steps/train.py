@@ -12,7 +12,7 @@ from compressor.core import TrainingHistory
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.steps.base import Step
 from compressor.training.penalty import ConstraintFactory, Penalty
-from compressor.training.settings import RETRAINING, Schedule, TrainSettings
+from compressor.training.train_settings import RETRAINING, Schedule, TrainSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compressor.training.memory import keep_freed_memory
+from compressor.training.training_memory import keep_freed_memory
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from compressor.core import TrainingCost
-from compressor.training.memory import return_freed_memory
-from compressor.training.settings import TrainSettings
+from compressor.training.train_settings import TrainSettings
+from compressor.training.training_memory import return_freed_memory
 
 PROCESS = Path("/proc/self")
 RESET_PEAK = "5"  # proc_pid_clear_refs(5)

@@ -13,8 +13,8 @@ from compressor.core import Data, Metric
 from compressor.errors import VerificationFailed
 from compressor.execution.copies import copy_module
 from compressor.tensors import to_float32, tree_leaves, tree_map
-from compressor.training.memory import keep_freed_memory
 from compressor.training.precision import LAYOUT
+from compressor.training.training_memory import keep_freed_memory
 
 BATCH_SIZE = 64
 """Small batches in channels last fit in the cache: on a ResNet-56, four times the images per second of 512 contiguous

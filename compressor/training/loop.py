@@ -15,17 +15,15 @@ from compressor.core import Data, EventSink, OptimizerState, TrainingCost
 from compressor.data.sampling import random_words
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.tensors import batch_length
-from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.cost_meter import CostMeter, Joules, no_energy_meter, training_cost
 from compressor.training.distributed.runtime import Runtime, single_process
 from compressor.training.evaluate import validation_metric
 from compressor.training.loss import in_precision, make_loss
-from compressor.training.memory import forward_and_backward, keep_freed_memory, suggest_batch_size_on_oom
 from compressor.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from compressor.training.penalty import ConstraintFactory
 from compressor.training.precision import LAYOUT, LEAST_SCALE, precision_policy
-from compressor.training.settings import TrainSettings
-from compressor.training.state import (
+from compressor.training.train_settings import TrainSettings
+from compressor.training.train_state import (
     BestWeights,
     EpochRecord,
     StopMonitor,
@@ -34,6 +32,8 @@ from compressor.training.state import (
     iterations_of,
 )
 from compressor.training.train_step import Iterate, run_iteration, unfreeze
+from compressor.training.training_checkpoint import TrainingCheckpoint
+from compressor.training.training_memory import forward_and_backward, keep_freed_memory, suggest_batch_size_on_oom
 
 EMIT_EVERY = 0.2  # seconds
 EXPLODED = 1e6  # times the first loss or 1, whichever is larger; losses that recovered were never far above 100 times

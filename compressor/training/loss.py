@@ -24,7 +24,7 @@ from compressor.training.distillation import (
     record_features,
 )
 from compressor.training.precision import LAYOUT, PrecisionPolicy, in_layout
-from compressor.training.settings import Distillation, TrainSettings
+from compressor.training.train_settings import Distillation, TrainSettings
 from compressor.training.train_step import LossFn
 
 ForwardFn = Callable[..., Any]

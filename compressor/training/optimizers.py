@@ -7,7 +7,7 @@ from torch.optim import SGD, Adam, AdamW
 from torch.optim import Optimizer as TorchOptimizer
 
 from compressor.core import OptimizerState
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
 
 
 def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> TorchOptimizer:

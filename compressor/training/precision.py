@@ -27,7 +27,7 @@ from torch import nn
 
 from compressor.layers import CONVOLUTIONS
 from compressor.tensors import tree_map
-from compressor.training.settings import Precision
+from compressor.training.train_settings import Precision
 
 LAYOUT = torch.channels_last
 """The memory layout of images and weights."""

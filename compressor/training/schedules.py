@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from compressor.training.settings import Schedule
+from compressor.training.train_settings import Schedule
 
 
 def constant() -> Schedule:

@@ -31,8 +31,8 @@ from compressor.steps.context import Context
 from compressor.steps.reinitialize import Reinitialize
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.train import Train
-from compressor.training.checkpoint import Checkpoints
-from compressor.training.settings import RETRAINING
+from compressor.training.train_settings import RETRAINING
+from compressor.training.training_checkpoint import Checkpoints
 
 METHODS = ("dense", "random-s", "efficientconvnets", "snap", "crop-s", "cropit-s", "earlycrop-s")
 NETWORKS = Path(__file__).with_name("networks.py")

@@ -37,7 +37,7 @@ from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
 from compressor.surgery.removal import remove_channels
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 
 
 def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, object]:

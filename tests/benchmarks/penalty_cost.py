@@ -32,7 +32,7 @@ from compressor.training.distributed.runtime import single_process
 from compressor.training.optimizers import make_optimizer
 from compressor.training.penalty import Constraint
 from compressor.training.precision import precision_policy
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
 from compressor.training.train_step import run_iteration
 
 BATCH, WHOLE, NOW = 128, 110_000, 109_000  # an iteration at which all is at work: every pull, and the zeroing

@@ -27,7 +27,7 @@ from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 
 ORIGINAL = "original: {epochs: 16, milestones: [8, 12], gamma: 0.1}"
 SCHEDULES = {

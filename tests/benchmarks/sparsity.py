@@ -25,7 +25,7 @@ from compressor.steps.context import Context
 from compressor.steps.mask_nm import MaskNM
 from compressor.steps.permute_channels import PermuteChannels
 from compressor.steps.run import initial_state
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 
 
 def main(name: str, rounds: int) -> None:

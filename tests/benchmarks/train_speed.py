@@ -138,7 +138,7 @@ def ours(module: Any, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
     from compressor.steps.train import Train
     from compressor.training.loop import train
     from compressor.training.schedules import constant
-    from compressor.training.settings import OptimizerSettings
+    from compressor.training.train_settings import OptimizerSettings
 
     pixels, labels = images()
     split = InMemorySplit("noise", pixels, labels, [""] * IMAGES)
@@ -163,8 +163,8 @@ def ours(module: Any, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
 def bare(module: Any, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
     import torch
 
-    from compressor.training.memory import keep_freed_memory
     from compressor.training.precision import LAYOUT, precision_policy
+    from compressor.training.training_memory import keep_freed_memory
 
     keep_freed_memory()
     ours = precision_policy("auto", module, torch.device("cpu"))

@@ -24,7 +24,7 @@ from compressor.steps.mask_unstructured import MaskUnstructured
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 from tests.training.toys import Shortcut, toy_data
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compressor.core import Task
 from compressor.data.tasks import regression
 from compressor.diagnostics.stable_lr import stable_learning_rate
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
 from tests.training.toys import STEP, toy_data
 
 LONG = replace(STEP, epochs=200, optimizer=OptimizerSettings("sgd", lr=0.1, momentum=0.0))

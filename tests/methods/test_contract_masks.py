@@ -18,7 +18,7 @@ from compressor.steps.mask_unstructured import MaskUnstructured
 from compressor.steps.remove_dead_channels import RemoveDeadChannels
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.train import FinetuneSegment, Train
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 from tests.methods.test_contract import pico
 from tests.training.toys import toy_data
 

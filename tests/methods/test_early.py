@@ -38,7 +38,7 @@ from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
 from compressor.steps.train import Train
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 from tests.training.toys import Shortcut, quiet, toy_data
 
 FAMILY = ("crop-s", "cropit-s", "snap", "snap-it", "random-s", "efficientconvnets", "earlycrop-s")

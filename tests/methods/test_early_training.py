@@ -13,8 +13,8 @@ from compressor.methods._training import EarlyTraining
 from compressor.methods.crop import EarlyCropS, EarlyCropU, LazyRegime
 from compressor.steps.train import Train
 from compressor.training.early_stopping import EarlyStop
-from compressor.training.settings import OptimizerSettings
 from compressor.training.stopping_rules import lazy_regime, lazy_regime_squared
+from compressor.training.train_settings import OptimizerSettings
 
 NODES = PruningTarget(nodes=0.34)
 MILLISECONDS = PruningTarget(latency_ms=2.0)

@@ -22,8 +22,8 @@ from compressor.steps.select_channels import SelectChannels
 from compressor.steps.train import Train
 from compressor.surgery.analysis import analyze
 from compressor.training.penalty_terms import l1_norm
-from compressor.training.settings import OptimizerSettings
 from compressor.training.stopping_rules import early_bird
+from compressor.training.train_settings import OptimizerSettings
 
 
 def test_as_published() -> None:

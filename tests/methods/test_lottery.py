@@ -27,7 +27,7 @@ from compressor.steps.rewind import RewindWeights
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
 from compressor.steps.train import Train
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 from tests.training.toys import few_digits
 
 
@@ -166,7 +166,7 @@ def test_rates_are_gone_back_to_and_weights_are_not(digits: ImageData, tmp_path:
 def test_an_interrupted_search_ends_with_the_same_ticket(
     stage: str, epoch: int, digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", 1e9)
+    monkeypatch.setattr("compressor.training.training_checkpoint.MAX_SHARE", 1e9)
     trained: list[object] = []
 
     def interrupted(event: str, fields: Mapping[str, object]) -> None:

@@ -24,7 +24,7 @@ from compressor.steps.mask_unstructured import MaskUnstructured
 from compressor.steps.reinitialize import Reinitialize
 from compressor.steps.run import initial_state
 from compressor.steps.train import Train
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 
 TWENTIETH = PruningTarget(weights=0.05)
 

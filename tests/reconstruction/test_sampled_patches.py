@@ -7,10 +7,10 @@ import torch
 from pruned_models import images
 from torch import Tensor, nn
 
-from compressor.reconstruction.layers import find_layers
 from compressor.reconstruction.program import record
 from compressor.reconstruction.regression import as_regression
 from compressor.reconstruction.sampled_patches import sample_positions
+from compressor.reconstruction.solvable_layers import find_layers
 
 LAYERS = [
     (nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2), (3, 4, 11, 13)),

@@ -10,7 +10,7 @@ from compressor.core import StableLearningRate, TrainingHistory
 from compressor.report.findings.epoch_curves import epoch_curves
 from compressor.report.findings.trainability import first_stage, trainability_record
 from compressor.training.schedules import constant, cosine, multistep, onecycle, warmup
-from compressor.training.settings import Schedule
+from compressor.training.train_settings import Schedule
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
-from compressor.training.checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints
 
 CPU_SECONDS, WALL_SECONDS, BYTES = 120, 1800, 12 * 2**30
 LARGE = (224, 240)  # what architectures for larger images are tried at

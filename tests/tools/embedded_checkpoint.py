@@ -22,7 +22,7 @@ from compressor.steps.train import Train
 from compressor.training.evaluate import evaluate
 from compressor.training.loop import train
 from compressor.training.schedules import onecycle
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
 
 INPUT = (1, 8, 8)
 MEAN, STD = (0.3055,), (0.3759,)  # of the training pixels

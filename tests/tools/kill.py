@@ -38,7 +38,7 @@ def main() -> None:
     for name in HEAVY:
         importlib.import_module(name)
     if given.often:
-        checkpoint = importlib.import_module("compressor.training.checkpoint")
+        checkpoint = importlib.import_module("compressor.training.training_checkpoint")
         checkpoint.MIN_INTERVAL, checkpoint.MAX_SHARE = 0.0, float("inf")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

@@ -15,10 +15,10 @@ from torch import nn
 from toys import STEP, Halt, Interrupted, quiet, toy_data, toy_net
 
 from compressor.training import cost_meter as meter
-from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.cost_meter import CostMeter, training_cost
 from compressor.training.loop import train
-from compressor.training.state import TrainProgress
+from compressor.training.train_state import TrainProgress
+from compressor.training.training_checkpoint import TrainingCheckpoint
 
 LARGE = 64 << 20  # bytes
 MORE = 256 << 20

@@ -17,7 +17,7 @@ from compressor.training.constraints import PenaltyConstraint, fixed_masks
 from compressor.training.optimizers import load_optimizer_state, make_optimizer
 from compressor.training.penalty import Constraint, Penalty, PenaltyTerm
 from compressor.training.penalty_terms import decay_pruned, gram_mean, group_lasso
-from compressor.training.state import ema_weights
+from compressor.training.train_state import ema_weights
 
 PULLS = (PenaltyTerm(decay_pruned, lambda at, all: 1.0), PenaltyTerm(gram_mean, lambda at, all: 1.0))
 AFFINES = PenaltyTerm(decay_pruned, lambda at, all: 1.0, applies_to="norm_params")

@@ -17,7 +17,7 @@ from compressor.steps.train import Train
 from compressor.training.distillation import TeacherAnswers, answer_distance, divergence
 from compressor.training.loop import train
 from compressor.training.schedules import constant
-from compressor.training.settings import Distillation
+from compressor.training.train_settings import Distillation
 
 STEP = Train(
     epochs=30, batch_size=16, optimizer=replace(SGD, lr=0.02, weight_decay=0.0), schedule=constant(), precision="fp32",

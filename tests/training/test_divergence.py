@@ -16,10 +16,10 @@ from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 from compressor.core import EventSink
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.steps.train import Train
-from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.loop import train
 from compressor.training.schedules import constant
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
+from compressor.training.training_checkpoint import TrainingCheckpoint
 
 KEY = "retrain.optimizer.lr"
 
@@ -27,8 +27,8 @@ KEY = "retrain.optimizer.lr"
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a training leaves its state, which is written in every iteration."""
-    monkeypatch.setattr("compressor.training.checkpoint.MIN_INTERVAL", -math.inf)
-    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", math.inf)
+    monkeypatch.setattr("compressor.training.training_checkpoint.MIN_INTERVAL", -math.inf)
+    monkeypatch.setattr("compressor.training.training_checkpoint.MAX_SHARE", math.inf)
     return tmp_path / "states" / "3"
 
 

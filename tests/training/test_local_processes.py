@@ -18,10 +18,10 @@ from compressor.data.in_memory import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.errors import RecipeError, Temporary, VerificationFailed
 from compressor.steps.train import Train
-from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.distributed.local import train_with_processes
 from compressor.training.loop import train
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
+from compressor.training.training_checkpoint import TrainingCheckpoint
 
 STEP = Train(
     epochs=2, batch_size=8, optimizer=OptimizerSettings("sgd", lr=0.05, weight_decay=1e-3, nesterov=True),

@@ -22,11 +22,11 @@ from compressor.data.in_memory import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.data.tasks import classification, regression
 from compressor.errors import RecipeError, VerificationFailed
-from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.loop import train
 from compressor.training.optimizers import make_optimizer
 from compressor.training.schedules import constant
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
+from compressor.training.training_checkpoint import TrainingCheckpoint
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -117,7 +117,7 @@ def test_resumes_bit_for_bit(
     precision: Literal["fp32", "bf16"],
     epochs_done: int,
 ) -> None:
-    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", math.inf)
+    monkeypatch.setattr("compressor.training.training_checkpoint.MAX_SHARE", math.inf)
     step, data = replace(STEP, optimizer=optimizer, precision=precision), toy_data()
     undisturbed = toy_net()
     expected = train(undisturbed, data, step, seed=2, emit=quiet).records
@@ -163,8 +163,8 @@ def test_checkpoints_take_their_share_of_the_time_only(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("at", [1, 4, 5, 7, 14])
 def test_resumes_in_the_middle_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    monkeypatch.setattr("compressor.training.checkpoint.MIN_INTERVAL", -math.inf)
-    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", math.inf)
+    monkeypatch.setattr("compressor.training.training_checkpoint.MIN_INTERVAL", -math.inf)
+    monkeypatch.setattr("compressor.training.training_checkpoint.MAX_SHARE", math.inf)
     undisturbed, resumed = toy_net(), toy_net()
     train(undisturbed, toy_data(), STEP, seed=2, emit=quiet)
     halt = partial(Halt, at=at)

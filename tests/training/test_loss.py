@@ -16,14 +16,14 @@ from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
 from compressor.data.tasks import regression
 from compressor.errors import RecipeError
-from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.distillation import divergence, feature_distance, feature_matching, record_features
 from compressor.training.loop import train
 from compressor.training.loss import make_loss, make_mixup
 from compressor.training.precision import precision_policy
 from compressor.training.schedules import constant
-from compressor.training.settings import Distillation
-from compressor.training.state import ema_weights
+from compressor.training.train_settings import Distillation
+from compressor.training.train_state import ema_weights
+from compressor.training.training_checkpoint import TrainingCheckpoint
 
 
 def test_the_divergence_is_kullback_and_leiblers_at_a_temperature() -> None:
@@ -196,8 +196,8 @@ def test_the_best_epoch_needs_images_held_out() -> None:
     ],
 )
 def test_all_of_it_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]) -> None:
-    monkeypatch.setattr("compressor.training.checkpoint.MIN_INTERVAL", -math.inf)
-    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", math.inf)
+    monkeypatch.setattr("compressor.training.training_checkpoint.MIN_INTERVAL", -math.inf)
+    monkeypatch.setattr("compressor.training.training_checkpoint.MAX_SHARE", math.inf)
     step, teacher = replace(STEP, **more), toy_net(0)
     plain, undisturbed, resumed = toy_net(), toy_net(), toy_net()
     train(plain, toy_data(), STEP, seed=2, emit=quiet)

@@ -15,7 +15,7 @@ from compressor.data.splits import InMemorySplit
 from compressor.errors import Temporary
 from compressor.steps.train import Train
 from compressor.training.loop import train
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
 
 
 class Narrow(nn.Module):

@@ -17,13 +17,13 @@ from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 from compressor.core import Task
 from compressor.data.in_memory import ImageData
 from compressor.errors import VerificationFailed
-from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.distributed.runtime import single_process
 from compressor.training.loop import train
 from compressor.training.precision import LEAST_SCALE, precision_policy
 from compressor.training.schedules import constant
-from compressor.training.settings import Precision
+from compressor.training.train_settings import Precision
 from compressor.training.train_step import run_iteration
+from compressor.training.training_checkpoint import TrainingCheckpoint
 
 CPU = torch.device("cpu")
 HALF = replace(STEP, precision="fp16")
@@ -111,8 +111,8 @@ def test_steps_are_skipped_until_the_gradient_has_room() -> None:
 def test_resumes_bit_for_bit_while_steps_are_skipped_and_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    monkeypatch.setattr("compressor.training.checkpoint.MIN_INTERVAL", -math.inf)
-    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", math.inf)
+    monkeypatch.setattr("compressor.training.training_checkpoint.MIN_INTERVAL", -math.inf)
+    monkeypatch.setattr("compressor.training.training_checkpoint.MAX_SHARE", math.inf)
     data, undisturbed, resumed = steep(1000), toy_net(), toy_net()
     step = replace(HALF, optimizer=replace(HALF.optimizer, lr=1e-5))
     train(undisturbed, data, step, seed=2, emit=quiet)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
-from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.distributed.local import train_with_processes
 from compressor.training.early_stopping import EarlyStop, RuleState, StopDecision
 from compressor.training.loop import train
 from compressor.training.stopping_rules import lazy_regime
+from compressor.training.training_checkpoint import TrainingCheckpoint
 
 EPOCHS = 6
 
@@ -60,8 +60,8 @@ LAZY = replace(STEP, epochs=EPOCHS, stop=EarlyStop("lazy_regime", partial(lazy_r
 
 @pytest.mark.parametrize("at", [3, 9, 12])
 def test_an_interrupted_one_ends_where_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    monkeypatch.setattr("compressor.training.checkpoint.MIN_INTERVAL", -math.inf)
-    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", math.inf)
+    monkeypatch.setattr("compressor.training.training_checkpoint.MIN_INTERVAL", -math.inf)
+    monkeypatch.setattr("compressor.training.training_checkpoint.MAX_SHARE", math.inf)
     undisturbed, resumed = toy_net(), toy_net()
     expected = train(undisturbed, toy_data(), LAZY, seed=2, emit=quiet)
     assert expected.stopped
@@ -79,7 +79,7 @@ def test_an_interrupted_one_ends_where_it_would_have(tmp_path: Path, monkeypatch
 
 
 def test_one_that_has_ended_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compressor.training.checkpoint.MAX_SHARE", 1e-9)  # too dear to write, but at the end
+    monkeypatch.setattr("compressor.training.training_checkpoint.MAX_SHARE", 1e-9)  # too dear to write, but at the end
     first, second = toy_net(), toy_net()
     for module in (first, second):
         done = train(

@@ -15,7 +15,7 @@ from compressor.data.open_data import open_data
 from compressor.data.splits import InMemorySplit
 from compressor.steps.train import Train
 from compressor.training.schedules import cosine
-from compressor.training.settings import OptimizerSettings
+from compressor.training.train_settings import OptimizerSettings
 
 SGD = OptimizerSettings("sgd", lr=0.05, momentum=0.9, weight_decay=1e-2, nesterov=True)
 STEP = Train(epochs=3, batch_size=8, optimizer=SGD, schedule=cosine(3), precision="fp32")

@@ -26,11 +26,11 @@ from torch import nn
 
 from compressor.core import Data, EventSink
 from compressor.errors import RecipeError, Temporary
-from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.distributed.runtime import distributed_runtime
 from compressor.training.distributed.serialize import serialize, serialize_shared
 from compressor.training.loop import TrainResult, train
-from compressor.training.settings import TrainSettings
+from compressor.training.train_settings import TrainSettings
+from compressor.training.training_checkpoint import TrainingCheckpoint
 
 SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
 GRACE = 10.0  # seconds in which the parent learns which process failed first

@@ -14,12 +14,12 @@ from torch import nn
 
 from compressor.core import Data, EventSink
 from compressor.errors import CompressorError, Temporary, VerificationFailed
-from compressor.training.checkpoint import TrainingCheckpoint
 from compressor.training.distributed.local import check_batch_sharding, ignore_event
 from compressor.training.distributed.runtime import distributed_runtime
 from compressor.training.distributed.serialize import serialize
 from compressor.training.loop import TrainResult, train
-from compressor.training.settings import TrainSettings
+from compressor.training.train_settings import TrainSettings
+from compressor.training.training_checkpoint import TrainingCheckpoint
 
 
 @contextmanager

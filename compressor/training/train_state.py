@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compressor.core import Data, Metric
 from compressor.training.early_stopping import EarlyStop, RuleState
-from compressor.training.settings import TrainSettings
+from compressor.training.train_settings import TrainSettings
 
 EpochRecord = dict[str, float]
 """One epoch: epoch (from 1), loss (mean), lr (at its start), seconds, images_per_second, batch_ms (median), energy_j if
