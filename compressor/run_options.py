@@ -1,4 +1,4 @@
-"""What a run is told beside its model, its recipe and its output folder."""
+"""The options of a run beside its model, its recipe and its output folder."""
 
 from __future__ import annotations
 

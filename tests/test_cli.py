@@ -25,7 +25,8 @@ from compressor.cli.compress import default_folder
 from compressor.cli.exit_report import Terminated, as_compressor_error, one_line
 from compressor.cli.progress import progress_reporter
 from compressor.core import EventSink
-from compressor.recipe import read_recipe, shipped_recipes
+from compressor.recipe import Recipe, read_recipe, shipped_recipes
+from compressor.run_options import RunOptions
 
 Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
 MODEL = "cifar:resnet8@digits"
@@ -36,6 +37,11 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     """Stand-ins for what the verbs call; with what they were called. The current folder is empty."""
     monkeypatch.chdir(tmp_path)
     made: Calls = []
+
+    def compress(source: str, recipe: Recipe, folder: Path, options: RunOptions) -> dict[str, Any]:
+        options.emit("stage", {"name": "compress"})
+        made.append(("compress", (source, recipe, folder), {"options": options}))
+        return {"is": "a report"}
 
     def stand_in(name: str, result: dict[str, Any]) -> Callable[..., dict[str, Any]]:
         def call(*args: Any, emit: EventSink, **named: Any) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     def table(verb: str) -> Callable[..., None]:
         return lambda result, console, **how: console.print(f"table: {verb}")
 
-    replace(monkeypatch, "compressor.pipeline", compress=stand_in("compress", {"is": "a report"}))
+    replace(monkeypatch, "compressor.pipeline", compress=compress)
     replace(
         monkeypatch,
         "compressor.commands.plan",
@@ -92,14 +98,7 @@ def test_the_bare_form_compresses(calls: Calls, capsys: pytest.CaptureFixture[st
     ((name, (source, recipe, folder), named),) = calls
     assert (name, source, folder) == ("compress", MODEL, Path("out"))
     assert (recipe.retrain.epochs, recipe.seed, recipe.bench.target) == (3, 7, "local")
-    assert named == {
-        "data": "digits",
-        "resume": False,
-        "force": True,
-        "trust_pickle": False,
-        "trainer": None,
-        "targets": None,
-    }
+    assert named["options"] == RunOptions(data="digits", force=True, emit=named["options"].emit)
     out, err = capsys.readouterr()
     assert out == "table: report\n"
     assert re.fullmatch(r"\[ +\d\.\ds\] compress\n", err)
@@ -109,14 +108,7 @@ def test_options_may_come_first_and_progress_be_silenced(calls: Calls, capsys: p
     assert cli.run(["-q", "--resume", "--trust-pickle", "--target", "none", "-r", "l1", MODEL]) == 0
     ((_, (_, recipe, folder), named),) = calls
     assert recipe.bench.target == "none"
-    assert named == {
-        "data": None,
-        "resume": True,
-        "force": False,
-        "trust_pickle": True,
-        "trainer": None,
-        "targets": None,
-    }
+    assert named["options"] == RunOptions(resume=True, trust_pickle=True, emit=named["options"].emit)
     assert folder == Path("cifar-resnet8-digits-l1")
     assert capsys.readouterr().err == ""
 
@@ -175,7 +167,7 @@ def test_the_other_verbs(calls: Calls, capsys: pytest.CaptureFixture[str]) -> No
         ("verify", (Path(),)),
     ]
     named = dict(calls[2][2])
-    assert named.pop("target").threads == 2
+    assert named.pop("device").threads == 2
     assert named == {"batch": 4, "seconds": 0.5, "layers": False, "sustain": None}
 
 
@@ -585,8 +577,8 @@ RUN = """
 import sys, types
 import compressor
 compressor.pipeline = sys.modules["compressor.pipeline"] = types.ModuleType("compressor.pipeline")
-def compress(*args, emit, **named):
-    emit("stage", {"name": "retrain"})
+def compress(source, recipe, folder, options):
+    options.emit("stage", {"name": "retrain"})
     BODY
 compressor.pipeline.compress = compress
 from compressor.cli import main

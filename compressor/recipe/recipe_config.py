@@ -207,8 +207,9 @@ class Recipe(RecipeBlock):
 
     @property
     def needs_data(self) -> bool:
-        """Whether the method, or the criterion that the recipe chooses for it, reads training images."""
-        return self.method.needs_data or channel_criteria()[self.prune.criterion].needs_data
+        """Whether the method, its criterion or a reconstruction that the recipe demands reads training images."""
+        criterion = channel_criteria()[self.prune.criterion]
+        return self.method.needs_data or criterion.needs_data or isinstance(self.reconstruct, ReconstructConfig)
 
     def method_steps(self, round_to: int) -> tuple[Step, ...]:
         """Return the method's steps, with the criterion that the recipe chooses."""

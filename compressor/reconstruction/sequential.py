@@ -7,7 +7,6 @@ Accelerating Very Deep Neural Networks, ICCV 2017, arXiv:1707.06168).
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -18,6 +17,7 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 from compressor.core import KeptIndices
+from compressor.execution.copies import copy_module
 from compressor.reconstruction.lockstep import Lockstep
 from compressor.reconstruction.pair import Arguments, ModelPair, rebatch
 from compressor.reconstruction.problem import LayerProblem, LayerResult
@@ -64,7 +64,7 @@ def reconstruct(
         A copy of `slim` with other values and the same shapes.
     """
     start = time.perf_counter()
-    pair = ModelPair(dense, copy.deepcopy(slim), kept, rebatch(batches, settings.batch_size))
+    pair = ModelPair(dense, copy_module(slim), kept, rebatch(batches, settings.batch_size))
     program = pair.slim_program(pair.images)
     dense_layers = {layer.weight: layer for layer in find_layers(pair.dense_program(pair.images))}
     changed = kept.keys() | masks.keys()
