@@ -22,6 +22,7 @@ from compressor.methods.earlybird import EarlyBird
 from compressor.recipe import Recipe, read_recipe, shipped_recipes
 from compressor.recipe.fields import parse_points, parse_share, write_points, write_share
 from compressor.recipe.read import MAX_BYTES
+from compressor.recipe.reconstruct_config import ReconstructConfig
 from compressor.recipe.yaml_source import dump_yaml, parse_yaml
 from compressor.training.train_settings import OptimizerSettings
 
@@ -866,7 +867,9 @@ def test_a_shipped_recipe_opens_with_its_command_and_is_right(name: str) -> None
     assert first.startswith("# compress ")
     assert f"--recipe {name} " in f"{first} "
     recipe = read_recipe(name)
-    assert recipe.retrain.epochs > 0
+    assert recipe.retrain.epochs > 0 or isinstance(recipe.reconstruct, ReconstructConfig), (
+        "something recovers the model"
+    )
     assert recipe.method.name in methods()
 
 

@@ -29,6 +29,6 @@ def locate_recipe_data(
     """
     location = locate_data(recipe.data.to_settings() if recipe.data else None, data_path)
     if location is None and required and recipe.needs_data:
-        problem = f"no data are given, but {recipe.method.name} needs training images"
+        problem = "no data are given, but the recipe needs training images or samples"
         raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or add a data block")
     return location
