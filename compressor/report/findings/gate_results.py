@@ -35,7 +35,7 @@ class GateResults(Finding):
         gates: list[Gate] = report["gates"]
         for gate in gates:
             status = Status(gate["ok"], "met" if gate["ok"] else "not met")
-            yield Fact(gate["name"].replace("_", " "), f"{gate['found']}, required: {gate['asked']}", status)
+            yield Fact(gate["name"], f"{gate['found']}, required: {gate['asked']}", status)
 
     def page(self, report: Report) -> Iterable[Block]:
         yield from self.terminal(report)
