@@ -29,6 +29,7 @@ def locate_recipe_data(
     """
     location = locate_data(recipe.data.to_settings() if recipe.data else None, data_path)
     if location is None and required and recipe.needs_data:
-        problem = "no data are given, but the recipe needs training images or samples"
+        reader = recipe.method.name if recipe.method.needs_data else "the recipe"
+        problem = f"no data are given, but {reader} needs training images or samples"
         raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or add a data block")
     return location
