@@ -7,11 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressor.core import EventSink
-
-
-def _ignore(event: str, fields: object) -> None:
-    """Receive an event and do nothing."""
+from compressor.core import EventSink, ignore_event
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +18,6 @@ class RunOptions:
     resume: bool = False  # continue an interrupted run
     force: bool = False  # replace the output folder of an earlier run
     trust_pickle: bool = False  # unpickle files that may contain code
-    emit: EventSink = _ignore  # receives what happens
+    emit: EventSink = ignore_event  # receives what happens
     trainer: Callable[..., Any] | None = None  # trains with several processes; None = this process trains
     devices_file: Path | None = None  # another targets.yaml

@@ -58,12 +58,17 @@ def call_module(module: Callable[..., Any], inputs: Inputs) -> Any:
     Returns:
         What the module returns.
     """
-    return module(*inputs) if isinstance(inputs, tuple) else module(inputs)
+    return module(*as_arguments(inputs))
+
+
+def as_arguments(inputs: Inputs) -> tuple[Tensor, ...]:
+    """Return a batch as the arguments of a module, one tensor for each input."""
+    return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
 def batch_length(inputs: Inputs) -> int:
     """Return the number of samples in a batch."""
-    return len(inputs[0] if isinstance(inputs, tuple) else inputs)
+    return len(as_arguments(inputs)[0])
 
 
 def to_float32(tree: Any) -> Any:

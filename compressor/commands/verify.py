@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, StringConstraints
 from torch import nn
 
-from compressor.core import Certificate, EventSink, LoadedModel, ModelSpec, NMPattern
+from compressor.core import Certificate, EventSink, LoadedModel, ModelSpec, NMPattern, ignore_event
 from compressor.errors import VerificationFailed
 from compressor.export.onnx import split_batches
 from compressor.export.onnx_file import has_free_batch
@@ -69,7 +69,7 @@ def require_proven(folder: Path, spec: ModelSpec) -> None:
     """
     if not can_rebuild(spec):
         return
-    verdict = verify_folder(folder, emit=lambda event, fields: None)  # the report names the hash of the finished log
+    verdict = verify_folder(folder, emit=ignore_event)  # the report names the hash of the finished log
     failed = next((check for check in verdict["checks"] if not check["ok"]), None)
     if not verdict["proven"] and failed is not None:
         problem = f"{failed['name']}: {failed['detail']}"

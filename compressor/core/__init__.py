@@ -39,6 +39,7 @@ from compressor.core.results import (
     SustainedLoad,
     TrainingCost,
     TrainingHistory,
+    ignore_event,
 )
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ __all__ = [
     "TensorSlot",
     "TrainingCost",
     "TrainingHistory",
+    "ignore_event",
     "normalization_scales",
     "one_image",
 ]

@@ -171,3 +171,12 @@ class Comparison:
 
 EventSink = Callable[[str, Mapping[str, object]], None]
 """Receives events: a name and its fields. The command line displays them, and run.jsonl stores them."""
+
+
+def ignore_event(event: str, fields: Mapping[str, object]) -> None:
+    """Receive an event and do nothing.
+
+    Args:
+        event: Not used.
+        fields: Not used.
+    """

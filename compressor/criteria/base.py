@@ -10,17 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from compressor.core import Data, EventSink
+from compressor.core import Data, EventSink, ignore_event
 from compressor.errors import VerificationFailed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.core import ChannelGroup, FloatArray
-
-
-def _ignore(event: str, fields: Mapping[str, object]) -> None:
-    """Drop an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +27,7 @@ class ScoringContext:
     seed: int = 0
     round: int = 0  # of the selections of a run; in every round a criterion uses other batches
     inputs: tuple[Tensor, ...] = ()  # example inputs of the model
-    emit: EventSink = _ignore
+    emit: EventSink = ignore_event
 
     @property
     def training_data(self) -> Data:

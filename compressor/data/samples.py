@@ -18,7 +18,7 @@ from compressor.data.augmentation import Augmentation
 from compressor.data.sampling import ProcessShare, process_share, shuffled
 from compressor.data.splits import ImageSource
 from compressor.errors import DataError
-from compressor.tensors import Inputs
+from compressor.tensors import Inputs, as_arguments
 
 SAMPLE_SEED = 0
 HELD_OUT_SHARE = 0.2  # share of the samples on which the agreement is measured
@@ -169,8 +169,7 @@ def check_samples(samples: Samples, inputs: Sequence[ModelInput]) -> Samples:
     if count < 2:
         problem = f"there are {count} samples, and at least one is held out"
         raise DataError("data/too-few-samples", samples.name, problem, "give at least 2, better 256 or more")
-    first = next(iter(samples.calibration_batches(64, images=64)))
-    tensors = first if isinstance(first, tuple) else (first,)
+    tensors = as_arguments(next(iter(samples.calibration_batches(64, images=64))))
     for tensor, expected in zip(tensors, inputs, strict=True):
         if tuple(tensor.shape[1:]) != expected.shape:
             problem = f"the samples have shape {_shape(tensor.shape[1:])}, but the model takes {_shape(expected.shape)}"

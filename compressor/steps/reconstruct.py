@@ -51,6 +51,7 @@ class Reconstruct(Step):
         from compressor.reconstruction.solve import RIDGES
         from compressor.reconstruction.solver_options import ReconstructionSettings
         from compressor.surgery.removal import relative_kept
+        from compressor.tensors import as_arguments
 
         kept = relative_kept(state.baseline.kept, state.model.kept)
         if not kept and not state.masks:
@@ -67,7 +68,7 @@ class Reconstruct(Step):
             state.baseline.module,
             state.model.module,
             kept,
-            [inputs if isinstance(inputs, tuple) else (inputs,) for inputs in batches],
+            [as_arguments(inputs) for inputs in batches],
             settings,
             state.masks,
             progress=lambda done, total: context.log("progress", {"done": done, "total": total, "what": "layers"}),

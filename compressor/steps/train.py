@@ -159,14 +159,15 @@ class Train(TrainSettings, Step):
             except VerificationFailed:
                 checkpoint.mark_diverged()
                 raise
+        optimizer = result.momentum
         if self.compares_answers and not self._is_closer(module, state, context):
-            module = copy_module(state.model.module)
+            module, optimizer = copy_module(state.model.module), state.optimizer
         if self.stop is not None:
             context.log.note(self._stop_message(self.stop.name, result))
         epochs_counted = len(result.records) if self.counts_toward_retraining else 0
         return replace(
             state.with_module(module),
-            optimizer=result.momentum,
+            optimizer=optimizer,
             masks=_masks_after_training(module, state.masks, state.regrow),
             regrow=None,
             zeroed=zeroed,
@@ -175,13 +176,12 @@ class Train(TrainSettings, Step):
         )
 
     def _is_closer(self, module: nn.Module, state: PruningState, context: Context) -> bool:
-        """Whether the trained module answers more like the dense model, on training samples; warns where not."""
+        """Whether training brought the answers nearer to the dense model's, on training samples; warns where not."""
         from compressor.agreement import measure_agreement
 
         def divergence(candidate: nn.Module) -> float:
             batches = context.training_data.calibration_batches(self.batch_size, images=MAX_COMPARED_SAMPLES)
-            inputs = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
-            return measure_agreement(state.baseline.module, candidate.eval(), inputs).divergence
+            return measure_agreement(state.baseline.module, candidate, batches, state.model.spec.num_classes).divergence
 
         before, after = divergence(state.model.module), divergence(module)
         if math.isfinite(after) and after <= before:

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from compressor.core import Data, EventSink
+from compressor.core import Data, EventSink, ignore_event
 from compressor.errors import RecipeError, Temporary
 from compressor.training.distributed.runtime import distributed_runtime
 from compressor.training.distributed.serialize import serialize, serialize_shared
@@ -168,7 +168,7 @@ def _work(connection: Connection, environment: Mapping[str, str], threads: int) 
 
         is_leader = environment["RANK"] == "0"
         with distributed_runtime() as runtime:
-            emit = _emit if is_leader else ignore_event
+            emit = _emit if is_leader else ignore_event  # only the leader reports
             result = train(module, data, step, emit=emit, checkpoint=checkpoint, runtime=runtime, **options)
         connection.send_bytes(serialize(("done", result if is_leader else None)))
     except BaseException as error:
@@ -176,15 +176,6 @@ def _work(connection: Connection, environment: Mapping[str, str], threads: int) 
             time.sleep(GRACE)
         error.add_note(traceback.format_exc())
         connection.send_bytes(serialize(("failed", error)))
-
-
-def ignore_event(event: str, fields: Mapping[str, object]) -> None:
-    """Ignore an event, because only the leading process reports events.
-
-    Args:
-        event: Not used.
-        fields: Not used.
-    """
 
 
 def _end_with_parent() -> None:

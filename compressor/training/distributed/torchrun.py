@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import nn
 
-from compressor.core import Data, EventSink
+from compressor.core import Data, EventSink, ignore_event
 from compressor.errors import CompressorError, Temporary, VerificationFailed
-from compressor.training.distributed.local import check_batch_sharding, ignore_event
+from compressor.training.distributed.local import check_batch_sharding
 from compressor.training.distributed.runtime import distributed_runtime
 from compressor.training.distributed.serialize import serialize
 from compressor.training.loop import TrainResult, train
