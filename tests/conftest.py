@@ -6,9 +6,9 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Nets this small only wait for a second thread."""
+    """Nets this small only wait for a second thread. Fixtures of modules run on one as well, since bits depend on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
