@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Nets this small only wait for a second thread. Fixtures of modules run on one as well, since bits depend on it."""
+    """Nets this small only wait for a second thread. Bits depend on it, so fixtures of modules do as well."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

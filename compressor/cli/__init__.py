@@ -21,6 +21,7 @@ from compressor.cli.commands import command_line
 from compressor.cli.compress import compress_command
 from compressor.cli.distributed import is_helper
 from compressor.cli.exit_report import Terminated, as_compressor_error, as_json, one_line
+from compressor.cli.openmp import set_openmp_defaults
 from compressor.errors import did_you_mean
 
 __all__ = ["main", "run"]
@@ -30,6 +31,7 @@ def main() -> None:
     """Run the installed program `compress`."""
     signal.signal(signal.SIGTERM, _terminate)
     _open_standard_streams()
+    set_openmp_defaults()
     # Pydantic would read the metadata of every installed package in search of plugins: time, and others' code.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if "--debug" not in sys.argv and not sys.warnoptions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from compressor.bench.runner.system_info import usable_cpu_count
 from compressor.data.splits import EncodedImage, EncodedImages, InMemorySplit, Shape
 from compressor.errors import DataError
 
@@ -192,4 +192,4 @@ def _threads(encoded: EncodedImages) -> int:
     # in memory, 2 cores: 3.1 s with one thread, 5.1 s with two). A user's data set may not be safe for threads.
     first = encoded.pictures[0] if len(encoded.pictures) else None
     large = isinstance(first, Path) or (isinstance(first, bytes) and len(first) >= SMALL)
-    return (os.cpu_count() or 1) if large else 1
+    return usable_cpu_count() if large else 1

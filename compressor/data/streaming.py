@@ -6,7 +6,6 @@ workers, and equal those of a split in memory.
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from compressor.bench.runner.system_info import usable_cpu_count
 from compressor.data.augmentation import Augmentation
 from compressor.data.decode import decode_error, decode_original, quiet_decoder, resize_crop
 from compressor.data.sampling import ReadBlocks
@@ -99,8 +99,7 @@ class StreamingSplit:
 
 def available_workers(processes: int = 1) -> int:
     """Return the number of processors for decoding if `processes` like this one share the machine."""
-    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(usable // processes, 1)
+    return max(usable_cpu_count() // processes, 1)
 
 
 @dataclass(frozen=True, slots=True)

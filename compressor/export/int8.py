@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 
 from compressor.atomic_write import atomic_path
 from compressor.errors import ModelError
+from compressor.export.cpu_session import cpu_session
 from compressor.export.onnx import write_errors_named
 
 
@@ -37,9 +37,7 @@ class OnnxModule(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors are raised as exceptions; without this they are printed as well
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = cpu_session(path)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs, not one of each")

@@ -18,6 +18,7 @@ from compressor.execution.central_draws import CentralDraws, UnknownDraw
 from compressor.execution.copies import copy_module
 from compressor.execution.float64 import in_float64, widen
 from compressor.execution.randomness import equal_randomness
+from compressor.export.cpu_session import cpu_session
 from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
 from compressor.export.random_nodes import CannotCompare, with_central_draws
 from compressor.export.tolerance import RELATIVE_AT_MOST, Array, max_abs, within_tolerance
@@ -216,9 +217,7 @@ def _in_float64(module: nn.Module, batch: Inputs, outputs: Outputs) -> Callable[
 
 def _open(path: Path) -> onnxruntime.InferenceSession:
     try:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors are raised as exceptions; without this they are printed as well
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return cpu_session(path)
     except Exception as error:
         raise CannotRun(str(error)) from error
 

@@ -237,10 +237,38 @@ def test_what_a_board_says_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     assert machine.cpu_model() == "Cortex-A76"
     assert machine.cpu_quota() == "1.5 CPUs"
+    assert machine.usable_cpu_count() == 1
     assert machine.mhz([0, 1]) == 1950.0
     assert machine.mhz([7]) is None
     found = machine.load_state()
     assert (found["celsius"], found["throttled"], found["steal"], found["total"]) == (72.25, 7, 8, 72)
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"sys/fs/cgroup/cpu.max": "max 100000"}, None),
+        ({"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/cpu.max": "200000 100000"}, 2.0),  # of the group around it
+        # In a container, with the path of the host.
+        ({"proc/self/cgroup": "0::/a", "sys/fs/cgroup/cpu.max": "50000 100000"}, 0.5),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/x\n2:cpu,cpuacct:/x\n0::/",
+                "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us": "300000",
+                "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us": "100000",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            },
+            3.0,
+        ),
+    ],
+)
+def test_cpus_that_a_control_group_grants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], limit: float | None
+) -> None:
+    fake_system(tmp_path, monkeypatch, files)
+    assert machine.cpu_limit() == limit
+    assert machine.usable_cpu_count() == min(len(machine.usable_cpus()), max(1, int(limit or 1e9)))
 
 
 def test_energy_is_the_packages_and_none_where_no_meter_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

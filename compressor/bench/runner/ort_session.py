@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .system_info import usable_cpu_count
 from .worker import WorkerError
 
 PROVIDERS = {  # name in targets.yaml -> name in ONNX Runtime
@@ -93,6 +94,8 @@ def create_session(path: str, request: dict[str, Any], profile: str | None) -> A
         raise WorkerError("provider", f"no {provider} in onnxruntime {ort.__version__}; available: {available}")
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = request["threads"], 1
+    spins = request["threads"] <= usable_cpu_count()  # more threads than CPUs would only take them from each other
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, "ORT_" + GRAPH_LEVELS[request["graph"]])
     options.log_severity_level = 4

@@ -58,13 +58,42 @@ def usable_cpus() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def cpu_quota() -> str:
-    """The CPU limit of the control group; empty without one."""
-    quota, _, period = read_text_file(SYS + "/fs/cgroup/cpu.max").partition(" ")
+def cpu_limit() -> float | None:
+    """The number of CPUs that the control groups of this process grant it; None without a limit.
+
+    A group's limit counts for all groups inside it. In a container, the path of its group may be that of the host,
+    which does not exist inside: the root of the mounted hierarchy is then the container's own group.
+    """
+    limits = []
+    for line in read_text_file(PROC + "/self/cgroup").splitlines() or ["0::/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for root in {"", *controllers.split(","), controllers}:
+            parts = [part for part in path.split("/") if part]
+            for depth in range(len(parts) + 1):
+                limits.append(_group_limit("/".join([SYS + "/fs/cgroup", *filter(None, [root]), *parts[:depth]])))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _group_limit(folder: str) -> float | None:
+    """The limit of one control group, of version 2 or 1, in CPUs."""
+    quota, _, period = read_text_file(folder + "/cpu.max").partition(" ")
     if not period:
-        quota = read_text_file(SYS + "/fs/cgroup/cpu/cpu.cfs_quota_us")
-        period = read_text_file(SYS + "/fs/cgroup/cpu/cpu.cfs_period_us")
-    return f"{int(quota) / int(period):g} CPUs" if quota.isdigit() and period.isdigit() else ""
+        quota, period = (read_text_file(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+
+
+def cpu_quota() -> str:
+    """The CPU limit of the control group, in words; empty without one."""
+    limit = cpu_limit()
+    return "" if limit is None else f"{limit:g} CPUs"
+
+
+def usable_cpu_count() -> int:
+    """How many threads can run at once: the CPUs of this process's affinity, or fewer if its control group says so."""
+    limit = cpu_limit()
+    return min(len(usable_cpus()), max(1, int(limit)) if limit else len(usable_cpus()))
 
 
 def jiffies() -> dict[str, tuple[int, int, int]]:
@@ -162,6 +191,8 @@ def system_info(request: dict[str, Any]) -> dict[str, Any]:
         "python": platform.python_version(),
         "telemetry": "off" if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" else "on",
     }
+    if request["threads"] > 1:
+        facts["waiting_threads"] = "spin" if request["threads"] <= usable_cpu_count() else "sleep"
     facts.update({name: value for name, value in nvidia().items() if name != "throttle"})
     return {
         "runtime": "onnxruntime " + onnxruntime.__version__,
