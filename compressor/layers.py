@@ -30,6 +30,12 @@ def named_weights(module: nn.Module, types: tuple[type[nn.Module], ...]) -> dict
     return weights
 
 
+def source_place(module: object) -> str | None:
+    """Return the place that a module stands for, such as a node of an ONNX file; None where its code is the place."""
+    place = getattr(module, "source_place", None) if isinstance(module, nn.Module) else None
+    return place if isinstance(place, str) else None
+
+
 def has_filters(module: nn.Module) -> bool:
     """Return whether the module itself has a weight of two or more dimensions, which is (filters, ...)."""
     weight = getattr(module, "weight", None)

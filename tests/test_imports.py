@@ -40,7 +40,7 @@ ALLOWED = {
     "training": CORE | {"budget", "data"},
     "criteria": CORE | {"data", "training"},
     "diagnostics": CORE | {"training"},
-    "models": CORE | {"sparsity", "user_code"},
+    "models": CORE | {"export", "sparsity", "user_code"},
     "reconstruction": CORE,
     "export": CORE,
     "steps": CORE

@@ -33,9 +33,9 @@ from compressor.budget.latency_model import (
     layers_to_benchmark,
 )
 from compressor.core import EventSink, Layer, LoadedModel
-from compressor.export.onnx import export_onnx
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.example_inputs import example_inputs
+from compressor.models.export_model import export_model
 from compressor.recipe import Recipe
 from compressor.steps.latency_search import DeviceSession, LatencyPair
 
@@ -68,12 +68,12 @@ def latency_probe(
         return None
     batch = recipe.bench.batch[0]
     export = partial(
-        export_onnx,
+        export_model,
+        spec=model.spec,
         inputs=example_inputs(model, images=2),
         opset=recipe.export.opset_version,
         dynamic_batch=batch > 1,
         metadata={},
-        batch_dims=model.spec.batch_dims,
     )
     return DeviceTimer(device, batch, rounds, lambda module, path: export(module, path=path), emit)
 

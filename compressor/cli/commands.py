@@ -43,7 +43,9 @@ def _inspect(model: str, trust_pickle: bool, output: OutputOptions) -> None:
     from compressor.commands import inspect
 
     if model.endswith(".onnx"):
-        print_result(inspect.inspect_onnx(Path(model)), "show_onnx_weights", output)
+        with progress_reporter(quiet=output.quiet) as emit:
+            onnx_result = inspect.inspect_onnx_model(Path(model), emit=emit)
+        print_result(onnx_result, "show_onnx_inspect", output)
         return
     with progress_reporter(quiet=output.quiet) as emit:
         result = inspect.inspect_model(model, trust_pickle=trust_pickle, emit=emit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from compressor.core import EventSink, NMPattern
 from compressor.errors import ModelError
@@ -12,7 +13,7 @@ from compressor.models.example_inputs import example_inputs
 from compressor.models.source import load_model
 from compressor.report.findings.prunable_groups import coverage_record
 from compressor.report.findings.run_identity import input_shapes
-from compressor.report.inspect_result import Inspect, OnnxWeights, onnx_weights_record
+from compressor.report.inspect_result import Inspect, OnnxInspect, OnnxWeights, onnx_weights_record
 from compressor.sparsity.onnx_check import inspect_initializers
 from compressor.sparsity.runtimes import RUNTIMES
 from compressor.surgery.analysis import analyze
@@ -54,6 +55,29 @@ def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspec
         ],
         "coverage": coverage_record(structure.groups, structure.cost),
     }
+
+
+def inspect_onnx_model(path: Path, *, emit: EventSink) -> OnnxInspect:
+    """Analyze an ONNX file as a model, and its weights as `inspect_onnx` does.
+
+    Args:
+        path: The file.
+        emit: Receives the events.
+
+    Returns:
+        Both records in one; `not_prunable` instead of the first where the file cannot be imported.
+
+    Raises:
+        ModelError: The file is no ONNX model, or contradicts itself.
+        VerificationFailed: A weight is not finite.
+    """
+    weights = inspect_onnx(path)
+    try:
+        model = dict(inspect_model(str(path), trust_pickle=False, emit=emit))
+        reason = None
+    except ModelError as error:
+        model, reason = {}, str(error)
+    return cast(OnnxInspect, model | dict(weights) | {"not_prunable": reason})
 
 
 def inspect_onnx(path: Path) -> OnnxWeights:

@@ -81,7 +81,7 @@ def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
     slim = load_folder(folder)
     inputs = example_inputs(slim, images=2)
     try:
-        batches = split_batches(inputs, has_free_batch(folder / MODEL), slim.spec.batch_dims)
+        batches = split_batches(inputs, has_free_batch(folder / MODEL, slim.spec.batch_dims), slim.spec.batch_dims)
         parity = check_parity(folder / MODEL, slim.module, batches)
         detail = f"{parity.compared} of ONNX Runtime and PyTorch differ by {parity.max_abs_error:.1e}"
         yield _check("parity", parity.ok, detail)

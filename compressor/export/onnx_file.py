@@ -13,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from compressor.core import BatchDims
 from compressor.errors import ModelError
 
 
@@ -56,10 +57,22 @@ def validate_onnx(path: Path) -> OnnxFile:
     )
 
 
-def has_free_batch(path: Path) -> bool:
-    """Whether a dimension of an input has a name instead of a size."""
-    inputs = onnx.load(str(path), load_external_data=False).graph.input
-    return any(dim.dim_param for value in inputs for dim in value.type.tensor_type.shape.dim)
+def has_free_batch(path: Path, batch_dims: BatchDims) -> bool:
+    """Whether the batch dimension of an input has a name instead of a size.
+
+    Args:
+        path: the ONNX file.
+        batch_dims: the batch dimension of each input, None for an input without one.
+
+    Returns:
+        True where batches of any size may run.
+    """
+    graph = onnx.load(str(path), load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    pairs = zip(inputs, batch_dims, strict=False)
+    free = [not value.type.tensor_type.shape.dim[dim].HasField("dim_value") for value, dim in pairs if dim is not None]
+    return any(free)
 
 
 def external_tensors(model: ModelProto) -> Iterator[TensorProto]:

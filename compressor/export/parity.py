@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Pa
         with with_central_draws(path) as central:
             if central is None:
                 return _check_outputs(path, module, batches, module_outputs)
-            _open(path)
+            open_session(path)
             return replace(_check_outputs(central, module, batches, central_outputs), compared=AT_CENTRE)
     except CannotCompare as reason:
         raise CannotRun(str(reason)) from reason
@@ -117,11 +118,11 @@ def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Pa
 
 def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], outputs: Outputs) -> Parity:
     """Compare a file without random numbers with what `outputs` computes."""
-    session = _open(path)
+    session = open_session(path)
     names = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
     largest, ok = 0.0, True
     for batch in batches:
-        reference, actual = outputs(module, batch), _run(session, batch)
+        reference, actual = outputs(module, batch), run_session(session, batch)
         shapes = [array.shape for array in reference]
         if [array.shape for array in actual] != shapes:
             if not is_rounding_sensitive(module, batch, outputs):
@@ -189,10 +190,10 @@ def _check_layers(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> P
     with layer_outputs_before_discrete_ops(path, module) as layers:
         if layers is None:
             return None
-        session = _open(layers.path)
+        session = open_session(layers.path)
         largest, ok = 0.0, True
         for batch in batches:
-            reference, actual = layers.of(module, batch), _run(session, batch, layers.outputs)
+            reference, actual = layers.of(module, batch), run_session(session, batch, layers.outputs)
             if [array.shape for array in actual] != [array.shape for array in reference]:
                 return None
             names = [f"{path.name}, before a choice"] * len(actual)
@@ -215,18 +216,43 @@ def _in_float64(module: nn.Module, batch: Inputs, outputs: Outputs) -> Callable[
     return compute
 
 
-def _open(path: Path) -> onnxruntime.InferenceSession:
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """Open a file in ONNX Runtime, on the CPU.
+
+    Raises:
+        CannotRun: ONNX Runtime does not take the file.
+    """
     try:
         return cpu_session(path)
     except Exception as error:
         raise CannotRun(str(error)) from error
 
 
-def _run(session: onnxruntime.InferenceSession, batch: Inputs, outputs: Sequence[str] | None = None) -> list[Array]:
+def run_session(
+    session: onnxruntime.InferenceSession, batch: Inputs, outputs: Sequence[str] | None = None
+) -> list[Array]:
+    """Run a file on a batch.
+
+    Args:
+        session: The file.
+        batch: A tensor for each input; floating-point ones are cast to the file's type.
+        outputs: Names of the outputs; None for all.
+
+    Returns:
+        The outputs.
+
+    Raises:
+        CannotRun: ONNX Runtime reports an error.
+    """
     try:
-        names = [node.name for node in session.get_inputs()]
-        arrays = {name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)}
+        nodes = session.get_inputs()
+        arrays = {node.name: _as_type(tensor.numpy(), node.type) for node, tensor in zip(nodes, batch, strict=True)}
         result: list[Array] = session.run(outputs, arrays)
     except Exception as error:
         raise CannotRun(f"batch {len(batch[0])}: {error}") from error
     return result
+
+
+def _as_type(array: Array, runtime_type: str) -> Array:
+    wider = {"tensor(double)": np.float64, "tensor(float16)": np.float16}.get(runtime_type)
+    return array if wider is None or array.dtype.kind != "f" else array.astype(wider)

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from compressor.execution.copies import copy_module
+from compressor.layers import source_place
 from compressor.tensors import tree_leaves
 
 
@@ -44,7 +45,7 @@ class Call:
     args: Mapping[str, Any]  # by the names of the operator's schema, defaults filled in
     outs: tuple[Ref, ...]
     module: str  # the innermost module running, "" for the root
-    where: str  # file:line of the user's code that called it
+    where: str  # file:line of the user's code that called it, or the place that the module stands for
     view: bool = False  # the result lies in memory that an argument lies in
 
     def refs(self) -> tuple[Ref, ...]:
@@ -139,9 +140,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        module = next(
-            (self._module_names[id(part)] for part in reversed(self.stack) if id(part) in self._module_names), ""
-        )
+        running = [part for part in reversed(self.stack) if id(part) in self._module_names]
+        module = self._module_names[id(running[0])] if running else ""
         schema = func._schema.arguments
         named = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
         named |= {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
@@ -150,7 +150,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         result = func(*args, **kwargs) if handler is None else handler(len(self.calls), func, named)
         self.data_dependent |= torch.Tag.dynamic_output_shape in func.tags
         outs = tuple(self.ref(leaf) for leaf in pytree_leaves(result) if isinstance(leaf, Tensor))
-        self.calls.append(Call(op, pointwise, before, outs, module, _caller(), _shares(named, result)))
+        where = (source_place(running[0]) if running else None) or _caller()
+        self.calls.append(Call(op, pointwise, before, outs, module, where, _shares(named, result)))
         return result
 
 

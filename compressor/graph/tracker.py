@@ -317,6 +317,17 @@ class ChannelTracker:
                 if type(value) is int and value == len(dim):
                     self.bind_attribute(call, name, dim)
 
+    def bind_output_sizes(self, call: Call, dims: Sequence[Dim | None]) -> None:
+        """Let the sizes that a module stores for its result, one for each dimension, follow the dimensions.
+
+        Args:
+            call: The call.
+            dims: The dimensions of its result.
+        """
+        if getattr(self.modules[call.module], "output_sizes", None) is not None:
+            for index, dim in enumerate(dims):
+                self.bind_attribute(call, "output_sizes", dim, index)
+
     def bind_attribute(self, call: Call, name: str, dim: Dim | None, index: int | None = None) -> bool:
         """Record that an attribute of the calling module is the size of a dimension.
 

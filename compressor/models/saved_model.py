@@ -146,7 +146,10 @@ def load_folder(folder: str | Path) -> LoadedModel:
     if is_code(plan.model.source):
         _refuse_enclosed_code(folder, plan.model.source)
     inputs = tuple(ModelInput(**record.model_dump()) for record in plan.model.inputs)
-    spec = ModelSpec(plan.model.source, inputs, plan.model.num_classes, plan.model.arguments)
+    source = plan.model.source
+    if "/" not in source and source.endswith(".onnx"):
+        source = str(folder.resolve() / source)  # the graph that the run wrote beside the weights
+    spec = ModelSpec(source, inputs, plan.model.num_classes, plan.model.arguments)
     with weights_to_come(spec.source):
         module = build_named(spec)
     _shrink(module, plan.kept, tensors, folder)

@@ -15,8 +15,8 @@ from compressor.bench.device.device import Device
 from compressor.core import Comparison, Data, ExportedModel, QuantizedModel
 from compressor.errors import VerificationFailed
 from compressor.export.int8 import quantize_int8
-from compressor.export.onnx import export_onnx
 from compressor.models.example_inputs import calibration_inputs
+from compressor.models.export_model import export_model, is_as_given
 from compressor.recipe import Recipe
 from compressor.run_log import RunLog
 from compressor.steps.state import PruningState
@@ -55,19 +55,19 @@ def export_models(
         ModelError: no exporter takes the model.
     """
     export = partial(
-        export_onnx,
+        export_model,
+        spec=state.model.spec,
         inputs=calibration_inputs(state.model, data, PARITY_IMAGES),
         opset=recipe.export.opset_version,
         dynamic_batch=recipe.export.dynamic_batch,
         metadata=_metadata(baseline, state, recipe),
-        names=[model_input.name for model_input in state.model.spec.inputs],
-        batch_dims=state.model.spec.batch_dims,
     )
     exported = {}
     with log.stage("export"):
         for name, model in ((DENSE_MODEL, baseline.model), (SLIM_MODEL, state.model)):
             log("stage", {"name": f"export {name}"})
-            exported[name] = export(model.module, path=folder / name)
+            as_given = name == DENSE_MODEL and is_as_given(model)
+            exported[name] = export(model.module, path=folder / name, as_given=as_given)
             if not exported[name].ok:
                 error = exported[name].max_abs_error
                 problem = f"the outputs of ONNX Runtime and PyTorch differ by {error:.2e}"

@@ -16,6 +16,7 @@ from compressor.graph.cost import count_cost, zeros
 from compressor.models.build import can_rebuild
 from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
+from compressor.models.families import family_of
 from compressor.models.saved_model import PLAN, WEIGHTS, plan_json
 from compressor.output.exports import Exports
 from compressor.output.folder import REPORT
@@ -119,9 +120,12 @@ def write_weights(folder: Path, baseline: PruningState, state: PruningState) -> 
         packed = {name: state.sparse.sparsity.pattern for name in state.masks if name in tensors}
     write_bytes(folder / WEIGHTS, save(pack(tensors, packed)))
     layers = {layer["name"]: layer for layer in run_widths(baseline, state)}
+    family = family_of(state.model.spec.source)
+    source = state.model.spec.source if family is None else family.save_architecture(state.model.spec, folder)
+    model = replace(state.model, spec=replace(state.model.spec, source=source))
     attributes = kept_sizes(state.baseline.graph.attributes, state.model.module)
     digest = sha256(folder / WEIGHTS)
-    write_json(folder / PLAN, plan_json(state.model, attributes, layers, weights_sha256=digest, packed=packed))
+    write_json(folder / PLAN, plan_json(model, attributes, layers, weights_sha256=digest, packed=packed))
 
 
 def _distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from rich.console import Console
 
@@ -62,6 +62,22 @@ class OnnxWeights(TypedDict):
     eligible: int
     hold: int
     weights: list[OnnxWeight]
+
+
+class OnnxInspect(OnnxWeights, total=False):
+    """`compress inspect model.onnx`: its weights, and what can be pruned. `not_prunable`: why it cannot be imported."""
+
+    model: str
+    source: str
+    architecture: str
+    notes: list[str]
+    params: int
+    macs: int
+    input: list[int] | list[list[int]]
+    num_classes: int | None
+    groups: list[InspectGroup]
+    coverage: Coverage
+    not_prunable: str | None
 
 
 def onnx_weights_record(path: Path, pattern: NMPattern, runtime: str, weights: Sequence[Initializer]) -> OnnxWeights:
@@ -132,6 +148,22 @@ def _facts(info: Inspect) -> Iterable[Fact]:
     yield Fact("Prunable", f"{layers}, {channels}; {share} depend on them")
     for note in info["notes"]:
         yield Fact("Note", note)
+
+
+def show_onnx_inspect(info: OnnxInspect, console: Console) -> None:
+    """Print what can be pruned in an ONNX file, and which of its weights keep an N:M pattern.
+
+    Args:
+        info: the result.
+        console: where to print.
+    """
+    if "groups" in info:
+        show_inspect(cast(Inspect, info), console)
+        console.print()
+    show_onnx_weights(info, console)
+    reason = info.get("not_prunable")
+    if reason is not None:
+        print_facts(console, [Fact("Not prunable", reason)])
 
 
 def show_onnx_weights(info: OnnxWeights, console: Console) -> None:

@@ -10,13 +10,13 @@ from rich.console import Console
 from compressor.report.bench_result import show_bench
 from compressor.report.blocks import Fact
 from compressor.report.findings import findings
-from compressor.report.inspect_result import show_inspect, show_onnx_weights
+from compressor.report.inspect_result import show_inspect, show_onnx_inspect
 from compressor.report.pareto_result import show_pareto
 from compressor.report.plan_result import show_plan
 from compressor.report.tables import print_blocks, print_facts, print_heading
 from compressor.report.verify_result import show_verify
 
-__all__ = ["show_bench", "show_inspect", "show_onnx_weights", "show_pareto", "show_plan", "show_report", "show_verify"]
+__all__ = ["show_bench", "show_inspect", "show_onnx_inspect", "show_pareto", "show_plan", "show_report", "show_verify"]
 
 
 def show_report(report: dict[str, Any], console: Console, folder: Path | None = None) -> None:

@@ -56,7 +56,7 @@ def test_file_says_what_it_is(tmp_path: Path, images: Tensor, capfd: pytest.Capt
     assert found.ok
     assert found.max_abs_error < 1e-5
     assert found.notes == ()
-    assert has_free_batch(path)
+    assert has_free_batch(path, (0,))
     model = onnx.load(path)
     assert {entry.key: entry.value for entry in model.metadata_props} == {"recipe": "abc", "exporter": "dynamo"}
     assert found.opset == next(each.version for each in model.opset_import if each.domain == "")
@@ -77,7 +77,7 @@ def test_file_says_what_it_is(tmp_path: Path, images: Tensor, capfd: pytest.Capt
 def test_fixed_batch_and_opset(tmp_path: Path, images: Tensor) -> None:
     found = export_onnx(net(), (images,), tmp_path / "m.onnx", opset=18, dynamic_batch=False, metadata={})
     assert (found.opset, found.ok) == (18, True)
-    assert not has_free_batch(found.path)
+    assert not has_free_batch(found.path, (0,))
     assert onnx.load(found.path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
 
 

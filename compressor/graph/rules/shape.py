@@ -57,6 +57,7 @@ def _reshape(tracker: ChannelTracker, call: Call) -> None:
     dims = _reshaped(tracker, call, tracker.dims(x), x.shape, out.shape)
     if x.shape != out.shape:
         tracker.bind_size_attributes(call, (*tracker.dims(x), *dims))
+    tracker.bind_output_sizes(call, dims)
     tracker.set_dims(out, dims)
 
 
@@ -155,6 +156,7 @@ def _expand(tracker: ChannelTracker, call: Call) -> None:
         for dim, was, size in zip(known, before, out.shape, strict=True)
     ]
     tracker.bind_size_attributes(call, dims)
+    tracker.bind_output_sizes(call, dims)
     tracker.set_dims(out, dims)
 
 

@@ -8,6 +8,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -98,6 +99,18 @@ class Family(ABC):
             ModelError: There are no such weights, or they cannot be downloaded.
         """
         raise unknown_weights(spec, tag, f"give {spec.source} alone, which has random weights")
+
+    def save_architecture(self, spec: ModelSpec, folder: Path) -> str:
+        """Write what is needed to build an architecture again into an output folder, if anything.
+
+        Args:
+            spec: The architecture.
+            folder: The output folder.
+
+        Returns:
+            The source by which the folder names it: a path inside the folder, or the source itself.
+        """
+        return spec.source
 
     def specs_from_shapes(self, shapes: Mapping[str, tuple[int, ...]], size: ImageSize | None) -> list[ModelSpec]:
         """Return architectures that shapes imply, beyond those that are fingerprinted.

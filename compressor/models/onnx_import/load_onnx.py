@@ -1,0 +1,197 @@
+"""Load an ONNX file: build its module, and prove that both compute the same before anything is removed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnxruntime
+import torch
+from torch import Tensor
+
+from compressor.core import LoadedModel, ModelInput, ModelSpec
+from compressor.errors import CompressorError, ModelError
+from compressor.export.parity import CannotRun, check_parity, open_session, run_session
+from compressor.models.checkpoint import sha256
+from compressor.models.example_inputs import example_inputs
+from compressor.models.onnx_import.build_graph import build_imported
+from compressor.models.onnx_import.first_difference import first_difference
+from compressor.models.onnx_import.graph_inputs import input_candidates
+from compressor.models.onnx_import.imported_module import ImportedModule
+from compressor.models.onnx_import.node import NODE_FAILS
+from compressor.models.onnx_import.read_graph import Graph, read_graph
+from compressor.tensors import tree_leaves
+
+SAMPLES_APART = "samples_apart"
+"""Argument of the spec: the file is fixed at one sample, and its operators mix samples where there are more."""
+RELATIVE_TOLERANCE = 1e-3  # between a batch and its samples
+MAX_CLASSES = 10**6
+
+
+def load_onnx(path: Path, shapes: Sequence[tuple[int, ...]] | None = None) -> LoadedModel:
+    """Load an ONNX file as a module of real layers.
+
+    Args:
+        path: The file.
+        shapes: The shape of each input without the batch; None takes those of the file, or finds ones that run.
+
+    Returns:
+        The model. The file itself, run by ONNX Runtime, answers as it does.
+
+    Raises:
+        ModelError: The file is no model, has operators that cannot be imported, or the module answers differently.
+        VerificationFailed: A weight or an answer is not finite.
+    """
+    graph = read_graph(path)
+    module, inputs, session = _first_that_runs(graph, shapes, path)
+    spec = ModelSpec(str(path.resolve()), inputs)
+    spec = replace(spec, arguments=_batching(module, spec), num_classes=_classes(module, spec))
+    module.samples_apart = bool(spec.arguments.get(SAMPLES_APART))
+    model = LoadedModel(module, spec, str(path), sha256=sha256(path))
+    note = _require_parity(path, graph, model, session)
+    return replace(model, notes=(f"{len(graph.nodes)} nodes imported from {path.name}, {_words(inputs)}", note))
+
+
+def build_from_graph(graph: Graph, spec: ModelSpec) -> ImportedModule:
+    """Build the module of a graph.
+
+    Args:
+        graph: The graph.
+        spec: Its inputs, and whether samples run one after the other.
+
+    Returns:
+        The module in eval mode.
+
+    Raises:
+        ModelError: A node cannot be imported.
+    """
+    module = build_imported(graph, _examples(spec, 1))
+    module.samples_apart = bool(spec.arguments.get(SAMPLES_APART))
+    module.batch_dims = spec.batch_dims
+    return module
+
+
+def _examples(spec: ModelSpec, samples: int) -> tuple[Tensor, ...]:
+    return example_inputs(LoadedModel(torch.nn.Identity(), spec, spec.source), samples)
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    try:
+        return open_session(path)
+    except CannotRun as error:
+        problem = f"ONNX Runtime cannot open it ({str(error)[:300]})"
+        raise ModelError(
+            "onnx-model/cannot-run", str(path), problem, "export it again, or check the download"
+        ) from None
+
+
+def _first_that_runs(
+    graph: Graph, shapes: Sequence[tuple[int, ...]] | None, path: Path
+) -> tuple[ImportedModule, tuple[ModelInput, ...], onnxruntime.InferenceSession]:
+    """Find sizes for what the file leaves free. The module runs first: it refuses results that are too large."""
+    failure: CompressorError | None = None
+    session: onnxruntime.InferenceSession | None = None
+    for inputs in input_candidates(graph, shapes, str(path)):
+        spec = ModelSpec(str(path), inputs)
+        try:
+            module = build_from_graph(graph, spec)
+            session = session or _session(path)
+            run_session(session, _examples(spec, 1))
+        except ModelError as error:
+            if error.code != NODE_FAILS:
+                raise
+            failure = failure or error
+        except CannotRun as error:
+            problem = f"ONNX Runtime cannot run it ({str(error)[:300]})"
+            hint = "set model.input to the shapes that it expects"
+            failure = failure or ModelError("onnx-model/cannot-run", str(path), problem, hint)
+        else:
+            return module, inputs, session
+    assert failure is not None, "there is a candidate"
+    raise failure
+
+
+def _batching(module: ImportedModule, spec: ModelSpec) -> Mapping[str, object]:
+    """Whether two samples together answer as each alone; where they do not, they run one after the other."""
+    if all(dim is None for dim in spec.batch_dims):
+        return {}
+    two = _examples(spec, 2)
+    try:
+        with torch.no_grad():
+            together = tree_leaves(module(*two))
+            module.samples_apart = True
+            alone = tree_leaves(module(*two))
+    except Exception:  # a graph for one sample may raise anything for two
+        return {SAMPLES_APART: True}
+    finally:
+        module.samples_apart = False
+    same = all(_close(one, other) for one, other in zip(together, alone, strict=True))
+    return {} if same else {SAMPLES_APART: True}
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    scale = float(other.double().abs().nan_to_num().max()) if other.numel() else 0.0
+    return bool(torch.allclose(one.double(), other.double(), rtol=0.0, atol=RELATIVE_TOLERANCE * scale, equal_nan=True))
+
+
+def _classes(module: ImportedModule, spec: ModelSpec) -> int | None:
+    """The number of classes, where the file has one output (B, classes) for one image."""
+    if spec.image is None or len(module.outputs) != 1:
+        return None
+    with torch.no_grad():
+        output = module(*_examples(spec, 1))
+    return output.shape[1] if output.ndim == 2 and 1 < output.shape[1] <= MAX_CLASSES else None
+
+
+def _require_parity(path: Path, graph: Graph, model: LoadedModel, session: onnxruntime.InferenceSession) -> str:
+    """Compare ONNX Runtime's answers to the file with the module's, and name the first node that differs."""
+    batches = [_examples(model.spec, 1), example_inputs(model, 1, seed=1)]
+    if takes_batches(session, model.spec):
+        batches.append(example_inputs(model, 2, seed=2))
+    try:
+        parity = check_parity(path, model.module, batches)
+    except CannotRun as error:
+        problem = f"the imported module answers with other shapes than the file ({error})"
+        raise _differs(path, problem) from None
+    if not parity.ok:
+        place = first_difference(path, graph, model.module, batches[0])
+        problem = f"the imported module's {parity.compared} differ from the file's by {parity.max_abs_error:.1e}{place}"
+        raise _differs(path, problem)
+    return f"module and file agree: {parity.compared} differ by {parity.max_abs_error:.1e} at most"
+
+
+def takes_batches(session: onnxruntime.InferenceSession, spec: ModelSpec) -> bool:
+    """Return whether the file runs with two samples.
+
+    Args:
+        session: The file.
+        spec: The model's inputs.
+    """
+    if all(dim is None for dim in spec.batch_dims):
+        return False
+    fixed = any(
+        dim is not None and isinstance(node.shape[dim], int)
+        for node, dim in zip(session.get_inputs(), spec.batch_dims, strict=True)
+    )
+    if fixed:
+        return False
+    try:
+        run_session(session, _examples(spec, 2))
+    except CannotRun:
+        return False
+    return True
+
+
+def _differs(path: Path, problem: str) -> ModelError:
+    hint = "report this file; the model's PyTorch code can be compressed instead"
+    return ModelError("onnx-model/import-differs", str(path), problem, hint)
+
+
+def _words(inputs: Sequence[ModelInput]) -> str:
+    shapes = [f"{one.name} {'x'.join(map(str, one.shape)) or 'scalar'}" for one in inputs]
+    entries = sum(math.prod(one.shape) for one in inputs)
+    return f"input {', '.join(shapes)}" + ("" if entries else " (empty)")

@@ -1,0 +1,230 @@
+"""ONNX files as models: the module computes what the file does, has the same groups, and goes back into the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from failures import raises_error
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from compressor import cli
+from compressor.errors import ModelError, VerificationFailed
+from compressor.models.source import load_model
+from compressor.surgery.analysis import analyze
+
+
+class Net(nn.Module):
+    """A convolution with BatchNorm, a channel split, a residual block, and a head behind a flatten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 16, 3, padding=1)
+        self.conv3 = nn.Conv2d(16, 12, 3, stride=2)
+        self.fc1, self.fc2 = nn.Linear(12 * 9, 24), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn1(self.conv1(x)).relu()
+        x = x + self.conv2(x).sigmoid()
+        return self.fc2(self.fc1(self.conv3(x).flatten(1)).relu())
+
+
+class Attention(nn.Module):
+    """One block of a transformer, with attention in primitive operators."""
+
+    def __init__(self, width: int = 24, heads: int = 3) -> None:
+        super().__init__()
+        self.heads, self.width = heads, width
+        self.embed = nn.Linear(6, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.head = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        batch, count, _ = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(batch, count, 3, self.heads, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = (q @ k.transpose(-2, -1) * 8**-0.5).softmax(-1)
+        x = x + self.proj((weights @ v).transpose(1, 2).reshape(batch, count, self.heads * 8))
+        return self.head((x + self.mlp(self.norm2(x))).mean(1))
+
+
+def export(module: nn.Module, shape: tuple[int, ...], path: Path, *, opset: int = 17, dynamic: bool = True) -> Path:
+    """Export by TorchScript, which takes a tenth of a second."""
+    with pytest.warns(DeprecationWarning, match="legacy"):
+        torch.onnx.export(
+            module.eval(), (torch.randn(2 if dynamic else 1, *shape),), path, dynamo=False, opset_version=opset,
+            input_names=["pixels"], output_names=["logits"],
+            dynamic_axes={"pixels": {0: "n"}, "logits": {0: "n"}} if dynamic else None,
+        )  # fmt: skip
+    return path
+
+
+def prunable(module: nn.Module, *inputs: Tensor) -> list[int]:
+    groups = analyze(module, *inputs, name="it").groups
+    return sorted(group.size for group in groups if group.frozen is None)
+
+
+@pytest.fixture(scope="module")
+def net_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    return export(Net(), (3, 8, 8), tmp_path_factory.mktemp("net") / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "opset"), [(Net(), (3, 8, 8), 11), (Attention(), (7, 6), 13), (Attention(), (7, 6), 17)]
+)
+def test_groups_of_the_file_are_those_of_the_module(
+    module: nn.Module, shape: tuple[int, ...], opset: int, tmp_path: Path
+) -> None:
+    path = export(module, shape, tmp_path / "m.onnx", opset=opset)
+    loaded = load_model(str(path))
+    assert [one.shape for one in loaded.spec.inputs] == [shape]
+    x = torch.randn(1, *shape)
+    assert prunable(loaded.module, x) == prunable(module, x)
+
+
+def test_layers_are_real_and_have_the_names_of_the_original(net_file: Path) -> None:
+    module = load_model(str(net_file)).module
+    layers = {name: type(part) for name, part in module.named_modules() if any(True for _ in part.parameters(False))}
+    assert layers == {
+        "conv1": nn.Conv2d,
+        "conv2": nn.Conv2d,
+        "conv3": nn.Conv2d,
+        "fc1": nn.Linear,
+        "fc2": nn.Linear,
+    }
+
+
+def test_a_run_gives_back_the_file_with_smaller_weights(net_file: Path, tmp_path: Path) -> None:
+    given = onnx.load(net_file)
+    given.metadata_props.add(key="labels", value="a,b,c,d,e")
+    onnx.save(given, tmp_path / "net.onnx")
+    out, again = tmp_path / "out", tmp_path / "again"
+    half = ["-r", "l1", "--set", "prune.target={macs: 50%}", "--target", "none", "-q"]
+    assert cli.run([str(tmp_path / "net.onnx"), *half, "-o", str(out)]) == 0
+    assert (out / "dense.onnx").read_bytes() == (tmp_path / "net.onnx").read_bytes()
+    slim = onnx.load(out / "model.onnx")
+    assert (slim.graph.input[0], slim.graph.output[0]) == (given.graph.input[0], given.graph.output[0])
+    assert {one.key: one.value for one in slim.metadata_props}["labels"] == "a,b,c,d,e"
+    assert slim.opset_import[0].version == given.opset_import[0].version
+    report = json.loads((out / "report.json").read_text())
+    assert report["certificate"]["ok"]
+    assert report["onnx"]["ok"]
+    assert report["ratios"]["macs"] >= 2
+    (tmp_path / "net.onnx").unlink()  # the folder holds what is needed to build the module
+    assert cli.run(["verify", str(out), "-q"]) == 0
+    assert (
+        cli.run([str(out), "-r", "l1", "--set", "prune.target={macs: 30%}", "--target", "none", "-o", str(again)]) == 0
+    )
+    assert cli.run(["verify", str(again), "-q"]) == 0
+
+
+def test_sizes_that_the_file_fixes_follow_the_widths(tmp_path: Path) -> None:
+    """Heads are removed: the sizes in the file's Reshapes are rewritten, and the slim file runs."""
+    torch.manual_seed(0)
+    path = export(Attention(), (7, 6), tmp_path / "m.onnx", dynamic=False)
+    out = tmp_path / "out"
+    settings = ["--set", "prune.target={macs: 60%}", "--set", "prune.round_to=1", "--target", "none", "-q"]
+    assert cli.run([str(path), "-r", "l1", *settings, "-o", str(out)]) == 0
+    kept = json.loads((out / "plan.json").read_text())["kept"]
+    assert any("qkv" in name for name in kept)
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    assert session.run(None, {"pixels": np.zeros((1, 7, 6), np.float32)})[0].shape == (1, 4)
+
+
+def test_inspect_and_plan(net_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["inspect", str(net_file), "--json", "-q"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["num_classes"], record["input"], record["not_prunable"]) == (5, [3, 8, 8], None)
+    assert record["eligible"] >= 0
+    assert cli.run(["plan", str(net_file), "-r", "l1", "--target", "none", "--json", "-q"]) == 0
+
+
+def model_of(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None) -> onnx.ModelProto:
+    """A graph x (n, 4) -> y with these nodes."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
+    tensors = [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()]
+    graph = helper.make_graph(list(nodes), "g", [x], [y], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("own", 1)])
+
+
+EYE = np.eye(4, dtype=np.float32)
+NODE = helper.make_node
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "place"),
+    [
+        (model_of(NODE("Relu", ["a"], ["b"], "one"), NODE("Relu", ["b"], ["a"], "two")), "inconsistent", "m.onnx"),
+        (model_of(NODE("Relu", ["nowhere"], ["y"])), "inconsistent", "m.onnx"),
+        (model_of(NODE("Own", ["x"], ["y"], "mine", domain="own")), "unsupported-operator", "mine"),
+        (model_of(NODE("DequantizeLinear", ["x", "x"], ["y"])), "quantized", "m.onnx"),
+        (
+            model_of(NODE("MatMul", ["x", "w"], ["y"]), weights={"w": EYE.astype(np.float16)}),
+            "reduced-precision",
+            "m.onnx",
+        ),
+    ],
+    ids=["cyclic", "unconnected", "custom", "quantized", "float16"],
+)
+def test_graphs_that_cannot_be_imported_are_refused(
+    model: onnx.ModelProto, code: str, place: str, tmp_path: Path
+) -> None:
+    onnx.save(model, tmp_path / "m.onnx")
+    with raises_error(ModelError, f"onnx-model/{code}", place):
+        load_model(str(tmp_path / "m.onnx"))
+
+
+def test_weights_that_are_not_there_are_not_allocated(tmp_path: Path) -> None:
+    model = model_of(NODE("MatMul", ["x", "w"], ["y"]), weights={"w": EYE})
+    model.graph.initializer[0].dims[:] = [4, 2**40]
+    onnx.save(model, tmp_path / "m.onnx")
+    with raises_error(ModelError, "onnx-model/weights-truncated", "m.onnx"):
+        load_model(str(tmp_path / "m.onnx"))
+    shape = np.array([2**20, 2**20], np.int64)
+    huge = model_of(NODE("ConstantOfShape", ["s"], ["w"]), NODE("MatMul", ["x", "w"], ["y"]), weights={"s": shape})
+    onnx.save(huge, tmp_path / "m.onnx")
+    with raises_error(ModelError, "onnx-model/unsupported-operator", "ConstantOfShape"):
+        load_model(str(tmp_path / "m.onnx"))
+
+
+def test_weights_that_are_not_numbers(tmp_path: Path) -> None:
+    weights = {"w": EYE * np.float32(np.nan)}
+    onnx.save(model_of(NODE("MatMul", ["x", "w"], ["y"]), weights=weights), tmp_path / "m.onnx")
+    with raises_error(VerificationFailed, "weights/non-finite", "w"):
+        load_model(str(tmp_path / "m.onnx"))
+
+
+def test_a_path_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    model = model_of(NODE("MatMul", ["x", "w"], ["y"]), weights={"w": np.zeros((4, 4), np.float32)})
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    model.graph.initializer[0].external_data[0].value = "../w.bin"
+    onnx.save(model, tmp_path / "m.onnx")
+    with raises_error(ModelError, "onnx-model/weights-outside-folder", "m.onnx"):
+        load_model(str(tmp_path / "m.onnx"))
+
+
+def test_external_weights_are_read(tmp_path: Path) -> None:
+    model = model_of(NODE("MatMul", ["x", "w"], ["y"]), weights={"w": 2 * EYE})
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    assert torch.equal(load_model(str(tmp_path / "m.onnx")).module(torch.ones(1, 4)), torch.full((1, 4), 2.0))
+    (tmp_path / "w.bin").write_bytes(b"\0" * 8)
+    with raises_error(ModelError, "onnx-model/weights-truncated", "m.onnx"):
+        load_model(str(tmp_path / "m.onnx"))
+
+
+def test_a_file_that_is_cut_off(net_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(net_file.read_bytes()[:-2000])
+    with raises_error(ModelError, "onnx-model/not-onnx", "m.onnx"):
+        load_model(str(tmp_path / "m.onnx"))
