@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ class Attention(nn.Module):
 
 def export(module: nn.Module, shape: tuple[int, ...], path: Path, *, opset: int = 17, dynamic: bool = True) -> Path:
     """Export by TorchScript, which takes a tenth of a second."""
-    with pytest.warns(DeprecationWarning, match="legacy"):
+    with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
             module.eval(), (torch.randn(2 if dynamic else 1, *shape),), path, dynamo=False, opset_version=opset,
             input_names=["pixels"], output_names=["logits"],
