@@ -1,27 +1,25 @@
-"""Measured latency on a device: each block in a new process, models interleaved, and the first model's own copy as
-control."""
+"""Measured latency on a device: models in turn, in several processes, with the first model's own copy as control."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from compressor.bench.conditions import choose_clock, describe_conditions
 from compressor.bench.device.protocol import Job, Timing
 from compressor.bench.device.session import RunnerSession
+from compressor.bench.interleaved import BUDGET, CONTROL, WINDOWS, A, Arms, B, interleave, rounds_within, run_rounds
 from compressor.bench.profile_by_layer import time_by_layer
-from compressor.bench.runner.ort_session import LoadedSession
-from compressor.bench.runner.worker import WorkerError
 from compressor.bench.statistics import (
+    MIN_SPREAD,
     Ratio,
     abba_schedule,
+    is_decided,
     latency_verdict,
     median_interval,
     ratio_interval,
@@ -30,17 +28,9 @@ from compressor.bench.statistics import (
 )
 from compressor.core import Comparison, EventSink, Latency, SustainedLoad
 from compressor.errors import RecipeError
-from compressor.export.onnx_file import OnnxFile, validate_onnx
-from compressor.export.random_nodes import may_draw
+from compressor.export.onnx_file import validate_onnx
 
-WARM_SECONDS = 0.3  # at least, before the runner checks whether the model is warm
-WARM_ACCELERATOR_SECONDS = 2.0  # an accelerator's clock takes longer to rise
-MIN_ROUNDS, MAX_ROUNDS = 6, 12
 SUSTAINED_WINDOW = 1.0  # s
-A, B, CONTROL = "a", "b", "control"
-
-Arms = Mapping[str, Sequence[Timing]]
-"""arm -> its block of each round"""
 
 
 def compare_latency(
@@ -56,17 +46,18 @@ def compare_latency(
 ) -> Comparison:
     """Measure the latency of one model, or compare two.
 
-    Each block is a process of its own, pinned to the CPUs that were most idle when the session began. A round runs one
-    block of each arm, in mirrored order (ABBA BAAB for two arms); a byte copy of `a` is one arm, the control. The first
-    outputs of every block must equal those of this machine's CPU. Wall time is reported unless other processes took
-    the CPU from a single-threaded model; then CPU time is, and `environment["clock"]` says so.
+    Each round is a new process, pinned to the CPUs that were most idle when the session began, which times all arms in
+    turn; the order is mirrored from round to round. A byte copy of `a` is one arm, the control. Rounds end when the
+    intervals are narrow enough (`is_decided`). The first outputs of every model must equal those of this machine's CPU.
+    Wall time is reported unless other processes took the CPU from a single-threaded model; then CPU time is, and
+    `environment["clock"]` says so.
 
     Args:
         session: the device.
         a: an ONNX file.
         b: the file to compare it with; None = measure `a` alone.
         batch: batch size.
-        seconds: measuring time for each model.
+        seconds: measuring time for each model; less if the ratio is clear sooner, at most three times as much if not.
         inputs: data (n, ...) for the first input, used in batches in turn; None = seeded normal values.
         layers: profile both models by layer afterwards.
         emit: receives an event for each block.
@@ -84,31 +75,34 @@ def compare_latency(
     files = {arm: validate_onnx(path) for arm, path in ((A, a), (B, b)) if path is not None}
     rounds = rounds_within(seconds)
     with tempfile.TemporaryDirectory(prefix="compress-bench-") as folder:
-        jobs = _jobs(session, files, Path(folder), inputs, batch=batch, window_s=seconds / rounds)
+        setup = interleave(session, files, Path(folder), inputs, batch=batch, seconds=seconds / rounds)
         before = session.state()
-        arms = run_interleaved(abba_schedule(list(jobs), rounds), lambda arm: session.run(jobs[arm])[0], emit)
+        orders = abba_schedule(list(setup.files), BUDGET * rounds)
+        arms = run_rounds(
+            orders,
+            lambda order: setup.blocks(session, order),
+            lambda arms: is_decided(*_ratios(session, arms)),
+            emit,
+        )
         after = session.state()
+        peaks = {arm: setup.peak_bytes(session, arm) for arm in files}
         profile = time_by_layer(session, a, b, batch=batch, seconds=min(1.0, seconds / 6)) if layers and b else ()
 
-    conditions = describe_conditions(session, before, after, [block for blocks in arms.values() for block in blocks])
-    times = {
-        arm: [sum(block.windows(by_cpu_time=conditions.by_cpu_time), ()) for block in blocks]
-        for arm, blocks in arms.items()
-    }
-    control = _ratio(times[A], times[CONTROL])
-    ratio = _ratio(times[A], times[B]) if b else None
+    conditions = describe_conditions(session, before, after, _all_blocks(arms))
+    ratio, control = _ratios(session, arms)
     verdict, stable = latency_verdict(ratio, control, conditions.disturbance)
     if conditions.throttled:
         verdict, stable = f"unstable: {conditions.throttled}", False
     environment = {
         **conditions.facts,
-        "blocks": f"{rounds} of {seconds / rounds:.2f} s per model, each in its own process",
+        "blocks": f"{len(arms[A])} rounds of at most {len(orders)}: {WINDOWS} windows of each model, "
+        f"{seconds / rounds:.2f} s, {'in turn in one process' if setup.shared else 'each model in its own process'}",
         "inputs": "real" if inputs is not None else "seeded normal",
         **{f"sha256_{arm}": file.sha256 for arm, file in files.items()},
     }
     return Comparison(
-        a=_latency(times[A], arms[A]),
-        b=_latency(times[B], arms[B]) if b else None,
+        a=_latency(arms[A], control, peaks[A], by_cpu_time=conditions.by_cpu_time),
+        b=_latency(arms[B], control, peaks[B], by_cpu_time=conditions.by_cpu_time) if b else None,
         ratio=ratio.value if ratio else None,
         ratio_ci95=(ratio.low, ratio.high) if ratio else None,
         control=control.value,
@@ -147,108 +141,41 @@ def measure_sustained(session: RunnerSession, model: Path, *, batch: int, second
     return slowdown_per_minute([median(window) for window in timing.windows(by_cpu_time=by_cpu_time)], seconds)
 
 
-def _jobs(
-    session: RunnerSession,
-    files: Mapping[str, OnnxFile],
-    folder: Path,
-    inputs: NDArray[Any] | None,
-    *,
-    batch: int,
-    window_s: float,
-) -> dict[str, Job]:
-    """The job of each arm; the control's copy, the inputs and the reference outputs are written to `folder`."""
-    inputs_path = None
-    if inputs is not None:
-        inputs_path = folder / "inputs.npy"
-        np.save(inputs_path, inputs, allow_pickle=False)
-    (folder / CONTROL).mkdir()
-    job = partial(
-        Job,
-        window_s=window_s,
-        warm_s=WARM_SECONDS if session.device.provider == "cpu" else WARM_ACCELERATOR_SECONDS,
-        batch=batch,
-        inputs=inputs_path,
-    )
-    jobs = {}
-    for arm, file in files.items():
-        reference = folder / f"{arm}.npz"
-        has_reference = _write_reference(file.path, batch, inputs_path, reference)
-        jobs[arm] = job((file.path,), references=(reference,) if has_reference else ())
-    jobs[CONTROL] = job((files[A].copy_to(folder / CONTROL),), references=jobs[A].references)
-    return jobs
+def _all_blocks(arms: Arms) -> list[Timing]:
+    return [block for blocks in arms.values() for block in blocks]
 
 
-def _write_reference(model: Path, batch: int, inputs: Path | None, file: Path) -> bool:
-    """Write a model's outputs on this machine's CPU to an .npz file; every timed process is compared with them.
+def _ratios(session: RunnerSession, arms: Arms) -> tuple[Ratio | None, Ratio]:
+    """Time of a / time of b where there is one, and time of a / time of its copy.
 
-    Returns False if there is nothing to compare with: the model draws random numbers, or this machine cannot run it. If
-    the device cannot either, its own error is raised later.
+    The interval of the first reaches as far from its value as the second's from 1, where two equal files are: by as
+    much as this the same file differs.
     """
-    if may_draw(model):
-        return False
-    request: dict[str, object] = {
-        "inputs": str(inputs) if inputs else None,
-        "batch": batch,
-        "threads": 1,
-        "provider": "cpu",
-        "options": {},
-        "cpu_fallback": False,
-        "graph": "all",
+    by_cpu_time, _ = choose_clock(session, _all_blocks(arms))
+    times = {
+        arm: [[median(window) for window in block.windows(by_cpu_time=by_cpu_time)] for block in blocks]
+        for arm, blocks in arms.items()
     }
-    try:
-        outputs = LoadedSession(str(model), request).outputs
-    except WorkerError:
-        return False
-    arrays = {f"output{index}": array for index, array in enumerate(outputs) if isinstance(array, np.ndarray)}
-    np.savez(file, allow_pickle=False, **arrays)
-    return True
+    control = ratio_interval(times[A], times[CONTROL]).widened(MIN_SPREAD)
+    return ratio_interval(times[A], times[B]).widened(control.spread) if B in times else None, control
 
 
-def rounds_within(seconds: float) -> int:
-    """The number of rounds. Processes differ more than runs, so many short blocks are better than few long ones."""
-    return min(MAX_ROUNDS, max(MIN_ROUNDS, round(2 * seconds)))
-
-
-def run_interleaved(orders: Sequence[Sequence[str]], measure: Callable[[str], Timing], emit: EventSink) -> Arms:
-    """Measure one block of each arm in every round.
-
-    Args:
-        orders: the arms in the order of each round.
-        measure: measures one block of an arm.
-        emit: receives an event for each block.
-
-    Returns:
-        The blocks of each arm.
-    """
-    arms: dict[str, list[Timing]] = {arm: [] for arm in orders[0]}
-    for round_number, order in enumerate(orders, start=1):
-        for arm in order:
-            block = measure(arm)
-            arms[arm].append(block)
-            fields = {"round": round_number, "rounds": len(orders), "arm": arm, "cpu_share": block.cpu_share}
-            wall, cpu = median(sum(block.wall, ())), median(sum(block.cpu, ()))
-            emit("bench", {**fields, "wall_ms": wall, "cpu_ms": cpu})
-    return arms
-
-
-def _ratio(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> Ratio:
-    """Time of a / time of b, from milliseconds as [block][run]."""
-    return ratio_interval([median(times) for times in a], [median(times) for times in b])
-
-
-def _latency(times: Sequence[Sequence[float]], blocks: Sequence[Timing]) -> Latency:
+def _latency(blocks: Sequence[Timing], control: Ratio, peak_bytes: int, *, by_cpu_time: bool) -> Latency:
+    """The latency of one arm. The interval of its median is widened like that of a ratio."""
+    times = [sum(block.windows(by_cpu_time=by_cpu_time), ()) for block in blocks]
     samples = tuple(sample for block_times in times for sample in block_times)
     estimate = median_interval(times)
     p90, p99 = tail_quantiles(samples)
+    interval = Ratio(estimate.p50, estimate.low, estimate.high).widened(control.spread)
     energies = [block.energy_j for block in blocks if block.energy_j is not None]
     return Latency(
         estimate.p50,
         p90,
         p99,
         len(samples),
-        (estimate.low, estimate.high),
+        (interval.low, interval.high),
         median(block.session_ms + block.first_run_ms for block in blocks),
         samples,
         energy_j=median(energies) if energies else None,
-        peak_bytes=max(block.peak_bytes for block in blocks),
+        peak_bytes=peak_bytes,
     )

@@ -1,7 +1,7 @@
 """Statistics of latency: medians and ratios with 95 % intervals, the verdict of a comparison, and a trend.
 
-A block holds the milliseconds of the runs of one process. A round holds one block of each arm (model), measured one
-after the other.
+A block holds the milliseconds of the runs of one model in one process, in windows. A round holds one block of each arm
+(model), measured window by window in turn.
 """
 
 from __future__ import annotations
@@ -15,15 +15,23 @@ from scipy.special import ndtr, stdtrit
 
 from compressor.core import SustainedLoad
 
-RESAMPLES = 4000
+RESAMPLES = 2000
+MIN_BOOTSTRAP = 6  # rounds, from which the bootstrap alone gives a 95 % interval
 QUANTILES = 200  # that represent a block when blocks are resampled
 P90_RUNS, P99_RUNS = 1_000, 10_000  # at least: 100 samples in the tail
 
 MAX_CONTROL = 0.02  # effect of the control (a model against its own copy) that is always tolerated
 MAX_CONTROL_SHARE = 0.5  # of the effect of the comparison, that the control's effect may have
 MAX_CONTROL_INTERVAL = 0.10  # distance from 1 of the control's interval for a single latency to be stable
-RESOLUTION = 0.05  # half-width of an interval around 1 that still means "no change"
+RESOLUTION = 0.08  # distance from 1 of an interval's ends that still means "no change"
+MIN_SPREAD = 0.01  # of every interval around its value, as a log: what measurements minutes apart differ by at least
+NARROW = 0.03  # half-width, as a log, at which an interval is narrow enough to stop measuring,
+NARROW_SHARE = 0.1  # or this share of the log of the ratio
 EDGE = 0.2  # of the time, at either end, that the first and the last median of a trend are taken from
+
+
+Blocks = Sequence[float] | Sequence[Sequence[float]]
+"""times by round, or by round and window"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,21 @@ class Ratio:
     def effect(self) -> float:
         """Distance from 1; the same for 2x faster and 2x slower."""
         return math.exp(abs(math.log(self.value))) - 1
+
+    @property
+    def half_width(self) -> float:
+        """The larger distance from the value to an end of the interval, as a log."""
+        return max(math.log(self.high / self.value), math.log(self.value / self.low))
+
+    @property
+    def spread(self) -> float:
+        """The largest distance from 1 to an end of the interval, as a log."""
+        return max(math.log(self.high), -math.log(self.low))
+
+    def widened(self, spread: float) -> Ratio:
+        """The same ratio, with an interval that extends to `spread` on both sides at least, as a log."""
+        reach = math.exp(spread)
+        return Ratio(self.value, min(self.low, self.value / reach), max(self.high, self.value * reach))
 
     def __str__(self) -> str:
         return f"{self.value:.2f}x [{self.low:.2f}, {self.high:.2f}]"
@@ -66,24 +89,34 @@ def tails(n: int) -> tuple[float, float]:
     return low, 1 - low
 
 
-def ratio_interval(a: Sequence[float], b: Sequence[float]) -> Ratio:
-    """Compute `exp median_i log(a_i / b_i)` over rounds i, with an interval by bootstrap over the rounds.
+def ratio_interval(a: Blocks, b: Blocks) -> Ratio:
+    """Compute `exp median_i median_j log(a_ij / b_ij)` over rounds i and windows j, with an interval by bootstrap.
 
-    The median, because one round beside a busy process must not change the ratio.
+    The medians, because a round or a window beside a busy process must not change the ratio. Rounds are resampled, and
+    in each of them the windows: processes differ by more than the windows of one process. The rounds' own range holds
+    the true median with 1 - 2^(1 - n), so fewer than six rounds need Student's interval as well.
 
     Args:
-        a: median of a's block in each round, (rounds,), in any unit of time.
+        a: median time of each window of a's block in each round, (rounds,) or (rounds, windows), in any unit.
         b: the same for b.
 
     Returns:
         The ratio; above 1, b is faster.
     """
     assert len(a) == len(b) >= 2
-    logs = np.sort(np.log(np.asarray(a)) - np.log(np.asarray(b)))  # sorted: independent of the order of rounds
-    resampled = logs[np.random.default_rng(0).integers(0, len(logs), (RESAMPLES, len(logs)))]
-    low, high = np.quantile(np.median(resampled, axis=1), tails(len(logs)))
-    middle = float(np.median(logs))
-    return Ratio(math.exp(middle), math.exp(min(middle, float(low))), math.exp(max(middle, float(high))))
+    logs_RW = np.stack([np.log(np.asarray(x)) - np.log(np.asarray(y)) for x, y in zip(a, b, strict=True)])
+    logs_RW = np.sort(logs_RW.reshape(len(a), -1), axis=1)
+    logs_RW = logs_RW[np.lexsort(logs_RW.T[::-1])]  # sorted: independent of the order of rounds
+    rng = np.random.default_rng(0)
+    rounds = rng.integers(0, len(logs_RW), (RESAMPLES, len(logs_RW), 1))
+    windows = rng.integers(0, logs_RW.shape[1], (RESAMPLES, *logs_RW.shape))
+    medians = np.median(np.median(logs_RW[rounds, windows], axis=2), axis=1)
+    low, high = np.quantile(medians, tails(len(logs_RW)))
+    rounds_R = np.median(logs_RW, axis=1)
+    middle, count = float(np.median(rounds_R)), len(rounds_R)
+    t = float(stdtrit(count - 1, 0.975)) if count < MIN_BOOTSTRAP else 0.0
+    half = t * float(rounds_R.std(ddof=1)) / math.sqrt(count)
+    return Ratio(math.exp(middle), math.exp(min(middle - half, float(low))), math.exp(max(middle + half, float(high))))
 
 
 def median_interval(blocks: Sequence[Sequence[float]]) -> MedianEstimate:
@@ -91,7 +124,7 @@ def median_interval(blocks: Sequence[Sequence[float]]) -> MedianEstimate:
     assert len(blocks) >= 2
     levels = (np.arange(QUANTILES) + 0.5) / QUANTILES
     quantiles = np.sort(np.stack([np.quantile(np.asarray(block), levels) for block in blocks]), axis=0)
-    indices = np.random.default_rng(0).integers(0, len(blocks), (RESAMPLES // 4, len(blocks)))
+    indices = np.random.default_rng(0).integers(0, len(blocks), (RESAMPLES // 2, len(blocks)))
     low, high = np.quantile(np.median(quantiles[indices].reshape(len(indices), -1), axis=1), tails(len(blocks)))
     p50 = float(np.median(np.concatenate([np.asarray(block) for block in blocks])))
     return MedianEstimate(p50, min(p50, float(low)), max(p50, float(high)))
@@ -110,7 +143,7 @@ def latency_verdict(ratio: Ratio | None, control: Ratio, disturbance: str) -> tu
     The control is a model against a byte copy of itself in the same rounds: differences of its size mean nothing.
 
     - unstable: the effect of the control is above 2 % and above half of the ratio's effect (of one model: above 2 %,
-      or its interval extends beyond 10 %); or the ratio's interval contains 1 and extends more than 5 % from it;
+      or its interval extends beyond 10 %); or the ratio's interval contains 1 and extends more than 8 % from it;
     - faster, slower: the interval excludes 1 and the effect is more than twice the control's;
     - no measurable change: everything else.
 
@@ -136,6 +169,26 @@ def latency_verdict(ratio: Ratio | None, control: Ratio, disturbance: str) -> tu
     if ratio.low <= 1 <= ratio.high or control.effect > MAX_CONTROL_SHARE * ratio.effect:
         return "no measurable change", True
     return f"{'faster' if ratio.value > 1 else 'slower'} {ratio}", True
+
+
+def is_decided(ratio: Ratio | None, control: Ratio) -> bool:
+    """Whether the intervals are narrow enough to stop measuring: the verdict is stable, and the ratio is known to 3 %.
+
+    A large ratio may be known to a tenth of its logarithm, and one that is surely within 8 % of 1 need not be known
+    better. The width decides, not the verdict alone: to measure until an interval excludes 1 would find a difference in
+    every pair at last.
+
+    Args:
+        ratio: time of a / time of b; None = one model is measured.
+        control: time of a / time of its copy.
+
+    Returns:
+        Whether another round would change nothing that is stated.
+    """
+    tolerated = max(NARROW, NARROW_SHARE * abs(math.log(ratio.value))) if ratio else NARROW
+    shown = ratio or control
+    is_narrow = shown.half_width <= tolerated or shown.spread <= math.log(1 + RESOLUTION)
+    return latency_verdict(ratio, control, "")[1] and is_narrow
 
 
 def abba_schedule(arms: Sequence[str], rounds: int) -> list[tuple[str, ...]]:

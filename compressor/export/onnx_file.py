@@ -25,6 +25,11 @@ class OnnxFile:
     sha256: str
     external: tuple[PurePosixPath, ...]  # relative to the folder
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file and of its external weights."""
+        return sum(path.stat().st_size for path in (self.path, *(self.path.parent / name for name in self.external)))
+
     def copy_to(self, folder: Path) -> Path:
         """Copy the file and its external weights to another folder, under the same names."""
         for name in self.external:

@@ -20,7 +20,7 @@ import pytest
 from failures import raises_error
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.bench import compare as latency
+from compressor.bench import compare, interleaved
 from compressor.bench.device.device import Device
 from compressor.bench.device.protocol import Job
 from compressor.bench.device.session import RunnerSession
@@ -81,8 +81,9 @@ def here() -> Iterator[RunnerSession]:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """A comparison of two rounds, the second the mirror of the first."""
-    monkeypatch.setattr(latency, "WARM_SECONDS", 0.01)
-    monkeypatch.setattr(latency, "MIN_ROUNDS", 2)
+    monkeypatch.setattr(interleaved, "WARM_SECONDS", 0.01)
+    monkeypatch.setattr(interleaved, "MIN_ROUNDS", 2)
+    monkeypatch.setattr(compare, "BUDGET", 1)
 
 
 @pytest.fixture

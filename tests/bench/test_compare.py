@@ -11,10 +11,11 @@ import pytest
 from failures import raises_error
 from onnx import TensorProto, helper
 
-from compressor.bench.compare import compare_latency, rounds_within
+from compressor.bench.compare import compare_latency
 from compressor.bench.device.device import Device
 from compressor.bench.device.protocol import DeviceState, Job, Timing
 from compressor.bench.device.session import RunnerSession
+from compressor.bench.interleaved import BUDGET, LEAST_ROUNDS, rounds_within
 from compressor.bench.runner import timing
 from compressor.core import Comparison
 from compressor.errors import ModelError, RecipeError, VerificationFailed
@@ -163,11 +164,22 @@ def test_more_seconds_are_more_blocks_first(seconds: float, rounds: int) -> None
 
 
 class Scripted:
-    """A device that answers as it is told: a quarter of the CPU, half the work for b, and heat."""
+    """A device that answers as it is told: a quarter of the CPU, half the work for b, and heat.
+
+    `scatter` slows every third process of b by this factor, and `alike` slows every second process, all models alike.
+    """
 
     runtime, provider, facts, cpus = "onnxruntime 1", "CPUExecutionProvider", {"cpu": "Scripted"}, (0,)
 
-    def __init__(self, threads: int = 1, throttled: tuple[int | None, ...] = (None, None), power: str = "") -> None:
+    def __init__(
+        self,
+        threads: int = 1,
+        throttled: tuple[int | None, ...] = (None, None),
+        power: str = "",
+        scatter: float = 1.0,
+        alike: float = 1.0,
+    ) -> None:
+        self.scatter, self.alike, self.jobs = scatter, alike, 0
         self.device = Device(name="scripted", threads=threads, power=power)
         self.states = [
             DeviceState(load=1.0, steal=0, total=10 * n, celsius=None, throttled=t) for n, t in enumerate(throttled)
@@ -177,12 +189,20 @@ class Scripted:
         return self.states.pop(0)
 
     def run(self, job: Job) -> tuple[Timing, ...]:
-        cpu = (2.0,) * 5 if job.models[0].name == "b.onnx" else (4.0,) * 5
-        return (Timing(((8.0,) * 5,), (cpu,), 1.0, 1.0, True, energy_j=0.5, output_error=1e-6, mhz=2000.0),)
+        self.jobs += 1
+        slow, b = self.alike ** (self.jobs % 2), 2.0 * self.scatter ** (self.jobs % 3 == 0)
+        times = [slow * (b if model.name == "b.onnx" else 4.0) for model in job.models]
+        return tuple(
+            Timing(
+                ((8.0,) * 5,) * job.windows, ((cpu,) * 5,) * job.windows, 1.0, 1.0, True,
+                energy_j=0.5, output_error=1e-6, mhz=2000.0,
+            )
+            for cpu in times
+        )  # fmt: skip
 
 
-def scripted(a: Path, b: Path, **how: object) -> Comparison:
-    return compare_latency(Scripted(**how), a, b, emit=quiet)  # type: ignore[arg-type]
+def scripted(a: Path, b: Path, *, seconds: float = 6.0, **how: object) -> Comparison:
+    return compare_latency(Scripted(**how), a, b, seconds=seconds, emit=quiet)  # type: ignore[arg-type]
 
 
 def test_clock_is_cpu_time_when_others_took_the_cpu(linear: Make) -> None:
@@ -206,3 +226,23 @@ def test_a_device_that_throttled_has_no_speed(linear: Make) -> None:
 
 def test_energy_is_that_of_one_run(linear: Make) -> None:
     assert scripted(linear("a.onnx"), linear("b.onnx")).a.energy_j == pytest.approx(0.5)
+
+
+def rounds_of(found: Comparison) -> int:
+    return found.a.n // (5 * 5)  # runs and windows of the scripted device
+
+
+def test_a_clear_ratio_ends_the_measurement_and_an_unclear_one_takes_the_budget(linear: Make) -> None:
+    a, b = linear("a.onnx"), linear("b.onnx")
+    assert rounds_of(scripted(a, b, seconds=1.0)) == LEAST_ROUNDS
+    assert rounds_of(scripted(a, b, seconds=1.0, alike=3.0)) == LEAST_ROUNDS, "noise that all models share"
+    unclear = scripted(a, b, seconds=1.0, scatter=1.5)
+    assert rounds_of(unclear) == BUDGET * rounds_within(1.0)
+    assert unclear.environment["blocks"].startswith("18 rounds of at most 18: 5 windows of each model")
+
+
+def test_two_equal_files_are_never_different(linear: Make) -> None:
+    found = scripted(linear("a.onnx"), linear("c.onnx"))
+    assert (found.verdict, found.stable) == ("no measurable change", True)
+    assert found.ratio_ci95 == pytest.approx((0.99, 1.01), abs=1e-4), "measurements minutes apart differ by this"
+    assert found.a.ci95 == pytest.approx((4 * 0.99, 4 * 1.01), abs=1e-3)

@@ -23,7 +23,7 @@ class Job:
     warm_s: float = 0.3
     batch: int = 1
     inputs: Path | None = None  # .npy of data (n, ...) for the first input; None = seeded normal values
-    references: tuple[Path, ...] = ()  # expected outputs of each model (.npz); empty = outputs only have to be finite
+    references: tuple[Path | None, ...] = ()  # expected outputs of each model (.npz); None = any finite ones
     timeout: float = 300.0  # s, for all of the job
 
 

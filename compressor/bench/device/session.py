@@ -45,8 +45,9 @@ class RunnerSession:
         self.device = device
         self._connection = connection
         self._placed: dict[Path, str] = {}  # path on this machine -> path on the device
+        self.cpus: tuple[int, ...] = ()
         self._info = self._system_info()
-        self.cpus: tuple[int, ...] = tuple(self._info.cpus)
+        self.cpus = tuple(self._info.cpus)
 
     @property
     def runtime(self) -> str:
@@ -86,7 +87,7 @@ class RunnerSession:
         """
         request = {
             **self._request("time", job.models, job.batch, job.inputs, job.window_s, job.timeout),
-            "references": [self._place(path) for path in job.references],
+            "references": [self._place(path) if path else None for path in job.references],
             "warm_s": job.warm_s,
             "windows": job.windows,
         }
@@ -152,7 +153,8 @@ class RunnerSession:
         }
 
     def _system_info(self) -> SystemInfo:
-        request = {"do": "system_info", "threads": self.device.threads, "timeout": RESPONSE_SECONDS}
+        threads, cpus = self.device.threads, list(self.cpus)
+        request = {"do": "system_info", "threads": threads, "cpus": cpus, "timeout": RESPONSE_SECONDS}
         return self._ask(request, SystemInfo, RESPONSE_SECONDS + MARGIN)
 
     def _place(self, path: Path) -> str:
