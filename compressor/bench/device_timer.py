@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from statistics import median, stdev
+from statistics import median
+from time import monotonic
 
 from torch import nn
 
@@ -37,12 +38,12 @@ from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.example_inputs import example_inputs
 from compressor.models.export_model import export_model
 from compressor.recipe import Recipe
-from compressor.steps.latency_search import DeviceSession, LatencyPair
+from compressor.steps.latency_search import DeviceSession, LatencyPair, known_well
 
 ROUNDS = 8  # models that are measured for a latency target at most
-MIN_PROCESSES, MAX_PROCESSES = 4, 8  # for each model; fewer could agree by chance
-MAX_ERROR = 0.004  # standard error of the log ratio over processes, below which no further process is started
-WINDOWS, WINDOW_SECONDS, WARM_SECONDS = 4, 0.12, 0.1
+MIN_PROCESSES, MAX_PROCESSES = 4, 24  # for each pair; fewer could agree by chance
+PAIR_SECONDS = 45.0  # after which no further process is started for a pair
+WINDOWS, WINDOW_SECONDS, WARM_SECONDS = 8, 0.06, 0.1
 MAX_WIDTH = 256  # of one side of a layer while the other side is varied
 
 
@@ -138,15 +139,15 @@ class DeviceTimerSession:
         dense = [(self._run(self._dense_file(module)),) for _ in range(MIN_PROCESSES)]
         return fit_latency_model(sizes, groups, step, times, self.levels).calibrated(self._median(dense, 0))
 
-    def measure_pair(self, dense: nn.Module, slim: nn.Module) -> LatencyPair:
-        """Measure two models in turn, each in processes of its own, as in production.
-
-        In one process each model would evict the other's weights from the caches, which slows the larger one more.
-        More processes are started while the results disagree.
+    def measure_pair(
+        self, dense: nn.Module, slim: nn.Module, is_enough: Callable[[LatencyPair], bool] = known_well
+    ) -> LatencyPair:
+        """Measure two models, window by window in turn, in as many processes as the decision needs.
 
         Args:
             dense: The original model.
             slim: The pruned model.
+            is_enough: Whether the interval suffices; if it never does, measuring ends after 45 s or 24 processes.
 
         Returns:
             Medians of both, and the 95 % interval of the slim model's.
@@ -156,10 +157,20 @@ class DeviceTimerSession:
         """
         path = self.folder / f"slim{next(self._slim_numbers)}.onnx"  # a new name: the device keeps files by name
         self.export(slim, path)
-        runs: list[tuple[Timing, Timing]] = []
-        while len(runs) < MIN_PROCESSES or (len(runs) < MAX_PROCESSES and self._standard_error(runs) > MAX_ERROR):
-            runs.append(self._in_turn(self._dense_file(dense), path, mirrored=len(runs) % 2 == 1))
-        dense_ms, slim_ms = ([median(window) for run in runs for window in self._windows(run[side])] for side in (0, 1))
+        models, runs = (self._dense_file(dense), path), list[tuple[Timing, ...]]()
+        deadline = monotonic() + PAIR_SECONDS
+        while True:
+            runs.append(self._in_turn(models, mirrored=len(runs) % 2 == 1))
+            if len(runs) < MIN_PROCESSES:
+                continue
+            pair = self._pair(runs)
+            if is_enough(pair) or len(runs) >= MAX_PROCESSES or monotonic() > deadline:
+                return pair
+
+    def _pair(self, runs: Sequence[tuple[Timing, ...]]) -> LatencyPair:
+        dense_ms, slim_ms = (
+            [[median(window) for window in self._windows(run[side])] for run in runs] for side in (0, 1)
+        )
         speedup, median_ms = ratio_interval(dense_ms, slim_ms), self._median(runs, 0)
         return LatencyPair(median_ms, median_ms / speedup.value, (median_ms / speedup.high, median_ms / speedup.low))
 
@@ -170,18 +181,10 @@ class DeviceTimerSession:
             self._dense_files[id(module)] = module, path
         return self._dense_files[id(module)][1]
 
-    def _standard_error(self, runs: Sequence[Sequence[Timing]]) -> float:
-        """Standard error of log(dense / slim), with each pair of processes as one observation."""
-        logs = [math.log(self._median([run], 0) / self._median([run], 1)) for run in runs]
-        return stdev(logs) / math.sqrt(len(logs))
-
-    def _in_turn(self, dense: Path, slim: Path, *, mirrored: bool) -> tuple[Timing, Timing]:
-        """Run dense before slim, or the reverse if `mirrored`; alternating the order cancels drift."""
-        if mirrored:
-            slim_timing, dense_timing = self._run(slim), self._run(dense)
-        else:
-            dense_timing, slim_timing = self._run(dense), self._run(slim)
-        return dense_timing, slim_timing
+    def _in_turn(self, models: tuple[Path, Path], *, mirrored: bool) -> tuple[Timing, ...]:
+        """Time two models in a new process, the second first if `mirrored`; alternating the order cancels drift."""
+        step = -1 if mirrored else 1
+        return self.runner.run(Job(models[::step], WINDOW_SECONDS, WINDOWS, WARM_SECONDS, self.batch))[::step]
 
     def _run(self, path: Path) -> Timing:
         """Time a model in a new process."""

@@ -17,7 +17,8 @@ from compressor.errors import TargetNotReached
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.surgery.removal import remove_channels
 
-LOW, AIM, HIGH = 0.97, 0.984, 0.995  # utilization of the allowed time; HIGH leaves room for noise
+LOW, AIM, HIGH = 0.95, 0.975, 0.992  # utilization of the allowed time; HIGH leaves room for noise
+PRECISION = 0.012  # half-width of an interval, as a share, that decides between these
 MIN_DISTANCE = 0.05  # between two predictions, as a share: closer ones give a slope that is mostly noise
 SHRINK = 0.999  # factor on the prediction of a plan that was too slow: the next plan must be predicted below it
 
@@ -32,6 +33,17 @@ class LatencyPair:
     dense: float
     slim: float
     interval: tuple[float, float]
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval, as a share of the slim model's time."""
+        low, high = self.interval
+        return (high - low) / 2 / self.slim
+
+
+def known_well(pair: LatencyPair) -> bool:
+    """Whether the interval is narrow enough to decide between LOW, AIM and HIGH."""
+    return pair.half_width <= PRECISION
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +81,15 @@ class DeviceSession(Protocol):
         """
         ...
 
-    def measure_pair(self, dense: nn.Module, slim: nn.Module) -> LatencyPair:
+    def measure_pair(
+        self, dense: nn.Module, slim: nn.Module, is_enough: Callable[[LatencyPair], bool] = known_well
+    ) -> LatencyPair:
         """Measure two models in turn.
 
         Args:
             dense: The model that shares are of.
             slim: The other one.
+            is_enough: Whether the interval is narrow enough, or must become narrower if it can.
 
         Returns:
             Both times.
@@ -133,7 +148,7 @@ def meet_latency(
     target: PruningTarget,
     choose: Callable[[float], Plan],
     model: LatencyModel,
-    measure: Callable[[PrunePlan], LatencyPair],
+    measure: Callable[[PrunePlan, Callable[[LatencyPair], bool]], LatencyPair],
     *,
     dense_ms: float,
     rounds: int,
@@ -142,14 +157,14 @@ def meet_latency(
     """Find the plan whose measured time is nearest below what the target allows.
 
     Prediction and measurement are related by the line through the two measurements nearest to the aim, so that a
-    factor and an overhead are both corrected. The search ends when the measured median is between 97 and 99.5 % of the
-    allowed time, or when no other widths are nearer.
+    factor and an overhead are both corrected. The search ends when the measured time is between 95 and 99.2 % of the
+    allowed time, too slow and too fast being corrected alike, or when no other widths are nearer.
 
     Args:
         target: The latency target.
         choose: Budget in predicted milliseconds -> a plan within it.
         model: Predicts the milliseconds of a plan.
-        measure: Measures a plan.
+        measure: Measures a plan until a predicate says that its interval decides.
         dense_ms: Milliseconds that shares are of, as long as nothing is measured.
         rounds: Maximum number of measurements; 0 = predict only.
         emit: Receives a `latency` event for every plan.
@@ -164,6 +179,12 @@ def meet_latency(
     measured: list[MeasuredPlan] = []
     points = [(unpruned, unpruned / allowed_ms(target, dense_ms))]
     infeasible = 0.0  # the largest budget that no plan meets
+
+    def is_enough(pair: LatencyPair) -> bool:
+        """Narrow, or surely outside the accepted range: then the next plan matters, not this one's exact time."""
+        low, high = (end / allowed_ms(target, pair.dense) for end in pair.interval)
+        return known_well(pair) or high < LOW or low > HIGH
+
     for _ in range(max(rounds, 1)):
         too_slow = [candidate.predicted * SHRINK for candidate in measured if candidate.utilization > HIGH]
         budget = min(next_budget(points), *too_slow, unpruned)
@@ -179,7 +200,7 @@ def meet_latency(
         predicted = model.predict(plan)
         if any(abs(predicted - earlier.predicted) < 1e-6 * predicted for earlier in measured):
             break
-        pair = measure(plan) if rounds else LatencyPair(dense_ms, predicted, model.interval(predicted))
+        pair = measure(plan, is_enough) if rounds else LatencyPair(dense_ms, predicted, model.interval(predicted))
         utilization = pair.slim / allowed_ms(target, pair.dense)
         measured.append(MeasuredPlan(plan, groups, predicted, pair, utilization))
         points.append((predicted, utilization))
@@ -229,6 +250,25 @@ def _nearest(measured: Sequence[MeasuredPlan], target: PruningTarget) -> Measure
     )
 
 
+def describe_search(target: PruningTarget, best: MeasuredPlan, dense_ms: float) -> str:
+    """Say what was required, predicted and measured, as shares of the dense model's time.
+
+    Args:
+        target: The latency target.
+        best: The plan that was chosen.
+        dense_ms: Milliseconds of the dense model that predictions are of.
+
+    Returns:
+        A sentence for the log.
+    """
+    low, high = (f"{end / best.pair.dense:.1%}" for end in best.pair.interval)
+    required = allowed_ms(target, best.pair.dense) / best.pair.dense
+    return (
+        f"latency of the dense model's {best.pair.dense:.3g} ms: {required:.1%} required, "
+        f"{best.predicted / dense_ms:.1%} predicted, {best.pair.slim / best.pair.dense:.1%} [{low}, {high}] measured"
+    )
+
+
 def search_widths(
     target: PruningTarget,
     module: nn.Module,
@@ -268,9 +308,14 @@ def search_widths(
         def choose(budget_ms: float) -> Plan:
             return pick((*limits, Budget("latency", model.ms, budget_ms, dense_ms)), model.preferred_multiples)
 
-        def measure(plan: PrunePlan) -> LatencyPair:
-            return session.measure_pair(baseline, remove_channels(module, graph, plan))
+        def measure(plan: PrunePlan, is_enough: Callable[[LatencyPair], bool]) -> LatencyPair:
+            return session.measure_pair(baseline, remove_channels(module, graph, plan), is_enough)
 
         best = meet_latency(target, choose, model, measure, dense_ms=dense_ms, rounds=probe.rounds, emit=emit)
+    if probe.rounds:
+        emit("note", {"text": describe_search(target, best, dense_ms)})
+    if probe.rounds and not known_well(best.pair):
+        problem = f"the machine is too busy: the time of the pruned model is known to {best.pair.half_width:.1%} only"
+        emit("warning", {"text": f"{problem}, and may miss the target"})
     estimate = LatencyEstimate(best.pair, probe.rounds > 0, model.bottlenecks(best.plan, best.groups))
     return best.plan, estimate

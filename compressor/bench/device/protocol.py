@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 class Job:
     """ONNX files that one new process times in turn, window by window, so that drift affects all of them alike.
 
-    Each is warmed up for `warm_s` and then until it is stable. A window lasts `window_s` and at least five runs.
+    Each is warmed up for `warm_s` and then until it is stable. A window lasts `window_s` and at least three runs.
     """
 
     models: tuple[Path, ...]

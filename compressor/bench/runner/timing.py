@@ -16,11 +16,12 @@ from .ort_session import LoadedSession, check_finite_outputs, check_same_outputs
 from .system_info import mhz
 from .worker import WorkerError
 
-WARM_RUNS = 10
+WARM_RUNS = 10  # before a profile
+MIN_WARM_RUNS = 4  # before a timing, of models that take longer than the warm-up
 WARM_WINDOW, WARM_WINDOW_RUNS = 0.05, 3  # s at most, runs at least
 WARM_DRIFT = 0.02  # relative difference of two successive windows below which the model is warm
 WARM_CAP = 5.0  # s
-MIN_RUNS, MAX_RUNS = 5, 5000  # of a window
+MIN_RUNS, MAX_RUNS = 3, 5000  # of a window
 
 
 def run_timing(request: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def time_window(model: LoadedSession, seconds: float, min_runs: int) -> tuple[li
 
 
 def warm_up(model: LoadedSession, seconds: float, by_cpu: bool) -> bool:
-    """Run for some time and at least 10 runs, then until two successive windows differ by less than 2 %.
+    """Run for some time and at least 4 runs, then until two successive windows differ by less than 2 %.
 
     Args:
         model: the model.
@@ -139,7 +140,7 @@ def warm_up(model: LoadedSession, seconds: float, by_cpu: bool) -> bool:
         False if the windows never agreed before the time limit.
     """
     start = perf_counter()
-    while (model.runs < WARM_RUNS or perf_counter() - start < seconds) and perf_counter() - start < WARM_CAP:
+    while (model.runs < MIN_WARM_RUNS or perf_counter() - start < seconds) and perf_counter() - start < WARM_CAP:
         model.run()
     window = min(WARM_WINDOW, seconds)
     clock = 1 if by_cpu else 0
