@@ -28,6 +28,7 @@ from compressor.models.example_inputs import example_inputs
 from compressor.recipe import Recipe
 from compressor.recipe.build_steps import build_steps, steps_of_run
 from compressor.recipe.inputs import load_inputs
+from compressor.report.findings.blocks_dropped import dropped_blocks
 from compressor.report.findings.nm_zeros import predicted_speedup
 from compressor.report.findings.prunable_groups import coverage_record, frozen_groups
 from compressor.report.findings.unstructured_zeros import EXPECTED
@@ -158,8 +159,9 @@ class _Planner:
             "bounds": latency_bottlenecks(state.latency),
             "risk": None if data is None or data.task is None else accuracy_preview(baseline, state, data),
             "kept": retained_l1(baseline, state),
-            "worth_it": recommendation(latency, dense.macs / slim.macs, state.removed is not None),
+            "worth_it": recommendation(latency, dense.macs / slim.macs, state.is_smaller),
             "sparsity": self._sparsity(recipe, state),
+            "dropped_blocks": dropped_blocks(baseline, state),
             "schedules": [_rates(step) for step in steps if step.learning_rates()],
         }
 

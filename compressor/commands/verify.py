@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ from compressor.export.onnx import split_batches
 from compressor.export.onnx_file import has_free_batch
 from compressor.export.parity import CannotRun, check_parity
 from compressor.graph.cost import count_cost
+from compressor.graph.residual_blocks import residual_blocks
 from compressor.models.build import build_named, can_rebuild
 from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
@@ -26,7 +28,7 @@ from compressor.sparsity.nm_masks import satisfies_pattern
 from compressor.sparsity.onnx_check import find_masked_weights, find_nm_weights
 from compressor.sparsity.runtimes import RUNTIMES
 from compressor.surgery.analysis import analyze
-from compressor.surgery.certificate import RESTRICTED, verify_against_original
+from compressor.surgery.certificate import DROPPED, RESTRICTED, verify_against_original
 
 MODEL = "model.onnx"
 PROVEN = (MODEL, WEIGHTS, PLAN)  # the proofs are about these files; report.json must have their hashes
@@ -103,8 +105,12 @@ def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
 def _certificate(slim: LoadedModel, *, mixing: bool) -> Certificate:
     """Compare with the weights in the original architecture; `mixing`: its norms use the kept channels only."""
     dense = build_named(slim.spec)
+    inputs = example_inputs(slim, images=2)
     structure = analyze(dense, *example_inputs(slim), name=slim.name, mixing=True) if mixing else None
-    return verify_against_original(slim.module, dense, slim.kept, *example_inputs(slim, images=2), structure=structure)
+    dropped = [block for block in residual_blocks(dense, *inputs) if block.name in slim.dropped] if slim.dropped else []
+    if len(dropped) < len(slim.dropped):
+        return Certificate(DROPPED, math.inf, math.inf, ok=False)
+    return verify_against_original(slim.module, dense, slim.kept, *inputs, structure=structure, dropped=dropped)
 
 
 def _still_sparse(folder: Path, slim: nn.Module, sparsity: _Sparsity) -> Iterator[Check]:

@@ -120,6 +120,7 @@ class LoadedModel:
     mean: tuple[float, ...] | None = None  # normalization that the weights expect
     std: tuple[float, ...] | None = None
     kept: KeptIndices = field(default_factory=dict)  # channels that earlier runs kept; empty = never pruned
+    dropped: tuple[str, ...] = ()  # residual blocks that were dropped
     original: Cost | None = None  # cost of the original model, if an earlier run pruned it
     untrained: bool = False  # random weights, because the architecture was named without weights
 

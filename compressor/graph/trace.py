@@ -54,6 +54,17 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class ModuleCall:
+    """One forward pass of a module whose first argument and whose result are a tensor."""
+
+    module: str
+    first: int  # number of its first call
+    last: int  # number of the first call after it
+    input: Ref
+    output: Ref
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """The operators of one run, in order."""
 
@@ -62,6 +73,7 @@ class Trace:
     inputs: tuple[Ref, ...]
     outputs: tuple[Ref, ...]
     data_dependent: bool  # some operator's result has a shape that depends on values
+    modules: tuple[ModuleCall, ...] = ()  # in the order in which they end
 
 
 Handler = Callable[[int, Any, Mapping[str, Any]], Any]
@@ -81,7 +93,7 @@ def replay(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool], han
         The module's output.
     """
     recorder = _Recorder(module, known, handlers)
-    with torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
+    with torch.inference_mode(), _attention_in_the_open(), _running(recorder), recorder:
         return module(*inputs)
 
 
@@ -101,10 +113,11 @@ def trace_module(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool
     module = copy_module(module)
     recorder = _Recorder(module, known)
     refs = tuple(recorder.ref(tensor) for tensor in inputs)
-    with inputs[0].device, torch.inference_mode(), _attention_in_the_open(), _running(recorder.stack), recorder:
+    with inputs[0].device, torch.inference_mode(), _attention_in_the_open(), _running(recorder), recorder:
         result = module(*inputs)
     outputs = tuple(recorder.ref(leaf) for leaf in tree_leaves(result))
-    return Trace(tuple(recorder.calls), recorder.names, refs, outputs, recorder.data_dependent)
+    modules = tuple(recorder.modules)
+    return Trace(tuple(recorder.calls), recorder.names, refs, outputs, recorder.data_dependent, modules)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves it unannotated
@@ -114,6 +127,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
         self.stack: list[nn.Module] = []
+        self.modules: list[ModuleCall] = []
+        self._entries: list[tuple[int, Ref | None]] = []  # of the modules in the stack: next call, first argument
         self.names: dict[int, str] = {}
         self.data_dependent = False
         self._known = known
@@ -128,6 +143,30 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         if tensor not in self._uids:
             self._uids[tensor] = next(self._count)
         return Ref(self._uids[tensor], tuple(tensor.shape))
+
+    def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """Note that the forward pass of a module begins.
+
+        Args:
+            module: The module.
+            arguments: Its positional arguments.
+        """
+        taken = self.ref(arguments[0]) if arguments and isinstance(arguments[0], Tensor) else None
+        self.stack.append(module)
+        self._entries.append((len(self.calls), taken))
+
+    def leave(self, module: nn.Module, result: Any) -> None:
+        """Note that the forward pass of a module has ended.
+
+        Args:
+            module: The module.
+            result: What it returned; None after an error.
+        """
+        self.stack.pop()
+        first, taken = self._entries.pop()
+        name = self._module_names.get(id(module))
+        if name is not None and taken is not None and isinstance(result, Tensor):
+            self.modules.append(ModuleCall(name, first, len(self.calls), taken, self.ref(result)))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -189,19 +228,16 @@ def _caller() -> str:
 
 
 @contextmanager
-def _running(stack: list[nn.Module]) -> Iterator[None]:
-    """Keep `stack` at the modules whose forward is running, innermost last."""
-
+def _running(recorder: _Recorder) -> Iterator[None]:
+    """Tell the recorder which modules begin and end."""
     handles = (
-        torch_module.register_module_forward_pre_hook(lambda module, _: stack.append(module)),
-        torch_module.register_module_forward_hook(lambda _, __, ___: _pop(stack), always_call=True),
+        torch_module.register_module_forward_pre_hook(lambda module, taken: recorder.enter(module, taken)),
+        torch_module.register_module_forward_hook(
+            lambda module, _, result: recorder.leave(module, result), always_call=True
+        ),
     )
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _pop(stack: list[nn.Module]) -> None:
-    stack.pop()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from compressor.core import Cost, LoadedModel, ModelInput, ModelSpec, NMPattern
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
+from compressor.execution.dropped_blocks import drop_blocks_
 from compressor.models.build import build_named, weights_to_come
 from compressor.models.checkpoint import sha256
 from compressor.models.shape_match import compare_shapes, shapes_of
@@ -64,6 +65,7 @@ class _Plan(BaseModel):
     name: str
     kept: dict[str, dict[int, tuple[int, ...]]]
     attributes: dict[str, dict[str, int | tuple[int, ...]]]
+    dropped_blocks: tuple[str, ...] = ()  # none in earlier versions
     original: _Cost | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -109,6 +111,7 @@ def plan_json(
             module: {name: value if isinstance(value, int) else list(value) for name, value in values.items()}
             for module, values in attributes.items()
         },
+        "dropped_blocks": list(loaded.dropped),
         "original": None if loaded.original is None else asdict(loaded.original),
         "mean": None if loaded.mean is None else list(loaded.mean),
         "std": None if loaded.std is None else list(loaded.std),
@@ -152,6 +155,7 @@ def load_folder(folder: str | Path) -> LoadedModel:
     spec = ModelSpec(source, inputs, plan.model.num_classes, plan.model.arguments)
     with weights_to_come(spec.source):
         module = build_named(spec)
+    _drop(module, plan.dropped_blocks, folder)
     _shrink(module, plan.kept, tensors, folder)
     _set_attributes(module, plan.attributes, folder)
     _fill(module, tensors, folder)
@@ -164,6 +168,7 @@ def load_folder(folder: str | Path) -> LoadedModel:
         mean=plan.mean,
         std=plan.std,
         kept=plan.kept,
+        dropped=plan.dropped_blocks,
         original=None if plan.original is None else Cost(**plan.original.model_dump()),
     )
 
@@ -236,6 +241,17 @@ def _refuse_enclosed_code(folder: Path, source: str) -> None:
         raise UntrustedFile(
             "output-folder/enclosed-code", str(folder), problem, "move the code out of the folder if you trust it"
         )
+
+
+def _drop(module: nn.Module, names: Sequence[str], folder: Path) -> None:
+    """Put stand-ins in the place of dropped blocks."""
+    for name in names:
+        try:
+            drop_blocks_(module, [name])
+        except AttributeError:
+            where = f"{folder / PLAN}: dropped_blocks.{name}"
+            problem = "the architecture has no such module"
+            raise ModelError("output-folder/unknown-block", where, problem, "compress the model again") from None
 
 
 def _shrink(

@@ -12,6 +12,7 @@ from torch import Tensor
 from compressor.atomic_write import write_bytes, write_json, write_text
 from compressor.budget.memory import memory_of
 from compressor.core import Comparison, NMPattern
+from compressor.execution.dropped_blocks import is_inside
 from compressor.graph.cost import count_cost, zeros
 from compressor.models.build import can_rebuild
 from compressor.models.checkpoint import sha256
@@ -123,7 +124,8 @@ def write_weights(folder: Path, baseline: PruningState, state: PruningState) -> 
     family = family_of(state.model.spec.source)
     source = state.model.spec.source if family is None else family.save_architecture(state.model.spec, folder)
     model = replace(state.model, spec=replace(state.model.spec, source=source))
-    attributes = kept_sizes(state.baseline.graph.attributes, state.model.module)
+    remaining = [part for part in state.baseline.graph.attributes if not is_inside(part.module, state.model.dropped)]
+    attributes = kept_sizes(remaining, state.model.module)
     digest = sha256(folder / WEIGHTS)
     write_json(folder / PLAN, plan_json(model, attributes, layers, weights_sha256=digest, packed=packed))
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    PlainSerializer,
+    PlainValidator,
     SerializerFunctionWrapHandler,
     StrictBool,
+    WithJsonSchema,
     create_model,
     field_validator,
     model_serializer,
@@ -80,10 +83,39 @@ class LayerRuleConfig(RecipeBlock):
             yield "ratio", "no ratio beside freeze: true, a layer is either frozen or pruned"
 
 
+def _parse_drop(value: object) -> object:
+    """`auto`, a number from 1, or names."""
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    names = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []
+    if all(isinstance(name, str) and name for name in names) and 0 < len(set(names)) == len(names):
+        return tuple(names)
+    raise refused("auto, a whole number from 1, or the names of blocks, each once", ["auto"])
+
+
+_NAMES = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "uniqueItems": True}
+_ONE_OF_DROP = [{"const": "auto"}, {"type": "integer", "minimum": 1}, {"type": "string", "minLength": 1}, _NAMES]
+
+
+class BlocksConfig(RecipeBlock):
+    """Residual blocks that are dropped before channels are selected."""
+
+    drop: Annotated[
+        Literal["auto"] | int | tuple[str, ...],
+        PlainValidator(_parse_drop),
+        PlainSerializer(lambda drop: list(drop) if isinstance(drop, tuple) else drop),
+        WithJsonSchema({"anyOf": _ONE_OF_DROP}),
+    ] = Field(
+        description="names of residual blocks; or their number, chosen by what they do to the answers for what they "
+        "cost; or auto = the number that leaves the answers nearest to the dense model's at the target, with channels "
+        "pruned for the rest"
+    )
+
+
 CHOOSES_CRITERION = "l1"
 """The method whose criterion the recipe may choose."""
 
-CHANNEL_KEYS = ("scope", "round_to")
+CHANNEL_KEYS = ("scope", "round_to", "blocks")
 """The keys of `prune` that say how channels are selected. They have no meaning where single weights are masked."""
 
 TARGET_KEYS = (*CHANNEL_KEYS, "layers")
@@ -109,6 +141,7 @@ class PruneBase(RecipeBlock):
         default="l1", description=f"what channels are compared by, for l1 only: {', '.join(channel_criteria())}"
     )
     layers: tuple[LayerRuleConfig, ...] = ()
+    blocks: BlocksConfig | None = Field(default=None, description="residual blocks to drop; null = none")
 
     @field_validator("criterion")
     @classmethod
@@ -140,6 +173,8 @@ class PruneBase(RecipeBlock):
             yield "criterion", f"nothing while prune.method is {method.name}: it has a criterion of its own"
         if method.unstructured:
             yield from _channel_conflicts(method.name, keys)
+        elif (instead := _allowed_drop(method, keys)) is not None:
+            yield "blocks.drop", instead
 
     @model_validator(mode="before")
     @classmethod
@@ -156,8 +191,22 @@ class PruneBase(RecipeBlock):
         written = {key: value for key, value in handler(self).items() if key not in methods() and key not in unused}
         if self.method != CHOOSES_CRITERION:
             written.pop("criterion")
+        if self.blocks is None:
+            written.pop("blocks", None)
         own = getattr(self, _attribute(self.method)).model_dump(mode="json")
         return written | ({self.method: own} if own else {})
+
+
+def _allowed_drop(method: type[Method], keys: Mapping[str, Any]) -> str | None:
+    """What `blocks.drop` may be instead of what it is; None where it is right."""
+    drop = written_keys(keys.get("blocks")).get("drop")
+    if not method.trained and (drop == "auto" or isinstance(drop, int)):
+        return f"names while prune.method is {method.name}: it prunes before training, when no answers can be compared"
+    if drop == "auto" and method.name != CHOOSES_CRITERION:
+        return f"a number or names while prune.method is {method.name}; auto is for {CHOOSES_CRITERION}"
+    if drop == "auto" and "ratio" in written_keys(keys.get("target")):
+        return "a number or names while prune.target is a ratio, which says nothing about blocks"
+    return None
 
 
 def _channel_conflicts(method: str, keys: Mapping[str, Any]) -> Iterator[Conflict]:

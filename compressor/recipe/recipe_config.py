@@ -21,6 +21,7 @@ from compressor.recipe.reconstruct_config import AutoReconstruct, ReconstructCon
 from compressor.recipe.retrain_config import RetrainConfig
 from compressor.recipe.yaml_source import dump_yaml
 from compressor.steps.base import Step
+from compressor.steps.drop_blocks import DropBlocks
 from compressor.steps.reconstruct import Reconstruct
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.train import Train
@@ -207,17 +208,23 @@ class Recipe(RecipeBlock):
 
     @property
     def needs_data(self) -> bool:
-        """Whether the method, its criterion or a reconstruction that the recipe demands reads training images."""
+        """Whether the method, its criterion, the choice of blocks or a demanded reconstruction reads images."""
         criterion = channel_criteria()[self.prune.criterion]
-        return self.method.needs_data or criterion.needs_data or isinstance(self.reconstruct, ReconstructConfig)
+        blocks = self.prune.blocks
+        chooses_blocks = blocks is not None and not isinstance(blocks.drop, tuple)
+        reads = self.method.needs_data or criterion.needs_data or chooses_blocks
+        return reads or isinstance(self.reconstruct, ReconstructConfig)
 
     def method_steps(self, round_to: int) -> tuple[Step, ...]:
-        """Return the method's steps, with the criterion that the recipe chooses."""
-        steps = self.method.steps(self.selection(round_to))
-        if self.prune.method != CHOOSES_CRITERION:
-            return steps
-        criterion = channel_criteria()[self.prune.criterion]
-        return tuple(replace(step, criterion=criterion) if isinstance(step, SelectChannels) else step for step in steps)
+        """Return the method's steps, with the criterion and the dropping of blocks that the recipe chooses."""
+        target, blocks = self.selection(round_to), self.prune.blocks
+        steps = self.method.steps(target)
+        if self.prune.method == CHOOSES_CRITERION:
+            criterion = channel_criteria()[self.prune.criterion]
+            steps = tuple(
+                replace(step, criterion=criterion) if isinstance(step, SelectChannels) else step for step in steps
+            )
+        return steps if blocks is None else (DropBlocks(blocks.drop, target, steps), *steps)
 
     def reconstruct_step(self, *, trained: bool) -> Reconstruct | None:
         """Return the reconstruction, or None if there is none; `auto` asks for one where the model is trained."""

@@ -53,7 +53,7 @@ def reconstruct(
 
     Args:
         dense: The model before pruning, in eval mode.
-        slim: The model after surgery, in eval mode. It is not changed.
+        slim: The model after surgery, in eval mode; it may lack residual blocks. It is not changed.
         kept: Tensor name -> dimension -> kept indices in the dense model's numbering.
         batches: Calibration inputs without labels, tuples of the model's arguments with samples along dimension 0.
         settings: How layers are solved.
@@ -66,9 +66,16 @@ def reconstruct(
     start = time.perf_counter()
     pair = ModelPair(dense, copy_module(slim), kept, rebatch(batches, settings.batch_size))
     program = pair.slim_program(pair.images)
-    dense_layers = {layer.weight: layer for layer in find_layers(pair.dense_program(pair.images))}
+    dense_program = pair.dense_program(pair.images)
+    dense_layers = {layer.weight: layer for layer in find_layers(dense_program)}
     changed = kept.keys() | masks.keys()
-    layers = [layer for layer in find_layers(program) if _differs(program, layer, changed)]
+    dropped = dict(dense.named_parameters()).keys() - dict(slim.named_parameters()).keys()
+
+    def differs(layer: SolvableLayer) -> bool:
+        same = dense_layers.get(layer.weight)
+        return _differs(program, layer, changed) or (same is not None and _differs(dense_program, same, dropped))
+
+    layers = [layer for layer in find_layers(program) if differs(layer)]
     callers = {**{layer.weight: layer for layer in layers}, **(dense_layers if settings.mode == "parallel" else {})}
     stops = sorted(
         (site.operation, number, call)

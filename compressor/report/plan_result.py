@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from compressor.report.blocks import Fact, Row, Table
+from compressor.report.findings.blocks_dropped import DroppedRecord, describe_dropped
 from compressor.report.findings.model_size import CostRecord, size_rows
 from compressor.report.findings.prunable_groups import Coverage, FrozenGroup
 from compressor.report.format import format_bytes, format_ms, format_number, format_quotient, format_ratio, printable
@@ -108,6 +109,7 @@ class Plan(TypedDict):
     kept: float
     worth_it: str
     sparsity: NotRequired[str | None]
+    dropped_blocks: NotRequired[DroppedRecord | None]
     schedules: list[LearningRateCurve]
 
 
@@ -146,6 +148,8 @@ def _rows(plan: Plan) -> Iterable[Row]:
 
 def _facts(plan: Plan) -> Iterable[Fact]:
     yield Fact("Target", plan["target"])
+    if (dropped := plan.get("dropped_blocks")) is not None:
+        yield Fact("Blocks", describe_dropped(dropped))
     yield Fact("Widths", "any" if plan["round_to"] == 1 else f"multiples of {plan['round_to']}")
     for schedule in plan["schedules"]:
         yield Fact("Training", describe_schedule(schedule))

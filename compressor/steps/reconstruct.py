@@ -54,7 +54,7 @@ class Reconstruct(Step):
         from compressor.tensors import as_arguments
 
         kept = relative_kept(state.baseline.kept, state.model.kept)
-        if not kept and not state.masks:
+        if not kept and not state.masks and not state.is_smaller:
             return state
         settings = ReconstructionSettings(
             mode=self.mode,

@@ -28,7 +28,7 @@ class RemoveChannels(Step):
         return "after surgery" if self.last else None
 
     def run(self, state: PruningState, context: Context) -> PruningState:
-        """Remove the channels. Only a round after another one may remove nothing.
+        """Remove the channels. Only after another round, or after blocks were dropped, there may be nothing to remove.
 
         Args:
             state: The state with a plan.
@@ -50,7 +50,7 @@ class RemoveChannels(Step):
         )
 
         graph, plan, dense, baseline = state.selected_graph, state.selected, state.model, state.baseline
-        if not plan.kept and state.removed is not None:
+        if not plan.kept and state.is_smaller:
             return replace(state, graph=None, groups=(), plan=None)
         slim = remove_channels(dense.module, graph, plan)
         certificate = _prove(state, slim)

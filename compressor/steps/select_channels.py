@@ -104,7 +104,7 @@ class SelectChannels(Step):
             mixed = state.with_normalized_channels()
             if mixed is not None:
                 return self._select(mixed, context, score)
-            if state.removed is None and all(group.frozen for group in state.selected_graph.groups):
+            if not state.is_smaller and all(group.frozen for group in state.selected_graph.groups):
                 raise nothing_to_prune(state.model.name, state.groups) from None
             raise
 
@@ -116,7 +116,7 @@ class SelectChannels(Step):
         scores = score(state)
         check_finite("channels", scores)
         removed_before = state.removed_before()
-        if state.removed is not None:  # groups of which one channel is left are no groups any more: no rule names them
+        if state.is_smaller:  # groups of which one channel is left are no groups any more: no rule names them
             target = replace(target, rules=rules_naming_layers(state.groups, target.rules))
         limits = memory_budgets(target, graph, baseline.cost, baseline.graph)
         pick = partial(
@@ -132,7 +132,7 @@ class SelectChannels(Step):
                 context.log.note(f"{coarse}: widths are multiples of {plan.round_to}")
         if target.scope == "global" and (names := clamped_groups(scores, plan)):
             context.log.note(f"no channel would have been left of {', '.join(names)}: the best of each is kept")
-        if state.removed is not None:
+        if state.is_smaller:
             baseline = replace(baseline, groups=apply_freeze_rules(baseline.groups, self.target.rules))
         else:
             baseline = replace(baseline, groups=groups)
@@ -155,7 +155,7 @@ class SelectChannels(Step):
         def search() -> dict[str, Any]:
             assert context.latency_probe is not None, "recipes with a latency target name a device"
             module = state.model.module
-            baseline = module if state.removed is None else state.baseline.module
+            baseline = state.baseline.module if state.is_smaller else module
             plan, latency = search_widths(
                 target, module, state.selected_graph, pick, limits,
                 baseline=baseline, probe=context.latency_probe, emit=context.log,

@@ -21,6 +21,7 @@ from compressor.core import (
     TrainingHistory,
 )
 from compressor.graph.dependency_graph import DependencyGraph
+from compressor.graph.residual_blocks import ResidualBlock
 from compressor.models.example_inputs import example_inputs
 from compressor.reconstruction.sequential import ReconstructionResult
 from compressor.sparsity.retained_magnitude import RetainedMagnitude
@@ -50,6 +51,16 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockSelection:
+    """The residual blocks that could be dropped, and those that were, in the order in which they were chosen."""
+
+    candidates: tuple[ResidualBlock, ...]
+    dropped: tuple[str, ...]
+    divergence: tuple[float, ...] = ()  # of the answers, after each drop and its repair; empty where blocks were named
+    by_count: Mapping[int, float] = field(default_factory=dict)  # blocks -> divergence at the target, where compared
+
+
+@dataclass(frozen=True, slots=True)
 class PruningState:
     """The model as it is now, and how it got there."""
 
@@ -60,6 +71,7 @@ class PruningState:
     plan: PrunePlan | None = None  # selected from these groups and not removed yet
     selections: int = 0  # number of selections so far
     removed: PrunePlan | None = None  # everything removed so far, in the baseline's groups
+    blocks: BlockSelection | None = None  # dropped in this run
     zeroed: bool = False  # the selected channels were trained to exactly zero, so that their removal is lossless
     certificate: Certificate | None = None  # of everything done so far
     optimizer: OptimizerState = field(default_factory=dict)  # of the last training
@@ -104,9 +116,14 @@ class PruningState:
         graph = analyze(self.model.module, *inputs, name=name, mixing=True)
         if not graph.mixtures:
             return None
-        first = graph if self.removed is None else analyze(self.baseline.module, *inputs, name=name, mixing=True)
+        first = graph if not self.is_smaller else analyze(self.baseline.module, *inputs, name=name, mixing=True)
         baseline = replace(self.baseline, graph=first, groups=first.groups)
         return replace(self, baseline=baseline, graph=graph, groups=graph.groups)
+
+    @property
+    def is_smaller(self) -> bool:
+        """Whether channels or blocks were removed in this run."""
+        return self.removed is not None or (self.blocks is not None and bool(self.blocks.dropped))
 
     def removed_before(self) -> Mapping[str, int]:
         """Group of the present graph -> number of channels that earlier rounds removed from it."""

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from compressor.core import Certificate, KeptIndices, PrunePlan
 from compressor.execution.copies import copy_module
+from compressor.execution.dropped_blocks import is_inside, without_blocks
 from compressor.execution.equal_choices import Choices, RecordChoices, RepeatChoices
 from compressor.execution.float64 import Run, call, run_in_float32, run_in_float64
 from compressor.graph.dependency_graph import DependencyGraph
+from compressor.graph.residual_blocks import ResidualBlock, with_branches_zeroed, zero_branches_
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import trace_module
 from compressor.layers import has_filters
@@ -29,6 +31,7 @@ KIND = "masked-dense-float64"
 RESTRICTED = "restricted-dense"
 MIXED = f"{RESTRICTED}-float64"  # for a plan that changes what a norm works on
 REORDERED = "reordered-float64"
+DROPPED = "dropped-blocks-float64"
 CHOSEN = "-equal-choices"  # at the end of a kind: the slim model takes over what the dense one chose by value
 
 
@@ -66,6 +69,28 @@ def certify_removal(
         nonzero = with_nonzero_params(dense)
         slim = remove_channels(nonzero, structure, plan)
         proof = _Pair(lambda: with_readers_zeroed(nonzero, structure.groups, plan), slim, inputs, reference).proof(kind)
+    return proof
+
+
+def certify_dropped_blocks(
+    dense: nn.Module, slim: nn.Module, blocks: Sequence[ResidualBlock], *inputs: Tensor
+) -> Certificate:
+    """Prove that `slim` computes what `dense` computes where the branches of the dropped blocks are zero.
+
+    Args:
+        dense: The model with the blocks.
+        slim: The model without them.
+        blocks: The dropped blocks.
+        inputs: What both models run on.
+
+    Returns:
+        The certificate, as `certify_removal` gives it.
+    """
+    proof = _Pair(lambda: with_branches_zeroed(dense, blocks), slim, inputs).proof(DROPPED)
+    if not proof.ok and proof.max_abs_error == 0.0:  # zeros everywhere
+        nonzero = with_nonzero_params(dense)
+        slim = without_blocks(nonzero, [block.name for block in blocks])
+        proof = _Pair(lambda: with_branches_zeroed(nonzero, blocks), slim, inputs).proof(DROPPED)
     return proof
 
 
@@ -110,7 +135,12 @@ def is_lossless_when_zeroed(dense: nn.Module, structure: DependencyGraph, plan: 
 
 
 def verify_against_original(
-    slim: nn.Module, dense: nn.Module, kept: KeptIndices, *inputs: Tensor, structure: DependencyGraph | None = None
+    slim: nn.Module,
+    dense: nn.Module,
+    kept: KeptIndices,
+    *inputs: Tensor,
+    structure: DependencyGraph | None = None,
+    dropped: Sequence[ResidualBlock] = (),
 ) -> Certificate:
     """Compare `slim` with the original architecture that holds slim's weights at the kept indices and zeros elsewhere.
 
@@ -122,13 +152,19 @@ def verify_against_original(
         kept: The kept indices of every tensor, in the original's numbering.
         inputs: What both models run on.
         structure: The dense model's dependency graph; with it, norms work on the kept channels only.
+        dropped: Blocks of the original that `slim` lacks. They keep the weights that `dense` has, but their branches
+            are zero.
 
     Returns:
         The certificate, as `certify_removal` gives it.
     """
     values = dict(slim.named_parameters()) | dict(slim.named_buffers())
+    names = [block.name for block in dropped]
+    zero_branches_(dense, dropped)
     with torch.no_grad():
         for name, tensor in (dict(dense.named_parameters()) | dict(dense.named_buffers())).items():
+            if is_inside(name, names):
+                continue
             kept_entries = np.ix_(
                 *(kept.get(name, {}).get(dim) or range(size) for dim, size in enumerate(tensor.shape))
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 from markupsafe import Markup
 
 from compressor.core import ChannelGroup
+from compressor.execution.dropped_blocks import is_inside
 from compressor.report.blocks import Block, Section, Table
 from compressor.report.findings.base import Finding, Report
 from compressor.report.format import printable
@@ -62,7 +63,8 @@ def run_widths(baseline: PruningState, state: PruningState) -> list[LayerRecord]
         One record for each layer, in the model's order.
     """
     kept = state.removed.kept if state.removed else {}
-    return layer_widths(state.baseline.groups, kept, tuple(baseline.model.module.state_dict()))
+    records = layer_widths(state.baseline.groups, kept, tuple(baseline.model.module.state_dict()))
+    return [{**record, "after": 0} if is_inside(record["name"], state.model.dropped) else record for record in records]
 
 
 def layer_widths(

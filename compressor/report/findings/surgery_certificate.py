@@ -15,6 +15,8 @@ MEANING: Mapping[str, str] = {
     "removed channels",
     "restricted-dense-float64": "in float64, the slim model computes what the dense model computes when no layer reads "
     "the removed channels and its normalization layers use the kept channels only",
+    "dropped-blocks-float64": "in float64, the model without the dropped blocks computes what the dense model computes "
+    "when these blocks add nothing to their input",
     "reordered-float64": "in float64, the model computes the same with its channels in another order",
     "masked-weights": "every weight has its old value or, where it is masked, is zero; N:M groups keep their pattern",
 }
