@@ -43,11 +43,10 @@ class DroppedRecord(TypedDict):
 class BlocksDropped(Finding):
     """A line with the names; on the page a table, and what other numbers of blocks would give."""
 
-    order = 45
+    order = 46
 
     def record(self, run: RunResult) -> Mapping[str, object]:
-        record = dropped_blocks(run.baseline, run.state)
-        return {} if record is None else {"dropped_blocks": record}
+        return {"dropped_blocks": dropped_blocks(run.baseline, run.state)}
 
     def terminal(self, report: Report) -> Iterable[Block]:
         if (record := report.get("dropped_blocks")) is not None:
