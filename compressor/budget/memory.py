@@ -83,13 +83,19 @@ def memory_budgets(
     budgets = []
     if selection.size is not None:
         baseline = file_bytes(structure, original.params)
-        values = partial(_per_plan, lambda removed_G: file_bytes(structure, structure.cost.cost(removed_G).params))
+        overhead = file_bytes(structure, 0)
+        values: Callable[[IntArray], FloatArray] = partial(_bytes_of_params, structure, overhead)
         budgets.append(Budget("size", values, selection.size * baseline, baseline))
     if selection.memory is not None:
         baseline = memory_bytes(began, np.zeros(len(began.groups), dtype=np.int64))
         values = partial(_per_plan, partial(memory_bytes, structure))
         budgets.append(Budget("memory", values, selection.memory * baseline, baseline))
     return budgets
+
+
+def _bytes_of_params(structure: DependencyGraph, overhead: int, removed_MG: IntArray) -> FloatArray:
+    """Bytes of the file (M,) of several plans."""
+    return FLOAT_BYTES * structure.cost.many("params", removed_MG) + overhead
 
 
 def _per_plan(value: Callable[[IntArray], int], removed_MG: IntArray) -> FloatArray:

@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from compressor.budget.error_allocation import allocate_by_error
 from compressor.budget.greedy import Budget, greedy_allocate
 from compressor.budget.layer_rules import LayerRule, apply_freeze_rules, layer_ratio
 from compressor.budget.rounding import Rounding, fewest_removed, removed_after
 from compressor.budget.target import PruningTarget, Scope
-from compressor.core import ChannelGroup, Cost, PrunePlan
+from compressor.core import ChannelGroup, Cost, ErrorCurves, PrunePlan
 from compressor.errors import RecipeError, TargetNotReached
 from compressor.graph.cost import CostModel
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from compressor.core import BoolArray, FloatArray, IntArray
 
 
+BUDGETED: tuple[Literal["macs", "params", "weights", "nodes"], ...] = ("macs", "params", "weights", "nodes")
+ERROR_LEVEL = 1 / 8
 LEVEL = 0.25  # share of its original channels that a layer keeps as long as the target allows it
 
 
@@ -40,8 +43,12 @@ def select_channels(
     preferred_multiples: Callable[[Sequence[ChannelGroup], int], IntArray] | None = None,
     *,
     removed_before: Mapping[str, int] = MappingProxyType({}),
+    errors: ErrorCurves | None = None,
 ) -> tuple[PrunePlan, tuple[ChannelGroup, ...]]:
     """Select the channels to remove.
+
+    With scope error, `allocate_by_error` finds the widths for any target but a ratio; groups keep an eighth of their
+    channels as long as that is enough, because curves are measured at half.
 
     With `preferred_multiples` and scope local, a latency target is allocated by `greedy_allocate`; groups keep a
     quarter of their channels as long as that is enough. In all other cases channels are put in one order of removal:
@@ -66,6 +73,7 @@ def select_channels(
         preferred_multiples: (groups, round_to) -> the multiples that the target device rewards, (G,).
         removed_before: Channels removed in earlier rounds, including groups reduced to one channel. Ratios are shares
             of the original widths.
+        errors: Predicted divergence by group and width, for scope error; None = the sum of the removed scores.
 
     Returns:
         The plan, and all groups, with those frozen that the recipe freezes.
@@ -98,6 +106,18 @@ def select_channels(
             if not fits(removed_G):  # some layer has to keep less
                 removed_G = greedy_allocate(groups, scores, start_G, free_G, unit_G, bounds)
             enough = fits(removed_G)
+        elif by_ratio is None and selection.scope == "error":
+            free_G = np.isin(np.arange(len(groups)), free)
+            unit_G = rounding.unit_G
+            if preferred_multiples is not None and selection.allow_finer_rounding:
+                unit_G = preferred_multiples(groups, round_to)
+            curves = _error_curves(groups, scores, errors)
+            level_G = np.maximum(least_G, _fewest_kept(groups, before_G, ERROR_LEVEL))
+            for fewest_G in (level_G, least_G):
+                allocation = allocate_by_error(curves, start_G, free_G, unit_G, bounds, fewest_G)
+                removed_G, enough = allocation.removed_G, allocation.feasible
+                if enough:
+                    break
         elif by_ratio is None:
             removed_G = fewest_removed(start_G, order, rounding, fits)
             enough = fits(removed_G)
@@ -125,6 +145,20 @@ def _scored(groups: Sequence[ChannelGroup], scores: Mapping[str, FloatArray]) ->
         else replace(group, frozen="no score: nothing scales its channels")
         for group in groups
     )
+
+
+def _error_curves(
+    groups: Sequence[ChannelGroup], scores: Mapping[str, FloatArray], errors: ErrorCurves | None
+) -> list[FloatArray]:
+    """Predicted divergence of each group after 0 to C - 1 removals, (C,)."""
+    curves = []
+    for group in groups:
+        if errors is not None and group.name in errors.curves:
+            curves.append(errors.curves[group.name].weighted)
+        else:
+            ranked = np.sort(scores[group.name]) if group.name in scores else np.zeros(group.size)
+            curves.append(np.concatenate([[0.0], ranked.cumsum()[:-1]]))
+    return curves
 
 
 def _by_ratio(
@@ -174,7 +208,7 @@ def _order(
     """The group that each next channel is removed from; the best `least` channels of a group are never removed."""
     pools: dict[object, list[tuple[float, int, int]]] = defaultdict(list)  # channels that are compared with each other
     for index in free:
-        pool = {"local": index, "global": None, "isomorphic": _structure(groups[index])}[scope]
+        pool = {"local": index, "global": None, "error": None, "isomorphic": _structure(groups[index])}[scope]
         ranked = np.sort(scores[groups[index].name]).tolist()
         pools[pool] += [(score, index, rank) for rank, score in enumerate(ranked)]
     keyed = [
@@ -248,7 +282,7 @@ def plan_from_widths(
 def _budgets(selection: PruningTarget, cost: CostModel, original: Cost) -> list[Budget]:
     """The budgets of multiply-adds, parameters, weights and nodes, as shares of the original's."""
     budgets = []
-    for name in ("macs", "params", "weights", "nodes"):
+    for name in BUDGETED:
         share, baseline = getattr(selection, name), getattr(original, name)
         if share is None:
             continue
@@ -260,13 +294,8 @@ def _budgets(selection: PruningTarget, cost: CostModel, original: Cost) -> list[
                 problem,
                 "set a target for params or macs",
             )
-        budgets.append(Budget(name, partial(_costs, cost, name), share * baseline, baseline))
+        budgets.append(Budget(name, partial(cost.many, name), share * baseline, baseline))
     return budgets
-
-
-def _costs(cost: CostModel, name: str, removed_MG: IntArray) -> FloatArray:
-    """One kind of cost (M,) of several plans, (M, G)."""
-    return np.array([getattr(cost.cost(removed_G), name) for removed_G in removed_MG], dtype=np.float64)
 
 
 def _fitting(limits: Sequence[Budget]) -> Callable[[IntArray], bool]:

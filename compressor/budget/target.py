@@ -8,7 +8,7 @@ from typing import Literal
 
 from compressor.budget.layer_rules import LayerRule
 
-Scope = Literal["local", "global", "isomorphic"]
+Scope = Literal["local", "global", "isomorphic", "error"]
 
 
 @dataclass(frozen=True, slots=True)

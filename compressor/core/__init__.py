@@ -10,6 +10,7 @@ C channels of a group   r entries per channel   N filters (output channels)   K 
 from typing import TYPE_CHECKING
 
 from compressor.core.datasets import Augment, Data, Metric, Task
+from compressor.core.error_curve import ErrorCurve, ErrorCurves
 from compressor.core.groups import ChannelGroup, NMPattern, PrunableShare, PrunedEntries, PrunePlan, Role, TensorSlot
 from compressor.core.model import (
     BatchDims,
@@ -55,6 +56,8 @@ __all__ = [
     "Comparison",
     "Cost",
     "Data",
+    "ErrorCurve",
+    "ErrorCurves",
     "EventSink",
     "ExportedModel",
     "FloatArray",

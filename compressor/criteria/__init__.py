@@ -8,7 +8,7 @@ from functools import cache
 
 from compressor.criteria.base import ChannelCriterion
 
-NOT_CRITERIA = ("aggregate", "base")  # they compute with tensors, and are imported only where scores are computed
+NOT_CRITERIA = ("aggregate", "base", "sampled_answers")  # imported only where scores are computed, as torch is
 
 
 @cache

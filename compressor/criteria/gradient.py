@@ -224,6 +224,21 @@ def layer_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in parameters.items() if first_name[id(parameter)] == name}
 
 
+def writing_parameters(module: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, nn.Parameter]:
+    """Collect `layer_parameters`, and further parameters that write channels in the module's own code.
+
+    Args:
+        module: The network.
+        groups: The groups of its channels.
+
+    Returns:
+        Name -> parameter.
+    """
+    parameters = layer_parameters(module)
+    writers = [slot.tensor for group in groups for slot in group.writers()]
+    return parameters | {name: module.get_parameter(name) for name in writers if name not in parameters}
+
+
 def batch_losses(
     module: nn.Module, criterion: GradientCriterion, data: Data, seed: int, epoch: int
 ) -> Iterator[Tensor]:

@@ -1,7 +1,8 @@
 """First-order Taylor expansion of the loss: what its square changes by, batch by batch, when a channel is removed.
 
 Molchanov, Mallya, Tyree, Frosio and Kautz, Importance Estimation for Neural Network Pruning, CVPR 2019,
-arXiv:1906.10771, equation 8, with the sum over a channel's weights inside the square.
+arXiv:1906.10771, equation 8, with the sum over a channel's weights inside the square. Without labels the answers are
+drawn from the model itself, see `sampled_answers`.
 """
 
 from __future__ import annotations
@@ -41,25 +42,19 @@ class TaylorFO:
         Returns:
             Group name -> scores (C,).
         """
-        from itertools import islice
-
         import torch
 
         from compressor.criteria.aggregate import sum_over_writers
-        from compressor.criteria.gradient import layer_parameters
-        from compressor.data.tasks import labelled_task
+        from compressor.criteria.gradient import writing_parameters
+        from compressor.criteria.sampled_answers import answer_losses
         from compressor.execution.copies import copy_module
         from compressor.training.train_step import unfreeze
 
         network, data = copy_module(module).eval(), context.training_data
         unfreeze(network)
-        parameters = layer_parameters(network)
-        writers = [slot.tensor for group in groups for slot in group.writers()]
-        parameters |= {name: network.get_parameter(name) for name in writers if name not in parameters}
-        task, scores = labelled_task(data, f"criterion {self.name}"), dict[str, "FloatArray"]()
-        batches = data.train_batches(self.batch_size, epoch=context.round, seed=context.seed)
-        for images, targets in islice(batches, self.batches):
-            loss = task.loss(network(images), targets, 0.0)
+        parameters = writing_parameters(network, groups)
+        scores = dict[str, "FloatArray"]()
+        for loss in answer_losses(network, data, self.batch_size, self.batches, context.seed, context.round):
             gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True, allow_unused=True)
             products = {name: p.detach() * g for (name, p), g in zip(parameters.items(), gradients, strict=True)}
             for name, sums_C in sum_over_writers(groups, products, signed=True).items():

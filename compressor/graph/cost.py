@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -107,6 +107,29 @@ class CostModel:
         macs = (sizes[self.weights].prod(axis=1) * self.repeats_W).sum()
         weights, nodes = sizes[self.kernels].prod(axis=1).sum(), sizes[self.outputs].sum()
         return Cost(*(round(float(value)) for value in (params, macs, weights, nodes)))
+
+    def many(self, name: Literal["params", "macs", "weights", "nodes"], removed_MG: IntArray) -> FloatArray:
+        """Predict one kind of cost of several removals at once.
+
+        Args:
+            name: The kind of cost.
+            removed_MG: Channels removed from each group, (M, G).
+
+        Returns:
+            (M,).
+        """
+        sizes = np.append(self.base_D - removed_MG @ self.entries_DG.T, np.ones((len(removed_MG), 1)), axis=1)
+        values: FloatArray
+        match name:
+            case "params":
+                values = sizes[:, self.tensors].prod(axis=2).sum(axis=1) + self.fixed_params
+            case "macs":
+                values = (sizes[:, self.weights].prod(axis=2) * self.repeats_W).sum(axis=1)
+            case "weights":
+                values = sizes[:, self.kernels].prod(axis=2).sum(axis=1)
+            case "nodes":
+                values = sizes[:, self.outputs].sum(axis=1)
+        return np.rint(values)
 
     def of(self, plan: PrunePlan) -> Cost:
         """Predict the cost after a plan."""

@@ -132,7 +132,8 @@ class PruneBase(RecipeBlock):
     scope: Scope = Field(
         default="local",
         description="local = the same share of every layer; global = all channels are compared with each other; "
-        "isomorphic = channels of groups with the same structure are compared, and each structure loses the same share",
+        "isomorphic = channels of groups of the same structure are compared, and each structure loses the same share; "
+        "error = widths with the least predicted divergence of the answers that meet all targets, from samples",
     )
     round_to: RoundTo = Field(
         default="auto", description="remaining widths are multiples of this; auto = what the target device prefers"

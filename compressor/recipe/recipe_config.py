@@ -212,7 +212,8 @@ class Recipe(RecipeBlock):
         criterion = channel_criteria()[self.prune.criterion]
         blocks = self.prune.blocks
         chooses_blocks = blocks is not None and not isinstance(blocks.drop, tuple)
-        reads = self.method.needs_data or criterion.needs_data or chooses_blocks
+        selects = criterion.needs_data or self.prune.scope == "error"
+        reads = self.method.needs_data or selects or chooses_blocks
         return reads or isinstance(self.reconstruct, ReconstructConfig)
 
     def method_steps(self, round_to: int) -> tuple[Step, ...]:

@@ -129,7 +129,7 @@ class Regression:
         channels = self.channels
         keep = torch.ones(channels, dtype=torch.bool) if writable is None else writable.cpu()
         weight = torch.where(keep[:, None], fitted.weight.reshape(channels, -1), self.weight.reshape(channels, -1))
-        parameter.data.copy_(self._as_parameter(weight))
+        parameter.data.copy_(self.as_parameter(weight))
         if fitted.bias is None:
             return
         bias = fitted.bias.reshape(channels)
@@ -144,9 +144,9 @@ class Regression:
 
     def as_mask(self, support: Tensor) -> Tensor:
         """A support (G, o, n) in the shape of the layer's weight."""
-        return self._as_parameter(support.reshape(self.channels, -1))
+        return self.as_parameter(support.reshape(self.channels, -1))
 
-    def _as_parameter(self, weight: Tensor) -> Tensor:
+    def as_parameter(self, weight: Tensor) -> Tensor:
         """Rows (C, n) in the shape of the layer's weight."""
         if self.taps is not None:
             scaled = self.taps * weight.reshape(*self.taps.shape[:2], 1)

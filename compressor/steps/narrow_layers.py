@@ -15,12 +15,13 @@ def narrow_layers(state: PruningState, target: PruningTarget) -> list[str]:
 
     Args:
         state: The state with a plan.
-        target: What the plan was selected for. A ratio, of all layers or of one, is no surprise.
+        target: What the plan was selected for. A ratio, of all layers or of one, is no surprise, and error curves know
+            how much a narrow layer costs.
 
     Returns:
         `layer (kept of first)`, the narrowest first.
     """
-    if target.ratio is not None:
+    if target.ratio is not None or target.scope == "error":
         return []
     free = {group.name for group in state.groups if layer_ratio(group, target.rules) is None}
     widths = sorted(_widths(state).items(), key=lambda entry: entry[1][2] / entry[1][0])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from compressor.budget.layer_rules import apply_freeze_rules, rules_naming_layers
 from compressor.budget.target import PruningTarget
-from compressor.criteria.base import ChannelCriterion, ScoringContext, check_finite
+from compressor.criteria.base import ChannelCriterion, check_finite
 from compressor.errors import TargetNotReached
 from compressor.steps.base import Step
 from compressor.steps.remove_channels import nothing_to_prune
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from compressor.core import FloatArray
     from compressor.steps.context import Context
     from compressor.steps.latency_search import LatencyEstimate, Plan
+    from compressor.steps.rank_channels import Ranking
     from compressor.steps.state import PruningState
 
-    Score = Callable[[PruningState], Mapping[str, FloatArray]]
+    Rank = Callable[[PruningState], Ranking]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class SelectChannels(Step):
 
     @property
     def needs_data(self) -> bool:
-        return self.criterion.needs_data
+        return self.criterion.needs_data or self.target.scope == "error"
 
     def check_feasible(self, state: PruningState, context: Context) -> None:
         """Select by equal scores, without a latency target.
@@ -54,9 +55,13 @@ class SelectChannels(Step):
         """
         from compressor.criteria.aggregate import mean_over_writers
         from compressor.run_log import RunLog
+        from compressor.steps.rank_channels import Ranking
 
-        def equal_scores(state: PruningState) -> Mapping[str, FloatArray]:
-            return mean_over_writers(state.model.module, state.groups, lambda rows_NK: rows_NK.new_zeros(len(rows_NK)))
+        def equal_scores(state: PruningState) -> Ranking:
+            scores = mean_over_writers(
+                state.model.module, state.groups, lambda rows_NK: rows_NK.new_zeros(len(rows_NK))
+            )
+            return Ranking(scores)
 
         untimed = replace(self, target=replace(self.target, latency=None, latency_ms=None))
         untimed._select_any(state, replace(context, log=RunLog()), equal_scores)
@@ -81,47 +86,48 @@ class SelectChannels(Step):
         """
 
         from compressor.steps.narrow_layers import narrow_layers, narrow_warning, smallest_share
+        from compressor.steps.rank_channels import rank_channels
 
-        def scores(state: PruningState) -> Mapping[str, FloatArray]:
-            inputs = state.example_inputs()
-            scoring = ScoringContext(context.data, context.seed, state.selections, inputs, context.log)
-            return self.criterion.score_channels(state.model.module, state.groups, scoring)
+        def rank(state: PruningState) -> Ranking:
+            return rank_channels(self.criterion, self.target, state, context)
 
-        selected = self._select_any(state, context, scores)
+        selected = self._select_any(state, context, rank)
         if narrow_layers(selected, self.target) and not self.target.has_latency_target:  # a device measures once only
             mixed = None if selected.selected_graph.mixtures else state.with_normalized_channels()
             if mixed is not None:
-                selected = max(selected, self._select(mixed, context, scores), key=smallest_share)
+                selected = max(selected, self._select(mixed, context, rank), key=smallest_share)
         if layers := narrow_layers(selected, self.target):
             context.log.warning(narrow_warning(layers))
         return selected
 
-    def _select_any(self, state: PruningState, context: Context, score: Score) -> PruningState:
+    def _select_any(self, state: PruningState, context: Context, rank: Rank) -> PruningState:
         state = state.with_graph()
         try:
-            return self._select(state, context, score)
+            return self._select(state, context, rank)
         except TargetNotReached:
             mixed = state.with_normalized_channels()
             if mixed is not None:
-                return self._select(mixed, context, score)
+                return self._select(mixed, context, rank)
             if not state.is_smaller and all(group.frozen for group in state.selected_graph.groups):
                 raise nothing_to_prune(state.model.name, state.groups) from None
             raise
 
-    def _select(self, state: PruningState, context: Context, score: Score) -> PruningState:
+    def _select(self, state: PruningState, context: Context, rank: Rank) -> PruningState:
         from compressor.budget.memory import memory_budgets
         from compressor.budget.selection import clamped_groups, select_channels
 
         graph, target, baseline = state.selected_graph, self.target, state.baseline
-        scores = score(state)
+        ranking = rank(state)
+        scores = ranking.scores
         check_finite("channels", scores)
         removed_before = state.removed_before()
         if state.is_smaller:  # groups of which one channel is left are no groups any more: no rule names them
             target = replace(target, rules=rules_naming_layers(state.groups, target.rules))
         limits = memory_budgets(target, graph, baseline.cost, baseline.graph)
         pick = partial(
-            select_channels, state.groups, scores, target, graph.cost, baseline.cost, removed_before=removed_before
-        )
+            select_channels, state.groups, scores, target, graph.cost, baseline.cost,
+            removed_before=removed_before, errors=ranking.errors,
+        )  # fmt: skip
         latency: LatencyEstimate | None = None
         if target.has_latency_target:
             (plan, groups), latency = self._meet_latency(state, context, target, pick, scores, limits)
@@ -136,8 +142,9 @@ class SelectChannels(Step):
             baseline = replace(baseline, groups=apply_freeze_rules(baseline.groups, self.target.rules))
         else:
             baseline = replace(baseline, groups=groups)
+        plan = ranking.improve(plan)
         state = replace(state, baseline=baseline, groups=groups, plan=plan, selections=state.selections + 1)
-        return replace(state, latency=latency)
+        return replace(state, latency=latency, errors=ranking.errors or state.errors)
 
     def _meet_latency(
         self,

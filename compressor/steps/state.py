@@ -12,6 +12,7 @@ from compressor.core import (
     Certificate,
     ChannelGroup,
     Cost,
+    ErrorCurves,
     JacobianIsometry,
     KeptIndices,
     LoadedModel,
@@ -82,6 +83,7 @@ class PruningState:
     regrow: SRSTEState | None = None  # the masked weights that the next training may bring back
     reconstruction: ReconstructionResult | None = None  # of the last reconstruction
     agreement: Mapping[str, Agreement] = field(default_factory=dict)  # stage -> with the dense model, held out
+    errors: ErrorCurves | None = None  # of the groups, where channels were selected by error
     latency: LatencyEstimate | None = None  # of the selected channels, where a latency was the target
     metric: Metric | None = None  # of the data's task
     quality: Mapping[str, float] = field(default_factory=dict)  # stage -> that metric on the test set

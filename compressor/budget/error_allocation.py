@@ -1,0 +1,197 @@
+"""Allocation by error: the widths with the least predicted divergence of the answers that meet every target.
+
+    minimise  sum_g f_g(k_g)   subject to   cost_b(k) <= limit_b for every budget b
+
+f_g is the weighted error curve of group g (Frantar and Alistarh, SPDY, arXiv:2201.13096; Shen et al., HALP,
+arXiv:2110.10811; both choose by what is lost against measured time). Costs are products of widths, so that no knapsack
+is exact: for multipliers l_b the sum f + sum_b l_b cost_b / limit_b is minimised group by group until nothing changes,
+multipliers are found by bisection, and exchanges between two groups improve the result. The minimum of the Lagrange
+function bounds the optimum from below; the bound is as good as that minimum. M plans at once, G groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compressor.budget.greedy import Budget
+
+if TYPE_CHECKING:
+    from compressor.core import BoolArray, FloatArray, IntArray
+
+LEVELS = 64
+"""Most widths of a group that are compared."""
+BISECTIONS = 30
+SWEEPS = 20
+REWEIGHTINGS = 4
+SLACK = 0.98
+"""A budget that is used less counts less in the next search."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAllocation:
+    """Channels to remove from each group. `gap`: (error - lower bound) / error, by the Lagrange function."""
+
+    removed_G: IntArray
+    error: float
+    gap: float
+    feasible: bool
+
+
+def allocate_by_error(
+    errors: Sequence[FloatArray],
+    start_G: IntArray,
+    free_G: BoolArray,
+    unit_G: IntArray,
+    limits: Sequence[Budget],
+    least_G: IntArray,
+) -> ErrorAllocation:
+    """Choose how many channels each group loses.
+
+    Args:
+        errors: Of each group, the predicted divergence after 0 to C - 1 removals, (C,).
+        start_G: Channels that are removed in any case.
+        free_G: True for the groups that may lose more.
+        unit_G: Kept widths are multiples of these, or the full width.
+        limits: What has to hold.
+        least_G: The fewest channels that each group keeps.
+
+    Returns:
+        The allocation; with everything removed that can be, if no choice meets the limits.
+    """
+    search = _Search(errors, start_G, free_G, unit_G, limits, least_G)
+    smallest_G = np.array([levels[-1] for levels in search.levels], dtype=np.int64)
+    if not search.fits(smallest_G[None])[0]:
+        return ErrorAllocation(smallest_G, search.error(smallest_G), 0.0, feasible=False)
+    weights_B = np.ones(len(limits))
+    best_G, bound = smallest_G, 0.0
+    for _ in range(REWEIGHTINGS if len(limits) > 1 else 1):
+        removed_G, lower = search.bisect(weights_B, smallest_G)
+        bound = max(bound, lower)
+        if search.error(removed_G) < search.error(best_G):
+            best_G = removed_G
+        weights_B = np.where(search.usage(removed_G[None])[0] < SLACK, weights_B / 8, weights_B)
+    best_G = search.exchange(search.fill(best_G))
+    error = search.error(best_G)
+    return ErrorAllocation(best_G, error, max(0.0, (error - bound) / error) if error > 0 else 0.0, feasible=True)
+
+
+class _Search:
+    """Everything that the search does not change."""
+
+    def __init__(
+        self,
+        errors: Sequence[FloatArray],
+        start_G: IntArray,
+        free_G: BoolArray,
+        unit_G: IntArray,
+        limits: Sequence[Budget],
+        least_G: IntArray,
+    ) -> None:
+        self._errors, self._limits = errors, limits
+        self.levels = [
+            _levels(len(curve), int(start), int(unit), int(least)) if free else np.array([start])
+            for curve, start, free, unit, least in zip(errors, start_G, free_G, unit_G, least_G, strict=True)
+        ]
+
+    def error(self, removed_G: IntArray) -> float:
+        return float(sum(curve[removed] for curve, removed in zip(self._errors, removed_G, strict=True)))
+
+    def usage(self, removed_MG: IntArray) -> FloatArray:
+        """Cost over limit, (M, B)."""
+        return np.stack([limit.value(removed_MG) / limit.limit for limit in self._limits], axis=1)
+
+    def fits(self, removed_MG: IntArray) -> BoolArray:
+        return np.asarray((self.usage(removed_MG) <= 1).all(axis=1))
+
+    def bisect(self, weights_B: FloatArray, smallest_G: IntArray) -> tuple[IntArray, float]:
+        """The best plan on the path of one multiplier, and the best lower bound seen."""
+        low, high = -30.0, 12.0  # log multiplier
+        best_G, bound = smallest_G, 0.0
+        largest_G = np.array([levels[0] for levels in self.levels], dtype=np.int64)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            multipliers_B = np.exp(middle) * weights_B
+            removed_G = self._minimise(multipliers_B, largest_G)
+            other_G = self._minimise(multipliers_B, best_G)
+            if self._lagrangian(other_G, multipliers_B) < self._lagrangian(removed_G, multipliers_B):
+                removed_G = other_G
+            bound = max(bound, self._lagrangian(removed_G, multipliers_B) - float(multipliers_B.sum()))
+            if self.fits(removed_G[None])[0]:
+                high = middle
+                if self.error(removed_G) < self.error(best_G):
+                    best_G = removed_G
+            else:
+                low = middle
+        return best_G, bound
+
+    def fill(self, removed_G: IntArray) -> IntArray:
+        """Return channels to the groups where that gains most, as long as the limits hold."""
+        while True:
+            tries_MG = np.array(list(self._neighbours(removed_G, -1))).reshape(-1, len(removed_G))
+            gains_M = np.array([self.error(removed_G) - self.error(tried_G) for tried_G in tries_MG])
+            usable_M = self.fits(tries_MG) & (gains_M > 0) if len(tries_MG) else np.zeros(0, dtype=bool)
+            if not usable_M.any():
+                return removed_G
+            removed_G = tries_MG[int(np.argmax(np.where(usable_M, gains_M, -np.inf)))]
+
+    def exchange(self, removed_G: IntArray) -> IntArray:
+        """Widen one group at the cost of another as long as the error falls."""
+        for _ in range(len(removed_G) * 4):
+            tries = [
+                narrower_G
+                for wider_G in self._neighbours(removed_G, -1)
+                for narrower_G in self._neighbours(wider_G, 1)
+                if self.error(narrower_G) < self.error(removed_G) * (1 - 1e-9)
+            ]
+            if not tries:
+                break
+            tries_MG = np.array(tries)
+            fits_M = self.fits(tries_MG)
+            if not fits_M.any():
+                break
+            errors_M = np.array([self.error(tried_G) for tried_G in tries_MG])
+            removed_G = tries_MG[int(np.argmin(np.where(fits_M, errors_M, np.inf)))]
+        return removed_G
+
+    def _neighbours(self, removed_G: IntArray, step: int) -> list[IntArray]:
+        """Plans in which one group has its next wider (-1) or narrower (1) width."""
+        plans = []
+        for index, levels in enumerate(self.levels):
+            place = int(np.searchsorted(levels, removed_G[index])) + step
+            if 0 <= place < len(levels):
+                plan_G = removed_G.copy()
+                plan_G[index] = levels[place]
+                plans.append(plan_G)
+        return plans
+
+    def _lagrangian(self, removed_G: IntArray, multipliers_B: FloatArray) -> float:
+        return self.error(removed_G) + float(self.usage(removed_G[None])[0] @ multipliers_B)
+
+    def _minimise(self, multipliers_B: FloatArray, removed_G: IntArray) -> IntArray:
+        """Minimise the Lagrange function over one group after the other until nothing changes."""
+        removed_G = removed_G.copy()
+        for _ in range(SWEEPS):
+            before_G = removed_G.copy()
+            for index, levels in enumerate(self.levels):
+                if len(levels) > 1:
+                    tries_MG = np.repeat(removed_G[None], len(levels), axis=0)
+                    tries_MG[:, index] = levels
+                    values_M = self._errors[index][levels] + self.usage(tries_MG) @ multipliers_B
+                    removed_G[index] = levels[int(np.argmin(values_M))]
+            if (before_G == removed_G).all():
+                break
+        return removed_G
+
+
+def _levels(size: int, start: int, unit: int, least: int) -> IntArray:
+    """Numbers of removed channels that leave a rounded width, at most LEVELS of them, the smallest first."""
+    widths = np.arange(unit, size, unit, dtype=np.int64)
+    widths = widths[(widths >= least) & (widths <= size - start)]
+    if len(widths) > LEVELS:
+        widths = widths[np.unique(np.linspace(0, len(widths) - 1, LEVELS).round().astype(np.int64))]
+    widest = np.array([size - start], dtype=np.int64)
+    return size - np.unique(np.concatenate([widths, widest]))[::-1]

@@ -1,0 +1,76 @@
+"""The loss whose gradients criteria use: that of the task, or without labels that of answers drawn from the model.
+
+Without labels the divergence from the dense model's answers is zero before anything is removed, and so is its gradient.
+Its second derivative is not: it is the Fisher information, the mean square of the gradient of `-log p(answer)` over
+answers that the model's own distribution gives. For class scores the answer is drawn from the softmax; any other output
+counts as the mean of a normal distribution with the spread of the output. Targets are drawn once for each batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.agreement import is_class_scores
+from compressor.core import Data
+from compressor.tensors import call_module, tree_leaves
+
+
+def answer_losses(
+    module: nn.Module, data: Data, batch_size: int, batches: int, seed: int, epoch: int
+) -> Iterator[Tensor]:
+    """Yield the mean loss of each training batch, with labels where there are any.
+
+    Args:
+        module: The network, in the mode it is to run in.
+        data: Its training samples are used.
+        batch_size: Samples in a batch.
+        batches: Number of batches at most.
+        seed: Seed of the order of samples, and of the answers that are drawn.
+        epoch: Index of the epoch.
+
+    Returns:
+        Scalars that can be differentiated.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    for inputs, targets in islice(data.train_batches(batch_size, epoch=epoch, seed=seed), batches):
+        output = call_module(module, inputs)
+        if data.task is not None:
+            yield data.task.loss(output, targets, 0.0)
+        else:
+            yield own_answer_loss(output, generator, data.num_classes)
+
+
+def own_answer_loss(output: Any, generator: torch.Generator, num_classes: int | None = None) -> Tensor:
+    """Compute `-log p(answer)` for answers drawn from the output, the mean over samples.
+
+    Args:
+        output: What the model returns.
+        generator: Draws the answers.
+        num_classes: The model's number of classes; None = not known.
+
+    Returns:
+        A scalar, the sum over all floating-point outputs.
+    """
+    losses = [
+        _negative_log_likelihood(leaf, generator, num_classes) for leaf in tree_leaves(output) if leaf.requires_grad
+    ]
+    return torch.stack(losses).sum()
+
+
+def _negative_log_likelihood(output: Tensor, generator: torch.Generator, num_classes: int | None) -> Tensor:
+    with torch.no_grad():
+        if is_class_scores(output, num_classes):
+            probabilities = output.softmax(1).movedim(1, -1)
+            drawn = torch.multinomial(probabilities.reshape(-1, probabilities.shape[-1]), 1, generator=generator)
+            answer = drawn.reshape(probabilities.shape[:-1])
+        else:
+            spread = output.std().clamp_min(1e-12)
+            answer = output + spread * torch.randn(output.shape, generator=generator)
+    if is_class_scores(output, num_classes):
+        return torch.nn.functional.cross_entropy(output, answer)
+    return ((output - answer) / spread).square().flatten(1).sum(1).mean() / 2

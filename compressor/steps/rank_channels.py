@@ -1,0 +1,123 @@
+"""What channels are selected by: scores, and with scope error the predicted divergence of every width."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from compressor.budget.target import PruningTarget
+from compressor.core import ErrorCurves, PrunePlan
+from compressor.criteria.base import ChannelCriterion, ScoringContext
+from compressor.criteria.obs import GroupOBS
+from compressor.error_curves.curves import curves_of, energy_curves, scores_along
+from compressor.error_curves.elimination import QuadraticReader, improve
+from compressor.error_curves.readers import measure_readers
+from compressor.error_curves.sensitivity import SingleCut, measure_sensitivities
+from compressor.errors import DataError
+from compressor.steps.context import Context
+from compressor.steps.state import PruningState
+from compressor.tensors import as_arguments
+
+if TYPE_CHECKING:
+    from compressor.core import BoolArray, FloatArray
+
+IMAGES = 1024
+BATCH_SIZE = 64
+HELD_OUT = 0.2  # share of the samples that sensitivities are measured on
+FEWEST = 10  # samples
+
+
+def _unchanged(plan: PrunePlan) -> PrunePlan:
+    return plan
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Scores by group; with scope error the curves, and an exchange of channels that improves a plan."""
+
+    scores: Mapping[str, FloatArray]
+    errors: ErrorCurves | None = None
+    improve: Callable[[PrunePlan], PrunePlan] = _unchanged
+
+
+def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: PruningState, context: Context) -> Ranking:
+    """Score the channels of a model.
+
+    Args:
+        criterion: Gives the order of channels within a group.
+        target: Its scope says whether error curves are needed.
+        state: The state with a graph.
+        context: Data, seed and log.
+
+    Returns:
+        The ranking.
+
+    Raises:
+        DataError: There are too few samples to hold any out.
+    """
+    module, groups = state.model.module, state.groups
+
+    def scores() -> Mapping[str, FloatArray]:
+        scoring = ScoringContext(context.data, context.seed, state.selections, state.example_inputs(), context.log)
+        return criterion.score_channels(module, groups, scoring)
+
+    if target.scope != "error":
+        return Ranking(scores())
+    start, data = time.perf_counter(), context.training_data
+    batches = [as_arguments(inputs) for inputs in data.calibration_batches(BATCH_SIZE, images=IMAGES)]
+    count = sum(len(inputs[0]) for inputs in batches)
+    if count < FEWEST:
+        problem = f"{count} samples, and error curves need {FEWEST}"
+        raise DataError("data/too-few-samples", data.name, problem, "give more samples, or set prune.scope: local")
+    held_out = max(2, math.ceil(HELD_OUT * count))
+    fitted, judged = (
+        [tuple(column[at : at + BATCH_SIZE] for column in columns) for at in range(0, len(columns[0]), BATCH_SIZE)]
+        for columns in _split([torch.cat(parts) for parts in zip(*batches, strict=True)], count - held_out)
+    )
+    readers = measure_readers(module, groups, fitted, seed=context.seed)
+    by_obs = isinstance(criterion, GroupOBS)
+    curves = curves_of(readers, groups, {} if by_obs else scores())
+    curves |= energy_curves(module, groups, readers, fitted)
+
+    def progress(done: int, total: int) -> None:
+        context.log("progress", {"done": done, "total": total, "what": "groups"})
+
+    curves, cuts = measure_sensitivities(
+        module, groups, readers, curves, judged, state.model.spec.num_classes, progress
+    )
+    noted = sorted({curve.note for curve in curves.values() if curve.note})
+    for note in noted:
+        names = [name for name, curve in curves.items() if curve.note == note]
+        context.log.note(f"{', '.join(names)}: {note}")
+    forms = {name: [reader.form for reader in measured] for name, measured in readers.items() if measured}
+    errors = ErrorCurves(curves, held_out, _flips(cuts), time.perf_counter() - start)
+    exchange = partial(_improved, forms) if by_obs else _unchanged
+    return Ranking({name: scores_along(curve) for name, curve in curves.items()}, errors, exchange)
+
+
+def _split(columns: list[torch.Tensor], first: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    return [column[:first] for column in columns], [column[first:] for column in columns]
+
+
+def _flips(cuts: list[SingleCut]) -> float | None:
+    """Least-squares factor of the square root of the divergence that gives the share of changed answers."""
+    pairs = [(cut.divergence**0.5, cut.changed) for cut in cuts if cut.changed is not None]
+    total = sum(root * root for root, _ in pairs)
+    return sum(root * changed for root, changed in pairs) / total if total > 0 else None
+
+
+def _improved(forms: Mapping[str, list[QuadraticReader]], plan: PrunePlan) -> PrunePlan:
+    """Exchange channels of every group as long as its error falls."""
+    kept: dict[str, BoolArray] = {}
+    for name, mask in plan.kept.items():
+        if name in forms:
+            mask = np.asarray(improve(forms[name], torch.from_numpy(mask)).numpy())
+        kept[name] = mask
+    return replace(plan, kept=kept)
