@@ -21,6 +21,7 @@ from compressor.commands.plan_estimates import (
     recommendation,
     retained_l1,
 )
+from compressor.commands.softer_targets import agreement_at_risk, softer_targets
 from compressor.core import Cost, EventSink, LoadedModel, PrunePlan
 from compressor.errors import TargetNotReached
 from compressor.graph.cost import count_cost
@@ -29,6 +30,7 @@ from compressor.recipe import Recipe
 from compressor.recipe.build_steps import build_steps, steps_of_run
 from compressor.recipe.inputs import load_inputs
 from compressor.report.findings.blocks_dropped import dropped_blocks
+from compressor.report.findings.group_errors import curves_record
 from compressor.report.findings.nm_zeros import predicted_speedup
 from compressor.report.findings.prunable_groups import coverage_record, frozen_groups
 from compressor.report.findings.unstructured_zeros import EXPECTED
@@ -163,6 +165,9 @@ class _Planner:
             "sparsity": self._sparsity(recipe, state),
             "dropped_blocks": dropped_blocks(baseline, state),
             "schedules": [_rates(step) for step in steps if step.learning_rates()],
+            "error_curves": curves_record(state.errors),
+            "softer": (softer := softer_targets(baseline, state, recipe, self.round_to)),
+            "at_risk": agreement_at_risk(recipe, state, softer),
         }
 
     def _measured(self, state: PruningState) -> LatencyEstimate | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # numpy is not loaded at run time
@@ -41,12 +41,14 @@ class ErrorCurves:
         samples: Number of held-out samples that sensitivities were measured on.
         flips: Share of samples with another best class, over the square root of the divergence; None without classes.
         seconds: Time to measure and compute all of it.
+        removed: Group name -> number of channels that were selected for removal.
     """
 
     curves: Mapping[str, ErrorCurve]
     samples: int = 0
     flips: float | None = None
     seconds: float = 0.0
+    removed: Mapping[str, int] = field(default_factory=dict)
 
     def divergence(self, removed: Mapping[str, int]) -> float:
         """Predict the divergence of the repaired model's answers.

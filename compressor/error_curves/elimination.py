@@ -238,9 +238,10 @@ class _Elimination:
 def _inverse(matrix: Tensor) -> Tensor:
     """The inverse of a positive definite matrix."""
     lower, failed = torch.linalg.cholesky_ex(matrix)
+    inverse: Tensor
     if bool(failed):
         values, vectors = torch.linalg.eigh(matrix)
-        lower = vectors / values.clamp_min(1e-10 * float(values[-1])).sqrt()
-        return lower @ lower.mT
-    inverse: Tensor = torch.cholesky_inverse(lower)
+        inverse = (vectors / values.clamp_min(1e-10 * float(values[-1]))) @ vectors.T
+    else:
+        inverse = torch.cholesky_inverse(lower)
     return inverse

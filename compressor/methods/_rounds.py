@@ -19,6 +19,9 @@ from compressor.steps.select_channels import SelectChannels
 REMAINING = ("macs", "params", "weights", "nodes", "size", "memory", "latency")
 """The targets that are shares of the original which may remain."""
 
+AUTO_ROUNDS_BELOW = 0.5
+"""Share that remains below which two rounds are tried."""
+
 HalvingRounds = Annotated[
     Count,
     FormerKey("halvings", lambda halvings: halvings + 2 if type(halvings) is int else halvings),
@@ -130,6 +133,24 @@ def exponential_targets(final: PruningTarget, rounds: int) -> tuple[PruningTarge
     if final.ratio is not None:
         shares["ratio"] = tuple(1 - share for share in exponential_remaining(1 - final.ratio, rounds))
     return _targets(shares, final)
+
+
+def repair_schedules(final: PruningTarget, rounds: int | Literal["auto"]) -> tuple[tuple[PruningTarget, ...], ...]:
+    """List the schedules that a selection with repair tries.
+
+    Args:
+        final: The target of the last round.
+        rounds: The number of rounds; auto = one, and also two where less than half remains.
+
+    Returns:
+        The targets of each schedule. A latency is reached in one round, because each round measures the device.
+    """
+    shares = [*_remaining(final).values(), *([] if final.ratio is None else [1 - final.ratio])]
+    if final.has_latency_target or not shares:
+        return ((final,),)
+    if rounds == "auto":
+        return ((final,), exponential_targets(final, 2)) if min(shares) < AUTO_ROUNDS_BELOW else ((final,),)
+    return (exponential_targets(final, rounds),)
 
 
 def remove_in_rounds(criterion: ChannelCriterion, targets: tuple[PruningTarget, ...]) -> tuple[Step, ...]:

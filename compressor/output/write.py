@@ -26,6 +26,7 @@ from compressor.recipe import Recipe
 from compressor.report.findings import Report, build_report
 from compressor.report.findings.answer_agreement import stage_agreement
 from compressor.report.findings.gate_results import Gate
+from compressor.report.findings.group_errors import curves_json
 from compressor.report.findings.layer_widths import run_widths
 from compressor.report.html import write_page
 from compressor.report.run_result import RunResult
@@ -33,6 +34,8 @@ from compressor.run_log import RunLog
 from compressor.sparsity.compressed_format import pack
 from compressor.steps.state import PruningState
 from compressor.surgery.removal import kept_sizes
+
+ERROR_CURVES = "error_curves.json"
 
 
 def write_outputs(
@@ -65,6 +68,8 @@ def write_outputs(
         log.warning("verify cannot check this folder: only the pickle can rebuild the architecture")
     write_text(folder / "recipe.yaml", recipe.to_yaml())
     write_weights(folder, baseline, state)
+    if state.errors is not None:
+        write_json(folder / ERROR_CURVES, curves_json(state.errors))
     inputs = example_inputs(state.model)
     dense_cost, slim_cost = (count_cost(model.module, *inputs) for model in (baseline.model, state.model))
     run = RunResult(

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from compressor.core import Data, LoadedModel
+from compressor.methods._rounds import repair_schedules
 from compressor.recipe.recipe_config import Recipe
 from compressor.steps.base import Step
 from compressor.steps.recalibrate import Recalibrate
+from compressor.steps.remove_channels import RemoveChannels
+from compressor.steps.repair_rounds import RepairRounds
+from compressor.steps.select_channels import SelectChannels
 from compressor.steps.train import place_retraining
 from compressor.training.train_settings import Distillation
 
@@ -62,6 +66,12 @@ def build_steps(
     if retrain and training is not None:
         after.append(training)
     steps = recipe.method_steps(round_to)
+    if retrain and reconstruction is not None and recipe.prune.rounds != 1:
+        match steps:
+            case (*before, SelectChannels() as selection, RemoveChannels()):
+                schedules = repair_schedules(selection.target, recipe.prune.rounds)
+                if any(len(targets) > 1 for targets in schedules):
+                    return *before, RepairRounds(selection, reconstruction, schedules), *after[1:], *method.finish()
     return (*place_retraining(steps, training, after), *method.finish())
 
 

@@ -24,8 +24,10 @@ from compressor.criteria import channel_criteria
 from compressor.field_types import Positive, Word, refused
 from compressor.methods import Method, methods
 from compressor.recipe.block import Conflict, RecipeBlock, written_keys
-from compressor.recipe.fields import RoundTo, Share
+from compressor.recipe.fields import RoundTo, Share, auto_or_integer
 from compressor.recipe.method_block import method_block, method_from_block
+
+AutoRounds = Annotated[int | Literal["auto"], *auto_or_integer(1, 8, "a whole number, 1 to 8")]
 
 
 class TargetConfig(RecipeBlock):
@@ -141,6 +143,11 @@ class PruneBase(RecipeBlock):
     criterion: Word = Field(
         default="l1", description=f"what channels are compared by, for l1 only: {', '.join(channel_criteria())}"
     )
+    rounds: AutoRounds = Field(
+        default=1,
+        description="for l1 with reconstruct: select, remove and repair so many times; auto = one or, where less than "
+        "half remains, two if their divergence on held-out samples is less",
+    )
     layers: tuple[LayerRuleConfig, ...] = ()
     blocks: BlocksConfig | None = Field(default=None, description="residual blocks to drop; null = none")
 
@@ -172,6 +179,8 @@ class PruneBase(RecipeBlock):
             yield from ((key, allowed) for key in TARGET_KEYS if key in keys)
         if "criterion" in keys and method.name != CHOOSES_CRITERION:
             yield "criterion", f"nothing while prune.method is {method.name}: it has a criterion of its own"
+        if "rounds" in keys and method.name != CHOOSES_CRITERION:
+            yield "rounds", f"nothing while prune.method is {method.name}: it has rounds of its own"
         if method.unstructured:
             yield from _channel_conflicts(method.name, keys)
         elif (instead := _allowed_drop(method, keys)) is not None:
@@ -192,6 +201,7 @@ class PruneBase(RecipeBlock):
         written = {key: value for key, value in handler(self).items() if key not in methods() and key not in unused}
         if self.method != CHOOSES_CRITERION:
             written.pop("criterion")
+            written.pop("rounds")
         if self.blocks is None:
             written.pop("blocks", None)
         own = getattr(self, _attribute(self.method)).model_dump(mode="json")

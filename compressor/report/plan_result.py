@@ -10,6 +10,7 @@ from rich.text import Text
 
 from compressor.report.blocks import Fact, Row, Table
 from compressor.report.findings.blocks_dropped import DroppedRecord, describe_dropped
+from compressor.report.findings.group_errors import ErrorCurvesRecord, curves_table, describe_prediction
 from compressor.report.findings.model_size import CostRecord, size_rows
 from compressor.report.findings.prunable_groups import Coverage, FrozenGroup
 from compressor.report.format import format_bytes, format_ms, format_number, format_quotient, format_ratio, printable
@@ -111,6 +112,17 @@ class Plan(TypedDict):
     sparsity: NotRequired[str | None]
     dropped_blocks: NotRequired[DroppedRecord | None]
     schedules: list[LearningRateCurve]
+    error_curves: NotRequired[ErrorCurvesRecord | None]
+    softer: NotRequired[list[SofterTarget]]
+    at_risk: NotRequired[str | None]
+
+
+class SofterTarget(TypedDict):
+    """What another target would cost by the same curves."""
+
+    target: str
+    divergence: float
+    agreement: float | None
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -133,6 +145,8 @@ def show_plan(plan: Plan, console: Console) -> None:
     print_frozen(console, [{"name": group["name"], "reason": group["reason"]} for group in plan["frozen"]], shares)
     for schedule in plan["schedules"]:
         _print_schedule(console, schedule)
+    if (curves := plan.get("error_curves")) is not None:
+        print_table(console, curves_table(curves, ascii_only=console.options.ascii_only))
     print_facts(console, _facts(plan))
 
 
@@ -161,6 +175,12 @@ def _facts(plan: Plan) -> Iterable[Fact]:
     if (preview := plan["risk"]) is not None:
         change = f"{preview['metric']} {preview['dense']:.4g} -> {preview['slim']:.4g}"
         yield Fact("Untrained", f"{change} on a few {preview['split']} images, after recalibrating BatchNorm")
+    if (curves := plan.get("error_curves")) is not None:
+        yield Fact("Predicted", describe_prediction(curves["divergence"], curves["agreement"]))
+        for softer in plan.get("softer", []):
+            yield Fact(f"At {softer['target']}", describe_prediction(softer["divergence"], softer["agreement"]))
+    if (at_risk := plan.get("at_risk")) is not None:
+        yield Fact("At risk", at_risk)
     least = plan["least"]
     bound = f"{100 * least['params']:.1f} % of the parameters and {100 * least['macs']:.1f} % of the MACs"
     yield Fact("Lower bound", f"{bound} remain when everything is removed that can be")

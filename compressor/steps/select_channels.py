@@ -144,7 +144,10 @@ class SelectChannels(Step):
             baseline = replace(baseline, groups=groups)
         plan = ranking.improve(plan)
         state = replace(state, baseline=baseline, groups=groups, plan=plan, selections=state.selections + 1)
-        return replace(state, latency=latency, errors=ranking.errors or state.errors)
+        errors = state.errors
+        if ranking.errors is not None:
+            errors = replace(ranking.errors, removed={name: int((~kept).sum()) for name, kept in plan.kept.items()})
+        return replace(state, latency=latency, errors=errors)
 
     def _meet_latency(
         self,
