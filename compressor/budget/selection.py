@@ -20,7 +20,8 @@ from compressor.budget.greedy import Budget, greedy_allocate
 from compressor.budget.layer_rules import LayerRule, apply_freeze_rules, layer_ratio
 from compressor.budget.rounding import Rounding, fewest_removed, removed_after
 from compressor.budget.target import PruningTarget, Scope
-from compressor.core import ChannelGroup, Cost, ErrorCurves, PrunePlan
+from compressor.budget.ties import freeze_untied, remove_in_steps, ties_of
+from compressor.core import ChannelGroup, ConfigStep, Cost, ErrorCurves, PrunePlan
 from compressor.errors import RecipeError, TargetNotReached
 from compressor.graph.cost import CostModel
 
@@ -44,6 +45,7 @@ def select_channels(
     *,
     removed_before: Mapping[str, int] = MappingProxyType({}),
     errors: ErrorCurves | None = None,
+    config_steps: Sequence[ConfigStep] = (),
 ) -> tuple[PrunePlan, tuple[ChannelGroup, ...]]:
     """Select the channels to remove.
 
@@ -74,6 +76,8 @@ def select_channels(
         removed_before: Channels removed in earlier rounds, including groups reduced to one channel. Ratios are shares
             of the original widths.
         errors: Predicted divergence by group and width, for scope error; None = the sum of the removed scores.
+        config_steps: What a library's configuration can set: groups of one field lose channels together, where the
+            target allows it.
 
     Returns:
         The plan, and all groups, with those frozen that the recipe freezes.
@@ -83,6 +87,8 @@ def select_channels(
         TargetNotReached: Removing every prunable channel leaves more than the target allows.
     """
     groups = _scored(apply_freeze_rules(groups, selection.rules), scores)
+    if selection.config_widths:
+        groups = freeze_untied(groups, config_steps)
     ratios = [None if group.frozen else layer_ratio(group, selection.rules) for group in groups]
     before_G = np.array([removed_before.get(group.name, 0) for group in groups], dtype=np.int64)
     least_G = _fewest_kept(groups, before_G, selection.min_keep_ratio)
@@ -129,6 +135,11 @@ def select_channels(
         round_to //= 2
     if by_ratio is None and not enough:
         raise _not_reachable(bounds, removed_G)
+    if ties := [tie for tie in ties_of(groups, config_steps) if set(tie) <= set(free)]:
+        most_G = np.array([group.size for group in groups]) - least_G
+        unit_G, limit = Rounding(groups, round_to).unit_G, fits if by_ratio is None else None
+        in_steps_G = remove_in_steps(removed_G, ties, most_G, unit_G, limit)
+        removed_G = removed_G if in_steps_G is None else in_steps_G
     kept = {
         group.name: _keep_best(scores[group.name], removed)
         for group, removed in zip(groups, removed_G.tolist(), strict=True)

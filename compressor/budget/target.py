@@ -28,6 +28,7 @@ class PruningTarget:
     round_to: int = 1
     allow_finer_rounding: bool = False  # halve `round_to` as often as the target needs it
     rules: tuple[LayerRule, ...] = ()
+    config_widths: bool = False  # remove only what a library's configuration can say
     min_keep_ratio: float = 0.0  # share of its original channels that every group keeps; at least one channel
 
     @property
@@ -38,6 +39,7 @@ class PruningTarget:
             round_to=self.round_to,
             allow_finer_rounding=self.allow_finer_rounding,
             rules=self.rules,
+            config_widths=self.config_widths,
             min_keep_ratio=self.min_keep_ratio,
         )
         return self == policy

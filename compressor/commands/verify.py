@@ -189,7 +189,7 @@ class _Report(BaseModel):
     """The part of report.json that is checked."""
 
     version: Literal[1]
-    files: dict[Annotated[str, StringConstraints(pattern=r"^[^/]+$")], str]
+    files: dict[Annotated[str, StringConstraints(pattern=r"^[^/.][^/]*(/[^/.][^/]*)*$")], str]
     slim: _Cost
     certificate: _Certificate
     gates: list[_Gate]

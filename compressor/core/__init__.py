@@ -14,6 +14,7 @@ from compressor.core.error_curve import ErrorCurve, ErrorCurves
 from compressor.core.groups import ChannelGroup, NMPattern, PrunableShare, PrunedEntries, PrunePlan, Role, TensorSlot
 from compressor.core.model import (
     BatchDims,
+    ConfigStep,
     Cost,
     ImageSize,
     KeptIndices,
@@ -54,6 +55,7 @@ __all__ = [
     "Certificate",
     "ChannelGroup",
     "Comparison",
+    "ConfigStep",
     "Cost",
     "Data",
     "ErrorCurve",

@@ -86,7 +86,8 @@ class ModelSpec:
     source: str  # torchvision:resnet50 | timm:resnet26d | cifar:resnet56 | /path/net.py:factory
     inputs: tuple[ModelInput, ...]
     num_classes: int | None = None  # None = the architecture's own
-    arguments: Mapping[str, object] = field(default_factory=dict)  # a class of the user is built with; plain data
+    arguments: Mapping[str, object] = field(default_factory=dict)  # plain data: of a class, or a library's config
+    outputs: tuple[int, ...] = ()  # the output tensors that are used, counted depth first; () = all
 
     @property
     def batch_dims(self) -> BatchDims:
@@ -109,6 +110,14 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigStep:
+    """Fields of a library's configuration that change together by one step, and the sizes that change with them."""
+
+    fields: Mapping[str, int]  # field, such as `intermediate_size` or `vision_config.hidden_size` -> its change
+    sizes: Mapping[str, Mapping[int, int]]  # tensor -> dimension -> its change
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A float32 module in eval mode on the CPU, and where it came from."""
 
@@ -122,6 +131,7 @@ class LoadedModel:
     kept: KeptIndices = field(default_factory=dict)  # channels that earlier runs kept; empty = never pruned
     dropped: tuple[str, ...] = ()  # residual blocks that were dropped
     original: Cost | None = None  # cost of the original model, if an earlier run pruned it
+    config_steps: tuple[ConfigStep, ...] = ()  # the widths that a library's configuration can set
     untrained: bool = False  # random weights, because the architecture was named without weights
 
 

@@ -95,7 +95,7 @@ def build_dependency_graph(
         The dependency graph.
     """
     tracker = ChannelTracker(module, trace, mixing=mixing)
-    for number, call in enumerate(trace.calls):
+    for number, call in trace.numbered():
         tracker.interpretation = interpretations.get(call.where, "follow")
         if tracker.interpretation == "freeze_sized_ops" and rules.takes_sizes(call.op):
             freeze_operands(tracker, call, "sizes fixed in the code")

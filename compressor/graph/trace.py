@@ -75,6 +75,19 @@ class Trace:
     data_dependent: bool  # some operator's result has a shape that depends on values
     modules: tuple[ModuleCall, ...] = ()  # in the order in which they end
 
+    def numbered(self) -> Iterator[tuple[int, Call]]:
+        """Yield every call with its number, which is the same in a run on another device.
+
+        A call that only copies a tensor into another layout has the number of the next one: it is made or not, as the
+        strides of operators' results are.
+        """
+        number = 0
+        for call in self.calls:
+            yield number, call
+            number += call.op not in LAYOUT_ONLY
+
+
+LAYOUT_ONLY = ("aten.contiguous",)
 
 Handler = Callable[[int, Any, Mapping[str, Any]], Any]
 """(number of the call, operator, arguments by name) -> result"""
@@ -131,6 +144,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         self._entries: list[tuple[int, Ref | None]] = []  # of the modules in the stack: next call, first argument
         self.names: dict[int, str] = {}
         self.data_dependent = False
+        self._number = 0  # as in Trace.numbered
         self._known = known
         self._handlers = handlers
         self._uids = WeakIdKeyDictionary()
@@ -185,8 +199,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         named = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
         named |= {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
         before = tree_map_only(Tensor, self.ref, named)
-        handler = self._handlers.get(len(self.calls))
-        result = func(*args, **kwargs) if handler is None else handler(len(self.calls), func, named)
+        handler = None if op in LAYOUT_ONLY else self._handlers.get(self._number)
+        result = func(*args, **kwargs) if handler is None else handler(self._number, func, named)
+        self._number += op not in LAYOUT_ONLY
         self.data_dependent |= torch.Tag.dynamic_output_shape in func.tags
         outs = tuple(self.ref(leaf) for leaf in pytree_leaves(result) if isinstance(leaf, Tensor))
         where = (source_place(running[0]) if running else None) or _caller()

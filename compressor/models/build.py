@@ -15,6 +15,7 @@ from compressor.core import ModelSpec
 from compressor.errors import ModelError
 from compressor.models.families import families, family_of
 from compressor.models.families.base import Defaults, Family
+from compressor.models.signature import select_outputs
 
 SEED = 0
 _PICKLE = "pickle:"
@@ -46,7 +47,7 @@ def _unknown(source: str, name: str, candidates: Sequence[Family]) -> ModelError
     exact = [f"{prefix}:{name}" for prefix, known in names.items() if name in known]
     similar = [f"{prefix}:{close}" for prefix, known in names.items() for close in get_close_matches(name, known, n=3)]
     nearest = exact or similar
-    forms = ", ".join(f"{family.prefix}:NAME" for family in families() if family.prefix)
+    forms = ", ".join(f"{family.prefix}:{family.form}" for family in families() if family.prefix)
     hint = f"did you mean {' or '.join(nearest[:4])}?" if nearest else f"give {forms} or a path"
     return ModelError("model/unknown-architecture", source, "the architecture is unknown", hint)
 
@@ -66,7 +67,7 @@ def build_named(spec: ModelSpec) -> nn.Module:
         ModelError: The name is unknown, or the sizes are impossible.
     """
     family, name = split_name(spec.source)
-    return family.build(spec, name).eval()
+    return select_outputs(family.build(spec, name).eval(), spec.outputs)
 
 
 def can_rebuild(spec: ModelSpec) -> bool:

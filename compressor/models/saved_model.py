@@ -48,6 +48,7 @@ class _Model(BaseModel):
     inputs: tuple[_Input, ...] = Field(min_length=1)
     num_classes: int | None
     arguments: dict[str, JsonValue] = {}
+    outputs: tuple[int, ...] = ()
 
 
 class _Cost(BaseModel):
@@ -100,6 +101,7 @@ def plan_json(
             "inputs": [_input_json(one) for one in loaded.spec.inputs],
             "num_classes": loaded.spec.num_classes,
             "arguments": dict(loaded.spec.arguments),
+            "outputs": list(loaded.spec.outputs),
         },
         "name": loaded.name,
         "weights_sha256": weights_sha256,
@@ -149,10 +151,10 @@ def load_folder(folder: str | Path) -> LoadedModel:
     if is_code(plan.model.source):
         _refuse_enclosed_code(folder, plan.model.source)
     inputs = tuple(ModelInput(**record.model_dump()) for record in plan.model.inputs)
-    source = plan.model.source
+    saved, source = plan.model, plan.model.source
     if "/" not in source and source.endswith(".onnx"):
         source = str(folder.resolve() / source)  # the graph that the run wrote beside the weights
-    spec = ModelSpec(source, inputs, plan.model.num_classes, plan.model.arguments)
+    spec = ModelSpec(source, inputs, saved.num_classes, saved.arguments, saved.outputs)
     with weights_to_come(spec.source):
         module = build_named(spec)
     _drop(module, plan.dropped_blocks, folder)

@@ -15,14 +15,17 @@ from compressor.models.adapters import refuse_adapters
 from compressor.models.batch_dims import BatchDimSetting, with_batch_dim
 from compressor.models.build import SEED, build_named, can_rebuild, fixed_seed, model_defaults, split_name
 from compressor.models.checkpoint import read_checkpoint
+from compressor.models.example_inputs import example_inputs
 from compressor.models.faithful import checked_copies
-from compressor.models.families import family_of
+from compressor.models.families import families, family_of
+from compressor.models.families.base import LoadSettings
 from compressor.models.identify import IdentifiedModel, identify_architecture, load_named, mismatch
 from compressor.models.nearest import MAX_PARTS_COMPARED
 from compressor.models.onnx_import.load_onnx import load_onnx
 from compressor.models.prepare import prepare_module, refuse_opaque
 from compressor.models.saved_model import PLAN, load_folder
 from compressor.models.shape_match import compare_shapes, shapes_of, under_prefix
+from compressor.models.signature import output_indices, select_outputs, without_selection
 from compressor.models.subtree import Subtree, subtrees_named
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -41,8 +44,9 @@ def load_model(
     trust_pickle: bool = False,
     weights: str | None = None,
     head: str | None = None,
+    outputs: Sequence[int | str] | None = None,
 ) -> LoadedModel:
-    """Load a name such as `timm:resnet26d`, a file.py:factory, a checkpoint, or an output folder.
+    """Load a name such as `timm:resnet26d`, a file.py:factory, a checkpoint, a library's folder, or an output folder.
 
     Args:
         source: The model as the user names it.
@@ -54,6 +58,7 @@ def load_model(
         trust_pickle: Whether a pickle may run code.
         weights: Key or prefix of the weights, if a checkpoint holds several.
         head: The module of a checkpoint that replaces the architecture's last layer.
+        outputs: Output tensors that are used, by index or name; None uses all.
 
     Returns:
         The model in float32 and eval mode.
@@ -64,6 +69,37 @@ def load_model(
         VerificationFailed: A weight is not finite.
     """
     shapes = None if input is None else user_module.shapes_in(input)
+    settings = LoadSettings(shapes, batch_dim, num_classes, weights)
+    loaded = _from_library(source, settings) or _from_rest(source, arch, settings, trust_pickle, head)
+    return loaded if outputs is None else _with_outputs(loaded, outputs)
+
+
+def _from_library(source: str, settings: LoadSettings) -> LoadedModel | None:
+    """Load a library's own file or folder; None if the source is none."""
+    if user_module.is_code(source) or (Path(source) / PLAN).is_file():
+        return None
+    family = family_of(source)
+    if family is not None:
+        return family.load(Path(source.removeprefix(f"{family.prefix}:")), source, settings)
+    family = next((family for family in families() if family.claims(Path(source))), None)
+    return None if family is None else family.load(Path(source), source, settings)
+
+
+def _with_outputs(loaded: LoadedModel, outputs: Sequence[int | str]) -> LoadedModel:
+    """Let a model return some of its outputs only."""
+    module = without_selection(loaded.module)
+    indices = output_indices(module, example_inputs(loaded), outputs, loaded.name)
+    return replace(loaded, module=select_outputs(module, indices), spec=replace(loaded.spec, outputs=indices))
+
+
+def _from_rest(source: str, arch: str, settings: LoadSettings, trust_pickle: bool, head: str | None) -> LoadedModel:
+    """Load a name, a user's code, a checkpoint or an output folder, as `load_model` does."""
+    num_classes, shapes, weights, batch_dim = (
+        settings.num_classes,
+        settings.shapes,
+        settings.weights,
+        settings.batch_dim,
+    )
     if weights is not None and not _is_checkpoint(source):
         raise ModelError(
             "model/not-a-checkpoint",

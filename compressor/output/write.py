@@ -11,13 +11,14 @@ from torch import Tensor
 
 from compressor.atomic_write import write_bytes, write_json, write_text
 from compressor.budget.memory import memory_of
-from compressor.core import Comparison, NMPattern
+from compressor.core import Comparison, LoadedModel, NMPattern
 from compressor.execution.dropped_blocks import is_inside
 from compressor.graph.cost import count_cost, zeros
 from compressor.models.build import can_rebuild
 from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
 from compressor.models.families import family_of
+from compressor.models.families.base import LibraryFiles
 from compressor.models.saved_model import PLAN, WEIGHTS, plan_json
 from compressor.output.exports import Exports
 from compressor.output.folder import REPORT
@@ -70,6 +71,7 @@ def write_outputs(
     write_weights(folder, baseline, state)
     if state.errors is not None:
         write_json(folder / ERROR_CURVES, curves_json(state.errors))
+    library = save_for_library(state.model, folder)
     inputs = example_inputs(state.model)
     dense_cost, slim_cost = (count_cost(model.module, *inputs) for model in (baseline.model, state.model))
     run = RunResult(
@@ -88,14 +90,34 @@ def write_outputs(
         seconds={**log.seconds, **state.seconds},
         warnings=log.warnings,
         notes=log.notes,
+        library=library,
     )
     run = replace(run, gates=_judge(run))
     report = build_report(run)
     write_page(report, run, folder / "report.html")
-    others = [path for path in sorted(folder.iterdir()) if path.name != REPORT and not path.name.startswith(".")]
-    report["files"] = {path.name: sha256(path) for path in others}
+    report["files"] = {path.relative_to(folder).as_posix(): sha256(path) for path in _files(folder)}
     write_json(folder / REPORT, report)
     return report
+
+
+def save_for_library(model: LoadedModel, folder: Path) -> LibraryFiles | None:
+    """Write the slim model as the library that the model comes from reads it.
+
+    Args:
+        model: The slim model.
+        folder: The output folder.
+
+    Returns:
+        What was written; None where the model comes from no such library.
+    """
+    family = family_of(model.spec.source)
+    return None if family is None else family.save(model, folder)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every file but report.json and hidden ones."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / REPORT)
+    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def _judge(run: RunResult) -> list[Gate]:

@@ -128,6 +128,25 @@ InputSizes = Annotated[
 ]
 
 
+def _parse_outputs(value: object) -> object:
+    if value == "auto" or (isinstance(value, list | tuple) and value and all(map(_is_output, value))):
+        return value if isinstance(value, str) else tuple(value)
+    raise refused("auto, or a list of outputs by index or name, such as [0] or [logits]", ["auto"])
+
+
+def _is_output(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
+_OUTPUT: dict[str, Any] = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}
+
+OutputSelection = Annotated[
+    tuple[int | str, ...] | Literal["auto"],
+    PlainValidator(_parse_outputs),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "array", "items": _OUTPUT, "minItems": 1}]}),
+]
+
+
 def _parse_batch_dim(value: object) -> object:
     if value == "auto" or _is_dimension(value):
         return value

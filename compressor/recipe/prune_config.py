@@ -117,7 +117,7 @@ class BlocksConfig(RecipeBlock):
 CHOOSES_CRITERION = "l1"
 """The method whose criterion the recipe may choose."""
 
-CHANNEL_KEYS = ("scope", "round_to", "blocks")
+CHANNEL_KEYS = ("scope", "round_to", "widths", "blocks")
 """The keys of `prune` that say how channels are selected. They have no meaning where single weights are masked."""
 
 TARGET_KEYS = (*CHANNEL_KEYS, "layers")
@@ -139,6 +139,11 @@ class PruneBase(RecipeBlock):
     )
     round_to: RoundTo = Field(
         default="auto", description="remaining widths are multiples of this; auto = what the target device prefers"
+    )
+    widths: Literal["free", "config"] = Field(
+        default="free",
+        description="config = only widths that the configuration of the model's library can say, so that the library "
+        "itself loads the slim model; free = any",
     )
     criterion: Word = Field(
         default="l1", description=f"what channels are compared by, for l1 only: {', '.join(channel_criteria())}"

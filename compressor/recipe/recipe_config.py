@@ -15,7 +15,7 @@ from compressor.field_types import Count, NonNegativeCount, Positive, Word, refu
 from compressor.methods import Method
 from compressor.recipe.block import Conflict, RecipeBlock, conflict_error, written_keys
 from compressor.recipe.data_config import DataConfig
-from compressor.recipe.fields import InputBatchDims, InputSizes, Points, Version, auto_or_integer
+from compressor.recipe.fields import InputBatchDims, InputSizes, OutputSelection, Points, Version, auto_or_integer
 from compressor.recipe.prune_config import CHOOSES_CRITERION, Prune, TargetConfig
 from compressor.recipe.reconstruct_config import AutoReconstruct, ReconstructConfig
 from compressor.recipe.retrain_config import RetrainConfig
@@ -48,6 +48,10 @@ class ModelConfig(RecipeBlock):
         "auto = found by trying",
     )
 
+    outputs: OutputSelection = Field(
+        default="auto",
+        description="outputs that are used, by index or name; what only the others need is not computed; auto = all",
+    )
     weights: Word = Field(
         default="auto", description="key or prefix of the weights in a checkpoint, such as ema; auto = the best fit"
     )
@@ -62,6 +66,7 @@ class ModelConfig(RecipeBlock):
             "num_classes": None if self.num_classes == "auto" else self.num_classes,
             "input": None if self.input == "auto" else self.input,
             "batch_dim": self.batch_dim,
+            "outputs": None if self.outputs == "auto" else self.outputs,
             "weights": None if self.weights == "auto" else self.weights,
             "head": None if self.head == "auto" else self.head,
         }
@@ -198,6 +203,7 @@ class Recipe(RecipeBlock):
             latency_ms=target.latency_ms,
             scope=prune.scope,
             round_to=round_to,
+            config_widths=prune.widths == "config",
             allow_finer_rounding=prune.round_to == "auto",
             rules=tuple(LayerRule(rule.match, rule.freeze, rule.ratio) for rule in prune.layers),
         )

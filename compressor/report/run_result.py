@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from compressor.core import Comparison, Cost, ExportedModel, QuantizedModel, StableLearningRate
+    from compressor.models.families.base import LibraryFiles
     from compressor.recipe import Recipe
     from compressor.report.findings.gate_results import Gate
     from compressor.steps.state import PruningState
@@ -36,6 +37,7 @@ class RunResult:
     seconds: Mapping[str, float]  # by stage
     warnings: Sequence[str]
     notes: Sequence[str]
+    library: LibraryFiles | None = None  # None = the model comes from no library that could load it
 
     @property
     def comparison(self) -> Comparison | None:

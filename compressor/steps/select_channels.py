@@ -126,7 +126,7 @@ class SelectChannels(Step):
         limits = memory_budgets(target, graph, baseline.cost, baseline.graph)
         pick = partial(
             select_channels, state.groups, scores, target, graph.cost, baseline.cost,
-            removed_before=removed_before, errors=ranking.errors,
+            removed_before=removed_before, errors=ranking.errors, config_steps=state.model.config_steps,
         )  # fmt: skip
         latency: LatencyEstimate | None = None
         if target.has_latency_target:

@@ -102,3 +102,31 @@ def test_a_slim_model_is_checked_again_from_its_own_weights() -> None:
     kept = compose_kept({}, structure.groups, plan, slim)
     assert not verify_against_original(slim, copy.deepcopy(module), kept, inputs).ok
     assert verify_against_original(slim, copy.deepcopy(module), kept, inputs, structure=structure).ok
+
+
+class Contiguous(nn.Module):
+    """Attention whose result is made contiguous: a copy on one device, and nothing on another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Linear(6, 16), nn.LayerNorm(16), nn.Linear(16, 3)
+        self.q, self.k, self.v, self.o = (nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        shape = (*x.shape[:-1], -1, 4)
+        q = self.q(x).view(shape).transpose(1, 2)
+        k = self.k(x).view(shape).transpose(1, 2)
+        v = self.v(x).view(shape).transpose(1, 2)
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).contiguous()
+        return self.head(self.norm(x + self.o(y.reshape(*x.shape[:-1], -1))))
+
+
+def test_norms_are_found_again_where_other_devices_copy_into_another_layout() -> None:
+    dense, x = Contiguous().eval(), torch.randn(2, 5, 6)
+    graph = analyze(dense, x, name="net", mixing=True)
+    stream = next(group for group in graph.groups if group.name == "embed")
+    plan = PrunePlan({"embed": np.arange(stream.size) % 3 > 0})
+    proof = certify_removal(dense, remove_channels(dense, graph, plan), graph, plan, x)
+    assert proof.ok
+    assert proof.kind == MIXED

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from compressor.core import ImageSize, ModelSpec
+from compressor.core import ImageSize, LoadedModel, ModelSpec
 from compressor.errors import CompressorError, ModelError
+from compressor.models.batch_dims import BatchDimSetting
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,32 @@ class PublishedWeights:
     sha256: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """What the user sets about a file or folder of a library."""
+
+    shapes: tuple[tuple[int, ...], ...] | None = None  # of each input, without the batch
+    batch_dim: BatchDimSetting = "auto"
+    num_classes: int | None = None
+    weights: str | None = None  # key or prefix, if a file holds several
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryFiles:
+    """What a library itself can load from an output folder."""
+
+    library: str
+    path: str | None  # in the output folder; None = only compressor.load builds the slim module
+    call: str  # how it is loaded
+    reason: str | None = None  # why the library alone cannot build the slim module
+
+
 class Family(ABC):
-    """A source of architectures, named `prefix:NAME`."""
+    """A source of architectures, named `prefix:NAME`, or of files and folders, named `prefix:PATH` or by the path."""
 
     prefix: ClassVar[str]
+    form: ClassVar[str] = "NAME"
+    """What follows the prefix, as help writes it."""
     rank: ClassVar[int]
     """Order of the families: the lowest one that has an architecture is preferred."""
     library: ClassVar[str | None] = None
@@ -53,6 +76,39 @@ class Family(ABC):
     def owns(self, source: str) -> bool:
         """Return whether a source belongs to this family, by its form."""
         return source.partition(":")[0] == self.prefix
+
+    def claims(self, path: Path) -> bool:
+        """Return whether a file or folder that is given without a prefix belongs to this family, by its content."""
+        return False
+
+    def load(self, path: Path, name: str, settings: LoadSettings) -> LoadedModel | None:
+        """Load a file or folder that holds both the architecture and its weights.
+
+        Args:
+            path: The file or folder.
+            name: The model as the user names it.
+            settings: What the user sets.
+
+        Returns:
+            The model; None in a family of named architectures.
+
+        Raises:
+            ModelError: The file is none of this family's, or a setting contradicts it.
+            UntrustedFile: Loading it would run code.
+        """
+        return None
+
+    def save(self, model: LoadedModel, folder: Path) -> LibraryFiles | None:
+        """Write the slim model as the library itself reads it.
+
+        Args:
+            model: The slim model.
+            folder: The output folder.
+
+        Returns:
+            What was written, or why nothing was; None in a family that has no such format.
+        """
+        return None
 
     @abstractmethod
     def names(self) -> list[str]:
