@@ -52,7 +52,7 @@ def _dummy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_preferred_families_come_first() -> None:
-    assert [family.prefix for family in families()] == ["", "cifar", "torchvision", "timm", "hf", "ultralytics"]
+    assert [family.prefix for family in families()] == ["", "", "cifar", "torchvision", "timm", "hf", "ultralytics"]
 
 
 @pytest.mark.parametrize(
