@@ -17,6 +17,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from compressor.errors import ModelError
+from compressor.models.free_attention import free_attention
 
 WRAPPERS: dict[str, str] = {  # class -> attribute that holds the module
     "torch.nn.parallel.data_parallel.DataParallel": "module",
@@ -29,7 +30,7 @@ NAMED = 3  # modules that a note names
 
 
 def prepare_module(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """Peel wrappers off a module and its parts, and fold computed weights.
+    """Peel wrappers off a module and its parts, fold computed weights, and let heads of attention be removed.
 
     Args:
         module: The module with its weights loaded. It is changed, and set to eval mode.
@@ -39,7 +40,7 @@ def prepare_module(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """
     module, notes = peel_wrappers(module)
     module.eval()
-    return module, (*notes, *fold_weights(module))
+    return module, (*notes, *fold_weights(module), *free_attention(module))
 
 
 def refuse_opaque(module: nn.Module, where: str) -> None:
