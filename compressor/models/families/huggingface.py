@@ -46,7 +46,6 @@ class HuggingFace(Family):
     prefix = "hf"
     form = "FOLDER"
     rank = 4
-    library = "transformers"
     draws_only_weights = False
 
     def claims(self, path: Path) -> bool:

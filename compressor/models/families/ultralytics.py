@@ -34,7 +34,6 @@ class Ultralytics(Family):
     prefix = "ultralytics"
     form = "FILE.pt"
     rank = 5
-    library = "ultralytics"
     draws_only_weights = False
 
     def claims(self, path: Path) -> bool:
