@@ -46,7 +46,9 @@ class FreeAttention(nn.MultiheadAttention):
             raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
         single = query.dim() == 2
         batch_dim = 0 if self.batch_first or single else 1
-        q, k, v = self._projected(*(self._batched(one, single) for one in (query, key, value)), query is key is value)
+        same = query is key is value
+        query, key, value = self._batched(query, single), self._batched(key, single), self._batched(value, single)
+        q, k, v = self._projected(query, key, value, same)
         q = q.view(*q.shape[:2], -1, self.head_dim).transpose(1, 2)
         k = k.view(*k.shape[:2], -1, self.head_dim).transpose(1, 2)
         v = v.view(*v.shape[:2], -1, self.head_dim).transpose(1, 2)

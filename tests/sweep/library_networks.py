@@ -76,7 +76,7 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any], str]] = {  # class -> configu
         {"image_size": 32, "patch_size": 2, "embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
         "image",
     ),
-    "ConvNextForImageClassification": ("ConvNextConfig", {"hidden_sizes": [16, 32, 48, 64], "depths": [1] * 4}, "large"),
+    "ConvNextForImageClassification": ("ConvNextConfig", {"hidden_sizes": [16, 32, 48, 64], "depths": [1] * 4}, "large"),  # noqa: E501
     "ResNetForImageClassification": (
         "ResNetConfig",
         {"embedding_size": 16, "hidden_sizes": [32, 64], "depths": [1, 1], "layer_type": "bottleneck"},
@@ -85,10 +85,10 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any], str]] = {  # class -> configu
     "MobileNetV2ForImageClassification": ("MobileNetV2Config", {}, "large"),
     "SegformerForSemanticSegmentation": (
         "SegformerConfig",
-        {"hidden_sizes": [16, 32, 40, 64], "depths": [1] * 4, "decoder_hidden_size": 32, "num_attention_heads": [1, 2, 4, 8]},
+        {"hidden_sizes": [16, 32, 40, 64], "depths": [1] * 4, "decoder_hidden_size": 32, "num_attention_heads": [1, 2, 4, 8]},  # noqa: E501
         "large",
     ),
-    "PoolFormerForImageClassification": ("PoolFormerConfig", {"hidden_sizes": [16, 32, 40, 64], "depths": [1] * 4}, "large"),
+    "PoolFormerForImageClassification": ("PoolFormerConfig", {"hidden_sizes": [16, 32, 40, 64], "depths": [1] * 4}, "large"),  # noqa: E501
     "YolosForObjectDetection": ("YolosConfig", {**VISION, "image_size": [32, 32], "num_detection_tokens": 5}, "image"),
     "Wav2Vec2ForCTC": ("Wav2Vec2Config", AUDIO, "wave"),
     "HubertForCTC": ("HubertConfig", AUDIO, "wave"),
@@ -224,23 +224,23 @@ def _diffusers(name: str) -> tuple[nn.Module, Tensor]:
 
 MONAI: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "UNet": (
-        {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": (16, 32, 64), "strides": (2, 2), "num_res_units": 1},
+        {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": (16, 32, 64), "strides": (2, 2), "num_res_units": 1},  # noqa: E501
         (2, 1, 32, 32),
     ),
-    "BasicUNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "features": (16, 16, 32, 32, 64, 16)}, (2, 1, 32, 32)),
-    "SegResNet": ({"spatial_dims": 2, "init_filters": 16, "blocks_down": (1, 1, 1), "blocks_up": (1, 1)}, (2, 1, 32, 32)),
+    "BasicUNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "features": (16, 16, 32, 32, 64, 16)}, (2, 1, 32, 32)),  # noqa: E501
+    "SegResNet": ({"spatial_dims": 2, "init_filters": 16, "blocks_down": (1, 1, 1), "blocks_up": (1, 1)}, (2, 1, 32, 32)),  # noqa: E501
     "DynUNet": (
-        {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": [2, 2]},
+        {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": [2, 2]},  # noqa: E501
         (2, 1, 32, 32),
     ),
-    "AttentionUnet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": (16, 32), "strides": (2,)}, (2, 1, 32, 32)),
+    "AttentionUnet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "channels": (16, 32), "strides": (2,)}, (2, 1, 32, 32)),  # noqa: E501
     "UNETR": (
-        {"in_channels": 1, "out_channels": 2, "img_size": (32, 32), "feature_size": 16, "hidden_size": 48, "mlp_dim": 96, "num_heads": 4, "spatial_dims": 2},
+        {"in_channels": 1, "out_channels": 2, "img_size": (32, 32), "feature_size": 16, "hidden_size": 48, "mlp_dim": 96, "num_heads": 4, "spatial_dims": 2},  # noqa: E501
         (2, 1, 32, 32),
     ),
-    "DenseNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "init_features": 16, "growth_rate": 8, "block_config": (2, 2)}, (2, 1, 32, 32)),
+    "DenseNet": ({"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "init_features": 16, "growth_rate": 8, "block_config": (2, 2)}, (2, 1, 32, 32)),  # noqa: E501
     "ViT": (
-        {"in_channels": 1, "img_size": (32, 32), "patch_size": (8, 8), "hidden_size": 64, "mlp_dim": 128, "num_layers": 2, "num_heads": 4, "classification": True, "spatial_dims": 2},
+        {"in_channels": 1, "img_size": (32, 32), "patch_size": (8, 8), "hidden_size": 64, "mlp_dim": 128, "num_layers": 2, "num_heads": 4, "classification": True, "spatial_dims": 2},  # noqa: E501
         (2, 1, 32, 32),
     ),
     "VNet": ({"spatial_dims": 3, "in_channels": 1, "out_channels": 2}, (1, 1, 16, 16, 16)),
