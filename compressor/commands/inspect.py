@@ -9,6 +9,7 @@ from compressor.core import EventSink, NMPattern
 from compressor.errors import ModelError
 from compressor.export.onnx_file import validate_onnx
 from compressor.graph.cost import count_cost
+from compressor.graph.residual_blocks import residual_blocks
 from compressor.models.example_inputs import example_inputs
 from compressor.models.source import load_model
 from compressor.report.findings.prunable_groups import coverage_record
@@ -54,6 +55,7 @@ def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspec
             for group in structure.groups
         ],
         "coverage": coverage_record(structure.groups, structure.cost),
+        "blocks": [block.name for block in residual_blocks(model.module, *inputs)],
     }
 
 

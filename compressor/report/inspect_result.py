@@ -11,7 +11,7 @@ from rich.console import Console
 from compressor.core import NMPattern
 from compressor.report.blocks import Fact, Table
 from compressor.report.findings.prunable_groups import Coverage
-from compressor.report.format import format_count, format_shape
+from compressor.report.format import format_count, format_shape, printable
 from compressor.report.tables import name_range, print_facts, print_frozen, print_heading, print_table, runs_of_equal
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class InspectGroup(TypedDict):
 
 
 class Inspect(TypedDict):
-    """`compress inspect MODEL`. `input`: channels, height, width; one list each for several inputs."""
+    """`compress inspect MODEL`. `input`: channels, height, width; one list each for several inputs. `blocks`: what can
+    be dropped."""
 
     model: str
     source: str
@@ -40,6 +41,7 @@ class Inspect(TypedDict):
     num_classes: int | None
     groups: list[InspectGroup]
     coverage: Coverage
+    blocks: list[str]
 
 
 class OnnxWeight(TypedDict):
@@ -77,6 +79,7 @@ class OnnxInspect(OnnxWeights, total=False):
     num_classes: int | None
     groups: list[InspectGroup]
     coverage: Coverage
+    blocks: list[str]
     not_prunable: str | None
 
 
@@ -146,6 +149,8 @@ def _facts(info: Inspect) -> Iterable[Fact]:
     channels = f"{coverage['prunable_channels']:,} of {coverage['channels']:,} channels"
     share = f"{coverage['prunable_macs_percent']:.1f} % of the MACs"
     yield Fact("Prunable", f"{layers}, {channels}; {share} depend on them")
+    if info["blocks"]:
+        yield Fact("Blocks", f"{len(info['blocks'])} can be dropped: {', '.join(map(printable, info['blocks']))}")
     for note in info["notes"]:
         yield Fact("Note", note)
 
