@@ -263,6 +263,7 @@ def test_plan_and_inspect_answer_without_writing_anything(tmp_path: Path) -> Non
     info = json.loads(done.stdout)
     assert info["params"] == 75_002
     assert info["coverage"]["prunable_macs_percent"] > 90
+    assert info["blocks"] == ["layer1.0"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -47,7 +47,7 @@ class DropBlocks(Step):
             context: Its training samples are used, their labels are not.
 
         Returns:
-            The state with the model without these blocks, without a graph.
+            The state with the model without these blocks, and its graph.
 
         Raises:
             RecipeError: The model has no such blocks.
@@ -59,7 +59,7 @@ class DropBlocks(Step):
         blocks = residual_blocks(state.model.module, *state.example_inputs(2))
         if isinstance(self.drop, tuple):
             check_names(self.drop, blocks)
-            return drop_selected(state, BlockSelection(blocks, self.drop))
+            return drop_selected(state, BlockSelection(blocks, self.drop)).with_graph()
         free = [block for block in blocks if not _is_frozen(block.name, self.target)]
         if self.drop != "auto" and self.drop > len(free):
             problem = f"{self.drop}, but {len(free)} blocks of the model can be dropped"
@@ -69,7 +69,7 @@ class DropBlocks(Step):
         selection = BlockSelection(blocks, tuple(choice["dropped"]), tuple(choice["divergence"]), by_count)
         if not selection.dropped:
             context.log.note(f"no block is dropped: the answers are nearest to the dense model's with all {len(free)}")
-        return drop_selected(state, selection)
+        return drop_selected(state, selection).with_graph()
 
     def _choose(
         self, state: PruningState, context: Context, blocks: Sequence[ResidualBlock], free: Sequence[ResidualBlock]

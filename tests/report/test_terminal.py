@@ -54,6 +54,7 @@ def inspected() -> Inspect:
             {"name": "conv1", "channels": 16, "layers": 10, "frozen": None},
             {"name": "linear", "channels": 10, "layers": 1, "frozen": "[the model's outputs]"},
         ],
+        "blocks": [f"layer1.{index}" for index in range(9)],
         "coverage": {
             "layers": 20,
             "prunable_layers": 19,
