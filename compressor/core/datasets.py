@@ -105,6 +105,17 @@ class Data(Protocol):
         """Yield the held-out split in order, without augmentation; empty if nothing is held out."""
         ...
 
+    def with_holdout(self, images: int) -> Data:
+        """Hold out training images, at most a tenth of them, unless some are held out already.
+
+        Args:
+            images: Images at most.
+
+        Returns:
+            Data whose training and calibration images are none of the held-out ones; always the same split.
+        """
+        ...
+
     def val_batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]:
         """Yield the test set in order, without augmentation."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from compressor.core import Augment, Task
 from compressor.data.augmentation import Augmentation, make_augmentation
 from compressor.data.normalize import Normalize
-from compressor.data.sampling import ProcessShare, image_keys, process_share, shuffled
+from compressor.data.sampling import ProcessShare, held_out_count, image_keys, process_share, shuffled
 from compressor.data.splits import ImageSource
 from compressor.data.tasks import classification
 
@@ -96,6 +96,21 @@ class ImageData:
     def holdout_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
         """Yield the held-out images in order, without augmentation; the last batch may be smaller."""
         return self._plain(self.train, self.held_out, batch_size)
+
+    def with_holdout(self, images: int) -> ImageData:
+        """Hold out training images, at most a tenth of them, unless some are held out already.
+
+        Args:
+            images: Images at most.
+
+        Returns:
+            The data with this split.
+        """
+        if self.has_holdout:
+            return self
+        count = held_out_count(self.train_size, images)
+        sample = shuffled(self._rows(), SAMPLE_SEED, 0, self.train.blocks)
+        return replace(self, held_out=sample[len(sample) - count :].sort().values)
 
     def val_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
         """Yield the test set in order; the last batch may be smaller."""

@@ -1,13 +1,13 @@
 """Samples without labels, for recovery and for measuring the agreement with the dense model.
 
 A source yields inputs by row. The rows are split with a fixed seed: four fifths are for calibration and training, one
-fifth is held out and used for no choice.
+fifth is the test set and used for no choice. Steps that choose hold out some of the first ones with `with_holdout`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from compressor.core import ModelInput
 from compressor.data.augmentation import Augmentation
-from compressor.data.sampling import ProcessShare, process_share, shuffled
+from compressor.data.sampling import ProcessShare, held_out_count, process_share, shuffled
 from compressor.data.splits import ImageSource
 from compressor.errors import DataError
 from compressor.tensors import Inputs, as_arguments
@@ -78,10 +78,11 @@ class Samples:
     source: InputSource
     task: None = None
     num_classes: None = None
+    held_out: int = 0  # samples that choices are made by, neither trained nor measured on
 
     @property
     def train_size(self) -> int:
-        return len(self._split()[0])
+        return len(self._training_rows())
 
     @property
     def val_size(self) -> int:
@@ -89,7 +90,7 @@ class Samples:
 
     @property
     def has_holdout(self) -> bool:
-        return False
+        return self.held_out > 0
 
     def train_batches(
         self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: ProcessShare = (0, 1)
@@ -106,7 +107,7 @@ class Samples:
         Returns:
             Batches of inputs and rows (B,).
         """
-        order = shuffled(self._split()[0], seed, epoch, None)
+        order = shuffled(self._training_rows(), seed, epoch, None)
         size = min(batch_size, len(order))
         firsts = range(start * size, len(order) - size + 1, size)
         chosen = [process_share(order[first : first + size], part) for first in firsts]
@@ -122,7 +123,7 @@ class Samples:
         Returns:
             Batches of inputs.
         """
-        return self.source.batches(torch.split(self._split()[0][:images], batch_size))
+        return self.source.batches(torch.split(self._training_rows()[:images], batch_size))
 
     def sample_batches(self, batch_size: int, *, images: int) -> Iterator[tuple[Inputs, None]]:
         """Yield the batches of `calibration_batches` with None for the targets.
@@ -137,12 +138,29 @@ class Samples:
         return ((inputs, None) for inputs in self.calibration_batches(batch_size, images=images))
 
     def holdout_batches(self, batch_size: int) -> Iterator[tuple[Inputs, None]]:
-        """Yield nothing, because without labels no epoch is chosen."""
-        return iter(())
+        """Yield the samples that choices are made by; the last batch may be smaller."""
+        rows = self._split()[0][self.train_size :]
+        return ((inputs, None) for inputs in self.source.batches(torch.split(rows, batch_size) if len(rows) else ()))
+
+    def with_holdout(self, images: int) -> Samples:
+        """Hold out training samples for choices, at most a tenth of them, unless some are held out already.
+
+        Args:
+            images: Samples at most.
+
+        Returns:
+            The samples with this split.
+        """
+        return self if self.has_holdout else replace(self, held_out=held_out_count(self.train_size, images))
 
     def val_batches(self, batch_size: int) -> Iterator[tuple[Inputs, None]]:
         """Yield the held-out samples in order; the last batch may be smaller."""
         return ((inputs, None) for inputs in self.source.batches(torch.split(self._split()[1], batch_size)))
+
+    def _training_rows(self) -> Tensor:
+        """The rows to calibrate and train on, shuffled."""
+        rows = self._split()[0]
+        return rows[: len(rows) - self.held_out]
 
     def _split(self) -> tuple[Tensor, Tensor]:
         """Split the rows: those to calibrate and train on, shuffled, and the held-out ones, sorted."""

@@ -69,6 +69,19 @@ def hold_out(classes: Tensor, share: float) -> Tensor:
     return torch.cat(chosen).sort().values
 
 
+def held_out_count(samples: int, images: int) -> int:
+    """Count the samples to hold out for choices between networks.
+
+    Args:
+        samples: The training samples.
+        images: Held-out samples at most.
+
+    Returns:
+        A tenth of the samples, at least one where there are two, at most `images`.
+    """
+    return min(images, max(samples // 10, 1), samples - 1)
+
+
 def process_share(batch: Tensor, part: ProcessShare) -> Tensor:
     """Take the contiguous share of a batch that one process works on. The shares of all processes make up the batch.
 

@@ -138,7 +138,8 @@ class LayerProblem:
         first, last = samples[: train.count], samples[train.count :]
         turned = fit_rectified(first, train, (fitted.weight, fitted.bias), weight, ridge=fitted.ridge, solver=solver)
         if last.loss(turned[0][0], turned[1][0]) < last.loss(fitted.weight[0], fitted.bias[0]):
-            solved, bias = fit_rectified(samples, every, (solved, bias), weight, ridge=fitted.ridge, solver=solver)
+            start = turned[0], intercept(every, turned[0])
+            solved, bias = fit_rectified(samples, every, start, weight, ridge=fitted.ridge, solver=solver, turns=2)
         return replace(fitted, weight=solved, bias=bias)
 
     def _least_squares(self, train: Statistics, holdout: Statistics | None) -> tuple[Fit, Tensor, SolverFor]:

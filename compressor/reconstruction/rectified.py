@@ -57,21 +57,23 @@ class RectifiedSamples:
         Returns:
             (R, o).
         """
-        return torch.addmm(bias.to(self.x), self.x, weight.to(self.x).T) * self.scale + self.offset
+        scale = self.scale.double()
+        values = torch.addmm(self.offset, self.x, (weight * scale.unsqueeze(1)).to(self.x).T)
+        return values.add_((bias * scale).to(self.x))
 
     def targets(self, weight: Tensor, bias: Tensor) -> Tensor:
-        """Compute the layer outputs that the next step is fitted to.
+        """Compute what the scaled output of the layer is fitted to in the next step.
 
         Args:
             weight: (o, n) of the last step.
             bias: (o,) of the last step.
 
         Returns:
-            (R, o).
+            (R, o), the targets of the layer's output times `scale`.
         """
-        slim = self.before_relu(weight, bias)
-        wanted = torch.where(self.dense > 0, self.dense, slim.clamp_max(0))
-        return (wanted - self.offset) / self.scale
+        slim = self.before_relu(weight, bias).clamp_max_(0)
+        torch.where(self.dense > 0, self.dense, slim, out=slim)
+        return slim.sub_(self.offset)
 
 
 def fit_rectified(
@@ -99,12 +101,14 @@ def fit_rectified(
         Weight and bias of the last turn.
     """
     solved, bias = start
+    scale, count = samples.scale.double(), len(samples.x)
     centred = samples.x - statistics.mean_x[0].to(samples.x)
+    remainder = centred.sum(0, dtype=torch.float64)  # zero but for rounding
     for _ in range(turns):
         targets = samples.targets(solved[0], bias[0])
-        mean_y = targets.mean(0, dtype=torch.float64).unsqueeze(0)
-        yx = ((targets - mean_y.to(targets)).T @ centred).double().unsqueeze(0) / len(centred)
-        moved = replace(statistics, yx=yx, mean_y=mean_y)
+        mean_y = targets.sum(0, dtype=torch.float64) / count
+        yx = ((targets.T @ centred).double() - torch.outer(mean_y, remainder)) / count
+        moved = replace(statistics, yx=(yx / scale.unsqueeze(1)).unsqueeze(0), mean_y=(mean_y / scale).unsqueeze(0))
         solved = solver(moved, weight)(ridge)
         bias = intercept(moved, solved)
     return solved, bias

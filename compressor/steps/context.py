@@ -12,6 +12,10 @@ from compressor.training.loop import TrainResult, train
 from compressor.training.training_checkpoint import Checkpoints
 
 
+MAX_HELD_OUT = 512
+"""Training samples that choices between networks are made by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What steps run with."""
@@ -29,3 +33,8 @@ class Context:
         """The data, for steps that need them."""
         assert self.data is not None, "run_step refuses steps that need data without data"
         return self.data
+
+    @property
+    def data_with_holdout(self) -> Data:
+        """The data with a held-out split, for steps that choose between networks without labels."""
+        return self.training_data.with_holdout(MAX_HELD_OUT)

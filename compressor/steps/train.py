@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from compressor.core import PrunedEntries
+    from compressor.core import Data, PrunedEntries
     from compressor.sparsity.sr_ste import SRSTEState
     from compressor.steps.context import Context
     from compressor.steps.state import PruningState
     from compressor.training.loop import TrainResult
 
-MAX_COMPARED_SAMPLES = 1024  # of the training samples, to tell whether training on answers helped
 MIN_POINTS = 200  # of a learning-rate curve, so that a short training has a smooth one too
 
 
@@ -133,7 +132,8 @@ class Train(TrainSettings, Step):
         from compressor.diagnostics.stable_lr import stable_learning_rate
         from compressor.execution.copies import copy_module
 
-        module, data = copy_module(state.model.module), context.training_data
+        module = copy_module(state.model.module)
+        data = context.data_with_holdout if self.compares_answers else context.training_data
         # Each training has a checkpoint of its own, named by the index of its step and kept until the run ends.
         checkpoint = context.checkpoints.of_training(len(state.steps), self.optimizer.lr, self.optimizer.key)
         holds_zero = self.penalty is not None and self.penalty.zero_from is not None
@@ -160,7 +160,7 @@ class Train(TrainSettings, Step):
                 checkpoint.mark_diverged()
                 raise
         optimizer = result.momentum
-        if self.compares_answers and not self._is_closer(module, state, context):
+        if self.compares_answers and not self._is_closer(module, state, data, context):
             module, optimizer = copy_module(state.model.module), state.optimizer
         if self.stop is not None:
             context.log.note(self._stop_message(self.stop.name, result))
@@ -175,12 +175,15 @@ class Train(TrainSettings, Step):
             trainings=(*state.trainings, TrainingHistory(self.stage, result.records, result.cost, stable_lr)),
         )
 
-    def _is_closer(self, module: nn.Module, state: PruningState, context: Context) -> bool:
-        """Whether training brought the answers nearer to the dense model's, on training samples; warns where not."""
+    def _is_closer(self, module: nn.Module, state: PruningState, data: Data, context: Context) -> bool:
+        """Whether training brought the answers nearer to the dense model's, on held-out samples; warns where not."""
         from compressor.agreement import measure_agreement
 
         def divergence(candidate: nn.Module) -> float:
-            batches = context.training_data.calibration_batches(self.batch_size, images=MAX_COMPARED_SAMPLES)
+            size = self.batch_size
+            only_one_sample = data.sample_batches(size, images=1)
+            pairs = data.holdout_batches(size) if data.has_holdout else only_one_sample
+            batches = (inputs for inputs, _ in pairs)
             return measure_agreement(state.baseline.module, candidate, batches, state.model.spec.num_classes).divergence
 
         before, after = divergence(state.model.module), divergence(module)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compressor.execution.copies import copy_module
+from compressor.tensors import Inputs, batch_length, call_module
 from compressor.training.training_memory import keep_freed_memory
 
 
 @torch.no_grad()
-def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Tensor]) -> int:
+def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Inputs]) -> int:
     """Replace running statistics by the mean of the statistics of all batches, weighted by batch size.
 
     This is the precise BN of Wu and Johnson, arXiv:2105.07576. Parameters do not change, all other layers run in eval
@@ -20,7 +22,7 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Tensor]) -> int:
 
     Args:
         module: The network.
-        batches: Images (B, C, H, W).
+        batches: Inputs of the network.
 
     Returns:
         The number of BatchNorm layers.
@@ -31,18 +33,43 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Tensor]) -> int:
     module.eval()
     seen = 0
     try:
-        for images in batches if norms else ():
-            if len(images) < 2:
+        for inputs in batches if norms else ():
+            count = batch_length(inputs)
+            if count < 2:
                 continue  # a layer may have one value per channel for one image, which has no variance
             for norm in norms:
                 if not seen:
                     norm.reset_running_stats()
                 norm.train()
-                norm.momentum = len(images) / (seen + len(images))  # a cumulative average
-            seen += len(images)
-            module(images)
+                norm.momentum = count / (seen + count)  # a cumulative average
+            seen += count
+            call_module(module, inputs)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         module.eval()
     return len(norms)
+
+
+@torch.no_grad()
+def interpolate_statistics(first: nn.Module, last: nn.Module, power: float) -> nn.Module:
+    """Take statistics between those of two networks that differ in nothing else.
+
+    Args:
+        first: The network whose statistics have a power of 0.
+        last: The network whose statistics have a power of 1.
+        power: t. Variances are v (s / v)^t, means m + t (n - m).
+
+    Returns:
+        A copy of `first` with these statistics.
+    """
+    module = copy_module(first)
+    for norm, other in zip(module.modules(), last.modules(), strict=True):
+        if not isinstance(norm, _BatchNorm) or not isinstance(other, _BatchNorm):
+            continue
+        mean, var, other_mean, other_var = norm.running_mean, norm.running_var, other.running_mean, other.running_var
+        if mean is None or var is None or other_mean is None or other_var is None:
+            continue
+        mean.lerp_(other_mean, power)
+        var.copy_(torch.where(var > 0, var * (other_var / var).pow(power), other_var * power))
+    return module
