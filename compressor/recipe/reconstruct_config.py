@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StrictBool
 
 from compressor.field_types import Count, NonNegative
 from compressor.recipe.block import RecipeBlock
@@ -25,9 +25,16 @@ class ReconstructConfig(RecipeBlock):
     )
     holdout: Share = Field(default=0.2, description="share of the samples that choose the ridge and accept a fit")
 
+    refine: StrictBool = Field(
+        default=False,
+        description="train all layers together on the dense model's feature maps afterwards, from the same samples; "
+        "large networks are left as they are",
+    )
+
     def to_core(self) -> Reconstruct:
         """Return the step."""
-        return Reconstruct(self.images, self.mode, None if self.ridge == "auto" else self.ridge, self.holdout)
+        ridge = None if self.ridge == "auto" else self.ridge
+        return Reconstruct(self.images, self.mode, ridge, self.holdout, self.refine)
 
 
 def _word(value: object) -> object:

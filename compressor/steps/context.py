@@ -11,7 +11,6 @@ from compressor.steps.latency_search import LatencyProbe
 from compressor.training.loop import TrainResult, train
 from compressor.training.training_checkpoint import Checkpoints
 
-
 MAX_HELD_OUT = 512
 """Training samples that choices between networks are made by."""
 

@@ -37,6 +37,7 @@ from tests.benchmarks.rows import collected, spread
 
 FIRST_OF_BLOCK = 'prune.layers=[{match: "*conv2", freeze: true}, {match: "conv1", freeze: true}]'
 IMAGES = 1024  # for statistics and reconstruction
+RECOVERIES = ("recalibrated", "reconstructed", "refined")
 LABELS_LR = 0.01  # of training on labels alone
 
 
@@ -58,10 +59,11 @@ class Bench:
                 break
             state = step.run(state, self.context)
         begin = time.perf_counter()
-        step = Recalibrate(IMAGES) if recovery == "recalibrated" else Reconstruct(IMAGES)
+        refines = recovery == "refined"
+        step = Recalibrate(IMAGES) if recovery == "recalibrated" else Reconstruct(IMAGES, refine=refines)
         return step.run(state, self.context), time.perf_counter() - begin
 
-    def run(self, ratio: str, criterion: str, recovery: str, epochs: int, labels: bool, seed: int) -> dict[str, object]:
+    def run(self, ratio: str, criterion: str, recovery: str, epochs: int, labels: int, seed: int) -> dict[str, object]:
         """Accuracy, divergence and seconds of one row."""
         state, seconds = self.recovered(ratio, criterion, recovery)
         if epochs:
@@ -98,27 +100,24 @@ def main() -> None:
     words.add_argument("rows", type=Path)
     words.add_argument("--ratios", nargs="+", default=["30%", "50%", "70%", "90%"])
     words.add_argument("--criteria", nargs="+", default=[name for name in ("l1", "obs") if name in channel_criteria()])
-    words.add_argument("--recoveries", nargs="+", default=["recalibrated", "reconstructed"])
+    words.add_argument("--recoveries", nargs="+", choices=RECOVERIES, default=RECOVERIES)
     words.add_argument("--epochs", nargs="+", type=int, default=[0])
     words.add_argument("--seeds", nargs="+", type=int, default=[0])
     words.add_argument("--labels", nargs="+", type=int, choices=(0, 1), default=[0, 1])
     words.add_argument("--images", type=int, default=5000, help="of an epoch")
     given = words.parse_args()
     bench = Bench(given.checkpoint, given.data, given.images)
-    keys = [
-        {"ratio": ratio, "criterion": criterion, "recovery": recovery, "epochs": epochs, "labels": bool(labels), "seed": seed}
-        for ratio, criterion, recovery, epochs in product(
-            given.ratios, given.criteria, given.recoveries, given.epochs
-        )
-        for labels, seed in (product(given.labels, given.seeds) if epochs else [(0, 0)])
-    ]
+    kinds = list(product(given.ratios, given.criteria, given.recoveries, given.epochs, given.labels, given.seeds))
+    names = ("ratio", "criterion", "recovery", "epochs", "labels", "seed")
+    keys = [dict(zip(names, kind if kind[3] else (*kind[:4], 0, 0), strict=True)) for kind in kinds]
     rows = collected(given.rows, keys, bench.run)
     print("ratio | criterion | recovery | epochs | learns from | accuracy % | KL | seconds")
-    for ratio, criterion, recovery, epochs, labels in dict.fromkeys(tuple(row[key] for key in list(row)[:5]) for row in rows):
-        same = [row for row in rows if list(row.values())[:5] == [ratio, criterion, recovery, epochs, labels]]
-        values = [spread([float(row[key]) for row in same]) for key in ("accuracy", "kl", "seconds")]
-        teacher = "-" if not epochs else "labels" if labels else "dense answers"
-        print(" | ".join([ratio, criterion, recovery, str(epochs), teacher, *values]))
+    for kind in dict.fromkeys(tuple(row[name] for name in names[:-1]) for row in rows):
+        same = [row for row in rows if all(row[name] == value for name, value in zip(names, kind, strict=False))]
+        values = [spread([row[key] for row in same]) for key in ("accuracy", "kl", "seconds")]
+        *setting, epochs, labels = kind
+        teacher = ("labels" if labels else "dense answers") if epochs else "-"
+        print(" | ".join([*setting, str(epochs), teacher, *values]))
 
 
 if __name__ == "__main__":

@@ -720,3 +720,18 @@ def located(recipe: dict[str, Any] | None, path: str | None) -> tuple[DataSettin
 def recipe_of(data: dict[str, Any] | None) -> Recipe:
     prune = {"method": "l1", "target": {"macs": "50%"}}
     return Recipe.model_validate({"version": 1, "prune": prune, "data": data})
+
+
+def test_images_held_out_for_a_choice_are_always_the_same_and_never_trained_on(tmp_path: Path) -> None:
+    data = open_("parquet", labelled(tmp_path, [0, 1] * 25), augment="none")
+    held = data.with_holdout(100)
+    assert (held.train_size, len(held.held_out)) == (45, 5), "a tenth at most"
+    assert len(data.with_holdout(3).held_out) == 3
+    assert torch.equal(held.held_out, data.with_holdout(100).held_out)
+    assert held.with_holdout(1) is held, "the recipe's own split is used"
+    judged = {tuple(image.flatten().tolist()) for images, _ in held.holdout_batches(4) for image in images}
+    seen = [images for images, _ in held.train_batches(45, epoch=0, seed=0)] + list(
+        held.calibration_batches(9, images=50)
+    )
+    assert not judged & {tuple(image.flatten().tolist()) for image in torch.cat(seen)}
+    assert not data.has_holdout, "the data themselves do not change"

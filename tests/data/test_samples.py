@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from compressor.core import ModelInput
 from compressor.data.locate import check_paths, infer_source
 from compressor.data.open_data import open_data
+from compressor.data.open_samples import noise_samples
 from compressor.data.samples import Samples
 from compressor.errors import DataError
 
@@ -70,6 +71,22 @@ def test_held_out_samples_calibrate_nothing(tmp_path: Path) -> None:
     assert (len(seen), len(kept), seen & kept) == (16, 4, set())
     assert {round(float(image[0, 0, 0]), 4) for image in trained} == seen
     assert torch.equal(every_row(data)[0], calibration), "the split is fixed"
+
+
+def test_samples_held_out_for_a_choice_are_in_no_other_part() -> None:
+    data = noise_samples((ModelInput((2,)),), seed=0, count=50)
+    held = data.with_holdout(100)
+    assert (data.train_size, held.train_size, held.val_size) == (40, 36, data.val_size)
+    assert held.with_holdout(1) is held
+    trained = torch.cat([inputs for inputs, _ in held.train_batches(36, epoch=0, seed=0)])
+    calibrated = torch.cat(list(held.calibration_batches(8, images=50)))
+    judged = torch.cat([inputs for inputs, _ in held.holdout_batches(3)])
+    measured = torch.cat([inputs for inputs, _ in held.val_batches(8)])
+    assert sorted(trained.tolist()) == sorted(calibrated.tolist())
+    parts = [set(map(tuple, part.tolist())) for part in (trained, judged, measured)]
+    assert [len(part) for part in parts] == [36, 4, 10]
+    assert len(set.union(*parts)) == 50
+    assert list(data.holdout_batches(3)) == []
 
 
 def test_the_training_folder_alone_where_pictures_lie_beside_a_test_folder(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.training.batchnorm_statistics import recalibrate_batchnorm
+from compressor.training.batchnorm_statistics import interpolate_statistics, recalibrate_batchnorm
 
 
 def net() -> nn.Sequential:
@@ -57,3 +57,14 @@ def test_without_batch_norm_there_is_nothing_to_do() -> None:
         pytest.fail("read an image for nothing")
 
     assert recalibrate_batchnorm(nn.Linear(2, 2), (never() for _ in range(1))) == 0
+
+
+def test_statistics_between_those_of_two_networks() -> None:
+    first, last = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    first.running_mean, first.running_var = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 4.0])
+    last.running_mean, last.running_var = torch.tensor([2.0, 1.0]), torch.tensor([4.0, 1.0])
+    half = interpolate_statistics(first, last, 0.5)
+    assert half.running_mean.tolist() == [1.0, 1.0]
+    assert half.running_var.tolist() == [2.0, 2.0]
+    assert torch.equal(interpolate_statistics(first, last, 0.0).running_var, first.running_var)
+    assert torch.equal(interpolate_statistics(first, last, 1.0).running_var, last.running_var)
