@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Inputs = Tensor | tuple[Tensor, ...]
@@ -64,6 +65,11 @@ def call_module(module: Callable[..., Any], inputs: Inputs) -> Any:
 def as_arguments(inputs: Inputs) -> tuple[Tensor, ...]:
     """Return a batch as the arguments of a module, one tensor for each input."""
     return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def join_batches(batches: Iterable[Inputs]) -> tuple[Tensor, ...]:
+    """Return all samples of these batches, one tensor for each input of the module."""
+    return tuple(torch.cat(parts) for parts in zip(*map(as_arguments, batches), strict=True))
 
 
 def batch_length(inputs: Inputs) -> int:

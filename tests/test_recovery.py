@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,24 @@ def test_a_reconstructed_folder_verifies_and_reloads(minutes: tuple[dict[str, An
     assert torch.isfinite(compressor.load(out)(torch.zeros(1, *load_model(MODEL).spec.input))).all()
 
 
-def test_the_same_seed_gives_the_same_bits(minutes: tuple[dict[str, Any], Path], samples: Path, tmp_path: Path) -> None:
-    _, out = minutes
-    run("minutes", samples, tmp_path / "again")
-    assert (tmp_path / "again" / "slim.safetensors").read_bytes() == (out / "slim.safetensors").read_bytes()
+def test_a_run_interrupted_in_the_middle_of_reconstruction_resumes_to_the_same_bits(
+    minutes: tuple[dict[str, Any], Path], samples: Path, tmp_path: Path
+) -> None:
+    def interrupt(event: str, fields: Mapping[str, object]) -> None:
+        if event == "progress" and (fields["what"], fields["done"]) == ("layers", 4):
+            raise KeyboardInterrupt
+
+    recipe, out = read_recipe("minutes", SHORT), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        compress(MODEL, recipe, out, RunOptions(data=str(samples), emit=interrupt))
+    assert not out.exists()
+    compress(MODEL, recipe, out, RunOptions(data=str(samples), resume=True))
+    assert (out / "slim.safetensors").read_bytes() == (minutes[1] / "slim.safetensors").read_bytes()
 
 
 def test_training_follows_reconstruction(minutes: tuple[dict[str, Any], Path], samples: Path, tmp_path: Path) -> None:
-    report = run("auto", samples, tmp_path / "out", "retrain.epochs=1", "retrain.optimizer.lr=0.001")
+    gentle = ("retrain.epochs=1", "retrain.optimizer.lr=0.001", "reconstruct.refine=true")
+    report = run("auto", samples, tmp_path / "out", *gentle)
     steps = report["agreement"]["steps"]
     assert list(steps) == ["after surgery", "after reconstruction", "after retraining"]
     assert steps["after reconstruction"] == minutes[0]["agreement"]["steps"]["after reconstruction"]

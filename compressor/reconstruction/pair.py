@@ -11,6 +11,7 @@ from compressor.core import KeptIndices
 from compressor.errors import DataError
 from compressor.reconstruction.program import Program, record
 from compressor.reconstruction.solvable_layers import find_layers, with_branches_last
+from compressor.tensors import join_batches
 
 Arguments = tuple[Tensor, ...]
 """The arguments of a model for one batch, samples along dimension 0."""
@@ -79,7 +80,7 @@ def rebatch(batches: Sequence[Arguments], size: int) -> list[Arguments]:
     Raises:
         DataError: A sample is not finite.
     """
-    columns = [torch.cat(parts) for parts in zip(*batches, strict=True)]
+    columns = join_batches(batches)
     for column in columns:
         refuse_non_finite(column)
     count = len(columns[0])

@@ -88,8 +88,8 @@ def refine(
                 optimizer.zero_grad()
                 _distance(pair, pair.inputs[number], maps).backward()  # type: ignore[no-untyped-call]
                 for name, mask in masks.items():
-                    if name in parameters and parameters[name].grad is not None:
-                        parameters[name].grad *= mask
+                    if name in parameters and (gradient := parameters[name].grad) is not None:
+                        gradient.mul_(mask)
                 optimizer.step()
                 progress(step + 1, total)
     except RuntimeError:  # an operator without gradient, or one that overwrites what another one's gradient needs

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from compressor import __version__
 from compressor.atomic_write import write_bytes
 from compressor.core import Data, EventSink, LoadedModel
 from compressor.errors import RecipeError
+from compressor.tensors import join_batches
 
 SAMPLED_IMAGES = 64  # which identify a data set
 MAX_SHARE = 0.01  # of the time that writing may take
@@ -159,9 +161,10 @@ def run_fingerprint(settings: object, round_to: int, model: LoadedModel, data: D
     text = json.dumps(_without_rates(settings), sort_keys=True)
     about = (data.name, data.train_size, data.num_classes) if data else None
     digest = hashlib.sha256(f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n".encode())
-    sample: dict[str, torch.Tensor] = {}
+    sample: dict[str, Tensor] = {}
     if data is not None:
-        sample["sample"] = torch.cat(list(data.calibration_batches(SAMPLED_IMAGES, images=SAMPLED_IMAGES)))
+        inputs = join_batches(data.calibration_batches(SAMPLED_IMAGES, images=SAMPLED_IMAGES))
+        sample = {f"sample {index}" if index else "sample": tensor for index, tensor in enumerate(inputs)}
     for name, tensor in {**model.module.state_dict(), **sample}.items():
         digest.update(name.encode())
         digest.update(tensor.contiguous().numpy().tobytes())

@@ -18,6 +18,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from rows import collected, spread
 
 from compressor.agreement import measure_agreement
 from compressor.criteria import channel_criteria
@@ -33,7 +34,6 @@ from compressor.steps.run import initial_state
 from compressor.steps.state import PruningState
 from compressor.training.evaluate import evaluate
 from compressor.training.training_checkpoint import Checkpoints
-from tests.benchmarks.rows import collected, spread
 
 FIRST_OF_BLOCK = 'prune.layers=[{match: "*conv2", freeze: true}, {match: "conv1", freeze: true}]'
 IMAGES = 1024  # for statistics and reconstruction

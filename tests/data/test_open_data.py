@@ -723,7 +723,7 @@ def recipe_of(data: dict[str, Any] | None) -> Recipe:
 
 
 def test_images_held_out_for_a_choice_are_always_the_same_and_never_trained_on(tmp_path: Path) -> None:
-    data = open_("parquet", labelled(tmp_path, [0, 1] * 25), augment="none")
+    data = open_("parquet", labelled(tmp_path, [0, 1, 2, 0, 1] * 10), augment="none")
     held = data.with_holdout(100)
     assert (held.train_size, len(held.held_out)) == (45, 5), "a tenth at most"
     assert len(data.with_holdout(3).held_out) == 3
