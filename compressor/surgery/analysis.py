@@ -173,11 +173,19 @@ def _blame(
 ) -> set[str]:
     """Choose the source lines that may hold fixed sizes.
 
-    These are the failing line if it is one of `lines`, else those of its function, else all lines of that function that
+    Where modules stand for places, such as nodes of an ONNX file, it is the nearest place before the failing one. Else
+    these are the failing line if it is one of `lines`, else those of its function, else all lines of that function that
     are `called`, else those of its callers. Lines that cannot be interpreted more strictly are left out.
     """
     sized = {line for line in lines if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]}
     called = {line for line in called if interpretations.get(line) != SIZE_INTERPRETATIONS[-1]}
+    nearby = list(_nearby_places(failure))
+    for places in nearby:
+        if places & sized:
+            return places & sized
+    for places in nearby:
+        if places & called:
+            return places & called
     for code, line in _frames(failure):
         if f"{code.co_filename}:{line}" in sized:
             return {f"{code.co_filename}:{line}"}
@@ -196,8 +204,22 @@ def _called_near(failure: Exception, called: set[str], interpretations: Mapping[
     return set()
 
 
+def _nearby_places(error: Exception) -> Iterator[set[str]]:
+    """The place that a module failed at, then those that its inputs come from, of a module that runs places in turn."""
+    step = error.__traceback__
+    while step is not None:
+        owner, call = step.tb_frame.f_locals.get("self"), step.tb_frame.f_locals.get("step")
+        if owner is not None and call is not None and hasattr(owner, "places_before") and hasattr(call, "place"):
+            yield from owner.places_before(call.place)
+            return
+        step = step.tb_next
+
+
 def _location(error: Exception) -> str:
-    """file:line of the innermost frame outside PyTorch and this room."""
+    """The place that failed, or file:line of the innermost frame outside PyTorch and this room."""
+    failed = next(_nearby_places(error), set())
+    if failed:
+        return min(failed)
     inside = (torch.__path__[0], str(Path(__file__).parent))
     places = [f"{code.co_filename}:{line}" for code, line in _frames(error) if not code.co_filename.startswith(inside)]
     return places[0] if places else "the call of the model itself"

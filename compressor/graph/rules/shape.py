@@ -10,6 +10,7 @@ import numpy as np
 from compressor.graph.rules.base import OperatorRule, aten_rules, tie_all
 from compressor.graph.trace import Call
 from compressor.graph.tracker import Blank, ChannelTracker, Dim, Dims, TakenApart
+from compressor.layers import source_place
 
 
 def pointwise(tracker: ChannelTracker, call: Call) -> None:
@@ -103,7 +104,8 @@ def _split_blocks(tracker: ChannelTracker, call: Call, table: _Table, axes: Sequ
     rows = np.moveaxis(table, axis, -1).reshape(-1, table.shape[axis])
     tracker.tie(rows, np.broadcast_to(rows[:1], rows.shape))
     in_blocks, places = tracker.interpretation == "remove_blocks", table.shape[axes[-1]]
-    tracker.taken_apart.append(TakenApart(call.where, call.module, places, rows[0], in_blocks))
+    node = source_place(tracker.modules[call.module]) is not None  # of a graph without modules, which is one scope
+    tracker.taken_apart.append(TakenApart(call.where, "" if node else call.module, places, rows[0], in_blocks))
     return axis
 
 

@@ -137,10 +137,14 @@ class _Builder:
         built = kind.build(Operands(node, fixed, examples, self.shared))
         if built is None:
             return None
+        for name in built.inputs:
+            if name in self.constants:
+                self._register(name, self.constants[name])
         built, added = self._with_bias(built, node)
         nodes = (index, *built.nodes, *added)
         constants = [name for at in (index, *added) for name in self.graph.nodes[at].inputs if name in self.constants]
-        key = (node.op, repr(sorted(node.attributes.items())), *constants)
+        shared = any(self.constants[name].ndim > 1 for name in constants)
+        key = (node.op, repr(sorted(node.attributes.items())), *constants, "" if shared else node.name)
         path = self.layers.get(key)
         if path is None:
             path = self.layers[key] = place_module(self.module, layer_name(built.named_after, node), built.module)
@@ -163,7 +167,7 @@ class _Builder:
             return built, ()
         if vector.size != layer.out_features or vector.dtype.kind != "f":
             return built, ()
-        layer.bias = self.shared.parameter((name, ""), vector.reshape(-1))
+        layer.bias = self.shared.parameter((name, "", node.name), vector.reshape(-1))
         self.fused.add(at)
         return replace(built, outputs=self.graph.nodes[at].outputs), (at,)
 

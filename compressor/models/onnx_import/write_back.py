@@ -6,6 +6,7 @@ are those of the given file. What changes are weights, and the integers that hol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,8 @@ class _GraphEditor(Editor):
         self._model = model
         self._nodes: list[NodeProto] = list(model.graph.node)
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._original = {name: tuple(tensor.dims) for name, tensor in self._initializers.items()}
-        self._values = {name: node for node in self._nodes for name in node.output if node.op_type == "Constant"}
+        self._readers = Counter(name for node in self._nodes for name in node.input)
+        self._copies: dict[tuple[str, object], str] = {}  # a shared constant and the tensor in its place -> new name
         self._new: dict[str, str] = {}  # name of a constant -> name of the one that replaces it
         self._after: dict[int, list[NodeProto]] = {}
         self._types = {name: tensor.data_type for name, tensor in self._initializers.items()}
@@ -96,26 +97,6 @@ class _GraphEditor(Editor):
     def node(self, index: int) -> NodeProto:
         return self._nodes[index]
 
-    def constant_shape(self, index: int, position: int) -> tuple[int, ...] | None:
-        """Return the shape of a constant, as `Editor.constant_shape` does.
-
-        Args:
-            index: The node's index in the given file.
-            position: The input.
-
-        Returns:
-            The shape; None where the input is no constant.
-        """
-        inputs = self._nodes[index].input
-        name = inputs[position] if position < len(inputs) else ""
-        if name in self._original:
-            return self._original[name]
-        maker = self._values.get(name)
-        if maker is None:
-            return None
-        value = next((one for one in maker.attribute if one.name == "value"), None)
-        return None if value is None else tuple(value.t.dims)
-
     def set_input(self, index: int, position: int, tensor: Tensor) -> None:
         """Make an input a constant, as `Editor.set_input` does.
 
@@ -127,7 +108,11 @@ class _GraphEditor(Editor):
         node = self._nodes[index]
         while len(node.input) <= position:
             node.input.append("")
-        node.input[position] = self.replace_constant(node.input[position] or f"{node.output[0]}_{position}", tensor)
+        name = node.input[position] or f"{node.output[0]}_{position}"
+        if self._readers[name] > 1:  # others may keep the value that this node loses
+            at = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+            name = self._copies.setdefault((name, at), f"{name}_{len(self._copies)}")
+        node.input[position] = self.replace_constant(name, tensor)
 
     def replace_constant(self, name: str, tensor: Tensor) -> str:
         """Give a constant another value.
@@ -211,6 +196,18 @@ class _GraphEditor(Editor):
         others = [one for one in node.attribute if one.name != name]
         del node.attribute[:]
         node.attribute.extend([*others, helper.make_attribute(name, value)])
+
+    def reshape_like(self, index: int, name: str) -> None:
+        """Give the result of a Reshape the shape of another value, as `Editor.reshape_like` does.
+
+        Args:
+            index: The Reshape's index in the given file.
+            name: The other value.
+        """
+        node = self._nodes[index]
+        shape = f"{node.output[0]}_shape_slim"
+        self._after.setdefault(-index - 1, []).append(helper.make_node("Shape", [name], [shape], shape))
+        node.input[1] = shape
 
     def add_after(self, index: int, op: str, tensor: Tensor) -> None:
         """Apply an operator to a result, as `Editor.add_after` does.

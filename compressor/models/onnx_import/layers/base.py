@@ -67,13 +67,16 @@ class Operands:
         Args:
             position: The input.
             change: Applied to the array.
-            tag: The name of the change; a constant that is used twice without it is one parameter.
+            tag: The name of the change. A matrix that several nodes use with the same change is one parameter.
 
         Returns:
             The parameter.
         """
         array = self.constants[position]
-        return self.shared.parameter((self.node.inputs[position], tag), array if change is None else change(array))
+        key = [self.node.inputs[position], tag]
+        if array.ndim < 2:
+            key.append(self.node.name)  # exporters store equal vectors once, such as biases of zeros of many layers
+        return self.shared.parameter(key, array if change is None else change(array))
 
     def buffer(self, position: int) -> Tensor:
         """Make a float32 tensor of a constant, which is not trained."""
@@ -108,15 +111,22 @@ class Editor(ABC):
         """
 
     @abstractmethod
-    def constant_shape(self, index: int, position: int) -> tuple[int, ...] | None:
-        """Return the shape that a constant input had in the given file.
+    def set_numbers(self, index: int, position: int, values: Sequence[int]) -> None:
+        """Make an input of a node an array of integers, which no other node gets.
 
         Args:
             index: The node's index in the given file.
             position: The input.
+            values: The integers.
+        """
 
-        Returns:
-            The shape; None where the input is no constant.
+    @abstractmethod
+    def reshape_like(self, index: int, name: str) -> None:
+        """Give the result of a Reshape the shape of another value.
+
+        Args:
+            index: The Reshape's index in the given file.
+            name: The other value.
         """
 
     @abstractmethod
@@ -169,7 +179,7 @@ class LayerKind(ABC):
         """
 
 
-def like_vector(vector: Tensor, shape: tuple[int, ...] | None) -> Tensor:
+def like_vector(vector: Tensor, shape: Sequence[int]) -> Tensor:
     """Give a vector as many dimensions as a constant had that was a vector along one of them.
 
     Args:
@@ -179,5 +189,5 @@ def like_vector(vector: Tensor, shape: tuple[int, ...] | None) -> Tensor:
     Returns:
         (C, 1, 1).
     """
-    sizes = [-1 if size != 1 else 1 for size in shape or (0,)]
+    sizes = [-1 if size != 1 else 1 for size in shape]
     return vector.reshape(sizes if -1 in sizes else (*sizes[:-1], -1))

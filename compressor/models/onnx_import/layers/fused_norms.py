@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import nn
 
 from compressor.models.onnx_import.fusions import Fusion
@@ -27,10 +28,15 @@ class WrittenOut(LayerKind):
             nodes: The nodes that it stands for.
             editor: Changes the file.
         """
-        for index in nodes:
-            tensor = module.get_parameter({"Mul": "weight", "Add": "bias"}[editor.node(index).op_type])
-            position = 0 if editor.constant_shape(index, 0) is not None else 1
-            editor.set_input(index, position, like_vector(tensor, editor.constant_shape(index, position)))
+        if isinstance(module, nn.GroupNorm) and module.num_channels != module.given_channels:
+            split, norm, back = module.reshapes  # type: ignore[misc]
+            groups = module.num_groups
+            editor.set_numbers(split, 1, (0, groups, -1))
+            editor.set_input(norm, 1, torch.ones(groups))
+            editor.set_input(norm, 2, torch.zeros(groups))
+            editor.reshape_like(back, editor.node(split).input[0])
+        for name, (index, position, shape) in module.constants_at.items():  # type: ignore[union-attr, operator]
+            editor.set_input(index, position, like_vector(module.get_parameter(name), shape))
 
 
 def fused_layer(
@@ -56,9 +62,14 @@ def fused_layer(
         )
     else:
         layer = nn.GroupNorm(fusion.groups, shape[1], fusion.epsilon, affine=fusion.scale is not None)
-    for tensor, name in zip(("weight", "bias"), names, strict=True):
-        if name is not None:
-            setattr(layer, tensor, shared.parameter((name, "flat"), constants[name].reshape(-1)))
+    constants_at = {}
+    for tensor, name, place in zip(("weight", "bias"), names, (fusion.scale, fusion.shift), strict=True):
+        if name is not None and place is not None:
+            constants_at[tensor] = (*place, constants[name].shape)
+            setattr(layer, tensor, shared.parameter((name, "flat", fusion.output), constants[name].reshape(-1)))
+    layer.constants_at = constants_at  # type: ignore[assignment]
+    if isinstance(layer, nn.GroupNorm):
+        layer.reshapes, layer.given_channels = fusion.nodes[:3], shape[1]  # type: ignore[assignment]
     places = [place[0] for place in (fusion.scale, fusion.shift) if place is not None]
     return Built(layer, (fusion.input,), (fusion.output,), names[0] or "", tuple(places))
 

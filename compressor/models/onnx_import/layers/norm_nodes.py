@@ -107,6 +107,7 @@ class PReLU(LayerKind):
             return None
         layer = nn.PReLU(slope.size)
         layer.weight = operands.weight(1, lambda array: array.reshape(-1), tag="flat")
+        layer.given_shape = slope.shape  # type: ignore[assignment]
         return Built(layer, node.inputs[:1], node.outputs, node.inputs[1])
 
     def write(self, module: nn.Module, nodes: Sequence[int], editor: Editor) -> None:
@@ -117,9 +118,9 @@ class PReLU(LayerKind):
             nodes: The nodes that it stands for.
             editor: Changes the file.
         """
-        slope = module.get_parameter("weight")
+        slope, shape = module.get_parameter("weight"), tuple(module.given_shape)  # type: ignore[arg-type]
         for index in nodes:
-            editor.set_input(index, 1, like_vector(slope, editor.constant_shape(index, 1)))
+            editor.set_input(index, 1, like_vector(slope, shape))
 
 
 LAYERS: dict[str, LayerKind] = {

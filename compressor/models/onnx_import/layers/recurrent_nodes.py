@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compressor.models.onnx_import.layers.base import Built, Editor, LayerKind, Operands
 from compressor.models.onnx_import.node import Node, unsupported
-from compressor.models.onnx_import.values import HostArray
+from compressor.models.onnx_import.values import HostArray, Value, is_host
 
 GATES = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 """ONNX's gate for each of PyTorch's: LSTM iofc -> ifgo, GRU zrh -> rzn."""
@@ -25,6 +25,7 @@ class Recurrent(nn.Module):
     def __init__(self, layer: nn.RNNBase, directions: int, *, backwards: bool, batch_first: bool) -> None:
         super().__init__()
         self.layer, self.directions, self.backwards, self.batch_first = layer, directions, backwards, batch_first
+        self.starts_at_zero = True
 
     def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         x = x.transpose(0, 1) if self.batch_first else x
@@ -67,7 +68,8 @@ class RecurrentKind(LayerKind):
         layer.load_state_dict({name: torch.from_numpy(np.array(array, np.float32)) for name, array in own.items()})
         backwards, batch_first = node.get("direction", "forward") == "reverse", bool(node.get("layout", 0))
         module = Recurrent(layer, directions, backwards=backwards, batch_first=batch_first)
-        states = tuple(name for name in node.inputs[5:7] if name)
+        module.starts_at_zero = all(_is_zero(operands, at) for at in (5, 6))
+        states = () if module.starts_at_zero else tuple(name for name in node.inputs[5:7] if name)
         return Built(module, (node.inputs[0], *states), node.outputs, node.inputs[1])
 
     def write(self, module: nn.Module, nodes: Sequence[int], editor: Editor) -> None:
@@ -92,6 +94,8 @@ class RecurrentKind(LayerKind):
             if layer.bias:
                 editor.set_input(index, 3, torch.cat([stacked("bias_ih"), stacked("bias_hh")], 1))
             editor.set_attribute(index, "hidden_size", layer.hidden_size)
+            if module.starts_at_zero:  # the default, whatever the width
+                del editor.node(index).input[5:]
 
 
 def _check(node: Node, operands: Operands) -> None:
@@ -110,6 +114,14 @@ def _check(node: Node, operands: Operands) -> None:
     steps = operands.shape(0)[1 if node.get("layout", 0) else 0]
     if lengths is not None and any(int(length) != steps for length in lengths.reshape(-1).tolist()):
         raise unsupported(node, "its sequences have different lengths")
+
+
+def _is_zero(operands: Operands, position: int) -> bool:
+    """Whether a first state is absent, or zeros that the file makes."""
+    value: Value = operands.constants.get(position)
+    if value is None and not operands.absent(position):
+        value = operands.examples[position]
+    return value is None or (is_host(value) and not value.any())
 
 
 def _ordered(array: HostArray, gates: Sequence[int]) -> HostArray:
