@@ -114,7 +114,6 @@ def test_a_host_that_hangs_before_it_says_hello(server: Server, there: Path, mon
 def test_a_host_that_hangs_later(server: Server, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "GREETING_SECONDS", 1.5)
     monkeypatch.setattr(wire, "CLOSE_SECONDS", 0.2)
-    monkeypatch.setattr(wire, "LAST_WORDS_SECONDS", 0.2)
     fails(
         server.device(there, python=script(there, "sleep 60")),
         DeviceUnavailable,
