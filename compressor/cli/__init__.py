@@ -6,6 +6,7 @@ stdout carries the result and nothing else. A failure is a line on stderr and an
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -36,7 +37,9 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if "--debug" not in sys.argv and not sys.warnoptions:
         warnings.simplefilter("ignore")  # those of libraries; ours are events
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    gc.freeze()  # else Python's last collections visit every object of the libraries: 1.5 s of CPU after a run
+    sys.exit(code)
 
 
 def run(args: Sequence[str]) -> int:

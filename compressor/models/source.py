@@ -21,7 +21,6 @@ from compressor.models.families import families, family_of
 from compressor.models.families.base import LoadSettings
 from compressor.models.identify import IdentifiedModel, identify_architecture, load_named, mismatch
 from compressor.models.nearest import MAX_PARTS_COMPARED
-from compressor.models.onnx_import.load_onnx import load_onnx
 from compressor.models.prepare import prepare_module, refuse_opaque
 from compressor.models.saved_model import PLAN, load_folder
 from compressor.models.shape_match import compare_shapes, shapes_of, under_prefix
@@ -110,6 +109,8 @@ def _from_rest(source: str, arch: str, settings: LoadSettings, trust_pickle: boo
     if user_module.is_code(source):
         loaded = _from_code(source, num_classes, shapes, trust_pickle, weights, batch_dim)
     elif source.endswith(".onnx"):
+        from compressor.models.onnx_import.load_onnx import load_onnx  # and with it ONNX Runtime
+
         loaded = load_onnx(Path(source), shapes)
     elif family_of(source) is not None:
         loaded = _from_name(source, num_classes, _image_size(shapes, source))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 BLOCK = 256  # channels that are searched together
+PART = 2**17  # weights that are compared at once: they stay in the processor's caches, with room for the result
 MIN_GAIN = 1e-6  # share of all magnitudes; a smaller gain is a rounding error
 
 
@@ -122,7 +123,11 @@ def _if_replaced(rows_CR: Tensor, order: Tensor, slot: int, n: int, m: int) -> T
     first = slot // m * m
     others = rows_CR[order[[other for other in range(first, first + m) if other != slot]]]
     largest = others.topk(n, dim=0).values
-    return torch.maximum(rows_CR, largest[-1]).sum(dim=1) + largest[:-1].sum()
+    last_R, channels = largest[-1], max(1, PART // rows_CR.shape[1])
+    larger, sums_C = torch.empty_like(rows_CR[:channels]), torch.empty(len(rows_CR), dtype=rows_CR.dtype)
+    for rows, sums in zip(torch.split(rows_CR, channels), torch.split(sums_C, channels), strict=True):
+        torch.sum(torch.maximum(rows, last_R, out=larger[: len(rows)]), dim=1, out=sums)
+    return sums_C + largest[:-1].sum()
 
 
 def best_orders(
