@@ -76,8 +76,8 @@ def has_free_batch(path: Path, batch_dims: BatchDims) -> bool:
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
     pairs = zip(inputs, batch_dims, strict=False)
-    free = [not value.type.tensor_type.shape.dim[dim].HasField("dim_value") for value, dim in pairs if dim is not None]
-    return any(free)
+    dims = [value.type.tensor_type.shape.dim[dim] for value, dim in pairs if dim is not None]
+    return any(not dim.HasField("dim_value") or dim.dim_value < 0 for dim in dims)
 
 
 def external_tensors(model: ModelProto) -> Iterator[TensorProto]:

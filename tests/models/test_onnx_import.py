@@ -240,6 +240,17 @@ def test_graphs_that_cannot_be_imported_are_refused(
         load_model(str(tmp_path / "m.onnx"))
 
 
+def test_statistics_of_batch_norm_are_those_of_the_file(tmp_path: Path) -> None:
+    weights = {name: np.full(4, value, np.float32) for name, value in (("s", 2.0), ("b", 1.0), ("m", 3.0), ("v", 4.0))}
+    node = NODE("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], epsilon=0.0)
+    onnx.save(model_of(node, weights=weights), tmp_path / "m.onnx")
+    loaded = load_model(str(tmp_path / "m.onnx"))
+    assert torch.equal(loaded.module(torch.full((2, 4), 5.0)), torch.full((2, 4), 3.0))
+    (norm,) = (part for part in loaded.module.modules() if isinstance(part, nn.BatchNorm1d))
+    assert norm.running_mean is not None
+    assert norm.running_mean.tolist() == [3.0] * 4
+
+
 def test_weights_that_are_not_there_are_not_allocated(tmp_path: Path) -> None:
     model = model_of(NODE("MatMul", ["x", "w"], ["y"]), weights={"w": EYE})
     model.graph.initializer[0].dims[:] = [4, 2**40]

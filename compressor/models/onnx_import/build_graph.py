@@ -269,7 +269,7 @@ class _Builder:
         return name
 
     def _run(self, path: str, inputs: tuple[str, ...], outputs: tuple[str, ...], index: int) -> None:
-        module, node = self.module.get_submodule(path), self.graph.nodes[index]
+        module, node = self.module.get_submodule(path).eval(), self.graph.nodes[index]
         arguments = [self.values[name] if name else None for name in inputs]
         _refuse_large(node, module, arguments)
         try:

@@ -136,5 +136,7 @@ def _guesses(signature: Sequence[GraphInput], free: Sequence[str]) -> Iterator[d
             if isinstance(size, str):
                 position = at - (1 if channels_last else 2) if rank == 4 else 2
                 places.setdefault(size, (position if position in (0, 1) else 2, at))
-    for image, length in product(IMAGE_SIZES, LENGTHS):
+    kinds = {place for place, _ in places.values()}
+    images = IMAGE_SIZES if kinds & {0, 1} else IMAGE_SIZES[:1]
+    for image, length in product(images, LENGTHS if 2 in kinds else LENGTHS[:1]):
         yield {size: image[place] if place < 2 else length for size, (place, _) in places.items()}

@@ -47,7 +47,9 @@ def load_onnx(path: Path, shapes: Sequence[tuple[int, ...]] | None = None) -> Lo
     graph = read_graph(path)
     module, inputs, session = _first_that_runs(graph, shapes, path)
     spec = ModelSpec(str(path.resolve()), inputs)
-    spec = replace(spec, arguments=_batching(module, spec), num_classes=_classes(module, spec))
+    spec = replace(
+        spec, arguments=_batching(module, spec, takes_batches(session, spec)), num_classes=_classes(module, spec)
+    )
     module.samples_apart = bool(spec.arguments.get(SAMPLES_APART))
     model = LoadedModel(module, spec, str(path), sha256=sha256(path))
     note = _require_parity(path, graph, model, session)
@@ -113,14 +115,19 @@ def _first_that_runs(
     raise failure
 
 
-def _batching(module: ImportedModule, spec: ModelSpec) -> Mapping[str, object]:
-    """Whether two samples together answer as each alone; where they do not, they run one after the other."""
+def _batching(module: ImportedModule, spec: ModelSpec, free: bool) -> Mapping[str, object]:
+    """Whether two samples together answer as each alone; where they do not, they run one after the other.
+
+    Where the batch is `free` in the file, two samples together mean what they mean in the file.
+    """
     if all(dim is None for dim in spec.batch_dims):
         return {}
     two = _examples(spec, 2)
     try:
         with torch.no_grad():
             together = tree_leaves(module(*two))
+            if free:
+                return {}
             module.samples_apart = True
             alone = tree_leaves(module(*two))
     except Exception:  # a graph for one sample may raise anything for two
@@ -174,7 +181,7 @@ def takes_batches(session: onnxruntime.InferenceSession, spec: ModelSpec) -> boo
     if all(dim is None for dim in spec.batch_dims):
         return False
     fixed = any(
-        dim is not None and isinstance(node.shape[dim], int)
+        dim is not None and isinstance(node.shape[dim], int) and node.shape[dim] > 0
         for node, dim in zip(session.get_inputs(), spec.batch_dims, strict=True)
     )
     if fixed:

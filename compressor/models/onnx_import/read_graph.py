@@ -237,13 +237,19 @@ def _input(value: onnx.ValueInfoProto, path: Path) -> GraphInput:
             "export it again",
         )
     sizes = tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"{value.name}_{at}"
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else _free_name(dim, f"{value.name}_{at}")
         for at, dim in enumerate(kind.shape.dim)
     )
     if any(isinstance(size, int) and size <= 0 for size in sizes):
         problem = f"its shape {list(sizes)} has a size that is not positive"
         raise ModelError("onnx-model/unsupported-input", f"{path}: {value.name}", problem, "export it again")
     return GraphInput(value.name, sizes, kind.elem_type)
+
+
+def _free_name(dim: onnx.TensorShapeProto.Dimension, name: str) -> str:
+    """The name of a free size. Some exporters give all of them the name `?`, or the size -1."""
+    given: str = dim.dim_param
+    return given if given not in ("", "?") else name
 
 
 def _refuse_quantized(node: Node, path: Path) -> None:
