@@ -1,22 +1,27 @@
 """Model-compression converter: a checkpoint and a recipe in, a proven slim ONNX model with measured latency out."""
 
+import importlib
 import os
 from typing import TYPE_CHECKING
 
 # Official ONNX Runtime builds may send telemetry; the switch only counts before its first import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-__version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__version__ = "0.2.0"
+__all__ = ["Compressed", "RunReport", "__version__", "compress", "load", "plan"]
 
 if TYPE_CHECKING:
+    from compressor.api import Compressed, RunReport, compress, plan
     from compressor.models.saved_model import load
+
+_HOMES = {"load": "compressor.models.saved_model"} | dict.fromkeys(
+    ("Compressed", "RunReport", "compress", "plan"), "compressor.api"
+)
+"""public name -> its module"""
 
 
 def __getattr__(name: str) -> object:
-    """Load `load` on first use, so that importing the package stays light enough for `--help`."""
-    if name == "load":
-        from compressor.models.saved_model import load
-
-        return load
+    """Import a public name on first use, so that importing the package stays light enough for `--help`."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

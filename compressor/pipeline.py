@@ -9,6 +9,7 @@ from compressor.bench.metered_training import metered
 from compressor.bench.open_device import check_device, open_device
 from compressor.bench.width_multiples import choose_width_multiple
 from compressor.commands.verify import require_proven
+from compressor.core import LoadedModel
 from compressor.output.exports import compare_on_device, export_models
 from compressor.output.folder import CHECKPOINTS, JOURNAL, staged_output
 from compressor.output.gates import check_gates
@@ -24,11 +25,11 @@ from compressor.steps.run import check_feasible, compares_answers, initial_state
 from compressor.training.training_checkpoint import Checkpoints, run_fingerprint
 
 
-def compress(source: str, recipe: Recipe, out: Path, options: RunOptions) -> Report:
+def compress_model(source: str | LoadedModel, recipe: Recipe, out: Path, options: RunOptions) -> Report:
     """Compress a model, and leave model.onnx, its proofs and the report in a folder.
 
     Args:
-        source: The model: a checkpoint, a folder or a name.
+        source: The model: a checkpoint, a folder or a name; or the model itself.
         recipe: How to compress it.
         out: The folder, which appears when the run is done.
         options: Data, and how to run.

@@ -12,9 +12,9 @@ from compressor.core import EventSink, ignore_event
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The options of one run, as the command line has them."""
+    """The options of one run, as the command line or the caller of `compressor.compress` has them."""
 
-    data: str | None = None  # --data: a folder, a file or the name of a source
+    data: object = None  # --data: a folder, a file or the name of a source; or splits or samples in memory
     resume: bool = False  # continue an interrupted run
     force: bool = False  # replace the output folder of an earlier run
     trust_pickle: bool = False  # unpickle files that may contain code

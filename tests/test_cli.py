@@ -21,10 +21,10 @@ import pytest
 import compressor
 from compressor import cli, errors
 from compressor.cli.commands import command_line
-from compressor.cli.compress import default_folder
 from compressor.cli.exit_report import Terminated, as_compressor_error, one_line
-from compressor.cli.progress import progress_reporter
 from compressor.core import EventSink
+from compressor.preflight import default_folder
+from compressor.progress import progress_reporter
 from compressor.recipe import Recipe, read_recipe, shipped_recipes
 from compressor.run_options import RunOptions
 
@@ -54,7 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     def table(verb: str) -> Callable[..., None]:
         return lambda result, console, **how: console.print(f"table: {verb}")
 
-    replace(monkeypatch, "compressor.pipeline", compress=compress)
+    replace(monkeypatch, "compressor.pipeline", compress_model=compress)
     replace(
         monkeypatch,
         "compressor.commands.plan",
@@ -86,7 +86,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(*args: Any, **named: Any) -> None:
         raise error
 
-    monkeypatch.setattr(sys.modules["compressor.pipeline"], "compress", fail)
+    monkeypatch.setattr(sys.modules["compressor.pipeline"], "compress_model", fail)
 
 
 # ---------------------------------------------------------------- words to calls
@@ -472,7 +472,7 @@ def test_resume_prints_a_finished_run_again_and_ends_as_it_ended(
 @pytest.mark.parametrize(
     ("overrides", "model", "values"),
     [
-        (["--set", "prune.target.macs=30%"], MODEL, ("prune.target.macs", "50%", "30%")),
+        (["--set", "prune.target.ratio=30%"], MODEL, ("prune.target.ratio", "50%", "30%")),
         (["--set", "retrain.epochs=9"], MODEL, ("retrain.epochs", "9")),
         (["--seed", "3"], MODEL, ("seed", "0", "3")),
         ([], "other.pt", ("model", MODEL, "other.pt")),
@@ -580,7 +580,7 @@ compressor.pipeline = sys.modules["compressor.pipeline"] = types.ModuleType("com
 def compress(source, recipe, folder, options):
     options.emit("stage", {"name": "retrain"})
     BODY
-compressor.pipeline.compress = compress
+compressor.pipeline.compress_model = compress
 from compressor.cli import main
 main()
 """

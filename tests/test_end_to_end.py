@@ -77,7 +77,8 @@ def test_the_report_is_the_one_on_stdout_and_keeps_the_contract(finished: tuple[
     assert report["certificate"]["ok"]
     assert report["certificate"]["max_rel_error"] < 1e-9
     assert report["onnx"]["ok"]
-    assert list(report["accuracy_steps"]) == ["dense", "after surgery", "after recalibration", "after retraining"]
+    measured = [stage for stage, value in report["accuracy_steps"].items() if value is not None]
+    assert measured == ["dense", "after surgery", "after reconstruction", "after retraining"]
     assert report["accuracy_steps"]["dense"] > 95
     assert report["slim"]["accuracy"] == report["accuracy_steps"]["after retraining"] > 80
     assert report["slim"]["latency_ms"]["p50"] > 0
@@ -131,10 +132,11 @@ def test_a_finished_folder_is_pruned_further_in_the_originals_numbering(
     finished: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     out, report = finished
-    done = run(out, "-r", "quickstart", "-o", "more", "--json", *QUICK, "--set", "prune.target.macs=30%", cwd=tmp_path)
+    narrower = ("--set", "prune.target={macs: 15%}", "--set", "prune.round_to=1")
+    done = run(out, "-r", "quickstart", "-o", "more", "--json", *QUICK, *narrower, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     second = json.loads(done.stdout)
-    assert second["slim"]["macs"] <= 0.3 * report["dense"]["macs"]
+    assert second["slim"]["macs"] <= 0.15 * report["dense"]["macs"]
     plan = json.loads((tmp_path / "more" / "plan.json").read_text())
     first_plan = json.loads((out / "plan.json").read_text())
     kept, kept_before = plan["kept"]["conv1.weight"]["0"], first_plan["kept"]["conv1.weight"]["0"]
@@ -256,9 +258,9 @@ def test_plan_and_inspect_answer_without_writing_anything(tmp_path: Path) -> Non
     assert plan["slim"]["macs"] <= 0.5 * plan["dense"]["macs"]
     assert "not measured" in plan["worth_it"]
     (training,) = plan["schedules"]
-    assert training["epochs"] == 4
-    assert training["rates"][0] == [0, pytest.approx(0.04 * 0.02)]  # one-cycle: from 0.04 of the peak
-    assert max(rate for _, rate in training["rates"]) == pytest.approx(0.02)
+    assert training["epochs"] == 1
+    assert training["rates"][0] == [0, pytest.approx(0.04 * 0.003)]  # one-cycle: from 0.04 of the peak
+    assert max(rate for _, rate in training["rates"]) == pytest.approx(0.003)
     done = run("inspect", "cifar:resnet8@digits", "--json", cwd=tmp_path)
     info = json.loads(done.stdout)
     assert info["params"] == 75_002

@@ -14,7 +14,7 @@ from compressor.core import ModelSpec, one_image
 from compressor.errors import VerificationFailed
 from compressor.export.parity import Parity
 from compressor.models.source import load_model
-from compressor.pipeline import compress
+from compressor.pipeline import compress_model
 from compressor.recipe import read_recipe
 from compressor.run_options import RunOptions
 
@@ -44,7 +44,7 @@ def example_inputs():
 def run(folder: Path, out: Path) -> None:
     (folder / "net.py").write_text(CODE)
     recipe = read_recipe("l1", ["prune.target={ratio: 50%}", "prune.round_to=1", "bench.target=none"])
-    compress(f"{folder / 'net.py'}:make", recipe, out, RunOptions())
+    compress_model(f"{folder / 'net.py'}:make", recipe, out, RunOptions())
 
 
 @pytest.mark.long

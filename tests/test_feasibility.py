@@ -15,7 +15,7 @@ from compressor.commands.plan import plan_run
 from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.errors import RecipeError, TargetNotReached
 from compressor.methods import methods
-from compressor.pipeline import compress
+from compressor.pipeline import compress_model
 from compressor.recipe import read_recipe
 from compressor.run_log import RunLog
 from compressor.run_options import RunOptions
@@ -65,7 +65,7 @@ def test_a_run_ends_before_its_training(tmp_path: Path) -> None:
         stages.append(fields.get("name"))
 
     with raises_error(TargetNotReached, "target-not-reachable/beyond-maximum", "nodes"):
-        compress("cifar:resnet8@digits", recipe, tmp_path / "out", RunOptions(data="digits", emit=emit))
+        compress_model("cifar:resnet8@digits", recipe, tmp_path / "out", RunOptions(data="digits", emit=emit))
     assert "analyse" in stages
     assert not [each for each in stages if str(each).startswith("Train")]
 

@@ -29,7 +29,7 @@ PERCENT = metric("%", higher_is_better=True)
 
 
 def report(*overrides: str, slim: Cost, accuracy: dict[str, float], measured: list[Comparison]) -> Report:
-    recipe = read_recipe("quickstart", overrides)
+    recipe = read_recipe("l1", overrides)
     gates = judge_gates(recipe, Cost(params=100, macs=1000), slim, accuracy, measured, PERCENT if accuracy else None)
     return cast(Report, {"gates": gates})
 

@@ -24,7 +24,7 @@ from compressor.criteria.gradient import GradientCriterion, snip
 from compressor.criteria.magnitude import magnitude
 from compressor.criteria.random_scores import random_scores
 from compressor.errors import RecipeError, TargetNotReached, VerificationFailed
-from compressor.pipeline import compress
+from compressor.pipeline import compress_model
 from compressor.recipe import read_recipe
 from compressor.run_log import RunLog
 from compressor.run_options import RunOptions
@@ -164,7 +164,7 @@ def test_without_dead_channels_the_model_stays(start: PruningState, around: Cont
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("run") / "out"
     recipe = read_recipe("magnitude-u", ["prune.target={weights: 2%}", "bench.target=none"])
-    compress("cifar:resnet8@digits", recipe, out, RunOptions())
+    compress_model("cifar:resnet8@digits", recipe, out, RunOptions())
     return out, json.loads((out / "report.json").read_text())
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import compressor
 from compressor.commands.verify import verify_folder
-from compressor.pipeline import compress
+from compressor.pipeline import compress_model
 from compressor.recipe import read_recipe
 from compressor.run_options import RunOptions
 
@@ -182,7 +182,7 @@ def check(blocks: list[str], width: int, percent: int) -> None:
         (folder / "net.py").write_text(NET.format(blocks=blocks, width=width))
         ratio = f"prune.target={{ratio: {percent}%}}"
         recipe = read_recipe("l1", [ratio, "bench.target=none", "prune.round_to=1"])
-        report = compress(
+        report = compress_model(
             f"{folder / 'net.py'}:make",
             recipe,
             folder / "out",

@@ -21,7 +21,7 @@ def test_every_recipe_is_listed_in_a_known_group_with_a_short_purpose() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "epochs", "iterations"),
     [
-        ("quickstart", "included", 4, 0),
+        ("quickstart", "included", 1, 0),
         ("l1", "optional", 10, 0),
         ("l1-cifar10", "required", 6, 0),
         ("tpp", "required", 20, 0),

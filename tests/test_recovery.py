@@ -15,7 +15,7 @@ from compressor.commands.verify import verify_folder
 from compressor.data.digits import digits_split
 from compressor.errors import AccuracyGateFailed
 from compressor.models.source import load_model
-from compressor.pipeline import compress
+from compressor.pipeline import compress_model
 from compressor.recipe import read_recipe
 from compressor.run_options import RunOptions
 from tests.training.toys import quiet
@@ -36,7 +36,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(recipe: str, samples: Path, out: Path, *overrides: str) -> dict[str, Any]:
-    return compress(MODEL, read_recipe(recipe, [*SHORT, *overrides]), out, RunOptions(data=str(samples)))
+    return compress_model(MODEL, read_recipe(recipe, [*SHORT, *overrides]), out, RunOptions(data=str(samples)))
 
 
 @pytest.fixture(scope="module")

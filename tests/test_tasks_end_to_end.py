@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from compressor.errors import AccuracyGateFailed
-from compressor.pipeline import compress
+from compressor.pipeline import compress_model
 from compressor.recipe import read_recipe
 from compressor.report.findings import Report
 from compressor.run_options import RunOptions
@@ -102,7 +102,7 @@ def run(tmp_path: Path, data: str, *overrides: str, model: str) -> tuple[Report,
             told.append(str(fields["text"]))
 
     try:
-        report = compress(
+        report = compress_model(
             f"{tmp_path}/net.py:{model}", recipe, tmp_path / "out",
             RunOptions(data=str(tmp_path), emit=listen),
         )  # fmt: skip

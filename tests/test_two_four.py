@@ -25,7 +25,7 @@ from compressor.errors import ModelError
 from compressor.export.int8 import quantize_int8
 from compressor.methods import methods
 from compressor.models.source import load_model
-from compressor.pipeline import compress
+from compressor.pipeline import compress_model
 from compressor.recipe import read_recipe
 from compressor.report.findings.nm_zeros import predicted_speedup
 from compressor.run_log import RunLog
@@ -145,7 +145,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         "2of4-channels",
         ["prune.target={macs: 70%}", "prune.2of4.packed=true", "prune.2of4.rounds=1", "bench.target=none"],
     )
-    compress("cifar:resnet8@digits", recipe, out, RunOptions())
+    compress_model("cifar:resnet8@digits", recipe, out, RunOptions())
     return out, json.loads((out / "report.json").read_text())
 
 

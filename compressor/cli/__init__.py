@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import click
 
+from compressor.cli import completion
 from compressor.cli.commands import command_line
 from compressor.cli.compress import compress_command
 from compressor.cli.distributed import is_helper
@@ -37,7 +38,9 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if "--debug" not in sys.argv and not sys.warnoptions:
         warnings.simplefilter("ignore")  # those of libraries; ours are events
-    code = run(sys.argv[1:])
+    code = completion.complete(command_line, compress_command) if completion.VARIABLE in os.environ else None
+    if code is None:
+        code = run(sys.argv[1:])
     gc.freeze()  # else Python's last collections visit every object of the libraries: 1.5 s of CPU after a run
     sys.exit(code)
 

@@ -39,8 +39,8 @@ def command_line() -> None:
 @output_options
 def _inspect(model: str, trust_pickle: bool, output: OutputOptions) -> None:
     """Show what can be pruned; check an ONNX file for 2:4 sparsity."""
-    from compressor.cli.progress import progress_reporter
     from compressor.commands import inspect
+    from compressor.progress import progress_reporter
 
     if model.endswith(".onnx"):
         with progress_reporter(quiet=output.quiet) as emit:
@@ -102,8 +102,8 @@ def print_pareto(run: RunArguments, recipes: Mapping[str, Recipe], figure: Path 
         figure: An HTML file to draw the plans into.
         output: How to print them.
     """
-    from compressor.cli.progress import progress_reporter
     from compressor.commands import plan
+    from compressor.progress import progress_reporter
 
     with progress_reporter(quiet=output.quiet) as emit:
         result = plan.plan_several(
@@ -124,8 +124,8 @@ def print_plan(run: RunArguments, recipe: Recipe, output: OutputOptions) -> None
         recipe: The checked recipe.
         output: How to print it.
     """
-    from compressor.cli.progress import progress_reporter
     from compressor.commands import plan
+    from compressor.progress import progress_reporter
 
     with result_printed_on_failure("show_plan", output), progress_reporter(quiet=output.quiet) as emit:
         result = plan.plan_run(
@@ -176,8 +176,8 @@ def _bench(
 ) -> None:
     """Measure the latency of an ONNX file, or compare two."""
     from compressor.bench.open_device import open_device
-    from compressor.cli.progress import progress_reporter
     from compressor.commands import bench
+    from compressor.progress import progress_reporter
 
     device = open_device(target, threads or "auto", file=target_file)
     if device is None:
@@ -200,9 +200,9 @@ def _bench(
 @output_options
 def _verify(folder: Path, junit: Path | None, output: OutputOptions) -> None:
     """Check an output folder: hashes, parity, certificate, gates."""
-    from compressor.cli.progress import progress_reporter
     from compressor.commands import verify
     from compressor.output.gates import first_failure
+    from compressor.progress import progress_reporter
 
     with (
         result_printed_on_failure("show_verify", output, junit=junit),

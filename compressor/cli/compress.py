@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from compressor.cli.options import (
     result_printed_on_failure,
     run_options,
 )
+from compressor.preflight import check_before_loading, default_folder
 
 if TYPE_CHECKING:
     from compressor.recipe import Recipe
@@ -54,6 +55,7 @@ class CompressCommand(GroupedHelp):
 @option("Output", "--resume", is_flag=True, help="Finish an interrupted run; print a finished one.")
 @option("Output", "--force", is_flag=True, help="Replace DIR if an earlier run wrote it.")
 @option("Output", "--dry-run", is_flag=True, help="Print what would be done, as `compress plan` does.")
+@option("Output", "--open", "opens", is_flag=True, help="Show the report in the browser at the end.")
 @junit_option
 @output_options
 @option("Training", "--devices", type=int, default=1, metavar="N", help="Number of devices of this machine.")
@@ -69,12 +71,17 @@ def _compress(
     resume: bool,
     force: bool,
     dry_run: bool,
+    opens: bool,
     junit: Path | None,
     devices: int,
     nodes: int,
     tensorboard: Path | None,
 ) -> None:
     """Compress MODEL as RECIPE says: a slim ONNX model, proven and measured, and a report in DIR.
+
+    \b
+    compress cifar:resnet8x2@digits -r quickstart -o out   a first run
+    compress model.pt -r auto --data samples/ -o out       a model of yours
 
     MODEL is a checkpoint (.pt .pth .th .ckpt .safetensors .pt2), a folder made by an earlier run,
     torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], cifar:NAME, or path/to/file.py:factory[@checkpoint]. A command
@@ -92,10 +99,12 @@ def _compress(
     with result_printed_on_failure("show_report", output, junit=junit, folder=folder):
         report = _finished(folder, run, recipe) if resume else None
         if report is None:
-            check_before_loading(run, recipe, folder, force=force)
+            check_before_loading(run.model, recipe, run.data, folder, force=force)
             context.obj = folder
             report = _run(run, recipe, folder, output, tensorboard, devices, resume=resume, force=force)
     print_result(report, "show_report", output, junit=junit, folder=folder)
+    if opens:
+        webbrowser.open((folder / "report.html").resolve().as_uri())
 
 
 compress_command: click.Command = _compress
@@ -113,27 +122,6 @@ def _finished(folder: Path, run: RunArguments, recipe: Recipe) -> Report | None:
     return check_gates(report)
 
 
-def check_before_loading(run: RunArguments, recipe: Recipe, folder: Path, *, force: bool) -> None:
-    """Report what is wrong with the output folder and the data before anything heavy is loaded.
-
-    Args:
-        run: The options of the command line.
-        recipe: The checked recipe.
-        folder: The output folder.
-        force: Whether an earlier result may be replaced.
-
-    Raises:
-        RecipeError: The folder must not be written, or the method needs data and none are named.
-        DataError: Data that are named do not exist.
-    """
-    from compressor.output.folder import check_output_free
-
-    check_output_free(folder, force=force, inputs=(run.model, *([run.data] if run.data else [])))
-    from compressor.recipe.data_location import locate_recipe_data
-
-    locate_recipe_data(recipe, run.data, required=True)
-
-
 def _run(
     run: RunArguments,
     recipe: Recipe,
@@ -146,8 +134,8 @@ def _run(
     force: bool,
 ) -> Report:
     from compressor import pipeline
-    from compressor.cli.progress import progress_reporter
     from compressor.cli.tensorboard import tensorboard_sink
+    from compressor.progress import progress_reporter
     from compressor.run_options import RunOptions
 
     with (
@@ -155,24 +143,9 @@ def _run(
         tensorboard_sink(report_progress, tensorboard) as emit,
         distributed.multi_process_trainer(devices) as trainer,
     ):
-        return pipeline.compress(
+        return pipeline.compress_model(
             run.model,
             recipe,
             folder,
             RunOptions(run.data, resume, force, run.trust_pickle, emit, trainer, run.target_file),
         )
-
-
-def default_folder(model: str, recipe: str) -> Path:
-    """Name an output folder after a model and a recipe.
-
-    Args:
-        model: The model as it was named, such as `some/where/resnet56.pt`.
-        recipe: The recipe as it was named, such as `l1.yaml`.
-
-    Returns:
-        A folder in the current one, such as `resnet56-l1`.
-    """
-    name = re.sub(r"\.(pt|pth|th|ckpt|safetensors|pt2)$", "", model.rstrip("/").rpartition("/")[2])
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{name}-{Path(recipe).stem}")
-    return Path(safe.lstrip("-."))

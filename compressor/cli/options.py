@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from compressor.cli.completion import complete_file, complete_recipe
 from compressor.cli.help import Function, option
 from compressor.errors import CompressorError, RecipeError
 
@@ -113,9 +114,23 @@ class OutputOptions:
 def run_options(function: Function) -> Function:
     """Add the options of RunArguments; the command gets them as the argument `run`."""
     declared = (
-        click.argument("model"),
-        option("Input", "-r", "--recipe", required=True, metavar="RECIPE", help="A file, or a name of `recipes ls`."),
-        option("Input", "--data", metavar="PATH", help="Images to retrain and to measure with, labelled or not."),
+        click.argument("model", shell_complete=complete_file),
+        option(
+            "Input",
+            "-r",
+            "--recipe",
+            required=True,
+            metavar="RECIPE",
+            shell_complete=complete_recipe,
+            help="A file, or a name of `recipes ls`.",
+        ),
+        option(
+            "Input",
+            "--data",
+            metavar="PATH",
+            shell_complete=complete_file,
+            help="Samples to recover and measure with; labels optional.",
+        ),
         option(
             "Input",
             "--set",

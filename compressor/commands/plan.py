@@ -47,16 +47,22 @@ from compressor.training.training_checkpoint import Checkpoints
 
 
 def plan_run(
-    source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, emit: EventSink, targets: Path | None = None
+    source: str | LoadedModel,
+    recipe: Recipe,
+    *,
+    data: object,
+    trust_pickle: bool,
+    emit: EventSink,
+    targets: Path | None = None,
 ) -> Plan:
     """Plan one recipe: prune a copy of the model, and time it on the device.
 
     A latency target is met by predictions alone. The plan for any other target is measured.
 
     Args:
-        source: The model: a checkpoint, a folder or a name.
+        source: The model: a checkpoint, a folder or a name; or the model itself.
         recipe: The recipe.
-        data: The option `--data`.
+        data: The option `--data`, or the data themselves.
         trust_pickle: Whether to unpickle files that may contain code.
         emit: Receives the events.
         targets: Another targets.yaml.
@@ -193,7 +199,13 @@ class _Planner:
 
 @contextmanager
 def _prepared(
-    source: str, recipe: Recipe, *, data: str | None, trust_pickle: bool, emit: EventSink, targets: Path | None
+    source: str | LoadedModel,
+    recipe: Recipe,
+    *,
+    data: object,
+    trust_pickle: bool,
+    emit: EventSink,
+    targets: Path | None,
 ) -> Iterator[_Planner]:
     device = open_device(recipe.bench.target, recipe.bench.threads, file=targets)
     with tempfile.TemporaryDirectory() as name, RunLog(emit=emit) as log:

@@ -12,7 +12,9 @@ from compressor.core import Augment
 class DataSettings:
     """Data and their task. Paths are relative to `--data`, or else to the current folder."""
 
-    source: str  # parquet | folder | digits | torchvision:NAME | path/to/file.py:factory | samples | noise[:SEED]
+    source: (
+        str  # parquet | folder | digits | torchvision:NAME | path/to/file.py:factory | samples | noise[:SEED] | memory
+    )
     train: str | None = None
     val: str | None = None
     mean: tuple[float, ...] | None = None  # per channel; None = what the model expects
@@ -23,6 +25,7 @@ class DataSettings:
     metric: Literal["rmse", "mae"] | None = None
     holdout: float = 0.0  # share of each class's training images
     workers: int | None = None  # None = one per processor
+    value: object = None  # of the source `memory`: what a factory would return
 
     @property
     def has_own_paths(self) -> bool:

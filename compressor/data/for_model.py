@@ -42,4 +42,5 @@ def open_data_for(
         task=open_task(settings.task, task_base, loss=settings.loss, metric=settings.metric),
         holdout=settings.holdout,
         workers=settings.workers,
+        value=settings.value,
     )

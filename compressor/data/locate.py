@@ -12,13 +12,16 @@ from compressor.data.data_settings import DataSettings
 from compressor.data.paths import NAMES, find_data_file, parquet_files, shards, split_folder
 from compressor.errors import DataError
 
+IN_MEMORY = "memory"
+"""The source of data that exist in memory only."""
 
-def locate_data(settings: DataSettings | None, path: str | None) -> tuple[DataSettings, Path | None] | None:
+
+def locate_data(settings: DataSettings | None, path: object) -> tuple[DataSettings, Path | None] | None:
     """Find the data of a run without reading them.
 
     Args:
         settings: The recipe's `data` block.
-        path: The option `--data`: a source, or the folder that contains the recipe's source.
+        path: The option `--data`: a source, or the folder that contains the recipe's source; or the data themselves.
 
     Returns:
         Settings with the source and its paths, and the folder they are relative to; None if no data are named.
@@ -27,6 +30,9 @@ def locate_data(settings: DataSettings | None, path: str | None) -> tuple[DataSe
         DataError: A file or folder does not exist.
     """
     base = None
+    if path is not None and not isinstance(path, str):
+        settings = settings or DataSettings(IN_MEMORY)
+        return replace(settings, source=IN_MEMORY, train=None, val=None, value=path), None
     if settings is not None and (path is None or (settings.has_own_paths and not is_source(path))):
         base = Path(path) if path else None
     elif path is not None:

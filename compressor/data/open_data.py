@@ -15,6 +15,7 @@ from compressor.data.decode import check_channels, decode
 from compressor.data.digits import digits_split
 from compressor.data.image_folder import folder_split
 from compressor.data.in_memory import ImageData
+from compressor.data.locate import IN_MEMORY
 from compressor.data.normalize import channel_statistics
 from compressor.data.open_samples import Preprocessing, noise_samples, open_samples, samples_from_object
 from compressor.data.parquet import parquet_split
@@ -25,6 +26,7 @@ from compressor.data.python_sources import (
     index_dataset,
     is_split_pair,
     load_dataset,
+    objects_in_memory,
     torchvision_splits,
 )
 from compressor.data.samples import Samples
@@ -54,6 +56,7 @@ def open_data(
     workers: int | None = None,
     inputs: Sequence[ModelInput] = (),
     zoom: float = 1.0,
+    value: object = None,
 ) -> ImageData | Samples:
     """Open both splits of labelled data, or samples without labels, in the shape that the model takes.
 
@@ -75,6 +78,7 @@ def open_data(
         workers: Processes that decode images on disk; None = one per processor.
         inputs: The inputs of the model; () = one image of shape `input`.
         zoom: Short side of an unlabelled image before its centre is cut, relative to that of `input`.
+        value: With the source `memory`: what a factory would return.
 
     Returns:
         The data.
@@ -90,11 +94,11 @@ def open_data(
         return open_samples(base / (train or ""), inputs, input, preprocessing, worker_count)
     if source.partition(":")[0] == "noise":
         return noise_samples(inputs, int(source.partition(":")[2] or 0))
-    returned = None
+    returned = objects_in_memory(value) if source == IN_MEMORY else None
     if source.rpartition(":")[0].endswith(".py"):
         returned = call_factory(base, source, "data.source")
-        if not is_split_pair(returned, inputs):
-            return samples_from_object(returned, source, inputs, input, preprocessing)
+    if returned is not None and not is_split_pair(returned, inputs):
+        return samples_from_object(returned, source, inputs, input, preprocessing)
     if input is None:
         takes = " and ".join("x".join(map(str, expected.shape)) for expected in inputs)
         problem = f"the data are labelled images, but the model takes {takes}"
@@ -164,9 +168,9 @@ def _name(source: str, train: ImageSource) -> str:
 def _splits(
     source: str, train: str | None, val: str | None, base: Path, reader: _SplitReader, returned: object, *, labels: bool
 ) -> tuple[ImageSource, ImageSource]:
-    """Read both splits. `returned`: what the factory of a `file.py:factory` source returned."""
+    """Read both splits. `returned`: what the factory of a `file.py:factory` source returned, or data in memory."""
     kind, _, rest = source.partition(":")
-    is_factory = source.rpartition(":")[0].endswith(".py")
+    is_factory = returned is not None
     if not is_factory:  # a factory may return floats with any number of channels
         check_channels(reader.input)
     match kind:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from compressor.core import ModelInput
 from compressor.data.decode import resize_crop
@@ -202,6 +202,20 @@ def _label(label: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         shown = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
         raise TypeError(f"label {shown} is not an integer; set data.task if it is not a class")
+    return value
+
+
+def objects_in_memory(value: object) -> object:
+    """Return data in memory in the form of a factory's: arrays as tensors, loaders as the data sets they read."""
+    match value:
+        case np.ndarray():
+            return torch.from_numpy(value)
+        case DataLoader():
+            return value.dataset
+        case tuple() | list():
+            return type(value)(objects_in_memory(part) for part in value)
+        case Mapping():
+            return {name: objects_in_memory(part) for name, part in value.items()}
     return value
 
 

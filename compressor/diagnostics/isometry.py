@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from compressor.core import JacobianIsometry
@@ -88,7 +88,7 @@ def _estimate(logits: Tensor, inputs: Tensor) -> JacobianIsometry:
         traces.append(outputs * (weights * nodes.clamp(min=0).sqrt()).sum(dim=1))
     means = torch.stack(traces) / min(outputs, inputs[0].numel())  # (PROBES, B)
     spread = float((means.var(dim=0).sum() / PROBES).sqrt()) / images
-    error = float(student.ppf(0.975, images * (PROBES - 1))) * spread
+    error = float(stdtrit(images * (PROBES - 1), 0.975)) * spread
     return JacobianIsometry(float(means.mean()), error, images)
 
 

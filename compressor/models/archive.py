@@ -7,11 +7,11 @@ import re
 import struct
 import zipfile
 from collections import Counter
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from compressor.errors import ModelError, UntrustedFile
+from compressor.models.missing_file import missing_model
 
 Kind = Literal["safetensors", "zip", "legacy", "pickle"]
 
@@ -87,7 +87,7 @@ def _size(path: Path) -> int:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise ModelError("model-file/no-such-file", str(path), "the file does not exist", _beside(path)) from None
+        raise missing_model(path) from None
     except OSError as error:
         raise ModelError(
             "model-file/not-readable",
@@ -107,15 +107,6 @@ def _size(path: Path) -> int:
 
 def _reason(error: OSError) -> str:
     return (error.strerror or type(error).__name__).lower()
-
-
-def _beside(path: Path) -> str:
-    try:
-        names = [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
-    except OSError:
-        return f"the folder {path.parent} cannot be read either; check the path"
-    close = get_close_matches(path.name, names, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else "check the path"
 
 
 def _is_safetensors(path: Path, head: bytes, size: int) -> bool:

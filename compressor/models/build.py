@@ -19,6 +19,7 @@ from compressor.models.signature import select_outputs
 
 SEED = 0
 _PICKLE = "pickle:"
+IN_MEMORY = "memory:"
 
 
 def split_name(source: str) -> tuple[Family, str]:
@@ -29,6 +30,9 @@ def split_name(source: str) -> tuple[Family, str]:
     """
     name = source.partition(":")[2]
     family = family_of(source)
+    if family is None and source.startswith(IN_MEMORY):
+        problem = "the model was compressed in memory, and no name or file can rebuild its architecture"
+        raise ModelError("model/in-memory", name, problem, "give the dense module: compressor.load(folder, module)")
     if family is None and source.startswith(_PICKLE):
         problem = "the whole module was pickled, and only that pickle can rebuild it"
         raise ModelError(
@@ -71,8 +75,8 @@ def build_named(spec: ModelSpec) -> nn.Module:
 
 
 def can_rebuild(spec: ModelSpec) -> bool:
-    """Return whether `build_named` can build the architecture: not if only its own pickle holds it."""
-    return not spec.source.startswith(_PICKLE)
+    """Return whether `build_named` can build the architecture: not if only a pickle or memory holds it."""
+    return not spec.source.startswith((_PICKLE, IN_MEMORY))
 
 
 class _WithoutInit(TorchFunctionMode):

@@ -1,8 +1,9 @@
-"""The CIFAR ResNets of depth 6n + 2, widths 16, 32, 64.
+"""The CIFAR ResNets of depth 6n + 2, widths 16, 32, 64 or multiples of these.
 
 He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385, section 4.2.
 Option A (`resnet20`): a shortcut that changes the shape is zero-padded and has no parameters.
 Option B (`resnet20b`): it is a 1x1 convolution with BatchNorm.
+`resnet20x2` has twice the channels in every layer (`resnet20x2b` with option B).
 Tensor names are those of published checkpoints: conv1, bn1, layerS.B.{conv,bn}{1,2}, shortcut.{0,1}, linear.
 """
 
@@ -21,7 +22,7 @@ CLASSES = 10
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-_NAME = re.compile(r"resnet([1-9]\d{0,3})(b?)")
+_NAME = re.compile(r"resnet([1-9]\d{0,3})(?:x([2-9]))?(b?)")
 
 
 def blocks_per_stage(name: str) -> int | None:
@@ -30,6 +31,13 @@ def blocks_per_stage(name: str) -> int | None:
     if match is None or int(match[1]) < 8 or (int(match[1]) - 2) % 6:
         return None
     return (int(match[1]) - 2) // 6
+
+
+def width_factor(name: str) -> int:
+    """Return 2 for `resnet8x2`, 1 for `resnet8`; the name is one that `blocks_per_stage` knows."""
+    match = _NAME.fullmatch(name)
+    assert match is not None, name
+    return int(match[2] or 1)
 
 
 class PaddedShortcut(nn.Module):
@@ -72,9 +80,9 @@ class BasicBlock(nn.Module):
 class CifarResNet(nn.Module):
     """(B, in_channels, H, W) with H, W >= 8 -> logits (B, num_classes)."""
 
-    def __init__(self, blocks: int, *, projected: bool, num_classes: int, in_channels: int) -> None:
+    def __init__(self, blocks: int, factor: int, *, projected: bool, num_classes: int, in_channels: int) -> None:
         super().__init__()
-        first, second, third = WIDTHS
+        first, second, third = (width * factor for width in WIDTHS)
         self.conv1 = nn.Conv2d(in_channels, first, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(first)
         self.layer1 = _stage(first, first, blocks, 1, projected=projected)
@@ -103,7 +111,7 @@ def cifar_resnet(name: str, *, num_classes: int = CLASSES, in_channels: int = 3)
     """Build a network with random weights.
 
     Args:
-        name: `resnet56` (option A) or `resnet56b` (option B), a name that `blocks_per_stage` knows.
+        name: `resnet56` (option A), `resnet56b` (option B) or `resnet56x2`; a name that `blocks_per_stage` knows.
         num_classes: Number of logits.
         in_channels: Channels of the input.
 
@@ -112,4 +120,6 @@ def cifar_resnet(name: str, *, num_classes: int = CLASSES, in_channels: int = 3)
     """
     blocks = blocks_per_stage(name)
     assert blocks is not None, name
-    return CifarResNet(blocks, projected=name.endswith("b"), num_classes=num_classes, in_channels=in_channels)
+    projected = name.endswith("b")
+    factor = width_factor(name)
+    return CifarResNet(blocks, factor, projected=projected, num_classes=num_classes, in_channels=in_channels)

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from compressor.core import Cost, LoadedModel, ModelInput, ModelSpec, NMPattern
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
+from compressor.execution.copies import copy_module
 from compressor.execution.dropped_blocks import drop_blocks_
 from compressor.models.build import build_named, weights_to_come
 from compressor.models.checkpoint import sha256
+from compressor.models.prepare import prepare_module
 from compressor.models.shape_match import compare_shapes, shapes_of
 from compressor.models.user_module import is_code, split_code
 from compressor.sparsity.compressed_format import unpack
@@ -126,13 +128,32 @@ def _input_json(one: ModelInput) -> dict[str, object]:
     return {_Input.model_fields[name].alias or name: value for name, value in fields.items()}
 
 
-def load(folder: str | Path) -> nn.Module:
-    """Load the slim module of an output folder: float32, eval mode, CPU. No pickle is read."""
-    return load_folder(folder).module
+def load(folder: str | Path, dense: nn.Module | None = None) -> nn.Module:
+    """Load the slim module of an output folder. No pickle is read.
+
+    Args:
+        folder: The output folder.
+        dense: The dense module of a run that was started from memory; it does not change, and its weights do not
+            matter. None = the architecture is built from its name or its code.
+
+    Returns:
+        The module in float32 and eval mode, on the CPU.
+
+    Raises:
+        CompressorError: As `load_folder`.
+    """
+    return load_folder(folder, dense).module
 
 
-def load_folder(folder: str | Path) -> LoadedModel:
+def load_folder(folder: str | Path, dense: nn.Module | None = None) -> LoadedModel:
     """Rebuild the slim model of an output folder.
+
+    Args:
+        folder: The output folder.
+        dense: The architecture as a module, which does not change; None = it is built by name.
+
+    Returns:
+        The model.
 
     Raises:
         ModelError: The folder is incomplete or contradicts itself; the message names the tensor.
@@ -155,8 +176,11 @@ def load_folder(folder: str | Path) -> LoadedModel:
     if "/" not in source and source.endswith(".onnx"):
         source = str(folder.resolve() / source)  # the graph that the run wrote beside the weights
     spec = ModelSpec(source, inputs, saved.num_classes, saved.arguments, saved.outputs)
-    with weights_to_come(spec.source):
-        module = build_named(spec)
+    if dense is None:
+        with weights_to_come(spec.source):
+            module = build_named(spec)
+    else:
+        module, _ = prepare_module(copy_module(dense).to("cpu").float())
     _drop(module, plan.dropped_blocks, folder)
     _shrink(module, plan.kept, tensors, folder)
     _set_attributes(module, plan.attributes, folder)

@@ -20,6 +20,7 @@ from compressor.core import ImageSize, ModelInput, one_image
 from compressor.errors import ModelError
 from compressor.execution.copies import copy_module
 from compressor.models.batch_dims import BatchDimSetting, batch_dims_of, find_batch_dims, with_batch_dim
+from compressor.models.missing_file import missing_code
 from compressor.models.prepare import refuse_opaque
 from compressor.user_code import importable, user_errors_as
 
@@ -158,7 +159,7 @@ def find_inputs(
     if name is not None:
         with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
             value = getattr(code, name)
-            example, doubt = _as_inputs(value() if callable(value) else value, f"{path}:{name}", module, batch_dim)
+            example, doubt = inputs_like(value() if callable(value) else value, f"{path}:{name}", module, batch_dim)
     if shapes is not None:
         typed = example if len(example) == len(shapes) else [ModelInput(shape) for shape in shapes]
         inputs = [replace(like, shape=shape) for like, shape in zip(typed, shapes, strict=True)]
@@ -225,10 +226,23 @@ def _failure(module: nn.Module, size: ImageSize) -> Exception | None:
     return None
 
 
-def _as_inputs(
+def inputs_like(
     value: object, where: str, module: nn.Module, batch_dim: BatchDimSetting
 ) -> tuple[list[ModelInput], str | None]:
-    """Read a tensor, a tuple of tensors with their batch, or shapes without it; return the inputs and a note."""
+    """Read a tensor, a tuple of tensors with their batch, or shapes without it.
+
+    Args:
+        value: What shows the inputs.
+        where: The place that a message names.
+        module: The module that takes them.
+        batch_dim: The batch dimension; `auto` = found by running the module.
+
+    Returns:
+        The inputs, and a note on what was not certain.
+
+    Raises:
+        ModelError: `value` shows no inputs.
+    """
     parts = [value] if isinstance(value, Tensor) else value
     if isinstance(parts, list | tuple) and parts and all(isinstance(part, Tensor) for part in parts):
         if batch_dim == "auto":
@@ -267,9 +281,7 @@ def _module_name(path: Path) -> str:
 
 def _import(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ModelError(
-            "model-code/no-such-file", str(path), "the file does not exist", "give path/to/file.py:factory"
-        )
+        raise missing_code(path)
     name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None

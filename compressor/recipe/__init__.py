@@ -4,7 +4,7 @@ The schema: fields, block -> method_block, data, optimizer, schedule, rewinding 
 recipe_config. Reading: yaml_source -> former_keys, overrides, validation -> read.
 """
 
-from compressor.recipe.read import read_recipe, shipped_recipes
+from compressor.recipe.read import parse_recipe, read_recipe, shipped_recipes
 from compressor.recipe.recipe_config import GatesConfig, Recipe
 
-__all__ = ["GatesConfig", "Recipe", "read_recipe", "shipped_recipes"]
+__all__ = ["GatesConfig", "Recipe", "parse_recipe", "read_recipe", "shipped_recipes"]

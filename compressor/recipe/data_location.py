@@ -10,14 +10,12 @@ from compressor.errors import RecipeError
 from compressor.recipe.recipe_config import Recipe
 
 
-def locate_recipe_data(
-    recipe: Recipe, data_path: str | None, *, required: bool
-) -> tuple[DataSettings, Path | None] | None:
+def locate_recipe_data(recipe: Recipe, data: object, *, required: bool) -> tuple[DataSettings, Path | None] | None:
     """Find the data of a run without reading them.
 
     Args:
-        recipe: Its `data` block, if it has one, is looked up in `data_path`.
-        data_path: The option `--data`.
+        recipe: Its `data` block, if it has one, is looked up in `data`.
+        data: The option `--data`, or the data themselves.
         required: Whether to refuse a method that needs training images if no data are named.
 
     Returns:
@@ -27,7 +25,7 @@ def locate_recipe_data(
         RecipeError: The method needs data, and none are named.
         DataError: A file or folder that is named does not exist.
     """
-    location = locate_data(recipe.data.to_settings() if recipe.data else None, data_path)
+    location = locate_data(recipe.data.to_settings() if recipe.data else None, data)
     if location is None and required and recipe.needs_data:
         reader = recipe.method.name if recipe.method.needs_data else "the recipe"
         problem = f"no data are given, but {reader} needs training images or samples"

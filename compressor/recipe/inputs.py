@@ -14,14 +14,14 @@ from compressor.run_log import RunLog
 
 
 def load_inputs(
-    source: str, recipe: Recipe, data_path: str | None, log: RunLog, *, trust_pickle: bool, needs_data: bool
+    source: str | LoadedModel, recipe: Recipe, data: object, log: RunLog, *, trust_pickle: bool, needs_data: bool
 ) -> tuple[LoadedModel, Data | None]:
     """Load the dense model and open the data, if any are named.
 
     Args:
-        source: The model: a checkpoint, a folder or a name.
+        source: The model: a checkpoint, a folder or a name; or the model itself.
         recipe: Its `model` and `data` blocks narrow both down.
-        data_path: The option `--data`.
+        data: The option `--data`, or the data themselves.
         log: Receives the stages and notes.
         trust_pickle: Whether to unpickle files that may contain code.
         needs_data: Whether a method that needs training images is refused without them.
@@ -34,9 +34,11 @@ def load_inputs(
         DataError: The data cannot be used.
         ModelError: The model cannot be loaded, or takes no images.
     """
-    location = locate_recipe_data(recipe, data_path, required=needs_data)
+    location = locate_recipe_data(recipe, data, required=needs_data)
     with log.stage("load"):
-        model = load_model(source, **recipe.model.load_options(), trust_pickle=trust_pickle)
+        model = source
+        if not isinstance(model, LoadedModel):
+            model = load_model(model, **recipe.model.load_options(), trust_pickle=trust_pickle)
         for note in model.notes:
             log.note(note)
     if location is None:
@@ -44,14 +46,14 @@ def load_inputs(
     settings, base = location
     any_classes = model.untrained and recipe.model.num_classes == "auto"
     with log.stage("read data"):
-        data = open_data_for(
+        opened = open_data_for(
             model,
             settings,
             base,
-            task_base=Path(data_path) if data_path and not is_source(data_path) else Path(),
+            task_base=Path(data) if isinstance(data, str) and not is_source(data) else Path(),
             num_classes=None if any_classes else model.spec.num_classes,
         )
-    resized = resize_head(model, data.num_classes)
+    resized = resize_head(model, opened.num_classes)
     if resized is not model:
-        log.note(f"built for the {data.num_classes} classes of the data instead of {model.spec.num_classes}")
-    return resized, data
+        log.note(f"built for the {opened.num_classes} classes of the data instead of {model.spec.num_classes}")
+    return resized, opened

@@ -36,6 +36,23 @@ def read_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: The recipe is invalid. The error carries every fault.
     """
     source, text = _text(name_or_path)
+    return parse_recipe(text, source, overrides)
+
+
+def parse_recipe(text: str, source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Validate the text of a recipe.
+
+    Args:
+        text: YAML, or JSON, which is YAML too.
+        source: Its name in messages.
+        overrides: `key.path=value`, applied in this order.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        RecipeError: The recipe is invalid. The error carries every fault.
+    """
     document = with_current_keys(parse_yaml(text, source))
     faults = []
     for assignment in overrides:

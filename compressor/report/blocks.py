@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from compressor.report.svg import Figure
+
+
+class Headline(NamedTuple):
+    """The result in one sentence. `ok`: whether it is what a user hopes for; None = neither. `hint`: what to do."""
+
+    text: str
+    ok: bool | None = None
+    hint: str = ""
 
 
 class Row(NamedTuple):
@@ -32,12 +40,18 @@ class Fact(NamedTuple):
     status: Status | None = None
 
 
-class Card(NamedTuple):
-    """One of the large numbers at the head of the page."""
+Question: TypeAlias = Literal["Is it faster?", "What did I lose?", "Is it smaller?", "Can I trust it?"]
+"""What the first screen of the page answers."""
 
+
+class Card(NamedTuple):
+    """One of the large numbers at the head of the page, below the question that it answers."""
+
+    question: Question
     value: str
     label: str
     note: str
+    ok: bool | None = None  # whether it is what a user hopes for; None = neither
 
 
 class Notice(NamedTuple):
@@ -64,5 +78,5 @@ class Section(NamedTuple):
     half: bool = False
 
 
-Block: TypeAlias = Row | Fact | Card | Notice | Table | Figure | Section
+Block: TypeAlias = Headline | Row | Fact | Card | Notice | Table | Figure | Section
 """A figure outside a section is a panel beside the others."""

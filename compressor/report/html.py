@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from compressor.atomic_write import write_text
-from compressor.report.blocks import Card, Fact, Notice, Row, Section, Table
+from compressor.report.blocks import Card, Fact, Headline, Notice, Question, Row, Section, Table
 from compressor.report.findings import Report, findings
 from compressor.report.format import NOTHING, format_shape, printable
 from compressor.report.pareto_result import Pareto, pareto_facts, pareto_figures, pareto_table
 from compressor.report.run_result import RunResult
 from compressor.report.svg import Figure
 
-Kind = TypeVar("Kind", bound=Row | Fact | Card | Notice | Table | Figure | Section)
+Kind = TypeVar("Kind", bound=Headline | Row | Fact | Card | Notice | Table | Figure | Section)
 
 
 def render_page(report: Report, run: RunResult) -> str:
@@ -33,19 +33,23 @@ def render_page(report: Report, run: RunResult) -> str:
     def of(kind: type[Kind]) -> list[Kind]:
         return [block for block in blocks if isinstance(block, kind)]
 
-    notices, sections = of(Notice), of(Section)
+    notices, sections, cards = of(Notice), of(Section), of(Card)
+    panels = of(Figure)
+    answers = {question: [card for card in cards if card.question == question] for question in get_args(Question)}
     return _render(
         "page.html.j2",
         report=report,
         shape=format_shape(report["architecture"]["input"]),
         failures=[notice.text for notice in notices if notice.severe],
         warnings=[notice.text for notice in notices if not notice.severe],
-        cards=of(Card),
+        headlines=of(Headline),
+        answers={question: group for question, group in answers.items() if group},
         rows=of(Row),
         facts=of(Fact),
         sections=[section for section in sections if not section.half],
         halves=[section for section in sections if section.half],
-        panels=of(Figure),
+        pictures=[panel for panel in panels if panel.first],
+        panels=[panel for panel in panels if not panel.first],
     )
 
 

@@ -8,9 +8,10 @@ from typing import NotRequired, TypedDict
 from rich.console import Console
 from rich.text import Text
 
-from compressor.report.blocks import Fact, Row, Table
+from compressor.report.blocks import Fact, Headline, Row, Table
 from compressor.report.findings.blocks_dropped import DroppedRecord, describe_dropped
 from compressor.report.findings.group_errors import ErrorCurvesRecord, curves_table, describe_prediction
+from compressor.report.findings.headline import NOT_FASTER
 from compressor.report.findings.model_size import CostRecord, size_rows
 from compressor.report.findings.prunable_groups import Coverage, FrozenGroup
 from compressor.report.format import format_bytes, format_ms, format_number, format_quotient, format_ratio, printable
@@ -133,7 +134,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         console: where to print.
     """
     print_heading(console, plan["model"], plan["steps"], method=plan["method"])
-    print_blocks(console, _rows(plan))
+    print_blocks(console, [_headline(plan), *_rows(plan)])
     changed = (group for group in plan["groups"] if group["after"] != group["before"])
     rows = []
     for first, last, count in runs_of_equal(changed, lambda group: (group["before"], group["after"])):
@@ -148,6 +149,16 @@ def show_plan(plan: Plan, console: Console) -> None:
     if (curves := plan.get("error_curves")) is not None:
         print_table(console, curves_table(curves, ascii_only=console.options.ascii_only))
     print_facts(console, _facts(plan))
+
+
+def _headline(plan: Plan) -> Headline:
+    """Whether the plan is worth it, and what to do if it is not faster."""
+    latency = plan["latency"]
+    if latency is None:
+        return Headline(plan["worth_it"])
+    low, high = latency["ratio_interval"]
+    faster = True if low > 1 else False if high < 1 else None
+    return Headline(plan["worth_it"], faster, "" if faster or plan.get("sparsity") else NOT_FASTER)
 
 
 def _rows(plan: Plan) -> Iterable[Row]:
@@ -186,7 +197,6 @@ def _facts(plan: Plan) -> Iterable[Fact]:
     yield Fact("Lower bound", f"{bound} remain when everything is removed that can be")
     if (bottlenecks := plan["bounds"]) is not None:
         yield Fact("Limited by", describe_bottlenecks(bottlenecks))
-    yield Fact("Worth it", plan["worth_it"])
     if sparsity := plan.get("sparsity"):
         yield Fact("Sparsity", sparsity)
 

@@ -149,10 +149,11 @@ def legend(frame: Frame, entries: Sequence[tuple[str, str]]) -> Markup:
 
 
 class Figure(NamedTuple):
-    """A captioned SVG picture."""
+    """A captioned SVG picture. `first`: on the page's first screen."""
 
     caption: str
     picture: Markup
+    first: bool = False
 
 
 def figure(name: str, caption: str, description: str, frame: Frame, *parts: Markup) -> Figure:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from compressor.report.blocks import Block, Fact, Notice, Row, Status, Table
+from compressor.report.blocks import Block, Fact, Headline, Notice, Row, Status, Table
 from compressor.report.format import printable
 
 GOOD, BAD, WARN, FAINT, STRONG = "green", "bold red", "yellow", "bright_black", "bold"
@@ -41,19 +41,35 @@ def print_heading(console: Console, name: str, steps: Sequence[str] = (), *, met
 
 
 def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
-    """Print blocks by kind: the table that compares dense and slim, other tables, facts, warnings.
+    """Print blocks by kind: the headline, the table that compares dense and slim, other tables, facts, warnings.
 
     Args:
         console: where to print.
         blocks: those of one kind are printed in their order; sections and figures are for the page.
     """
     blocks = list(blocks)
+    for headline in (block for block in blocks if isinstance(block, Headline)):
+        print_headline(console, headline)
     if rows := [block for block in blocks if isinstance(block, Row)]:
         print_table(console, Table(("", "dense", "slim", "dense / slim"), rows))
     for table in (block for block in blocks if isinstance(block, Table)):
         print_table(console, table)
     print_facts(console, (block for block in blocks if isinstance(block, Fact)))
     print_warnings(console, [block.text for block in blocks if isinstance(block, Notice)])
+
+
+def print_headline(console: Console, headline: Headline) -> None:
+    """Print the result in one sentence, and what to do about it.
+
+    Args:
+        console: where to print.
+        headline: the sentence.
+    """
+    style = {True: "bold green", False: BAD, None: STRONG}[headline.ok]
+    console.print(Text(printable(headline.text), style))
+    if headline.hint:
+        console.print(Text(printable(headline.hint), WARN))
+    console.print()
 
 
 def print_table(console: Console, table: Table) -> None:
@@ -150,7 +166,8 @@ def print_frozen(console: Console, groups: Sequence[Mapping[str, str]], shares: 
     by_reason: dict[str, list[str]] = {}
     for group in groups:
         by_reason.setdefault(group["reason"], []).append(group["name"])
-    console.print(Text(f"Frozen groups ({len(groups)}), the largest share of the MACs first", STRONG))
+    heading = f"Frozen groups ({len(groups)}), by the MACs that read or write them; these shares overlap"
+    console.print(Text(heading, STRONG))
     ordered = sorted(by_reason.items(), key=lambda item: -shares.get(item[0], 0.0))
     for reason, names in ordered[:REASONS]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ __all__ = ["show_bench", "show_inspect", "show_onnx_inspect", "show_pareto", "sh
 
 
 def show_report(report: dict[str, Any], console: Console, folder: Path | None = None) -> None:
-    """Print the result of a run: every finding, and where the files are.
+    """Print the result of a run on one screen: what is read first, and where the files and the rest are.
 
     Args:
         report: report.json.
@@ -28,7 +29,22 @@ def show_report(report: dict[str, Any], console: Console, folder: Path | None = 
         folder: the output folder.
     """
     print_heading(console, report["model"], report["steps"], method=report["method"])
-    print_blocks(console, (block for finding in findings() for block in finding.terminal(report)))
+    print_blocks(console, (block for finding in findings() if not finding.detail for block in finding.terminal(report)))
     if folder is not None:
         console.print()
-        print_facts(console, [Fact("Files", f"{folder}: model.onnx is the slim model, report.html has the details")])
+        files = f"{folder}: model.onnx is the slim model, report.html has the details (--open shows it)"
+        print_facts(console, [Fact("Files", files)])
+
+
+def report_text(report: dict[str, Any], folder: Path, *, width: int = 100) -> str:
+    """Return the result of a run as plain text.
+
+    Args:
+        report: report.json.
+        folder: the output folder.
+        width: number of columns.
+    """
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    with console.capture() as capture:
+        show_report(report, console, folder)
+    return capture.get()

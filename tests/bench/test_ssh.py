@@ -248,7 +248,7 @@ def test_a_bench_that_is_ended_leaves_nothing_there(
         "90",
     ]
     running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    assert until(lambda: any(there.rglob("a.onnx")), 60), "it has begun"
+    assert until(lambda: any(there.rglob("a.onnx")), 180), "it has begun"
     running.send_signal(ending)
     _, said = running.communicate(timeout=60)
     assert running.returncode == code

@@ -14,6 +14,7 @@ from compressor.models.cifar import NAMES, PaddedShortcut, blocks_per_stage, cif
         ("resnet44", 658_586),
         ("resnet56", 853_018),
         ("resnet110", 1_727_962),
+        ("resnet8x2", 298_026),
         ("resnet20b", 269_722 + 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64),
     ],
 )
@@ -22,7 +23,7 @@ def test_parameters(name: str, params: int) -> None:
         assert sum(p.numel() for p in cifar_resnet(name).parameters()) == params
 
 
-@pytest.mark.parametrize(("option", "size", "channels"), [("", 8, 1), ("b", 33, 4)])
+@pytest.mark.parametrize(("option", "size", "channels"), [("", 8, 1), ("b", 33, 4), ("x3b", 8, 1)])
 def test_any_size_and_channels(option: str, size: int, channels: int) -> None:
     net = cifar_resnet(f"resnet8{option}", num_classes=7, in_channels=channels).eval()
     assert net(torch.zeros(2, channels, size, size)).shape == (2, 7)
@@ -42,7 +43,9 @@ def test_padding_is_read_at_run_time() -> None:
     assert shortcut(torch.ones(1, 5, 4, 4)).shape == (1, 9, 2, 2)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet21", "resnet2", "resnet", "resnet020", "resnet20c"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet21", "resnet2", "resnet", "resnet020", "resnet20c", "resnet20x1", "resnet20bx2"]
+)
 def test_names_outside_the_family(name: str) -> None:
     assert blocks_per_stage(name) is None
 

@@ -93,11 +93,13 @@ def test_trusted_module_is_its_own_architecture(tmp_path: Path) -> None:
     assert torch.equal(loaded.module[0].weight, net[0].weight)
 
 
-@pytest.mark.skipif(not DIGITS.is_file(), reason="the embedded digits checkpoint is not here")
-def test_embedded_digits() -> None:
-    loaded = load_model("cifar:resnet8@digits")
+@pytest.mark.parametrize(("source", "size"), [("cifar:resnet8", 8), ("cifar:resnet8x2", 24)])
+def test_embedded_digits(source: str, size: int) -> None:
+    assert DIGITS.keys() == {"cifar:resnet8", "cifar:resnet8x2"}
+    loaded = load_model(f"{source}@digits")
     channels, height, width = loaded.spec.input
-    assert channels == 1
+    assert (channels, height, width) == (1, size, size)
+    assert {tensor.dtype for tensor in loaded.module.parameters()} == {torch.float32}
     assert loaded.spec.num_classes == 10
     assert loaded.module(torch.zeros(2, channels, height, width)).shape == (2, 10)
     assert len(loaded.mean) == len(loaded.std) == 1

@@ -60,7 +60,7 @@ def test_two_findings_may_not_write_the_same_value(trained, forget_new_findings:
 
 def test_findings_have_places_of_their_own(trained) -> None:
     records = [finding.record(trained.result) for finding in findings()]
-    leaves = [leaf for record in records for leaf in paths(record)]
+    leaves = [leaf for record in records if record for leaf in paths(record)]
     assert len(leaves) == len(set(leaves))
     assert len({finding.order for finding in findings()}) == len(findings())
 

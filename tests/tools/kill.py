@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HEAVY = ("torch", "torchvision", "timm", "onnxscript", "torch.onnx._internal.exporter._core", "lightning_fabric",
-         "compressor.pipeline", "compressor.cli.progress", "compressor.report.terminal")  # fmt: skip
+         "compressor.pipeline", "compressor.progress", "compressor.report.terminal")  # fmt: skip
 MOST = 6  # kills of one run
 
 

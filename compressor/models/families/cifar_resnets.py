@@ -1,4 +1,4 @@
-"""`cifar:NAME`: the CIFAR ResNets, and the digits weights that ship with the package."""
+"""`cifar:NAME`: the CIFAR ResNets, and the two that ship with the package, trained on digits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from compressor.models import cifar
 from compressor.models.checkpoint import read_checkpoint
 from compressor.models.families.base import Defaults, Family, PublishedWeights, unknown_weights
 
-DIGITS = Path(__file__).parents[1] / "resnet8-digits.safetensors"
-_DIGITS_SOURCE = "cifar:resnet8"
+DIGITS = {
+    "cifar:resnet8x2": Path(__file__).parents[1] / "resnet8x2-digits.safetensors",
+    "cifar:resnet8": Path(__file__).parents[1] / "resnet8-digits.safetensors",
+}
+"""The included weights, by their source."""
 
 
 class CifarResNets(Family):
-    """Any depth 6n + 2, with shortcuts of option A or B."""
+    """Any depth 6n + 2, with shortcuts of option A or B, and widths of 16, 32, 64 times 1 to 9."""
 
     prefix = "cifar"
     rank = 1
@@ -47,7 +50,7 @@ class CifarResNets(Family):
         return cifar.cifar_resnet(name, num_classes=classes, in_channels=spec.input[0])
 
     def published_weights(self, spec: ModelSpec, name: str, tag: str, size: ImageSize | None) -> PublishedWeights:
-        """Read the network trained on scikit-learn's digits, the only weights that are included.
+        """Read a network trained on scikit-learn's digits, the only weights that are included.
 
         Args:
             spec: The architecture.
@@ -61,20 +64,21 @@ class CifarResNets(Family):
         Raises:
             ModelError: There are no such weights.
         """
-        if (spec.source, tag) != (_DIGITS_SOURCE, "digits"):
-            hint = f"give {_DIGITS_SOURCE}@digits, the only weights that are included"
+        if spec.source not in DIGITS or tag != "digits":
+            hint = f"give {' or '.join(f'{source}@digits' for source in DIGITS)}, the only weights that are included"
             raise unknown_weights(spec, tag, hint)
-        with safe_open(DIGITS, framework="pt") as file:
+        path = DIGITS[spec.source]
+        with safe_open(path, framework="pt") as file:
             header = {
                 key: json.loads(value) for key, value in file.metadata().items() if key in ("input", "mean", "std")
             }
-        checkpoint = read_checkpoint(DIGITS)
+        checkpoint = read_checkpoint(path)
         channels, height, width = header["input"]
         mean, std = tuple(header["mean"]), tuple(header["std"])
         return PublishedWeights(checkpoint.tensors, (channels, height, width), None, mean, std, checkpoint.sha256)
 
     def specs_from_shapes(self, shapes: Mapping[str, tuple[int, ...]], size: ImageSize | None) -> list[ModelSpec]:
-        """Read the depth off the number of blocks, and option B off a convolution in a shortcut.
+        """Read the depth off the number of blocks, the widths off the first, and option B off a shortcut's convolution.
 
         Args:
             shapes: The shapes of a state dict.
@@ -86,8 +90,10 @@ class CifarResNets(Family):
         blocks = {name.split(".")[1] for name in shapes if name.startswith("layer1.")}
         if "linear.weight" not in shapes or "conv1.weight" not in shapes or not blocks:
             return []
-        name = f"resnet{6 * len(blocks) + 2}{'b' * any('.shortcut.0.' in tensor for tensor in shapes)}"
         channels, classes = shapes["conv1.weight"][1:2], shapes["linear.weight"][0]
+        factor = max(1, min(9, shapes["conv1.weight"][0] // cifar.WIDTHS[0]))
+        width = f"x{factor}" if factor > 1 else ""
+        name = f"resnet{6 * len(blocks) + 2}{width}{'b' * any('.shortcut.0.' in tensor for tensor in shapes)}"
         if not channels or not self.has(name):
             return []
         return [ModelSpec(f"cifar:{name}", one_image(size or (channels[0], *cifar.INPUT[1:])), classes)]

@@ -53,9 +53,8 @@ class AnswerAgreement(Finding):
         record: AgreementRecord | None = report["agreement"]
         if record is not None:
             label = "output error" if record["top1"] is None else "same best class"
-            yield Card(
-                _main(record).removesuffix(" error"), label, f"{record['samples']:,} held-out samples, no labels"
-            )
+            note = f"{record['samples']:,} held-out samples, no labels"
+            yield Card("What did I lose?", _main(record).removesuffix(" error"), label, note)
         yield from self.terminal(report)
 
 

@@ -21,9 +21,11 @@ class Finding:
 
     Attributes:
         order: place among the findings; blocks of one kind appear in this order.
+        detail: whether only the page shows it: the terminal shows what is read first.
     """
 
     order: ClassVar[int]
+    detail: ClassVar[bool] = False
 
     def record(self, run: RunResult) -> Mapping[str, object]:
         """Return the keys of report.json that hold this fact; nested objects of several findings are merged."""

@@ -24,6 +24,7 @@ class MeanSingularValue(Finding):
     """The mean singular value of the Jacobian by stage; 1 preserves lengths."""
 
     order = 140
+    detail = True
 
     def record(self, run: RunResult) -> Mapping[str, object]:
         stages = {

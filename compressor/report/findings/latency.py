@@ -76,10 +76,12 @@ class MeasuredLatency(Finding):
     def page(self, report: Report) -> Iterable[Block]:
         ratios, bench = report["ratios"], report["bench"]
         if ratios["latency"] is None:
-            yield Card(NOTHING, "speed-up", bench["verdict"])
+            yield Card("Is it faster?", NOTHING, "speed-up", bench["verdict"])
         else:
             low, high = ratios["latency_ci95"]
-            yield Card(format_ratio(ratios["latency"]), "speed-up", f"95 % interval {low:.2f} to {high:.2f}")
+            note = f"95 % interval {low:.2f} to {high:.2f}; {describe_measurement(bench)}"
+            faster = True if low > 1 else False if high < 1 else None
+            yield Card("Is it faster?", format_ratio(ratios["latency"]), "speed-up", note, faster)
         yield from self.terminal(report)
         dense, slim = (report[model]["latency_ms"] for model in ("dense", "slim"))
         if dense and slim:
@@ -94,7 +96,7 @@ class MeasuredLatency(Finding):
 
     def figures(self, run: RunResult) -> Iterable[Figure]:
         if run.comparison is not None and (figure := latency_figure(*samples(run.comparison))):
-            yield figure
+            yield figure._replace(first=True)
 
 
 def _detail_rows(dense: Mapping[str, Any], slim: Mapping[str, Any]) -> Iterable[Row]:

@@ -40,6 +40,7 @@ class LayerTimes(Finding):
     """The profile of both models, and sentences on the slim model's bottlenecks."""
 
     order = 120
+    detail = True
 
     def record(self, run: RunResult) -> Mapping[str, object]:
         times = layer_times_record(run.comparison)

@@ -37,7 +37,7 @@ class ModelSize(Finding):
     def page(self, report: Report) -> Iterable[Block]:
         for key, label in (("macs", "fewer MACs"), ("params", "fewer parameters")):
             dense, slim = (format_count(report[model][key]) for model in ("dense", "slim"))
-            yield Card(format_ratio(report["ratios"][key]), label, f"{dense} -> {slim}")
+            yield Card("Is it smaller?", format_ratio(report["ratios"][key]), label, f"{dense} -> {slim}")
         yield from self.terminal(report)
 
 

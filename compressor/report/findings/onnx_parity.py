@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
 from compressor.core import ExportedModel
-from compressor.report.blocks import Block, Fact, Notice, Row, Status
+from compressor.report.blocks import Block, Card, Fact, Notice, Row, Status
 from compressor.report.findings.base import Finding, Report, finite
 from compressor.report.format import format_bytes, format_error, format_quotient
 from compressor.report.run_result import RunResult
@@ -52,6 +52,9 @@ class OnnxParity(Finding):
         )
 
     def page(self, report: Report) -> Iterable[Block]:
+        ok, error = report["onnx"]["ok"], format_error(report["onnx"]["max_abs_error"])
+        word = "agrees" if ok else "disagrees"
+        yield Card("Can I trust it?", word, "ONNX with PyTorch", f"largest difference {error}", ok)
         yield from self.terminal(report)
         if not report["onnx"]["ok"]:
             yield Notice("The outputs of the ONNX file differ from those of the PyTorch model.", severe=True)

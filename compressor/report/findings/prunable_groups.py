@@ -68,6 +68,7 @@ class PrunableGroups(Finding):
     """Channel groups: pruned, prunable, frozen by the model, frozen by the recipe."""
 
     order = 220
+    detail = True
 
     def record(self, run: RunResult) -> Mapping[str, object]:
         state = run.state
@@ -96,7 +97,7 @@ class PrunableGroups(Finding):
         by_reason = Table(("reason", "groups", "channels", "MACs that depend on them"), shares)
         summary = f"All frozen groups by name ({len(rows)})"
         by_group = Table(("group", "reason"), rows, summary=summary, facts=True)
-        yield Section("Frozen groups", [by_reason, by_group])
+        yield Section("Frozen groups", [OVERLAP, by_reason, by_group])
 
 
 def frozen_groups(groups: Iterable[ChannelGroup]) -> list[FrozenGroup]:

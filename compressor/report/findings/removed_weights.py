@@ -37,6 +37,7 @@ class RemovedWeights(Finding):
     """The shares of weights and nodes that were removed."""
 
     order = 40
+    detail = True
 
     def record(self, run: RunResult) -> Mapping[str, object]:
         return {"removed": removed_record(run.dense_cost, run.slim_cost, run.zero_weights)}

@@ -24,6 +24,7 @@ class LargestStableRate(Finding):
     """A hint for the choice of the learning rate; None without a training, or with one too short for it."""
 
     order = 160
+    detail = True
 
     def record(self, run: RunResult) -> Mapping[str, object]:
         rate = run.stable_lr

@@ -9,6 +9,8 @@ from compressor.report.findings.base import Finding, Report
 from compressor.report.format import format_duration
 from compressor.report.run_result import RunResult
 
+LONGEST = 3  # stages that the terminal names
+
 
 class StageSeconds(Finding):
     """Seconds by stage, and their sum."""
@@ -21,8 +23,9 @@ class StageSeconds(Finding):
     def terminal(self, report: Report) -> Iterable[Block]:
         stages: Mapping[str, float] = report["seconds"]
         if stages:
-            spent = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in stages.items())
-            yield Fact("Time", f"{format_duration(sum(stages.values()))} ({spent})")
+            longest = sorted(stages.items(), key=lambda stage: -stage[1])[:LONGEST]
+            spent = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in longest)
+            yield Fact("Time", f"{format_duration(sum(stages.values()))}; the longest: {spent}")
 
     def page(self, report: Report) -> Iterable[Block]:
         stages: Mapping[str, float] = report["seconds"]

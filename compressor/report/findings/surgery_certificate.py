@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NotRequired, TypedDict
 
-from compressor.report.blocks import Block, Fact, Notice, Status
+from compressor.report.blocks import Block, Card, Fact, Notice, Status
 from compressor.report.findings.base import Finding, Report, finite
 from compressor.report.format import format_error, printable
 from compressor.report.run_result import RunResult
@@ -59,6 +59,9 @@ class SurgeryCertificate(Finding):
         yield Fact("Surgery", f"{meaning}; largest error {absolute}, relative {relative}", status)
 
     def page(self, report: Report) -> Iterable[Block]:
+        ok, error = report["certificate"]["ok"], format_error(report["certificate"]["max_rel_error"])
+        note = f"largest relative error {error}"
+        yield Card("Can I trust it?", "proven" if ok else "not proven", "nothing else changed", note, ok)
         yield from self.terminal(report)
         if not report["certificate"]["ok"]:
             yield Notice("The surgery could not be proven exact.", severe=True)

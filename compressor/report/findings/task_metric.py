@@ -47,14 +47,14 @@ class TaskMetric(Finding):
     def page(self, report: Report) -> Iterable[Block]:
         metric, dense, slim = _values(report)
         if dense is None or slim is None:
-            yield Card(NOTHING, metric_name(metric), "not measured")
+            yield Card("What did I lose?", NOTHING, metric_name(metric), "not measured")
         else:
             note = f"{format_metric(dense, metric)} -> {format_metric(slim, metric)}"
             label = f"{metric['name']}, points" if metric["unit"] == "%" else metric_name(metric)
-            yield Card(format_change(dense, slim, metric).removesuffix(" points"), label, note)
+            yield Card("What did I lose?", format_change(dense, slim, metric).removesuffix(" points"), label, note)
         yield from (block for block in self.terminal(report) if isinstance(block, Row))
         if stages := stages_figure(report["metric_steps"], metric):
-            yield stages
+            yield stages._replace(first=True)
 
 
 def metric_record(metric: Metric | None, quality: Mapping[str, float]) -> Mapping[str, object]:

@@ -29,6 +29,7 @@ class Trainability(Finding):
     """Reported where the task is judged by accuracy."""
 
     order = 150
+    detail = True
 
     def record(self, run: RunResult) -> Mapping[str, object]:
         metric = run.state.metric

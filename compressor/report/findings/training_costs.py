@@ -55,6 +55,7 @@ class TrainingCosts(Finding):
     """A table with a row for each training."""
 
     order = 130
+    detail = True
 
     def record(self, run: RunResult) -> Mapping[str, object]:
         from compressor.bench.runner.energy import meter_readings, meter_unavailable_reason

@@ -31,6 +31,7 @@ class WeightsOnDisk(Finding):
     """Bytes of the weights, dense and slim, and without zeros."""
 
     order = 50
+    detail = True
 
     def record(self, run: RunResult) -> Mapping[str, object]:
         dense, slim = (tensor_bytes(state.model.module) for state in (run.baseline, run.state))

@@ -1,0 +1,58 @@
+"""A model that exists in memory only, such as in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from compressor.core import LoadedModel, ModelInput, ModelSpec, one_image
+from compressor.execution.copies import copy_module
+from compressor.models import user_module
+from compressor.models.batch_dims import BatchDimSetting, with_batch_dim
+from compressor.models.build import IN_MEMORY
+from compressor.models.faithful import checked_copies
+from compressor.models.prepare import prepare_module, refuse_opaque
+
+
+def model_in_memory(
+    module: nn.Module,
+    *,
+    example_inputs: Tensor | Sequence[Tensor] | None = None,
+    input: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    batch_dim: BatchDimSetting = "auto",
+    num_classes: int | None = None,
+) -> LoadedModel:
+    """Take a copy of a module as the dense model. The module itself, its mode and its device do not change.
+
+    Args:
+        module: The module.
+        example_inputs: A batch for each input; it tells their shapes and types.
+        input: The shape of each input without the batch, if there is no example; otherwise the usual image sizes are
+            tried.
+        batch_dim: The batch dimension of the inputs; `auto` = found by trying, or the first.
+        num_classes: The number of classes; None = not known.
+
+    Returns:
+        The model in float32 and eval mode, on the CPU.
+
+    Raises:
+        ModelError: The module cannot be copied or changed, or takes no such inputs.
+    """
+    name = type(module).__name__
+    refuse_opaque(module, name)
+    own, notes = prepare_module(copy_module(module).to("cpu").float())
+    note: str | None = None
+    if example_inputs is not None:
+        tensors = [example_inputs] if isinstance(example_inputs, Tensor) else list(example_inputs)
+        example, note = user_module.inputs_like([tensor.cpu() for tensor in tensors], name, own, batch_dim)
+        inputs = user_module.named_in(example, own)
+    elif shapes := user_module.shapes_in(input):
+        unnamed = [ModelInput(shape) for shape in shapes]
+        inputs = user_module.named_in(with_batch_dim(unnamed, batch_dim), own)
+    else:
+        size = user_module.input_that_runs(own, name)
+        inputs = one_image(size)
+        note = f"input {'x'.join(map(str, size))} found by running it; give example_inputs to change it"
+    spec = ModelSpec(f"{IN_MEMORY}{name}", inputs, num_classes)
+    return checked_copies(LoadedModel(own, spec, name, notes=(*notes, *([note] if note else []))))

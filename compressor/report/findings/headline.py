@@ -1,0 +1,70 @@
+"""The result of a run in one sentence: is it faster, what does it answer, is it proven; and what to do if it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from compressor.report.blocks import Block, Headline
+from compressor.report.findings.base import Finding, Report
+from compressor.report.findings.task_metric import format_change, format_metric
+from compressor.report.format import format_percent, format_ratio
+
+UNSTABLE = "measure again when nothing else runs: compress bench DIR/dense.onnx DIR/model.onnx"
+ZEROS = "zeros alone make no dense runtime faster: remove channels (recipes auto, l1), or use a sparse runtime"
+NOT_FASTER = (
+    "do not deploy it for its speed: remove more (--set prune.target.macs=30%), or ask for a time, "
+    "which is measured while channels are chosen (--set 'prune.target={latency: 60%}')"
+)
+
+
+class ResultHeadline(Finding):
+    """Speed with its interval, the metric or the agreement, and the proofs."""
+
+    order = 5
+
+    def terminal(self, report: Report) -> Iterable[Block]:
+        ok, speed, hint = describe_speed(report)
+        proven = report["certificate"]["ok"] and report["onnx"]["ok"]
+        gates = all(gate["ok"] for gate in report["gates"])
+        parts = [speed, describe_quality(report), "proven" if proven else "NOT PROVEN"]
+        if not gates:
+            parts.append("NOT ALL TARGETS MET")
+        yield Headline(
+            ", ".join(parts), None if ok is None and proven and gates else bool(ok) and proven and gates, hint
+        )
+
+
+def describe_speed(report: Report) -> tuple[bool | None, str, str]:
+    """Say whether the slim model is faster.
+
+    Args:
+        report: report.json.
+
+    Returns:
+        Whether it is faster, None where that was not measured or is uncertain; the words; and what to do if it is not.
+    """
+    ratio, bounds = report["ratios"]["latency"], report["ratios"]["latency_ci95"]
+    macs = f"{format_ratio(report['ratios']['macs'])} fewer MACs"
+    verdict = report["bench"]["verdict"]
+    if verdict.startswith("unstable"):  # no ratio is stated then
+        return None, f"{macs}, speed uncertain ({verdict})", UNSTABLE
+    if ratio is None:
+        return None, f"{macs} (speed not measured)", ""
+    if bounds is not None and bounds[0] > 1 and verdict.startswith("faster"):
+        return True, f"{format_ratio(ratio)} faster [{bounds[0]:.2f}, {bounds[1]:.2f}]", ""
+    only_zeros = report["ratios"]["macs"] == 1 and (report.get("masks") or report.get("sparsity"))
+    words = "SLOWER" if bounds is not None and bounds[1] < 1 else "NOT FASTER"
+    return False, f"{words}: {format_ratio(ratio, bounds)}", ZEROS if only_zeros else NOT_FASTER
+
+
+def describe_quality(report: Report) -> str:
+    """'accuracy 98.99 % (-0.34 points)', or the agreement with the dense model where there are no labels."""
+    metric, dense, slim = report["metric"], report["dense"]["metric"], report["slim"]["metric"]
+    if dense is not None and slim is not None:
+        return f"{metric['name']} {format_metric(slim, metric)} ({format_change(dense, slim, metric)})"
+    agreement = report["agreement"]
+    if agreement is None:
+        return f"{metric['name']} not measured"
+    if agreement["top1"] is not None:
+        return f"{format_percent(agreement['top1'])} of answers as before"
+    return f"outputs within {format_percent(agreement['output_error'])} of the dense model's"

@@ -1,0 +1,61 @@
+"""The sentence at the top: what it says of speed, quality and proofs, and what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from compressor.report.blocks import Headline
+from compressor.report.findings import Report, findings
+from compressor.report.findings.headline import NOT_FASTER, UNSTABLE, ZEROS, ResultHeadline, describe_quality
+
+
+def headline(report: Report) -> Headline:
+    (finding,) = (finding for finding in findings() if isinstance(finding, ResultHeadline))
+    (block,) = finding.terminal(report)
+    assert isinstance(block, Headline)
+    return block
+
+
+def timed(report: Report, ratio: float | None, bounds: list[float] | None, verdict: str, **ratios: float) -> Report:
+    return {
+        **report,
+        "ratios": {**report["ratios"], "latency": ratio, "latency_ci95": bounds, **ratios},
+        "bench": {**report["bench"], "verdict": verdict},
+    }
+
+
+@pytest.mark.parametrize(
+    ("ratio", "bounds", "verdict", "ok", "hint", "word"),
+    [
+        (3.3, [2.8, 3.9], "faster 3.30x", True, "", "3.30x faster [2.80, 3.90]"),
+        (0.88, [0.76, 0.92], "slower 0.88x", False, NOT_FASTER, "SLOWER: 0.88x [0.76, 0.92]"),
+        (1.02, [0.99, 1.04], "no measurable change", False, NOT_FASTER, "NOT FASTER: 1.02x"),
+        (1.10, [1.01, 1.20], "no measurable change", False, NOT_FASTER, "NOT FASTER"),  # the control differs as much
+        (None, None, "unstable: the ratio is anywhere", None, UNSTABLE, "speed uncertain (unstable: the ratio"),
+        (None, None, "not measured", None, "", "fewer MACs (speed not measured)"),
+    ],
+)
+def test_speed(trained, ratio, bounds, verdict, ok, hint, word) -> None:
+    block = headline(timed(trained.report, ratio, bounds, verdict))
+    assert (block.ok, block.hint) == (ok, hint)
+    assert word in block.text
+
+
+def test_zeros_alone_get_a_hint_of_their_own(trained) -> None:
+    report = {**timed(trained.report, 1.0, [0.99, 1.01], "no measurable change", macs=1.0), "masks": {"layers": []}}
+    assert headline(report).hint == ZEROS
+
+
+def test_a_fast_model_that_misses_a_gate_is_no_success(trained) -> None:
+    missed = {"name": "speedup", "asked": "2x", "found": "1.6x", "ok": False, "status": "missed"}
+    assert headline(trained.report).ok is True
+    assert headline({**trained.report, "gates": [missed]}).ok is False
+    assert headline({**trained.report, "onnx": {**trained.report["onnx"], "ok": False}}).ok is False
+
+
+def test_quality_without_labels_is_the_agreement(trained) -> None:
+    report = {**trained.report, "dense": {**trained.report["dense"], "metric": None}}
+    agreement = {"top1": 99.5, "kl": 0.1, "output_error": 3.0, "samples": 100, "steps": {}}
+    assert describe_quality({**report, "agreement": agreement}) == "99.50 % of answers as before"
+    assert "within 3.00 %" in describe_quality({**report, "agreement": {**agreement, "top1": None}})
+    assert describe_quality({**report, "agreement": None}) == "accuracy not measured"
