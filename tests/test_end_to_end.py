@@ -54,7 +54,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     cwd = tmp_path_factory.mktemp("quickstart")
     done = in_a_process(
         "cifar:resnet8@digits", "--recipe", "quickstart", "-o", "out", "--json", "--set", "retrain.epochs=1",
-        "--set", "retrain.schedule.name=constant", "--set", "bench.seconds=0.3", cwd=cwd,
+        "--set", "retrain.schedule.name=constant", "--set", "export.dynamic_batch=true", cwd=cwd,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return cwd / "out", json.loads(done.stdout)
