@@ -16,7 +16,7 @@ from compressor.commands.verify import verify_folder
 from compressor.core import ignore_event
 from compressor.errors import ModelError, RecipeError
 from compressor.models.source import load_model
-from compressor.pipeline import compress
+from compressor.pipeline import compress_model
 from compressor.recipe import Recipe, read_recipe
 from compressor.run_options import RunOptions
 
@@ -70,7 +70,7 @@ def recipe(drop: str, *overrides: str) -> Recipe:
 
 
 def run(source: str, out: Path, drop: str, *overrides: str) -> dict[str, Any]:
-    return compress(source, recipe(drop, *overrides), out, RunOptions())
+    return compress_model(source, recipe(drop, *overrides), out, RunOptions())
 
 
 @pytest.fixture(scope="module")

@@ -81,9 +81,9 @@ def test_a_run_interrupted_in_the_middle_of_reconstruction_resumes_to_the_same_b
 
     recipe, out = read_recipe("minutes", SHORT), tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        compress(MODEL, recipe, out, RunOptions(data=str(samples), emit=interrupt))
+        compress_model(MODEL, recipe, out, RunOptions(data=str(samples), emit=interrupt))
     assert not out.exists()
-    compress(MODEL, recipe, out, RunOptions(data=str(samples), resume=True))
+    compress_model(MODEL, recipe, out, RunOptions(data=str(samples), resume=True))
     assert (out / "slim.safetensors").read_bytes() == (minutes[1] / "slim.safetensors").read_bytes()
 
 
