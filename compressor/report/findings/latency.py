@@ -21,6 +21,8 @@ from compressor.report.format import (
 from compressor.report.run_result import RunResult
 from compressor.report.svg import Figure, Frame, axes, figure, legend, linear_scale, path, tag, ticks
 
+FARTHEST = 3  # times the slower median: where the figure ends at most
+
 
 class LatencyRecord(TypedDict):
     """Milliseconds of one run; `ci95` is the interval of `p50`. Percentiles are None where the samples are too few."""
@@ -185,6 +187,7 @@ def latency_figure(dense: Sequence[float], slim: Sequence[float]) -> Figure | No
     if not runs:
         return None
     low, high = min(values[0] for values in runs.values()), max(_quantile(values, 0.99) for values in runs.values())
+    high = min(high, FARTHEST * max(_quantile(values, 0.5) for values in runs.values()))  # other processes' long tail
     margin = (high - low) * 0.06 or high * 0.05 or 1.0
     x = linear_scale(low - margin, high + margin, frame.left, frame.x1)
     y = linear_scale(0, 1, frame.y0, frame.top)
