@@ -17,6 +17,9 @@ from torch import nn
 from compressor.errors import ModelError
 from compressor.models.yolo_checkpoint import check_yaml
 
+_NO_YAML = {"backbone": [[-1, 1, "pruned_widths_that_no_yaml_says", []]], "head": []}
+"""What a trainer would rebuild a slim model from. It fails; from the dense yaml the model would silently be dense."""
+
 
 def ultralytics_tasks(where: str) -> Any:
     """Import the networks of ultralytics, silently.
@@ -79,6 +82,9 @@ def write_yolo(module: nn.Module, names: tuple[str, ...], arguments: Mapping[str
     """
     import ultralytics
 
+    yaml: Any = module.yaml
+    dense = {key: yaml[key] for key in ("backbone", "head")}
+    module.yaml = {**yaml, "dense": dense, **_NO_YAML}  # type: ignore[assignment]
     if names:
         module.names = dict(enumerate(names))  # type: ignore[assignment]  # an attribute, no submodule
     module.args = dict(arguments)  # type: ignore[assignment]

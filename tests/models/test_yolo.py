@@ -67,3 +67,5 @@ def test_a_detector_is_pruned_and_loaded_by_its_library(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.allclose(slim.model.eval()(x)[0], compressor.load(out)(x), atol=1e-4)
     assert len(slim.predict(x, verbose=False)) == 1
+    with pytest.raises(KeyError):  # a trainer that rebuilt it from the dense yaml would train another model
+        DetectionModel(slim.model.yaml, verbose=False)
