@@ -16,6 +16,7 @@ from compressor.budget.greedy import Budget
 from compressor.budget.target import PruningTarget
 from compressor.core import ErrorCurve, ErrorCurves, LoadedModel, ModelSpec, one_image
 from compressor.criteria import channel_criteria
+from compressor.criteria.obs import BY_MAGNITUDE
 from compressor.errors import DataError, RecipeError, TargetNotReached
 from compressor.recipe import read_recipe
 from compressor.recipe.data_location import locate_recipe_data
@@ -136,3 +137,22 @@ def test_curves_predict_divergence_and_agreement() -> None:
     assert errors.divergence({"a": 2, "b": 1}) == pytest.approx(0.8)
     assert errors.agreement(0.64) == pytest.approx(0.6)
     assert ErrorCurves({}).agreement(1.0) is None
+
+
+def test_layers_behind_a_call_that_depends_on_values_are_compared_by_magnitude(tmp_path: Path) -> None:
+    class Branching(Blocks):
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.stem(x))
+            if float(x.mean()) < 1e6:
+                x = torch.relu(x + self.first_out(torch.relu(self.first(x))))
+            return self.head(x.mean((2, 3)))
+
+    model = LoadedModel(Branching().eval(), ModelSpec("toy", one_image((3, 8, 8))), "toy")
+    context = Context(unlabelled(torch.randn(60, 3, 8, 8)), 0, RunLog(), Checkpoints(tmp_path, ""))
+    state = initial_state(model, context)
+    step = SelectChannels(channel_criteria()["obs"], PruningTarget(macs=0.6, scope="error"))
+    selected = run_step(step, state, context, evaluates=False)
+    assert selected.errors is not None
+    assert selected.errors.curves["first"].note == BY_MAGNITUDE
+    assert widths(selected)["first"] < 16
+    assert selected.errors.curves["first"].sensitivity > 0

@@ -10,12 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from compressor.core import ErrorCurve
 from compressor.criteria.base import WEIGHTS_ONLY, ScoringContext
 
 if TYPE_CHECKING:
     from torch import nn
 
     from compressor.core import ChannelGroup, FloatArray
+
+
+BY_MAGNITUDE = "its layers are not seen on samples: channels are compared by magnitude"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,31 @@ class GroupOBS:
 
         batches = context.training_data.calibration_batches(self.batch_size, images=self.images)
         curves = error_curves(module, groups, [as_arguments(inputs) for inputs in batches], seed=context.seed)
+        curves = magnitude_curves(module, groups) | curves
         return {name: scores_along(curve) for name, curve in curves.items()}
+
+
+def magnitude_curves(module: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, ErrorCurve]:
+    """Guess the error of groups whose layers are not seen on samples: the removed share of squared mean magnitudes.
+
+    Args:
+        module: The network.
+        groups: The groups of its channels.
+
+    Returns:
+        Group name -> curve, for every group that is not frozen.
+    """
+    import numpy as np
+
+    from compressor.criteria.magnitude import l1
+
+    curves = {}
+    for name, scores_C in l1.score_channels(module, groups).items():
+        order = np.argsort(scores_C, kind="stable")
+        removed = (scores_C[order] ** 2).cumsum()
+        errors = np.concatenate([[0.0], removed[:-1] / max(float(removed[-1]), 1e-300)])
+        curves[name] = ErrorCurve(order, errors, note=BY_MAGNITUDE)
+    return curves
 
 
 obs = GroupOBS()

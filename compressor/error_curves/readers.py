@@ -23,6 +23,7 @@ from compressor.reconstruction.solvable_layers import SolvableLayer
 
 MAX_COLUMNS = 2500
 MAX_CHANNEL_COLUMNS = 6144
+MAX_BYTES = 3 * 2**30  # of all moments
 POSITIONS = 64  # of an image
 BATCH_SIZE = 32
 RIDGE = 1e-3
@@ -37,6 +38,7 @@ class Reader:
     part: int  # group of the convolution
     blocks: Tensor  # (C, t) columns of each channel
     pooled: bool  # moments of channels, not of columns
+    columns: int  # input columns of one group of the convolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def measure_readers(
     """
     visitor = LayerVisitor(module, rebatch(batches, BATCH_SIZE))
     readers_of = {group.name: find_readers(group, visitor.layers, module) for group in groups if group.frozen is None}
+    readers_of = _within_memory(readers_of)
     requests: dict[tuple[str, str], _Request] = {}
     for name, readers in readers_of.items():
         for reader in readers:
@@ -123,6 +126,20 @@ def measure_readers(
     }
 
 
+def _within_memory(readers_of: Mapping[str, list[Reader]]) -> dict[str, list[Reader]]:
+    """Leave out the readers of groups, the largest first, until all moments fit into memory."""
+    sizes = {
+        _key(reader, name): (len(reader.blocks) if reader.pooled else reader.columns) ** 2 * 8 * reader.layer.groups
+        for name, readers in readers_of.items()
+        for reader in readers
+    }
+    for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if sum(sizes.values()) <= MAX_BYTES:
+            break
+        del sizes[key]
+    return {name: [reader for reader in readers if _key(reader, name) in sizes] for name, readers in readers_of.items()}
+
+
 def _key(reader: Reader, group: str) -> tuple[str, str]:
     return reader.layer.weight, group if reader.pooled else ""
 
@@ -142,7 +159,7 @@ def _parts(layer: SolvableLayer, shape: tuple[int, ...], dim: int, positions: Te
         blocks = (own.unsqueeze(-1) * taps + torch.arange(taps)).flatten(1)
         pooled = inputs * taps > MAX_COLUMNS and blocks.shape[1] > 1
         if pooled or inputs * taps <= MAX_CHANNEL_COLUMNS:
-            yield Reader(layer, part, blocks, pooled)
+            yield Reader(layer, part, blocks, pooled, inputs * taps)
 
 
 def _within(positions: Tensor, part: int, inputs: int) -> Tensor | None:

@@ -15,7 +15,7 @@ import torch
 from compressor.budget.target import PruningTarget
 from compressor.core import ErrorCurves, PrunePlan
 from compressor.criteria.base import ChannelCriterion, ScoringContext
-from compressor.criteria.obs import GroupOBS
+from compressor.criteria.obs import GroupOBS, magnitude_curves
 from compressor.error_curves.curves import curves_of, energy_curves, scores_along
 from compressor.error_curves.elimination import QuadraticReader, improve
 from compressor.error_curves.readers import measure_readers
@@ -85,6 +85,7 @@ def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: Pru
     by_obs = isinstance(criterion, GroupOBS)
     curves = curves_of(readers, groups, {} if by_obs else scores())
     curves |= energy_curves(module, groups, readers, fitted)
+    curves = magnitude_curves(module, groups) | curves
 
     def progress(done: int, total: int) -> None:
         context.log("progress", {"done": done, "total": total, "what": "groups"})
