@@ -19,6 +19,7 @@ from compressor.data.open_data import open_data
 from compressor.data.open_samples import noise_samples
 from compressor.data.samples import Samples
 from compressor.errors import DataError
+from compressor.tensors import join_batches
 
 IMAGE = (3, 8, 8)
 TOKENS = (ModelInput((5,), "int64", (0, 99), "input_ids"), ModelInput((5,), "int64", (0, 1), "attention_mask"))
@@ -196,3 +197,10 @@ def test_files_that_are_no_samples(tmp_path: Path) -> None:
         open_samples(tmp_path / "set")
     with pytest.raises(DataError, match="set"):
         open_samples(tmp_path / "set", TOKENS)
+
+
+def test_samples_of_several_inputs_are_joined_by_input() -> None:
+    data = noise_samples((ModelInput((2,)), ModelInput((3,), "int64", (0, 9))), seed=0, count=20)
+    first, second = join_batches(data.calibration_batches(5, images=12))
+    assert (first.shape, second.shape, second.dtype) == ((12, 2), (12, 3), torch.int64)
+    assert torch.equal(first[:5], next(iter(data.calibration_batches(5, images=12)))[0])
