@@ -46,13 +46,29 @@ class Interleaved:
     shared: bool  # whether one process holds all models
 
     def blocks(self, session: RunnerSession, order: Sequence[str]) -> Mapping[str, Timing]:
-        """Run one round on the device, with the arms in this order."""
+        """Run one round on the device.
+
+        Args:
+            session: The connection to the device.
+            order: Names of the arms, in the order in which they run.
+
+        Returns:
+            Arm -> its timing.
+        """
         parts = [order] if self.shared else [[arm] for arm in order]
         timings = (timing for part in parts for timing in session.run(self._job(part)))
         return dict(zip(order, timings, strict=True))
 
     def peak_bytes(self, session: RunnerSession, arm: str) -> int:
-        """Peak memory of a process that holds this arm's model only."""
+        """Measure the memory of a process that holds one model only.
+
+        Args:
+            session: The connection to the device.
+            arm: The name of its arm.
+
+        Returns:
+            Peak memory in bytes.
+        """
         job = replace(self._job([arm]), window_s=0.0, windows=1, warm_s=0.0)
         return session.run(job)[0].peak_bytes
 

@@ -108,7 +108,15 @@ class _Search:
         return np.asarray((self.usage(removed_MG) <= 1).all(axis=1))
 
     def bisect(self, weights_B: FloatArray, smallest_G: IntArray) -> tuple[IntArray, float]:
-        """The best plan on the path of one multiplier, and the best lower bound seen."""
+        """Search the multiplier of the limits that gives the plan of least error.
+
+        Args:
+            weights_B: Share of every limit in the multiplier, (B,).
+            smallest_G: A plan that fits, in channels removed from every group, (G,).
+
+        Returns:
+            The plan of least error that fits, (G,), and the largest lower bound of that error.
+        """
         low, high = -30.0, 12.0  # log multiplier
         best_G, bound = smallest_G, 0.0
         largest_G = np.array([levels[0] for levels in self.levels], dtype=np.int64)

@@ -66,8 +66,8 @@ def _negative_log_likelihood(output: Tensor, generator: torch.Generator, num_cla
     with torch.no_grad():
         if is_class_scores(output, num_classes):
             probabilities = output.softmax(1).movedim(1, -1)
-            drawn = torch.multinomial(probabilities.reshape(-1, probabilities.shape[-1]), 1, generator=generator)
-            answer = drawn.reshape(probabilities.shape[:-1])
+            labels = torch.multinomial(probabilities.reshape(-1, probabilities.shape[-1]), 1, generator=generator)
+            answer = labels.reshape(probabilities.shape[:-1])
         else:
             spread = output.std().clamp_min(1e-12)
             answer = output + spread * torch.randn(output.shape, generator=generator)

@@ -81,10 +81,10 @@ def mean_over_maps(
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 
-    def add(name: str, weight: str, values: Tensor) -> None:
+    def _add(name: str, weight: str, values: Tensor) -> None:
         scores_BC = formula(values)
         sums[name] = sums.get(name, 0.0) + scores_BC.sum(0)
         counts[name] = counts.get(name, 0) + len(scores_BC)
 
-    visit_channel_maps(module, groups, batches, add)
+    visit_channel_maps(module, groups, batches, _add)
     return {name: (total / counts[name]).numpy() for name, total in sums.items()}

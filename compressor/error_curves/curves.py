@@ -102,20 +102,29 @@ def energy_curves(
     readers: Mapping[str, Sequence[MeasuredReader]],
     batches: Sequence[Arguments],
 ) -> dict[str, ErrorCurve]:
-    """Curves of groups that no layer reads, such as those of queries and keys: nothing can be refitted.
+    """Make the curves of groups that no layer reads, such as those of queries and keys: nothing can be refitted.
 
     A channel's loss is the geometric mean of its energies in all layers that write it, because what queries and keys
     add to a score is the product of their entries.
+
+    Args:
+        module: The model, in eval mode.
+        groups: Its groups.
+        readers: Group name -> what was measured of the layers that read it.
+        batches: Samples without labels.
+
+    Returns:
+        Group name -> curve, for the groups without readers.
     """
     unseen = [group for group in groups if group.frozen is None and not readers.get(group.name)]
     energies: dict[str, dict[str, Tensor]] = {group.name: {} for group in unseen}
 
-    def add(name: str, weight: str, values: Tensor) -> None:
+    def _add(name: str, weight: str, values: Tensor) -> None:
         energy_C = values.double().square().flatten(2).mean(2).sum(0)
         energies[name][weight] = energies[name].get(weight, torch.zeros_like(energy_C)) + energy_C
 
     if unseen:
-        visit_channel_maps(module, unseen, batches, add, written=True)
+        visit_channel_maps(module, unseen, batches, _add, written=True)
     curves = {}
     for group in unseen:
         if energies[group.name]:

@@ -308,10 +308,10 @@ def search_widths(
         def choose(budget_ms: float) -> Plan:
             return pick((*limits, Budget("latency", model.ms, budget_ms, dense_ms)), model.preferred_multiples)
 
-        def measure(plan: PrunePlan, is_enough: Callable[[LatencyPair], bool]) -> LatencyPair:
+        def _measure(plan: PrunePlan, is_enough: Callable[[LatencyPair], bool]) -> LatencyPair:
             return session.measure_pair(baseline, remove_channels(module, graph, plan), is_enough)
 
-        best = meet_latency(target, choose, model, measure, dense_ms=dense_ms, rounds=probe.rounds, emit=emit)
+        best = meet_latency(target, choose, model, _measure, dense_ms=dense_ms, rounds=probe.rounds, emit=emit)
     if probe.rounds:
         emit("note", {"text": describe_search(target, best, dense_ms)})
     if probe.rounds and not known_well(best.pair):

@@ -87,11 +87,11 @@ def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: Pru
     curves |= energy_curves(module, groups, readers, fitted)
     curves = magnitude_curves(module, groups) | curves
 
-    def progress(done: int, total: int) -> None:
+    def _progress(done: int, total: int) -> None:
         context.log("progress", {"done": done, "total": total, "what": "groups"})
 
     curves, cuts = measure_sensitivities(
-        module, groups, readers, curves, judged, state.model.spec.num_classes, progress
+        module, groups, readers, curves, judged, state.model.spec.num_classes, _progress
     )
     noted = sorted({curve.note for curve in curves.values() if curve.note})
     for note in noted:

@@ -37,8 +37,8 @@ def module_path(name: str) -> str:
     """`/layer1/layer1.0/conv1/Conv` -> `layer1.0.conv1`: each part repeats the ones before it, or adds to them."""
     path = before = ""
     for part in name.strip("/").split("/")[:-1]:
-        whole = f"{before}." if before else ""
-        path = f"{path}{part[len(before) :]}" if before and part.startswith(whole) else f"{path}.{part}".lstrip(".")
+        prefix = f"{before}." if before else ""
+        path = f"{path}{part[len(before) :]}" if before and part.startswith(prefix) else f"{path}.{part}".lstrip(".")
         before = part
     return path
 

@@ -44,10 +44,10 @@ def _variadic(function: Callable[[Any, Any], Tensor]) -> Function:
 
 
 def _divide(a: Any, b: Any) -> Tensor:
-    whole = all(
+    integers = all(
         not (value.is_floating_point() if isinstance(value, Tensor) else isinstance(value, float)) for value in (a, b)
     )
-    return torch.div(a, b, rounding_mode="trunc" if whole else None)
+    return torch.div(a, b, rounding_mode="trunc" if integers else None)
 
 
 def _mean(_: OperatorNode, *values: Tensor) -> Tensor:

@@ -68,12 +68,12 @@ def _interpolate(
 ) -> Tensor | None:
     """Use PyTorch's interpolation; None where it rounds or samples in another way."""
     mode, coordinates, count = node.get("mode", "nearest"), _coordinates(node), x.ndim - 2
-    whole = all(float(factor).is_integer() for factor in factors)
+    integral = all(float(factor).is_integer() for factor in factors)
     exact = [int(size * factor) == new for size, factor, new in zip(x.shape, factors, target, strict=True)]
     if mode == "nearest":
         rounding = _nearest_mode(node)
         floors = coordinates == "asymmetric" and rounding == "floor" and all(exact)
-        halves = coordinates == "half_pixel" and whole and rounding.startswith("round")
+        halves = coordinates == "half_pixel" and integral and rounding.startswith("round")
         if 1 <= count <= 3 and (floors or halves):
             return functional.interpolate(x, tuple(target[2:]), mode="nearest")
         return None
