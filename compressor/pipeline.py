@@ -53,7 +53,7 @@ def compress_model(source: str | LoadedModel, recipe: Recipe, out: Path, options
         for step in steps:
             state = run_step(step, state, context)
         exports = export_models(baseline, state, recipe, data, folder, log)
-        latency = compare_on_device(exports, recipe, device, data, log)
+        latency = compare_on_device(exports, state.model, recipe, device, data, log)
         report = write_outputs(recipe, baseline, state, exports, latency, folder, log)
         require_proven(folder, state.model.spec)
         checkpoints.delete()

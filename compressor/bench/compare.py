@@ -41,6 +41,7 @@ def compare_latency(
     batch: int = 1,
     seconds: float = 6.0,
     inputs: NDArray[Any] | None = None,
+    real: bool = True,
     layers: bool = False,
     emit: EventSink,
 ) -> Comparison:
@@ -58,7 +59,9 @@ def compare_latency(
         b: the file to compare it with; None = measure `a` alone.
         batch: batch size.
         seconds: measuring time for each model; less if the ratio is clear sooner, at most three times as much if not.
-        inputs: data (n, ...) for the first input, used in batches in turn; None = seeded normal values.
+        inputs: values (n, ...) for the first input, used in batches in turn; None = seeded normal values, of size 1
+            in every dimension that is free.
+        real: whether the inputs are data, and no noise.
         layers: profile both models by layer afterwards.
         emit: receives an event for each block.
 
@@ -97,7 +100,7 @@ def compare_latency(
         **conditions.facts,
         "blocks": f"{len(arms[A])} rounds of at most {len(orders)}: {WINDOWS} windows of each model, "
         f"{seconds / rounds:.2f} s, {'in turn in one process' if setup.shared else 'each model in its own process'}",
-        "inputs": "real" if inputs is not None else "seeded normal",
+        "inputs": "real" if real and inputs is not None else "seeded normal",
         **{f"sha256_{arm}": file.sha256 for arm, file in files.items()},
     }
     return Comparison(

@@ -10,7 +10,7 @@ from pathlib import Path
 from compressor import __version__
 from compressor.bench.compare import compare_latency
 from compressor.bench.device.device import Device
-from compressor.core import Comparison, Data, ExportedModel, QuantizedModel
+from compressor.core import Comparison, Data, ExportedModel, LoadedModel, QuantizedModel
 from compressor.errors import VerificationFailed
 from compressor.export.int8 import quantize_int8
 from compressor.models.example_inputs import calibration_inputs
@@ -18,7 +18,6 @@ from compressor.models.export_model import export_model, is_as_given
 from compressor.recipe import Recipe
 from compressor.run_log import RunLog
 from compressor.steps.state import PruningState
-from compressor.tensors import join_batches
 from compressor.training.evaluate import BATCH_SIZE, evaluate
 
 DENSE_MODEL, SLIM_MODEL, INT8_MODEL = "dense.onnx", "model.onnx", "model.int8.onnx"
@@ -102,12 +101,13 @@ def _export_int8(path: Path, data: Data | None, log: RunLog) -> QuantizedModel |
 
 
 def compare_on_device(
-    exports: Exports, recipe: Recipe, device: Device | None, data: Data | None, log: RunLog
+    exports: Exports, model: LoadedModel, recipe: Recipe, device: Device | None, data: Data | None, log: RunLog
 ) -> tuple[Comparison, ...]:
     """Measure dense against slim on the device, once for each batch size of the recipe.
 
     Args:
         exports: the files.
+        model: the model, whose spec has the sizes that are free in a file.
         recipe: batch sizes and seconds of measuring.
         device: where to measure; None does not measure.
         data: images to measure with, on this machine only: they are sent to no other.
@@ -121,10 +121,9 @@ def compare_on_device(
     """
     if device is None:
         return ()
-    inputs = None
-    if data is not None and device.is_local:
-        samples = join_batches(data.calibration_batches(TIMED_IMAGES, images=TIMED_IMAGES))
-        inputs = samples[0].numpy() if len(samples) == 1 else None  # several inputs are timed on noise
+    real = data is not None and device.is_local
+    samples = calibration_inputs(model, data if real else None, TIMED_IMAGES)
+    inputs = samples[0].numpy() if len(samples) == 1 and model.spec.inputs[0].batch_dim == 0 else None
     with log.stage("measure"), device.open() as session:
         comparisons = tuple(
             compare_latency(
@@ -135,6 +134,7 @@ def compare_on_device(
                 seconds=recipe.bench.seconds,
                 layers=batch == recipe.bench.batch[0],
                 inputs=inputs,
+                real=real,
                 emit=log,
             )
             for batch in recipe.bench.batch
