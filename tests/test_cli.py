@@ -574,7 +574,8 @@ def test_help_and_usage_errors_import_nothing_heavy(words: list[str], code: int)
 
 
 RUN = """
-import sys, types
+import signal, sys, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells make their background jobs ignore it
 import compressor
 compressor.pipeline = sys.modules["compressor.pipeline"] = types.ModuleType("compressor.pipeline")
 def compress(source, recipe, folder, options):
