@@ -32,12 +32,13 @@ FILES = {
     "model.onnx", "dense.onnx", "slim.safetensors", "plan.json",
     "recipe.yaml", "report.json", "report.html", "run.jsonl",
 }  # fmt: skip
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in this process: sums are rounded in another order on two
 QUICK = ("--set", "retrain.epochs=1", "--set", "retrain.schedule.name=constant", "--target", "none")
 
 
 def in_a_process(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "compressor", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=ONE_THREAD, capture_output=True, text=True, timeout=300)
 
 
 def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -236,7 +237,7 @@ def test_a_terminated_run_is_finished_by_resume_to_the_same_weights(tmp_path: Pa
     settings = ("-r", "quickstart", "--target", "none", "--set", "retrain.epochs=6")
     assert run("cifar:resnet8@digits", *settings, "-o", "whole", cwd=tmp_path).returncode == 0
     command = [sys.executable, "-m", "compressor", "cifar:resnet8@digits", *settings, "-o", "cut"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
     saved = tmp_path / ".cut.partial" / ".training"
     deadline = time.monotonic() + 120
     while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
