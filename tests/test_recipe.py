@@ -345,8 +345,12 @@ FAULTS = [
         "version: 1\ndata: {source: parket}",
         "r.yaml:2:16: data.source is 'parket'; did you mean parquet? ",
     ),
-    ("version: 1", "version: 1\ndata: {source: net.py}", "r.yaml:2:16: data.source is 'net.py'; allowed: parquet, "),
-    ("version: 1", "version: 1\ndata: {source: torchvision}", "r.yaml:2:16: data.source is 'torchvision'; allowed: p"),
+    ("version: 1", "version: 1\ndata: {source: net.py}", "r.yaml:2:16: data.source is 'net.py'; allowed: auto, p"),
+    (
+        "version: 1",
+        "version: 1\ndata: {source: torchvision}",
+        "r.yaml:2:16: data.source is 'torchvision'; allowed: auto, p",
+    ),
     (
         "version: 1",
         "version: 1\ndata: {source: digits, augment: cifra}",

@@ -7,14 +7,16 @@ from typing import Literal
 
 from compressor.core import Augment
 
+AUTO = "auto"
+"""The source that is whatever `--data` is, with the other settings of the recipe's block."""
+
 
 @dataclass(frozen=True, slots=True)
 class DataSettings:
     """Data and their task. Paths are relative to `--data`, or else to the current folder."""
 
-    source: (
-        str  # parquet | folder | digits | torchvision:NAME | path/to/file.py:factory | samples | noise[:SEED] | memory
-    )
+    source: str
+    """auto, parquet, folder, digits, torchvision:NAME, path/to/file.py:factory, samples, noise[:SEED] or memory"""
     train: str | None = None
     val: str | None = None
     mean: tuple[float, ...] | None = None  # per channel; None = what the model expects

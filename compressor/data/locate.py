@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from compressor.data.data_settings import DataSettings
+from compressor.data.data_settings import AUTO, DataSettings
 from compressor.data.paths import NAMES, find_data_file, parquet_files, shards, split_folder
 from compressor.errors import DataError
 
@@ -30,6 +30,8 @@ def locate_data(settings: DataSettings | None, path: object) -> tuple[DataSettin
         DataError: A file or folder does not exist.
     """
     base = None
+    if settings is not None and settings.source == AUTO and path is None:
+        return None
     if path is not None and not isinstance(path, str):
         settings = settings or DataSettings(IN_MEMORY)
         return replace(settings, source=IN_MEMORY, train=None, val=None, value=path), None

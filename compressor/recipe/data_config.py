@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from compressor import core
-from compressor.data.data_settings import DataSettings
+from compressor.data.data_settings import AUTO, DataSettings
 from compressor.field_types import Number, Positive, Word, refused
 from compressor.recipe.block import Conflict, RecipeBlock
 from compressor.recipe.fields import Share, auto_or_integer
@@ -23,8 +23,10 @@ class DataConfig(RecipeBlock):
     """Labelled images. Relative paths are relative to `--data`, or to the current folder without it."""
 
     source: Word = Field(
-        description="parquet | folder | digits (embedded) | torchvision:CIFAR10 | path/to/file.py:factory",
-        examples=["parquet", "folder", "digits", "torchvision:CIFAR10"],
+        default=AUTO,
+        description="auto (what --data is) | parquet | folder | digits (embedded) | torchvision:CIFAR10 | "
+        "path/to/file.py:factory",
+        examples=["auto", "parquet", "folder", "digits", "torchvision:CIFAR10"],
     )
     train: Word | None = None
     val: Word | None = None
@@ -72,7 +74,7 @@ class DataConfig(RecipeBlock):
     @field_validator("source")
     @classmethod
     def _check_source(cls, source: str) -> str:
-        kinds = ["parquet", "folder", "digits"]
+        kinds = [AUTO, "parquet", "folder", "digits"]
         if source in kinds or _FACTORY.fullmatch(source) or re.fullmatch(r"torchvision:\w+", source):
             return source
         raise refused(f"{', '.join(kinds)}, torchvision:NAME or path/to/file.py:factory", kinds)
@@ -92,6 +94,8 @@ class DataConfig(RecipeBlock):
             yield ("mean" if std is None else "std"), "mean and std together, or neither"
         if isinstance(mean, (list, tuple)) and isinstance(std, (list, tuple)) and len(mean) != len(std):
             yield "std", f"as many numbers as mean has, {len(mean)}"
+        if keys.get("source", AUTO) == AUTO:
+            yield from ((key, "no path while data.source is auto") for key in ("train", "val") if keys.get(key))
         if keys.get("source") == "digits":
             yield from ((key, "no path, digits are embedded") for key in ("train", "val") if key in keys)
         if keys.get("task") != "regression":

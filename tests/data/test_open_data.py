@@ -651,6 +651,9 @@ def test_torchvision_has_each_set_by_these_arguments(name: str) -> None:
     [
         (None, None, None),
         (None, "digits", ("digits", None, None, None)),
+        ({"augment": "flip"}, None, None),
+        ({"augment": "flip"}, "digits", ("digits", None, None, None)),
+        ({"augment": "flip"}, "set", ("parquet", "{}/set/train.parquet", "{}/set/test.parquet", None)),
         ({"source": "digits"}, None, ("digits", None, None, None)),
         ({"source": "digits"}, "set", ("parquet", "{}/set/train.parquet", "{}/set/test.parquet", None)),
         ({"source": "parquet", "train": "train.parquet"}, "set", ("parquet", "train.parquet", None, "set")),
