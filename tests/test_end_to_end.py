@@ -234,7 +234,7 @@ def test_a_checkpoint_without_its_classifier_is_refused_by_name(tmp_path: Path) 
 
 
 def test_a_terminated_run_is_finished_by_resume_to_the_same_weights(tmp_path: Path) -> None:
-    settings = ("-r", "quickstart", "--target", "none", "--set", "retrain.epochs=6")
+    settings = ("-r", "quickstart", "--target", "none", "--set", "retrain.epochs=3")
     assert run("cifar:resnet8@digits", *settings, "-o", "whole", cwd=tmp_path).returncode == 0
     command = [sys.executable, "-m", "compressor", "cifar:resnet8@digits", *settings, "-o", "cut"]
     process = subprocess.Popen(command, cwd=tmp_path, env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
