@@ -50,17 +50,12 @@ class FisherDiagonal:
         import torch
 
         from compressor.criteria.aggregate import sum_over_writers
-        from compressor.criteria.gradient import writing_parameters
-        from compressor.criteria.sampled_answers import answer_losses
-        from compressor.execution.copies import copy_module
-        from compressor.training.train_step import unfreeze
+        from compressor.criteria.sampled_answers import writers_and_losses
 
-        network, data = copy_module(module).eval(), context.training_data
-        unfreeze(network)
-        parameters = writing_parameters(network, groups)
+        parameters, losses = writers_and_losses(module, groups, context, self.batch_size, self.batches)
         squares = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         count = 0
-        for loss in answer_losses(network, data, self.batch_size, self.batches, context.seed, context.round):
+        for loss in losses:
             gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True, allow_unused=True)
             for total, gradient in zip(squares.values(), gradients, strict=True):
                 total += gradient.square()

@@ -53,21 +53,16 @@ class HessianVector:
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         from compressor.criteria.aggregate import sum_over_writers
-        from compressor.criteria.gradient import writing_parameters
-        from compressor.criteria.sampled_answers import answer_losses
-        from compressor.execution.copies import copy_module
-        from compressor.training.train_step import unfreeze
+        from compressor.criteria.sampled_answers import writers_and_losses
 
-        network, data = copy_module(module).eval(), context.training_data
-        unfreeze(network)
-        parameters = writing_parameters(network, groups)
+        parameters, losses = writers_and_losses(module, groups, context, self.batch_size, self.batches)
         generator = torch.Generator().manual_seed(context.seed)
         scores = dict[str, "FloatArray"]()
         count = 0
-        recurrent = any(isinstance(layer, nn.RNNBase) for layer in network.modules())
+        recurrent = any(isinstance(layer, nn.RNNBase) for layer in module.modules())
         fused = torch.backends.mkldnn.flags(enabled=False, allow_tf32=None) if recurrent else nullcontext()
         with sdpa_kernel(SDPBackend.MATH), fused:  # fused kernels cannot be differentiated twice
-            for loss in answer_losses(network, data, self.batch_size, self.batches, context.seed, context.round):
+            for loss in losses:
                 signs = {g.name: torch.randint(0, 2, (g.size,), generator=generator) * 2.0 - 1 for g in groups}
                 vector = _signed_weights(parameters, groups, signs)
                 tensors = list(parameters.values())

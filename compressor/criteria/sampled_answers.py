@@ -8,7 +8,7 @@ counts as the mean of a normal distribution with the spread of the output. Targe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,8 +16,33 @@ import torch
 from torch import Tensor, nn
 
 from compressor.agreement import is_class_scores
-from compressor.core import Data
+from compressor.core import ChannelGroup, Data
+from compressor.criteria.base import ScoringContext
+from compressor.criteria.gradient import writing_parameters
+from compressor.execution.copies import copy_module
 from compressor.tensors import call_module, tree_leaves
+from compressor.training.train_step import unfreeze
+
+
+def writers_and_losses(
+    module: nn.Module, groups: Sequence[ChannelGroup], context: ScoringContext, batch_size: int, batches: int
+) -> tuple[dict[str, nn.Parameter], Iterator[Tensor]]:
+    """Copy a network in eval mode, and prepare the losses by which the copy's parameters are differentiated.
+
+    Args:
+        module: The network. It is not changed.
+        groups: The groups of its channels.
+        context: Data, seed and round.
+        batch_size: Samples in a batch.
+        batches: Number of batches at most.
+
+    Returns:
+        The copy's `writing_parameters`, and its `answer_losses`.
+    """
+    network = copy_module(module).eval()
+    unfreeze(network)
+    losses = answer_losses(network, context.training_data, batch_size, batches, context.seed, context.round)
+    return writing_parameters(network, groups), losses
 
 
 def answer_losses(

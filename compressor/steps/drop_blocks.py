@@ -51,7 +51,7 @@ class DropBlocks(Step):
 
         Raises:
             RecipeError: The model has no such blocks.
-                VerificationFailed: The model without the blocks computes something else.
+            VerificationFailed: The model without the blocks computes something else.
         """
         from compressor.graph.residual_blocks import residual_blocks
         from compressor.steps.state import BlockSelection
