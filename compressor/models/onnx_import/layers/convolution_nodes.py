@@ -88,8 +88,8 @@ class Convolution(LayerKind):
                 editor.set_attribute(index, "group", module.groups)
 
 
-class TransposedConvolution(LayerKind):
-    """A transposed convolution with constant weights."""
+class TransposedConvolution(Convolution):
+    """A transposed convolution with constant weights, which are written back as those of a convolution."""
 
     def build(self, operands: Operands) -> Built | None:
         node = operands.node
@@ -115,16 +115,6 @@ class TransposedConvolution(LayerKind):
         layer.weight = weight
         layer.bias = None if operands.absent(2) else operands.weight(2)
         return Built(layer, node.inputs[:1], node.outputs, node.inputs[1])
-
-    def write(self, module: nn.Module, nodes: Sequence[int], editor: Editor) -> None:
-        """Put the weights of a layer back, as `LayerKind.write` does.
-
-        Args:
-            module: The layer.
-            nodes: The nodes that it stands for.
-            editor: Changes the file.
-        """
-        Convolution().write(module, nodes, editor)
 
 
 def _implied(
