@@ -97,7 +97,9 @@ def check_yaml(yaml: Mapping[str, Any], where: str) -> None:
     layers = [*_list(yaml.get("backbone")), *_list(yaml.get("head"))]
     well_formed = all(isinstance(layer, list | tuple) and len(layer) == 4 for layer in layers)
     if not layers or len(layers) > MAX_LAYERS or not well_formed:
-        problem = f"its yaml has {len(layers)} layers of the form [from, number, module, arguments]"
+        problem = (
+            f"its yaml has {len(layers)} layers; allowed: 1 to {MAX_LAYERS}, [from, number, module, arguments] for each"
+        )
         raise ModelError("model-file/malformed-yaml", where, problem, "copy or download it again")
     words = [str(layer[2]) for layer in layers]
     odd = [word for word in words if not _LAYER.fullmatch(word) or "__" in word]
