@@ -1,6 +1,6 @@
 """Which channels go: accuracy without training and without labels, by criterion, scope and share of the MACs.
 
-Run: python tests/benchmarks/choice.py MODEL.pt DATA resnet56 50% l1/local obs/local obs/error ...
+Run: python tests/benchmarks/choice.py MODEL.pt DATA 50% l1/local obs/local obs/error ...
 
 Every row removes channels and reconstructs from 1,024 training images without labels. Test images choose nothing.
 """
