@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ import onnxruntime
 import pytest
 import torch
 from failures import raises_error
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
+from onnx_models import export, model_of, prunable
 from torch import Tensor, nn
 
 from compressor import cli
@@ -91,22 +91,6 @@ class Decoder(nn.Module):
         y = y + self.up(nn.functional.gelu(self.b(y), approximate="tanh"))
         y = self.act(self.c(nn.functional.pad(y, (0, 1, 0, 1))[:, :, :-1, :-1]))
         return nn.functional.interpolate(self.d(y), size=x.shape[-2:], mode="bilinear")
-
-
-def export(module: nn.Module, shape: tuple[int, ...], path: Path, *, opset: int = 17, dynamic: bool = True) -> Path:
-    """Export by TorchScript, which takes a tenth of a second."""
-    with warnings.catch_warnings(action="ignore"):
-        torch.onnx.export(
-            module.eval(), (torch.randn(2 if dynamic else 1, *shape),), path, dynamo=False, opset_version=opset,
-            input_names=["pixels"], output_names=["logits"],
-            dynamic_axes={"pixels": {0: "n"}, "logits": {0: "n"}} if dynamic else None,
-        )  # fmt: skip
-    return path
-
-
-def prunable(module: nn.Module, *inputs: Tensor) -> list[int]:
-    groups = analyze(module, *inputs, name="it").groups
-    return sorted(group.size for group in groups if group.frozen is None)
 
 
 @pytest.fixture(scope="module")
@@ -203,14 +187,6 @@ def test_inspect_and_plan(net_file: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (record["num_classes"], record["input"], record["not_prunable"]) == (5, [3, 8, 8], None)
     assert record["eligible"] >= 0
     assert cli.run(["plan", str(net_file), "-r", "l1", "--target", "none", "--json", "-q"]) == 0
-
-
-def model_of(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None) -> onnx.ModelProto:
-    """A graph x (n, 4) -> y with these nodes."""
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
-    tensors = [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()]
-    graph = helper.make_graph(list(nodes), "g", [x], [y], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("own", 1)])
 
 
 EYE = np.eye(4, dtype=np.float32)

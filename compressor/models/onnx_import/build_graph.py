@@ -28,6 +28,7 @@ from compressor.models.onnx_import.links import Links
 from compressor.models.onnx_import.names import dotted, is_generated, layer_name
 from compressor.models.onnx_import.node import Node, node_fails, unsupported
 from compressor.models.onnx_import.operators import operators
+from compressor.models.onnx_import.padding import PADS_ARE_INPUTS, as_padding, pad_axes
 from compressor.models.onnx_import.read_graph import Graph
 from compressor.models.onnx_import.slices import Cut, join_slices
 from compressor.models.onnx_import.values import HostArray, Value, ints, is_host
@@ -225,6 +226,10 @@ class _Builder:
             operator.output_sizes = tuple(ints(sizes))
         elif node.op == "Split" and node.opset < 13 and node.get("split"):
             operator.output_sizes = tuple(node.get("split"))
+        elif node.op == "Pad" and x is not None and node.get("mode", "constant") == "constant":
+            pads = node.get("pads") if node.opset < PADS_ARE_INPUTS else None if sizes is None else ints(sizes)
+            if pads is not None and all(at in operator.fixed for at, name in enumerate(node.inputs) if at and name):
+                operator.padding = as_padding(pads, pad_axes(x.ndim, operator.fixed.get(3)), x.ndim)
 
     def _note_cut(self, operator: OperatorNode, inputs: Sequence[str], path: str, index: int) -> None:
         """Note what a Slice along one axis takes."""

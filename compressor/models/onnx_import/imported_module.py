@@ -29,14 +29,15 @@ class Integers:
     output_sizes: tuple[int, ...] | None = None
     begin: int | None = None
     end: int | None = None
+    padding: tuple[int, ...] | None = None
 
 
 class OperatorNode(nn.Module):
     """A node without weights.
 
     Integers that the file fixes and that follow the widths after surgery are attributes: `output_sizes`, the sizes of
-    the result of a Reshape or Expand or of the parts of a Split; `begin` and `end` of a Slice along one axis. `given`
-    holds what the file has.
+    the result of a Reshape or Expand or of the parts of a Split; `begin` and `end` of a Slice along one axis; `padding`
+    of a Pad with a constant, in the order of `torch.nn.functional.pad`. `given` holds what the file has.
     """
 
     def __init__(self, node: Node, function: Function | None, place: str, fixed: Mapping[int, HostArray]) -> None:
@@ -46,12 +47,13 @@ class OperatorNode(nn.Module):
         self.output_sizes: tuple[int, ...] | None = None
         self.begin: int | None = None
         self.end: int | None = None
+        self.padding: tuple[int, ...] | None = None
         self.given: Integers = Integers()
 
     @property
     def integers(self) -> Integers:
         """The sizes and bounds that the node has now."""
-        return Integers(self.output_sizes, self.begin, self.end)
+        return Integers(self.output_sizes, self.begin, self.end, self.padding)
 
     def forward(self, *values: Value) -> Any:
         inputs = [self.fixed.get(at, value) for at, value in enumerate(values)]

@@ -21,6 +21,7 @@ from compressor.atomic_write import write_bytes
 from compressor.models.onnx_import.imported_module import ImportedModule, JoinedSlice, OperatorNode
 from compressor.models.onnx_import.layers import layer_kinds
 from compressor.models.onnx_import.layers.base import Editor
+from compressor.models.onnx_import.padding import PADS_ARE_INPUTS, as_pads, pad_axes
 from compressor.models.onnx_import.read_graph import WITHOUT_WEIGHTS, read_model
 
 ARCHITECTURE = "architecture.onnx"
@@ -291,6 +292,13 @@ def _write_sizes(operator: nn.Module, index: int, shapes: Mapping[str, tuple[int
             editor.set_numbers(index, 1, sizes)
     elif now == given:
         return
+    elif node.op == "Pad" and now.padding is not None:
+        rank = len(shapes[node.outputs[0]])
+        pads = as_pads(now.padding, pad_axes(rank, operator.fixed.get(3)), rank)
+        if node.opset < PADS_ARE_INPUTS:
+            editor.set_attribute(index, "pads", pads)
+        else:
+            editor.set_numbers(index, 1, pads)
     elif node.op == "Slice":
         for position, name, value in ((1, "starts", now.begin), (2, "ends", now.end)):
             if value is not None:

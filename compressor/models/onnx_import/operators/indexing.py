@@ -11,6 +11,7 @@ from torch.nn import functional
 from compressor.models.onnx_import.host import slice_bounds
 from compressor.models.onnx_import.imported_module import Function, OperatorNode
 from compressor.models.onnx_import.node import unsupported
+from compressor.models.onnx_import.padding import PADS_ARE_INPUTS, as_padding, pad_axes
 from compressor.models.onnx_import.values import Value, as_tensor, ints, is_host, scalar
 
 
@@ -96,20 +97,18 @@ def _split(node: OperatorNode, x: Tensor, sizes: Value = None) -> tuple[Tensor, 
 
 
 def _pad(node: OperatorNode, x: Tensor, pads: Value = None, fill: Value = None, axes: Value = None) -> Tensor:
-    amounts = list(node.node.get("pads", ())) if node.node.opset < 11 else ints(pads)
-    places = [axis % x.ndim for axis in ints(axes)] if axes is not None else list(range(x.ndim))
-    before, after = [0] * x.ndim, [0] * x.ndim
-    for index, place in enumerate(places):
-        before[place], after[place] = amounts[index], amounts[index + len(places)]
-    first = next((axis for axis in range(x.ndim) if before[axis] or after[axis]), None)
-    if first is None:
-        return x
-    pairs = [amount for axis in range(x.ndim - 1, first - 1, -1) for amount in (before[axis], after[axis])]
+    amounts = node.padding
+    if amounts is None:
+        written = node.node.get("pads", ()) if node.node.opset < PADS_ARE_INPUTS else ints(pads)
+        amounts = as_padding(written, pad_axes(x.ndim, axes), x.ndim)
     mode = node.node.get("mode", "constant")
+    if not amounts:
+        return x
     if mode == "constant":
-        value = node.node.get("value", 0.0) if node.node.opset < 11 else 0.0 if fill is None else scalar(fill)
-        return functional.pad(x, pairs, value=value)
-    return functional.pad(x, pairs, mode={"reflect": "reflect", "edge": "replicate", "wrap": "circular"}[mode])
+        early = node.node.opset < PADS_ARE_INPUTS
+        value = node.node.get("value", 0.0) if early else 0.0 if fill is None else scalar(fill)
+        return functional.pad(x, amounts, value=value)
+    return functional.pad(x, amounts, mode={"reflect": "reflect", "edge": "replicate", "wrap": "circular"}[mode])
 
 
 def _one_hot(node: OperatorNode, indices: Tensor, depth: Value, values: Value) -> Tensor:
