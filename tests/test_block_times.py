@@ -16,7 +16,7 @@ from compressor.graph.residual_blocks import residual_blocks
 from compressor.run_log import RunLog
 from compressor.steps.block_trials import BlockTrials
 from compressor.steps.context import Context
-from compressor.steps.latency_search import LatencyPair
+from compressor.steps.latency_probe import LatencyPair
 from compressor.steps.run import initial_state
 from compressor.steps.state import PruningState
 from compressor.training.training_checkpoint import Checkpoints

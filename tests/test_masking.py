@@ -20,7 +20,8 @@ from compressor.budget.layer_rules import LayerRule
 from compressor.commands import plan as planning
 from compressor.commands import verify as verifying
 from compressor.core import LoadedModel, ModelSpec, one_image
-from compressor.criteria.gradient import GradientCriterion, snip
+from compressor.criteria.gradient import GradientCriterion
+from compressor.criteria.gradient_formulas import snip
 from compressor.criteria.magnitude import magnitude
 from compressor.criteria.random_scores import random_scores
 from compressor.errors import RecipeError, TargetNotReached, VerificationFailed

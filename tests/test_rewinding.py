@@ -14,10 +14,11 @@ from compressor.data.in_memory import ImageData
 from compressor.run_log import RunLog
 from compressor.steps.base import Step
 from compressor.steps.context import Context
+from compressor.steps.finetune_segment import FinetuneSegment
 from compressor.steps.rewind import RewindWeights, SaveWeights
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
-from compressor.steps.train import FinetuneSegment, Train
+from compressor.steps.train import Train
 from compressor.training.schedules import cosine
 from compressor.training.train_settings import OptimizerSettings
 from compressor.training.training_checkpoint import Checkpoints

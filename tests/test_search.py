@@ -24,17 +24,8 @@ from compressor.criteria.magnitude import l1
 from compressor.errors import TargetNotReached
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
-from compressor.steps.latency_search import (
-    AIM,
-    HIGH,
-    LOW,
-    PRECISION,
-    LatencyPair,
-    MeasuredPlan,
-    OpenProbe,
-    meet_latency,
-    next_budget,
-)
+from compressor.steps.latency_probe import PRECISION, LatencyPair, OpenProbe
+from compressor.steps.latency_search import AIM, HIGH, LOW, MeasuredPlan, meet_latency, next_budget
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState

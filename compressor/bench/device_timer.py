@@ -38,7 +38,7 @@ from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.example_inputs import example_inputs
 from compressor.models.export_model import export_model
 from compressor.recipe import Recipe
-from compressor.steps.latency_search import DeviceSession, LatencyPair, known_well
+from compressor.steps.latency_probe import DeviceSession, LatencyPair, known_well
 
 ROUNDS = 8  # models that are measured for a latency target at most
 MIN_PROCESSES, MAX_PROCESSES = 4, 24  # for each pair; fewer could agree by chance

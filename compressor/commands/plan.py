@@ -40,7 +40,7 @@ from compressor.report.schedule_plot import LearningRateCurve
 from compressor.run_log import RunLog
 from compressor.steps.base import Step
 from compressor.steps.context import Context
-from compressor.steps.latency_search import DeviceSession, LatencyEstimate, OpenProbe
+from compressor.steps.latency_probe import DeviceSession, LatencyEstimate, OpenProbe
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
 from compressor.training.training_checkpoint import Checkpoints

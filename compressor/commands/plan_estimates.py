@@ -13,7 +13,7 @@ from compressor.data.tasks import labelled_task
 from compressor.execution.copies import copy_module
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.report.plan_result import AccuracyPreview, ExpectedLatency, LatencyBottlenecks, LowerBound
-from compressor.steps.latency_search import LatencyEstimate
+from compressor.steps.latency_probe import LatencyEstimate
 from compressor.steps.state import PruningState
 from compressor.training.batchnorm_statistics import recalibrate_batchnorm
 from compressor.training.evaluate import BATCH_SIZE, evaluate

@@ -20,7 +20,8 @@ from compressor.graph.residual_blocks import residual_blocks
 from compressor.models.build import build_named, can_rebuild
 from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
-from compressor.models.saved_model import PLAN, WEIGHTS, load_folder, read_record
+from compressor.models.plan_record import PLAN, read_record
+from compressor.models.saved_model import WEIGHTS, load_folder
 from compressor.output.folder import REPORT
 from compressor.report.findings.gate_results import Gate, GateStatus
 from compressor.report.verify_result import Check, Verify

@@ -13,7 +13,8 @@ from compressor.core import ChannelGroup, Cost, PrunePlan
 from compressor.graph.arithmetic import counted_calls
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import trace_module
-from compressor.graph.tracker import ChannelTracker, Dim
+from compressor.graph.tracked import Dim
+from compressor.graph.tracker import ChannelTracker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

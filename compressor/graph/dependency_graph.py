@@ -19,15 +19,8 @@ from compressor.graph.cost import CostModel, cost_model
 from compressor.graph.rules import table as rules
 from compressor.graph.rules.base import freeze_operands
 from compressor.graph.trace import Trace
-from compressor.graph.tracker import (
-    ChannelTracker,
-    Dim,
-    Dims,
-    MixedNormalization,
-    SizeInterpretation,
-    TakenApart,
-    TrackedSize,
-)
+from compressor.graph.tracked import Dim, Dims, MixedNormalization, SizeInterpretation, TakenApart, TrackedSize
+from compressor.graph.tracker import ChannelTracker
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,124 +8,29 @@ the analysis is linear in the number of operators and needs no recursion.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressor.core import Layer
 from compressor.graph.arithmetic import learned
 from compressor.graph.trace import Call, Ref, Trace
+from compressor.graph.tracked import (
+    Blank,
+    Dim,
+    Dims,
+    MixedNormalization,
+    Product,
+    SizeInterpretation,
+    TakenApart,
+    TrackedSize,
+    WeightApplication,
+)
 
 if TYPE_CHECKING:
     from torch import nn
 
     from compressor.core import IntArray, Role
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Dim:
-    """A prunable dimension: its ids (size,), and the tensor dimension that they index where it is a parameter's own.
-
-    `beside`: dimensions of other parameters that are added to it or multiplied with it before it is applied.
-    `repeated`: one entry repeated, as expanding makes it; it takes on the size of what it is combined with.
-    `blocks`: blocks of a larger dimension, such as attention heads.
-    """
-
-    ids: IntArray
-    owner: tuple[str, int] | None = None
-    beside: tuple[tuple[str, int], ...] = ()
-    repeated: bool = False
-    blocks: bool = False
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-Dims = tuple[Dim | None, ...]
-
-SizeInterpretation = Literal["follow", "rewrite_attributes", "remove_blocks", "freeze_sized_ops", "freeze_all"]
-"""How sizes on a source line are interpreted, in the order in which interpretations are tried.
-
-follow: they follow the tensor.
-rewrite_attributes: integers that the module stores are sizes, and are rewritten.
-remove_blocks: as before, and a dimension that is split loses blocks (attention heads), not the same places of each.
-freeze_sized_ops: dimensions that operators with sizes use are frozen.
-freeze_all: every dimension that an operator uses is frozen.
-"""
-SIZE_INTERPRETATIONS: tuple[SizeInterpretation, ...] = (
-    "follow",
-    "rewrite_attributes",
-    "remove_blocks",
-    "freeze_sized_ops",
-    "freeze_all",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class WeightApplication:
-    """One application of a layer's weight: multiply-adds = repeats * product of its dimensions.
-
-    The weight's own dimensions come first; the others are positions of the input that are channels of some layer.
-    """
-
-    weight: Ref
-    dims: Dims
-    sizes: tuple[int, ...]
-    repeats: int
-    layer: Layer
-    inputs: Dim | None
-    outputs: Dim | None
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """Multiply-adds beside those of convolutions and linear layers: the product of these sizes."""
-
-    dims: Dims
-    sizes: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrackedSize:
-    """`module.name` (or its entry `index`) equals the number of kept entries among these ids."""
-
-    module: str
-    name: str
-    index: int | None
-    ids: IntArray
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TakenApart:
-    """A dimension of blocks x places that a source line splits; `ids`: the places or blocks that are removed."""
-
-    where: str
-    module: str
-    places: int  # of one block
-    ids: IntArray
-    in_blocks: bool  # whole blocks go, and not the same places of each
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MixedNormalization:
-    """A call whose result depends on which channels are present: a norm, a mean over channels."""
-
-    number: int  # of the call in the trace
-    args: Mapping[str, Dims]
-    outs: tuple[Dims, ...]
-    over: tuple[IntArray, ...]  # the ids that are mixed
-
-
-@dataclass(frozen=True, slots=True)
-class Blank:
-    """A tensor of one repeated value, which takes on the sizes of what is written into it, or a view of one."""
-
-    call: Call  # that made it
-    interpretation: SizeInterpretation  # of the line that made it
-    base: Ref | None = None  # what it is a view of
-    axes: tuple[int | None, ...] = ()  # of the base, for each of its own; None for one it holds a part of
 
 
 class ChannelTracker:

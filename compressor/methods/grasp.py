@@ -14,7 +14,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from compressor.budget.target import PruningTarget
-from compressor.criteria.gradient import GradientCriterion, crop
+from compressor.criteria.gradient import GradientCriterion
+from compressor.criteria.gradient_formulas import crop
 from compressor.field_types import Positive
 from compressor.methods._shared import BatchNormMode, GlobalMask, ScoringImages, Start, initial_weights
 from compressor.methods.base import Method

@@ -24,8 +24,8 @@ from compressor.methods._rounds import exponential_remaining
 from compressor.methods._shared import GlobalMask, Start, final_share, initial_weights
 from compressor.methods.base import Method
 from compressor.steps.base import Step
+from compressor.steps.finetune_segment import FinetuneSegment
 from compressor.steps.rewind import RewindWeights, SaveWeights
-from compressor.steps.train import FinetuneSegment
 
 Rounds = Annotated[Count, Field(description="number of rounds; each masks the same share of the weights that are left")]
 

@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compressor.budget.target import PruningTarget
-from compressor.criteria.gradient import GradientCriterion, snip
+from compressor.criteria.gradient import GradientCriterion
+from compressor.criteria.gradient_formulas import snip
 from compressor.methods._rounds import HalvingRounds, PruningRounds, halving_targets, remove_in_rounds
 from compressor.methods._shared import (
     BatchNormMode,

@@ -21,8 +21,9 @@ from compressor.models.families import families, family_of
 from compressor.models.families.base import LoadSettings
 from compressor.models.identify import IdentifiedModel, identify_architecture, load_named, mismatch
 from compressor.models.nearest import MAX_PARTS_COMPARED
+from compressor.models.plan_record import PLAN
 from compressor.models.prepare import prepare_module, refuse_opaque
-from compressor.models.saved_model import PLAN, load_folder
+from compressor.models.saved_model import load_folder
 from compressor.models.shape_match import compare_shapes, shapes_of, under_prefix
 from compressor.models.signature import output_indices, select_outputs, without_selection
 from compressor.models.subtree import Subtree, subtrees_named

@@ -19,7 +19,8 @@ from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
 from compressor.models.families import family_of
 from compressor.models.families.base import LibraryFiles
-from compressor.models.saved_model import PLAN, WEIGHTS, plan_json
+from compressor.models.plan_record import PLAN, plan_json
+from compressor.models.saved_model import WEIGHTS
 from compressor.output.exports import Exports
 from compressor.output.folder import REPORT
 from compressor.output.gates import judge_gates

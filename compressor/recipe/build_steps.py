@@ -8,11 +8,11 @@ from compressor.core import Data, LoadedModel
 from compressor.methods._rounds import repair_schedules
 from compressor.recipe.recipe_config import Recipe
 from compressor.steps.base import Step
+from compressor.steps.finetune_segment import place_retraining
 from compressor.steps.recalibrate import Recalibrate
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.repair_rounds import RepairRounds
 from compressor.steps.select_channels import SelectChannels
-from compressor.steps.train import place_retraining
 from compressor.training.train_settings import Distillation
 
 WITHOUT_LABELS = Distillation(temperature=2.0, weight=1.0, labels=False)

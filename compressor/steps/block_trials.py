@@ -20,7 +20,8 @@ from compressor.reconstruction.solver_options import ReconstructionSettings
 from compressor.run_log import RunLog
 from compressor.steps.base import Step
 from compressor.steps.context import Context
-from compressor.steps.latency_search import OpenProbe, allowed_ms
+from compressor.steps.latency_probe import OpenProbe
+from compressor.steps.latency_search import allowed_ms
 from compressor.steps.state import PruningState
 from compressor.surgery.removal import relative_kept
 from compressor.tensors import as_arguments

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from compressor.core import Data
 from compressor.run_log import RunLog
-from compressor.steps.latency_search import LatencyProbe
+from compressor.steps.latency_probe import LatencyProbe
 from compressor.training.loop import TrainResult, train
 from compressor.training.training_checkpoint import Checkpoints
 

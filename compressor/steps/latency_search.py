@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -15,107 +13,15 @@ from compressor.budget.target import PruningTarget
 from compressor.core import ChannelGroup, EventSink, PrunePlan
 from compressor.errors import TargetNotReached
 from compressor.graph.dependency_graph import DependencyGraph
+from compressor.steps.latency_probe import LatencyEstimate, LatencyPair, LatencyProbe, known_well
 from compressor.surgery.removal import remove_channels
 
 LOW, AIM, HIGH = 0.95, 0.975, 0.992  # utilization of the allowed time; HIGH leaves room for noise
-PRECISION = 0.012  # half-width of an interval, as a share, that decides between these
 MIN_DISTANCE = 0.05  # between two predictions, as a share: closer ones give a slope that is mostly noise
 SHRINK = 0.999  # factor on the prediction of a plan that was too slow: the next plan must be predicted below it
 
 Plan = tuple[PrunePlan, tuple[ChannelGroup, ...]]
 """a plan, and the groups including what the recipe froze"""
-
-
-@dataclass(frozen=True, slots=True)
-class LatencyPair:
-    """Median milliseconds of the dense and the slim model, and the interval of the slim model's."""
-
-    dense: float
-    slim: float
-    interval: tuple[float, float]
-
-    @property
-    def half_width(self) -> float:
-        """Half of the interval, as a share of the slim model's time."""
-        low, high = self.interval
-        return (high - low) / 2 / self.slim
-
-
-def known_well(pair: LatencyPair) -> bool:
-    """Whether the interval is narrow enough to decide between LOW, AIM and HIGH."""
-    return pair.half_width <= PRECISION
-
-
-@dataclass(frozen=True, slots=True)
-class LatencyEstimate:
-    """The latency of a plan. `bottlenecks`: what keeps it from being lower, see `LatencyModel.bounds`."""
-
-    pair: LatencyPair
-    measured: bool  # else predicted
-    bottlenecks: Mapping[str, float] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The estimate as the log of a run stores it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> LatencyEstimate:
-        """The estimate that `to_json` wrote."""
-        pair = fields["pair"]
-        interval = (pair["interval"][0], pair["interval"][1])
-        return cls(LatencyPair(pair["dense"], pair["slim"], interval), fields["measured"], fields["bottlenecks"])
-
-
-class DeviceSession(Protocol):
-    """A device that is held for a search."""
-
-    def latency_model(self, graph: DependencyGraph, module: nn.Module) -> LatencyModel:
-        """Time the layers of a model at several widths.
-
-        Args:
-            graph: The model's graph.
-            module: The model.
-
-        Returns:
-            Predicted times of plans, calibrated by the time of the whole model.
-        """
-        ...
-
-    def measure_pair(
-        self, dense: nn.Module, slim: nn.Module, is_enough: Callable[[LatencyPair], bool] = known_well
-    ) -> LatencyPair:
-        """Measure two models in turn.
-
-        Args:
-            dense: The model that shares are of.
-            slim: The other one.
-            is_enough: Whether the interval is narrow enough, or must become narrower if it can.
-
-        Returns:
-            Both times.
-        """
-        ...
-
-
-class LatencyProbe(Protocol):
-    """How a latency target is met: on which device, and by at most `rounds` measured models (0 = by predictions)."""
-
-    @property
-    def rounds(self) -> int: ...
-
-    def open(self) -> AbstractContextManager[DeviceSession]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class OpenProbe:
-    """A probe whose device is held already, for more than one search."""
-
-    session: DeviceSession
-    rounds: int
-
-    @contextmanager
-    def open(self) -> Iterator[DeviceSession]:
-        yield self.session
 
 
 @dataclass(frozen=True, slots=True)

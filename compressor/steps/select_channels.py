@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from compressor.budget.greedy import Budget
     from compressor.core import FloatArray
     from compressor.steps.context import Context
-    from compressor.steps.latency_search import LatencyEstimate, Plan
+    from compressor.steps.latency_probe import LatencyEstimate
+    from compressor.steps.latency_search import Plan
     from compressor.steps.rank_channels import Ranking
     from compressor.steps.state import PruningState
 
@@ -160,7 +161,8 @@ class SelectChannels(Step):
     ) -> tuple[Plan, LatencyEstimate]:
         """Find widths that meet the target on the device. A resumed run keeps the widths and the time it had."""
         from compressor.budget.selection import plan_from_widths
-        from compressor.steps.latency_search import LatencyEstimate, search_widths
+        from compressor.steps.latency_probe import LatencyEstimate
+        from compressor.steps.latency_search import search_widths
 
         def search() -> dict[str, Any]:
             assert context.latency_probe is not None, "recipes with a latency target name a device"

@@ -27,7 +27,7 @@ from compressor.models.example_inputs import example_inputs
 from compressor.reconstruction.sequential import ReconstructionResult
 from compressor.sparsity.retained_magnitude import RetainedMagnitude
 from compressor.sparsity.sr_ste import SRSTEState
-from compressor.steps.latency_search import LatencyEstimate
+from compressor.steps.latency_probe import LatencyEstimate
 from compressor.surgery.analysis import analyze
 from compressor.surgery.removal import relative_kept, removed_per_group
 

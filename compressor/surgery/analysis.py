@@ -20,7 +20,7 @@ from compressor.graph.compared_sizes import Place, compared_attributes, is_own_c
 from compressor.graph.dependency_graph import DependencyGraph, build_dependency_graph
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import Trace, trace_module
-from compressor.graph.tracker import SIZE_INTERPRETATIONS, SizeInterpretation
+from compressor.graph.tracked import SIZE_INTERPRETATIONS, SizeInterpretation
 from compressor.surgery.removal import remove_channels
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from compressor.recipe.build_steps import build_steps
 from compressor.recipe.inputs import load_inputs
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
-from compressor.steps.latency_search import LatencyPair
+from compressor.steps.latency_probe import LatencyPair
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from compressor.core import ChannelGroup, TensorSlot
 from compressor.criteria.aggregate import sum_over_writers
-from compressor.criteria.gradient import GradientCriterion, crop, crop_gated, gradient_scores, snip
+from compressor.criteria.gradient import GradientCriterion, gradient_scores
+from compressor.criteria.gradient_formulas import crop, crop_gated, snip
 from compressor.errors import RecipeError
 from compressor.surgery.analysis import analyze
 from tests.training.toys import Shortcut, toy_data

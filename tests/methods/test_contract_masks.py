@@ -14,10 +14,11 @@ from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.methods import Method, methods
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
+from compressor.steps.finetune_segment import FinetuneSegment
 from compressor.steps.mask_unstructured import MaskUnstructured
 from compressor.steps.remove_dead_channels import RemoveDeadChannels
 from compressor.steps.run import initial_state, run_step
-from compressor.steps.train import FinetuneSegment, Train
+from compressor.steps.train import Train
 from compressor.training.training_checkpoint import Checkpoints
 from tests.methods.test_contract import pico
 from tests.training.toys import toy_data

@@ -16,11 +16,12 @@ from compressor.methods.orthogonal import KernOrthL1, L1KernOrth, L1OrthConv, L1
 from compressor.methods.ssl import SSL
 from compressor.methods.tpp import TPP
 from compressor.steps.base import Step
+from compressor.steps.finetune_segment import FinetuneSegment
 from compressor.steps.orthogonalize import Orthogonalize
 from compressor.steps.reinitialize import Reinitialize
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
-from compressor.steps.train import FinetuneSegment, Train
+from compressor.steps.train import Train
 from compressor.training.penalty import Penalty
 from compressor.training.penalty_terms import (
     convolution_orthogonality,

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from compressor.budget.target import PruningTarget
 from compressor.core import LoadedModel, ModelInput, ModelSpec
-from compressor.criteria.gradient import GradientCriterion, crop, gradient_scores, snip
+from compressor.criteria.gradient import GradientCriterion, gradient_scores
+from compressor.criteria.gradient_formulas import crop, snip
 from compressor.criteria.synaptic_flow import SynapticFlow
 from compressor.methods import methods
 from compressor.methods._rounds import PruningRounds, exponential_remaining, halving_remaining, linear_remaining

@@ -12,7 +12,8 @@ from torch import nn
 
 from compressor.core import LoadedModel
 from compressor.errors import ModelError
-from compressor.models.saved_model import WEIGHTS, load_folder, plan_json
+from compressor.models.plan_record import plan_json
+from compressor.models.saved_model import WEIGHTS, load_folder
 from compressor.models.source import load_model
 
 CODE = """

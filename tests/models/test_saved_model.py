@@ -13,7 +13,8 @@ import compressor
 from compressor.core import Cost, LoadedModel, ModelSpec, one_image
 from compressor.errors import ModelError, UntrustedFile
 from compressor.models.build import build_named
-from compressor.models.saved_model import load_folder, plan_json
+from compressor.models.plan_record import plan_json
+from compressor.models.saved_model import load_folder
 from compressor.models.source import load_model
 
 KEPT = (0, 2, 3, 7, 11)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from compressor.core import PrunePlan
 from compressor.surgery.analysis import analyze
-from compressor.surgery.certificate import KIND, MIXED, certify_removal, verify_against_original
+from compressor.surgery.certificate import MIXED, certify_removal, verify_against_original
+from compressor.surgery.output_comparison import KIND
 from compressor.surgery.removal import compose_kept, remove_channels
 
 

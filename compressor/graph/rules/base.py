@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from compressor.graph.trace import Call
-from compressor.graph.tracker import ChannelTracker, Dim
+from compressor.graph.tracked import Dim
+from compressor.graph.tracker import ChannelTracker
 
 OperatorRule = Callable[[ChannelTracker, Call], None]
 """Carries the dimensions of a call's operands over to its results."""

@@ -11,7 +11,8 @@ from compressor.core import Layer
 from compressor.graph.rules.base import OperatorRule
 from compressor.graph.rules.linear import apply_weight, read_channels
 from compressor.graph.trace import Call, Ref
-from compressor.graph.tracker import ChannelTracker, Dim
+from compressor.graph.tracked import Dim
+from compressor.graph.tracker import ChannelTracker
 
 
 def _convolution(tracker: ChannelTracker, call: Call, *, transposed: bool = False) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 
 from compressor.graph.rules.base import OperatorRule, aten_rules, freeze_inputs, tie_all
 from compressor.graph.trace import Call, Ref
-from compressor.graph.tracker import Blank, ChannelTracker, Dim
+from compressor.graph.tracked import Blank, Dim
+from compressor.graph.tracker import ChannelTracker
 
 
 def _cat(tracker: ChannelTracker, call: Call) -> None:

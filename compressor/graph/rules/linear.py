@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from compressor.core import Layer
 from compressor.graph.rules.base import OperatorRule
 from compressor.graph.trace import Call, Ref
-from compressor.graph.tracker import ChannelTracker, Dim, Dims, Product, WeightApplication
+from compressor.graph.tracked import Dim, Dims, Product, WeightApplication
+from compressor.graph.tracker import ChannelTracker
 
 
 def read_channels(tracker: ChannelTracker, call: Call, x_dim: Dim | None, w_dim: Dim | None) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 
 from compressor.graph.rules.base import OperatorRule
 from compressor.graph.trace import Call, Ref
-from compressor.graph.tracker import ChannelTracker, Dim
+from compressor.graph.tracked import Dim
+from compressor.graph.tracker import ChannelTracker
 
 
 def _channelwise(tracker: ChannelTracker, call: Call) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 
 from compressor.graph.rules.base import OperatorRule, aten_rules
 from compressor.graph.trace import Call, Ref
-from compressor.graph.tracker import ChannelTracker, Dim
+from compressor.graph.tracked import Dim
+from compressor.graph.tracker import ChannelTracker
 
 
 def _positionwise(names: Sequence[str], tracker: ChannelTracker, call: Call) -> None:

@@ -18,7 +18,8 @@ from compressor.graph.einsum import Einsum
 from compressor.graph.rules.base import OperatorRule
 from compressor.graph.rules.linear import apply_weight
 from compressor.graph.trace import Call, Ref
-from compressor.graph.tracker import ChannelTracker, Dim, Dims, Product
+from compressor.graph.tracked import Dim, Dims, Product
+from compressor.graph.tracker import ChannelTracker
 
 
 def _matmul(tracker: ChannelTracker, call: Call) -> None:

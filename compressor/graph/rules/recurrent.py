@@ -11,7 +11,8 @@ from torch.utils._pytree import tree_leaves
 from compressor.graph.arithmetic import recurrent_input
 from compressor.graph.rules.base import OperatorRule
 from compressor.graph.trace import Call, Ref
-from compressor.graph.tracker import ChannelTracker, Dim, Product
+from compressor.graph.tracked import Dim, Product
+from compressor.graph.tracker import ChannelTracker
 
 
 @dataclass(frozen=True, slots=True)

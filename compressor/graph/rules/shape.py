@@ -9,7 +9,8 @@ import numpy as np
 
 from compressor.graph.rules.base import OperatorRule, aten_rules, tie_all
 from compressor.graph.trace import Call
-from compressor.graph.tracker import Blank, ChannelTracker, Dim, Dims, TakenApart
+from compressor.graph.tracked import Blank, Dim, Dims, TakenApart
+from compressor.graph.tracker import ChannelTracker
 from compressor.layers import source_place
 
 

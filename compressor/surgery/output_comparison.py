@@ -1,0 +1,124 @@
+"""Whether two modules compute the same: outputs in float64, or what lies before them where values decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from compressor.core import Certificate
+from compressor.execution.copies import copy_module
+from compressor.execution.equal_choices import Choices, RecordChoices, RepeatChoices
+from compressor.execution.float64 import Run, call, run_in_float32, run_in_float64
+from compressor.graph.rules import table as rules
+from compressor.graph.trace import trace_module
+from compressor.layers import has_filters
+from compressor.tensors import tree_leaves
+
+TOLERANCE = 1e-9  # relative to the largest output; float64 arithmetic leaves about 1e-13
+TOLERANCE_32 = 1e-4  # the same where a model runs in float32 only, which leaves about 1e-6
+KIND = "masked-dense-float64"
+CHOSEN = "-equal-choices"  # at the end of a kind: the slim model takes over what the dense one chose by value
+
+
+@dataclass(frozen=True, slots=True)
+class OutputComparison:
+    """Two modules that should compute the same. Every pass runs a fresh copy, from equal random numbers.
+
+    The dense model is built when it is needed, so that memory holds one float64 copy at a time.
+    """
+
+    make_dense: Callable[[], nn.Module]
+    slim: nn.Module
+    inputs: Sequence[Tensor]
+    reference: Run = call  # how the dense model is run
+    run: Callable[..., object] = run_in_float64
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCE if self.run is run_in_float64 else TOLERANCE_32
+
+    def proof(self, kind: str) -> Certificate:
+        """Compare outputs; where values decide, what lies before them, or outputs behind equal choices."""
+        proof = self.outputs(kind)
+        if proof.ok:
+            return proof
+        pair = self if proof.tolerance == self.tolerance else self.in_float32
+        if trace_module(copy_module(self.slim), *self.inputs, known=rules.has_rule).data_dependent:
+            inside = pair.inside(kind)
+            if inside.ok:
+                return inside
+        chosen = pair.behind_choices(kind)
+        return chosen if chosen.ok or proof.max_abs_error == 0.0 else proof
+
+    @property
+    def in_float32(self) -> OutputComparison:
+        return replace(self, run=run_in_float32)
+
+    def outputs(self, kind: str) -> Certificate:
+        """Compare outputs in float64, or in float32 where the forward requires the types it was written for."""
+        try:
+            expected = self._outputs(self.make_dense(), self.reference)
+            return _compare(kind, self.tolerance, expected, self._outputs(copy_module(self.slim)))
+        except Exception:  # what a user's forward raises when it finds other types than it expects
+            if self.run is run_in_float32:
+                raise
+            return self.in_float32.outputs(kind)
+
+    def inside(self, kind: str) -> Certificate:
+        """Compare the outputs of layers of unchanged width."""
+        dense, slim = self.make_dense(), copy_module(self.slim)
+        layers = _unchanged(dense, slim)
+        return _compare(kind, self.tolerance, self._inside(dense, layers, self.reference), self._inside(slim, layers))
+
+    def behind_choices(self, kind: str) -> Certificate:
+        """Compare outputs and the scores behind choices; the slim model takes over the dense one's choices."""
+        choices = Choices()
+        with RecordChoices(choices):
+            expected = self._outputs(self.make_dense(), self.reference)
+        with RepeatChoices(choices):
+            actual = self._outputs(copy_module(self.slim))
+        return _compare(f"{kind}{CHOSEN}", self.tolerance, expected, actual, choices)
+
+    def _outputs(self, module: nn.Module, run: Run = call) -> list[Tensor]:
+        """Run a module, which is changed, and return its floating-point outputs."""
+        with torch.inference_mode():
+            result = self.run(module, self.inputs, run)
+        return [leaf for leaf in tree_leaves(result) if leaf.is_floating_point()]
+
+    def _inside(self, module: nn.Module, layers: Sequence[str], run: Run = call) -> list[Tensor]:
+        """Collect the outputs of these layers, in the order in which they run."""
+        results: list[Tensor] = []
+        for name in layers:
+            module.get_submodule(name).register_forward_hook(lambda _, __, result: results.extend(tree_leaves(result)))
+        self._outputs(module, run)
+        return results
+
+
+def _compare(
+    kind: str, tolerance: float, expected: Sequence[Tensor], actual: Sequence[Tensor], choices: Choices | None = None
+) -> Certificate:
+    """Compare outputs by their largest difference.
+
+    `choices` holds what was compared beside the outputs; nothing else is compared where these are integers or empty.
+    """
+    infinite = float("inf")
+    kind = kind.replace("float64", "float32") if tolerance == TOLERANCE_32 else kind
+    if [output.shape for output in expected] != [output.shape for output in actual]:
+        return Certificate(kind, infinite, infinite, ok=False, tolerance=tolerance)
+    error = max((float((a - b).abs().max()) for a, b in zip(expected, actual, strict=True) if a.numel()), default=0.0)
+    scale = max((float(output.abs().max()) for output in expected if output.numel()), default=0.0)
+    relative = error / scale if scale > 0 else infinite
+    if choices is not None and choices.made:
+        nothing = not any(output.numel() for output in expected)
+        error = max(error, choices.max_abs_error)
+        relative = max(0.0 if nothing else relative, choices.max_rel_error)
+    return Certificate(kind, error, relative, ok=relative <= tolerance, tolerance=tolerance)
+
+
+def _unchanged(dense: nn.Module, slim: nn.Module) -> list[str]:
+    """List the convolutions and linear layers that keep all their filters."""
+    rows = {name: module.weight.shape for name, module in dense.named_modules() if has_filters(module)}
+    return [name for name, module in slim.named_modules() if name in rows and module.weight.shape[:1] == rows[name][:1]]
