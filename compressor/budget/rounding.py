@@ -18,6 +18,7 @@ class Rounding:
     """Kept widths as multiples of `round_to`, counted in the entries of the layer that writes the group."""
 
     def __init__(self, groups: Sequence[ChannelGroup], round_to: int) -> None:
+        self.round_to = round_to
         self._size_G = np.array([group.size for group in groups], dtype=np.int64)
         entries = [next((slot.positions.shape[1] for slot in group.writers()), 1) for group in groups]
         self.unit_G = np.array([round_to // math.gcd(round_to, count) for count in entries], dtype=np.int64)

@@ -6,7 +6,6 @@ G groups, C channels of one group. `removed_G` counts the channels to remove fro
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,11 +14,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from compressor.budget.allocation_problem import AllocationProblem
 from compressor.budget.error_allocation import allocate_by_error
 from compressor.budget.greedy import Budget, greedy_allocate
-from compressor.budget.layer_rules import LayerRule, apply_freeze_rules, layer_ratio
+from compressor.budget.layer_rules import LayerRule, apply_freeze_rules
+from compressor.budget.removal_order import removal_order
 from compressor.budget.rounding import Rounding, fewest_removed, removed_after
-from compressor.budget.target import PruningTarget, Scope
+from compressor.budget.target import PruningTarget
 from compressor.budget.ties import freeze_untied, remove_in_steps, ties_of
 from compressor.core import ChannelGroup, ConfigStep, Cost, ErrorCurves, PrunePlan
 from compressor.errors import RecipeError, TargetNotReached
@@ -33,6 +34,11 @@ BUDGETED: tuple[Literal["macs", "params", "weights", "nodes"], ...] = ("macs", "
 ERROR_LEVEL = 1 / 8
 LEVEL = 0.25  # share of its original channels that a layer keeps as long as the target allows it
 
+PreferredMultiples = Callable[[Sequence[ChannelGroup], int], "IntArray"]
+"""(groups, round_to) -> the multiples that the target device rewards, (G,)."""
+Allocate = Callable[[Rounding], tuple["IntArray", bool]]
+"""Kept widths are rounded by it -> channels to remove from each group, (G,), and whether that is enough."""
+
 
 def select_channels(
     groups: Sequence[ChannelGroup],
@@ -41,7 +47,7 @@ def select_channels(
     cost: CostModel,
     original: Cost,
     limits: Sequence[Budget] = (),
-    preferred_multiples: Callable[[Sequence[ChannelGroup], int], IntArray] | None = None,
+    preferred_multiples: PreferredMultiples | None = None,
     *,
     removed_before: Mapping[str, int] = MappingProxyType({}),
     errors: ErrorCurves | None = None,
@@ -53,17 +59,13 @@ def select_channels(
     channels as long as that is enough, because curves are measured at half.
 
     With `preferred_multiples` and scope local, a latency target is allocated by `greedy_allocate`; groups keep a
-    quarter of their channels as long as that is enough. In all other cases channels are put in one order of removal:
+    quarter of their channels as long as that is enough. In all other cases channels are put in one order, see
+    `removal_order`; the shortest prefix that meets the target is removed, and channels at its end return where the
+    target allows it.
 
-    - scope local: by rank within the group over its size;
-    - scope global: by score;
-    - scope isomorphic: by rank among the channels of all groups of the same structure over their number (Fang et al.,
-      Isomorphic Pruning for Vision Models, ECCV 2024, arXiv:2407.04616).
-
-    Ties are broken by index. The shortest prefix that meets the target is removed; channels at its end return where the
-    target allows it. Kept widths are rounded up to multiples of `round_to`. Where that misses the target, or removes
-    less than half of what a ratio asks for, and the target allows finer steps, `round_to` is halved. Groups without
-    scores keep all channels.
+    Kept widths are rounded up to multiples of `round_to`. Where that misses the target, or removes less than half of
+    what a ratio asks for, and the target allows finer steps, `round_to` is halved. Groups without scores keep all
+    channels.
 
     Args:
         groups: The channel groups, G of them.
@@ -89,56 +91,27 @@ def select_channels(
     groups = _scored(apply_freeze_rules(groups, selection.rules), scores)
     if selection.config_widths:
         groups = freeze_untied(groups, config_steps)
-    ratios = [None if group.frozen else layer_ratio(group, selection.rules) for group in groups]
-    before_G = np.array([removed_before.get(group.name, 0) for group in groups], dtype=np.int64)
-    least_G = _fewest_kept(groups, before_G, selection.min_keep_ratio)
-    start_G = _shares(groups, ratios, before_G, least_G)
-    free = [index for index, group in enumerate(groups) if group.frozen is None and ratios[index] is None]
-    order = _order(groups, free, scores, selection.scope, least_G)
-    narrow = [count for name, count in removed_before.items() if name not in {group.name for group in groups}]
-    by_ratio = None
+    budgets = [*_budgets(selection, cost, original), *limits]
+    problem = AllocationProblem.of(groups, scores, selection, budgets, removed_before)
     if selection.ratio is not None:
-        by_ratio = _by_ratio(groups, free, start_G, order, selection, before_G, least_G, narrow)
-    removed_G, round_to = np.zeros_like(start_G), selection.round_to
-    bounds = [*_budgets(selection, cost, original), *limits]
-    fits = _fitting(bounds)
-    while True:
-        rounding = Rounding(groups, round_to)
-        if by_ratio is None and preferred_multiples is not None and selection.allocates_per_layer:
-            free_G = np.isin(np.arange(len(groups)), free)
-            unit_G = preferred_multiples(groups, round_to) if selection.allow_finer_rounding else rounding.unit_G
-            level_G = np.maximum(least_G, _fewest_kept(groups, before_G, LEVEL))
-            removed_G = greedy_allocate(groups, scores, start_G, free_G, unit_G, bounds, level_G)
-            if not fits(removed_G):  # some layer has to keep less
-                removed_G = greedy_allocate(groups, scores, start_G, free_G, unit_G, bounds)
-            enough = fits(removed_G)
-        elif by_ratio is None and selection.scope == "error":
-            free_G = np.isin(np.arange(len(groups)), free)
-            unit_G = rounding.unit_G
-            if preferred_multiples is not None and selection.allow_finer_rounding:
-                unit_G = preferred_multiples(groups, round_to)
-            curves = _error_curves(groups, scores, errors)
-            level_G = np.maximum(least_G, _fewest_kept(groups, before_G, ERROR_LEVEL))
-            for fewest_G in (level_G, least_G):
-                allocation = allocate_by_error(curves, start_G, free_G, unit_G, bounds, fewest_G)
-                removed_G, enough = allocation.removed_G, allocation.feasible
-                if enough:
-                    break
-        elif by_ratio is None:
-            removed_G = fewest_removed(start_G, order, rounding, fits)
-            enough = fits(removed_G)
-        else:
-            removed_G = rounding(by_ratio)
-            enough = bool(2 * removed_G.sum() >= by_ratio.sum())
-        if enough or round_to == 1 or not selection.allow_finer_rounding:
-            break
+        allocate: Allocate = partial(_by_ratio, problem, selection, removed_before)
+    elif preferred_multiples is not None and selection.allocates_per_layer:
+        allocate = partial(_per_layer, problem, selection, preferred_multiples)
+    elif selection.scope == "error":
+        allocate = partial(_by_error, problem, selection, preferred_multiples, _error_curves(groups, scores, errors))
+    else:
+        allocate = partial(_in_order, problem, removal_order(problem, selection.scope))
+    round_to = selection.round_to
+    removed_G, is_enough = allocate(Rounding(groups, round_to))
+    while not is_enough and round_to > 1 and selection.allow_finer_rounding:
         round_to //= 2
-    if by_ratio is None and not enough:
-        raise _not_reachable(bounds, removed_G)
-    if ties := [tie for tie in ties_of(groups, config_steps) if set(tie) <= set(free)]:
-        most_G = np.array([group.size for group in groups]) - least_G
-        unit_G, limit = Rounding(groups, round_to).unit_G, fits if by_ratio is None else None
-        in_steps_G = remove_in_steps(removed_G, ties, most_G, unit_G, limit)
+        removed_G, is_enough = allocate(Rounding(groups, round_to))
+    if selection.ratio is None and not is_enough:
+        raise _not_reachable(budgets, removed_G)
+    if ties := [tie for tie in ties_of(groups, config_steps) if set(tie) <= set(problem.free)]:
+        most_G = np.array([group.size for group in groups]) - problem.least_G
+        limit = problem.fits if selection.ratio is None else None
+        in_steps_G = remove_in_steps(removed_G, ties, most_G, Rounding(groups, round_to).unit_G, limit)
         removed_G = removed_G if in_steps_G is None else in_steps_G
     kept = {
         group.name: _keep_best(scores[group.name], removed)
@@ -146,6 +119,70 @@ def select_channels(
         if removed
     }
     return PrunePlan(kept, round_to), groups
+
+
+def _by_ratio(
+    problem: AllocationProblem, selection: PruningTarget, removed_before: Mapping[str, int], rounding: Rounding
+) -> tuple[IntArray, bool]:
+    """Remove a share of the channels: from each free group, or from all of them together."""
+    assert selection.ratio is not None
+    if selection.scope == "local":
+        exact_G = problem.shares(selection.ratio)
+    else:
+        names = {group.name for group in problem.groups}
+        narrow = [count for name, count in removed_before.items() if name not in names]  # reduced to one channel
+        before = int(problem.before_G[problem.free].sum()) + sum(narrow)
+        total = sum(problem.groups[index].size for index in problem.free) + len(narrow) + before
+        order = removal_order(problem, selection.scope)
+        exact_G = removed_after(problem.start_G, order[: max(0, math.ceil(selection.ratio * total) - before)])
+    removed_G = rounding(exact_G)
+    return removed_G, bool(2 * removed_G.sum() >= exact_G.sum())
+
+
+def _per_layer(
+    problem: AllocationProblem, selection: PruningTarget, preferred_multiples: PreferredMultiples, rounding: Rounding
+) -> tuple[IntArray, bool]:
+    """Remove where that gains most time for the least score; below LEVEL only where the budgets need it."""
+    unit_G = _unit(problem, selection, preferred_multiples, rounding)
+    start = problem.groups, problem.scores, problem.start_G, problem.free_G, unit_G, problem.budgets
+    removed_G = greedy_allocate(*start, problem.fewest_kept(LEVEL))
+    if not problem.fits(removed_G):
+        removed_G = greedy_allocate(*start)
+    return removed_G, problem.fits(removed_G)
+
+
+def _by_error(
+    problem: AllocationProblem,
+    selection: PruningTarget,
+    preferred_multiples: PreferredMultiples | None,
+    curves: Sequence[FloatArray],
+    rounding: Rounding,
+) -> tuple[IntArray, bool]:
+    """Remove what changes the answers least; below ERROR_LEVEL only where the budgets need it."""
+    unit_G = _unit(problem, selection, preferred_multiples, rounding)
+    start = curves, problem.start_G, problem.free_G, unit_G, problem.budgets
+    allocation = allocate_by_error(*start, problem.fewest_kept(ERROR_LEVEL))
+    if not allocation.feasible:
+        allocation = allocate_by_error(*start, problem.least_G)
+    return allocation.removed_G, allocation.feasible
+
+
+def _in_order(problem: AllocationProblem, order: IntArray, rounding: Rounding) -> tuple[IntArray, bool]:
+    """Remove the shortest prefix of one order that meets the budgets."""
+    removed_G = fewest_removed(problem.start_G, order, rounding, problem.fits)
+    return removed_G, problem.fits(removed_G)
+
+
+def _unit(
+    problem: AllocationProblem,
+    selection: PruningTarget,
+    preferred_multiples: PreferredMultiples | None,
+    rounding: Rounding,
+) -> IntArray:
+    """The multiples of kept widths, (G,): the device's where the recipe leaves them to it."""
+    if preferred_multiples is None or not selection.allow_finer_rounding:
+        return rounding.unit_G
+    return preferred_multiples(problem.groups, rounding.round_to)
 
 
 def _scored(groups: Sequence[ChannelGroup], scores: Mapping[str, FloatArray]) -> tuple[ChannelGroup, ...]:
@@ -170,93 +207,6 @@ def _error_curves(
             ranked = np.sort(scores[group.name]) if group.name in scores else np.zeros(group.size)
             curves.append(np.concatenate([[0.0], ranked.cumsum()[:-1]]))
     return curves
-
-
-def _by_ratio(
-    groups: Sequence[ChannelGroup],
-    free: Sequence[int],
-    start_G: IntArray,
-    order: IntArray,
-    selection: PruningTarget,
-    before_G: IntArray,
-    least_G: IntArray,
-    narrow: Sequence[int],
-) -> IntArray:
-    """Channels to remove for a ratio: from each free group, or from all free and `narrow` groups together."""
-    assert selection.ratio is not None
-    if selection.scope != "local":
-        before = int(before_G[list(free)].sum()) + sum(narrow)
-        total = sum(groups[index].size for index in free) + len(narrow) + before
-        return removed_after(start_G, order[: max(0, math.ceil(selection.ratio * total) - before)])
-    ratios = [selection.ratio if index in free else None for index in range(len(groups))]
-    return np.where(np.isin(np.arange(len(groups)), free), _shares(groups, ratios, before_G, least_G), start_G)
-
-
-def _fewest_kept(groups: Sequence[ChannelGroup], before_G: IntArray, floor: float) -> IntArray:
-    """The fewest channels that groups keep: floor(share * C) of their original ones, at least one."""
-    sizes_G = np.array([group.size for group in groups], dtype=np.int64)
-    return np.minimum(sizes_G, np.maximum(1, ((sizes_G + before_G) * floor + 1e-9).astype(np.int64)))
-
-
-def _shares(
-    groups: Sequence[ChannelGroup], ratios: Sequence[float | None], before_G: IntArray, least_G: IntArray
-) -> IntArray:
-    """ceil(ratio * C) of the original channels, the float product taken literally, and never all of them."""
-    counts = [
-        0 if ratio is None else min(max(0, math.ceil(ratio * (group.size + before)) - before), group.size - least)
-        for group, ratio, before, least in zip(groups, ratios, before_G.tolist(), least_G.tolist(), strict=True)
-    ]
-    return np.array(counts, dtype=np.int64)
-
-
-def _order(
-    groups: Sequence[ChannelGroup],
-    free: Sequence[int],
-    scores: Mapping[str, FloatArray],
-    scope: Scope,
-    least_G: IntArray,
-) -> IntArray:
-    """The group that each next channel is removed from; the best `least` channels of a group are never removed."""
-    pools: dict[object, list[tuple[float, int, int]]] = defaultdict(list)  # channels that are compared with each other
-    for index in free:
-        pool = {"local": index, "global": None, "error": None, "isomorphic": _structure(groups[index])}[scope]
-        ranked = np.sort(scores[groups[index].name]).tolist()
-        pools[pool] += [(score, index, rank) for rank, score in enumerate(ranked)]
-    keyed = [
-        ((place + 1) / len(pool), index, rank)
-        for pool in pools.values()
-        for place, (_, index, rank) in enumerate(sorted(pool))
-        if rank < groups[index].size - least_G[index]
-    ]
-    return np.array([index for _, index, _ in sorted(keyed)], dtype=np.int64)
-
-
-def _structure(group: ChannelGroup) -> tuple[tuple[str, str, int, int], ...]:
-    """The structure of a group, whatever its width: kinds of tensors, their dimensions, entries per channel."""
-    return tuple(
-        sorted((slot.role, slot.tensor.rpartition(".")[2], slot.dim, slot.positions.shape[1]) for slot in group.slots)
-    )
-
-
-def clamped_groups(scores: Mapping[str, FloatArray], plan: PrunePlan) -> list[str]:
-    """List the groups that keep a last channel although a better one of another group is removed.
-
-    Without the rule that every group keeps one channel, they would be emptied.
-
-    Args:
-        scores: Group name -> score of each channel, (C,).
-        plan: The channels to keep.
-
-    Returns:
-        Group names.
-    """
-    best_removed = {name: scores[name][~kept].max() for name, kept in plan.kept.items()}
-    return [
-        name
-        for name, kept in plan.kept.items()
-        if kept.sum() == 1
-        and any(scores[name][kept].max() < best for other, best in best_removed.items() if other != name)
-    ]
 
 
 def plan_from_widths(
@@ -307,11 +257,6 @@ def _budgets(selection: PruningTarget, cost: CostModel, original: Cost) -> list[
             )
         budgets.append(Budget(name, partial(cost.many, name), share * baseline, baseline))
     return budgets
-
-
-def _fitting(limits: Sequence[Budget]) -> Callable[[IntArray], bool]:
-    """A function that tests whether every limit holds after removing so many channels from each group."""
-    return lambda removed_G: all(float(limit.value(removed_G[None])[0]) <= limit.limit for limit in limits)
 
 
 def _not_reachable(limits: Sequence[Budget], least_G: IntArray) -> TargetNotReached:

@@ -115,7 +115,8 @@ class SelectChannels(Step):
 
     def _select(self, state: PruningState, context: Context, rank: Rank) -> PruningState:
         from compressor.budget.memory import memory_budgets
-        from compressor.budget.selection import clamped_groups, select_channels
+        from compressor.budget.removal_order import clamped_groups
+        from compressor.budget.selection import select_channels
 
         graph, target, baseline = state.selected_graph, self.target, state.baseline
         ranking = rank(state)

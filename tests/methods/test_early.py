@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from compressor.budget.selection import clamped_groups
+from compressor.budget.removal_order import clamped_groups
 from compressor.budget.target import PruningTarget
 from compressor.commands.plan import plan_run
 from compressor.core import LoadedModel, ModelSpec, PrunePlan, one_image
