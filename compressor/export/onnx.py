@@ -189,12 +189,30 @@ def save_checked(model: ir.Model, draft: Path) -> None:
     Raises:
         ExportRefused: the ONNX checker reports an error.
     """
+    save_unchecked(model, draft)
+    problem = checker_error(draft)
+    if problem is not None:
+        raise ExportRefused(f"ONNX checker: {problem}")
+
+
+def save_unchecked(model: ir.Model, draft: Path) -> None:
+    """Write a model, with its weights in a second file if they exceed 2 GB.
+
+    Args:
+        model: the model.
+        draft: the file to write.
+    """
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     ir.save(model, draft, external_data=f"{draft.name}.data" if weights > SINGLE_FILE else None)
+
+
+def checker_error(path: Path) -> str | None:
+    """What the ONNX checker says of a file; None where it says nothing."""
     try:
-        onnx.checker.check_model(str(draft))
+        onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
-        raise ExportRefused(f"ONNX checker: {first_line(error)}") from error
+        return first_line(error)
+    return None
 
 
 def external_files(path: Path) -> list[Path]:

@@ -130,7 +130,8 @@ def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], out
                 raise CannotRun(f"batch {len(batch[0])}: shapes {others} instead of {shapes}")
             ok = False
             continue
-        difference, same = within_tolerance(actual, reference, _in_float64(module, batch, outputs), names)
+        exact, noisy = _in_float64(module, batch, outputs), _in_noise(module, batch, outputs)
+        difference, same = within_tolerance(actual, reference, exact, names, noisy)
         largest, ok = max(largest, difference), ok and same
     if not ok and any(is_rounding_sensitive(module, batch, outputs) for batch in batches):
         return _check_layers(path, module, batches) or Parity(largest, ok)
@@ -155,9 +156,7 @@ def is_rounding_sensitive(module: nn.Module, batch: Inputs, outputs: Outputs = m
 
     def variants() -> Iterator[list[Array]]:
         yield _in_float64(module, batch, outputs)() or reference
-        with _perturbed(module):
-            for _ in range(TRIALS):
-                yield outputs(module, batch)
+        yield from _in_noise(module, batch, outputs)()
 
     return any(
         array.shape != expected.shape or max_abs(array - expected) > RELATIVE_AT_MOST * max_abs(expected)
@@ -208,10 +207,22 @@ def _in_float64(module: nn.Module, batch: Inputs, outputs: Outputs) -> Callable[
     @functools.cache
     def compute() -> list[Array]:
         try:
+            wide = copy_module(module).double()  # first: a float32 buffer cannot be copied while everything is float64
             with in_float64():
-                return outputs(copy_module(module).double(), widen(batch))
+                return outputs(wide, widen(batch))
         except Exception:  # a user's forward may raise anything when its types are not those it expects
             return []
+
+    return compute
+
+
+def _in_noise(module: nn.Module, batch: Inputs, outputs: Outputs) -> Callable[[], list[list[Array]]]:
+    """A function that computes the outputs once for each trial with noise; none if noise changes their shapes."""
+
+    @functools.cache
+    def compute() -> list[list[Array]]:
+        with _perturbed(module):
+            return [outputs(module, batch) for _ in range(TRIALS)]
 
     return compute
 

@@ -18,12 +18,14 @@ from compressor.errors import RecipeError
 from compressor.execution.copies import copy_module
 from compressor.export.onnx import (
     BATCH_DIMS,
+    checker_error,
     export_onnx,
     external_files,
-    save_checked,
+    save_unchecked,
     split_batches,
     write_errors_named,
 )
+from compressor.export.exporters import ExportRefused
 from compressor.export.onnx_file import has_free_batch, validate_onnx
 from compressor.export.parity import check_parity
 from compressor.models.checkpoint import sha256
@@ -101,7 +103,10 @@ def _write_back(
             shutil.copyfile(given, draft)
         else:
             single = split_batches(samples, False, spec.batch_dims)[0]
-            save_checked(ir.from_proto(write_module(copied, given, single, metadata)), draft)
+            save_unchecked(ir.from_proto(write_module(copied, given, single, metadata)), draft)
+            problem = checker_error(draft)
+            if problem is not None and checker_error(given) is None:  # runtimes take more than the checker does
+                raise ExportRefused(f"ONNX checker: {problem}")
         free = has_free_batch(draft, spec.batch_dims)
         parity = check_parity(draft, copied, split_batches(samples, free, spec.batch_dims))
         version = ir.load(draft).opset_imports[""]

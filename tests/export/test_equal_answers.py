@@ -17,8 +17,8 @@ from compressor.core import ExportedModel
 from compressor.errors import ModelError
 from compressor.execution.central_draws import CentralDraws, UnknownDraw
 from compressor.export.onnx import export_onnx
-from compressor.export.parity import check_parity
-from compressor.export.tolerance import within_tolerance
+from compressor.export.parity import _in_float64, check_parity, module_outputs
+from compressor.export.tolerance import rounding_error, within_tolerance
 
 DRAWS: dict[str, Callable[[Tensor], Tensor]] = {
     "randn_like": lambda x: x + torch.randn_like(x),
@@ -165,3 +165,34 @@ def test_scores_of_matrix_products_are_compared_before_the_choice(tmp_path: Path
 def test_differences_below_the_smallest_normal_number_do_not_count(scale: float, ok: bool) -> None:
     reference = np.array([scale, 0.0], dtype=np.float32)
     assert within_tolerance([np.zeros(2, dtype=np.float32)], [reference], list, ["out"])[1] is ok
+
+
+class QuickVariance(nn.Module):
+    """A variance as E[x^2] - E[x]^2, which loses digits where the mean is large; and buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.last = nn.Linear(4, 512), nn.BatchNorm1d(512), nn.Linear(512, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x)) + 30
+        variance = (x * x).mean(1, keepdim=True) - x.mean(1, keepdim=True) ** 2
+        return self.last((x - x.mean(1, keepdim=True)) / torch.sqrt(variance.clamp(min=1e-9)))
+
+
+def test_rounding_that_the_network_magnifies_is_allowed_and_another_weight_is_not(tmp_path: Path) -> None:
+    module, inputs = QuickVariance().eval(), [torch.randn(3, 4, generator=torch.Generator().manual_seed(0))]
+    exact = _in_float64(module, inputs, module_outputs)()
+    assert 1e-5 < rounding_error(module_outputs(module, inputs)[0], exact[0]) < 1e-2
+    done = exported(module, tmp_path, 4)
+    assert done.ok
+    changed(done.path, "last.bias")
+    assert not check_parity(done.path, module, [inputs]).ok
+
+
+@pytest.mark.parametrize(("exact", "noise", "ok"), [(0.0, 0.0, False), (2e-5, 0.0, True), (0.0, 3e-4, True)])
+def test_rounding_is_measured_in_float64_and_by_noise(exact: float, noise: float, ok: bool) -> None:
+    reference = np.ones(1, np.float32)
+    truth, noisy = [reference + exact], [[reference + noise], [np.ones(2)]]
+    assert within_tolerance([reference + 2.5e-4], [reference], lambda: truth, ["out"], lambda: noisy)[1] is ok

@@ -1,10 +1,12 @@
 """Export architectures, import the files, and compare groups and pruning with those of the module itself.
 
     python tests/sweep/onnx_files.py --rooms classification timm --out results.jsonl [--names timm:resnet18 ...]
+    python tests/sweep/onnx_files.py --table results.jsonl > tests/sweep/onnx_files.md
 
-One JSON line for each architecture, exporter and opset: whether the file was imported, whether its groups are the
-module's, whether half of the multiply-adds can be removed, and how far ONNX Runtime's answers to the slim file are from
-the slim module's.
+One JSON line for each architecture, the smallest first: whether half of the multiply-adds can be removed from the module,
+and for each exporter whether the file is imported, its groups are the module's, half can be removed from it, proven, and
+ONNX Runtime's answers to the slim file are the slim module's. Each architecture runs in a process of its own with
+limits; started again, the script goes on after the last line.
 """
 
 from __future__ import annotations
@@ -12,21 +14,25 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from models import ROOMS, names  # beside this file
-from run import make
+from onnx_files_table import page  # beside this file
+from run import Tell, limited, make
 from torch import Tensor, nn
 
 from compressor.budget.target import PruningTarget
 from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.criteria.magnitude import l1
+from compressor.models.build import build_named
 from compressor.models.example_inputs import example_inputs
 from compressor.models.export_model import export_model
 from compressor.models.source import load_model
@@ -38,39 +44,69 @@ from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
 from compressor.training.training_checkpoint import Checkpoints
 
-EXPORTS = (("torchscript", 11), ("torchscript", 13), ("torchscript", 17), ("dynamo", 18), ("dynamo", None))
+EXPORTS = (("torchscript", 17), ("dynamo", None))
+ALL_EXPORTS = (("torchscript", 11), ("torchscript", 13), ("torchscript", 17), ("dynamo", 18), ("dynamo", None))
+CPU_SECONDS = 300  # of one architecture through every exporter
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rooms", nargs="*", default=[], choices=ROOMS)
     parser.add_argument("--names", nargs="*", default=[])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--opsets", action="store_true", help="five pairs of exporter and opset instead of two")
+    parser.add_argument("--seconds", type=int, default=CPU_SECONDS)
+    parser.add_argument(
+        "--table", type=Path, nargs="*", help="results to print as a page; the last line of a name counts"
+    )
     options = parser.parse_args()
+    if options.table:
+        print("\n".join(page(options.table)))
+        return
+    if options.out is None:
+        sys.exit("--out names the file of the results")
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)  # of the exporters
-    done = {json.loads(line)["name"] for line in options.out.read_text().splitlines()} if options.out.exists() else {}
-    wanted = [*options.names, *(name for room in options.rooms for name in names(room))]
-    for name in dict.fromkeys(wanted):
-        if name not in done:
-            for line in compared(name):
-                with options.out.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-                print(json.dumps(line)[:300], flush=True)
+    done = (
+        {json.loads(line)["name"] for line in options.out.read_text().splitlines()} if options.out.exists() else set()
+    )
+    wanted = dict.fromkeys([*options.names, *(name for room in options.rooms for name in names(room))])
+    sizes = {name: parameters(name) for name in wanted if name not in done}
+    for name in sorted(sizes, key=lambda name: sizes[name]):
+        task = partial(compared, name, ALL_EXPORTS if options.opsets else EXPORTS)
+        line = json.dumps(limited(name, task, options.seconds) | {"parameters": sizes[name]})
+        with options.out.open("a") as file:
+            file.write(line + "\n")
+        print(line[:300], flush=True)
 
 
-def compared(name: str) -> list[dict[str, Any]]:
+def parameters(name: str) -> int:
+    """The number of parameters, without memory for them; 0 where the architecture cannot be built so."""
+    try:
+        with torch.device("meta"):
+            module = build_named(ModelSpec(name, one_image((3, 224, 224))))
+    except Exception:  # whatever constructors do with tensors that have no values
+        return 0
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def compared(name: str, exports: tuple[tuple[str, int | None], ...], tell: Tell) -> dict[str, Any]:
     """The results of one architecture through every exporter."""
+    tell({"phase": "build"})
     module, shape = make(name, False)
-    x = torch.randn(2, *shape)
+    tell({"phase": "module", "input": shape})
     try:
         expected = prunable(pruned(LoadedModel(module, ModelSpec(name, one_image(shape)), name)))
     except Exception as error:  # what cannot be pruned from the module need not be pruned from the file
-        return [{"name": name, "outcome": "module cannot be pruned", "error": str(error)[:300]}]
-    return [
-        {"name": name, "exporter": how, "opset": opset, **_through(module, x, how, opset, expected)}
-        for how, opset in EXPORTS
-    ]
+        return {"outcome": "module cannot be pruned", "error": str(error)[:300]}
+    detector = ":" in name and "rcnn" in name or any(word in name for word in ("retinanet", "fcos", "ssd"))
+    rows: list[dict[str, Any]] = []
+    for how, opset in exports:
+        tell({"phase": f"{how} {opset}"})
+        row = _through(module, torch.randn(1 if detector else 2, *shape), how, opset, expected)
+        rows.append({"exporter": how, "opset": opset, **row})
+        tell({"exports": rows})
+    return {"outcome": "ok", "exports": rows}
 
 
 def _through(module: nn.Module, x: Tensor, how: str, opset: int | None, expected: Counter[int]) -> dict[str, Any]:
@@ -81,31 +117,41 @@ def _through(module: nn.Module, x: Tensor, how: str, opset: int | None, expected
             export(module, x, path, how, opset)
         except Exception as error:  # exporters raise anything
             return {"outcome": "not exported", "error": str(error)[:300]}
+        exported = round(time.perf_counter() - start, 1)
         try:
-            state = pruned(load_model(str(path)))
-            model = state.model
+            model = load_model(str(path))
+        except Exception as error:
+            return {"outcome": "not imported", "error": f"{type(error).__name__}: {error}"[:500], "exported": exported}
+        try:
+            state = pruned(model)
             slim = export_model(
-                model.module, model.spec, example_inputs(model, 3), Path(folder) / "slim.onnx", opset=None,
+                state.model.module, model.spec, example_inputs(model, 3), Path(folder) / "slim.onnx", opset=None,
                 dynamic_batch=True, metadata={},
             )  # fmt: skip
         except Exception as error:
-            return {"outcome": "failed", "error": f"{type(error).__name__}: {error}"[:500]}
+            return {"outcome": "not pruned", "error": f"{type(error).__name__}: {error}"[:500], "exported": exported}
     assert state.certificate is not None
+    groups = prunable(state)
     return {
         "outcome": "pruned" if state.certificate.ok and slim.ok else "not proven",
-        "groups equal": prunable(state) == expected,
+        "missing": sorted((expected - groups).elements()),
+        "added": sorted((groups - expected).elements()),
+        "certificate": state.certificate.max_rel_error,
         "difference": slim.max_abs_error,
+        "exported": exported,
         "seconds": round(time.perf_counter() - start, 1),
     }
 
 
 def export(module: nn.Module, x: Tensor, path: Path, how: str, opset: int | None) -> None:
-    """Export with a free batch dimension."""
+    """Export with a free batch dimension, where there are two samples."""
     common: dict[str, Any] = {"input_names": ["input"], "opset_version": opset}
+    free = len(x) > 1
     if how == "dynamo":
-        common |= {"dynamo": True, "dynamic_shapes": ({0: torch.export.Dim("batch")},), "verbose": False}
+        shapes = ({0: torch.export.Dim("batch")},) if free else None
+        common |= {"dynamo": True, "dynamic_shapes": shapes, "verbose": False}
     else:
-        common |= {"dynamo": False, "dynamic_axes": {"input": {0: "batch"}}}
+        common |= {"dynamo": False, "dynamic_axes": {"input": {0: "batch"}} if free else None}
     torch.onnx.export(module.eval(), (x,), str(path), **common)
 
 

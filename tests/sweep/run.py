@@ -19,6 +19,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,9 @@ FIXED = (
     "twins",
 )  # attention: its size matters
 
+Tell = Callable[[dict[str, Any]], None]
+Task = Callable[[Tell], dict[str, Any]]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser()
@@ -72,17 +76,17 @@ def main() -> None:
     asked = [*options.names, *(name for room in options.rooms for name in names(room))]
     for name in dict.fromkeys(asked):
         if name not in done:
-            line = json.dumps(limited(name, onnx=options.onnx, native=options.native))
+            line = json.dumps(limited(name, partial(prune, name, onnx=options.onnx, native=options.native)))
             with options.out.open("a") as file:
                 file.write(line + "\n")
             print(line[:300], flush=True)
 
 
-def limited(name: str, *, onnx: bool, native: bool) -> dict[str, Any]:
-    """The result of one model, whatever becomes of its process."""
+def limited(name: str, task: Task, cpu_seconds: int = CPU_SECONDS) -> dict[str, Any]:
+    """The result of one model, whatever becomes of its process; with what the task has sent before it was ended."""
     context = multiprocessing.get_context("fork")  # torch and timm are imported once
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(sender, name, onnx, native))
+    process = context.Process(target=_child, args=(sender, task, cpu_seconds))
     start = time.perf_counter()
     process.start()
     sender.close()
@@ -101,16 +105,16 @@ def limited(name: str, *, onnx: bool, native: bool) -> dict[str, Any]:
     return result | {"wall": round(time.perf_counter() - start, 1)}
 
 
-def _child(pipe: Connection, name: str, onnx: bool, native: bool) -> None:
+def _child(pipe: Connection, task: Task, cpu_seconds: int) -> None:
     torch.set_num_threads(1)
-    spent = int(time.process_time()) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (spent + CPU_SECONDS, spent + CPU_SECONDS + 5))
+    limit = int(time.process_time()) + 1 + cpu_seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()  # libraries, most of it
     resource.setrlimit(resource.RLIMIT_AS, (mapped + BYTES, mapped + BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
     try:
-        pipe.send(prune(name, pipe.send, onnx=onnx, native=native))
+        pipe.send(task(pipe.send))
     except CompressorError as error:
         pipe.send({"outcome": "statement", "error": f"{type(error).__name__}: {error}"})
     except BaseException as error:
@@ -119,7 +123,7 @@ def _child(pipe: Connection, name: str, onnx: bool, native: bool) -> None:
         pipe.send({"outcome": "traceback", "error": kind[-1500:], "trace": traceback.format_exc()[-3000:]})
 
 
-def prune(name: str, tell: Callable[[dict[str, Any]], None], *, onnx: bool, native: bool) -> dict[str, Any]:
+def prune(name: str, tell: Tell, *, onnx: bool, native: bool) -> dict[str, Any]:
     """Half of the multiply-adds go; the certificate and, if asked, the ONNX file are checked."""
     seconds: dict[str, float] = {}
 

@@ -41,10 +41,10 @@ class OnnxFiles(Family):
         Raises:
             ModelError: The file cannot be imported.
         """
-        from compressor.models.onnx_import.load_onnx import build_from_graph
+        from compressor.models.onnx_import.load_onnx import branches_of, build_from_graph
         from compressor.models.onnx_import.read_graph import read_graph
 
-        return build_from_graph(read_graph(Path(name)), spec)
+        return build_from_graph(read_graph(Path(name), branches_of(spec)), spec)
 
     def save_architecture(self, spec: ModelSpec, folder: Path) -> str:
         """Write the graph without large weights beside the slim ones, as `Family.save_architecture` does.
@@ -56,9 +56,10 @@ class OnnxFiles(Family):
         Returns:
             The name of the file in the folder.
         """
+        from compressor.models.onnx_import.load_onnx import branches_of
         from compressor.models.onnx_import.write_back import ARCHITECTURE, write_architecture
 
-        write_architecture(Path(spec.source), folder / ARCHITECTURE)
+        write_architecture(Path(spec.source), folder / ARCHITECTURE, branches_of(spec))
         return ARCHITECTURE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compressor.errors import CompressorError
+from compressor.models.onnx_import.branches import BranchKnown
 from compressor.models.onnx_import.fusions import find_fusion
 from compressor.models.onnx_import.host import evaluate_on_host, slice_bounds
 from compressor.models.onnx_import.imported_module import (
@@ -86,6 +88,7 @@ class _Builder:
         self.constants = dict(graph.constants)
         self.links = Links.of(graph.nodes, graph.outputs)
         self.module = ImportedModule(graph.inputs, graph.outputs, graph.name)
+        self.module.branches = graph.branches
         self.values = dict(zip(graph.inputs, examples, strict=True))
         for index, node in enumerate(graph.nodes):
             if index not in self.fused:
@@ -98,6 +101,8 @@ class _Builder:
         return self.module.eval()
 
     def _add(self, index: int, node: Node) -> None:
+        if node.op == "If" and not node.domain:
+            self._choose(node)
         given = [name for name in node.inputs if name]
         if all(name in self.constants for name in given) and not _draws(node):
             self._fold(node)
@@ -112,6 +117,16 @@ class _Builder:
         results = evaluate_on_host(node, [self.constants[name] if name else None for name in node.inputs])
         results = results if isinstance(results, tuple) else (results,)
         self.constants |= {name: np.asarray(array) for name, array in zip(node.outputs, results, strict=False) if name}
+
+    def _choose(self, node: Node) -> NoReturn:
+        """Give up, with the branches of this If and of others whose conditions are sizes or constants."""
+        conditions = {one.name: one.inputs[0] for one in self.graph.nodes if one.op == "If" and not one.domain}
+        known = {name: self.constants.get(value, self.values.get(value)) for name, value in conditions.items()}
+        branches = tuple((name, bool(value.all())) for name, value in known.items() if is_host(value))
+        if not is_host(known[node.name]):
+            names = ", ".join(dict.fromkeys(self.links.inputs_of(node.inputs[0], self.graph.inputs)))
+            raise unsupported(node, f"which of its branches runs depends on the values of {names}")
+        raise BranchKnown(branches)
 
     # ------------------------------------------------ layers
 

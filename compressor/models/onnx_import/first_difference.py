@@ -32,7 +32,7 @@ def first_difference(path: Path, graph: Graph, module: nn.Module, inputs: Sequen
         `; the first that differs is node NAME (OP)`, or nothing where the values cannot be compared.
     """
     assert isinstance(module, ImportedModule), "the module that build made"
-    model = read_model(path)
+    model = read_model(path, graph.branches)
     names = [name for node in graph.nodes for name in node.outputs if name]
     own = {value.name for value in model.graph.output}
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names if name not in own)

@@ -70,9 +70,9 @@ def _described(signature: GraphInput, graph: Graph, where: str) -> ModelInput:
 
 
 def _rows(name: str, graph: Graph) -> int:
-    """How many rows the table has that an input of integers looks up; 2 where it looks up none."""
+    """How many values an input of integers has: rows of the table that it looks up, or classes of a one-hot; else 2."""
     links = Links.of(graph.nodes, graph.outputs)
-    names, rows = [name], [2]
+    names = [name]
     while names:
         current = names.pop()
         for at in links.readers.get(current, ()):
@@ -80,9 +80,14 @@ def _rows(name: str, graph: Graph) -> int:
             table = graph.constants.get(node.inputs[0])
             if node.op == "Gather" and table is not None and node.inputs[1] == current:
                 return int(table.shape[node.get("axis", 0)])
-            if node.op in ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten"):
+            classes = [graph.constants[name] for name in node.inputs if name in graph.constants and name != current]
+            if node.op == "OneHot" and node.inputs[1] in graph.constants:
+                return int(graph.constants[node.inputs[1]].max())
+            if node.op == "Equal" and classes and classes[0].size > 2:  # a one-hot, written out
+                return int(classes[0].max()) + 1
+            if node.op in ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Expand"):
                 names.append(node.outputs[0])
-    return rows[0]
+    return 2
 
 
 def _batch_dims(signature: Sequence[GraphInput]) -> tuple[int | None, ...]:

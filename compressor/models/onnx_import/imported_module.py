@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import BatchDims
+from compressor.models.onnx_import.branches import Branches
 from compressor.models.onnx_import.host import evaluate_on_host
 from compressor.models.onnx_import.node import Node
 from compressor.models.onnx_import.values import HostArray, Value, as_tensor, is_host
@@ -109,6 +110,7 @@ class ImportedModule(nn.Module):
         self.written: list[tuple[str, str, tuple[int, ...]]] = []  # layer, operator, nodes of the file
         self.operators_written: list[tuple[str, int]] = []  # operator, node of the file
         self.joined: list[JoinedSlice] = []
+        self.branches: Branches = ()  # of the file's Ifs, which the indices of nodes count
         self.samples_apart = False  # the file is fixed at a batch of one, so that samples run one after the other
         self.batch_dims: BatchDims = (0,) * len(self.inputs)
 

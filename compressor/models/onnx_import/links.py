@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from compressor.models.onnx_import.node import Node
@@ -63,3 +63,23 @@ class Links:
         """
         others = [other for other in self.nodes[index].inputs if other != name]
         return others[0] if len(others) == 1 else None
+
+    def inputs_of(self, name: str, inputs: Sequence[str]) -> Iterator[str]:
+        """Find the inputs of the graph whose values a value depends on.
+
+        Args:
+            name: The value.
+            inputs: The names of the graph's inputs.
+
+        Yields:
+            Those inputs that are read on the way to the value, but for their sizes.
+        """
+        names, seen = [name], {name}
+        while names:
+            name = names.pop()
+            if name in inputs:
+                yield name
+            node = self.nodes[self.makers[name]] if name in self.makers else None
+            before = () if node is None or node.op in ("Shape", "Size") else node.inputs
+            names += [other for other in before if other not in seen]
+            seen |= set(before)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import torch
@@ -16,6 +17,7 @@ from compressor.errors import CompressorError, ModelError
 from compressor.export.parity import CannotRun, check_parity, open_session, run_session
 from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
+from compressor.models.onnx_import.branches import Branches, BranchKnown
 from compressor.models.onnx_import.build_graph import build_imported
 from compressor.models.onnx_import.first_difference import first_difference
 from compressor.models.onnx_import.graph_inputs import input_candidates
@@ -26,6 +28,8 @@ from compressor.tensors import tree_leaves
 
 SAMPLES_APART = "samples_apart"
 """Argument of the spec: the file is fixed at one sample, and its operators mix samples where there are more."""
+BRANCHES = "branches"
+"""Argument of the spec: [name, condition] of each If of the file, in the order in which they are replaced."""
 RELATIVE_TOLERANCE = 1e-3  # between a batch and its samples
 MAX_CLASSES = 10**6
 
@@ -44,16 +48,25 @@ def load_onnx(path: Path, shapes: Sequence[tuple[int, ...]] | None = None) -> Lo
         ModelError: The file is no model, has operators that cannot be imported, or the module answers differently.
         VerificationFailed: A weight or an answer is not finite.
     """
-    graph = read_graph(path)
-    module, inputs, session = _first_that_runs(graph, shapes, path)
+    graph, module, inputs, session = _first_that_runs(read_graph(path), shapes, path)
     spec = ModelSpec(str(path.resolve()), inputs)
-    spec = replace(
-        spec, arguments=_batching(module, spec, takes_batches(session, spec)), num_classes=_classes(module, spec)
-    )
+    arguments = _batching(module, spec, takes_batches(session, spec))
+    if graph.branches:
+        arguments = {**arguments, BRANCHES: [list(branch) for branch in graph.branches]}
+    spec = replace(spec, arguments=arguments, num_classes=_classes(module, spec))
     module.samples_apart = bool(spec.arguments.get(SAMPLES_APART))
     model = LoadedModel(module, spec, str(path), sha256=sha256(path))
-    note = _require_parity(path, graph, model, session)
-    return replace(model, notes=(f"{len(graph.nodes)} nodes imported from {path.name}, {_words(inputs)}", note))
+    notes = [f"{len(graph.nodes)} nodes imported from {path.name}, {_words(inputs)}"]
+    if graph.branches:
+        count = f"{len(graph.branches)} If node{'s' if len(graph.branches) > 1 else ''}"
+        notes.append(f"{count} depend on sizes only: the branches that run at these sizes take their place")
+    return replace(model, notes=(*notes, _require_parity(path, graph, model, session)))
+
+
+def branches_of(spec: ModelSpec) -> Branches:
+    """Return the Ifs of the file that are replaced by a branch, and their conditions."""
+    stored: Any = spec.arguments.get(BRANCHES, ())
+    return tuple((str(name), bool(condition)) for name, condition in stored)
 
 
 def build_from_graph(graph: Graph, spec: ModelSpec) -> ImportedModule:
@@ -90,15 +103,15 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def _first_that_runs(
-    graph: Graph, shapes: Sequence[tuple[int, ...]] | None, path: Path
-) -> tuple[ImportedModule, tuple[ModelInput, ...], onnxruntime.InferenceSession]:
+    given: Graph, shapes: Sequence[tuple[int, ...]] | None, path: Path
+) -> tuple[Graph, ImportedModule, tuple[ModelInput, ...], onnxruntime.InferenceSession]:
     """Find sizes for what the file leaves free. The module runs first: it refuses results that are too large."""
     failure: CompressorError | None = None
     session: onnxruntime.InferenceSession | None = None
-    for inputs in input_candidates(graph, shapes, str(path)):
+    for inputs in input_candidates(given, shapes, str(path)):
         spec = ModelSpec(str(path), inputs)
         try:
-            module = build_from_graph(graph, spec)
+            graph, module = _with_branches(path, given, spec)
             session = session or _session(path)
             run_session(session, _examples(spec, 1))
         except ModelError as error:
@@ -110,9 +123,18 @@ def _first_that_runs(
             hint = "set model.input to the shapes that it expects"
             failure = failure or ModelError("onnx-model/cannot-run", str(path), problem, hint)
         else:
-            return module, inputs, session
+            return graph, module, inputs, session
     assert failure is not None, "there is a candidate"
     raise failure
+
+
+def _with_branches(path: Path, graph: Graph, spec: ModelSpec) -> tuple[Graph, ImportedModule]:
+    """Build the module, with the branches of Ifs whose conditions follow from the sizes of the inputs."""
+    while True:
+        try:
+            return graph, build_from_graph(graph, spec)
+        except BranchKnown as known:
+            graph = read_graph(path, (*graph.branches, *known.branches))
 
 
 def _batching(module: ImportedModule, spec: ModelSpec, free: bool) -> Mapping[str, object]:

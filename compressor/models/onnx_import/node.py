@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,6 +73,18 @@ class Node:
             The copy.
         """
         return replace(self, inputs=inputs, outputs=outputs)
+
+
+def node_names(nodes: Sequence[NodeProto]) -> list[str]:
+    """Give every node a name that no other has: its own, or its operator with a number."""
+    names: list[str] = []
+    used: set[str] = set()
+    for index, node in enumerate(nodes):
+        name = node.name or f"{node.op_type}_{index}"
+        name = name if name not in used else f"{name}_{index}"
+        used.add(name)
+        names.append(name)
+    return names
 
 
 def unsupported(node: Node, problem: str) -> ModelError:

@@ -15,7 +15,8 @@ from onnx.inliner import inline_local_functions
 
 from compressor.errors import ModelError, VerificationFailed
 from compressor.export.onnx_file import onnx_tensors, validate_onnx
-from compressor.models.onnx_import.node import STANDARD, SUBGRAPHS, Node, unsupported
+from compressor.models.onnx_import.branches import Branches, put_in_place, read_names
+from compressor.models.onnx_import.node import STANDARD, SUBGRAPHS, Node, node_names, unsupported
 from compressor.models.onnx_import.values import HostArray
 
 OLDEST = 7
@@ -45,13 +46,15 @@ class Graph:
     outputs: tuple[str, ...]
     constants: Mapping[str, HostArray]
     signature: tuple[GraphInput, ...]
+    branches: Branches = ()  # of Ifs, that the nodes are in place of
 
 
-def read_graph(path: Path) -> Graph:
+def read_graph(path: Path, branches: Branches = ()) -> Graph:
     """Read a file and its weights.
 
     Args:
         path: The file.
+        branches: Ifs whose condition is known, and the condition.
 
     Returns:
         The graph.
@@ -60,7 +63,7 @@ def read_graph(path: Path) -> Graph:
         ModelError: It is no model, contradicts itself, or has operators that cannot be imported.
         VerificationFailed: A weight is not finite.
     """
-    model = read_model(path)
+    model = read_model(path, branches)
     opsets = {entry.domain if entry.domain not in STANDARD else "": entry.version for entry in model.opset_import}
     names = node_names(model.graph.node)
     nodes = []
@@ -68,7 +71,7 @@ def read_graph(path: Path) -> Graph:
         domain = "" if proto.domain in STANDARD else proto.domain
         node = Node.of(proto, name, opsets.get(domain, 1))
         _refuse_quantized(node, path)
-        if any(attribute.type in SUBGRAPHS for attribute in proto.attribute):
+        if proto.op_type != "If" and any(attribute.type in SUBGRAPHS for attribute in proto.attribute):
             raise unsupported(node, "it runs a graph inside of the graph")
         nodes.append(node)
     constants = {}
@@ -83,14 +86,15 @@ def read_graph(path: Path) -> Graph:
     if not inputs or not outputs:
         problem = "the graph has no inputs" if not inputs else "the graph has no outputs"
         raise ModelError("onnx-model/not-a-network", str(path), problem, "give the file of a network")
-    return Graph(path.name, tuple(nodes), inputs, outputs, constants, signature)
+    return Graph(path.name, tuple(nodes), inputs, outputs, constants, signature, branches)
 
 
-def read_model(path: Path) -> ModelProto:
+def read_model(path: Path, branches: Branches = ()) -> ModelProto:
     """Read a file and put its nodes into an order in which they can run; its functions become nodes.
 
     Args:
         path: The file.
+        branches: Ifs whose condition is known, and the condition; the branch takes the place of the If.
 
     Returns:
         The model, with the data of external weights.
@@ -117,19 +121,8 @@ def read_model(path: Path) -> ModelProto:
     ordered = _ordered(model, path)
     del model.graph.node[:]
     model.graph.node.extend(ordered)
+    put_in_place(model, branches)
     return model
-
-
-def node_names(nodes: Sequence[NodeProto]) -> list[str]:
-    """Give every node a name that no other has: its own, or its operator with a number."""
-    names: list[str] = []
-    used: set[str] = set()
-    for index, node in enumerate(nodes):
-        name = node.name or f"{node.op_type}_{index}"
-        name = name if name not in used else f"{name}_{index}"
-        used.add(name)
-        names.append(name)
-    return names
 
 
 def _ordered(model: ModelProto, path: Path) -> list[NodeProto]:
@@ -144,14 +137,14 @@ def _ordered(model: ModelProto, path: Path) -> list[NodeProto]:
     while waiting:
         later = []
         for node in waiting:
-            if known.issuperset(node.input):
+            if known.issuperset(read_names(node)):
                 ordered.append(node)
                 known.update(node.output)
             else:
                 later.append(node)
         if len(later) == len(waiting):
             node = later[0]
-            missing = next(name for name in node.input if name not in known)
+            missing = next(name for name in read_names(node) if name not in known)
             cyclic = any(missing in other.output for other in later)
             what = "depends on its own result" if cyclic else f"reads {missing!r}, which nothing makes"
             raise _contradiction(path, f"node {node.name or node.op_type} {what}")

@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from compressor.atomic_write import write_bytes
+from compressor.models.onnx_import.branches import Branches
 from compressor.models.onnx_import.imported_module import ImportedModule, JoinedSlice, OperatorNode
 from compressor.models.onnx_import.layers import layer_kinds
 from compressor.models.onnx_import.layers.base import Editor
@@ -42,7 +43,7 @@ def write_module(module: nn.Module, given: Path, examples: Sequence[Tensor], met
         The model.
     """
     assert isinstance(module, ImportedModule), "the module that build made"
-    editor = _GraphEditor(read_model(given))
+    editor = _GraphEditor(read_model(given, module.branches))
     kinds = layer_kinds()
     for path, op, nodes in module.written:
         kinds[op].write(module.get_submodule(path), nodes, editor)
@@ -56,14 +57,15 @@ def write_module(module: nn.Module, given: Path, examples: Sequence[Tensor], met
     return editor.finished(metadata)
 
 
-def write_architecture(given: Path, path: Path) -> None:
+def write_architecture(given: Path, path: Path, branches: Branches = ()) -> None:
     """Write a graph without the data of its large weights, from which the module can be built again.
 
     Args:
         given: The file; it may be such a file itself.
         path: The file to write.
+        branches: Of Ifs, which the nodes take the place of.
     """
-    model = read_model(given)
+    model = read_model(given, branches)
     for tensor in model.graph.initializer:
         if tensor.data_type in _FLOATS and int(np.prod(tensor.dims, dtype=np.float64)) > KEPT_ENTRIES:
             bare = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
