@@ -16,6 +16,7 @@ from compressor.atomic_write import move_into_place
 from compressor.core import ExportedModel, LoadedModel, ModelSpec
 from compressor.errors import RecipeError
 from compressor.execution.copies import copy_module
+from compressor.export.exporters import ExportRefused
 from compressor.export.onnx import (
     BATCH_DIMS,
     checker_error,
@@ -25,7 +26,6 @@ from compressor.export.onnx import (
     split_batches,
     write_errors_named,
 )
-from compressor.export.exporters import ExportRefused
 from compressor.export.onnx_file import has_free_batch, validate_onnx
 from compressor.export.parity import check_parity
 from compressor.models.checkpoint import sha256

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from failures import raises_error
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from compressor import cli
 from compressor.errors import ModelError
