@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __version__ = "0.2.0"
-__all__ = ["Compressed", "RunReport", "__version__", "compress", "load", "plan"]
+__all__ = ["Compressed", "RunReport", "__version__", "compress", "load", "plan", "yolo_trainer"]
 
 if TYPE_CHECKING:
     from compressor.api import Compressed, RunReport, compress, plan
     from compressor.models.saved_model import load
+    from compressor.models.yolo_trainer import yolo_trainer
 
-_HOMES = {"load": "compressor.models.saved_model"} | dict.fromkeys(
+_HOMES = {"load": "compressor.models.saved_model", "yolo_trainer": "compressor.models.yolo_trainer"} | dict.fromkeys(
     ("Compressed", "RunReport", "compress", "plan"), "compressor.api"
 )
 """public name -> its module"""

@@ -192,5 +192,5 @@ def test_telemetry_is_off_whatever_the_environment_says() -> None:
 
 
 def test_the_public_names() -> None:
-    assert compressor.__all__ == ["Compressed", "RunReport", "__version__", "compress", "load", "plan"]
+    assert compressor.__all__ == ["Compressed", "RunReport", "__version__", "compress", "load", "plan", "yolo_trainer"]
     assert all(getattr(compressor, name) for name in compressor.__all__)

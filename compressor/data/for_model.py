@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from compressor.core import Data, LoadedModel
 from compressor.data.data_settings import DataSettings
 from compressor.data.open_data import open_data
+from compressor.data.open_samples import ARRAY_FILES, array_shapes
 from compressor.data.tasks import open_task
 
 
@@ -44,3 +46,30 @@ def open_data_for(
         workers=settings.workers,
         value=settings.value,
     )
+
+
+def with_sample_sizes(model: LoadedModel, settings: DataSettings, base: Path | None) -> LoadedModel:
+    """Give inputs whose sizes were guessed those of the samples, where these are in a file of arrays.
+
+    Args:
+        model: The model.
+        settings: From `locate_data` in locate.py.
+        base: From `locate_data`.
+
+    Returns:
+        The model; itself if nothing was guessed, or the samples are not in such a file.
+
+    Raises:
+        DataError: The file cannot be read, or its arrays are not those of the inputs.
+    """
+    path = (base or Path()) / (settings.train or "")
+    if not model.guessed_sizes or settings.source != "samples" or path.suffix not in ARRAY_FILES:
+        return model
+    inputs = model.spec.inputs
+    shapes = array_shapes(path, inputs)
+    guessed = model.guessed_sizes
+    sized = tuple(
+        replace(one, shape=shape) if one.name in guessed and len(shape) == len(one.shape) else one
+        for one, shape in zip(inputs, shapes, strict=True)
+    )
+    return model if sized == inputs else replace(model, spec=replace(model.spec, inputs=sized))

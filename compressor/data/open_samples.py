@@ -162,7 +162,23 @@ def _normalize(split: ImageSource, image: Shape, preprocessing: Preprocessing) -
     return Normalize(*channel_statistics(split, image[0]))
 
 
-def _arrays(path: Path, inputs: Sequence[ModelInput], image: Shape | None, preprocessing: Preprocessing) -> InputSource:
+def array_shapes(path: Path, inputs: Sequence[ModelInput]) -> tuple[tuple[int, ...], ...]:
+    """Read the shapes of the samples in a file of arrays.
+
+    Args:
+        path: The file.
+        inputs: The inputs of the model, whose sizes are not compared.
+
+    Returns:
+        The shape of one sample of each input.
+
+    Raises:
+        DataError: The file cannot be read, or its arrays are not those of the inputs.
+    """
+    return tuple(tuple(tensor.shape[1:]) for tensor in _read_arrays(path, inputs))
+
+
+def _read_arrays(path: Path, inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]:
     try:
         match path.suffix:
             case ".npy":
@@ -173,8 +189,13 @@ def _arrays(path: Path, inputs: Sequence[ModelInput], image: Shape | None, prepr
             case _:
                 arrays = load_file(path)
         tensors = to_inputs(arrays, inputs)
+        return tuple(map(_wide_integers, tensors, inputs))
     except (OSError, ValueError, TypeError, SafetensorError, EOFError) as error:
         raise DataError("data/arrays", str(path), str(error), "give one array (N, ...) for each input") from error
+
+
+def _arrays(path: Path, inputs: Sequence[ModelInput], image: Shape | None, preprocessing: Preprocessing) -> InputSource:
+    tensors = _read_arrays(path, inputs)
     lengths = sorted({len(tensor) if tensor.ndim else 0 for tensor in tensors})
     if len(lengths) != 1:
         problem = f"the arrays have {' and '.join(map(str, lengths))} samples"
@@ -196,6 +217,11 @@ def _tensors(
     tensors = tuple(tensor.float() if tensor.dtype in (torch.float16, torch.float64) else tensor for tensor in tensors)
     check_finite_samples(tensors, names, where)
     return TensorInputs(tensors, names)
+
+
+def _wide_integers(tensor: Tensor, expected: ModelInput) -> Tensor:
+    """Token ids as the model takes them: int32 files of int64 inputs are common."""
+    return tensor.long() if expected.dtype == "int64" and tensor.dtype in (torch.int32, torch.int16) else tensor
 
 
 def _collected(value: Iterable[Any], inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]:

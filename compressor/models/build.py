@@ -18,7 +18,7 @@ from compressor.models.families.base import Defaults, Family
 from compressor.models.signature import select_outputs
 
 SEED = 0
-_PICKLE = "pickle:"
+PICKLE = "pickle:"
 IN_MEMORY = "memory:"
 
 
@@ -33,11 +33,10 @@ def split_name(source: str) -> tuple[Family, str]:
     if family is None and source.startswith(IN_MEMORY):
         problem = "the model was compressed in memory, and no name or file can rebuild its architecture"
         raise ModelError("model/in-memory", name, problem, "give the dense module: compressor.load(folder, module)")
-    if family is None and source.startswith(_PICKLE):
+    if family is None and source.startswith(PICKLE):
         problem = "the whole module was pickled, and only that pickle can rebuild it"
-        raise ModelError(
-            "model/whole-pickled-module", name, problem, "give its code: path/to/net.py:factory@checkpoint"
-        )
+        hint = "give trust_pickle=True or --trust-pickle to run it, or its code: path/to/net.py:factory@checkpoint"
+        raise ModelError("model/whole-pickled-module", name, problem, hint)
     if family is None:
         raise _unknown(source, name or source, families())
     name = name if family.prefix else source
@@ -76,7 +75,7 @@ def build_named(spec: ModelSpec) -> nn.Module:
 
 def can_rebuild(spec: ModelSpec) -> bool:
     """Return whether `build_named` can build the architecture: not if only a pickle or memory holds it."""
-    return not spec.source.startswith((_PICKLE, IN_MEMORY))
+    return not spec.source.startswith((PICKLE, IN_MEMORY))
 
 
 class _WithoutInit(TorchFunctionMode):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 
 from compressor.errors import ModelError
 
+_FAMILY = re.compile(r"^[a-z]{2,}:")  # as in `ultralytics:yolo.pt`
 MODEL_FILES = (".pt", ".pth", ".th", ".ckpt", ".safetensors", ".pt2", ".bin", ".onnx")
 
 
@@ -20,7 +22,7 @@ def check_model_files(source: str) -> None:
     code, checkpoint = Path(f"{stem}.py"), rest.partition("@")[2]
     if colon and not code.exists():
         raise missing_code(code)
-    file = checkpoint if colon else source
+    file = checkpoint if colon else _FAMILY.sub("", source)
     if file.endswith(MODEL_FILES) and not Path(file).exists():
         raise missing_model(Path(file))
 

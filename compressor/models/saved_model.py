@@ -1,4 +1,4 @@
-"""The model of a finished output folder, rebuilt from plan.json and slim.safetensors. Nothing is unpickled."""
+"""The model of a finished output folder, rebuilt from plan.json and slim.safetensors. Nothing is unpickled unasked."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from compressor.core import Cost, LoadedModel, ModelInput, ModelSpec, NMPattern
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
 from compressor.execution.copies import copy_module
 from compressor.execution.dropped_blocks import drop_blocks_
-from compressor.models.build import build_named, weights_to_come
+from compressor.models.build import PICKLE, build_named, weights_to_come
 from compressor.models.checkpoint import sha256
 from compressor.models.plan_record import PLAN, Attributes, PlanRecord, read_record
 from compressor.models.prepare import prepare_module
 from compressor.models.shape_match import compare_shapes, shapes_of
+from compressor.models.trusted_pickle import rebuild_pickled
 from compressor.models.user_module import is_code, split_code
 from compressor.sparsity.compressed_format import unpack
 
 WEIGHTS = "slim.safetensors"
 
 
-def load(folder: str | Path, dense: nn.Module | None = None) -> nn.Module:
-    """Load the slim module of an output folder. No pickle is read.
+def load(folder: str | Path, dense: nn.Module | None = None, *, trust_pickle: bool = False) -> nn.Module:
+    """Load the slim module of an output folder. No pickle is read unless it is trusted.
 
     Args:
         folder: The output folder.
         dense: The dense module of a run that was started from memory; it does not change, and its weights do not
             matter. None = the architecture is built from its name or its code.
+        trust_pickle: Whether the pickle that the run was given may run code, where only that builds the architecture.
 
     Returns:
         The module in float32 and eval mode, on the CPU.
@@ -39,15 +41,16 @@ def load(folder: str | Path, dense: nn.Module | None = None) -> nn.Module:
     Raises:
         CompressorError: As `load_folder`.
     """
-    return load_folder(folder, dense).module
+    return load_folder(folder, dense, trust_pickle=trust_pickle).module
 
 
-def load_folder(folder: str | Path, dense: nn.Module | None = None) -> LoadedModel:
+def load_folder(folder: str | Path, dense: nn.Module | None = None, *, trust_pickle: bool = False) -> LoadedModel:
     """Rebuild the slim model of an output folder.
 
     Args:
         folder: The output folder.
         dense: The architecture as a module, which does not change; None = it is built by name.
+        trust_pickle: Whether a pickle that alone builds the architecture may run code.
 
     Returns:
         The model.
@@ -73,7 +76,9 @@ def load_folder(folder: str | Path, dense: nn.Module | None = None) -> LoadedMod
     if "/" not in source and source.endswith(".onnx"):
         source = str(folder.resolve() / source)  # the graph that the run wrote beside the weights
     spec = ModelSpec(source, inputs, saved.num_classes, saved.arguments, saved.outputs)
-    if dense is None:
+    if dense is None and trust_pickle and source.startswith(PICKLE):
+        module = rebuild_pickled(spec)
+    elif dense is None:
         with weights_to_come(spec.source):
             module = build_named(spec)
     else:

@@ -8,25 +8,26 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from compressor.core import ImageSize, LoadedModel, ModelInput, ModelSpec, one_image
+from compressor.core import ImageSize, LoadedModel, ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models import user_module
 from compressor.models.adapters import refuse_adapters
-from compressor.models.batch_dims import BatchDimSetting, with_batch_dim
+from compressor.models.batch_dims import BatchDimSetting
 from compressor.models.build import SEED, build_named, can_rebuild, fixed_seed, model_defaults, split_name
 from compressor.models.checkpoint import read_checkpoint
 from compressor.models.example_inputs import example_inputs
 from compressor.models.faithful import checked_copies
 from compressor.models.families import families, family_of
 from compressor.models.families.base import LoadSettings
-from compressor.models.identify import IdentifiedModel, identify_architecture, load_named, mismatch
+from compressor.models.identify import identify_architecture, load_named, mismatch
 from compressor.models.nearest import MAX_PARTS_COMPARED
 from compressor.models.plan_record import PLAN
-from compressor.models.prepare import prepare_module, refuse_opaque
+from compressor.models.prepare import prepare_module
 from compressor.models.saved_model import load_folder
 from compressor.models.shape_match import compare_shapes, shapes_of, under_prefix
 from compressor.models.signature import output_indices, select_outputs, without_selection
 from compressor.models.subtree import Subtree, subtrees_named
+from compressor.models.trusted_pickle import pickled_module
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
@@ -116,7 +117,7 @@ def _from_rest(source: str, arch: str, settings: LoadSettings, trust_pickle: boo
     elif family_of(source) is not None:
         loaded = _from_name(source, num_classes, _image_size(shapes, source))
     elif (Path(source) / PLAN).is_file():
-        loaded = load_folder(source)
+        loaded = load_folder(source, trust_pickle=trust_pickle)
     elif not Path(source).exists() and Path(source).suffix == "" and "/" not in source:
         split_name(source)  # a bare word is an architecture without its family; this raises the error for it
         raise AssertionError("split_name accepts no bare words")
@@ -298,7 +299,7 @@ def _from_checkpoint(
     except ModelError:
         if checkpoint.module is None or arch != "auto":
             raise
-        identified = _pickled_module(checkpoint.module, source, num_classes, shapes, batch_dim)
+        identified = pickled_module(checkpoint, source, LoadSettings(shapes, batch_dim, num_classes))
     mean, std = _normalisation(identified.spec)
     loaded = LoadedModel(
         identified.module,
@@ -310,25 +311,6 @@ def _from_checkpoint(
         std=std,
     )
     return loaded if can_rebuild(identified.spec) else checked_copies(loaded)
-
-
-def _pickled_module(
-    module: nn.Module,
-    source: str,
-    num_classes: int | None,
-    shapes: InputShapes | None,
-    batch_dim: BatchDimSetting,
-) -> IdentifiedModel:
-    """Take the module of a trusted pickle if no known architecture fits; only that pickle can build it again."""
-    refuse_opaque(module, source)
-    module, prepared = prepare_module(module.float())
-    inputs: tuple[ModelInput, ...]
-    if shapes is None:
-        inputs = one_image(user_module.input_that_runs(module, source))
-    else:
-        inputs = user_module.named_in(with_batch_dim([ModelInput(shape) for shape in shapes], batch_dim), module)
-    spec = ModelSpec(f"pickle:{source}", inputs, num_classes)
-    return IdentifiedModel(module, spec, ("architecture taken from the trusted pickle itself", *prepared))
 
 
 def _normalisation(spec: ModelSpec) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:

@@ -120,7 +120,7 @@ def slim_config(
 
 
 def _inexpressible(place: str, problem: str) -> ModelError:
-    hint = "freeze these layers with prune.layers, or load the folder with compressor.load"
+    hint = "set prune.widths to config for a folder that it can load"
     return ModelError("model/config-cannot-say-widths", place, problem, hint)
 
 

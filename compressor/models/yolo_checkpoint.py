@@ -17,6 +17,8 @@ from compressor.models.pickle_reader import UnreadObject
 from compressor.models.torch_file import read_torch_file
 
 TASKS = "ultralytics.nn.tasks."
+NO_LAYER = "no yaml says pruned widths: train with trainer=compressor.yolo_trainer(model)"
+"""The only layer in the yaml of slim.pt, which no module has: whatever rebuilds the model from it fails with this."""
 MAX_LAYERS = 1000
 _ACTIVATION = re.compile(r"(torch\.)?nn\.[A-Za-z0-9]+\([A-Za-z0-9_=., -]*\)")
 _LAYER = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
@@ -69,6 +71,9 @@ def read_yolo(path: Path) -> YoloCheckpoint:
     if not isinstance(yaml, dict):
         hint = "give your code that builds it: path/to/net.py:factory"
         raise ModelError("model-file/no-yolo-model", where, f"its {model.name} has no yaml", hint)
+    if any(layer[2:3] == [NO_LAYER] for layer in _list(yaml.get("backbone"))):
+        hint = "give the output folder of that run"
+        raise ModelError("model-file/pruned-yolo", where, "its widths are pruned, and no yaml says them", hint)
     check_yaml(yaml, where)
     tensors, notes = dense_float32(dict(_tensors(model, "")), where)
     names = state.get("names")

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from compressor.errors import ModelError
-from compressor.models.yolo_checkpoint import check_yaml
+from compressor.models.yolo_checkpoint import NO_LAYER, check_yaml
 
-_NO_YAML = {"backbone": [[-1, 1, "pruned_widths_that_no_yaml_says", []]], "head": []}
+_NO_YAML = {"backbone": [[-1, 1, NO_LAYER, []]], "head": []}
 """What a trainer would rebuild a slim model from. It fails; from the dense yaml the model would silently be dense."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compressor.core import Data, LoadedModel
-from compressor.data.for_model import open_data_for
+from compressor.data.for_model import open_data_for, with_sample_sizes
 from compressor.data.locate import is_source
 from compressor.models.source import load_model, resize_head
 from compressor.recipe.data_location import locate_recipe_data
@@ -46,6 +46,11 @@ def load_inputs(
     settings, base = location
     any_classes = model.untrained and recipe.model.num_classes == "auto"
     with log.stage("read data"):
+        sized = with_sample_sizes(model, settings, base)
+        if sized is not model:
+            sizes = ", ".join(f"{one.name} {'x'.join(map(str, one.shape))}" for one in sized.spec.inputs)
+            log.note(f"input sizes as in the samples: {sizes}")
+            model = sized
         opened = open_data_for(
             model,
             settings,

@@ -6,23 +6,32 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
 from failures import raises_error
+from libraries import library
 from safetensors.torch import save_file
 
 import compressor
 from compressor.cli import run
 from compressor.errors import ModelError, UntrustedFile
+from compressor.models.example_inputs import example_inputs
 from compressor.models.families import family_of
 from compressor.models.saved_model import load_folder
 from compressor.models.source import load_model
 from compressor.models.transformers_folder import image_size, image_statistics, weight_files
 from compressor.models.transformers_module import architecture_of
 from compressor.models.transformers_widths import changed_config
+from compressor.tensors import tree_leaves
 
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "hidden_size": 32}
+WHISPER = {
+    "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "vocab_size": 50, "max_source_positions": 20, "num_mel_bins": 10,
+    "max_target_positions": 34, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
+}  # fmt: skip
 OPTIONS = ("-r", "l1", "--target", "none", "-q", "--set", "prune.target={macs: 50%}")
 
 
@@ -72,9 +81,11 @@ def test_fields_of_parts_change_together() -> None:
 
 
 def _saved(tmp_path: Path, name: str, config: str, **settings: Any) -> Path:
-    transformers = pytest.importorskip("transformers")
+    transformers = library("transformers")
     torch.manual_seed(0)
-    module = getattr(transformers, name)(getattr(transformers, config)(**SMALL, **settings))
+    module = getattr(transformers, name)(
+        getattr(transformers, config)(**(settings if "d_model" in settings else SMALL | settings))
+    )
     module.eval().save_pretrained(tmp_path / "dense")
     return tmp_path / "dense"
 
@@ -125,6 +136,48 @@ def test_a_network_of_images_takes_its_processor(tmp_path: Path) -> None:
     loaded = load_model(f"hf:{dense}")
     assert [(one.name, one.shape) for one in loaded.spec.inputs] == [("pixel_values", (3, 16, 16))]
     assert (loaded.spec.num_classes, loaded.mean) == (3, (0.5,) * 3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "config", "settings"),
+    [
+        (
+            "LlamaForCausalLM",
+            "LlamaConfig",
+            {"vocab_size": 50, "max_position_embeddings": 34, "num_key_value_heads": 2},
+        ),
+        ("WhisperForConditionalGeneration", "WhisperConfig", WHISPER),
+    ],
+)
+def test_widths_of_the_configuration_make_a_folder_that_the_library_loads(
+    name: str, config: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    dense = _saved(tmp_path, name, config, **settings)
+    assert run([f"hf:{dense}", *OPTIONS, "--set", "prune.widths=config", "-o", str(out)]) == 0
+    path = json.loads((out / "report.json").read_text())["library"]["path"]
+    again = getattr(library("transformers"), name).from_pretrained(out / path).eval()
+    loaded = load_folder(out)
+    inputs = example_inputs(loaded, 2)
+    feed = {one.name: tensor for one, tensor in zip(loaded.spec.inputs, inputs, strict=True)}
+    with torch.no_grad():
+        assert torch.equal(again(**feed).logits, tree_leaves(loaded.module(*inputs))[0])
+
+
+@pytest.mark.long
+def test_samples_say_the_length_of_sequences_and_shorter_integers_are_read(tmp_path: Path) -> None:
+    dense = _saved(tmp_path, "BertForSequenceClassification", "BertConfig", vocab_size=50, max_position_embeddings=34)
+    ids = np.random.default_rng(0).integers(1, 50, (24, 12)).astype(np.int32)
+    np.savez(tmp_path / "tokens.npz", attention_mask=np.ones_like(ids), input_ids=ids)
+    out = tmp_path / "out"
+    options = ["-r", "minutes", "--target", "none", "-q", "--data", str(tmp_path / "tokens.npz")]
+    assert run([str(dense), *options, "-o", str(out)]) == 0
+    assert [one.shape for one in load_folder(out).spec.inputs] == [(12,), (12,)]
+    report = json.loads((out / "report.json").read_text())
+    assert report["agreement"]["samples"] == 5
+    ours, theirs = _answers(out, torch.from_numpy(ids[:3]).long(), torch.ones(3, 12, dtype=torch.int64))
+    assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_code_in_a_folder_is_refused_and_a_missing_library_said() -> None:

@@ -8,8 +8,11 @@ from failures import raises_error
 from torch import nn
 
 from compressor.errors import ModelError, UntrustedFile
+from compressor.models.build import build_named
 from compressor.models.families.cifar_resnets import DIGITS
+from compressor.models.missing_file import check_model_files
 from compressor.models.source import load_model
+from compressor.models.trusted_pickle import rebuild_pickled
 
 
 def test_random_weights_are_always_the_same() -> None:
@@ -91,6 +94,19 @@ def test_trusted_module_is_its_own_architecture(tmp_path: Path) -> None:
     loaded = load_model(str(tmp_path / "whole.pt"), trust_pickle=True)
     assert loaded.spec.input == (1, 28, 28)
     assert torch.equal(loaded.module[0].weight, net[0].weight)
+    with raises_error(ModelError, "model/whole-pickled-module"):
+        build_named(loaded.spec)
+    assert rebuild_pickled(loaded.spec)(torch.zeros(1, 1, 28, 28)).shape == (1, 2)
+    torch.save(net.half(), tmp_path / "whole.pt")
+    with raises_error(ModelError, "model-file/hash-differs"):  # its code does not run
+        rebuild_pickled(loaded.spec)
+
+
+def test_a_family_before_a_file_is_no_part_of_its_path(tmp_path: Path) -> None:
+    (tmp_path / "yolo.pt").touch()
+    check_model_files(f"ultralytics:{tmp_path}/yolo.pt")
+    with raises_error(ModelError, "model-file/no-such-file"):
+        check_model_files(f"ultralytics:{tmp_path}/other.pt")
 
 
 @pytest.mark.parametrize(("source", "size"), [("cifar:resnet8", 8), ("cifar:resnet8x2", 16)])

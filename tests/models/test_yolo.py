@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from failures import raises_error
+from libraries import library
+from PIL import Image
 
 import compressor
 from compressor.cli import run
 from compressor.errors import ModelError, UntrustedFile
-from compressor.models.yolo_checkpoint import check_yaml, is_yolo
+from compressor.models.yolo_checkpoint import check_yaml, is_yolo, read_yolo
 
 YAML: Mapping[str, Any] = {
     "nc": 2,
@@ -45,8 +47,9 @@ def test_other_files_are_none_of_ultralytics(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("default")  # of a trainer that is not ours
 def test_a_detector_is_pruned_and_loaded_by_its_library(tmp_path: Path) -> None:
-    pytest.importorskip("ultralytics")
+    library("ultralytics")
     from ultralytics import YOLO
     from ultralytics.nn.tasks import DetectionModel
 
@@ -69,3 +72,24 @@ def test_a_detector_is_pruned_and_loaded_by_its_library(tmp_path: Path) -> None:
     assert len(slim.predict(x, verbose=False)) == 1
     with pytest.raises(KeyError):  # a trainer that rebuilt it from the dense yaml would train another model
         DetectionModel(slim.model.yaml, verbose=False)
+    with raises_error(ModelError, "model-file/pruned-yolo"):
+        read_yolo(out / "slim.pt")
+    widths = [tuple(one.shape) for one in slim.model.parameters()]
+    settings: dict[str, Any] = {"epochs": 1, "imgsz": 64, "batch": 2, "workers": 0, "device": "cpu", "amp": False}
+    trainer = compressor.yolo_trainer(slim)
+    slim.train(trainer=trainer, data=str(_dataset(tmp_path)), plots=False, project=str(tmp_path / "runs"), **settings)
+    best = YOLO(next(tmp_path.rglob("best.pt")))
+    assert [tuple(one.shape) for one in best.model.parameters()] == widths
+    assert len(best.predict(x, verbose=False)) == 1
+
+
+def _dataset(folder: Path) -> Path:
+    """Two images with one box each, as train and val, in the layout of coco8."""
+    for index in range(2):
+        image, label = folder / f"images/{index}.jpg", folder / f"labels/{index}.txt"
+        for path in (image, label):
+            path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (90 * index, 60, 30)).save(image)
+        label.write_text(f"{index} 0.5 0.5 0.4 0.4\n")
+    (folder / "data.yaml").write_text(f"path: {folder}\ntrain: images\nval: images\nnames: {{0: a, 1: b}}\n")
+    return folder / "data.yaml"

@@ -36,6 +36,7 @@ from compressor.models.transformers_widths import build_on_meta, find_config_ste
 from compressor.tensors import tree_leaves
 
 SLIM_FOLDER = "huggingface"
+IMAGES = "pixel_values"  # the input whose size the configuration says
 SETTINGS = "config"
 """The key of `ModelSpec.arguments` that holds the configuration, as plain data."""
 
@@ -129,7 +130,7 @@ class HuggingFace(Family):
         try:
             module = _module_of_slim_config(model)
         except ModelError as error:
-            return LibraryFiles("transformers", None, "compressor.load(FOLDER)", error.problem)
+            return LibraryFiles("transformers", None, "compressor.load(FOLDER)", f"{error.problem}; {error.hint}")
         out = folder / SLIM_FOLDER
         library.save_module(module, out)
         copy_processor(Path(model.spec.source.partition(":")[2]), out)
@@ -182,7 +183,8 @@ def _with_signature(
     module = name_inputs(module, [one.name for one in inputs])
     outputs, notes = hidden_outputs(module, spec)
     module = select_outputs(module, outputs)
-    return LoadedModel(module, replace(spec, outputs=outputs), name, notes=notes)
+    guessed = tuple(one.name for one in inputs if one.name != IMAGES) if settings.shapes is None else ()
+    return LoadedModel(module, replace(spec, outputs=outputs), name, notes=notes, guessed_sizes=guessed)
 
 
 _CLASSIFIERS = ("ForImageClassification", "ForSequenceClassification", "ForAudioClassification")

@@ -1,0 +1,73 @@
+"""A whole module in a pickle that the user trusts: only the pickle itself builds it, in a run and when it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from compressor.core import ModelInput, ModelSpec, one_image
+from compressor.errors import ModelError
+from compressor.models import user_module
+from compressor.models.batch_dims import with_batch_dim
+from compressor.models.build import PICKLE
+from compressor.models.checkpoint import LoadedCheckpoint, read_checkpoint, sha256
+from compressor.models.families.base import LoadSettings
+from compressor.models.identify import IdentifiedModel
+from compressor.models.prepare import prepare_module, refuse_opaque
+from compressor.models.signature import select_outputs
+
+SHA256 = "sha256"
+"""The key of `ModelSpec.arguments` that holds the SHA-256 of the pickle."""
+
+
+def pickled_module(checkpoint: LoadedCheckpoint, source: str, settings: LoadSettings) -> IdentifiedModel:
+    """Take the module of a trusted pickle, which no known architecture fits.
+
+    Args:
+        checkpoint: The checkpoint, with its module.
+        source: The file.
+        settings: What the user sets.
+
+    Returns:
+        The module, prepared, and how to build it again.
+
+    Raises:
+        ModelError: The module cannot be analysed, or runs on no usual input.
+    """
+    assert checkpoint.module is not None, source
+    refuse_opaque(checkpoint.module, source)
+    module, prepared = prepare_module(checkpoint.module.float())
+    inputs: tuple[ModelInput, ...]
+    if settings.shapes is None:
+        inputs = one_image(user_module.input_that_runs(module, source))
+    else:
+        shaped = with_batch_dim([ModelInput(shape) for shape in settings.shapes], settings.batch_dim)
+        inputs = user_module.named_in(shaped, module)
+    path = Path(source).resolve()
+    spec = ModelSpec(f"{PICKLE}{path}", inputs, settings.num_classes, {SHA256: checkpoint.sha256})
+    return IdentifiedModel(module, spec, ("architecture taken from the trusted pickle itself", *prepared))
+
+
+def rebuild_pickled(spec: ModelSpec) -> nn.Module:
+    """Build the architecture of a whole pickled module again, by running the pickle.
+
+    Args:
+        spec: Of `pickled_module`.
+
+    Returns:
+        The dense module, prepared.
+
+    Raises:
+        ModelError: The file is missing, cannot be read, or is not the one that was compressed.
+    """
+    path = Path(spec.source.removeprefix(PICKLE))
+    expected = spec.arguments.get(SHA256)
+    if path.is_file() and expected not in (None, sha256(path)):  # before its code runs
+        problem = "it is not the file that was compressed: its SHA-256 differs"
+        raise ModelError("model-file/hash-differs", str(path), problem, "restore it, or give the dense module itself")
+    module = read_checkpoint(path, trust_pickle=True).module
+    if module is None:
+        problem = "it holds no whole module"
+        raise ModelError("model/whole-pickled-module", str(path), problem, "give the dense module itself")
+    return select_outputs(prepare_module(module.float())[0].eval(), spec.outputs)
