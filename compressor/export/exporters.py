@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import BatchDims
+from compressor.export.operator_table import operators_listed_once
 from compressor.tensors import tree_leaves
 
 Exporter = Literal["dynamo", "torchscript"]
@@ -83,6 +84,7 @@ def run_exporter(
         warnings.catch_warnings(action="ignore"),
         contextlib.redirect_stdout(silence),
         contextlib.redirect_stderr(silence),
+        operators_listed_once(),
     ):
         try:
             if exporter == "dynamo":
