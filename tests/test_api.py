@@ -16,6 +16,8 @@ import compressor
 from compressor.api import as_recipe
 from compressor.errors import AccuracyGateFailed, DataError, ModelError, RecipeError
 
+pytestmark = pytest.mark.usefixtures("quick_export")
+
 FAST = {"bench.target": "none", "prune.round_to": 1}
 
 

@@ -20,6 +20,8 @@ from compressor.pipeline import compress_model
 from compressor.recipe import Recipe, read_recipe
 from compressor.run_options import RunOptions
 
+pytestmark = pytest.mark.usefixtures("quick_export")
+
 CODE = """
 import torch
 from torch import nn

@@ -33,7 +33,9 @@ FILES = {
     "recipe.yaml", "report.json", "report.html", "run.jsonl",
 }  # fmt: skip
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in this process: sums are rounded in another order on two
-QUICK = ("--set", "retrain.epochs=1", "--set", "retrain.schedule.name=constant", "--target", "none")
+SHORT = ("--set", "retrain.epochs=1", "--set", "retrain.schedule.name=constant")
+RUN = ("cifar:resnet8@digits", "-r", "quickstart", *SHORT)
+QUICK = (*SHORT, "--target", "none")
 
 
 def in_a_process(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -53,10 +55,8 @@ def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The quickstart, measured, as the README runs it but shorter."""
     cwd = tmp_path_factory.mktemp("quickstart")
-    done = in_a_process(
-        "cifar:resnet8@digits", "--recipe", "quickstart", "-o", "out", "--json", "--set", "retrain.epochs=1",
-        "--set", "retrain.schedule.name=constant", "--set", "export.dynamic_batch=true", cwd=cwd,
-    )  # fmt: skip
+    options = ("--set", "export.dynamic_batch=true", "--set", "bench.seconds=0.1")
+    done = in_a_process(*RUN, *options, "-o", "out", "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return cwd / "out", json.loads(done.stdout)
 
@@ -107,6 +107,7 @@ def test_the_onnx_file_answers_as_the_reloaded_module_for_any_batch(finished: tu
             np.testing.assert_allclose(found, module(x).numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_the_resolved_recipe_runs_again_to_the_same_weights(finished: tuple[Path, dict[str, Any]]) -> None:
     out, _ = finished
     cwd = out.parent.parent
@@ -118,7 +119,7 @@ def test_the_resolved_recipe_runs_again_to_the_same_weights(finished: tuple[Path
 
 def test_verify_finds_a_changed_byte(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     out, _ = finished
-    assert in_a_process("verify", out, cwd=tmp_path).returncode == 0
+    assert run("verify", out, cwd=tmp_path).returncode == 0
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", out, copy], check=True)
     content = bytearray((copy / "slim.safetensors").read_bytes())
@@ -129,6 +130,7 @@ def test_verify_finds_a_changed_byte(finished: tuple[Path, dict[str, Any]], tmp_
     assert "slim.safetensors" in done.stderr
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_a_finished_folder_is_pruned_further_in_the_originals_numbering(
     finished: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -162,6 +164,7 @@ def test_an_existing_folder_is_never_touched_without_force(tmp_path: Path) -> No
     assert (tmp_path / "out" / "precious").read_text() == "x"
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_a_dense_model_near_chance_is_doubted_aloud(tmp_path: Path) -> None:
     """A checkpoint does not say what size of input it was trained on: the digits' own is taken for one of 32 x 32."""
     weights = (Path(compressor.__file__).parent / "models" / "resnet8-digits.safetensors").read_bytes()
@@ -175,20 +178,12 @@ def test_a_dense_model_near_chance_is_doubted_aloud(tmp_path: Path) -> None:
     assert any("near chance" in each for each in json.loads(done.stdout)["warnings"])
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_without_data_the_report_says_what_was_not_done(tmp_path: Path) -> None:
     done = run(
-        "cifar:resnet20",
-        "-r",
-        "l1",
-        "-o",
-        "out",
-        "--json",
-        "--target",
-        "none",
-        "--set",
-        "prune.round_to=1",
+        "cifar:resnet8", "-r", "l1", "-o", "out", "--json", "--target", "none", "--set", "prune.round_to=1",
         cwd=tmp_path,
-    )
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["dense"]["accuracy"] is None
@@ -198,6 +193,7 @@ def test_without_data_the_report_says_what_was_not_done(tmp_path: Path) -> None:
     assert "accuracy" in words
 
 
+@pytest.mark.usefixtures("quick_export")
 @pytest.mark.parametrize(
     ("override", "code", "words"),
     [
@@ -233,22 +229,24 @@ def test_a_checkpoint_without_its_classifier_is_refused_by_name(tmp_path: Path) 
     assert "linear.bias" in done.stderr
 
 
-def test_a_terminated_run_is_finished_by_resume_to_the_same_weights(tmp_path: Path) -> None:
-    settings = ("-r", "quickstart", "--target", "none", "--set", "retrain.epochs=3")
-    assert run("cifar:resnet8@digits", *settings, "-o", "whole", cwd=tmp_path).returncode == 0
-    command = [sys.executable, "-m", "compressor", "cifar:resnet8@digits", *settings, "-o", "cut"]
+@pytest.mark.usefixtures("quick_export")
+@pytest.mark.parametrize(("ending", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_run_that_was_ended_is_finished_by_resume_to_the_same_weights(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, ending: signal.Signals, code: int
+) -> None:
+    command = [sys.executable, "-m", "compressor", *RUN, "--target", "none", "-o", "out"]
     process = subprocess.Popen(command, cwd=tmp_path, env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
-    saved = tmp_path / ".cut.partial" / ".training"
+    saved = tmp_path / ".out.partial" / ".training"
     deadline = time.monotonic() + 120
     while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGTERM)
+    process.send_signal(ending)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 143, said
-    assert not (tmp_path / "cut").exists()
-    done = run("cifar:resnet8@digits", *settings, "-o", "cut", "--resume", cwd=tmp_path)
+    assert process.returncode == code, said
+    assert not (tmp_path / "out").exists()
+    done = run(*RUN, "--target", "none", "-o", "out", "--resume", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    first, second = (load_file(tmp_path / name / "slim.safetensors") for name in ("whole", "cut"))
+    first, second = (load_file(out / "slim.safetensors") for out in (finished[0], tmp_path / "out"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

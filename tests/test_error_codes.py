@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pickle
 import re
 from collections import defaultdict
@@ -27,33 +28,42 @@ CLASSES = {
 HELPERS = {"_fault": (0, "RecipeError"), "_refused": (0, "RecipeError")}  # of recipe/: index of the code, class raised
 
 
+@functools.cache
+def nodes() -> list[tuple[Path, ast.Call | ast.Assign]]:
+    """Every call and assignment of the package, with its file."""
+    return [
+        (file, node)
+        for file in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call | ast.Assign)
+    ]
+
+
 def raised() -> Iterator[tuple[str, str, str]]:
     """Yield (place, exception class, code) for every error with a literal code in the package."""
-    for file in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call):
-                continue
-            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            place = f"{file.relative_to(PACKAGE)}:{node.lineno}"
-            if name in CLASSES and isinstance(code := node.args[0], ast.Constant):
-                yield place, name, code.value
-            elif name == "user_errors_as" and isinstance(code := node.args[1], ast.Constant):
-                yield place, node.args[0].id, code.value
-            elif name in HELPERS and file.parent.name == "recipe":
-                index, error_class = HELPERS[name]
-                if isinstance(code := node.args[index], ast.Constant):
-                    yield place, error_class, code.value
+    for file, node in nodes():
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        place = f"{file.relative_to(PACKAGE)}:{node.lineno}"
+        if name in CLASSES and isinstance(code := node.args[0], ast.Constant):
+            yield place, name, code.value
+        elif name == "user_errors_as" and isinstance(code := node.args[1], ast.Constant):
+            yield place, node.args[0].id, code.value
+        elif name in HELPERS and file.parent.name == "recipe":
+            index, error_class = HELPERS[name]
+            if isinstance(code := node.args[index], ast.Constant):
+                yield place, error_class, code.value
 
 
 def literals() -> Iterator[str]:
     """Yield every string of the package that is assigned to a variable called `code`."""
-    for file in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Assign):
-                names = [n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)]
-                strings = [n.value for n in ast.walk(node.value) if isinstance(n, ast.Constant)]
-                if "code" in names:
-                    yield from (text for text in strings if isinstance(text, str) and re.search("./.", text))
+    for _, node in nodes():
+        if isinstance(node, ast.Assign):
+            names = [n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+            strings = [n.value for n in ast.walk(node.value) if isinstance(n, ast.Constant)]
+            if "code" in names:
+                yield from (text for text in strings if isinstance(text, str) and re.search("./.", text))
 
 
 def test_codes_are_kebab_case() -> None:

@@ -22,10 +22,6 @@ def kill(kills: int, *run: str) -> dict[str, int]:
     return stages
 
 
-def test_killed_and_resumed() -> None:
-    assert sum(kill(1, "cifar:resnet8@digits", "-r", "quickstart", "--target", "none", *QUICK).values()) == 1
-
-
 @pytest.mark.long
 @pytest.mark.parametrize(
     "run", [["-r", "quickstart", *QUICK], ["-r", "tpp", "--data", "digits", *QUICK, "--set", "prune.tpp.epochs=1"]]

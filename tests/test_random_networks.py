@@ -18,6 +18,8 @@ from compressor.pipeline import compress_model
 from compressor.recipe import read_recipe
 from compressor.run_options import RunOptions
 
+pytestmark = pytest.mark.usefixtures("quick_export")
+
 NET = """
 import torch
 from torch import nn

@@ -20,6 +20,8 @@ from compressor.recipe import read_recipe
 from compressor.run_options import RunOptions
 from tests.training.toys import quiet
 
+pytestmark = pytest.mark.usefixtures("quick_export")
+
 MODEL = "cifar:resnet8@digits"
 SHORT = ("bench.target=none", "prune.target={macs: 50%}", "prune.round_to=1", "reconstruct.images=256")
 

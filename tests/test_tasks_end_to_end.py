@@ -15,6 +15,8 @@ from compressor.recipe import read_recipe
 from compressor.report.findings import Report
 from compressor.run_options import RunOptions
 
+pytestmark = pytest.mark.usefixtures("quick_export")
+
 NET = """
 import torch
 from torch import nn

@@ -17,6 +17,8 @@ from compressor.models.example_inputs import example_inputs
 from compressor.models.saved_model import load_folder
 from compressor.tensors import tree_leaves
 
+pytestmark = pytest.mark.usefixtures("quick_export")
+
 NETWORKS = Path(__file__).with_name("networks_of_users.py")
 FACTORIES = (
     "TwoInputs",

@@ -162,9 +162,21 @@ def test_rates_are_gone_back_to_and_weights_are_not(digits: ImageData, tmp_path:
     assert [stage for stage, _ in rates][3:5] == ["round 1"] * 2
 
 
+@pytest.fixture(scope="module")
+def ticket(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights of a search that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return run("imp", Context(digits, 0, RunLog(), Checkpoints(folder, "test"))).model.module.state_dict()
+
+
 @pytest.mark.parametrize(("stage", "epoch"), [("early training", 1), ("round 1", 2), ("retraining", 1)])
 def test_an_interrupted_search_ends_with_the_same_ticket(
-    stage: str, epoch: int, digits: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str,
+    epoch: int,
+    ticket: dict[str, torch.Tensor],
+    digits: ImageData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("compressor.training.training_checkpoint.MAX_SHARE", 1e9)
     trained: list[object] = []
@@ -177,13 +189,12 @@ def test_an_interrupted_search_ends_with_the_same_ticket(
         if event == "epoch":
             trained.append((fields["stage"], fields["epoch"]))
 
-    expected = run("imp", Context(digits, 0, RunLog(), Checkpoints(tmp_path / "undisturbed", "test")))
     with pytest.raises(KeyboardInterrupt):
         run("imp", Context(digits, 0, RunLog(emit=interrupted), Checkpoints(tmp_path / "run", "test")))
     resumed = run(
         "imp", Context(digits, 0, RunLog(emit=listening), Checkpoints(tmp_path / "run", "test"))
     ).model.module.state_dict()
-    for name, tensor in expected.model.module.state_dict().items():
+    for name, tensor in ticket.items():
         assert torch.equal(tensor, resumed[name]), name
     assert (stage, epoch) not in trained
     assert ("early training", 1) not in trained, "what was done is not done again"

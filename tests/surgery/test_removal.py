@@ -44,23 +44,27 @@ def halved(module: nn.Module, inputs: Tensor) -> tuple[DependencyGraph, PrunePla
     return structure, plan, original
 
 
-MODELS = [
-    "torchvision:resnet18",
-    "torchvision:mobilenet_v3_small",
-    "torchvision:densenet121",
-    "torchvision:squeezenet1_1",
-    "torchvision:regnet_y_400mf",
-    "torchvision:shufflenet_v2_x0_5",
-    "timm:resnet10t",
-    "timm:mobilenetv3_small_050",
-    "timm:dpn48b",
-    "timm:resnest14d",
-    "timm:skresnet18",
-    "timm:vit_tiny_patch16_224",
-    "timm:rexnet_100",  # slices up to a stored width
-    "timm:mixnet_s",  # unequal splits by a stored list
-    "timm:res2next50",
-]
+MODELS: dict[str, dict[str, object]] = {  # with as few blocks of each kind as show what is special about it
+    "torchvision:resnet18": {},
+    "torchvision:mobilenet_v3_small": {},
+    "torchvision:squeezenet1_1": {},
+    "torchvision:regnet_y_400mf": {},
+    "torchvision:shufflenet_v2_x0_5": {},
+    "timm:resnet10t": {},
+    "timm:mobilenetv3_small_050": {},
+    "timm:densenet121": {"block_config": (2, 3, 2)},
+    "timm:dpn48b": {"k_sec": (1, 1, 1, 1)},
+    "timm:resnest14d": {},
+    "timm:skresnet18": {"layers": (1, 1, 1, 1)},
+    "timm:vit_tiny_patch16_224": {"depth": 3, "img_size": 64},
+    "timm:rexnet_100": {"depth_mult": 0.4},  # slices up to a stored width
+    "timm:mixnet_s": {},  # unequal splits by a stored list
+    "timm:res2next50": {"layers": (1, 1, 1, 1)},
+}
+
+
+def small_densenet() -> nn.Module:
+    return awake(torchvision.models.DenseNet(growth_rate=8, block_config=(2, 3, 2), num_init_features=16))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -68,16 +72,15 @@ def test_half_of_the_macs_go_and_nothing_else_changes(name: str) -> None:
     family, _, architecture = name.partition(":")
     torch.manual_seed(0)
     make = timm.create_model if family == "timm" else torchvision.models.get_model
-    module = awake(make(architecture)).requires_grad_(requires_grad=False)
-    size = 224 if "vit" in name else 64
-    inputs = torch.randn(1, 3, size, size)
+    module = awake(make(architecture, **MODELS[name])).requires_grad_(requires_grad=False)
+    inputs = torch.randn(1, 3, 64, 64)
     before = copy.deepcopy(module.state_dict())
     structure, plan, original = halved(module, inputs)
     slim = remove_channels(module, structure, plan)
     cost = count_cost(slim, inputs)
     assert 0.49 < cost.macs / original.macs <= 0.5
     assert cost == structure.cost.of(plan), "the prediction counts what is left exactly"
-    certificate = certify_removal(module, slim, structure, plan, torch.randn(2, 3, size, size))
+    certificate = certify_removal(module, slim, structure, plan, torch.randn(2, 3, 64, 64))
     assert certificate.ok, certificate
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items()), "dense is untouched"
     slim.train()
@@ -123,7 +126,7 @@ def test_a_zero_classifier_proves_nothing_and_is_filled_first() -> None:
 
 def test_indices_stay_in_the_original_numbering_through_two_cuts_and_a_concatenation() -> None:
     """DenseNet: a BatchNorm behind a concatenation sees shifted indices after the first cut."""
-    module = awake(torchvision.models.densenet121())
+    module = small_densenet()
     original = copy.deepcopy(module)
     inputs = torch.randn(1, 3, 64, 64)
     first, plan, _ = halved(module, inputs)
