@@ -111,8 +111,7 @@ def samples_from_object(
     """
     with user_errors_as(DataError, "data/factory", name):
         tensors = to_inputs(value, inputs) if _is_stacked(value) else _collected(value, inputs)
-    names = [f"item {index}" for index in range(len(tensors[0]))]
-    return check_samples(Samples(name, _tensors(tensors, names, name, image, preprocessing)), inputs)
+    return check_samples(Samples(name, _tensors(tensors, "item", name, inputs, image, preprocessing)), inputs)
 
 
 def noise_samples(inputs: Sequence[ModelInput], seed: int, count: int = NOISE_SAMPLES) -> Samples:
@@ -129,13 +128,15 @@ def noise_samples(inputs: Sequence[ModelInput], seed: int, count: int = NOISE_SA
     random = torch.Generator().manual_seed(seed)
     tensors = []
     for expected in inputs:
-        shape = (count, *expected.shape)
+        shape = expected.shape if expected.batch_dim is None else (count, *expected.shape)
         if expected.integer_range is None:
             tensors.append(torch.randn(shape, generator=random).to(getattr(torch, expected.dtype)))
         else:
             low, high = expected.integer_range
             tensors.append(torch.randint(low, high + 1, shape, generator=random).to(getattr(torch, expected.dtype)))
-    return Samples(f"noise:{seed}", TensorInputs(tuple(tensors), [f"noise {index}" for index in range(count)]))
+    batch_dims = tuple(expected.batch_dim for expected in inputs)
+    names = [f"noise {index}" for index in range(count)]
+    return Samples(f"noise:{seed}", TensorInputs(tuple(tensors), names, batch_dims))
 
 
 def _encoded(path: Path) -> EncodedImages:
@@ -195,19 +196,24 @@ def _read_arrays(path: Path, inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]
 
 
 def _arrays(path: Path, inputs: Sequence[ModelInput], image: Shape | None, preprocessing: Preprocessing) -> InputSource:
-    tensors = _read_arrays(path, inputs)
-    lengths = sorted({len(tensor) if tensor.ndim else 0 for tensor in tensors})
-    if len(lengths) != 1:
-        problem = f"the arrays have {' and '.join(map(str, lengths))} samples"
-        raise DataError("data/array-lengths", str(path), problem, "give the same number of samples for every input")
-    names = [f"row {row}" for row in range(lengths[0])]
-    return _tensors(tensors, names, str(path), image, preprocessing)
+    return _tensors(_read_arrays(path, inputs), "row", str(path), inputs, image, preprocessing)
 
 
 def _tensors(
-    tensors: tuple[Tensor, ...], names: Sequence[str], where: str, image: Shape | None, preprocessing: Preprocessing
+    tensors: tuple[Tensor, ...],
+    unit: str,
+    where: str,
+    inputs: Sequence[ModelInput],
+    image: Shape | None,
+    preprocessing: Preprocessing,
 ) -> InputSource:
     """Keep inputs in memory. uint8 images (N, C, H, W) or (N, H, W, C) are normalized like images of files."""
+    by_row = [tensor for tensor, like in zip(tensors, inputs, strict=True) if like.batch_dim is not None] or tensors
+    lengths = sorted({len(tensor) if tensor.ndim else 0 for tensor in by_row})
+    if len(lengths) != 1:
+        problem = f"the arrays have {' and '.join(map(str, lengths))} samples"
+        raise DataError("data/array-lengths", where, problem, "give the same number of samples for every input")
+    names = [f"{unit} {row}" for row in range(lengths[0])]
     first = tensors[0]
     if image is not None and first.dtype == torch.uint8 and first.ndim == 4:
         if tuple(first.shape[1:]) != image and (first.shape[3], *first.shape[1:3]) == image:
@@ -215,8 +221,22 @@ def _tensors(
         split = InMemorySplit(where, first, None, names)
         return ImageInputs(split, _normalize(split, image, preprocessing))
     tensors = tuple(tensor.float() if tensor.dtype in (torch.float16, torch.float64) else tensor for tensor in tensors)
-    check_finite_samples(tensors, names, where)
-    return TensorInputs(tensors, names)
+    pairs = list(zip(tensors, inputs, strict=True))
+    tensors = tuple(
+        tensor if like.batch_dim is not None else _only_value(tensor, like, where) for tensor, like in pairs
+    )
+    check_finite_samples(by_row, names, where)
+    return TensorInputs(tensors, names, tuple(like.batch_dim for like in inputs))
+
+
+def _only_value(tensor: Tensor, like: ModelInput, where: str) -> Tensor:
+    """The value of an input without a batch dimension, which all samples share; equal rows are one value."""
+    if tuple(tensor.shape) == like.shape or tuple(tensor.shape[1:]) != like.shape:
+        return tensor
+    if bool((tensor != tensor[:1]).any()):
+        problem = "its rows differ, but the model takes one value for all samples of a batch"
+        raise DataError("data/shared-input", f"{where}: {like.name}", problem, "give one value")
+    return tensor[0]
 
 
 def _wide_integers(tensor: Tensor, expected: ModelInput) -> Tensor:
@@ -231,8 +251,8 @@ def _collected(value: Iterable[Any], inputs: Sequence[ModelInput]) -> tuple[Tens
     for item in _items(value):
         tensors = to_inputs(item, inputs)
         single = tensors[0].ndim == len(inputs[0].shape)
-        for column, tensor in zip(columns, tensors, strict=True):
-            column.append(tensor[None] if single else tensor)
+        for column, tensor, like in zip(columns, tensors, inputs, strict=True):
+            column.append(tensor[None] if single or like.batch_dim is None else tensor)
         count += len(columns[0][-1])
         if count >= MAX_FACTORY_SAMPLES:
             break

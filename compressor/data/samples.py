@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from compressor.core import ModelInput
+from compressor.core import BatchDims, ModelInput
 from compressor.data.augmentation import Augmentation
 from compressor.data.sampling import ProcessShare, held_out_count, process_share, shuffled
 from compressor.data.splits import ImageSource
@@ -55,15 +55,21 @@ class ImageInputs:
 
 @dataclass(frozen=True, slots=True)
 class TensorInputs:
-    """Tensors (N, ...), one for each input of the model."""
+    """Tensors (N, ...), one for each input of the model; for an input without a batch dimension its one value.
+
+    Batches have their samples in the batch dimension of each input; None stands for the first dimension of all.
+    """
 
     tensors: tuple[Tensor, ...]
     names: Sequence[str]
+    batch_dims: BatchDims | None = None
 
     def batches(self, rows: Iterable[Tensor]) -> Iterator[Inputs]:
         """Yield the inputs for each tensor of rows (B,)."""
+        dims = self.batch_dims or (0,) * len(self.tensors)
         for batch in rows:
-            inputs = tuple(tensor[batch] for tensor in self.tensors)
+            pairs = zip(self.tensors, dims, strict=True)
+            inputs = tuple(tensor if dim is None else tensor[batch].movedim(0, dim) for tensor, dim in pairs)
             yield inputs[0] if len(inputs) == 1 else inputs
 
 
@@ -189,15 +195,18 @@ def check_samples(samples: Samples, inputs: Sequence[ModelInput]) -> Samples:
         raise DataError("data/too-few-samples", samples.name, problem, "give at least 2, better 256 or more")
     tensors = as_arguments(next(iter(samples.calibration_batches(64, images=64))))
     for tensor, expected in zip(tensors, inputs, strict=True):
-        if tuple(tensor.shape[1:]) != expected.shape:
-            problem = f"the samples have shape {_shape(tensor.shape[1:])}, but the model takes {_shape(expected.shape)}"
+        shape = tuple(size for dim, size in enumerate(tensor.shape) if dim != expected.batch_dim)
+        if shape != expected.shape:
+            problem = f"the samples have shape {_shape(shape)}, but the model takes {_shape(expected.shape)}"
             hint = "resize them or set model.input"
             raise DataError("data/sample-shape", f"{samples.name}: {expected.name}", problem, hint)
         if tensor.dtype != getattr(torch, expected.dtype):
             problem = f"the samples are {tensor.dtype}, but the model takes torch.{expected.dtype}"
             raise DataError("data/sample-type", f"{samples.name}: {expected.name}", problem, "convert them")
-    if len(tensors[0]) > 1 and all(bool((tensor == tensor[:1]).all()) for tensor in tensors):
-        problem = f"the first {len(tensors[0])} samples are equal"
+    pairs = [(tensor, like.batch_dim) for tensor, like in zip(tensors, inputs, strict=True)]
+    by_row = [tensor.movedim(dim, 0) for tensor, dim in pairs if dim is not None]
+    if by_row and len(by_row[0]) > 1 and all(bool((tensor == tensor[:1]).all()) for tensor in by_row):
+        problem = f"the first {len(by_row[0])} samples are equal"
         raise DataError("data/equal-samples", samples.name, problem, "give different samples")
     return samples
 

@@ -90,12 +90,14 @@ def _write_back(
     metadata: Mapping[str, str],
     as_given: bool,
 ) -> ExportedModel:
+    from compressor.models.onnx_import.imported_module import ImportedModule
     from compressor.models.onnx_import.write_back import write_module
 
     given = Path(spec.source)
     copied = copy_module(module).cpu().float().eval()
-    if set(spec.batch_dims) != {0}:
-        metadata = {**metadata, BATCH_DIMS: json.dumps(spec.batch_dims)}
+    assert isinstance(copied, ImportedModule), "the module of an ONNX file"
+    if set(copied.batch_dims) != {0}:
+        metadata = {**metadata, BATCH_DIMS: json.dumps(copied.batch_dims)}
     samples = [tensor.detach().cpu().contiguous() for tensor in inputs]
     with write_errors_named(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
@@ -107,7 +109,7 @@ def _write_back(
             problem = checker_error(draft)
             if problem is not None and checker_error(given) is None:  # runtimes take more than the checker does
                 raise ExportRefused(f"ONNX checker: {problem}")
-        free = has_free_batch(draft, spec.batch_dims)
+        free = has_free_batch(draft, copied.batch_dims)
         parity = check_parity(draft, copied, split_batches(samples, free, spec.batch_dims))
         version = ir.load(draft).opset_imports[""]
         if opset not in (None, version):

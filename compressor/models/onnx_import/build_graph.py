@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compressor.errors import CompressorError
-from compressor.models.onnx_import.branches import BranchKnown
 from compressor.models.onnx_import.fusions import find_fusion
 from compressor.models.onnx_import.host import evaluate_on_host, slice_bounds
+from compressor.models.onnx_import.if_nodes import BranchKnown
 from compressor.models.onnx_import.imported_module import (
     AS_COMPUTED,
     ImportedModule,
@@ -93,6 +93,7 @@ class _Builder:
         for index, node in enumerate(graph.nodes):
             if index not in self.fused:
                 self._add(index, node)
+            self._forget(index, node)
         for name in graph.outputs:
             if name not in self.values:
                 self.module.constants[name] = self.constants[name]
@@ -111,6 +112,13 @@ class _Builder:
         built = self._fusion(index, examples) or self._layer(index, node, examples)
         if built is None:
             self._operator(index, node)
+
+    def _forget(self, index: int, node: Node) -> None:
+        """Free activations that no later node reads."""
+        for name in (*node.inputs, *node.outputs):
+            last = max(self.links.readers.get(name, (-1,)))
+            if last <= index and name not in self.links.outputs and isinstance(self.values.get(name), Tensor):
+                del self.values[name]
 
     def _fold(self, node: Node) -> None:
         """Evaluate a node of constants."""

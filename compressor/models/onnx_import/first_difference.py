@@ -42,7 +42,7 @@ def first_difference(path: Path, graph: Graph, module: nn.Module, inputs: Sequen
             onnx.save(model, draft)
             session = open_session(draft)
             order = [output.name for output in session.get_outputs()]
-            values = dict(zip(order, run_session(session, inputs), strict=True))
+            values = dict(zip(order, run_session(session, module.arranged_for_file(inputs)), strict=True))
         except (CannotRun, ValueError):  # more than 2 GB, or the values of a node cannot be outputs
             return ""
     makers = {name: node for node in graph.nodes for name in node.outputs}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
-from compressor.core import ModelInput
+from compressor.core import BatchDims, ModelInput
 from compressor.errors import ModelError
 from compressor.models.onnx_import.links import Links
 from compressor.models.onnx_import.node import Node
@@ -25,6 +25,8 @@ def input_candidates(
 ) -> Iterator[tuple[ModelInput, ...]]:
     """Yield the inputs that a graph may take, the likeliest first. The caller runs the file to choose.
 
+    Inputs with a batch have it first, as the module takes them.
+
     Args:
         graph: The graph.
         shapes: The shapes without the batch, if the user gives them.
@@ -37,7 +39,7 @@ def input_candidates(
         ModelError: The number of shapes, or a shape, contradicts the file; or an input's type is not supported.
     """
     described = [_described(one, graph, where) for one in graph.signature]
-    batch_dims = _batch_dims(graph.signature)
+    batch_dims = batch_dims_of_file(graph.signature)
     if shapes is not None:
         yield _given(described, batch_dims, graph.signature, shapes, where)
         return
@@ -52,7 +54,7 @@ def input_candidates(
                 raise ModelError(
                     "onnx-model/unsupported-input", f"{where}: {signature.name}", problem, "export it again"
                 )
-            inputs.append(replace(model_input, shape=shape, batch_dim=dim))
+            inputs.append(replace(model_input, shape=shape, batch_dim=None if dim is None else 0))
         yield tuple(inputs)
 
 
@@ -90,8 +92,8 @@ def _rows(name: str, graph: Graph) -> int:
     return 2
 
 
-def _batch_dims(signature: Sequence[GraphInput]) -> tuple[int | None, ...]:
-    """The free first dimension of the first input, and where the others have it; or a first dimension of one."""
+def batch_dims_of_file(signature: Sequence[GraphInput]) -> BatchDims:
+    """Find the free first dimension of the first input, and where the others have it; or a first dimension of one."""
     first = next((one.sizes for one in signature if len(one.sizes) > 1), ())
     if first and isinstance(first[0], str):
         named = [next((at for at, size in enumerate(one.sizes) if size == first[0]), None) for one in signature]
@@ -124,7 +126,7 @@ def _given(
         if not fits:
             problem = f"model.input is {list(shape)}, but input {one.name} is {fixed} without the batch"
             raise ModelError("model/setting-differs", where, problem, "set sizes that the file leaves free")
-        inputs.append(replace(model_input, shape=tuple(shape), batch_dim=dim))
+        inputs.append(replace(model_input, shape=tuple(shape), batch_dim=None if dim is None else 0))
     return tuple(inputs)
 
 
@@ -138,7 +140,8 @@ def _guesses(signature: Sequence[GraphInput], free: Sequence[str]) -> Iterator[d
         rank = len(one.sizes)
         channels_last = rank == 4 and one.sizes[3] in CHANNELS and one.sizes[1] not in CHANNELS
         for at, size in enumerate(one.sizes):
-            if isinstance(size, str):
+            if size in free:
+                assert isinstance(size, str), "free sizes are names"
                 position = at - (1 if channels_last else 2) if rank == 4 else 2
                 places.setdefault(size, (position if position in (0, 1) else 2, at))
     kinds = {place for place, _ in places.values()}

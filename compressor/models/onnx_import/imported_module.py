@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import BatchDims
-from compressor.models.onnx_import.branches import Branches
 from compressor.models.onnx_import.host import evaluate_on_host
+from compressor.models.onnx_import.if_nodes import Branches
 from compressor.models.onnx_import.node import Node
 from compressor.models.onnx_import.values import HostArray, Value, as_tensor, is_host
 
@@ -99,7 +99,10 @@ class JoinedSlice:
 
 
 class ImportedModule(nn.Module):
-    """Runs steps in the order of the file. Layers have the names of the file's weights."""
+    """Runs steps in the order of the file. Layers have the names of the file's weights.
+
+    It takes the samples in the first dimension of every input with a batch, wherever the file has them.
+    """
 
     def __init__(self, inputs: Sequence[str], outputs: Sequence[str], file: str) -> None:
         super().__init__()
@@ -112,13 +115,17 @@ class ImportedModule(nn.Module):
         self.joined: list[JoinedSlice] = []
         self.branches: Branches = ()  # of the file's Ifs, which the indices of nodes count
         self.samples_apart = False  # the file is fixed at a batch of one, so that samples run one after the other
-        self.batch_dims: BatchDims = (0,) * len(self.inputs)
+        self.batch_dims: BatchDims = (0,) * len(self.inputs)  # of the file
+
+    def arranged_for_file(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Move the samples of each input from the first dimension to where the file has them."""
+        return arranged(inputs, self.batch_dims)
 
     def forward(self, *inputs: Tensor) -> Any:
         pairs = list(zip(inputs, self.batch_dims, strict=True))
-        count = next((tensor.shape[dim] for tensor, dim in pairs if dim is not None), 1)
+        count = next((len(tensor) for tensor, dim in pairs if dim is not None), 1)
         if self.samples_apart and count > 1:
-            split = [[tensor] * count if dim is None else list(torch.split(tensor, 1, dim)) for tensor, dim in pairs]
+            split = [[tensor] * count if dim is None else list(torch.split(tensor, 1)) for tensor, dim in pairs]
             samples = [self._run(*sample) for sample in zip(*split, strict=True)]
             results = [torch.cat(parts) for parts in zip(*samples, strict=True)]
         else:
@@ -148,7 +155,7 @@ class ImportedModule(nn.Module):
             yield step, {name: values[name] for name in step.outputs if name in values}
 
     def _before(self, inputs: Sequence[Tensor]) -> dict[str, Value]:
-        values: dict[str, Value] = dict(zip(self.inputs, inputs, strict=True))
+        values: dict[str, Value] = dict(zip(self.inputs, self.arranged_for_file(inputs), strict=True))
         values |= self.constants
         return values | {name: self.tensor(path) for name, path in self.tensors.items()}
 
@@ -173,6 +180,19 @@ class ImportedModule(nn.Module):
             before = [makers[name] for step in level for name in step.inputs if name in makers]
             level = [step for step in dict.fromkeys(before) if step.place not in seen]
             seen |= {step.place for step in level}
+
+
+def arranged(inputs: Sequence[Tensor], batch_dims: BatchDims) -> list[Tensor]:
+    """Move samples from the first dimension to another one.
+
+    Args:
+        inputs: Tensors with the samples first, or without a batch dimension.
+        batch_dims: Where each tensor is to have them; None = it has none.
+
+    Returns:
+        The tensors.
+    """
+    return [tensor.movedim(0, dim) if dim else tensor for tensor, dim in zip(inputs, batch_dims, strict=True)]
 
 
 def place_module(root: nn.Module, path: str, module: nn.Module) -> str:

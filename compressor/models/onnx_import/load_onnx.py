@@ -17,11 +17,11 @@ from compressor.errors import CompressorError, ModelError
 from compressor.export.parity import CannotRun, check_parity, open_session, run_session
 from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
-from compressor.models.onnx_import.branches import Branches, BranchKnown
 from compressor.models.onnx_import.build_graph import build_imported
 from compressor.models.onnx_import.first_difference import first_difference
-from compressor.models.onnx_import.graph_inputs import input_candidates
-from compressor.models.onnx_import.imported_module import ImportedModule
+from compressor.models.onnx_import.graph_inputs import batch_dims_of_file, input_candidates
+from compressor.models.onnx_import.if_nodes import Branches, BranchKnown
+from compressor.models.onnx_import.imported_module import ImportedModule, arranged
 from compressor.models.onnx_import.node import NODE_FAILS
 from compressor.models.onnx_import.read_graph import Graph, read_graph
 from compressor.tensors import tree_leaves
@@ -50,7 +50,7 @@ def load_onnx(path: Path, shapes: Sequence[tuple[int, ...]] | None = None) -> Lo
     """
     graph, module, inputs, session = _first_that_runs(read_graph(path), shapes, path)
     spec = ModelSpec(str(path.resolve()), inputs)
-    arguments = _batching(module, spec, takes_batches(session, spec))
+    arguments = _batching(module, spec, takes_batches(session, module, spec))
     if graph.branches:
         arguments = {**arguments, BRANCHES: [list(branch) for branch in graph.branches]}
     spec = replace(spec, arguments=arguments, num_classes=_classes(module, spec))
@@ -82,9 +82,10 @@ def build_from_graph(graph: Graph, spec: ModelSpec) -> ImportedModule:
     Raises:
         ModelError: A node cannot be imported.
     """
-    module = build_imported(graph, _examples(spec, 1))
+    dims = batch_dims_of_file(graph.signature)
+    module = build_imported(graph, arranged(_examples(spec, 1), dims))
     module.samples_apart = bool(spec.arguments.get(SAMPLES_APART))
-    module.batch_dims = spec.batch_dims
+    module.batch_dims = dims
     return module
 
 
@@ -113,7 +114,7 @@ def _first_that_runs(
         try:
             graph, module = _with_branches(path, given, spec)
             session = session or _session(path)
-            run_session(session, _examples(spec, 1))
+            run_session(session, module.arranged_for_file(_examples(spec, 1)))
         except ModelError as error:
             if error.code != NODE_FAILS:
                 raise
@@ -178,8 +179,9 @@ def _classes(module: ImportedModule, spec: ModelSpec) -> int | None:
 
 def _require_parity(path: Path, graph: Graph, model: LoadedModel, session: onnxruntime.InferenceSession) -> str:
     """Compare ONNX Runtime's answers to the file with the module's, and name the first node that differs."""
+    assert isinstance(model.module, ImportedModule), "the module that build made"
     batches = [_examples(model.spec, 1), example_inputs(model, 1, seed=1)]
-    if takes_batches(session, model.spec):
+    if takes_batches(session, model.module, model.spec):
         batches.append(example_inputs(model, 2, seed=2))
     try:
         parity = check_parity(path, model.module, batches)
@@ -193,23 +195,24 @@ def _require_parity(path: Path, graph: Graph, model: LoadedModel, session: onnxr
     return f"module and file agree: {parity.compared} differ by {parity.max_abs_error:.1e} at most"
 
 
-def takes_batches(session: onnxruntime.InferenceSession, spec: ModelSpec) -> bool:
+def takes_batches(session: onnxruntime.InferenceSession, module: ImportedModule, spec: ModelSpec) -> bool:
     """Return whether the file runs with two samples.
 
     Args:
         session: The file.
+        module: The module that was built of it.
         spec: The model's inputs.
     """
-    if all(dim is None for dim in spec.batch_dims):
+    if all(dim is None for dim in module.batch_dims):
         return False
     fixed = any(
         dim is not None and isinstance(node.shape[dim], int) and node.shape[dim] > 0
-        for node, dim in zip(session.get_inputs(), spec.batch_dims, strict=True)
+        for node, dim in zip(session.get_inputs(), module.batch_dims, strict=True)
     )
     if fixed:
         return False
     try:
-        run_session(session, _examples(spec, 2))
+        run_session(session, module.arranged_for_file(_examples(spec, 2)))
     except CannotRun:
         return False
     return True

@@ -15,7 +15,7 @@ from onnx.inliner import inline_local_functions
 
 from compressor.errors import ModelError, VerificationFailed
 from compressor.export.onnx_file import onnx_tensors, validate_onnx
-from compressor.models.onnx_import.branches import Branches, put_in_place, read_names
+from compressor.models.onnx_import.if_nodes import Branches, put_in_place, read_names
 from compressor.models.onnx_import.node import STANDARD, SUBGRAPHS, Node, node_names, unsupported
 from compressor.models.onnx_import.values import HostArray
 

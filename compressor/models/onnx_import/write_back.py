@@ -18,7 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from compressor.atomic_write import write_bytes
-from compressor.models.onnx_import.branches import Branches
+from compressor.models.onnx_import.if_nodes import Branches
 from compressor.models.onnx_import.imported_module import ImportedModule, JoinedSlice, OperatorNode
 from compressor.models.onnx_import.layers import layer_kinds
 from compressor.models.onnx_import.layers.base import Editor
