@@ -45,7 +45,7 @@ def is_class_scores(output: Tensor, num_classes: int | None = None) -> bool:
     Args:
         output: (B, K): scores unless its rows have unit length, as embeddings have. (B, K, H, W): scores of pixels
             where K is the number of classes.
-        num_classes: the model's number of classes; None = not known.
+        num_classes: The model's number of classes; None = not known.
 
     Returns:
         True for scores. Everything else is compared by its values.
@@ -65,7 +65,7 @@ class AgreementMeter:
         """Start without samples.
 
         Args:
-            num_classes: the model's number of classes; None = not known.
+            num_classes: The model's number of classes; None = not known.
         """
         self._num_classes = num_classes
         self._samples = 0
@@ -101,10 +101,10 @@ def measure_agreement(
     """Run both models on held-out samples and compare all their outputs.
 
     Args:
-        dense: the model before pruning, in eval mode.
-        slim: the model to judge, in eval mode.
-        batches: inputs of both models.
-        num_classes: the model's number of classes; None = not known.
+        dense: The model before pruning, in eval mode.
+        slim: The model to judge, in eval mode.
+        batches: Inputs of both models.
+        num_classes: The model's number of classes; None = not known.
 
     Returns:
         The agreement of every output tensor.

@@ -47,7 +47,7 @@ def user_errors_as(error: type[CompressorError], code: str, place: str, file: Pa
         file: The user's Python file.
 
     Raises:
-        CompressorError: of class `error`, if the user's code raised anything but a CompressorError or called sys.exit.
+        CompressorError: Of class `error`, if the user's code raised anything but a CompressorError or called sys.exit.
     """
     try:
         yield

@@ -54,23 +54,23 @@ def compare_latency(
     `environment["clock"]` says so.
 
     Args:
-        session: the device.
-        a: an ONNX file.
-        b: the file to compare it with; None = measure `a` alone.
-        batch: batch size.
-        seconds: measuring time for each model; less if the ratio is clear sooner, at most three times as much if not.
-        inputs: values (n, ...) for the first input, used in batches in turn; None = seeded normal values, of size 1
+        session: The device.
+        a: An ONNX file.
+        b: The file to compare it with; None = measure `a` alone.
+        batch: Batch size.
+        seconds: Measuring time for each model; less if the ratio is clear sooner, at most three times as much if not.
+        inputs: Values (n, ...) for the first input, used in batches in turn; None = seeded normal values, of size 1
             in every dimension that is free.
-        real: whether the inputs are data, and no noise.
-        layers: profile both models by layer afterwards.
-        emit: receives an event for each block.
+        real: Whether the inputs are data, and no noise.
+        layers: Profile both models by layer afterwards.
+        emit: Receives an event for each block.
 
     Returns:
         Latencies, their ratio, the control's ratio, the verdict and the conditions.
 
     Raises:
         RecipeError: `batch` or `seconds` is not positive.
-        CompressorError: as `RunnerSession.run`.
+        CompressorError: As `RunnerSession.run`.
     """
     for name, value in (("batch", batch), ("seconds", seconds)):
         if not value > 0:
@@ -126,16 +126,16 @@ def measure_sustained(session: RunnerSession, model: Path, *, batch: int, second
     """Run a model without a pause in one process, to see how much it slows down when the device is hot.
 
     Args:
-        session: the device.
-        model: the ONNX file.
-        batch: batch size.
-        seconds: duration.
+        session: The device.
+        model: The ONNX file.
+        batch: Batch size.
+        seconds: Duration.
 
     Returns:
         Latency at the beginning and at the end, and the trend.
 
     Raises:
-        CompressorError: as `RunnerSession.run`.
+        CompressorError: As `RunnerSession.run`.
     """
     windows = max(10, round(seconds / SUSTAINED_WINDOW))
     job = Job((model,), window_s=seconds / windows, windows=windows, batch=batch, timeout=2 * seconds + 60)

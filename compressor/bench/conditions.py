@@ -28,10 +28,10 @@ def describe_conditions(
     """Describe the conditions of a measurement.
 
     Args:
-        session: the device.
-        before: the device's state before the first block.
-        after: its state after the last block.
-        blocks: the timings.
+        session: The device.
+        before: The device's state before the first block.
+        after: Its state after the last block.
+        blocks: The timings.
 
     Returns:
         The conditions; facts that the device does not report are left out.
@@ -76,8 +76,8 @@ def choose_clock(session: RunnerSession, blocks: Sequence[Timing]) -> tuple[bool
     or an accelerator, for which the calling thread waits.
 
     Args:
-        session: the device.
-        blocks: the timings.
+        session: The device.
+        blocks: The timings.
 
     Returns:
         Whether CPU time is used, and the reason in words.

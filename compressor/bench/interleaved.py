@@ -89,12 +89,12 @@ def interleave(
     """Prepare the arms: the files, and a copy of the first as control.
 
     Args:
-        session: the device.
-        files: the files of the arms `a` and, where there is one, `b`.
-        folder: where the control's copy, the inputs and the expected outputs are written.
-        inputs: data (n, ...) for the first input; None = seeded normal values.
-        batch: batch size.
-        seconds: measuring time of each arm in a round.
+        session: The device.
+        files: The files of the arms `a` and, where there is one, `b`.
+        folder: Where the control's copy, the inputs and the expected outputs are written.
+        inputs: Data (n, ...) for the first input; None = seeded normal values.
+        batch: Batch size.
+        seconds: Measuring time of each arm in a round.
 
     Returns:
         The arms.
@@ -158,10 +158,10 @@ def run_rounds(
     """Measure one block of each arm in every round.
 
     Args:
-        orders: the arms in the order of each round, for as many rounds as there may be.
-        measure: measures one block of each arm, in an order.
-        is_enough: whether the blocks so far suffice; called after the fourth round and each one after it.
-        emit: receives an event for each block.
+        orders: The arms in the order of each round, for as many rounds as there may be.
+        measure: Measures one block of each arm, in an order.
+        is_enough: Whether the blocks so far suffice; called after the fourth round and each one after it.
+        emit: Receives an event for each block.
 
     Returns:
         The blocks of each arm.

@@ -33,17 +33,17 @@ def measure_layers(
     """Time layers on a device. Equal layers are timed once, and those in the cache are not timed again.
 
     Args:
-        session: the device.
-        layers: the layers.
-        batch: batch size.
-        by_cpu_time: whether CPU time is used instead of wall time.
-        emit: receives the progress.
+        session: The device.
+        layers: The layers.
+        batch: Batch size.
+        by_cpu_time: Whether CPU time is used instead of wall time.
+        emit: Receives the progress.
 
     Returns:
         Milliseconds of each layer for a batch.
 
     Raises:
-        CompressorError: as `RunnerSession.run`.
+        CompressorError: As `RunnerSession.run`.
     """
     terms = {layer: _terms(layer, batch) for layer in dict.fromkeys(layers)}
     path = cache_file(session.fingerprint)
@@ -72,15 +72,15 @@ def time_models(session: RunnerSession, models: Sequence[ModelProto], job: Job) 
     """Time models that exist only in memory, in one process.
 
     Args:
-        session: the device.
-        models: the models.
-        job: how they are timed; its own models are ignored.
+        session: The device.
+        models: The models.
+        job: How they are timed; its own models are ignored.
 
     Returns:
         One record for each model.
 
     Raises:
-        CompressorError: as `RunnerSession.run`.
+        CompressorError: As `RunnerSession.run`.
     """
     with tempfile.TemporaryDirectory(prefix="compress-models-") as folder:
         paths = tuple(Path(folder) / f"{index}.onnx" for index in range(len(models)))

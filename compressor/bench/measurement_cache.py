@@ -31,8 +31,8 @@ def add_to_cache(path: Path, entries: Mapping[str, float]) -> None:
     """Add measurements to a file. A file that cannot be written is ignored: the next run measures again.
 
     Args:
-        path: the file.
-        entries: the measurements by name.
+        path: The file.
+        entries: The measurements by name.
     """
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -44,17 +44,17 @@ def time_by_layer(session: RunnerSession, a: Path, b: Path, *, batch: int, secon
     itself: the sum exceeds the model's latency.
 
     Args:
-        session: the device.
-        a: an ONNX file.
-        b: the other ONNX file.
-        batch: batch size.
-        seconds: measuring time of a pass.
+        session: The device.
+        a: An ONNX file.
+        b: The other ONNX file.
+        batch: Batch size.
+        seconds: Measuring time of a pass.
 
     Returns:
         One record for each layer, in the order of `a`.
 
     Raises:
-        CompressorError: as `RunnerSession.run`.
+        CompressorError: As `RunnerSession.run`.
     """
     passes: dict[Path, list[list[NodeTime]]] = {a: [], b: []}
     for index in range(PASSES):
@@ -87,8 +87,8 @@ def rows_by_layer(nodes: Iterable[NodeTime], layers: Mapping[str, str]) -> dict[
     """Sum operators by row: operators with weights by layer, layout copies in one row, all others by type.
 
     Args:
-        nodes: the operators.
-        layers: name of an operator -> layer, see `layers_of`.
+        nodes: The operators.
+        layers: Name of an operator -> layer, see `layers_of`.
 
     Returns:
         The sums by row name.

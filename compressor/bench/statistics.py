@@ -97,8 +97,8 @@ def ratio_interval(a: Blocks, b: Blocks) -> Ratio:
     the true median with 1 - 2^(1 - n), so fewer than six rounds need Student's interval as well.
 
     Args:
-        a: median time of each window of a's block in each round, (rounds,) or (rounds, windows), in any unit.
-        b: the same for b.
+        a: Median time of each window of a's block in each round, (rounds,) or (rounds, windows), in any unit.
+        b: The same for b.
 
     Returns:
         The ratio; above 1, b is faster.
@@ -148,9 +148,9 @@ def latency_verdict(ratio: Ratio | None, control: Ratio, disturbance: str) -> tu
     - no measurable change: everything else.
 
     Args:
-        ratio: time of a / time of b; None = one model was measured.
-        control: time of a / time of its copy.
-        disturbance: what disturbed the measurement, appended to the reason of an unstable one; empty = nothing known.
+        ratio: Time of a / time of b; None = one model was measured.
+        control: Time of a / time of its copy.
+        disturbance: What disturbed the measurement, appended to the reason of an unstable one; empty = nothing known.
 
     Returns:
         The verdict in words, and whether the measurement is stable.
@@ -179,8 +179,8 @@ def is_decided(ratio: Ratio | None, control: Ratio) -> bool:
     every pair at last.
 
     Args:
-        ratio: time of a / time of b; None = one model is measured.
-        control: time of a / time of its copy.
+        ratio: Time of a / time of b; None = one model is measured.
+        control: Time of a / time of its copy.
 
     Returns:
         Whether another round would change nothing that is stated.
@@ -198,8 +198,8 @@ def abba_schedule(arms: Sequence[str], rounds: int) -> list[tuple[str, ...]]:
     time affects all arms alike over each pair of rounds.
 
     Args:
-        arms: the arms' names.
-        rounds: number of rounds.
+        arms: The arms' names.
+        rounds: Number of rounds.
 
     Returns:
         The arms in the order of each round.
@@ -219,8 +219,8 @@ def slowdown_per_minute(medians: Sequence[float], seconds: float) -> SustainedLo
     (Sen, JASA 63, 1968).
 
     Args:
-        medians: median milliseconds of each window, (windows,), at equal intervals.
-        seconds: duration of the measurement.
+        medians: Median milliseconds of each window, (windows,), at equal intervals.
+        seconds: Duration of the measurement.
 
     Returns:
         Medians of the first and the last fifth, and the slope in % per minute of the first.

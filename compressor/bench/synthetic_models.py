@@ -67,8 +67,8 @@ def residual_block(kind: str, width: int) -> ModelProto:
     """A residual block as pruning leaves it: convolutions with bias, ReLUs and the sum.
 
     Args:
-        kind: a key of `BLOCKS`.
-        width: number of channels inside the block.
+        kind: A key of `BLOCKS`.
+        width: Number of channels inside the block.
 
     Returns:
         The model, for inputs (1, outer channels, height, height).

@@ -45,15 +45,15 @@ def choose_width_multiple(recipe: Recipe, device: Device | None, log: RunLog) ->
     """Choose what the widths of a run are multiples of.
 
     Args:
-        recipe: its `prune.round_to` decides unless it is `auto`.
-        device: the device; None = nothing is measured.
-        log: a resumed run keeps its multiple, because a second measurement might give another.
+        recipe: Its `prune.round_to` decides unless it is `auto`.
+        device: The device; None = nothing is measured.
+        log: A resumed run keeps its multiple, because a second measurement might give another.
 
     Returns:
         The number of channels that widths are multiples of.
 
     Raises:
-        DeviceUnavailable: the device cannot be reached.
+        DeviceUnavailable: The device cannot be reached.
     """
     if recipe.method.unstructured:
         return 1
@@ -80,14 +80,14 @@ def preferred_width_multiple(session: RunnerSession, *, emit: EventSink) -> int:
     is never the slower one.
 
     Args:
-        session: the device.
-        emit: receives the result.
+        session: The device.
+        emit: Receives the result.
 
     Returns:
         The multiple.
 
     Raises:
-        CompressorError: as `RunnerSession.run`.
+        CompressorError: As `RunnerSession.run`.
     """
     path = cache_file(session.fingerprint)
     cached = read_cache(path).get(CACHE_KEY)
@@ -126,8 +126,8 @@ def interpolated_time(times: Times, width: int) -> float:
     """Interpolate the time at a width between the multiples of 32, in logarithms of width and time.
 
     Args:
-        times: times of one kind of block.
-        width: number of channels.
+        times: Times of one kind of block.
+        width: Number of channels.
 
     Returns:
         The time, in the unit of `times`.
@@ -149,9 +149,9 @@ def latency_tables(timings: Mapping[tuple[str, int], Timing], half: int, *, by_c
     """Make a table of typical times for each kind of block from every second window.
 
     Args:
-        timings: timings by kind and width.
+        timings: Timings by kind and width.
         half: 0 for the even windows, 1 for the odd ones.
-        by_cpu_time: whether CPU time is used instead of wall time.
+        by_cpu_time: Whether CPU time is used instead of wall time.
 
     Returns:
         One table for each kind, in milliseconds.

@@ -124,7 +124,7 @@ def gradient_scores(
         Parameter name -> signed scores in the shape of the parameter.
 
     Raises:
-        RecipeError: the loss is that of the right class's output, and the data have no classes.
+        RecipeError: The loss is that of the right class's output, and the data have no classes.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -64,7 +64,7 @@ def open_data(
     from disk batch by batch.
 
     Args:
-        source: parquet, folder, digits, torchvision:NAME, file.py:factory, samples or noise[:SEED].
+        source: Parquet, folder, digits, torchvision:NAME, file.py:factory, samples or noise[:SEED].
         train: Path or glob of the training split or of the samples, relative to `base`.
         val: The same for the test split.
         base: The folder that paths are relative to; None = the current one.

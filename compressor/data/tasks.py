@@ -110,7 +110,7 @@ def regression(loss: RegressionLoss = "mse", metric: RegressionMetric = "rmse") 
     Args:
         loss: The mean of e^2 (mse), of |e| (l1), or of e^2/2 where |e| < 1 and |e| - 1/2 elsewhere (smooth_l1;
             Girshick, ICCV 2015, arXiv:1504.08083).
-        metric: sqrt(mean e^2) (rmse) or mean |e| (mae) over the test set.
+        metric: Sqrt(mean e^2) (rmse) or mean |e| (mae) over the test set.
 
     Returns:
         The task.

@@ -88,7 +88,7 @@ def eliminate(readers: Sequence[QuadraticReader], size: int, given: Tensor | Non
         given: (C,) another order of removal, whose errors are computed; None = the best found.
 
     Returns:
-        order: (C - 1,) the channels in the order of their removal.
+        Order: (C - 1,) the channels in the order of their removal.
         errors: (C,) the error after so many removals; the first is 0.
     """
     states = [_Elimination(reader) for reader in readers]

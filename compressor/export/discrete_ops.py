@@ -48,8 +48,8 @@ class LayerOutputs:
         """Run the module and record the outputs of the same layers.
 
         Args:
-            module: the module.
-            inputs: a batch.
+            module: The module.
+            inputs: A batch.
 
         Returns:
             The outputs, in the order of `outputs`.
@@ -71,8 +71,8 @@ def layer_outputs_before_discrete_ops(path: Path, module: nn.Module) -> Iterator
     """Copy a file so that its layers before the first discrete operator become outputs of the graph.
 
     Args:
-        path: the ONNX file; the copy is a temporary file beside it.
-        module: the module that it was exported from.
+        path: The ONNX file; the copy is a temporary file beside it.
+        module: The module that it was exported from.
 
     Returns:
         A context manager with the copy. None if there is no discrete operator, or if a layer that cannot be compared

@@ -56,20 +56,20 @@ def run_exporter(
     """Run one exporter, without its output: it prints graphs, and warnings about its own deprecations.
 
     Args:
-        module: a copy of the module, which the exporter may change.
-        example: a batch to trace with.
-        exporter: which one.
-        free: for each input the dimension that gets no fixed size, which is the batch; None for an input without one.
+        module: A copy of the module, which the exporter may change.
+        example: A batch to trace with.
+        exporter: Which one.
+        free: For each input the dimension that gets no fixed size, which is the batch; None for an input without one.
             None for all = the example's sizes are fixed.
-        opset: the operator set; None = the default.
-        names: names in the file.
-        draft: a path that the TorchScript exporter may write to.
+        opset: The operator set; None = the default.
+        names: Names in the file.
+        draft: A path that the TorchScript exporter may write to.
 
     Returns:
         The ONNX model.
 
     Raises:
-        ExportRefused: the exporter raised anything, as its exceptions are not documented; the message is the root
+        ExportRefused: The exporter raised anything, as its exceptions are not documented; the message is the root
             cause.
     """
     if not names.flat:

@@ -62,15 +62,15 @@ def quantize_int8(path: Path, out: Path, batches: Iterable[Tensor]) -> OnnxModul
     """Quantize an ONNX file.
 
     Args:
-        path: the float32 file.
-        out: the int8 file to write.
-        batches: images (n, channels, height, width) that determine the ranges of activations.
+        path: The float32 file.
+        out: The int8 file to write.
+        batches: Images (n, channels, height, width) that determine the ranges of activations.
 
     Returns:
         The int8 file as a module.
 
     Raises:
-        ModelError: the quantizer or the runtime cannot process the model.
+        ModelError: The quantizer or the runtime cannot process the model.
         RecipeError: `out` cannot be written.
     """
     try:

@@ -50,22 +50,22 @@ def export_onnx(
     batches of several sizes run. A copy of the module is exported; the module itself does not change.
 
     Args:
-        module: the module, in any mode and on any device.
-        inputs: one tensor for each input, all with the same number of samples, for the comparison.
-        path: the file to write.
-        opset: the ONNX operator set; None = the exporter's default.
-        dynamic_batch: whether the batch dimension should be free.
-        metadata: stored in the file.
-        names: names of the inputs; outputs are named by key, field or index (see `tree_names`).
-        batch_dims: the batch dimension of each input, None for an input without one; by default the first of each.
+        module: The module, in any mode and on any device.
+        inputs: One tensor for each input, all with the same number of samples, for the comparison.
+        path: The file to write.
+        opset: The ONNX operator set; None = the exporter's default.
+        dynamic_batch: Whether the batch dimension should be free.
+        metadata: Stored in the file.
+        names: Names of the inputs; outputs are named by key, field or index (see `tree_names`).
+        batch_dims: The batch dimension of each input, None for an input without one; by default the first of each.
 
     Returns:
         The file's facts: opset, size, hash, largest difference from PyTorch, and notes.
 
     Raises:
-        ModelError: no exporter converts the model.
-        VerificationFailed: an output is not finite.
-        RecipeError: the opset is not supported, or the file cannot be written.
+        ModelError: No exporter converts the model.
+        VerificationFailed: An output is not finite.
+        RecipeError: The opset is not supported, or the file cannot be written.
     """
     if opset is not None and opset not in OPSETS:
         raise RecipeError(
@@ -118,13 +118,7 @@ def export_onnx(
             )
         if notes:
             notes.append(f"exported by the {exporter} exporter with {'a free batch' if dynamic else 'batch 1'}")
-        if parity.compared == AT_CENTRE:
-            notes.append(f"the model draws random numbers: {parity.compared} were compared")
-        elif parity.compared != "answers":
-            notes.append(f"rounding decides what the model answers, so {parity.compared} were compared instead")
-        if autocast_types:
-            dtype = autocast_types[0]
-            notes.append(f"forward turns on autocast to {dtype}; the file computes, and was compared, in float32")
+        notes += _comparison_notes(parity.compared, autocast_types)
         move_into_place(draft, path, *external_files(draft))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -132,14 +126,26 @@ def export_onnx(
     return ExportedModel(path, version, size, digest, parity.max_abs_error, parity.ok, tuple(notes), parity.compared)
 
 
+def _comparison_notes(compared: str, autocast_types: Sequence[str]) -> list[str]:
+    """What users should know where not the plain answers of the module were compared."""
+    notes = []
+    if compared == AT_CENTRE:
+        notes.append(f"the model draws random numbers: {compared} were compared")
+    elif compared != "answers":
+        notes.append(f"rounding decides what the model answers, so {compared} were compared instead")
+    if autocast_types:
+        notes.append(f"forward turns on autocast to {autocast_types[0]}; the file computes in float32, as compared")
+    return notes
+
+
 def split_batches(inputs: Sequence[Tensor], dynamic: bool, dims: BatchDims | None = None) -> list[tuple[Tensor, ...]]:
     """Split samples into the batches of the parity check.
 
     Args:
-        inputs: one tensor for each input, all with the same number of samples.
+        inputs: One tensor for each input, all with the same number of samples.
         dynamic: False = batches of one; True = batches of 1, 2 and up to 16 samples. Tracing uses the batch of 2,
             because exporters treat a 1 as a constant.
-        dims: the batch dimension of each input, None for an input without one; by default the first of each.
+        dims: The batch dimension of each input, None for an input without one; by default the first of each.
 
     Returns:
         For each batch, a tensor for each input. An input without a batch dimension is the same in all of them.
@@ -183,11 +189,11 @@ def save_checked(model: ir.Model, draft: Path) -> None:
     """Write a model, with its weights in a second file if they exceed 2 GB, and run the ONNX checker on it.
 
     Args:
-        model: the model.
-        draft: the file to write.
+        model: The model.
+        draft: The file to write.
 
     Raises:
-        ExportRefused: the ONNX checker reports an error.
+        ExportRefused: The ONNX checker reports an error.
     """
     save_unchecked(model, draft)
     problem = checker_error(draft)
@@ -199,8 +205,8 @@ def save_unchecked(model: ir.Model, draft: Path) -> None:
     """Write a model, with its weights in a second file if they exceed 2 GB.
 
     Args:
-        model: the model.
-        draft: the file to write.
+        model: The model.
+        draft: The file to write.
     """
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     ir.save(model, draft, external_data=f"{draft.name}.data" if weights > SINGLE_FILE else None)

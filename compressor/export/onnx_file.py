@@ -66,8 +66,8 @@ def has_free_batch(path: Path, batch_dims: BatchDims) -> bool:
     """Whether the batch dimension of an input has a name instead of a size.
 
     Args:
-        path: the ONNX file.
-        batch_dims: the batch dimension of each input, None for an input without one.
+        path: The ONNX file.
+        batch_dims: The batch dimension of each input, None for an input without one.
 
     Returns:
         True where batches of any size may run.
@@ -116,14 +116,14 @@ def external_location(path: Path, tensor: TensorProto) -> PurePosixPath:
     """Look up where the data of a tensor is stored.
 
     Args:
-        path: the ONNX file.
-        tensor: a tensor with external data.
+        path: The ONNX file.
+        tensor: A tensor with external data.
 
     Returns:
         The path of the data, relative to the model's folder.
 
     Raises:
-        ModelError: it is not a regular file inside that folder.
+        ModelError: It is not a regular file inside that folder.
     """
     location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
     relative = PurePosixPath(location)

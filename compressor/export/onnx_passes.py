@@ -15,8 +15,8 @@ def set_metadata(model: ir.Model, metadata: Mapping[str, str]) -> None:
     """Replace the exporter's metadata, except the names of modules: its stack traces contain local paths.
 
     Args:
-        model: the model, which is changed.
-        metadata: the new metadata.
+        model: The model, which is changed.
+        metadata: The new metadata.
     """
     model.metadata_props.clear()
     model.metadata_props.update(metadata)

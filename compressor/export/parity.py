@@ -54,8 +54,8 @@ def module_outputs(module: nn.Module, inputs: Inputs) -> list[Array]:
     """Run a copy of a module from equal random numbers, so that earlier calls do not change its outputs.
 
     Args:
-        module: the module, on the CPU.
-        inputs: a batch.
+        module: The module, on the CPU.
+        inputs: A batch.
 
     Returns:
         Every tensor of its output.
@@ -68,14 +68,14 @@ def central_outputs(module: nn.Module, inputs: Inputs) -> list[Array]:
     """Run a copy of a module with every random number at the centre of its distribution.
 
     Args:
-        module: the module, on the CPU.
-        inputs: a batch.
+        module: The module, on the CPU.
+        inputs: A batch.
 
     Returns:
         Every tensor of its output.
 
     Raises:
-        CannotRun: a distribution has no centre.
+        CannotRun: A distribution has no centre.
     """
     try:
         with torch.inference_mode(), CentralDraws(), without_autocast():  # type: ignore[no-untyped-call]
@@ -95,16 +95,16 @@ def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Pa
     the file (see `with_central_draws`).
 
     Args:
-        path: the ONNX file.
-        module: the module in float32, on the CPU.
-        batches: the batches.
+        path: The ONNX file.
+        module: The module in float32, on the CPU.
+        batches: The batches.
 
     Returns:
         The largest absolute difference, and whether it is within the tolerance (see `within_tolerance`).
 
     Raises:
         CannotRun: ONNX Runtime cannot run the file, or its outputs have other shapes.
-        VerificationFailed: an output is not finite.
+        VerificationFailed: An output is not finite.
     """
     try:
         with with_central_draws(path) as central:
@@ -145,9 +145,9 @@ def is_rounding_sensitive(module: nn.Module, batch: Inputs, outputs: Outputs = m
     largest value of each layer.
 
     Args:
-        module: the module.
-        batch: a batch.
-        outputs: computes the outputs.
+        module: The module.
+        batch: A batch.
+        outputs: Computes the outputs.
 
     Returns:
         True if the shape of an output changes, or its values by more than 1 % of the largest.

@@ -35,17 +35,17 @@ def within_tolerance(
     float64 is allowed, or as much as noise like rounding changes it, up to 1 % of max|reference|.
 
     Args:
-        actual: the file's outputs.
+        actual: The file's outputs.
         reference: PyTorch's outputs in float32, of the same shapes.
-        exact: computes them in float64; called only if an output exceeds the first tolerance. Empty = not possible.
-        names: a name for each output, for the error.
-        perturbed: computes them several times, with noise like rounding after every layer; called last.
+        exact: Computes them in float64; called only if an output exceeds the first tolerance. Empty = not possible.
+        names: A name for each output, for the error.
+        perturbed: Computes them several times, with noise like rounding after every layer; called last.
 
     Returns:
         The largest absolute difference, and whether all outputs are equal.
 
     Raises:
-        VerificationFailed: an output is not finite.
+        VerificationFailed: An output is not finite.
     """
     differences = [max_difference(*arrays) for arrays in zip(actual, reference, names, strict=True)]
     ok = True
@@ -69,15 +69,15 @@ def max_difference(actual: Array, reference: Array, name: str) -> float:
     """Compute `max|actual - reference|`.
 
     Args:
-        actual: an output of ONNX Runtime.
-        reference: the output of PyTorch, of the same shape.
-        name: name of the output, for the error.
+        actual: An output of ONNX Runtime.
+        reference: The output of PyTorch, of the same shape.
+        name: Name of the output, for the error.
 
     Returns:
         The largest absolute difference.
 
     Raises:
-        VerificationFailed: a value is not finite.
+        VerificationFailed: A value is not finite.
     """
     for source, array in (("PyTorch", reference), ("ONNX Runtime", actual)):
         if not np.isfinite(array).all():
@@ -92,8 +92,8 @@ def rounding_error(reference: Array, truth: Array) -> float:
     """Compute the rounding error of an output.
 
     Args:
-        reference: the output in float32.
-        truth: the output in float64, or with noise like rounding.
+        reference: The output in float32.
+        truth: The output in float64, or with noise like rounding.
 
     Returns:
         The largest absolute difference; 0 if the shapes differ or it is not finite.

@@ -19,7 +19,7 @@ class Einsum:
         """Read an einsum's equation. Dimensions under an ellipsis are indices "...1", "...2", counted from the right.
 
         Raises:
-            ValueError: an operand has one index twice, a diagonal.
+            ValueError: An operand has one index twice, a diagonal.
         """
         refs: tuple[Ref, ...] = tuple(call.args["tensors"])
         left, arrow, right = call.args["equation"].replace(" ", "").partition("->")

@@ -41,16 +41,16 @@ def export_models(
     """Export both models through the same exporter, and compare each with PyTorch on the same inputs.
 
     Args:
-        baseline: the state before the first step; its model becomes dense.onnx.
-        state: the state after the last step; its model becomes model.onnx.
-        recipe: opset, batch dimension, and whether to quantize.
-        data: inputs for the comparison; seeded noise without.
-        folder: where the files are written.
-        log: events and times.
+        baseline: The state before the first step; its model becomes dense.onnx.
+        state: The state after the last step; its model becomes model.onnx.
+        recipe: Opset, batch dimension, and whether to quantize.
+        data: Inputs for the comparison; seeded noise without.
+        folder: Where the files are written.
+        log: Events and times.
 
     Raises:
-        VerificationFailed: outputs of ONNX Runtime and PyTorch differ.
-        ModelError: no exporter takes the model.
+        VerificationFailed: Outputs of ONNX Runtime and PyTorch differ.
+        ModelError: No exporter takes the model.
     """
     export = partial(
         export_model,
@@ -106,18 +106,18 @@ def compare_on_device(
     """Measure dense against slim on the device, once for each batch size of the recipe.
 
     Args:
-        exports: the files.
-        model: the model, whose spec has the sizes that are free in a file.
-        recipe: batch sizes and seconds of measuring.
-        device: where to measure; None does not measure.
-        data: images to measure with, on this machine only: they are sent to no other.
-        log: events and times.
+        exports: The files.
+        model: The model, whose spec has the sizes that are free in a file.
+        recipe: Batch sizes and seconds of measuring.
+        device: Where to measure; None does not measure.
+        data: Images to measure with, on this machine only: they are sent to no other.
+        log: Events and times.
 
     Returns:
         One comparison for each batch size; the layers are profiled at the first.
 
     Raises:
-        DeviceUnavailable: the device can't be reached.
+        DeviceUnavailable: The device can't be reached.
     """
     if device is None:
         return ()

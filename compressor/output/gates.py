@@ -40,14 +40,14 @@ def judge_gates(
     """Judge every target and gate of the recipe; a gate on a measured value counts by the worse end of its interval.
 
     Args:
-        recipe: its targets and gates.
-        original: the cost that targets are shares of.
-        slim: the slim model's cost, without masked weights.
-        quality: stage -> `metric` on the test set, in the order of the run.
-        comparisons: latency of dense and slim; the first counts.
-        metric: the data's; None where there was no data.
-        sizes: bytes of the dense and of the slim model, for the targets `size` (the ONNX files) and `memory`.
-        agreement: of the slim model with the dense one; None where it was not measured.
+        recipe: Its targets and gates.
+        original: The cost that targets are shares of.
+        slim: The slim model's cost, without masked weights.
+        quality: Stage -> `metric` on the test set, in the order of the run.
+        comparisons: Latency of dense and slim; the first counts.
+        metric: The data's; None where there was no data.
+        sizes: Bytes of the dense and of the slim model, for the targets `size` (the ONNX files) and `memory`.
+        agreement: Of the slim model with the dense one; None where it was not measured.
 
     Returns:
         One entry for each target, then one for each gate.
@@ -142,9 +142,9 @@ def worsening(metric: Metric, dense: float, slim: float) -> float:
     """Return how much worse the slim model is; negative where it is better.
 
     Args:
-        metric: what both values are values of.
-        dense: the dense model's value.
-        slim: the slim model's value.
+        metric: What both values are values of.
+        dense: The dense model's value.
+        slim: The slim model's value.
 
     Returns:
         Percentage points for a metric in %, otherwise % of the dense model's value.
@@ -161,7 +161,7 @@ def check_gates(report: Report) -> Report:
     """Return `report` where every target and gate is met.
 
     Raises:
-        CompressorError: the first that is not met; the error holds the report.
+        CompressorError: The first that is not met; the error holds the report.
     """
     if error := first_failure(report["gates"]):
         raise error.with_report(report)

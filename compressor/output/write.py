@@ -52,19 +52,19 @@ def write_outputs(
     """Write everything but the ONNX files; report.json lists the SHA-256 of every other file.
 
     Args:
-        recipe: the resolved recipe.
-        baseline: the state before the first step.
-        state: the state after the last step.
-        exports: the ONNX files.
-        comparisons: latency of dense and slim, one for each batch size.
-        folder: the output folder, where the ONNX files already are.
-        log: warnings, notes and times of the run.
+        recipe: The resolved recipe.
+        baseline: The state before the first step.
+        state: The state after the last step.
+        exports: The ONNX files.
+        comparisons: Latency of dense and slim, one for each batch size.
+        folder: The output folder, where the ONNX files already are.
+        log: Warnings, notes and times of the run.
 
     Returns:
-        report.json.
+        Report.json.
 
     Raises:
-        VerificationFailed: an ONNX file does not hold the zeros that the module holds.
+        VerificationFailed: An ONNX file does not hold the zeros that the module holds.
     """
     if not can_rebuild(state.model.spec):
         log.warning("verify cannot check this folder: only the pickle can rebuild the architecture")
@@ -139,9 +139,9 @@ def write_weights(folder: Path, baseline: PruningState, state: PruningState) -> 
     """Write slim.safetensors and plan.json, from which `compressor.load` rebuilds the module.
 
     Args:
-        folder: the output folder.
-        baseline: the state before the first step.
-        state: the state after the last step.
+        folder: The output folder.
+        baseline: The state before the first step.
+        state: The state after the last step.
     """
     tensors = _distinct(state.model.module.state_dict(keep_vars=True))
     packed: dict[str, NMPattern] = {}

@@ -27,11 +27,11 @@ class ScoreMoments:
         """Add one image.
 
         Args:
-            query: kept dimensions of the queries, (T, s).
-            key: kept dimensions of the keys, (T, s).
+            query: Kept dimensions of the queries, (T, s).
+            key: Kept dimensions of the keys, (T, s).
             dense_query: (T, d).
             dense_key: (T, d).
-            centre: whether keys are centred over tokens, as a softmax allows.
+            centre: Whether keys are centred over tokens, as a softmax allows.
         """
         query, key, dense_query, dense_key = (part.double() for part in (query, key, dense_query, dense_key))
         if centre:
@@ -44,7 +44,7 @@ class ScoreMoments:
         """The map M (s, s).
 
         Args:
-            ridge: pulls towards the identity, relative to the mean of the system's diagonal.
+            ridge: Pulls towards the identity, relative to the mean of the system's diagonal.
         """
         assert isinstance(self._system, Tensor), "no image was added"
         assert isinstance(self._right, Tensor)

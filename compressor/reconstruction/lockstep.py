@@ -32,9 +32,9 @@ class Lockstep:
         """Start before the first call.
 
         Args:
-            pair: both models and the calibration batches.
-            holdout: which batches only judge.
-            memory: bytes that activations may take.
+            pair: Both models and the calibration batches.
+            holdout: Which batches only judge.
+            memory: Bytes that activations may take.
         """
         self._pair, self._holdout, self._memory = pair, holdout, memory
         self._active: list[Batch] = []

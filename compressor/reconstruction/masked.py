@@ -57,11 +57,11 @@ def search_mask(
     """Look for a mask that leaves less to repair than one of magnitudes.
 
     Args:
-        search: which search.
-        weight: dense rows (o, n), columns in the order of `weight.reshape(O, -1)`.
+        search: Which search.
+        weight: Dense rows (o, n), columns in the order of `weight.reshape(O, -1)`.
         matrix: E[x x^T] with the damping added, (n, n).
         budget: N:M over input channels, or the share of the weights that is kept.
-        taps: kernel positions; groups of M are M input channels at the same one.
+        taps: Kernel positions; groups of M are M input channels at the same one.
 
     Returns:
         The mask (o, n) in the order of `weight`; None where the search would take too long.
@@ -118,10 +118,10 @@ def sparsegpt(weight: Tensor, matrix: Tensor, budget: NMPattern | float, block: 
     """Prune a layer in one sweep over its columns, repairing the columns to the right of each pruned weight.
 
     Args:
-        weight: dense rows (o, n), columns in the order of the sweep; for N:M, groups of M are consecutive.
+        weight: Dense rows (o, n), columns in the order of the sweep; for N:M, groups of M are consecutive.
         matrix: H = E[x x^T] with the damping added, (n, n). The weights of columns without variance are pruned.
         budget: N:M, or the share of the weights that is kept.
-        block: columns between two choices of an unstructured mask.
+        block: Columns between two choices of an unstructured mask.
 
     Returns:
         The mask (o, n), and the weights as the sweep leaves them.
@@ -160,7 +160,7 @@ def optimal_brain(weight: Tensor, matrix: Tensor, budget: NMPattern | float) -> 
     unstructured mask takes the cheapest removals over all rows, those of a row in their order.
 
     Args:
-        weight: dense rows (o, n).
+        weight: Dense rows (o, n).
         matrix: H = E[x x^T] with the damping added, (n, n).
         budget: N:M, or the share of the weights that is kept.
 

@@ -67,8 +67,8 @@ class Moments:
         """Add a batch of samples. Products are taken in the samples' own precision, sums in float64.
 
         Args:
-            x_RGn: inputs (R, G, n).
-            y_RGo: targets (R, G, o).
+            x_RGn: Inputs (R, G, n).
+            y_RGo: Targets (R, G, o).
         """
         if self._shift is None:
             self._shift = x_RGn.mean(0), y_RGo.mean(0)

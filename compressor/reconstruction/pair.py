@@ -24,10 +24,10 @@ class ModelPair:
         """Record nothing yet.
 
         Args:
-            dense: the model before pruning.
-            slim: the model after surgery.
-            kept: tensor name -> dimension -> kept indices in the dense model's numbering.
-            inputs: calibration batches.
+            dense: The model before pruning.
+            slim: The model after surgery.
+            kept: Tensor name -> dimension -> kept indices in the dense model's numbering.
+            inputs: Calibration batches.
         """
         self.dense, self.slim, self.kept, self.inputs = dense, slim, kept, inputs
         self.images = len(inputs[0][0])  # of a full batch

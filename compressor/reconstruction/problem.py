@@ -61,11 +61,11 @@ class LayerProblem:
         """Nothing is measured yet.
 
         Args:
-            layer: the layer as the slim model calls it.
-            dense: the same layer as the dense model calls it; None where it does not.
-            pair: both models.
-            settings: how layers are solved.
-            mask: where its weight may be other than zero; None for everywhere. A search may replace it.
+            layer: The layer as the slim model calls it.
+            dense: The same layer as the dense model calls it; None where it does not.
+            pair: Both models.
+            settings: How layers are solved.
+            mask: Where its weight may be other than zero; None for everywhere. A search may replace it.
         """
         self.mask = mask
         self.layer, self._pair, self._settings = layer, pair, settings

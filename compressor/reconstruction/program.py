@@ -76,9 +76,9 @@ class Program:
         """Run operations `start` to `stop` on one batch and drop the tensors that nothing reads any more.
 
         Args:
-            values: the tensors alive before `start`; changed to those alive before `stop`.
-            start: the first operation.
-            stop: the operation to stop before.
+            values: The tensors alive before `start`; changed to those alive before `stop`.
+            start: The first operation.
+            stop: The operation to stop before.
         """
         for index in range(start, stop):
             operation = self.operations[index]

@@ -89,13 +89,13 @@ def fit_rectified(
     """Improve a least-squares fit for the ReLU behind the layer.
 
     Args:
-        samples: what the fit is made from.
-        statistics: their moments.
-        start: weight (1, o, n) and bias (1, o) of the least-squares fit.
+        samples: What the fit is made from.
+        statistics: Their moments.
+        start: Weight (1, o, n) and bias (1, o) of the least-squares fit.
         weight: W0 (1, o, n), which the ridge pulls towards.
-        ridge: relative to the mean input variance.
-        solver: how the systems are solved.
-        turns: how often targets move.
+        ridge: Relative to the mean input variance.
+        solver: How the systems are solved.
+        turns: How often targets move.
 
     Returns:
         Weight and bias of the last turn.

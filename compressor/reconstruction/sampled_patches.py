@@ -30,10 +30,10 @@ def sample_positions(shape: tuple[int, ...], per_image: int, images: int, genera
     """Draw output positions without replacement, `per_image` for each image or all where there are fewer.
 
     Args:
-        shape: leading dimension, then the positions' dimensions, such as (N, H, W) or (N, tokens).
-        per_image: positions of one image.
-        images: images in the batch; the leading dimension may hold several crops or windows of each.
-        generator: the seeded source of the draw.
+        shape: Leading dimension, then the positions' dimensions, such as (N, H, W) or (N, tokens).
+        per_image: Positions of one image.
+        images: Images in the batch; the leading dimension may hold several crops or windows of each.
+        generator: The seeded source of the draw.
 
     Returns:
         Indices (N, P) into the flattened positions of each entry of the leading dimension.

@@ -48,7 +48,7 @@ def cholesky_solver(statistics: Statistics, weight: Tensor) -> Solver:
     """The solution by one Cholesky factorisation for each ridge, and by eigenvalues where one fails.
 
     Args:
-        statistics: moments of the layer's inputs and targets.
+        statistics: Moments of the layer's inputs and targets.
         weight: W0 (G, o, n), which the ridge pulls towards.
 
     Returns:
@@ -72,7 +72,7 @@ def spectral_solver(statistics: Statistics, weight: Tensor) -> Solver:
     It works for every A, but takes about fourteen times as long as one Cholesky factorisation.
 
     Args:
-        statistics: moments of the layer's inputs and targets.
+        statistics: Moments of the layer's inputs and targets.
         weight: W0 (G, o, n), which the ridge pulls towards.
 
     Returns:
@@ -96,7 +96,7 @@ def squared_error(statistics: Statistics, weight: Tensor, bias: Tensor | None) -
     """Mean squared error of every row, from moments alone: a quadratic form.
 
     Args:
-        statistics: moments of the samples to judge by.
+        statistics: Moments of the samples to judge by.
         weight: (G, o, n).
         bias: (G, o), or None for a layer without an intercept.
 
@@ -138,12 +138,12 @@ def fit(
     accepted only where it is better on samples that it was not made from.
 
     Args:
-        train: moments that the fit is made from.
-        holdout: moments of other images that choose the ridge; None leaves mean compensation alone.
+        train: Moments that the fit is made from.
+        holdout: Moments of other images that choose the ridge; None leaves mean compensation alone.
         weight: W0 (G, o, n).
-        has_intercept: whether the layer or the BatchNorm behind it has room for an intercept.
-        ridges: candidates, relative to the mean input variance.
-        solver: how the systems are solved.
+        has_intercept: Whether the layer or the BatchNorm behind it has room for an intercept.
+        ridges: Candidates, relative to the mean input variance.
+        solver: How the systems are solved.
 
     Returns:
         The best candidate. Its errors are relative to the held-out variance of the target, averaged over rows with
@@ -181,8 +181,8 @@ def match_variance(fitted: Fit, train: Statistics, power: float) -> Fit:
     layer is the same as v' = v R^(2 power), and the mean output is kept.
 
     Args:
-        fitted: the solved layer.
-        train: the moments it was made from.
+        fitted: The solved layer.
+        train: The moments it was made from.
         power: 0 keeps the least-squares fit, 1 restores the variance.
 
     Returns:

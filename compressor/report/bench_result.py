@@ -61,8 +61,8 @@ def bench_record(comparison: Comparison, files: Sequence[str]) -> BenchResult:
     """Return a comparison as JSON.
 
     Args:
-        comparison: what was measured.
-        files: the names of a and, where there is one, of b.
+        comparison: What was measured.
+        files: The names of a and, where there is one, of b.
     """
     a = latency_record(comparison.a)
     assert a is not None
@@ -94,8 +94,8 @@ def show_bench(bench: BenchResult, console: Console) -> None:
     """Print the latency of one file or of two; a ratio never appears without its interval.
 
     Args:
-        bench: the result.
-        console: where to print.
+        bench: The result.
+        console: Where to print.
     """
     models = [latency for latency in (bench["a"], bench["b"]) if latency is not None]
     rows = [_latency_cells(name, latency) for name, latency in zip(bench["files"], models, strict=True)]

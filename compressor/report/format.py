@@ -24,8 +24,8 @@ def format_number(count: int, noun: str) -> str:
     """Return a count with its noun in the singular or plural.
 
     Args:
-        count: how many.
-        noun: the singular; the plural adds an s.
+        count: How many.
+        noun: The singular; the plural adds an s.
 
     Returns:
         '1 image', '32 images'.
@@ -87,8 +87,8 @@ def format_ratio(value: float | None, bounds: Sequence[float] | None = None) -> 
     """Return a ratio with its interval.
 
     Args:
-        value: dense / slim; None where it was not measured.
-        bounds: low and high end of its interval, where there is one.
+        value: Dense / slim; None where it was not measured.
+        bounds: Low and high end of its interval, where there is one.
 
     Returns:
         '1.67x', '1.67x [1.60, 1.75]' or '-'.
@@ -102,8 +102,8 @@ def format_quotient(before: float | None, after: float | None) -> str:
     """Return before / after as a ratio.
 
     Args:
-        before: a quantity of the dense model, such as its bytes.
-        after: the same quantity of the slim model.
+        before: A quantity of the dense model, such as its bytes.
+        after: The same quantity of the slim model.
 
     Returns:
         '1.67x', or '-' where one of them is missing or zero.

@@ -25,8 +25,8 @@ def render_page(report: Report, run: RunResult) -> str:
     """Return report.html: every finding, without a script or a request, every name escaped.
 
     Args:
-        report: report.json.
-        run: the run it reports.
+        report: Report.json.
+        run: The run it reports.
     """
     blocks = [block for finding in findings() for block in (*finding.page(report), *finding.figures(run))]
 
@@ -92,9 +92,9 @@ def write_page(report: Report, run: RunResult, path: Path) -> None:
     """Write report.html.
 
     Args:
-        report: report.json.
-        run: the run it reports.
-        path: the file.
+        report: Report.json.
+        run: The run it reports.
+        path: The file.
     """
     write_text(path, render_page(report, run))
 
@@ -103,7 +103,7 @@ def write_pareto(pareto: Pareto, path: Path) -> None:
     """Write the page of several targets.
 
     Args:
-        pareto: the result of `compress plan --pareto`.
-        path: the file.
+        pareto: The result of `compress plan --pareto`.
+        path: The file.
     """
     write_text(path, render_pareto(pareto))

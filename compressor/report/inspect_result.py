@@ -87,10 +87,10 @@ def onnx_weights_record(path: Path, pattern: NMPattern, runtime: str, weights: S
     """Return which weights of an ONNX file keep an N:M pattern.
 
     Args:
-        path: the file.
-        pattern: the N:M pattern.
-        runtime: the runtime that weights are eligible for.
-        weights: the constant weights of the file.
+        path: The file.
+        pattern: The N:M pattern.
+        runtime: The runtime that weights are eligible for.
+        weights: The constant weights of the file.
     """
     eligible = [weight for weight in weights if weight.reason is None]
     return {
@@ -117,8 +117,8 @@ def show_inspect(info: Inspect, console: Console) -> None:
     """Print what a model is, which of its channel groups can be pruned, and why the others can't.
 
     Args:
-        info: the result.
-        console: where to print.
+        info: The result.
+        console: Where to print.
     """
     print_heading(console, info["model"])
     print_facts(console, _facts(info))
@@ -159,8 +159,8 @@ def show_onnx_inspect(info: OnnxInspect, console: Console) -> None:
     """Print what can be pruned in an ONNX file, and which of its weights keep an N:M pattern.
 
     Args:
-        info: the result.
-        console: where to print.
+        info: The result.
+        console: Where to print.
     """
     if "groups" in info:
         show_inspect(cast(Inspect, info), console)
@@ -175,8 +175,8 @@ def show_onnx_weights(info: OnnxWeights, console: Console) -> None:
     """Print which weights of an ONNX file keep an N:M pattern.
 
     Args:
-        info: the result.
-        console: where to print.
+        info: The result.
+        console: Where to print.
     """
     print_heading(console, info["file"])
     pattern = ":".join(map(str, info["pattern"]))

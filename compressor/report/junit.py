@@ -44,9 +44,9 @@ def junit(model: str, seconds: float, cases: Iterable[Case]) -> str:
     """Return one test suite.
 
     Args:
-        model: class name of every test case.
-        seconds: time of the suite.
-        cases: one that does not hold is a failure with its message.
+        model: Class name of every test case.
+        seconds: Time of the suite.
+        cases: One that does not hold is a failure with its message.
     """
     suite = Element("testsuite", name="compress", time=f"{seconds:.3f}")
     suite.extend(_elements(model, cases))

@@ -43,8 +43,8 @@ def show_pareto(pareto: Pareto, console: Console) -> None:
     """Print one row for each target, and why the others can't be met.
 
     Args:
-        pareto: the result.
-        console: where to print.
+        pareto: The result.
+        console: Where to print.
     """
     print_heading(console, pareto["model"], method=pareto["method"])
     print_table(console, pareto_table(pareto))

@@ -130,8 +130,8 @@ def show_plan(plan: Plan, console: Console) -> None:
     """Print what a recipe would do.
 
     Args:
-        plan: the result.
-        console: where to print.
+        plan: The result.
+        console: Where to print.
     """
     print_heading(console, plan["model"], plan["steps"], method=plan["method"])
     print_blocks(console, [_headline(plan), *_rows(plan)])

@@ -40,9 +40,9 @@ def draw_plot(curve: LearningRateCurve, width: int, *, ascii_only: bool = False)
     """Draw a schedule: learning rates upwards, epochs to the right.
 
     Args:
-        curve: the schedule.
-        width: largest number of columns; narrower than about 20 is not possible.
-        ascii_only: draw with ASCII characters.
+        curve: The schedule.
+        width: Largest number of columns; narrower than about 20 is not possible.
+        ascii_only: Draw with ASCII characters.
 
     Returns:
         The lines of text.

@@ -22,8 +22,8 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
     """Return one element.
 
     Args:
-        name: of the element.
-        children: text or elements; they are escaped unless they are Markup.
+        name: Of the element.
+        children: Text or elements; they are escaped unless they are Markup.
         attributes: `text_anchor` stands for text-anchor, `class_` for class.
     """
     written = Markup("").join(
@@ -46,10 +46,10 @@ def linear_scale(low: float, high: float, start: float, end: float) -> Scale:
     """Return the linear function that maps an interval of values to an interval of coordinates.
 
     Args:
-        low: value at `start`.
-        high: value at `end`, other than `low`.
-        start: coordinate of `low`.
-        end: coordinate of `high`.
+        low: Value at `start`.
+        high: Value at `end`, other than `low`.
+        start: Coordinate of `low`.
+        end: Coordinate of `high`.
     """
     return lambda value: start + (end - start) * (value - low) / (high - low)
 
@@ -58,9 +58,9 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     """Return round numbers that enclose an interval; they are 1, 2 or 5 times a power of ten apart.
 
     Args:
-        low: the first tick is at most this.
-        high: the last tick is at least this, and more than `low`.
-        about: number of steps to aim for.
+        low: The first tick is at most this.
+        high: The last tick is at least this, and more than `low`.
+        about: Number of steps to aim for.
     """
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
@@ -73,9 +73,9 @@ def whole_ticks(low: int, high: int, most: int = 7) -> list[int]:
     """Return the multiples of one step within [low, high]; `low` where there is none.
 
     Args:
-        low: smallest tick.
-        high: largest tick.
-        most: number of ticks that is not exceeded by much.
+        low: Smallest tick.
+        high: Largest tick.
+        most: Number of ticks that is not exceeded by much.
     """
     step = next(
         factor * 10**power for power in range(12) for factor in (1, 2, 5) if (high - low) / (factor * 10**power) < most
@@ -114,11 +114,11 @@ def axes(
     """Return grid lines and numbers for y, and a base line, numbers and a label for x.
 
     Args:
-        frame: the drawing.
-        x: value -> horizontal coordinate.
+        frame: The drawing.
+        x: Value -> horizontal coordinate.
         x_ticks: (value, text).
-        x_label: what x shows.
-        y: value -> vertical coordinate.
+        x_label: What x shows.
+        y: Value -> vertical coordinate.
         y_ticks: (value, text).
     """
     parts = []
@@ -137,7 +137,7 @@ def legend(frame: Frame, entries: Sequence[tuple[str, str]]) -> Markup:
     """Return a legend above the plot.
 
     Args:
-        frame: the drawing.
+        frame: The drawing.
         entries: (CSS class of the mark, text).
     """
     parts, left = [], frame.left
@@ -160,11 +160,11 @@ def figure(name: str, caption: str, description: str, frame: Frame, *parts: Mark
     """Return a picture with a title and a description for those who can't see it.
 
     Args:
-        name: identifier, unique on the page.
-        caption: its title.
-        description: what it shows.
-        frame: its size.
-        parts: its elements, in drawing order.
+        name: Identifier, unique on the page.
+        caption: Its title.
+        description: What it shows.
+        frame: Its size.
+        parts: Its elements, in drawing order.
     """
     picture = tag(
         "svg",

@@ -28,10 +28,10 @@ def print_heading(console: Console, name: str, steps: Sequence[str] = (), *, met
     """Print what the output is about.
 
     Args:
-        console: where to print.
-        name: the model or folder.
-        steps: the steps of the run, in order.
-        method: the pruning method.
+        console: Where to print.
+        name: The model or folder.
+        steps: The steps of the run, in order.
+        method: The pruning method.
     """
     line = Text(printable(name), STRONG)
     console.print(line.append(f"  {printable(method)}", FAINT) if method else line)
@@ -44,8 +44,8 @@ def print_blocks(console: Console, blocks: Iterable[Block]) -> None:
     """Print blocks by kind: the headline, the table that compares dense and slim, other tables, facts, warnings.
 
     Args:
-        console: where to print.
-        blocks: those of one kind are printed in their order; sections and figures are for the page.
+        console: Where to print.
+        blocks: Those of one kind are printed in their order; sections and figures are for the page.
     """
     blocks = list(blocks)
     for headline in (block for block in blocks if isinstance(block, Headline)):
@@ -62,8 +62,8 @@ def print_headline(console: Console, headline: Headline) -> None:
     """Print the result in one sentence, and what to do about it.
 
     Args:
-        console: where to print.
-        headline: the sentence.
+        console: Where to print.
+        headline: The sentence.
     """
     style = {True: "bold green", False: BAD, None: STRONG}[headline.ok]
     console.print(Text(printable(headline.text), style))
@@ -76,8 +76,8 @@ def print_table(console: Console, table: Table) -> None:
     """Print a table, its first column set to the left and the others to the right; long cells are folded.
 
     Args:
-        console: where to print.
-        table: headings and cells.
+        console: Where to print.
+        table: Headings and cells.
     """
     grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style=STRONG)
     for index, column in enumerate(table.columns):
@@ -92,8 +92,8 @@ def print_facts(console: Console, facts: Iterable[Fact]) -> None:
     """Print labels and sentences in two columns.
 
     Args:
-        console: where to print.
-        facts: in order; an empty label continues the fact above.
+        console: Where to print.
+        facts: In order; an empty label continues the fact above.
     """
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(style=FAINT, min_width=LABEL_WIDTH[0], max_width=LABEL_WIDTH[1], overflow="fold")
@@ -114,8 +114,8 @@ def print_warnings(console: Console, sentences: Sequence[str]) -> None:
     """Print warnings after an empty line.
 
     Args:
-        console: where to print.
-        sentences: one warning each; nothing is printed without any.
+        console: Where to print.
+        sentences: One warning each; nothing is printed without any.
     """
     if sentences:
         console.print()
@@ -129,8 +129,8 @@ def runs_of_equal(items: Iterable[Item], key: Callable[[Item], object]) -> Itera
     """Group neighbours with equal keys.
 
     Args:
-        items: in order.
-        key: what neighbours of one run have in common.
+        items: In order.
+        key: What neighbours of one run have in common.
 
     Returns:
         The first and the last item of each run, and its length.
@@ -144,8 +144,8 @@ def name_range(first: str, last: str) -> str:
     """Return the names of a run of groups.
 
     Args:
-        first: name of the first.
-        last: name of the last.
+        first: Name of the first.
+        last: Name of the last.
 
     Returns:
         'layer1.0.conv1 .. layer1.8.conv1', or the one name.
@@ -157,9 +157,9 @@ def print_frozen(console: Console, groups: Sequence[Mapping[str, str]], shares: 
     """Print why groups are frozen: each reason once, the one with the largest share of the MACs first.
 
     Args:
-        console: where to print.
+        console: Where to print.
         groups: `name` and `reason` of every frozen group.
-        shares: reason -> % of the MACs that depend on the channels of its groups.
+        shares: Reason -> % of the MACs that depend on the channels of its groups.
     """
     if not groups:
         return

@@ -24,9 +24,9 @@ def show_report(report: dict[str, Any], console: Console, folder: Path | None = 
     """Print the result of a run on one screen: what is read first, and where the files and the rest are.
 
     Args:
-        report: report.json.
-        console: where to print.
-        folder: the output folder.
+        report: Report.json.
+        console: Where to print.
+        folder: The output folder.
     """
     print_heading(console, report["model"], report["steps"], method=report["method"])
     print_blocks(console, (block for finding in findings() if not finding.detail for block in finding.terminal(report)))
@@ -40,9 +40,9 @@ def report_text(report: dict[str, Any], folder: Path, *, width: int = 100) -> st
     """Return the result of a run as plain text.
 
     Args:
-        report: report.json.
-        folder: the output folder.
-        width: number of columns.
+        report: Report.json.
+        folder: The output folder.
+        width: Number of columns.
     """
     console = Console(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as capture:

@@ -33,8 +33,8 @@ def show_verify(result: Verify, console: Console) -> None:
     """Print each check of an output folder, and whether all of them hold.
 
     Args:
-        result: the result.
-        console: where to print.
+        result: The result.
+        console: Where to print.
     """
     print_heading(console, result["folder"])
     checks = result["checks"]

@@ -160,8 +160,8 @@ def make_mixup(mixup: float, cutmix: float, num_classes: int | None) -> Mix:
     random choice of both for each batch. They draw from torch's random numbers, which are seeded in every iteration.
 
     Args:
-        mixup: alpha of the weights' Beta distribution; 0 = no mixup.
-        cutmix: alpha of the areas' Beta distribution; 0 = no CutMix.
+        mixup: Alpha of the weights' Beta distribution; 0 = no mixup.
+        cutmix: Alpha of the areas' Beta distribution; 0 = no CutMix.
         num_classes: The number of classes.
 
     Returns:

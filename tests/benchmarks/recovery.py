@@ -82,8 +82,8 @@ class Bench:
 
 def _recipe(ratio: str, criterion: str, *own: str) -> Recipe:
     target = f"prune.target={{ratio: {ratio}}}"
-    fixed = ("prune.round_to=1", "bench.target=none", f"prune.criterion={criterion}", FIRST_OF_BLOCK, target)
-    return read_recipe("auto", [*fixed, *own])
+    uniform = ("prune.scope=local", "prune.rounds=1", "prune.round_to=1", FIRST_OF_BLOCK, target)
+    return read_recipe("auto", [*uniform, f"prune.criterion={criterion}", "bench.target=none", *own])
 
 
 def _subset(data: ImageData, images: int) -> ImageData:

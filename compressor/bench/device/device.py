@@ -88,8 +88,8 @@ class Device:
         """Find out why a connection was lost.
 
         Args:
-            lost: what the connection noticed.
-            connection: its process is asked for exit code and last messages.
+            lost: What the connection noticed.
+            connection: Its process is asked for exit code and last messages.
 
         Returns:
             The error to raise: cause and next step.

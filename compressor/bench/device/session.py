@@ -118,16 +118,16 @@ class RunnerSession:
         """Time every operator of a model.
 
         Args:
-            model: the ONNX file.
-            batch: batch size.
-            seconds: measuring time.
-            timeout: seconds that the whole job may take.
+            model: The ONNX file.
+            batch: Batch size.
+            seconds: Measuring time.
+            timeout: Seconds that the whole job may take.
 
         Returns:
             One record for each operator of the optimized graph, in the order of execution.
 
         Raises:
-            CompressorError: as `run`.
+            CompressorError: As `run`.
         """
         request = self._request("profile", (model,), batch, None, seconds, timeout)
         response = self._ask(request, ProfileResponse, timeout + MARGIN, (model,))

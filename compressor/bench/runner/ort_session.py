@@ -76,15 +76,15 @@ def create_session(path: str, request: dict[str, Any], profile: str | None) -> A
     """Load a model. All its nodes run on the requested provider unless `cpu_fallback` allows the CPU as well.
 
     Args:
-        path: the ONNX file.
-        request: the job: provider, options, cpu_fallback, threads, graph.
-        profile: prefix of the profiler's file; None = no profiling.
+        path: The ONNX file.
+        request: The job: provider, options, cpu_fallback, threads, graph.
+        profile: Prefix of the profiler's file; None = no profiling.
 
     Returns:
         The session.
 
     Raises:
-        WorkerError: the runtime lacks the provider, or cannot load the model.
+        WorkerError: The runtime lacks the provider, or cannot load the model.
     """
     import onnxruntime as ort
 
@@ -125,17 +125,17 @@ def make_feed(inputs: list[Any], batch: int, real: Any, index: int, dims: list[A
     or 1.
 
     Args:
-        inputs: the session's inputs.
-        batch: batch size.
-        real: data (n, ...) for the first input, or None.
-        index: number of the batch, which selects the data or seeds the values.
-        dims: the batch dimension of each input, None for an input without one; by default the first of each.
+        inputs: The session's inputs.
+        batch: Batch size.
+        real: Data (n, ...) for the first input, or None.
+        index: Number of the batch, which selects the data or seeds the values.
+        dims: The batch dimension of each input, None for an input without one; by default the first of each.
 
     Returns:
         An array for each input.
 
     Raises:
-        WorkerError: the model has a fixed batch of another size, or an input of a type without generator.
+        WorkerError: The model has a fixed batch of another size, or an input of a type without generator.
     """
     rng = np.random.default_rng(index)
     arrays: dict[str, Any] = {}
@@ -172,15 +172,15 @@ def check_same_outputs(outputs: list[Any], reference: str, provider: str) -> flo
     may differ.
 
     Args:
-        outputs: the outputs of the session.
-        reference: an .npz file with `output0`, `output1`, ...
-        provider: name of the provider in targets.yaml, which determines the tolerance.
+        outputs: The outputs of the session.
+        reference: An .npz file with `output0`, `output1`, ...
+        provider: Name of the provider in targets.yaml, which determines the tolerance.
 
     Returns:
         The largest difference, relative to the largest value of that output.
 
     Raises:
-        WorkerError: the difference exceeds the tolerance.
+        WorkerError: The difference exceeds the tolerance.
     """
     tolerance = TOLERANCE.get(provider, ACCELERATOR_TOLERANCE)
     worst = 0.0

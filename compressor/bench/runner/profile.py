@@ -43,9 +43,9 @@ def parse_nodes(events: list[dict[str, Any]], runs: int, warm: int) -> list[dict
     counts with the sum of the k times.
 
     Args:
-        events: the profiler's file.
-        runs: number of runs, with the warm-up.
-        warm: number of runs in the warm-up, which are ignored.
+        events: The profiler's file.
+        runs: Number of runs, with the warm-up.
+        warm: Number of runs in the warm-up, which are ignored.
 
     Returns:
         One dict for each node: name, op, provider, bytes, us.

@@ -37,8 +37,8 @@ def serve(work: str, archive: str) -> None:
     """Answer requests until the client is gone.
 
     Args:
-        work: this session's folder.
-        archive: the zip file with this package, for the processes that run jobs.
+        work: This session's folder.
+        archive: The zip file with this package, for the processes that run jobs.
     """
     responses = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output that libraries print must not get between the responses
@@ -66,9 +66,9 @@ def error_response(kind: str, message: str, model: int = 0) -> dict[str, Any]:
     """Make the response for a failed request.
 
     Args:
-        kind: as `DeviceError.kind` on the other side lists them.
-        message: the reason; the end of a long one is kept.
-        model: index of the model in the request.
+        kind: As `DeviceError.kind` on the other side lists them.
+        message: The reason; the end of a long one is kept.
+        model: Index of the model in the request.
 
     Returns:
         The response.
@@ -188,14 +188,14 @@ class RequestHandler:
         """Wait for a job without disturbing the measurement: Linux reports its end, elsewhere it is polled ever less.
 
         Args:
-            job: the process.
-            seconds: its time limit.
+            job: The process.
+            seconds: Its time limit.
 
         Returns:
             The exit code; None when the time limit is over.
 
         Raises:
-            ClientGone: the connection ended.
+            ClientGone: The connection ended.
         """
         deadline = time.monotonic() + seconds
         end = open_pidfd(job.pid)

@@ -111,14 +111,14 @@ def quietest_cpus(count: int, seconds: float = 0.2) -> list[int]:
     """Find the CPUs with the most idle time.
 
     Args:
-        count: number of CPUs.
-        seconds: how long they are observed.
+        count: Number of CPUs.
+        seconds: How long they are observed.
 
     Returns:
         Their numbers, sorted; empty where a process cannot be pinned.
 
     Raises:
-        WorkerError: fewer CPUs are usable.
+        WorkerError: Fewer CPUs are usable.
     """
     usable = usable_cpus()
     if count > len(usable):

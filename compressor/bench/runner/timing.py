@@ -85,9 +85,9 @@ def add_energy(total: float | None, before: float | None, after: float | None) -
     """Add the energy of a window.
 
     Args:
-        total: joules so far.
-        before: the meters' joules before the window.
-        after: and after it.
+        total: Joules so far.
+        before: The meters' joules before the window.
+        after: And after it.
 
     Returns:
         Joules; None without a meter, or if a counter has wrapped around.
@@ -101,15 +101,15 @@ def time_window(model: LoadedSession, seconds: float, min_runs: int) -> tuple[li
     """Run a model repeatedly and time every run.
 
     Args:
-        model: the model.
-        seconds: duration of the window.
-        min_runs: number of runs at least, however long they take.
+        model: The model.
+        seconds: Duration of the window.
+        min_runs: Number of runs at least, however long they take.
 
     Returns:
         Wall nanoseconds and CPU nanoseconds of each run.
 
     Raises:
-        WorkerError: an output is not finite.
+        WorkerError: An output is not finite.
     """
     walls: list[int] = []
     cpus: list[int] = []
@@ -131,9 +131,9 @@ def warm_up(model: LoadedSession, seconds: float, by_cpu: bool) -> bool:
     """Run for some time and at least 4 runs, then until two successive windows differ by less than 2 %.
 
     Args:
-        model: the model.
-        seconds: duration of the first part.
-        by_cpu: compare CPU times, because other processes make wall times drift long after the model is warm. An
+        model: The model.
+        seconds: Duration of the first part.
+        by_cpu: Compare CPU times, because other processes make wall times drift long after the model is warm. An
             accelerator needs wall time: the calling thread waits for it.
 
     Returns:

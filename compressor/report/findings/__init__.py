@@ -25,7 +25,7 @@ def build_report(run: RunResult) -> Report:
     """Return report.json for `run`: the records of all findings, merged.
 
     Raises:
-        VerificationFailed: an ONNX file does not hold the zeros that the module holds.
+        VerificationFailed: An ONNX file does not hold the zeros that the module holds.
     """
     report: Report = {}
     for finding in findings():

@@ -70,9 +70,9 @@ def curve_figure(name: str, label: str, points: Points) -> Figure | None:
     """Draw a quantity over epochs.
 
     Args:
-        name: identifier of the figure, unique on the page.
-        label: its caption.
-        points: its values by epoch.
+        name: Identifier of the figure, unique on the page.
+        label: Its caption.
+        points: Its values by epoch.
 
     Returns:
         The figure; None without points.
@@ -103,9 +103,9 @@ def rate_figure(name: str, label: str, points: Points) -> Figure:
     """Draw a quantity that falls by powers as steps on a log scale.
 
     Args:
-        name: identifier of the figure, unique on the page.
-        label: its caption.
-        points: its values by epoch, each held for that epoch; 0 is drawn at the height of the smallest other value.
+        name: Identifier of the figure, unique on the page.
+        label: Its caption.
+        points: Its values by epoch, each held for that epoch; 0 is drawn at the height of the smallest other value.
 
     Returns:
         The figure.

@@ -38,7 +38,7 @@ def describe_speed(report: Report) -> tuple[bool | None, str, str]:
     """Say whether the slim model is faster.
 
     Args:
-        report: report.json.
+        report: Report.json.
 
     Returns:
         Whether it is faster, None where that was not measured or is uncertain; the words; and what to do if it is not.

@@ -46,14 +46,14 @@ def quantized_record(int8: QuantizedModel | None, retained: RetainedMagnitude | 
     """Return what quantization came to.
 
     Args:
-        int8: the quantized model.
-        retained: the layers with N:M masks; None without.
+        int8: The quantized model.
+        retained: The layers with N:M masks; None without.
 
     Returns:
         The JSON under `int8`; None where the recipe exports none.
 
     Raises:
-        VerificationFailed: a masked weight lost its zeros.
+        VerificationFailed: A masked weight lost its zeros.
     """
     if int8 is None:
         return None

@@ -176,8 +176,8 @@ def latency_figure(dense: Sequence[float], slim: Sequence[float]) -> Figure | No
     """Draw the cumulative share of runs over time: further left is faster, steeper is steadier.
 
     Args:
-        dense: milliseconds of every run of the dense model.
-        slim: the same for the slim model.
+        dense: Milliseconds of every run of the dense model.
+        slim: The same for the slim model.
 
     Returns:
         The figure, with the medians marked; None without samples.

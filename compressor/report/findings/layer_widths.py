@@ -56,8 +56,8 @@ def run_widths(baseline: PruningState, state: PruningState) -> list[LayerRecord]
     """Count the channels that each layer writes before and after a run.
 
     Args:
-        baseline: the state before the first step.
-        state: the state after the last step.
+        baseline: The state before the first step.
+        state: The state after the last step.
 
     Returns:
         One record for each layer, in the model's order.
@@ -73,10 +73,10 @@ def layer_widths(
     """Count the channels that each layer writes before and after.
 
     Args:
-        groups: all channel groups. A layer whose channels belong to several groups is counted over all of them, and is
+        groups: All channel groups. A layer whose channels belong to several groups is counted over all of them, and is
             frozen only where all of them are.
-        kept: group name -> (C,) True for the channels that were kept; groups that were not pruned are absent.
-        order: names of the dense model's tensors, in the order of its state dict.
+        kept: Group name -> (C,) True for the channels that were kept; groups that were not pruned are absent.
+        order: Names of the dense model's tensors, in the order of its state dict.
 
     Returns:
         One record for each layer, in the model's order.

@@ -50,8 +50,8 @@ def size_ratios(dense: Cost, slim: Cost) -> dict[str, float | None]:
     """Return dense / slim of parameters and multiply-adds.
 
     Args:
-        dense: the cost of the dense model.
-        slim: the cost of the slim model.
+        dense: The cost of the dense model.
+        slim: The cost of the slim model.
 
     Returns:
         `params` and `macs`; None where the slim model has none left.
@@ -66,8 +66,8 @@ def size_rows(dense: CostRecord, slim: CostRecord) -> Iterable[Row]:
     """Yield the rows of parameters and multiply-adds.
 
     Args:
-        dense: the cost of the dense model.
-        slim: the cost of the slim model.
+        dense: The cost of the dense model.
+        slim: The cost of the slim model.
     """
     sizes = (("Parameters", dense["params"], slim["params"]), ("MACs", dense["macs"], slim["macs"]))
     for label, before, after in sizes:

@@ -71,15 +71,15 @@ def nm_record(state: PruningState, onnx: Path, comparisons: Sequence[Comparison]
     """Return what N:M masks did to the model.
 
     Args:
-        state: the state after the last step.
-        onnx: the exported slim model.
-        comparisons: its latency against the dense model's.
+        state: The state after the last step.
+        onnx: The exported slim model.
+        comparisons: Its latency against the dense model's.
 
     Returns:
         The JSON under `sparsity`; None without N:M masks.
 
     Raises:
-        VerificationFailed: the ONNX file does not hold the zeros that the module holds.
+        VerificationFailed: The ONNX file does not hold the zeros that the module holds.
     """
     retained = state.sparse
     predicted = predicted_speedup(state, comparisons[0].provider if comparisons else None)
@@ -115,11 +115,11 @@ def require_nm_weights(onnx: Path, retained: RetainedMagnitude) -> int:
     """Return how many weights of an ONNX file keep the pattern.
 
     Args:
-        onnx: a file that was checked.
-        retained: the masked layers of the module it was exported from.
+        onnx: A file that was checked.
+        retained: The masked layers of the module it was exported from.
 
     Raises:
-        VerificationFailed: a masked weight does not keep it.
+        VerificationFailed: A masked weight does not keep it.
     """
     from compressor.sparsity.onnx_check import find_nm_weights
     from compressor.sparsity.runtimes import RUNTIMES
@@ -138,8 +138,8 @@ def predicted_speedup(state: PruningState, provider: str | None) -> str | None:
     """Say what a runtime gains from N:M zeros.
 
     Args:
-        state: a state with the masks, or without.
-        provider: what latency is measured with; None where it is not measured.
+        state: A state with the masks, or without.
+        provider: What latency is measured with; None where it is not measured.
 
     Returns:
         A sentence; None for a model without N:M masks.
@@ -171,8 +171,8 @@ def measured_speedup(state: PruningState, comparisons: Sequence[Comparison]) -> 
     """Say what was measured, and whether zeros or removed channels account for it.
 
     Args:
-        state: the state after the last step.
-        comparisons: latency against the dense model's.
+        state: The state after the last step.
+        comparisons: Latency against the dense model's.
 
     Returns:
         A sentence; None where nothing was measured.

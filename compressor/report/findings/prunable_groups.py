@@ -111,9 +111,9 @@ def coverage_record(
     """Return how much of the layers, channels and multiply-adds can be pruned, and why the rest can't.
 
     Args:
-        groups: the channel groups, with those frozen that the recipe freezes.
-        cost: the cost of the model as a function of the channels removed from each group.
-        model_groups: the same groups as the model allows them; `groups` themselves where there is no recipe.
+        groups: The channel groups, with those frozen that the recipe freezes.
+        cost: The cost of the model as a function of the channels removed from each group.
+        model_groups: The same groups as the model allows them; `groups` themselves where there is no recipe.
 
     Returns:
         The JSON under `coverage`.
@@ -150,8 +150,8 @@ def coverage_facts(coverage: Coverage, total: int) -> Iterable[Fact]:
     """Yield what the model allows, and what the recipe freezes.
 
     Args:
-        coverage: how much can be pruned.
-        total: number of channel groups.
+        coverage: How much can be pruned.
+        total: Number of channel groups.
     """
     model, recipe = coverage["model"], coverage["recipe"]
     allowed = f"{model['groups']} of {total} groups can be pruned"

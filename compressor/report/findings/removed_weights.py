@@ -57,9 +57,9 @@ def removed_record(dense: Cost, slim: Cost, zeros: int) -> RemovedRecord:
     """Return the sparsities of the slim model.
 
     Args:
-        dense: the cost of the dense model.
-        slim: the cost of the slim model.
-        zeros: zero entries among the slim model's weights; they count as removed.
+        dense: The cost of the dense model.
+        slim: The cost of the slim model.
+        zeros: Zero entries among the slim model's weights; they count as removed.
 
     Returns:
         The JSON under `removed`.

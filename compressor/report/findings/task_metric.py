@@ -61,8 +61,8 @@ def metric_record(metric: Metric | None, quality: Mapping[str, float]) -> Mappin
     """Return the keys of report.json about the metric.
 
     Args:
-        metric: the data's; None where there was no data to measure it on, which is reported as accuracy.
-        quality: stage -> metric on the test set, in the order of the run.
+        metric: The data's; None where there was no data to measure it on, which is reported as accuracy.
+        quality: Stage -> metric on the test set, in the order of the run.
 
     Returns:
         `metric`, `metric_steps`, `accuracy_steps`, and `metric` and `accuracy` under `dense` and `slim`; the slim
@@ -114,7 +114,7 @@ def format_metric(value: float | None, metric: MetricRecord) -> str:
 
     Args:
         value: None where it was not measured.
-        metric: what it is a value of.
+        metric: What it is a value of.
 
     Returns:
         '91.42 %', '0.0412 m' or '-'.
@@ -128,9 +128,9 @@ def format_change(before: float | None, after: float | None, metric: MetricRecor
     """Return a change: in percentage points for a metric in %, otherwise in % of the value before.
 
     Args:
-        before: the dense model's value.
-        after: the slim model's value.
-        metric: what they are values of.
+        before: The dense model's value.
+        after: The slim model's value.
+        metric: What they are values of.
 
     Returns:
         '-0.70 points', '+3.20 %' or '-'.
@@ -146,8 +146,8 @@ def stages_figure(values: Mapping[str, float | None], metric: MetricRecord) -> F
     """Draw the metric after each stage as bars on one scale, from 0 to 100 % or to the largest value.
 
     Args:
-        values: stage -> value.
-        metric: what they are values of.
+        values: Stage -> value.
+        metric: What they are values of.
 
     Returns:
         The figure; None where no stage was measured.

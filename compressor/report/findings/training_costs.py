@@ -87,9 +87,9 @@ def training_record(
     """Return what the trainings cost, and their sums.
 
     Args:
-        costs: of each training, in order; those without an epoch are left out.
-        meters: names of the energy meters that can be read here.
-        no_meter_reason: why none can be read.
+        costs: Of each training, in order; those without an epoch are left out.
+        meters: Names of the energy meters that can be read here.
+        no_meter_reason: Why none can be read.
 
     Returns:
         The JSON under `training`; None where nothing was trained.

@@ -69,16 +69,16 @@ def unstructured_record(
     """Return what unstructured masks did to the model.
 
     Args:
-        baseline: the state before the first step.
-        state: the state after the last step.
-        onnx: the exported slim model.
-        comparisons: its latency against the dense model's.
+        baseline: The state before the first step.
+        state: The state after the last step.
+        onnx: The exported slim model.
+        comparisons: Its latency against the dense model's.
 
     Returns:
         The JSON under `masks`; None without unstructured masks.
 
     Raises:
-        VerificationFailed: the ONNX file does not hold the zeros that the module holds.
+        VerificationFailed: The ONNX file does not hold the zeros that the module holds.
     """
     if not state.masks or state.sparse is not None:
         return None

@@ -55,11 +55,11 @@ def disk_record(dense_bytes: int, slim_bytes: int, file_bytes: int, weights: int
     """Return the sizes of the weights.
 
     Args:
-        dense_bytes: bytes of all tensors of the dense model.
-        slim_bytes: bytes of all tensors of the slim model.
-        file_bytes: size of slim.safetensors.
-        weights: number of the slim model's weights.
-        zeros: how many of them are zero.
+        dense_bytes: Bytes of all tensors of the dense model.
+        slim_bytes: Bytes of all tensors of the slim model.
+        file_bytes: Size of slim.safetensors.
+        weights: Number of the slim model's weights.
+        zeros: How many of them are zero.
 
     Returns:
         The JSON under `disk`.
