@@ -18,7 +18,8 @@ def importable(folder: Path) -> Iterator[None]:
     `import utils` then finds the file beside it, not a module of that name from another folder.
     """
     entry = folder.resolve()
-    shadowing = {name: module for name, module in sys.modules.items() if _hides(module, entry / f"{name}.py")}
+    neighbours = {file.stem: file for file in entry.glob("*.py") if file.stem in sys.modules}
+    shadowing = {name: sys.modules[name] for name, file in neighbours.items() if _hides(sys.modules[name], file)}
     for name in shadowing:
         del sys.modules[name]
     sys.path.insert(0, str(entry))
