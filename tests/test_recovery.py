@@ -23,7 +23,7 @@ from tests.training.toys import quiet
 pytestmark = pytest.mark.usefixtures("quick_export")
 
 MODEL = "cifar:resnet8@digits"
-SHORT = ("bench.target=none", "prune.target={macs: 50%}", "prune.round_to=1", "reconstruct.images=256")
+SHORT = ("bench.target=none", "prune.target={macs: 50%}", "prune.round_to=1", "reconstruct.images=128")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_the_report_has_the_evidence_of_every_layer(minutes: tuple[dict[str, Any
     report, _ = minutes
     record = report["reconstruction"]
     accepted = [layer for layer in record["layers"] if layer["accepted"]]
-    assert record["images"] == 256
+    assert record["images"] == 128
     assert len(accepted) >= 5
     assert all(layer["error_after"] < layer["error_before"] for layer in accepted)
     assert report["certificate"]["ok"], "the certificate is about surgery alone"

@@ -60,6 +60,7 @@ def test_an_output_that_does_not_exist_is_refused() -> None:
     assert caught.value.code == "model/no-such-output"
 
 
+@pytest.mark.usefixtures("quick_export")
 def test_what_only_other_outputs_need_no_longer_freezes(tmp_path: Path) -> None:
     net = tmp_path / "net.py"
     net.write_text(

@@ -32,6 +32,7 @@ def test_every_model_of_a_room_is_halved_or_says_why_not(room: str, tmp_path: Pa
     assert passed >= 0.95 * len(rows)
 
 
+@pytest.mark.long
 def test_one_model_runs_through_in_a_process_of_its_own_and_one_that_does_not_exist_says_so(tmp_path: Path) -> None:
     rows = sweep(tmp_path / "results.jsonl", "--names", "timm:convnextv2_atto", "timm:no_such_model")
     convnext = rows["timm:convnextv2_atto"]
