@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -16,17 +18,16 @@ def operators_listed_once() -> Iterator[None]:
     version has none of these names, nothing is replaced.
     """
     try:
-        from torch.onnx._internal.exporter._registration import onnxscript_apis
-
-        list_operators = onnxscript_apis.get_torchlib_ops
+        source: Any = importlib.import_module("torch.onnx._internal.exporter._registration").onnxscript_apis
+        list_operators = source.get_torchlib_ops
     except (ImportError, AttributeError):
         yield
         return
-    onnxscript_apis.get_torchlib_ops = lambda: _result(list_operators)
+    source.get_torchlib_ops = lambda: _result(list_operators)
     try:
         yield
     finally:
-        onnxscript_apis.get_torchlib_ops = list_operators
+        source.get_torchlib_ops = list_operators
 
 
 @functools.cache
