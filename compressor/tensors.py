@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -67,9 +67,55 @@ def as_arguments(inputs: Inputs) -> tuple[Tensor, ...]:
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
-def join_batches(batches: Iterable[Inputs]) -> tuple[Tensor, ...]:
-    """Return all samples of these batches, one tensor for each input of the module."""
-    return tuple(torch.cat(parts) for parts in zip(*map(as_arguments, batches), strict=True))
+def join_batches(batches: Iterable[Inputs], shared: Collection[int] = ()) -> tuple[Tensor, ...]:
+    """Join all samples of some batches.
+
+    Args:
+        batches: The batches.
+        shared: Indices of inputs without a batch dimension, whose value is the same in every batch.
+
+    Returns:
+        One tensor for each input of the module.
+    """
+    columns = enumerate(zip(*map(as_arguments, batches), strict=True))
+    return tuple(parts[0] if index in shared else torch.cat(parts) for index, parts in columns)
+
+
+def samples_between(
+    columns: Sequence[Tensor], first: int, stop: int | None, shared: Collection[int] = ()
+) -> tuple[Tensor, ...]:
+    """Take some samples of joined batches.
+
+    Args:
+        columns: What `join_batches` returns.
+        first: The first sample.
+        stop: The sample to stop before; None = the end.
+        shared: Indices of inputs without a batch dimension.
+
+    Returns:
+        One tensor for each input of the module.
+    """
+    return tuple(column if index in shared else column[first:stop] for index, column in enumerate(columns))
+
+
+def shared_inputs(module: object) -> frozenset[int]:
+    """Return the indices of a module's inputs without a batch dimension; only modules of files tell."""
+    return frozenset(index for index, dim in enumerate(getattr(module, "batch_dims", ())) if dim is None)
+
+
+def batch_at_most(module: object, size: int) -> int:
+    """Limit batches to one sample for a module of a file that runs samples one after the other.
+
+    Its calls are others for every batch size, and recorded calls run for one size only.
+
+    Args:
+        module: The module.
+        size: The usual size.
+
+    Returns:
+        The size.
+    """
+    return 1 if getattr(module, "samples_apart", False) else size
 
 
 def batch_length(inputs: Inputs) -> int:

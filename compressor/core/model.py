@@ -133,7 +133,8 @@ class LoadedModel:
     original: Cost | None = None  # cost of the original model, if an earlier run pruned it
     config_steps: tuple[ConfigStep, ...] = ()  # the widths that a library's configuration can set
     untrained: bool = False  # random weights, because the architecture was named without weights
-    guessed_sizes: tuple[str, ...] = ()  # inputs, such as token ids, whose length nothing says but the samples
+    guessed_sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Input -> dimensions of its shape, such as the number of token ids, that nothing says but the samples."""
 
 
 def normalization_scales(parameters: Mapping[str, Tensor]) -> tuple[str, ...]:

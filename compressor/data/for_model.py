@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from compressor.core import Data, LoadedModel
+from compressor.core import Data, LoadedModel, ModelInput
 from compressor.data.data_settings import DataSettings
 from compressor.data.open_data import open_data
 from compressor.data.open_samples import ARRAY_FILES, array_shapes
@@ -67,9 +67,14 @@ def with_sample_sizes(model: LoadedModel, settings: DataSettings, base: Path | N
         return model
     inputs = model.spec.inputs
     shapes = array_shapes(path, inputs)
-    guessed = model.guessed_sizes
-    sized = tuple(
-        replace(one, shape=shape) if one.name in guessed and len(shape) == len(one.shape) else one
-        for one, shape in zip(inputs, shapes, strict=True)
-    )
+    pairs = zip(inputs, shapes, strict=True)
+    sized = tuple(_sized(one, shape, model.guessed_sizes.get(one.name, ())) for one, shape in pairs)
     return model if sized == inputs else replace(model, spec=replace(model.spec, inputs=sized))
+
+
+def _sized(given: ModelInput, shape: tuple[int, ...], guessed: tuple[int, ...]) -> ModelInput:
+    """The input with these sizes, if they differ in no dimension but guessed ones."""
+    if len(shape) != len(given.shape):
+        return given
+    known = [dim for dim in range(len(shape)) if dim not in guessed]
+    return replace(given, shape=shape) if all(shape[dim] == given.shape[dim] for dim in known) else given

@@ -94,7 +94,7 @@ def measure_readers(
     Returns:
         Group -> its readers; an empty list where none is seen.
     """
-    visitor = LayerVisitor(module, rebatch(batches, BATCH_SIZE))
+    visitor = LayerVisitor(module, rebatch(module, batches, BATCH_SIZE))
     readers_of = {group.name: find_readers(group, visitor.layers, module) for group in groups if group.frozen is None}
     readers_of = _within_memory(readers_of)
     requests: dict[tuple[str, str], _Request] = {}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compressor.core import Data, LoadedModel, ModelInput
-from compressor.tensors import join_batches
+from compressor.tensors import join_batches, shared_inputs
 
 
 def example_inputs(model: LoadedModel, images: int = 1, *, seed: int = 0) -> tuple[Tensor, ...]:
@@ -37,7 +37,7 @@ def calibration_inputs(model: LoadedModel, data: Data | None, images: int) -> tu
     """
     if data is None:
         return example_inputs(model, images)
-    return join_batches(data.calibration_batches(images, images=images))
+    return join_batches(data.calibration_batches(images, images=images), shared_inputs(model.module))
 
 
 def _noise(like: ModelInput, batch: int, random: torch.Generator) -> Tensor:

@@ -109,7 +109,7 @@ def _write_back(
             problem = checker_error(draft)
             if problem is not None and checker_error(given) is None:  # runtimes take more than the checker does
                 raise ExportRefused(f"ONNX checker: {problem}")
-        free = has_free_batch(draft, copied.batch_dims)
+        free = has_free_batch(draft, copied.batch_dims) and not copied.samples_apart
         parity = check_parity(draft, copied, split_batches(samples, free, spec.batch_dims))
         version = ir.load(draft).opset_imports[""]
         if opset not in (None, version):

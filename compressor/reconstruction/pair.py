@@ -11,7 +11,7 @@ from compressor.core import KeptIndices
 from compressor.errors import DataError
 from compressor.reconstruction.program import Program, record
 from compressor.reconstruction.solvable_layers import find_layers, with_branches_last
-from compressor.tensors import join_batches
+from compressor.tensors import batch_at_most, join_batches, samples_between, shared_inputs
 
 Arguments = tuple[Tensor, ...]
 """The arguments of a model for one batch, samples along dimension 0."""
@@ -67,10 +67,11 @@ def refuse_non_finite(samples: Tensor) -> None:
             raise DataError("calibration/not-finite", f"sample {broken[0]}", problem, "remove or repair these samples")
 
 
-def rebatch(batches: Sequence[Arguments], size: int) -> list[Arguments]:
+def rebatch(module: nn.Module, batches: Sequence[Arguments], size: int) -> list[Arguments]:
     """Split the samples into batches, small enough that several of them can be held out.
 
     Args:
+        module: The model, whose inputs they are.
         batches: Batches of any sizes.
         size: Most samples in a batch.
 
@@ -80,9 +81,10 @@ def rebatch(batches: Sequence[Arguments], size: int) -> list[Arguments]:
     Raises:
         DataError: A sample is not finite.
     """
-    columns = join_batches(batches)
+    shared = shared_inputs(module)
+    columns = join_batches(batches, shared)
     for column in columns:
         refuse_non_finite(column)
     count = len(columns[0])
-    size = max(1, min(size, count // 10))
-    return [tuple(column[at : at + size] for column in columns) for at in range(0, count, size)]
+    size = batch_at_most(module, max(1, min(size, count // 10)))
+    return [samples_between(columns, at, at + size, shared) for at in range(0, count, size)]

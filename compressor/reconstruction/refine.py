@@ -71,7 +71,7 @@ def refine(
         more than MAX_WORK, or where the model has no gradient.
     """
     module = copy_module(slim)
-    pair = ModelPair(dense, module, kept, rebatch(batches, settings.batch_size))
+    pair = ModelPair(dense, module, kept, rebatch(slim, batches, settings.batch_size))
     program, dense_program = pair.slim_program(pair.images), pair.dense_program(pair.images)
     maps, passes = _compared_maps(pair), _affordable_passes(pair)
     stored = sum(dict(program.storages.values()).values()) + max(dense_program.memory)

@@ -64,7 +64,7 @@ def reconstruct(
         A copy of `slim` with other values and the same shapes.
     """
     start = time.perf_counter()
-    pair = ModelPair(dense, copy_module(slim), kept, rebatch(batches, settings.batch_size))
+    pair = ModelPair(dense, copy_module(slim), kept, rebatch(slim, batches, settings.batch_size))
     program = pair.slim_program(pair.images)
     dense_program = pair.dense_program(pair.images)
     dense_layers = {layer.weight: layer for layer in find_layers(dense_program)}

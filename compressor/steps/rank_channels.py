@@ -23,7 +23,7 @@ from compressor.error_curves.sensitivity import SingleCut, measure_sensitivities
 from compressor.errors import DataError
 from compressor.steps.context import Context
 from compressor.steps.state import PruningState
-from compressor.tensors import as_arguments
+from compressor.tensors import as_arguments, join_batches, samples_between, shared_inputs
 
 if TYPE_CHECKING:
     from compressor.core import BoolArray, FloatArray
@@ -77,9 +77,11 @@ def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: Pru
         problem = f"{count} samples, and error curves need {FEWEST}"
         raise DataError("data/too-few-samples", data.name, problem, "give more samples, or set prune.scope: local")
     held_out = max(2, math.ceil(HELD_OUT * count))
+    shared = shared_inputs(module)
+    columns = join_batches(batches, shared)
     fitted, judged = (
-        [tuple(column[at : at + BATCH_SIZE] for column in columns) for at in range(0, len(columns[0]), BATCH_SIZE)]
-        for columns in _split([torch.cat(parts) for parts in zip(*batches, strict=True)], count - held_out)
+        [samples_between(columns, at, min(at + BATCH_SIZE, stop), shared) for at in range(first, stop, BATCH_SIZE)]
+        for first, stop in ((0, count - held_out), (count - held_out, count))
     )
     readers = measure_readers(module, groups, fitted, seed=context.seed)
     by_obs = isinstance(criterion, GroupOBS)
@@ -101,10 +103,6 @@ def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: Pru
     errors = ErrorCurves(curves, held_out, _flips(cuts), time.perf_counter() - start)
     exchange = partial(_improved, forms) if by_obs else _unchanged
     return Ranking({name: scores_along(curve) for name, curve in curves.items()}, errors, exchange)
-
-
-def _split(columns: list[torch.Tensor], first: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    return [column[:first] for column in columns], [column[first:] for column in columns]
 
 
 def _flips(cuts: list[SingleCut]) -> float | None:

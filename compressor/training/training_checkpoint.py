@@ -19,7 +19,7 @@ from compressor import __version__
 from compressor.atomic_write import write_bytes
 from compressor.core import Data, EventSink, LoadedModel
 from compressor.errors import RecipeError
-from compressor.tensors import join_batches
+from compressor.tensors import join_batches, shared_inputs
 
 SAMPLED_IMAGES = 64  # which identify a data set
 MAX_SHARE = 0.01  # of the time that writing may take
@@ -163,7 +163,9 @@ def run_fingerprint(settings: object, round_to: int, model: LoadedModel, data: D
     digest = hashlib.sha256(f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n".encode())
     sample: dict[str, Tensor] = {}
     if data is not None:
-        inputs = join_batches(data.calibration_batches(SAMPLED_IMAGES, images=SAMPLED_IMAGES))
+        inputs = join_batches(
+            data.calibration_batches(SAMPLED_IMAGES, images=SAMPLED_IMAGES), shared_inputs(model.module)
+        )
         sample = {f"sample {index}" if index else "sample": tensor for index, tensor in enumerate(inputs)}
     for name, tensor in {**model.module.state_dict(), **sample}.items():
         digest.update(name.encode())

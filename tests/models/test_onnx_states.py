@@ -71,6 +71,50 @@ def test_a_run_with_states_of_samples(given: Path, tmp_path: Path) -> None:
     assert cli.run(["verify", str(out), "-q"]) == 0
 
 
+class Fixed(nn.Module):
+    """x (1, 3, 6) and a state (1, 1, 8): the file runs one sample only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.more, self.cell, self.head = (
+            nn.Linear(6, 16),
+            nn.Linear(16, 16),
+            nn.GRU(16, 8),
+            nn.Linear(8, 2),
+        )
+
+    def forward(self, x: Tensor, state: Tensor) -> Tensor:
+        sequence = self.more(self.embed(x).relu()).relu().reshape(3, 1, 16)
+        return self.head(self.cell(sequence, state)[0].reshape(1, 24)[:, -8:])
+
+
+def test_samples_of_a_file_for_one_are_run_and_fitted_apart(tmp_path: Path) -> None:
+    path, random = tmp_path / "m.onnx", np.random.default_rng(0)
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(
+            Fixed().eval(), (torch.randn(1, 3, 6), torch.randn(1, 1, 8)), path, dynamo=False, opset_version=17,
+            input_names=["x", "state"],
+        )  # fmt: skip
+    loaded = load_model(str(path))
+    assert loaded.spec.arguments == {"samples_apart": True}
+    arrays = {"x": random.normal(size=(50, 3, 6)), "state": random.normal(size=(50, 1, 8))}
+    np.savez(tmp_path / "d.npz", **{name: array.astype(np.float32) for name, array in arrays.items()})
+    out = tmp_path / "out"
+    values = (
+        "prune.target={macs: 80%}",
+        "prune.round_to=1",
+        "prune.rounds=1",
+        "reconstruct={images: 24, refine: false}",
+    )
+    settings = [part for value in values for part in ("--set", value)]
+    command = [str(path), "-r", "minutes", "--data", str(tmp_path / "d.npz"), *settings, "--target", "none", "-q"]
+    assert cli.run([*command, "-o", str(out)]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["agreement"]["samples"] == 10
+    assert cli.run(["verify", str(out), "-q"]) == 0
+
+
 def shared_inputs() -> list[ModelInput]:
     return [ModelInput((4,), name="x"), ModelInput((2, 1, 3), name="h", batch_dim=None)]
 

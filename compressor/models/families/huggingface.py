@@ -183,7 +183,8 @@ def _with_signature(
     module = name_inputs(module, [one.name for one in inputs])
     outputs, notes = hidden_outputs(module, spec)
     module = select_outputs(module, outputs)
-    guessed = tuple(one.name for one in inputs if one.name != IMAGES) if settings.shapes is None else ()
+    lengths = {one.name: tuple(range(len(one.shape))) for one in inputs if one.name != IMAGES}
+    guessed = lengths if settings.shapes is None else {}
     return LoadedModel(module, replace(spec, outputs=outputs), name, notes=notes, guessed_sizes=guessed)
 
 

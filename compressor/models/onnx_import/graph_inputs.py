@@ -104,6 +104,17 @@ def batch_dims_of_file(signature: Sequence[GraphInput]) -> BatchDims:
     return (None,) * len(signature)
 
 
+def free_sizes(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Return the dimensions of each input, without the batch, that the file leaves free."""
+    dims = batch_dims_of_file(graph.signature)
+    sizes = {
+        one.name: [size for at, size in enumerate(one.sizes) if at != dim]
+        for one, dim in zip(graph.signature, dims, strict=True)
+    }
+    free = {name: tuple(at for at, size in enumerate(own) if isinstance(size, str)) for name, own in sizes.items()}
+    return {name: places for name, places in free.items() if places}
+
+
 def _free(one: GraphInput, batch_dim: int | None) -> list[str]:
     return [size for at, size in enumerate(one.sizes) if isinstance(size, str) and at != batch_dim]
 

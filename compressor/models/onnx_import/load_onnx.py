@@ -19,7 +19,7 @@ from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
 from compressor.models.onnx_import.build_graph import build_imported
 from compressor.models.onnx_import.first_difference import first_difference
-from compressor.models.onnx_import.graph_inputs import batch_dims_of_file, input_candidates
+from compressor.models.onnx_import.graph_inputs import batch_dims_of_file, free_sizes, input_candidates
 from compressor.models.onnx_import.if_nodes import Branches, BranchKnown
 from compressor.models.onnx_import.imported_module import ImportedModule, arranged
 from compressor.models.onnx_import.node import NODE_FAILS
@@ -55,7 +55,8 @@ def load_onnx(path: Path, shapes: Sequence[tuple[int, ...]] | None = None) -> Lo
         arguments = {**arguments, BRANCHES: [list(branch) for branch in graph.branches]}
     spec = replace(spec, arguments=arguments, num_classes=_classes(module, spec))
     module.samples_apart = bool(spec.arguments.get(SAMPLES_APART))
-    model = LoadedModel(module, spec, str(path), sha256=sha256(path))
+    guessed = free_sizes(graph) if shapes is None else {}
+    model = LoadedModel(module, spec, str(path), sha256=sha256(path), guessed_sizes=guessed)
     notes = [f"{len(graph.nodes)} nodes imported from {path.name}, {_words(inputs)}"]
     if graph.branches:
         count = f"{len(graph.branches)} If node{'s' if len(graph.branches) > 1 else ''}"
