@@ -162,7 +162,7 @@ class Sizes:
         self._groups, self._group_of = groups, group_of
         self._sizes: list[int] = []
         self._entries: list[FloatArray] = []
-        self._known: dict[int | tuple[str, int], int] = {}
+        self._known: dict[int | tuple[str, int, int], int] = {}
 
     def index(self, dim: Dim | None, size: int) -> int:
         """Look up the index of a size, which is added at its first use.
@@ -174,7 +174,7 @@ class Sizes:
         Returns:
             The index.
         """
-        key = size if dim is None else dim.owner or id(dim)
+        key = size if dim is None else (*dim.owner, size) if dim.owner else id(dim)  # a reshaped weight may be longer
         if key not in self._known:
             self._known[key] = len(self._sizes)
             self._sizes.append(size)

@@ -18,6 +18,7 @@ from compressor.graph.compared_sizes import MAX_TRIALS
 from compressor.graph.cost import CostModel, cost_model
 from compressor.graph.rules import table as rules
 from compressor.graph.rules.base import freeze_operands
+from compressor.graph.split_shapes import ChannelsOf, SplitShape
 from compressor.graph.trace import Trace
 from compressor.graph.tracked import Dim, Dims, MixedNormalization, SizeInterpretation, TakenApart, TrackedSize
 from compressor.graph.tracker import ChannelTracker
@@ -63,6 +64,8 @@ class DependencyGraph:
     frozen_block_lines: frozenset[str]  # their reshape splits frozen channels; removing blocks may work there
     sibling_lines: frozenset[str]  # they split as a line does whose blocks are frozen; so may their blocks
     mixtures: tuple[NormalizationSite, ...]  # calls whose result depends on which channels of a group are there
+    split_shapes: tuple[SplitShape, ...]  # of calls that split channels into blocks
+    channels_of: ChannelsOf
     data_dependent: bool  # some sizes depend on the values of the input, and with them the multiply-adds
 
 
@@ -88,12 +91,17 @@ def build_dependency_graph(
         The dependency graph.
     """
     tracker = ChannelTracker(module, trace, mixing=mixing)
+    split_shapes = []
     for number, call in trace.numbered():
         tracker.interpretation = interpretations.get(call.where, "follow")
         if tracker.interpretation == "freeze_sized_ops" and rules.takes_sizes(call.op):
             freeze_operands(tracker, call, "sizes fixed in the code")
         else:
+            splits = len(tracker.taken_apart)
             rules.apply_rule(tracker, call)
+            if len(tracker.taken_apart) > splits:
+                (out,) = call.outs
+                split_shapes.append(SplitShape(number, call.where, tracker.dims(out), out.shape))
             if tracker.interpretation == "freeze_all":
                 for ref in (*call.refs(), *call.outs):
                     for dim in tracker.dims(ref):
@@ -117,7 +125,16 @@ def build_dependency_graph(
     mixtures = tuple(channels.mixed(mixture) for mixture in tracker.mixtures if channels.any(mixture.over))
     sizes = activation_sizes(trace, tracker, channels.groups, channels.group_of)
     return DependencyGraph(
-        channels.groups, attributes, cost, sizes, frozen_block_lines, sibling_lines, mixtures, trace.data_dependent
+        channels.groups,
+        attributes,
+        cost,
+        sizes,
+        frozen_block_lines,
+        sibling_lines,
+        mixtures,
+        tuple(split_shapes),
+        channels.split,
+        trace.data_dependent,
     )
 
 

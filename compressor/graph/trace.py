@@ -230,16 +230,21 @@ def _shares(arguments: Mapping[str, Any], result: Any) -> bool:
 
 
 _NOT_THE_USER = (torch.__path__[0] + os.sep, __file__)
+_RESHAPERS = f"{os.sep}einops{os.sep}"  # one line of it reshapes for every line that calls it
 
 
 def _caller() -> str:
-    """file:line of the innermost frame outside PyTorch and this file."""
+    """file:line of the innermost frame outside PyTorch, einops and this file."""
     frame = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
+    while frame is not None and _is_library(frame.f_code.co_filename):
         if frame.f_back is None:
             break
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith(_NOT_THE_USER) or _RESHAPERS in file
 
 
 @contextmanager

@@ -218,9 +218,12 @@ class ChannelTracker:
             dim: The dimension; None where it is fixed.
         """
         if dim is not None:
-            for name, value in vars(self.modules[call.module]).items():
-                if type(value) is int and value == len(dim):
-                    self.bind_attribute(call, name, dim)
+            stored = vars(self.modules[call.module]).items()
+            names = [name for name, value in stored if type(value) is int and value == len(dim)]
+            if dim.blocks and len(names) > 1:  # as many heads as places in a head
+                names = [name for name in names if _counts_heads(name)] or names
+            for name in names:
+                self.bind_attribute(call, name, dim)
 
     def bind_output_sizes(self, call: Call, dims: Sequence[Dim | None]) -> None:
         """Let the sizes that a module stores for its result, one for each dimension, follow the dimensions.
@@ -255,3 +258,8 @@ class ChannelTracker:
             return False
         self.attributes.append(TrackedSize(call.module, name, index, dim.ids))
         return True
+
+
+def _counts_heads(name: str) -> bool:
+    """Whether an attribute's name is that of a number of heads, and not of the size of one."""
+    return "head" in name and not any(word in name for word in ("dim", "size", "width", "channels"))

@@ -18,6 +18,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from compressor.errors import ModelError
 from compressor.models.free_attention import free_attention
+from compressor.models.free_rearrange import free_rearrange
 
 WRAPPERS: dict[str, str] = {  # class -> attribute that holds the module
     "torch.nn.parallel.data_parallel.DataParallel": "module",
@@ -40,6 +41,7 @@ def prepare_module(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """
     module, notes = peel_wrappers(module)
     module.eval()
+    free_rearrange(module)
     return module, (*notes, *fold_weights(module), *free_attention(module))
 
 

@@ -19,6 +19,7 @@ from compressor.execution.copies import copy_module
 from compressor.graph.compared_sizes import Place, compared_attributes, is_own_check
 from compressor.graph.dependency_graph import DependencyGraph, build_dependency_graph
 from compressor.graph.rules import table as rules
+from compressor.graph.split_shapes import split_otherwise
 from compressor.graph.trace import Trace, trace_module
 from compressor.graph.tracked import SIZE_INTERPRETATIONS, SizeInterpretation
 from compressor.surgery.removal import remove_channels
@@ -91,21 +92,33 @@ class _Search:
                 interpretations |= dict.fromkeys(in_blocks, SIZE_INTERPRETATIONS[2])
                 structure = self._graph(interpretations, compared)
             siblings |= structure.sibling_lines
-            slim, failure = _try(self.module, *self.inputs, structure=structure)
+            plan = _trial_plan(structure)
+            slim, failure = _try(self.module, *self.inputs, structure=structure, plan=plan)
             if failure is None:
-                return structure, siblings
+                blamed = self._split_otherwise(slim, structure, plan)
+                blamed = {line for line in blamed if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]}
+                if not blamed:
+                    return structure, siblings
+                _interpret_more_strictly(interpretations, blamed, lines)
+                continue
             if _next_dimensions(failure, slim, structure, compared):
                 continue
             near = _called_near(failure, called, interpretations) if is_own_check(failure) else set()
             blamed = near or _blame(failure, lines, called, interpretations)
             if not blamed:  # every round reads at least one line more strictly, so this ends
                 break
-            for where in blamed:
-                step = SIZE_INTERPRETATIONS.index(interpretations.get(where, SIZE_INTERPRETATIONS[0])) + 1
-                interpretations[where] = SIZE_INTERPRETATIONS[step] if where in lines else SIZE_INTERPRETATIONS[-1]
+            _interpret_more_strictly(interpretations, blamed, lines)
         problem = f"the forward pass fails at {_location(failure)} after channels are removed: {failure}"
         hint = "freeze the layers around that line with prune.layers"
         raise ModelError("model-cannot-be-pruned/trial-forward-fails", self.name, problem, hint)
+
+    def _split_otherwise(self, slim: nn.Module, structure: DependencyGraph, plan: PrunePlan) -> set[str]:
+        """The lines that split what remains into other blocks than the trial removed, though the pass runs."""
+        if not structure.split_shapes:
+            return set()
+        with self.inputs[0].device:
+            trace = trace_module(slim, *self.inputs, known=rules.has_rule)
+        return split_otherwise(structure.split_shapes, structure.channels_of, plan, trace)
 
     def _graph(
         self, interpretations: Mapping[str, SizeInterpretation], compared: Mapping[Place, int]
@@ -126,8 +139,15 @@ def _next_dimensions(
     return bool(untried)
 
 
-def _try(module: nn.Module, *inputs: Tensor, structure: DependencyGraph) -> tuple[nn.Module, Exception | None]:
-    """Remove between a quarter and three quarters of every group, each by another number, and run."""
+def _interpret_more_strictly(interpretations: dict[str, SizeInterpretation], blamed: set[str], lines: set[str]) -> None:
+    """Take the next interpretation of each line that is to blame; one without sized operators is frozen at once."""
+    for where in blamed:
+        step = SIZE_INTERPRETATIONS.index(interpretations.get(where, SIZE_INTERPRETATIONS[0])) + 1
+        interpretations[where] = SIZE_INTERPRETATIONS[step] if where in lines else SIZE_INTERPRETATIONS[-1]
+
+
+def _trial_plan(structure: DependencyGraph) -> PrunePlan:
+    """Remove between a quarter and three quarters of every group, each by another number."""
     random = np.random.default_rng(0)
     kept: dict[str, BoolArray] = {}
     for index, group in enumerate(structure.groups):
@@ -135,7 +155,14 @@ def _try(module: nn.Module, *inputs: Tensor, structure: DependencyGraph) -> tupl
             lowest = max(1, group.size // 4)
             count = lowest + index % max(1, 3 * group.size // 4 - lowest + 1)
             kept[group.name] = random.permutation(group.size) < count
-    slim = remove_channels(module, structure, PrunePlan(kept))
+    return PrunePlan(kept)
+
+
+def _try(
+    module: nn.Module, *inputs: Tensor, structure: DependencyGraph, plan: PrunePlan
+) -> tuple[nn.Module, Exception | None]:
+    """Remove channels and run; return the smaller module and what it raised."""
+    slim = remove_channels(module, structure, plan)
     try:
         with torch.inference_mode(), inputs[0].device:
             slim(*inputs)

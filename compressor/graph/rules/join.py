@@ -21,11 +21,21 @@ def _cat(tracker: ChannelTracker, call: Call) -> None:
         parts = [tracker.dims(ref)[index] for ref in refs]
         if index != at:
             dims.append(tie_all(tracker, call, parts) if size > 1 else None)
-        elif not any(parts):
-            dims.append(None)
         else:
+            parts = [_blank_part(tracker, ref, at, part) for ref, part in zip(refs, parts, strict=True)]
+            if not any(parts):
+                dims.append(None)
+                continue
             dims.append(_joined(tracker, call, parts, [ref.shape[index] for ref in refs]))
     tracker.set_dims(out, dims)
+
+
+def _blank_part(tracker: ChannelTracker, ref: Ref, axis: int, dim: Dim | None) -> Dim | None:
+    """The channels of an operand: those of a blank one, such as a first state, are what is tied to them later."""
+    if dim is not None or ref.uid not in tracker.blank or ref.shape[axis] == 1:
+        return dim
+    channels = tracker.fresh(ref.shape[axis])
+    return channels if tracker.fill_blank(ref, axis, channels) else None
 
 
 def _stack(tracker: ChannelTracker, call: Call) -> None:

@@ -108,6 +108,7 @@ def _repeat(tracker: ChannelTracker, call: Call) -> None:
             dims.append(replace(tracker.fresh(size), repeated=True))
         else:
             dims.append(dim if dim is None or size == was else Dim(np.tile(dim.ids, size // was)))
+    tracker.bind_size_attributes(call, [dim for dim in dims if dim is not None and dim.repeated])
     tracker.set_dims(out, dims)
 
 
@@ -193,6 +194,9 @@ _RESAMPLE: dict[int, tuple[str, ...]] = {
     2: ("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa"),
     3: ("upsample_nearest3d", "upsample_trilinear3d"),
 }
+
+TAKES_SIZES = (_repeat,)
+"""Rules of operators that take sizes, which code may have fixed."""
 
 RULES: dict[str, OperatorRule] = {
     **{f"aten.{name}{n}d": partial(_windowed, n) for name in (*_POOLS, *_PADS) for n in (1, 2, 3)},

@@ -57,8 +57,10 @@ def _reshape(tracker: ChannelTracker, call: Call) -> None:
     """view, reshape, flatten, unflatten, squeeze, unsqueeze: known from the shapes before and after."""
     x, (out,) = call.refs()[0], call.outs
     dims = _reshaped(tracker, call, tracker.dims(x), x.shape, out.shape)
+    if x.uid in tracker.learned:  # a weight's dimensions keep their roles
+        dims = _with_owners(dims, tracker.dims(x))
     if x.shape != out.shape:
-        tracker.bind_size_attributes(call, (*tracker.dims(x), *dims))
+        tracker.bind_size_attributes(call, (*tracker.dims(x), *_written_sizes(call, dims)))
     tracker.bind_output_sizes(call, dims)
     tracker.set_dims(out, dims)
 
@@ -88,6 +90,25 @@ def _reshaped(
         ids = np.moveaxis(table, axis, -1).reshape(-1, table.shape[axis])[0]
         blocks = len(axes) > 1 and tracker.interpretation == "remove_blocks"
         result[targets[axis]] = Dim(ids, blocks=blocks)
+    return result
+
+
+def _written_sizes(call: Call, dims: Sequence[Dim | None]) -> list[Dim | None]:
+    """The dimensions whose sizes a module may store: not one that is inferred and as large as one that is given."""
+    sizes = call.args.get("shape", call.args.get("size"))
+    if not isinstance(sizes, list | tuple) or len(sizes) != len(dims):
+        return list(dims)
+    given = {size for size in sizes if size != -1}
+    return [dim for dim, size in zip(dims, sizes, strict=True) if size != -1 or dim is None or len(dim) not in given]
+
+
+def _with_owners(dims: Sequence[Dim | None], sources: Dims) -> list[Dim | None]:
+    """Give dimensions of a reshaped weight the owners of the dimensions whose entries they hold."""
+    owned = [dim for dim in sources if dim is not None and dim.owner]
+    result: list[Dim | None] = []
+    for dim in dims:
+        source = next((one for one in owned if dim is not None and np.isin(dim.ids, one.ids).all()), None)
+        result.append(replace(dim, owner=source.owner, beside=source.beside) if dim and source else dim)
     return result
 
 

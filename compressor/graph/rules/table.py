@@ -38,7 +38,7 @@ def has_rule(op: str) -> bool:
 
 def takes_sizes(op: str) -> bool:
     """Whether an operator takes sizes or positions that code may have fixed."""
-    return RULES.get(op) in (*shape.TAKES_SIZES, *join.TAKES_SIZES)
+    return RULES.get(op) in (*shape.TAKES_SIZES, *join.TAKES_SIZES, *positions.TAKES_SIZES)
 
 
 def apply_rule(tracker: ChannelTracker, call: Call) -> None:
