@@ -34,4 +34,4 @@ def free_rearrange(module: nn.Module) -> None:
     """Replace every `Rearrange` inside a module, which is changed and computes the same."""
     for name, part in list(module.named_modules(remove_duplicate=False)):
         if name and f"{type(part).__module__}.{type(part).__qualname__}" == REARRANGE:
-            module.set_submodule(name, FreeRearrange(part.pattern, part.axes_lengths))  # type: ignore[arg-type]
+            module.set_submodule(name, FreeRearrange(part.pattern, part.axes_lengths))
