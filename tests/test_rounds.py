@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,15 @@ def test_channels_gone_are_told_by_the_group_of_the_first_model(tmp_path: Path) 
     again = run(work.model, tmp_path).baseline.graph.groups
     gone = removed_per_group(again, work.baseline.groups, work.removed, relative_kept({}, work.model.kept))
     assert gone == {"stem": 3, "inner": 4, "head": 0}
+
+
+def test_a_group_under_a_new_name_has_lost_what_it_lost_under_the_old_one(tmp_path: Path) -> None:
+    work = run(small(), tmp_path, *rounds(PruningTarget(ratio=0.25)))
+    assert work.removed is not None
+    again = run(work.model, tmp_path).baseline.graph.groups
+    renamed = [replace(group, name="trunk") if group.name == "stem" else group for group in again]
+    gone = removed_per_group(renamed, work.baseline.groups, work.removed, relative_kept({}, work.model.kept))
+    assert gone == {"trunk": 3, "inner": 4, "head": 0}
 
 
 def test_kept_indices_are_told_in_the_numbering_of_any_model_between() -> None:

@@ -42,3 +42,16 @@ def test_a_deep_network_stays_within_the_range_of_its_numbers() -> None:
         nn.init.constant_(layer.weight, 1e-3)
     found = synaptic_flow(net, [torch.zeros(1, 2)])
     assert all(bool((each > 0).all()) for each in found.values())
+
+
+def test_buffers_take_their_absolute_values_too() -> None:
+    """R = g (w x - |mean|) / sqrt(var) with w = 2, g = 3, x = 1, mean = -5, var = 4."""
+    module = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1, eps=0.0)).eval()
+    with torch.no_grad():
+        module[0].weight.fill_(-2.0)
+        module[1].weight.fill_(3.0)
+        module[1].running_mean.fill_(-5.0)
+        module[1].running_var.fill_(4.0)
+    scores = synaptic_flow(module, [torch.randn(1, 1)])
+    assert scores["0.weight"].item() == 2 * 3 / 2
+    assert scores["1.weight"].item() == 3 * (2 - 5) / 2

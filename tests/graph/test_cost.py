@@ -62,6 +62,14 @@ def test_a_weight_that_runs_twice_is_one() -> None:
     assert (found.weights, found.nodes, found.macs) == (16 + 8, 4, 2 * 16 * 4 + 8)
 
 
+def test_the_least_that_can_remain_is_one_channel_of_every_free_group() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(6 * 36, 4))
+    structure = analyze(module.eval(), torch.randn(1, 3, 10, 10), name="it")
+    least = structure.cost.least(structure.groups)
+    assert least.params == (27 + 1) + (9 + 1) + (36 * 4 + 4)
+    assert least.macs == 64 * 27 + 36 * 9 + 36 * 4
+
+
 @pytest.mark.parametrize("scope", ["local", "global"])
 @pytest.mark.parametrize("asked", [{"nodes": 0.34}, {"weights": 0.05}, {"nodes": 0.5, "weights": 0.2}])
 def test_targets_hold_on_the_slim_module_and_are_met_narrowly(asked: dict[str, float], scope: str) -> None:

@@ -292,3 +292,21 @@ def test_whole_groups_of_a_group_normalisation_go() -> None:
     assert (group.size, group.frozen) == (4, None)
     slim = remove_channels(module, structure, PrunePlan({"0": np.array([True, False, False, True])}))
     assert (slim[1].num_groups, slim[1].num_channels) == (2, 6)
+
+
+class OneByOne(nn.Module):
+    """A split into single channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.head = nn.Conv2d(3, 3, 1), nn.Linear(2, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b, c = self.a(x).chunk(3, 1)
+        return self.head(torch.cat([a * b, c], 1).mean((2, 3)))
+
+
+def test_channels_that_are_taken_one_by_one_are_frozen_by_the_split() -> None:
+    group = by_name(structure_of(OneByOne(), 3, 4, 4))["a"]
+    assert group.frozen is not None
+    assert "aten.chunk" in group.frozen
