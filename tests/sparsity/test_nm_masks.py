@@ -24,6 +24,11 @@ def test_a_row_by_hand() -> None:
     assert retained_share(row, mask) == pytest.approx(4.4 / 6.3)
 
 
+def test_of_equal_magnitudes_the_first_are_kept() -> None:
+    weight = torch.tensor([[1.0, -1.0, 1.0, -1.0], [0.0, 2.0, -2.0, 2.0]])
+    assert magnitude_mask(weight, TWO_FOUR).tolist() == [[True, True, False, False], [False, True, True, False]]
+
+
 def test_groups_run_along_input_channels_at_one_place_of_the_kernel() -> None:
     """w[0, c, 0, :] = (1,8), (2,7), (3,6), (4,5): grouping the flattened kernel would break the runtimes' rule."""
     weight = torch.tensor([[1.0, 8], [2, 7], [3, 6], [4, 5]]).reshape(1, 4, 1, 2)
