@@ -19,7 +19,7 @@ from compressor.graph.cost import CostModel, cost_model
 from compressor.graph.rules import table as rules
 from compressor.graph.rules.base import freeze_operands
 from compressor.graph.split_shapes import ChannelsOf, SplitShape
-from compressor.graph.trace import Trace
+from compressor.graph.trace import CallId, Trace
 from compressor.graph.tracked import Dim, Dims, MixedNormalization, SizeInterpretation, TakenApart, TrackedSize
 from compressor.graph.tracker import ChannelTracker
 
@@ -48,7 +48,7 @@ ChannelIndex = tuple["IntArray", "IntArray"]
 class NormalizationSite:
     """A call that mixes channels, with the channels in every dimension of its arguments and results."""
 
-    number: int  # of the call in the trace
+    call: CallId
     args: Mapping[str, Mapping[int, ChannelIndex]]  # argument -> dimension
     outs: tuple[Mapping[int, ChannelIndex], ...]
 
@@ -92,7 +92,7 @@ def build_dependency_graph(
     """
     tracker = ChannelTracker(module, trace, mixing=mixing)
     split_shapes = []
-    for number, call in trace.numbered():
+    for identity, call in trace.identified():
         tracker.interpretation = interpretations.get(call.where, "follow")
         if tracker.interpretation == "freeze_sized_ops" and rules.takes_sizes(call.op):
             freeze_operands(tracker, call, "sizes fixed in the code")
@@ -101,12 +101,12 @@ def build_dependency_graph(
             rules.apply_rule(tracker, call)
             if len(tracker.taken_apart) > splits:
                 (out,) = call.outs
-                split_shapes.append(SplitShape(number, call.where, tracker.dims(out), out.shape))
+                split_shapes.append(SplitShape(identity, call.where, tracker.dims(out), out.shape))
             if tracker.interpretation == "freeze_all":
                 for ref in (*call.refs(), *call.outs):
                     for dim in tracker.dims(ref):
                         tracker.freeze(dim, call, "sizes fixed in the code")
-        tracker.close_call(number, call)
+        tracker.close_call(identity, call)
     for (path, name), place in compared.items():
         dims = list(islice(_read_inside(tracker, trace, path, getattr(tracker.modules[path], name)), MAX_TRIALS))
         if place < len(dims):
@@ -195,7 +195,7 @@ class _Channels:
             return {axis: index for axis, index in channels.items() if (index[0] >= 0).any()}
 
         args = {name: entries(dims) for name, dims in mixture.args.items()}
-        return NormalizationSite(mixture.number, args, tuple(entries(dims) for dims in mixture.outs))
+        return NormalizationSite(mixture.call, args, tuple(entries(dims) for dims in mixture.outs))
 
     def split(self, ids: IntArray) -> tuple[int, dict[str, IntArray]]:
         """The number of ids in no group, and the channels of the others by group name."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.core import PrunePlan
-from compressor.graph.trace import Trace
+from compressor.graph.trace import CallId, Trace
 from compressor.graph.tracked import Dims
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ ChannelsOf = Callable[["IntArray"], tuple[int, Mapping[str, "IntArray"]]]
 class SplitShape:
     """The result of one call that splits channels into blocks."""
 
-    number: int  # of the call in the trace
+    call: CallId
     where: str  # its source line
     dims: Dims
     sizes: tuple[int, ...]
@@ -57,13 +57,13 @@ def split_otherwise(shapes: Sequence[SplitShape], channels_of: ChannelsOf, plan:
     Returns:
         The lines, empty where all are as predicted.
     """
-    calls = dict(slim.numbered())
+    calls = dict(slim.identified())
     return {
         shape.where
         for shape in shapes
-        if shape.number in calls
-        and calls[shape.number].where == shape.where
-        and calls[shape.number].outs[0].shape != shape.after(plan, channels_of)
+        if shape.call in calls
+        and calls[shape.call].where == shape.where
+        and calls[shape.call].outs[0].shape != shape.after(plan, channels_of)
     }
 
 

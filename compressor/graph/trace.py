@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,13 @@ class Call:
         return tuple(leaf for leaf in pytree_leaves(dict(self.args)) if isinstance(leaf, Ref))
 
 
+CallId = tuple[str, str, int]
+"""operator, module, and which of the operator's calls in that module it is"""
+
+Handler = Callable[[Any, Mapping[str, Any]], Any]
+"""(operator, arguments by name) -> result"""
+
+
 @dataclass(frozen=True, slots=True)
 class ModuleCall:
     """One forward pass of a module whose first argument and whose result are a tensor."""
@@ -75,32 +83,36 @@ class Trace:
     data_dependent: bool  # some operator's result has a shape that depends on values
     modules: tuple[ModuleCall, ...] = ()  # in the order in which they end
 
-    def numbered(self) -> Iterator[tuple[int, Call]]:
-        """Yield every call with its number, which is the same in a run on another device.
+    def identified(self) -> Iterator[tuple[CallId, Call]]:
+        """Yield every call with its identity, which is the same in a run on another device or batch.
 
-        A call that only copies a tensor into another layout has the number of the next one: it is made or not, as the
-        strides of operators' results are.
+        Such a run may make calls that this one does not: copies into another layout, as the strides of operators'
+        results are, or the expansion of a mask to the batch. They are none of the operators that are looked up.
         """
-        number = 0
+        count = _Occurrences()
         for call in self.calls:
-            yield number, call
-            number += call.op not in LAYOUT_ONLY
+            yield count.identify(call.op, call.module), call
 
 
-LAYOUT_ONLY = ("aten.contiguous",)
+class _Occurrences:
+    """Counts the calls of each operator in each module."""
 
-Handler = Callable[[int, Any, Mapping[str, Any]], Any]
-"""(number of the call, operator, arguments by name) -> result"""
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def identify(self, op: str, module: str) -> CallId:
+        self._counts[op, module] += 1
+        return op, module, self._counts[op, module]
 
 
-def replay(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool], handlers: Mapping[int, Handler]) -> Any:
+def replay(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool], handlers: Mapping[CallId, Handler]) -> Any:
     """Run a module as `trace_module` does, with some of its calls replaced.
 
     Args:
         module: The module.
         inputs: Its inputs.
         known: Whether an operator has a rule; others are decomposed where PyTorch can.
-        handlers: Number of a call in the trace -> what computes its result.
+        handlers: Identity of a call in the trace -> what computes its result.
 
     Returns:
         The module's output.
@@ -135,7 +147,7 @@ def trace_module(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves it unannotated
     def __init__(
-        self, module: nn.Module, known: Callable[[str], bool], handlers: Mapping[int, Handler] = MappingProxyType({})
+        self, module: nn.Module, known: Callable[[str], bool], handlers: Mapping[CallId, Handler] = MappingProxyType({})
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Call] = []
@@ -144,7 +156,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         self._entries: list[tuple[int, Ref | None]] = []  # of the modules in the stack: next call, first argument
         self.names: dict[int, str] = {}
         self.data_dependent = False
-        self._number = 0  # as in Trace.numbered
+        self._occurrences = _Occurrences()
         self._known = known
         self._handlers = handlers
         self._uids = WeakIdKeyDictionary()
@@ -199,9 +211,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         named = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
         named |= {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
         before = tree_map_only(Tensor, self.ref, named)
-        handler = None if op in LAYOUT_ONLY else self._handlers.get(self._number)
-        result = func(*args, **kwargs) if handler is None else handler(self._number, func, named)
-        self._number += op not in LAYOUT_ONLY
+        handler = self._handlers.get(self._occurrences.identify(op, module))
+        result = func(*args, **kwargs) if handler is None else handler(func, named)
         self.data_dependent |= torch.Tag.dynamic_output_shape in func.tags
         outs = tuple(self.ref(leaf) for leaf in pytree_leaves(result) if isinstance(leaf, Tensor))
         where = (source_place(running[0]) if running else None) or _caller()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from compressor.core import Layer
-from compressor.graph.trace import Call, Ref
+from compressor.graph.trace import Call, CallId, Ref
 
 if TYPE_CHECKING:
     from compressor.core import IntArray
@@ -104,7 +104,7 @@ class TakenApart:
 class MixedNormalization:
     """A call whose result depends on which channels are present: a norm, a mean over channels."""
 
-    number: int  # of the call in the trace
+    call: CallId
     args: Mapping[str, Dims]
     outs: tuple[Dims, ...]
     over: tuple[IntArray, ...]  # the ids that are mixed

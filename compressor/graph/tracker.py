@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressor.graph.arithmetic import learned
-from compressor.graph.trace import Call, Ref, Trace
+from compressor.graph.trace import Call, CallId, Ref, Trace
 from compressor.graph.tracked import (
     Blank,
     Dim,
@@ -145,17 +145,17 @@ class ChannelTracker:
         elif dim is not None:
             self.mixed.append(dim.ids)
 
-    def close_call(self, number: int, call: Call) -> None:
+    def close_call(self, identity: CallId, call: Call) -> None:
         """Record what the call just walked has mixed.
 
         Args:
-            number: Number of the call in the trace.
+            identity: Its identity in the trace.
             call: The call.
         """
         if self.mixed:
             args = {name: self.dims(ref) for name, ref in call.args.items() if isinstance(ref, Ref)}
             outs = tuple(self.dims(ref) for ref in call.outs)
-            self.mixtures.append(MixedNormalization(number, args, outs, tuple(self.mixed)))
+            self.mixtures.append(MixedNormalization(identity, args, outs, tuple(self.mixed)))
             self.mixed = []
 
     def set_role(self, dim: Dim | None, role: Role) -> None:

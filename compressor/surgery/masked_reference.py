@@ -56,7 +56,7 @@ def run_restricted(module: nn.Module, *inputs: Tensor, structure: DependencyGrap
         The module's output.
     """
     touched = [site for site in structure.mixtures if _touched(site, structure, plan)]
-    handlers = {site.number: partial(_on_kept, site, structure, plan) for site in touched}
+    handlers = {site.call: partial(_on_kept, site, structure, plan) for site in touched}
     return replay(module, *inputs, known=rules.has_rule, handlers=handlers) if handlers else module(*inputs)
 
 
@@ -91,7 +91,7 @@ def _kept(entries: ChannelIndex, structure: DependencyGraph, plan: PrunePlan) ->
 
 
 def _on_kept(
-    call: NormalizationSite, structure: DependencyGraph, plan: PrunePlan, _: int, operator: Any, args: Mapping[str, Any]
+    call: NormalizationSite, structure: DependencyGraph, plan: PrunePlan, operator: Any, args: Mapping[str, Any]
 ) -> Any:
     """Gather the kept entries of every operand, run the operator on them, and scatter the results."""
     small = dict(args)
