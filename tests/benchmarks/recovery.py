@@ -11,6 +11,7 @@ computed again. Accuracy and divergence are those of all test images.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from dataclasses import replace
 from functools import cache
@@ -71,7 +72,9 @@ class Bench:
             own += ["retrain.distill=null", f"retrain.optimizer.lr={LABELS_LR}"] if labels else []
             step = _recipe(ratio, criterion, *own).train_step()
             begin = time.perf_counter()
-            state = step.run(state, replace(self.context, seed=seed))
+            with tempfile.TemporaryDirectory() as folder:
+                context = replace(self.context, seed=seed, checkpoints=Checkpoints(Path(folder), "none"))
+                state = step.run(state, context)
             seconds += time.perf_counter() - begin
         module = state.model.module
         accuracy = evaluate(module, self.data.val_batches(256), self.data.task.metric)
