@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from compressor.core import LoadedModel, ModelInput, ModelSpec, one_image
 from compressor.execution.copies import copy_module
-from compressor.models import user_module
 from compressor.models.batch_dims import BatchDimSetting, with_batch_dim
 from compressor.models.build import IN_MEMORY
 from compressor.models.faithful import checked_copies
 from compressor.models.prepare import prepare_module, refuse_opaque
+from compressor.models.user_inputs import input_that_runs, inputs_like, named_in, shapes_in
 
 
 def model_in_memory(
@@ -45,13 +45,13 @@ def model_in_memory(
     note: str | None = None
     if example_inputs is not None:
         tensors = [example_inputs] if isinstance(example_inputs, Tensor) else list(example_inputs)
-        example, note = user_module.inputs_like([tensor.cpu() for tensor in tensors], name, own, batch_dim)
-        inputs = user_module.named_in(example, own)
-    elif shapes := user_module.shapes_in(input):
+        example, note = inputs_like([tensor.cpu() for tensor in tensors], name, own, batch_dim)
+        inputs = named_in(example, own)
+    elif shapes := shapes_in(input):
         unnamed = [ModelInput(shape) for shape in shapes]
-        inputs = user_module.named_in(with_batch_dim(unnamed, batch_dim), own)
+        inputs = named_in(with_batch_dim(unnamed, batch_dim), own)
     else:
-        size = user_module.input_that_runs(own, name)
+        size = input_that_runs(own, name)
         inputs = one_image(size)
         note = f"input {'x'.join(map(str, size))} found by running it; give example_inputs to change it"
     spec = ModelSpec(f"{IN_MEMORY}{name}", inputs, num_classes)

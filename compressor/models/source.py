@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.core import ImageSize, LoadedModel, ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models import user_module
-from compressor.models.adapters import refuse_adapters
 from compressor.models.batch_dims import BatchDimSetting
 from compressor.models.build import SEED, build_named, can_rebuild, fixed_seed, model_defaults, split_name
 from compressor.models.checkpoint import read_checkpoint
@@ -19,20 +18,15 @@ from compressor.models.example_inputs import example_inputs
 from compressor.models.faithful import checked_copies
 from compressor.models.families import families, family_of
 from compressor.models.families.base import LoadSettings
-from compressor.models.identify import identify_architecture, load_named, mismatch
-from compressor.models.nearest import MAX_PARTS_COMPARED
+from compressor.models.identify import identify_architecture, load_named
+from compressor.models.load_code import load_code
 from compressor.models.plan_record import PLAN
-from compressor.models.prepare import prepare_module
 from compressor.models.saved_model import load_folder
-from compressor.models.shape_match import compare_shapes, shapes_of, under_prefix
 from compressor.models.signature import output_indices, select_outputs, without_selection
-from compressor.models.subtree import Subtree, subtrees_named
 from compressor.models.trusted_pickle import pickled_module
+from compressor.models.user_inputs import InputShapes, shapes_in
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
-
-InputShapes = tuple[tuple[int, ...], ...]
-"""The shape of each input, without the batch."""
 
 
 def load_model(
@@ -69,7 +63,7 @@ def load_model(
         UntrustedFile: Reading the file would run code or exhaust the machine.
         VerificationFailed: A weight is not finite.
     """
-    shapes = None if input is None else user_module.shapes_in(input)
+    shapes = None if input is None else shapes_in(input)
     settings = LoadSettings(shapes, batch_dim, num_classes, weights)
     loaded = _from_library(source, settings) or _from_rest(source, arch, settings, trust_pickle, head)
     return loaded if outputs is None else _with_outputs(loaded, outputs)
@@ -109,7 +103,7 @@ def _from_rest(source: str, arch: str, settings: LoadSettings, trust_pickle: boo
             "set it to auto; it is for checkpoints only",
         )
     if user_module.is_code(source):
-        loaded = _from_code(source, num_classes, shapes, trust_pickle, weights, batch_dim)
+        loaded = load_code(source, num_classes, shapes, trust_pickle, weights, batch_dim)
     elif source.endswith(".onnx"):
         from compressor.models.onnx_import.load_onnx import load_onnx  # and with it ONNX Runtime
 
@@ -211,68 +205,6 @@ def _image_size(shapes: InputShapes | None, source: str) -> ImageSize | None:
     )
 
 
-def _from_code(
-    source: str,
-    num_classes: int | None,
-    shapes: InputShapes | None,
-    trust_pickle: bool,
-    weights: str | None,
-    batch_dim: BatchDimSetting,
-) -> LoadedModel:
-    path, factory, checkpoint_path = user_module.split_code(source)
-    base = f"{path.resolve()}:{factory}"
-    checkpoint = None
-    if checkpoint_path is not None:
-        checkpoint = read_checkpoint(checkpoint_path, trust_pickle=trust_pickle, weights=weights)
-    saved = checkpoint.hyper_parameters if checkpoint else {}
-    with fixed_seed():
-        arguments = user_module.constructor_arguments(base, saved)
-        module = user_module.build_module(base, num_classes, arguments)
-    digest: str | None = None
-    notes: tuple[str, ...] = ("weights as the factory returns them",)
-    prepared: tuple[str, ...] = ()
-    if checkpoint is not None and checkpoint_path is not None:
-        module, part, prepared = _fitted(module, checkpoint.tensors, checkpoint_path, f"{path.name}:{factory}")
-        module.load_state_dict({**module.state_dict(), **part.tensors})
-        used = (f"built with the saved hyper-parameters {', '.join(arguments)}",) if arguments else ()
-        digest, notes = checkpoint.sha256, (*checkpoint.notes, *used, *part.notes)
-    module, changes = prepare_module(module)
-    with fixed_seed():
-        inputs, note = user_module.find_inputs(base, module, shapes, batch_dim)
-    spec = ModelSpec(base, inputs, num_classes, arguments)
-    notes = (*notes, *prepared, *changes, *([note] if note else []))
-    return checked_copies(LoadedModel(module, spec, source, sha256=digest, notes=notes))
-
-
-def _fitted(
-    module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str
-) -> tuple[nn.Module, Subtree, tuple[str, ...]]:
-    """Match a state dict from before or after weights were folded; return the module, the part and notes."""
-    try:
-        return module, _part_for(module, tensors, where, what), ()
-    except ModelError as error:
-        module, notes = prepare_module(module)
-        try:
-            return module, _part_for(module, tensors, where, what), notes
-        except ModelError:
-            raise error from None
-
-
-def _part_for(module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str) -> Subtree:
-    """Find the part of a state dict that fits the module. Raises ModelError with the nearest part's differences."""
-    expected = shapes_of(module)
-    roots = {name.partition(".")[0] for name in expected}
-    inner = [name.partition(".")[2] for name in expected] if len(roots) == 1 else []
-    fits = []
-    for part in subtrees_named(tensors, [*expected, *inner])[:MAX_PARTS_COMPARED]:
-        part = replace(part, tensors=under_prefix(part.tensors, expected))
-        fits.append(compare_shapes(shapes_of(part.tensors), expected))
-        if fits[-1].ok:
-            return part
-    refuse_adapters(tensors, where)
-    raise mismatch(where, what, min(fits, key=lambda fit: fit.distance))
-
-
 def _from_checkpoint(
     source: str,
     arch: str,
@@ -284,7 +216,7 @@ def _from_checkpoint(
     batch_dim: BatchDimSetting,
 ) -> LoadedModel:
     if arch != "auto" and user_module.is_code(arch):
-        return _from_code(f"{arch}@{source}", num_classes, shapes, trust_pickle, weights, batch_dim)
+        return load_code(f"{arch}@{source}", num_classes, shapes, trust_pickle, weights, batch_dim)
     checkpoint = read_checkpoint(source, trust_pickle=trust_pickle, weights=weights)
     try:
         size = _image_size(shapes, source)

@@ -8,7 +8,6 @@ from torch import nn
 
 from compressor.core import ModelInput, ModelSpec, one_image
 from compressor.errors import ModelError
-from compressor.models import user_module
 from compressor.models.batch_dims import with_batch_dim
 from compressor.models.build import PICKLE
 from compressor.models.checkpoint import LoadedCheckpoint, read_checkpoint, sha256
@@ -16,6 +15,7 @@ from compressor.models.families.base import LoadSettings
 from compressor.models.identify import IdentifiedModel
 from compressor.models.prepare import prepare_module, refuse_opaque
 from compressor.models.signature import select_outputs
+from compressor.models.user_inputs import input_that_runs, named_in
 
 SHA256 = "sha256"
 """The key of `ModelSpec.arguments` that holds the SHA-256 of the pickle."""
@@ -40,10 +40,10 @@ def pickled_module(checkpoint: LoadedCheckpoint, source: str, settings: LoadSett
     module, prepared = prepare_module(checkpoint.module.float())
     inputs: tuple[ModelInput, ...]
     if settings.shapes is None:
-        inputs = one_image(user_module.input_that_runs(module, source))
+        inputs = one_image(input_that_runs(module, source))
     else:
         shaped = with_batch_dim([ModelInput(shape) for shape in settings.shapes], settings.batch_dim)
-        inputs = user_module.named_in(shaped, module)
+        inputs = named_in(shaped, module)
     path = Path(source).resolve()
     spec = ModelSpec(f"{PICKLE}{path}", inputs, settings.num_classes, {SHA256: checkpoint.sha256})
     return IdentifiedModel(module, spec, ("architecture taken from the trusted pickle itself", *prepared))

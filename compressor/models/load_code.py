@@ -1,0 +1,102 @@
+"""Loads a user's own network: `path/to/file.py:factory`, with the weights of a checkpoint where one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from compressor.core import LoadedModel, ModelSpec
+from compressor.errors import ModelError
+from compressor.models import user_module
+from compressor.models.adapters import refuse_adapters
+from compressor.models.batch_dims import BatchDimSetting
+from compressor.models.build import fixed_seed
+from compressor.models.checkpoint import read_checkpoint
+from compressor.models.faithful import checked_copies
+from compressor.models.identify import mismatch
+from compressor.models.nearest import MAX_PARTS_COMPARED
+from compressor.models.prepare import prepare_module
+from compressor.models.shape_match import compare_shapes, shapes_of, under_prefix
+from compressor.models.subtree import Subtree, subtrees_named
+from compressor.models.user_inputs import InputShapes, find_inputs
+
+
+def load_code(
+    source: str,
+    num_classes: int | None,
+    shapes: InputShapes | None,
+    trust_pickle: bool,
+    weights: str | None,
+    batch_dim: BatchDimSetting,
+) -> LoadedModel:
+    """Build a user's network and load its weights.
+
+    Args:
+        source: `path/to/file.py:factory`, or `path/to/file.py:factory@checkpoint`.
+        num_classes: The argument `num_classes`, if the factory takes it.
+        shapes: The shape of each input without the batch; None = the file shows them, or a usual size is tried.
+        trust_pickle: Whether a pickle may run code.
+        weights: Key or prefix of the weights, if the checkpoint holds several.
+        batch_dim: The batch dimension of the inputs.
+
+    Returns:
+        The model in float32 and eval mode.
+
+    Raises:
+        ModelError: The code failed, no usual input runs, or the checkpoint does not fit the network.
+        UntrustedFile: Reading the checkpoint would run code.
+    """
+    path, factory, checkpoint_path = user_module.split_code(source)
+    base = f"{path.resolve()}:{factory}"
+    checkpoint = None
+    if checkpoint_path is not None:
+        checkpoint = read_checkpoint(checkpoint_path, trust_pickle=trust_pickle, weights=weights)
+    saved = checkpoint.hyper_parameters if checkpoint else {}
+    with fixed_seed():
+        arguments = user_module.constructor_arguments(base, saved)
+        module = user_module.build_module(base, num_classes, arguments)
+    digest: str | None = None
+    notes: tuple[str, ...] = ("weights as the factory returns them",)
+    prepared: tuple[str, ...] = ()
+    if checkpoint is not None and checkpoint_path is not None:
+        module, part, prepared = _fitted(module, checkpoint.tensors, checkpoint_path, f"{path.name}:{factory}")
+        module.load_state_dict({**module.state_dict(), **part.tensors})
+        used = (f"built with the saved hyper-parameters {', '.join(arguments)}",) if arguments else ()
+        digest, notes = checkpoint.sha256, (*checkpoint.notes, *used, *part.notes)
+    module, changes = prepare_module(module)
+    with fixed_seed():
+        inputs, note = find_inputs(base, module, shapes, batch_dim)
+    spec = ModelSpec(base, inputs, num_classes, arguments)
+    notes = (*notes, *prepared, *changes, *([note] if note else []))
+    return checked_copies(LoadedModel(module, spec, source, sha256=digest, notes=notes))
+
+
+def _fitted(
+    module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str
+) -> tuple[nn.Module, Subtree, tuple[str, ...]]:
+    """Match a state dict from before or after weights were folded; return the module, the part and notes."""
+    try:
+        return module, _part_for(module, tensors, where, what), ()
+    except ModelError as error:
+        module, notes = prepare_module(module)
+        try:
+            return module, _part_for(module, tensors, where, what), notes
+        except ModelError:
+            raise error from None
+
+
+def _part_for(module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str) -> Subtree:
+    """Find the part of a state dict that fits the module. Raises ModelError with the nearest part's differences."""
+    expected = shapes_of(module)
+    roots = {name.partition(".")[0] for name in expected}
+    inner = [name.partition(".")[2] for name in expected] if len(roots) == 1 else []
+    fits = []
+    for part in subtrees_named(tensors, [*expected, *inner])[:MAX_PARTS_COMPARED]:
+        part = replace(part, tensors=under_prefix(part.tensors, expected))
+        fits.append(compare_shapes(shapes_of(part.tensors), expected))
+        if fits[-1].ok:
+            return part
+    refuse_adapters(tensors, where)
+    raise mismatch(where, what, min(fits, key=lambda fit: fit.distance))
