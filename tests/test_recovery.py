@@ -50,8 +50,9 @@ def minutes(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[di
 def test_reconstruction_brings_the_answers_back(minutes: tuple[dict[str, Any], Path]) -> None:
     report, _ = minutes
     steps = report["agreement"]["steps"]
-    assert list(steps) == ["after surgery", "after reconstruction"]
+    assert list(steps) == ["after surgery", "after reconstruction", "after refinement"]
     assert steps["after reconstruction"]["kl"] < steps["after surgery"]["kl"] / 2
+    assert steps["after refinement"]["kl"] < steps["after surgery"]["kl"] / 2
     assert steps["after reconstruction"]["top1"] > steps["after surgery"]["top1"]
     assert report["agreement"]["samples"] == 80
     assert report["slim"]["accuracy"] is None
@@ -74,6 +75,20 @@ def test_a_reconstructed_folder_verifies_and_reloads(minutes: tuple[dict[str, An
     assert torch.isfinite(compressor.load(out)(torch.zeros(1, *load_model(MODEL).spec.input))).all()
 
 
+@pytest.mark.parametrize(("affordable", "passes"), [(2.5, 2), (9.0, 4), (0.1, 0)])
+def test_the_work_of_a_refinement_is_bounded(
+    minutes: tuple[dict[str, Any], Path], samples: Path, tmp_path: Path, affordable: float, passes: int
+) -> None:
+    events: list[tuple[str, Mapping[str, object]]] = []
+    macs_of_an_image = 3 * minutes[0]["slim"]["macs"] + minutes[0]["dense"]["macs"]
+    work = affordable * 340 * macs_of_an_image / 1e12  # 60 of the 400 samples are held out, and judge
+    recipe = read_recipe("minutes", [*SHORT, "prune.rounds=1", f"reconstruct.refine={{images: 400, work: {work:.9f}}}"])
+    options = RunOptions(data=str(samples), emit=lambda event, fields: events.append((event, fields)))
+    compress_model(MODEL, recipe, tmp_path / "out", options)
+    batches = [fields["total"] for event, fields in events if event == "progress" and fields["what"] == "batches"]
+    assert set(batches) == ({11 * passes} if passes else set()), "of 32 samples"
+
+
 def test_a_run_interrupted_in_the_middle_of_reconstruction_resumes_to_the_same_bits(
     minutes: tuple[dict[str, Any], Path], samples: Path, tmp_path: Path
 ) -> None:
@@ -90,10 +105,10 @@ def test_a_run_interrupted_in_the_middle_of_reconstruction_resumes_to_the_same_b
 
 
 def test_training_follows_reconstruction(minutes: tuple[dict[str, Any], Path], samples: Path, tmp_path: Path) -> None:
-    gentle = ("retrain.epochs=1", "retrain.optimizer.lr=0.001", "reconstruct.refine=true")
+    gentle = ("retrain.epochs=1", "retrain.optimizer.lr=0.001")
     report = run("auto", samples, tmp_path / "out", *gentle)
     steps = report["agreement"]["steps"]
-    assert list(steps) == ["after surgery", "after reconstruction", "after retraining"]
+    assert list(steps) == ["after surgery", "after reconstruction", "after refinement", "after retraining"]
     assert steps["after reconstruction"] == minutes[0]["agreement"]["steps"]["after reconstruction"]
     assert report["retrained"]
 
@@ -110,7 +125,7 @@ def test_training_that_moves_away_from_the_answers_is_undone(
 ) -> None:
     report = run("auto", samples, tmp_path / "out", "retrain.epochs=1", "retrain.optimizer.lr=0.3")
     steps = report["agreement"]["steps"]
-    assert steps["after retraining"] == steps["after reconstruction"]
+    assert steps["after retraining"] == steps["after refinement"]
     assert any("retrain.optimizer.lr=0.3" in warning for warning in report["warnings"])
 
 

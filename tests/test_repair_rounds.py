@@ -15,6 +15,7 @@ from compressor.methods._rounds import repair_schedules
 from compressor.recipe import read_recipe
 from compressor.recipe.build_steps import build_steps
 from compressor.steps.reconstruct import Reconstruct
+from compressor.steps.refine import Refine
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.repair_rounds import RepairRounds
 from compressor.steps.run import run_step
@@ -38,7 +39,7 @@ def test_recipes_have_rounds_only_with_a_repair() -> None:
     assert not any(isinstance(step, RepairRounds) for step in build_steps(few, 1, retrain=False))
     half = read_recipe("minutes", ["prune={method: l1, rounds: auto, target: {macs: 50%}}"])
     steps = build_steps(half, 1, retrain=True, trained=True)
-    assert [type(step) for step in steps] == [SelectChannels, RemoveChannels, Reconstruct]
+    assert [type(step) for step in steps] == [SelectChannels, RemoveChannels, Reconstruct, Refine]
     with raises_error(RecipeError, "recipe/not-allowed", "prune.rounds", "tpp"):
         read_recipe("tpp", ["prune.rounds=2"])
 

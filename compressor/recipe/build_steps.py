@@ -57,10 +57,11 @@ def build_steps(
     if training is not None:
         training = replace(training, penalty=method.retraining())
         training = training if labels else replace(training, distill=_without_labels(training.distill))
-    reconstruction = recipe.reconstruct_step(trained=trained)
+    reconstruction, refinement = recipe.reconstruct_step(trained=trained), recipe.refine_step()
     after: list[Step] = []
     if retrain and reconstruction is not None:
         after.append(reconstruction)  # it sets the statistics of BatchNorm as well
+        after += [refinement] if refinement is not None else []
     elif retrain and recipe.retrain.recalibrate:
         after.append(Recalibrate())
     if retrain and training is not None:

@@ -23,6 +23,7 @@ from compressor.recipe.yaml_source import dump_yaml
 from compressor.steps.base import Step
 from compressor.steps.drop_blocks import DropBlocks
 from compressor.steps.reconstruct import Reconstruct
+from compressor.steps.refine import Refine
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.train import Train
 
@@ -241,6 +242,10 @@ class Recipe(RecipeBlock):
             case "auto" if trained and self.method.trained:
                 return Reconstruct()
         return None
+
+    def refine_step(self) -> Refine | None:
+        """Return the refinement after the reconstruction, or None if there is none."""
+        return self.reconstruct.refine_step() if isinstance(self.reconstruct, ReconstructConfig) else None
 
     def training_settings(self) -> dict[str, Any]:
         """The parts of the recipe that a training depends on, as JSON."""

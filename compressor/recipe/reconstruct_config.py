@@ -6,10 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool
 
-from compressor.field_types import Count, NonNegative
+from compressor.field_types import Count, NonNegative, Positive
 from compressor.recipe.block import RecipeBlock
 from compressor.recipe.fields import Share
 from compressor.steps.reconstruct import Reconstruct
+from compressor.steps.refine import Refine
+
+
+class RefineConfig(RecipeBlock):
+    """All layers are trained together on the dense model's feature maps. No label is used."""
+
+    images: Count = Field(default=1024, description="samples at most")
+    work: Positive = Field(
+        default=1.5, description="multiply-adds at most, in units of 10^12; it limits the images, and passes over them"
+    )
 
 
 class ReconstructConfig(RecipeBlock):
@@ -24,17 +34,21 @@ class ReconstructConfig(RecipeBlock):
         default="auto", description="relative to the mean variance of the inputs; auto = chosen by held-out error"
     )
     holdout: Share = Field(default=0.2, description="share of the samples that choose the ridge and accept a fit")
-
-    refine: StrictBool = Field(
-        default=False,
-        description="train all layers together on the dense model's feature maps afterwards, from the same samples; "
-        "large networks are left as they are",
+    refine: StrictBool | RefineConfig = Field(
+        default=False, description="train all layers together on the dense model's feature maps afterwards"
     )
 
     def to_core(self) -> Reconstruct:
         """Return the step."""
         ridge = None if self.ridge == "auto" else self.ridge
-        return Reconstruct(self.images, self.mode, ridge, self.holdout, self.refine)
+        return Reconstruct(self.images, self.mode, ridge, self.holdout)
+
+    def refine_step(self) -> Refine | None:
+        """Return the step that refines, or None if there is none."""
+        if self.refine is False:
+            return None
+        settings = RefineConfig() if self.refine is True else self.refine
+        return Refine(settings.images, settings.work)
 
 
 def _word(value: object) -> object:

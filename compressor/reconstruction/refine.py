@@ -27,14 +27,11 @@ from compressor.reconstruction.pair import Arguments, ModelPair, rebatch
 from compressor.reconstruction.program import Program, replaying
 from compressor.reconstruction.regression import Regression, as_regression
 from compressor.reconstruction.sequential import Progress
-from compressor.reconstruction.solvable_layers import CONVOLUTIONS, find_layers
+from compressor.reconstruction.solvable_layers import find_layers
 from compressor.reconstruction.solver_options import ReconstructionSettings
 
 LR = 1e-3  # of Adam, at the begin of half a cosine
 WARMUP = 20  # batches
-MAX_PASSES = 4  # over the samples
-MAX_WORK = 1.5e12
-"""Multiply-adds of all passes; a network that needs more for a single pass is not refined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +49,7 @@ def refine(
     kept: KeptIndices,
     batches: Sequence[Arguments],
     settings: ReconstructionSettings,
+    passes: int,
     masks: Mapping[str, Tensor] = MappingProxyType({}),
     progress: Progress = lambda done, total: None,
 ) -> nn.Module | None:
@@ -63,19 +61,20 @@ def refine(
         kept: Tensor name -> dimension -> kept indices in the dense model's numbering.
         batches: Calibration inputs without labels, tuples of the model's arguments with samples along dimension 0.
         settings: Batch size, memory and seed.
+        passes: Passes over the inputs.
         masks: Weight of `slim` -> True where it may be other than zero.
         progress: Called after every batch.
 
     Returns:
-        A copy of `slim` with other values. None where nothing can be compared, where one pass takes too much memory or
-        more than MAX_WORK, or where the model has no gradient.
+        A copy of `slim` with other values. None where nothing can be compared, where one pass takes too much memory, or
+        where the model has no gradient.
     """
     module = copy_module(slim)
     pair = ModelPair(dense, module, kept, rebatch(slim, batches, settings.batch_size))
     program, dense_program = pair.slim_program(pair.images), pair.dense_program(pair.images)
-    maps, passes = _compared_maps(pair), _affordable_passes(pair)
+    maps = _compared_maps(pair)
     stored = sum(dict(program.storages.values()).values()) + max(dense_program.memory)
-    if not maps or not passes or stored > settings.memory:
+    if not maps or stored > settings.memory:
         return None
     parameters = _trained(module, program)
     optimizer = torch.optim.Adam(parameters.values(), lr=LR)
@@ -181,20 +180,3 @@ def _run(program: Program, inputs: Arguments, wanted: set[int]) -> dict[int, Ten
         new = wanted.intersection(operation.outputs) - results.keys()
         results |= {uid: values[uid].clone() for uid in new if uid in values}
     return results
-
-
-def _affordable_passes(pair: ModelPair) -> int:
-    """The number of passes within MAX_WORK; a gradient takes twice the work of a forward pass."""
-    slim, dense = pair.slim_program(pair.images), pair.dense_program(pair.images)
-    work = (3 * _multiply_adds(slim) + _multiply_adds(dense)) * len(pair.inputs)
-    return min(MAX_PASSES, int(MAX_WORK // max(work, 1)))
-
-
-def _multiply_adds(program: Program) -> int:
-    """Of the convolutions and linear layers, for one batch."""
-    weights = (
-        (operation.outputs[0], operation.named()["weight"].uid)
-        for operation in program.operations
-        if operation.op in (*CONVOLUTIONS, "aten.linear")
-    )
-    return sum(math.prod(program.shapes[output]) * math.prod(program.shapes[weight][1:]) for output, weight in weights)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compressor.steps.base import Step
+from compressor.steps.held_out import held_out_divergences
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import nn
 
-    from compressor.core import Data, KeptIndices
-    from compressor.reconstruction.sequential import ReconstructionResult
-    from compressor.reconstruction.solver_options import ReconstructionSettings
+    from compressor.core import Data
     from compressor.steps.context import Context
     from compressor.steps.state import PruningState
 
 BATCH_SIZE = 64
-MAX_JUDGES = 256  # held-out samples that choose the statistics
 MAX_ESTIMATED = 512  # samples that new statistics are estimated from
 POWERS = (0.0, 0.5, 1.0)  # of the step from the present variances to newly estimated ones
 
@@ -42,10 +36,9 @@ class Reconstruct(Step):
     mode: Literal["sequential", "parallel"] = "sequential"
     ridge: float | None = None  # None = chosen for every layer by its held-out error
     holdout: float = 0.2  # share of the samples that choose the ridge and accept the fit
-    refine: bool = False  # train all layers together afterwards, see reconstruction/refine.py
 
     def __str__(self) -> str:
-        return f"Reconstruct({self.images} images{', refined' if self.refine else ''})"
+        return f"Reconstruct({self.images} images)"
 
     def run(self, state: PruningState, context: Context) -> PruningState:
         """Reconstruct a copy of the model.
@@ -88,8 +81,7 @@ class Reconstruct(Step):
         )
         refused = [layer for layer in result.layers if not layer.accepted]
         context.log.note(f"{len(result.layers) - len(refused)} of {len(result.layers)} layers were reconstructed")
-        module = self._refined(state, result, kept, settings, context) if self.refine else result.module
-        module, power = _with_best_statistics(state, module, data)
+        module, power = _with_best_statistics(state, result.module, data)
         if power:
             context.log.note(f"BatchNorm statistics moved by {power:.0%} of the way to newly estimated ones")
         return replace(
@@ -98,35 +90,6 @@ class Reconstruct(Step):
             optimizer={},  # it remembers gradients of other weights
             reconstruction=result,
         )
-
-    def _refined(
-        self,
-        state: PruningState,
-        result: ReconstructionResult,
-        kept: KeptIndices,
-        settings: ReconstructionSettings,
-        context: Context,
-    ) -> nn.Module:
-        """The solved network, or the refined one where it is closer to the dense model on held-out samples."""
-        from compressor.reconstruction.refine import refine
-        from compressor.tensors import as_arguments
-
-        data = context.data_with_holdout
-        refined = refine(
-            state.baseline.module,
-            result.module,
-            kept,
-            [as_arguments(inputs) for inputs in data.calibration_batches(BATCH_SIZE, images=self.images)],
-            settings,
-            result.masks,
-            progress=lambda done, total: context.log("progress", {"done": done, "total": total, "what": "batches"}),
-        )
-        if refined is None:
-            context.log.note("the network was not refined: it takes too much work or memory, or has no gradient")
-            return result.module
-        before, after = _divergences(state, (result.module, refined), data)
-        context.log.note(f"refinement: divergence from the dense model on held-out samples {before:.3g} -> {after:.3g}")
-        return refined if after < before else result.module
 
 
 def _with_best_statistics(state: PruningState, module: nn.Module, data: Data) -> tuple[nn.Module, float]:
@@ -152,23 +115,6 @@ def _with_best_statistics(state: PruningState, module: nn.Module, data: Data) ->
     if not data.has_holdout or not recalibrate_batchnorm(estimated, samples):
         return module, 0.0
     candidates = [interpolate_statistics(module, estimated, power) for power in POWERS]
-    divergences = _divergences(state, candidates, data)
+    divergences = held_out_divergences(state, candidates, data)
     best = divergences.index(min(divergences))
     return candidates[best], POWERS[best]
-
-
-def _divergences(state: PruningState, modules: Sequence[nn.Module], data: Data) -> list[float]:
-    """Each network's divergence from the dense model on held-out samples; infinite where it is not a number."""
-    import torch
-
-    from compressor.agreement import AgreementMeter
-    from compressor.tensors import call_module
-
-    meters = [AgreementMeter(state.model.spec.num_classes) for _ in modules]
-    with torch.inference_mode():
-        for inputs, _ in islice(data.holdout_batches(BATCH_SIZE), MAX_JUDGES // BATCH_SIZE):
-            answer = call_module(state.baseline.module, inputs)
-            for meter, module in zip(meters, modules, strict=True):
-                meter.update(answer, call_module(module, inputs))
-    values = [meter.compute().divergence if data.has_holdout else math.nan for meter in meters]
-    return [value if math.isfinite(value) else math.inf for value in values]

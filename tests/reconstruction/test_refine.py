@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.reconstruction import refine as refine_module
 from compressor.reconstruction.refine import refine
 from compressor.reconstruction.solver_options import ReconstructionSettings
 
@@ -43,7 +42,7 @@ def test_outputs_come_closer_and_zeros_do_not_change(networks: tuple[nn.Module, 
     dense, slim, x = networks
     before = {name: value.clone() for name, value in slim.state_dict().items()}
     masks = {"last.weight": slim.last.weight != 0}
-    refined = refine(dense, slim, {}, [(x,)], ReconstructionSettings(), masks)
+    refined = refine(dense, slim, {}, [(x,)], ReconstructionSettings(), 4, masks)
     assert refined is not None
     with torch.no_grad():
         assert (refined(x) - dense(x)).norm() < 0.9 * (slim(x) - dense(x)).norm()
@@ -51,7 +50,7 @@ def test_outputs_come_closer_and_zeros_do_not_change(networks: tuple[nn.Module, 
     assert torch.equal(refined.norm.running_mean, dense.norm.running_mean)
     assert not torch.equal(refined.first.weight, dense.first.weight), "all layers change together"
     assert all(torch.equal(value, before[name]) for name, value in slim.state_dict().items())
-    again = refine(dense, slim, {}, [(x,)], ReconstructionSettings(), masks)
+    again = refine(dense, slim, {}, [(x,)], ReconstructionSettings(), 4, masks)
     assert again is not None
     assert torch.equal(again.last.weight, refined.last.weight)
 
@@ -68,15 +67,7 @@ def test_kept_channels_are_compared_with_the_same_ones_of_the_dense_model() -> N
         slim[2].weight.copy_(dense[2].weight[:, list(rows)])
         slim[2].bias.copy_(dense[2].bias)
     x = torch.randn(64, 2, 5)
-    refined = refine(dense, slim, kept, [(x,)], ReconstructionSettings())
+    refined = refine(dense, slim, kept, [(x,)], ReconstructionSettings(), 4)
     assert refined is not None
     with torch.no_grad():
         assert (refined(x) - dense(x)).norm() < (slim(x) - dense(x)).norm()
-
-
-def test_a_network_that_takes_too_much_work_is_left(
-    networks: tuple[nn.Module, nn.Module, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dense, slim, x = networks
-    monkeypatch.setattr(refine_module, "MAX_WORK", 1.0)
-    assert refine(dense, slim, {}, [(x,)], ReconstructionSettings()) is None

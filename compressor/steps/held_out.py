@@ -1,0 +1,46 @@
+"""What steps without labels are judged by: the divergence from the dense model on samples that nothing is fitted to."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from compressor.core import Data
+    from compressor.steps.state import PruningState
+
+BATCH_SIZE = 64
+JUDGES = 256  # samples
+
+
+def held_out_divergences(state: PruningState, modules: Sequence[nn.Module], data: Data) -> list[float]:
+    """Compute the divergence of several networks from the dense model on the same held-out samples.
+
+    Args:
+        state: It has the dense model.
+        modules: The networks.
+        data: It has a held-out split, or nothing is compared.
+
+    Returns:
+        A divergence for each network; infinite where it is not a number.
+    """
+    import torch
+
+    from compressor.agreement import AgreementMeter
+    from compressor.tensors import call_module
+
+    if not data.has_holdout:
+        return [math.inf for _ in modules]
+    meters = [AgreementMeter(state.model.spec.num_classes) for _ in modules]
+    with torch.inference_mode():
+        for inputs, _ in islice(data.holdout_batches(BATCH_SIZE), JUDGES // BATCH_SIZE):
+            answer = call_module(state.baseline.module, inputs)
+            for meter, module in zip(meters, modules, strict=True):
+                meter.update(answer, call_module(module, inputs))
+    values = [meter.compute().divergence for meter in meters]
+    return [value if math.isfinite(value) else math.inf for value in values]

@@ -1,0 +1,89 @@
+"""Train all layers of a repaired model together, on the dense model's feature maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from compressor.steps.base import Step
+from compressor.steps.held_out import BATCH_SIZE, held_out_divergences
+
+if TYPE_CHECKING:
+    from compressor.steps.context import Context
+    from compressor.steps.state import PruningState
+
+MAX_PASSES = 4  # over the samples
+MIN_IMAGES = 512  # fewer give too few iterations
+
+
+@dataclass(frozen=True, slots=True)
+class Refine(Step):
+    """Bring the slim model's feature maps closer to the dense model's, see `reconstruction/refine.py`.
+
+    The result is kept where the answers on held-out samples are closer, too. With so many multiply-adds for an image,
+    `work` decides how many images are used, and how often. More images are worth more than more passes.
+    """
+
+    needs_data: ClassVar[bool] = True
+    in_plan: ClassVar[bool] = False
+    compares_answers: ClassVar[bool] = True
+    evaluate_as: ClassVar[str] = "after refinement"
+
+    images: int = 1024
+    work: float = 1.5  # 10^12 multiply-adds, in all
+
+    def __str__(self) -> str:
+        return f"Refine(up to {self.images} images)"
+
+    def run(self, state: PruningState, context: Context) -> PruningState:
+        """Refine a copy of the model.
+
+        Args:
+            state: What the steps before it left.
+            context: Its training samples are used, its test samples are not.
+
+        Returns:
+            The state with the refined weights; the state itself where nothing was pruned, where one pass is more work
+            than `work`, or where held-out samples do not agree.
+
+        Raises:
+            DataError: A sample is not finite.
+        """
+        from compressor.graph.cost import count_cost
+        from compressor.reconstruction.refine import refine
+        from compressor.reconstruction.solver_options import ReconstructionSettings
+        from compressor.surgery.removal import relative_kept
+        from compressor.tensors import as_arguments
+
+        kept = relative_kept(state.baseline.kept, state.model.kept)
+        if not kept and not state.masks and not state.is_smaller:
+            return state
+        modules = state.model.module, state.baseline.module
+        slim, dense = (count_cost(module, *state.example_inputs()).macs for module in modules)
+        per_image = max(3 * slim + dense, 1)  # a gradient costs as much as two forward passes
+        most = self.work * 1e12 / per_image  # images in all passes
+        if most < min(self.images, MIN_IMAGES):
+            work = f"an image takes {per_image / 1e9:.3g} billion multiply-adds"
+            context.log.note(f"the network was not refined: {work}; raise reconstruct.refine.work above {self.work:g}")
+            return state
+        data = context.data_with_holdout
+        batches = [
+            as_arguments(inputs) for inputs in data.calibration_batches(BATCH_SIZE, images=int(min(self.images, most)))
+        ]
+        passes = min(MAX_PASSES, int(most // sum(len(inputs[0]) for inputs in batches)))
+        refined = refine(
+            state.baseline.module,
+            state.model.module,
+            kept,
+            batches,
+            ReconstructionSettings(seed=context.seed),
+            passes,
+            state.masks,
+            progress=lambda done, total: context.log("progress", {"done": done, "total": total, "what": "batches"}),
+        )
+        if refined is None:
+            context.log.note("the network was not refined: it takes too much memory, or has no gradient")
+            return state
+        before, after = held_out_divergences(state, (state.model.module, refined), data)
+        context.log.note(f"refinement: divergence from the dense model on held-out samples {before:.3g} -> {after:.3g}")
+        return replace(state.with_module(refined), optimizer={}) if after < before else state
