@@ -18,7 +18,7 @@ MIN_IMAGES = 512  # fewer give too few iterations
 
 @dataclass(frozen=True, slots=True)
 class Refine(Step):
-    """Bring the slim model's feature maps closer to the dense model's, see `reconstruction/refine.py`.
+    """Bring the slim model's feature maps closer to the dense model's, see `reconstruction/refinement.py`.
 
     The result is kept where the answers on held-out samples are closer, too. With so many multiply-adds for an image,
     `work` decides how many images are used, and how often. More images are worth more than more passes.
@@ -50,7 +50,7 @@ class Refine(Step):
             DataError: A sample is not finite.
         """
         from compressor.graph.cost import count_cost
-        from compressor.reconstruction.refine import refine
+        from compressor.reconstruction.refinement import refine
         from compressor.reconstruction.solver_options import ReconstructionSettings
         from compressor.surgery.removal import relative_kept
         from compressor.tensors import as_arguments

@@ -54,14 +54,14 @@ def certify_removal(
     reference = partial(run_restricted, structure=structure, plan=plan)
     kind = MIXED if mixes_channels(structure, plan) else KIND
 
-    def prove(dense: nn.Module, slim: nn.Module) -> Certificate:
+    def _prove(dense: nn.Module, slim: nn.Module) -> Certificate:
         masked = partial(with_readers_zeroed, dense, structure.groups, plan)
         return OutputComparison(masked, slim, inputs, reference).proof(kind)
 
-    proof = prove(dense, slim)
+    proof = _prove(dense, slim)
     if not proof.ok and proof.max_abs_error == 0.0:  # zeros everywhere
         nonzero = with_nonzero_params(dense)
-        proof = prove(nonzero, remove_channels(nonzero, structure, plan))
+        proof = _prove(nonzero, remove_channels(nonzero, structure, plan))
     return proof
 
 

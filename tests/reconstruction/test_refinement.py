@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.reconstruction.refine import refine
+from compressor.reconstruction.refinement import refine
 from compressor.reconstruction.solver_options import ReconstructionSettings
 
 
