@@ -9,14 +9,14 @@ from typing import NoReturn
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compressor.errors import CompressorError
+from compressor.models.onnx_import.activations import refuse_large, with_last_uses
+from compressor.models.onnx_import.fixed_sizes import set_fixed_sizes
 from compressor.models.onnx_import.fusions import find_fusion
 from compressor.models.onnx_import.host import evaluate_on_host, slice_bounds
 from compressor.models.onnx_import.if_nodes import BranchKnown
 from compressor.models.onnx_import.imported_module import (
-    AS_COMPUTED,
     ImportedModule,
     NodeCall,
     OperatorNode,
@@ -30,25 +30,12 @@ from compressor.models.onnx_import.links import Links
 from compressor.models.onnx_import.names import dotted, is_generated, layer_name
 from compressor.models.onnx_import.node import Node, node_fails, unsupported
 from compressor.models.onnx_import.operators import operators
-from compressor.models.onnx_import.padding import PADS_ARE_INPUTS, as_padding, pad_axes
 from compressor.models.onnx_import.read_graph import Graph
 from compressor.models.onnx_import.slices import Cut, join_slices
-from compressor.models.onnx_import.values import HostArray, Value, ints, is_host
+from compressor.models.onnx_import.values import HostArray, Value, is_host, stays_on_host
 
 MOVES = ("Identity", "Cast", "Gather", "Concat", "Slice", "Unsqueeze", "Squeeze", "Reshape")
 """Operators that pass entries of their first input on, or of all inputs."""
-SMALL = 64  # entries of a constant that stays on the host
-MAX_BYTES = 2**33  # of one activation
-HOST_INPUTS = {
-    **dict.fromkeys(("Reshape", "Expand", "Tile", "Unsqueeze", "Squeeze", "Split", "TopK", "CumSum"), (1,)),
-    **dict.fromkeys(("Slice",), (1, 2, 3, 4)),
-    **dict.fromkeys(("Pad", "Resize", "Clip", "OneHot", "Col2Im"), (1, 2, 3)),
-    **dict.fromkeys(("Upsample", "Trilu"), (1,)),
-    "NonMaxSuppression": (2, 3, 4),
-    "ConstantOfShape": (0,),
-    "Range": (0, 1, 2),
-}
-"""Inputs that are sizes, axes or settings, and are read as numbers."""
 
 
 def build_imported(graph: Graph, examples: Sequence[Tensor]) -> ImportedModule:
@@ -98,7 +85,7 @@ class _Builder:
             if name not in self.values:
                 self.module.constants[name] = self.constants[name]
         steps = join_slices(self.module, self.steps, self.cuts)
-        self.module.steps = _with_last_uses(steps, graph.outputs, graph.inputs)
+        self.module.steps = with_last_uses(steps, graph.outputs, graph.inputs)
         return self.module.eval()
 
     def _add(self, index: int, node: Node) -> None:
@@ -220,12 +207,15 @@ class _Builder:
                 inputs.append(name)
                 continue
             inputs.append("")
-            if on_host or at in HOST_INPUTS.get(node.op, ()) or _stays_on_host(array):
+            if on_host or stays_on_host(node.op, at, array):
                 fixed[at] = array
             else:
                 inputs[-1] = self._register(name, array)
         operator = OperatorNode(node, function, f"{self.graph.name}:{node.name}", fixed)
-        self._set_sizes(operator, live)
+        x = next((value for value in live if isinstance(value, Tensor)), None)
+        if x is not None:
+            sizes = node.inputs[1] if len(node.inputs) > 1 else ""
+            set_fixed_sizes(operator, x.ndim, self.values.get(sizes), self.stored.get(sizes))
         path = place_module(self.module, f"operators.{dotted(node.name).replace('.', '_')}", operator)
         self.module.operators_written.append((path, index))
         self._run(path, tuple(inputs), node.outputs, index)
@@ -233,26 +223,6 @@ class _Builder:
         if node.op == "Slice":
             self._note_cut(operator, inputs, path, index)
         operator.given = operator.integers
-
-    def _set_sizes(self, operator: OperatorNode, live: Sequence[Value]) -> None:
-        """Store the sizes that the file fixes as integers, which surgery rewrites."""
-        node, sizes = operator.node, operator.fixed.get(1)
-        x = next((value for value in live if isinstance(value, Tensor)), None)
-        if node.op in ("Reshape", "Expand") and x is not None:
-            name = node.inputs[1]
-            if sizes is not None:
-                operator.output_sizes = tuple(ints(sizes))
-            elif is_host(self.values.get(name)) and name in self.stored:
-                pairs = zip(ints(self.values[name]), self.stored[name].tolist(), strict=True)
-                operator.output_sizes = tuple(size if fixed else AS_COMPUTED for size, fixed in pairs)
-        elif node.op == "Split" and sizes is not None:
-            operator.output_sizes = tuple(ints(sizes))
-        elif node.op == "Split" and node.opset < 13 and node.get("split"):
-            operator.output_sizes = tuple(node.get("split"))
-        elif node.op == "Pad" and x is not None and node.get("mode", "constant") == "constant":
-            pads = node.get("pads") if node.opset < PADS_ARE_INPUTS else None if sizes is None else ints(sizes)
-            if pads is not None and all(at in operator.fixed for at, name in enumerate(node.inputs) if at and name):
-                operator.padding = as_padding(pads, pad_axes(x.ndim, operator.fixed.get(3)), x.ndim)
 
     def _note_cut(self, operator: OperatorNode, inputs: Sequence[str], path: str, index: int) -> None:
         """Note what a Slice along one axis takes."""
@@ -299,7 +269,7 @@ class _Builder:
     def _run(self, path: str, inputs: tuple[str, ...], outputs: tuple[str, ...], index: int) -> None:
         module, node = self.module.get_submodule(path).eval(), self.graph.nodes[index]
         arguments = [self.values[name] if name else None for name in inputs]
-        _refuse_large(node, module, arguments)
+        refuse_large(node, module, arguments)
         try:
             results = module(*arguments)
         except CompressorError:
@@ -315,47 +285,7 @@ def _draws(node: Node) -> bool:
     return node.op.startswith("Random") or node.op in ("Bernoulli", "Multinomial")
 
 
-def _stays_on_host(array: HostArray) -> bool:
-    return array.size <= (1 if array.dtype.kind == "f" else SMALL)
-
-
 def _buffer(array: HostArray) -> Tensor:
     if array.dtype.kind == "f":
         return torch.from_numpy(np.array(array, dtype=np.float32))
     return torch.from_numpy(np.array(array))
-
-
-def _refuse_large(node: Node, module: nn.Module, arguments: Sequence[Value]) -> None:
-    """Refuse a result that would not fit in memory, before it is computed."""
-    try:
-        on_meta = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), list(arguments))
-        results = _on_meta(module)(*on_meta)
-    except CompressorError:
-        raise
-    except Exception:  # the shape depends on values, or the arguments are impossible, which the run itself tells
-        return
-    for result in tree_leaves(results):
-        if isinstance(result, Tensor) and result.numel() * result.element_size() > MAX_BYTES:
-            gigabytes = result.numel() * result.element_size() / 2**30
-            raise unsupported(node, f"its result takes {gigabytes:,.0f} GiB")
-
-
-def _on_meta(module: nn.Module) -> nn.Module:
-    if not any(True for _ in module.parameters()):
-        return module
-    from compressor.execution.copies import copy_module
-
-    bare: dict[int, object] = {id(tensor): tensor.detach().to("meta") for tensor in module.buffers()}
-    bare |= {id(one): nn.Parameter(one.detach().to("meta")) for one in module.parameters()}
-    return copy_module(module, bare)
-
-
-def _with_last_uses(steps: Sequence[NodeCall], outputs: Sequence[str], inputs: Sequence[str]) -> tuple[NodeCall, ...]:
-    """Note with each step which values no later one reads, so that they are freed."""
-    made = {name for step in steps for name in step.outputs} | set(inputs)
-    seen, result = set(outputs), []
-    for step in reversed(steps):
-        names = [name for name in (*step.inputs, *step.outputs) if name in made and name not in seen]
-        seen |= set(names)
-        result.append(replace(step, last_use=tuple(dict.fromkeys(names))))
-    return tuple(reversed(result))

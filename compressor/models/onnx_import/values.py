@@ -17,6 +17,18 @@ from torch import Tensor
 HostArray = NDArray[Any]
 Value = Tensor | HostArray | None
 
+SMALL = 64  # entries of a constant that stays on the host
+HOST_INPUTS = {
+    **dict.fromkeys(("Reshape", "Expand", "Tile", "Unsqueeze", "Squeeze", "Split", "TopK", "CumSum"), (1,)),
+    **dict.fromkeys(("Slice",), (1, 2, 3, 4)),
+    **dict.fromkeys(("Pad", "Resize", "Clip", "OneHot", "Col2Im"), (1, 2, 3)),
+    **dict.fromkeys(("Upsample", "Trilu"), (1,)),
+    "NonMaxSuppression": (2, 3, 4),
+    "ConstantOfShape": (0,),
+    "Range": (0, 1, 2),
+}
+"""Inputs that are sizes, axes or settings, and are read as numbers."""
+
 DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.DOUBLE: torch.float64,
@@ -79,3 +91,17 @@ def scalar(value: Value) -> Any:
     """The number in a value of one entry."""
     assert value is not None, "an absent input has no value"
     return value.reshape(-1)[0].item()
+
+
+def stays_on_host(op: str, position: int, array: HostArray) -> bool:
+    """Tell whether a constant is read as numbers: sizes, axes and settings, and other small ones.
+
+    Args:
+        op: The operator that reads it.
+        position: The input that it is.
+        array: The constant.
+
+    Returns:
+        False where it becomes a tensor of the module.
+    """
+    return position in HOST_INPUTS.get(op, ()) or array.size <= (1 if array.dtype.kind == "f" else SMALL)

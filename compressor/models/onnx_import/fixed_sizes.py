@@ -1,0 +1,33 @@
+"""Sizes that an ONNX file fixes, as integers of an operator, which surgery rewrites."""
+
+from __future__ import annotations
+
+from compressor.models.onnx_import.imported_module import AS_COMPUTED, OperatorNode
+from compressor.models.onnx_import.padding import PADS_ARE_INPUTS, as_padding, pad_axes
+from compressor.models.onnx_import.values import HostArray, Value, ints, is_host
+
+
+def set_fixed_sizes(operator: OperatorNode, rank: int, computed: Value, stored: HostArray | None) -> None:
+    """Store the sizes of a Reshape, Expand, Split or Pad.
+
+    Args:
+        operator: The operator; `operator.fixed` holds its inputs that are constants.
+        rank: Number of dimensions of what it works on.
+        computed: The sizes that the graph computes, where they are no constant.
+        stored: Which entries of the computed sizes are constants of the file.
+    """
+    node, sizes = operator.node, operator.fixed.get(1)
+    if node.op in ("Reshape", "Expand"):
+        if sizes is not None:
+            operator.output_sizes = tuple(ints(sizes))
+        elif is_host(computed) and stored is not None:
+            pairs = zip(ints(computed), stored.tolist(), strict=True)
+            operator.output_sizes = tuple(size if fixed else AS_COMPUTED for size, fixed in pairs)
+    elif node.op == "Split" and sizes is not None:
+        operator.output_sizes = tuple(ints(sizes))
+    elif node.op == "Split" and node.opset < 13 and node.get("split"):
+        operator.output_sizes = tuple(node.get("split"))
+    elif node.op == "Pad" and node.get("mode", "constant") == "constant":
+        pads = node.get("pads") if node.opset < PADS_ARE_INPUTS else None if sizes is None else ints(sizes)
+        if pads is not None and all(at in operator.fixed for at, name in enumerate(node.inputs) if at and name):
+            operator.padding = as_padding(pads, pad_axes(rank, operator.fixed.get(3)), rank)
