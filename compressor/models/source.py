@@ -13,7 +13,7 @@ from compressor.errors import ModelError
 from compressor.models import user_module
 from compressor.models.batch_dims import BatchDimSetting
 from compressor.models.build import SEED, build_named, can_rebuild, fixed_seed, model_defaults, split_name
-from compressor.models.checkpoint import read_checkpoint
+from compressor.models.checkpoint import LoadedCheckpoint, read_checkpoint
 from compressor.models.example_inputs import example_inputs
 from compressor.models.faithful import checked_copies
 from compressor.models.families import families, family_of
@@ -23,6 +23,7 @@ from compressor.models.load_code import load_code
 from compressor.models.plan_record import PLAN
 from compressor.models.saved_model import load_folder
 from compressor.models.signature import output_indices, select_outputs, without_selection
+from compressor.models.transformers_folder import INDEX, read_tensors, sha256_of_weights
 from compressor.models.trusted_pickle import pickled_module
 from compressor.models.user_inputs import InputShapes, shapes_in
 
@@ -154,7 +155,9 @@ def _is_checkpoint(source: str) -> bool:
 
 
 def _weights_in(folder: Path) -> str:
-    """Return the only file of weights in a folder with the layout of Hugging Face libraries."""
+    """Return the only file of weights in a folder with the layout of Hugging Face libraries, or the index of shards."""
+    if indices := sorted(folder.glob(f"*{INDEX}")):
+        return str(indices[0])
     files = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_FILES)
     preferred = [path for path in files if path.name == "model.safetensors"] or files
     if len(preferred) == 1:
@@ -217,7 +220,12 @@ def _from_checkpoint(
 ) -> LoadedModel:
     if arch != "auto" and user_module.is_code(arch):
         return load_code(f"{arch}@{source}", num_classes, shapes, trust_pickle, weights, batch_dim)
-    checkpoint = read_checkpoint(source, trust_pickle=trust_pickle, weights=weights)
+    if source.endswith(INDEX):
+        folder = Path(source).parent
+        tensors, shard_notes = read_tensors(folder)
+        checkpoint = LoadedCheckpoint(tensors, sha256_of_weights(folder), shard_notes)
+    else:
+        checkpoint = read_checkpoint(source, trust_pickle=trust_pickle, weights=weights)
     try:
         size = _image_size(shapes, source)
         if arch == "auto":

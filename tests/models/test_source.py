@@ -1,10 +1,12 @@
 """What a user may write for MODEL, and what becomes of it. Downloads are replaced: tests use no network."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from failures import raises_error
+from safetensors.torch import save_file
 from torch import nn
 
 from compressor.errors import ModelError, UntrustedFile
@@ -119,4 +121,17 @@ def test_embedded_digits(source: str, size: int) -> None:
     assert loaded.spec.num_classes == 10
     assert loaded.module(torch.zeros(2, channels, height, width)).shape == (2, 10)
     assert len(loaded.mean) == len(loaded.std) == 1
+    assert loaded.sha256
+
+
+def test_a_folder_of_shards_needs_no_configuration(tmp_path: Path) -> None:
+    state = load_model("cifar:resnet14b", num_classes=5).module.state_dict()
+    names = list(state)
+    shards = {"one.safetensors": names[:20], "two.safetensors": names[20:]}
+    for file, part in shards.items():
+        save_file({name: state[name] for name in part}, tmp_path / file)
+    index = {"weight_map": {name: file for file, part in shards.items() for name in part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    loaded = load_model(str(tmp_path))
+    assert (loaded.spec.source, loaded.spec.num_classes) == ("cifar:resnet14b", 5)
     assert loaded.sha256
