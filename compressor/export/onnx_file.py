@@ -128,7 +128,8 @@ def external_location(path: Path, tensor: TensorProto) -> PurePosixPath:
     location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
     relative = PurePosixPath(location)
     file = path.parent / relative
-    inside = bool(location) and not relative.is_absolute() and ".." not in relative.parts and "\\" not in location
+    inside = bool(location) and not relative.is_absolute() and ".." not in relative.parts
+    inside = inside and not any(character in location for character in "\\\0")
     if not inside or file.is_symlink() or not file.resolve().is_relative_to(path.parent.resolve()):
         problem = f"tensor {tensor.name} refers to {location!r}, outside the model's folder"
         hint = "store the weights in files beside the model"

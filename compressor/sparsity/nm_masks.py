@@ -55,7 +55,7 @@ def satisfies_pattern(weight: Tensor, pattern: NMPattern) -> bool:
     n, m = pattern
     if weight.ndim < 2 or weight.shape[1] % m:
         return False
-    return bool((_groups(weight.detach() != 0, m).sum(dim=2) <= n).all())
+    return not weight.numel() or bool((_groups(weight.detach() != 0, m).sum(dim=2) <= n).all())
 
 
 def retained_share(weight: Tensor, mask: Tensor) -> float:

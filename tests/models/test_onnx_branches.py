@@ -99,3 +99,22 @@ def test_a_branch_may_read_a_value_that_comes_later_in_the_file(tmp_path: Path) 
     node = NODE("If", ["yes"], ["y"], "early", then_branch=chosen, else_branch=chosen)
     path = file_of(tmp_path / "m.onnx", node, NODE("Relu", ["x"], ["later"]), yes=np.array(True))
     assert torch.equal(load_model(str(path)).module(torch.ones(1, 6)), -torch.ones(1, 6))
+
+
+@pytest.mark.parametrize("fault", ["absent", "outputs"])
+def test_an_if_without_its_branch_is_refused(fault: str, tmp_path: Path) -> None:
+    relu = branch(NODE("Relu", ["x"], ["out"]), output="out")
+    other = {} if fault == "absent" else {"else_branch": relu}
+    node = NODE("If", ["no"], ["y"] if fault == "absent" else ["y", "z"], "which", then_branch=relu, **other)
+    path = file_of(tmp_path / "m.onnx", node, no=np.array(False))
+    with raises_error(ModelError, "onnx-model/inconsistent", "which"):
+        load_model(str(path))
+
+
+def test_more_ifs_than_a_network_has_are_refused(tmp_path: Path) -> None:
+    inner = branch(NODE("Relu", ["x"], ["out"]), output="out")
+    for _ in range(11):
+        inner = branch(NODE("If", ["yes"], ["out"], then_branch=inner, else_branch=inner), output="out")
+    node = NODE("If", ["yes"], ["y"], "which", then_branch=inner, else_branch=inner)
+    with raises_error(ModelError, "onnx-model/too-many-ifs", "4,095"):
+        load_model(str(file_of(tmp_path / "m.onnx", node, yes=np.array(True))))

@@ -201,12 +201,17 @@ NODE = helper.make_node
         (model_of(NODE("Own", ["x"], ["y"], "mine", domain="own")), "unsupported-operator", "mine"),
         (model_of(NODE("DequantizeLinear", ["x", "x"], ["y"])), "quantized", "m.onnx"),
         (
+            model_of(NODE("MatMul", ["x", "w"], ["y"]), weights={"w": np.zeros((4, 0), np.float32)}),
+            "inconsistent",
+            "m.onnx",
+        ),
+        (
             model_of(NODE("MatMul", ["x", "w"], ["y"]), weights={"w": EYE.astype(np.float16)}),
             "reduced-precision",
             "m.onnx",
         ),
     ],
-    ids=["cyclic", "unconnected", "custom", "quantized", "float16"],
+    ids=["cyclic", "unconnected", "custom", "quantized", "empty", "float16"],
 )
 def test_graphs_that_cannot_be_imported_are_refused(
     model: onnx.ModelProto, code: str, place: str, tmp_path: Path
@@ -247,11 +252,12 @@ def test_weights_that_are_not_numbers(tmp_path: Path) -> None:
         load_model(str(tmp_path / "m.onnx"))
 
 
-def test_a_path_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("location", ["../w.bin", "w.bin\0"])
+def test_a_path_out_of_the_folder_is_refused(location: str, tmp_path: Path) -> None:
     model = model_of(NODE("MatMul", ["x", "w"], ["y"]), weights={"w": np.zeros((4, 4), np.float32)})
     onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
-    model.graph.initializer[0].external_data[0].value = "../w.bin"
+    model.graph.initializer[0].external_data[0].value = location
     onnx.save(model, tmp_path / "m.onnx")
     with raises_error(ModelError, "onnx-model/weights-outside-folder", "m.onnx"):
         load_model(str(tmp_path / "m.onnx"))

@@ -6,7 +6,8 @@
 One JSON line for each architecture, the smallest first: whether half of the multiply-adds can be removed from the
 module, and for each exporter whether the file is imported, its groups are the module's, half can be removed from it,
 proven, and ONNX Runtime's answers to the slim file are the slim module's. Each architecture runs in a process of its
-own with limits; started again, the script goes on after the last line.
+own with limits; started again, the script goes on after the last line. With `--exporters torchscript` first, the
+exporter that takes longer adds lines of its own later.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from compressor.training.training_checkpoint import Checkpoints
 
 EXPORTS = (("torchscript", 17), ("dynamo", None))
 ALL_EXPORTS = (("torchscript", 11), ("torchscript", 13), ("torchscript", 17), ("dynamo", 18), ("dynamo", None))
+Exports = tuple[tuple[str, int | None], ...]
 CPU_SECONDS = 300  # of one architecture through every exporter
 
 
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("--names", nargs="*", default=[])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--opsets", action="store_true", help="five pairs of exporter and opset instead of two")
+    parser.add_argument("--exporters", nargs="*", default=["torchscript", "dynamo"], choices=["torchscript", "dynamo"])
     parser.add_argument("--seconds", type=int, default=CPU_SECONDS)
     parser.add_argument(
         "--table", type=Path, nargs="*", help="results to print as a page; the last line of a name counts"
@@ -70,17 +73,25 @@ def main() -> None:
     logging.disable(logging.ERROR)  # of the exporters
     with tempfile.TemporaryDirectory() as folder:  # what every process would import and list again
         export(nn.Linear(2, 2), torch.randn(2, 2), Path(folder) / "first.onnx", "dynamo", None)
-    done = (
-        {json.loads(line)["name"] for line in options.out.read_text().splitlines()} if options.out.exists() else set()
-    )
+    done = finished(options.out)
+    pairs = [pair for pair in (ALL_EXPORTS if options.opsets else EXPORTS) if pair[0] in options.exporters]
     wanted = dict.fromkeys([*options.names, *(name for room in options.rooms for name in names(room))])
-    sizes = {name: parameters(name) for name in wanted if name not in done}
+    left = {name: tuple(pair for pair in pairs if pair not in done.get(name, ())) for name in wanted}
+    sizes = {name: parameters(name) for name, exports in left.items() if exports}
     for name in sorted(sizes, key=lambda name: sizes[name]):
-        task = partial(compared, name, ALL_EXPORTS if options.opsets else EXPORTS)
-        line = json.dumps(limited(name, task, options.seconds) | {"parameters": sizes[name]})
+        row = limited(name, partial(compared, name, left[name]), options.seconds) | {"parameters": sizes[name]}
         with options.out.open("a") as file:
-            file.write(line + "\n")
-        print(line[:300], flush=True)
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row)[:300], flush=True)
+
+
+def finished(out: Path) -> dict[str, Exports]:
+    """What the file of results has of each architecture: all, where the module itself cannot be pruned or built."""
+    done: dict[str, Exports] = {}
+    for row in map(json.loads, out.read_text().splitlines() if out.exists() else ()):
+        exports = tuple((entry["exporter"], entry["opset"]) for entry in row.get("exports", ())) or ALL_EXPORTS
+        done[row["name"]] = (*done.get(row["name"], ()), *exports)
+    return done
 
 
 def parameters(name: str) -> int:
@@ -93,7 +104,7 @@ def parameters(name: str) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def compared(name: str, exports: tuple[tuple[str, int | None], ...], tell: Tell) -> dict[str, Any]:
+def compared(name: str, exports: Exports, tell: Tell) -> dict[str, Any]:
     """The results of one architecture through every exporter."""
     tell({"phase": "build"})
     module, shape = make(name, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from datetime import date
 from importlib.metadata import version
@@ -15,9 +16,13 @@ Row = dict[str, Any]
 
 
 def page(paths: Sequence[Path]) -> Iterator[str]:
-    """The whole page, line by line. Where a network is in several lines, the last one counts."""
+    """The whole page, line by line. Where a network is in several lines, the last one of each exporter counts."""
     lines = (line for path in paths for line in path.read_text().splitlines())
-    rows: dict[str, Row] = {row["name"]: row for row in map(json.loads, lines)}
+    rows: dict[str, Row] = {}
+    for row in map(json.loads, lines):
+        before = rows.get(row["name"], {}).get("exports", [])
+        exports = {_key(entry): entry for entry in (*before, *row.get("exports", ()))}
+        rows[row["name"]] = row | {"exports": list(exports.values())}
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "torchvision", "onnx", "onnxruntime"))
     yield "# ONNX files: half of the multiply-adds, and the module's groups"
     yield ""
@@ -77,4 +82,4 @@ def _key(entry: Row) -> str:
 
 
 def _cell(text: str, width: int = 160) -> str:
-    return " ".join(text.replace("|", "/").split())[:width]
+    return " ".join(re.sub(r"\x1b\[\d*m", "", text).replace("|", "/").split())[:width]

@@ -6,14 +6,19 @@ sizes are known when the module is built, and the slim file has no other branch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper
 
+from compressor.errors import ModelError
 from compressor.models.onnx_import.node import node_names
 
 Branches = tuple[tuple[str, bool], ...]
 """(name of an If, its condition), in the order in which they are put in place"""
+
+
+MOST = 2000
+"""Ifs in one file, those inside of branches included; every one costs a look at all that it contains."""
 
 
 class BranchKnown(Exception):
@@ -29,12 +34,20 @@ def read_names(node: NodeProto) -> list[str]:
     return [*node.input, *(name for graph in _subgraphs(node) for name in _read_from_outside(graph))]
 
 
+def count_ifs(nodes: Iterable[NodeProto]) -> int:
+    """Count Ifs, those inside of subgraphs included."""
+    return sum((node.op_type == "If") + sum(count_ifs(graph.node) for graph in _subgraphs(node)) for node in nodes)
+
+
 def put_in_place(model: ModelProto, branches: Branches) -> None:
     """Replace Ifs by the nodes of one branch, in place. A name that the model does not have is skipped.
 
     Args:
         model: The model, whose nodes are in an order in which they can run.
         branches: The Ifs and their conditions.
+
+    Raises:
+        ModelError: An If lacks the branch, or outputs of it.
     """
     for name, condition in branches:
         for node, unique in zip(model.graph.node, node_names(model.graph.node), strict=True):
@@ -49,7 +62,11 @@ def put_in_place(model: ModelProto, branches: Branches) -> None:
 
 def _put_one_in_place(graph: GraphProto, index: int, name: str, which: str) -> None:
     node = graph.node[index]
-    branch = next(attribute.g for attribute in node.attribute if attribute.name == which)
+    branch = next((attribute.g for attribute in node.attribute if attribute.name == which), None)
+    if branch is None or len(branch.output) != len(node.output):
+        problem = f"it has no {which}" if branch is None else f"its {which} has another number of outputs"
+        hint = "export it again, or check the download"
+        raise ModelError("onnx-model/inconsistent", f"node {name} (If)", problem, hint)
     taken = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     taken |= {made for other in graph.node for made in other.output}
     own = [tensor.name for tensor in branch.initializer] + [made for other in branch.node for made in other.output]

@@ -15,7 +15,7 @@ from onnx.inliner import inline_local_functions
 
 from compressor.errors import ModelError, VerificationFailed
 from compressor.export.onnx_file import onnx_tensors, validate_onnx
-from compressor.models.onnx_import.if_nodes import Branches, put_in_place, read_names
+from compressor.models.onnx_import.if_nodes import MOST, Branches, count_ifs, put_in_place, read_names
 from compressor.models.onnx_import.node import STANDARD, SUBGRAPHS, Node, node_names, unsupported
 from compressor.models.onnx_import.values import HostArray
 
@@ -118,6 +118,9 @@ def read_model(path: Path, branches: Branches = ()) -> ModelProto:
             del tensor.external_data[:]
     if model.functions:
         model = inline_local_functions(model)
+    if (ifs := count_ifs(model.graph.node)) > MOST:
+        problem = f"it has {ifs:,} If nodes, and {MOST:,} are allowed"
+        raise ModelError("onnx-model/too-many-ifs", str(path), problem, "export it without control flow")
     ordered = _ordered(model, path)
     del model.graph.node[:]
     model.graph.node.extend(ordered)
@@ -206,6 +209,8 @@ def _array(tensor: TensorProto, path: Path, random: np.random.Generator | None) 
     if random is not None and not tensor.HasField("raw_data") and _stored_bytes(tensor, path, 1) == 0:
         return random.normal(0.0, 0.05, tuple(tensor.dims)).astype(np.float32)
     array = numpy_helper.to_array(tensor)
+    if array.ndim > 1 and not array.size and array.dtype.kind == "f":
+        raise _contradiction(path, f"weight {tensor.name} has the shape {list(array.shape)}, which has no entries")
     if array.dtype.name in REDUCED and array.size > 1:
         problem = f"weight {tensor.name} is {array.dtype.name}"
         hint = "give the float32 file; convert it after pruning"
