@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MAX_PASSES = 4  # over the samples
 MIN_IMAGES = 512  # fewer give too few iterations
+SAMPLES = 2**31  # bytes of the samples, which are held in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,9 @@ class Refine(Step):
             context.log.note(f"the network was not refined: {work}; raise reconstruct.refine.work above {self.work:g}")
             return state
         data = context.data_with_holdout
-        batches = [
-            as_arguments(inputs) for inputs in data.calibration_batches(BATCH_SIZE, images=int(min(self.images, most)))
-        ]
+        in_memory = SAMPLES // sum(tensor.nbytes for tensor in state.example_inputs())
+        images = int(min(self.images, most, max(in_memory, 1)))
+        batches = [as_arguments(inputs) for inputs in data.calibration_batches(BATCH_SIZE, images=images)]
         passes = min(MAX_PASSES, int(most // sum(len(inputs[0]) for inputs in batches)))
         refined = refine(
             state.baseline.module,
