@@ -248,7 +248,9 @@ def _budgets(selection: PruningTarget, cost: CostModel, original: Cost) -> list[
         if share is None:
             continue
         if not baseline:
-            problem = f"the {name} of the original model are unknown, because an earlier version wrote the folder"
+            problem = f"no layer of the model has {name}"
+            if getattr(cost.of(PrunePlan({})), name):
+                problem = f"the {name} of the original model are unknown, because an earlier version wrote the folder"
             raise RecipeError(
                 "recipe-does-not-fit-the-model/unknown-original-cost",
                 f"prune.target.{name}",

@@ -92,3 +92,11 @@ def test_a_share_of_what_was_never_counted_is_refused() -> None:
     old = Cost(params=100, macs=1000)
     with raises_error(RecipeError, "recipe-does-not-fit-the-model/unknown-original-cost", "prune.target.nodes"):
         select_channels(structure.groups, graded, PruningTarget(nodes=0.5), structure.cost, old)
+
+
+def test_a_share_of_nothing_is_refused_and_no_earlier_version_is_blamed() -> None:
+    structure = analyze(torch.nn.Sequential(torch.nn.BatchNorm2d(4)), torch.randn(1, 4, 2, 2), name="it")
+    code = "recipe-does-not-fit-the-model/unknown-original-cost"
+    with raises_error(RecipeError, code, "prune.target.macs") as caught:
+        select_channels((), {}, PruningTarget(macs=0.5), structure.cost, Cost(params=8, macs=0))
+    assert caught.value.problem == "no layer of the model has macs"
