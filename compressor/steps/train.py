@@ -42,7 +42,8 @@ class Train(TrainSettings, Step):
     penalty: Penalty | None = None
 
     def __str__(self) -> str:
-        length = f"{self.epochs} epochs" if self.iterations is None else f"{self.iterations} iterations"
+        epochs = f"{self.epochs} epoch{'s' * (self.epochs != 1)}"
+        length = epochs if self.iterations is None else f"{self.iterations} iterations"
         extras = {"distilled": self.distill, "mixup": self.mixup, "cutmix": self.cutmix, "EMA": self.ema}
         parts = [
             *([length] if self.stop is None else [f"until {self.stop.name}, {length} at most"]),
