@@ -19,14 +19,13 @@ from compressor.reconstruction.sequential import reconstruct
 from compressor.reconstruction.solver_options import ReconstructionSettings
 from compressor.run_log import RunLog
 from compressor.steps.base import Step
+from compressor.steps.calibration import BATCH_SIZE
 from compressor.steps.context import Context
 from compressor.steps.latency_probe import OpenProbe
 from compressor.steps.latency_search import allowed_ms
 from compressor.steps.state import PruningState
-from compressor.surgery.removal import relative_kept
 from compressor.tensors import as_arguments
 
-BATCH_SIZE = 64
 MOST_IMAGES, FEWEST_IMAGES = 256, 64  # that repairs are fitted to, and as many that judge
 MACS = 3.2e10  # of one pass over them, beyond which fewer images are used
 COSTS = ("macs", "params", "weights", "nodes")
@@ -98,10 +97,9 @@ class BlockTrials:
             with context.latency_probe.open() as session:
                 state = _run(steps, state, replace(context, latency_probe=OpenProbe(session, rounds=0)))
         dense = state.baseline.module
-        kept = relative_kept(state.baseline.kept, state.model.kept)
         fitted = [as_arguments(inputs) for inputs in self._fitted]
         settings = ReconstructionSettings(seed=context.seed)
-        repaired = reconstruct(dense, state.model.module, kept, fitted, settings).module
+        repaired = reconstruct(dense, state.model.module, state.kept_of_baseline, fitted, settings).module
         return measure_agreement(dense, repaired, self._judged, state.model.spec.num_classes).divergence
 
     def _cost_of_each(self, alike: Sequence[Sequence[str]]) -> dict[str, Cost]:

@@ -33,6 +33,10 @@ class Context:
         assert self.data is not None, "run_step refuses steps that need data without data"
         return self.data
 
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """Return a function of (done, total) that logs the progress of `what`."""
+        return lambda done, total: self.log("progress", {"done": done, "total": total, "what": what})
+
     @property
     def data_with_holdout(self) -> Data:
         """The data with a held-out split, for steps that choose between networks without labels."""

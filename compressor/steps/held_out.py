@@ -6,6 +6,8 @@ import math
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from compressor.steps.calibration import BATCH_SIZE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from compressor.core import Data
     from compressor.steps.state import PruningState
 
-BATCH_SIZE = 64
 JUDGES = 256  # samples
 
 

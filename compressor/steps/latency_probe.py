@@ -1,4 +1,4 @@
-"""The device that a search measures on, and the times that it answers."""
+"""The device that a search measures on, and the times that it returns."""
 
 from __future__ import annotations
 

@@ -66,9 +66,7 @@ class PermuteChannels(Step):
             self.sparsity.pattern,
             rounds=self.rounds,
             seed=context.seed,
-            progress=lambda done, total: context.log(
-                "progress", {"done": done, "total": total, "what": "rounds of the search"}
-            ),
+            progress=context.progress("rounds of the search"),
         )
         certificate = certify_permutation(dense, groups, orders, *inputs)
         if not certificate.ok:

@@ -21,15 +21,15 @@ from compressor.error_curves.elimination import QuadraticReader, improve
 from compressor.error_curves.readers import measure_readers
 from compressor.error_curves.sensitivity import SingleCut, measure_sensitivities
 from compressor.errors import DataError
+from compressor.steps.calibration import BATCH_SIZE, calibration_arguments
 from compressor.steps.context import Context
 from compressor.steps.state import PruningState
-from compressor.tensors import as_arguments, join_batches, samples_between, shared_inputs
+from compressor.tensors import join_batches, samples_between, shared_inputs
 
 if TYPE_CHECKING:
     from compressor.core import BoolArray, FloatArray
 
 IMAGES = 1024
-BATCH_SIZE = 64
 HELD_OUT = 0.2  # share of the samples that sensitivities are measured on
 FEWEST = 10  # samples
 
@@ -71,7 +71,7 @@ def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: Pru
     if target.scope != "error":
         return Ranking(scores())
     start, data = time.perf_counter(), context.training_data
-    batches = [as_arguments(inputs) for inputs in data.calibration_batches(BATCH_SIZE, images=IMAGES)]
+    batches = calibration_arguments(data, IMAGES)
     count = sum(len(inputs[0]) for inputs in batches)
     if count < FEWEST:
         problem = f"{count} samples, and error curves need {FEWEST}"
@@ -89,11 +89,8 @@ def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: Pru
     curves |= energy_curves(module, groups, readers, fitted)
     curves = magnitude_curves(module, groups) | curves
 
-    def _progress(done: int, total: int) -> None:
-        context.log("progress", {"done": done, "total": total, "what": "groups"})
-
     curves, cuts = measure_sensitivities(
-        module, groups, readers, curves, judged, state.model.spec.num_classes, _progress
+        module, groups, readers, curves, judged, state.model.spec.num_classes, context.progress("groups")
     )
     noted = sorted({curve.note for curve in curves.values() if curve.note})
     for note in noted:

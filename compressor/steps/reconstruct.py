@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compressor.steps.base import Step
+from compressor.steps.calibration import BATCH_SIZE, calibration_arguments
 from compressor.steps.held_out import held_out_divergences
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from compressor.steps.context import Context
     from compressor.steps.state import PruningState
 
-BATCH_SIZE = 64
 MAX_ESTIMATED = 512  # samples that new statistics are estimated from
 POWERS = (0.0, 0.5, 1.0)  # of the step from the present variances to newly estimated ones
 
@@ -56,11 +56,8 @@ class Reconstruct(Step):
         from compressor.reconstruction.sequential import reconstruct
         from compressor.reconstruction.solve import RIDGES
         from compressor.reconstruction.solver_options import ReconstructionSettings
-        from compressor.surgery.removal import relative_kept
-        from compressor.tensors import as_arguments
 
-        kept = relative_kept(state.baseline.kept, state.model.kept)
-        if not kept and not state.masks and not state.is_smaller:
+        if not state.is_pruned:
             return state
         settings = ReconstructionSettings(
             mode=self.mode,
@@ -73,11 +70,11 @@ class Reconstruct(Step):
         result = reconstruct(
             state.baseline.module,
             state.model.module,
-            kept,
-            [as_arguments(inputs) for inputs in data.calibration_batches(BATCH_SIZE, images=self.images)],
+            state.kept_of_baseline,
+            calibration_arguments(data, self.images),
             settings,
             state.masks,
-            progress=lambda done, total: context.log("progress", {"done": done, "total": total, "what": "layers"}),
+            progress=context.progress("layers"),
         )
         refused = [layer for layer in result.layers if not layer.accepted]
         context.log.note(f"{len(result.layers) - len(refused)} of {len(result.layers)} layers were reconstructed")

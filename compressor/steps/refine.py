@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from compressor.core import PrunePlan
 from compressor.steps.base import Step
-from compressor.steps.held_out import BATCH_SIZE, held_out_divergences
+from compressor.steps.calibration import calibration_arguments
+from compressor.steps.held_out import held_out_divergences
 
 if TYPE_CHECKING:
     from compressor.steps.context import Context
@@ -21,8 +23,8 @@ SAMPLES = 2**31  # bytes of the samples, which are held in memory
 class Refine(Step):
     """Bring the slim model's feature maps closer to the dense model's, see `reconstruction/refinement.py`.
 
-    The result is kept where the answers on held-out samples are closer, too. With so many multiply-adds for an image,
-    `work` decides how many images are used, and how often. More images are worth more than more passes.
+    The result is kept where the answers on held-out samples are closer, too. `work` bounds the multiply-adds of all
+    passes; more images are used before more passes, because they are worth more.
     """
 
     needs_data: ClassVar[bool] = True
@@ -44,8 +46,8 @@ class Refine(Step):
             context: Its training samples are used, its test samples are not.
 
         Returns:
-            The state with the refined weights; the state itself where nothing was pruned, where one pass is more work
-            than `work`, or where held-out samples do not agree.
+            The state with the refined weights; the state itself where nothing was pruned, where `work` allows fewer
+            than MIN_IMAGES, where the network cannot be refined, or where its answers did not come closer.
 
         Raises:
             DataError: A sample is not finite.
@@ -53,14 +55,11 @@ class Refine(Step):
         from compressor.graph.cost import count_cost
         from compressor.reconstruction.refinement import refine
         from compressor.reconstruction.solver_options import ReconstructionSettings
-        from compressor.surgery.removal import relative_kept
-        from compressor.tensors import as_arguments
 
-        kept = relative_kept(state.baseline.kept, state.model.kept)
-        if not kept and not state.masks and not state.is_smaller:
+        if not state.is_pruned:
             return state
-        modules = state.model.module, state.baseline.module
-        slim, dense = (count_cost(module, *state.example_inputs()).macs for module in modules)
+        slim = count_cost(state.model.module, *state.example_inputs()).macs
+        dense = state.baseline.graph.cost.of(PrunePlan({})).macs
         per_image = max(3 * slim + dense, 1)  # a gradient costs as much as two forward passes
         most = self.work * 1e12 / per_image  # images in all passes
         if most < min(self.images, MIN_IMAGES):
@@ -70,17 +69,17 @@ class Refine(Step):
         data = context.data_with_holdout
         in_memory = SAMPLES // sum(tensor.nbytes for tensor in state.example_inputs())
         images = int(min(self.images, most, max(in_memory, 1)))
-        batches = [as_arguments(inputs) for inputs in data.calibration_batches(BATCH_SIZE, images=images)]
+        batches = calibration_arguments(data, images)
         passes = min(MAX_PASSES, int(most // sum(len(inputs[0]) for inputs in batches)))
         refined = refine(
             state.baseline.module,
             state.model.module,
-            kept,
+            state.kept_of_baseline,
             batches,
             ReconstructionSettings(seed=context.seed),
             passes,
             state.masks,
-            progress=lambda done, total: context.log("progress", {"done": done, "total": total, "what": "batches"}),
+            progress=context.progress("batches"),
         )
         if refined is None:
             context.log.note("the network was not refined: it takes too much memory, or has no gradient")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from compressor.budget.target import PruningTarget
 from compressor.steps.base import Step
-from compressor.steps.reconstruct import BATCH_SIZE, Reconstruct
+from compressor.steps.calibration import BATCH_SIZE
+from compressor.steps.reconstruct import Reconstruct
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
 

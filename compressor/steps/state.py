@@ -123,6 +123,16 @@ class PruningState:
         return replace(self, baseline=baseline, graph=graph, groups=graph.groups)
 
     @property
+    def kept_of_baseline(self) -> KeptIndices:
+        """The kept indices, in the numbering of the model that the run began with."""
+        return relative_kept(self.baseline.kept, self.model.kept)
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether channels, blocks or weights are missing that the run began with."""
+        return bool(self.kept_of_baseline or self.masks) or self.is_smaller
+
+    @property
     def is_smaller(self) -> bool:
         """Whether channels or blocks were removed in this run."""
         return self.removed is not None or (self.blocks is not None and bool(self.blocks.dropped))
@@ -131,8 +141,7 @@ class PruningState:
         """Group of the present graph -> number of channels that earlier rounds removed from it."""
         if self.removed is None:
             return {}
-        kept = relative_kept(self.baseline.kept, self.model.kept)
-        return removed_per_group(self.groups, self.baseline.groups, self.removed, kept)
+        return removed_per_group(self.groups, self.baseline.groups, self.removed, self.kept_of_baseline)
 
     @property
     def selected_graph(self) -> DependencyGraph:
