@@ -94,47 +94,48 @@ def select_channels(
     budgets = [*_budgets(selection, cost, original), *limits]
     problem = AllocationProblem.of(groups, scores, selection, budgets, removed_before)
     if selection.ratio is not None:
-        allocate: Allocate = partial(_by_ratio, problem, selection, removed_before)
+        allocate: Allocate = partial(_rounded, _by_ratio(problem, selection, removed_before))
     elif preferred_multiples is not None and selection.allocates_per_layer:
         allocate = partial(_per_layer, problem, selection, preferred_multiples)
     elif selection.scope == "error":
         allocate = partial(_by_error, problem, selection, preferred_multiples, _error_curves(groups, scores, errors))
     else:
         allocate = partial(_in_order, problem, removal_order(problem, selection.scope))
-    round_to = selection.round_to
-    removed_G, is_enough = allocate(Rounding(groups, round_to))
-    while not is_enough and round_to > 1 and selection.allow_finer_rounding:
-        round_to //= 2
-        removed_G, is_enough = allocate(Rounding(groups, round_to))
+    rounding = Rounding(groups, selection.round_to)
+    removed_G, is_enough = allocate(rounding)
+    while not is_enough and rounding.round_to > 1 and selection.allow_finer_rounding:
+        rounding = Rounding(groups, rounding.round_to // 2)
+        removed_G, is_enough = allocate(rounding)
     if selection.ratio is None and not is_enough:
         raise _not_reachable(budgets, removed_G)
     if ties := [tie for tie in ties_of(groups, config_steps) if set(tie) <= set(problem.free)]:
         most_G = np.array([group.size for group in groups]) - problem.least_G
         limit = problem.fits if selection.ratio is None else None
-        in_steps_G = remove_in_steps(removed_G, ties, most_G, Rounding(groups, round_to).unit_G, limit)
+        in_steps_G = remove_in_steps(removed_G, ties, most_G, rounding.unit_G, limit)
         removed_G = removed_G if in_steps_G is None else in_steps_G
     kept = {
         group.name: _keep_best(scores[group.name], removed)
         for group, removed in zip(groups, removed_G.tolist(), strict=True)
         if removed
     }
-    return PrunePlan(kept, round_to), groups
+    return PrunePlan(kept, rounding.round_to), groups
 
 
-def _by_ratio(
-    problem: AllocationProblem, selection: PruningTarget, removed_before: Mapping[str, int], rounding: Rounding
-) -> tuple[IntArray, bool]:
-    """Remove a share of the channels: from each free group, or from all of them together."""
+def _by_ratio(problem: AllocationProblem, selection: PruningTarget, removed_before: Mapping[str, int]) -> IntArray:
+    """The channels that are a share of each free group, or of all of them together, (G,)."""
     assert selection.ratio is not None
     if selection.scope == "local":
-        exact_G = problem.shares(selection.ratio)
-    else:
-        names = {group.name for group in problem.groups}
-        narrow = [count for name, count in removed_before.items() if name not in names]  # reduced to one channel
-        before = int(problem.before_G[problem.free].sum()) + sum(narrow)
-        total = sum(problem.groups[index].size for index in problem.free) + len(narrow) + before
-        order = removal_order(problem, selection.scope)
-        exact_G = removed_after(problem.start_G, order[: max(0, math.ceil(selection.ratio * total) - before)])
+        return problem.shares(selection.ratio)
+    names = {group.name for group in problem.groups}
+    narrow = [count for name, count in removed_before.items() if name not in names]  # reduced to one channel
+    before = int(problem.before_G[problem.free].sum()) + sum(narrow)
+    total = sum(problem.groups[index].size for index in problem.free) + len(narrow) + before
+    order = removal_order(problem, selection.scope)
+    return removed_after(problem.start_G, order[: max(0, math.ceil(selection.ratio * total) - before)])
+
+
+def _rounded(exact_G: IntArray, rounding: Rounding) -> tuple[IntArray, bool]:
+    """Remove as many channels as rounded widths allow; at least half of them is enough."""
     removed_G = rounding(exact_G)
     return removed_G, bool(2 * removed_G.sum() >= exact_G.sum())
 
@@ -146,8 +147,9 @@ def _per_layer(
     unit_G = _unit(problem, selection, preferred_multiples, rounding)
     start = problem.groups, problem.scores, problem.start_G, problem.free_G, unit_G, problem.budgets
     removed_G = greedy_allocate(*start, problem.fewest_kept(LEVEL))
-    if not problem.fits(removed_G):
-        removed_G = greedy_allocate(*start)
+    if problem.fits(removed_G):
+        return removed_G, True
+    removed_G = greedy_allocate(*start)
     return removed_G, problem.fits(removed_G)
 
 
