@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -58,11 +58,7 @@ def certify_removal(
         masked = partial(with_readers_zeroed, dense, structure.groups, plan)
         return OutputComparison(masked, slim, inputs, reference).proof(kind)
 
-    proof = _prove(dense, slim)
-    if not proof.ok and proof.max_abs_error == 0.0:  # zeros everywhere
-        nonzero = with_nonzero_params(dense)
-        proof = _prove(nonzero, remove_channels(nonzero, structure, plan))
-    return proof
+    return _proof_of_nonzero(_prove, dense, slim, lambda nonzero: remove_channels(nonzero, structure, plan))
 
 
 def certify_dropped_blocks(
@@ -79,12 +75,26 @@ def certify_dropped_blocks(
     Returns:
         The certificate, as `certify_removal` gives it.
     """
-    proof = OutputComparison(lambda: with_branches_zeroed(dense, blocks), slim, inputs).proof(DROPPED)
-    if not proof.ok and proof.max_abs_error == 0.0:  # zeros everywhere
-        nonzero = with_nonzero_params(dense)
-        slim = without_blocks(nonzero, [block.name for block in blocks])
-        proof = OutputComparison(lambda: with_branches_zeroed(nonzero, blocks), slim, inputs).proof(DROPPED)
-    return proof
+
+    def _prove(dense: nn.Module, slim: nn.Module) -> Certificate:
+        return OutputComparison(partial(with_branches_zeroed, dense, blocks), slim, inputs).proof(DROPPED)
+
+    names = [block.name for block in blocks]
+    return _proof_of_nonzero(_prove, dense, slim, lambda nonzero: without_blocks(nonzero, names))
+
+
+def _proof_of_nonzero(
+    prove: Callable[[nn.Module, nn.Module], Certificate],
+    dense: nn.Module,
+    slim: nn.Module,
+    shrink: Callable[[nn.Module], nn.Module],
+) -> Certificate:
+    """Prove; where all outputs are zero, prove it of the dense model with noise in place of all-zero tensors."""
+    proof = prove(dense, slim)
+    if proof.ok or proof.max_abs_error:
+        return proof
+    nonzero = with_nonzero_params(dense)
+    return prove(nonzero, shrink(nonzero))
 
 
 def output_change(dense: nn.Module, slim: nn.Module, *inputs: Tensor) -> float:
