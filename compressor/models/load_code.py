@@ -11,35 +11,26 @@ from compressor.core import LoadedModel, ModelSpec
 from compressor.errors import ModelError
 from compressor.models import user_module
 from compressor.models.adapters import refuse_adapters
-from compressor.models.batch_dims import BatchDimSetting
 from compressor.models.build import fixed_seed
 from compressor.models.checkpoint import read_checkpoint
 from compressor.models.faithful import checked_copies
+from compressor.models.families.base import LoadSettings
 from compressor.models.identify import mismatch
 from compressor.models.nearest import MAX_PARTS_COMPARED
 from compressor.models.prepare import prepare_module
 from compressor.models.shape_match import compare_shapes, shapes_of, under_prefix
 from compressor.models.subtree import Subtree, subtrees_named
-from compressor.models.user_inputs import InputShapes, find_inputs
+from compressor.models.user_inputs import find_inputs
 
 
-def load_code(
-    source: str,
-    num_classes: int | None,
-    shapes: InputShapes | None,
-    trust_pickle: bool,
-    weights: str | None,
-    batch_dim: BatchDimSetting,
-) -> LoadedModel:
+def load_code(source: str, settings: LoadSettings, *, trust_pickle: bool) -> LoadedModel:
     """Build a user's network and load its weights.
 
     Args:
         source: `path/to/file.py:factory`, or `path/to/file.py:factory@checkpoint`.
-        num_classes: The argument `num_classes`, if the factory takes it.
-        shapes: The shape of each input without the batch; None = the file shows them, or a usual size is tried.
+        settings: What the user sets. Classes are an argument of the factory, if it takes `num_classes`; without shapes,
+            the file shows the inputs, or usual sizes are tried.
         trust_pickle: Whether a pickle may run code.
-        weights: Key or prefix of the weights, if the checkpoint holds several.
-        batch_dim: The batch dimension of the inputs.
 
     Returns:
         The model in float32 and eval mode.
@@ -52,11 +43,11 @@ def load_code(
     base = f"{path.resolve()}:{factory}"
     checkpoint = None
     if checkpoint_path is not None:
-        checkpoint = read_checkpoint(checkpoint_path, trust_pickle=trust_pickle, weights=weights)
+        checkpoint = read_checkpoint(checkpoint_path, trust_pickle=trust_pickle, weights=settings.weights)
     saved = checkpoint.hyper_parameters if checkpoint else {}
     with fixed_seed():
         arguments = user_module.constructor_arguments(base, saved)
-        module = user_module.build_module(base, num_classes, arguments)
+        module = user_module.build_module(base, settings.num_classes, arguments)
     digest: str | None = None
     notes: tuple[str, ...] = ("weights as the factory returns them",)
     prepared: tuple[str, ...] = ()
@@ -67,8 +58,8 @@ def load_code(
         digest, notes = checkpoint.sha256, (*checkpoint.notes, *used, *part.notes)
     module, changes = prepare_module(module)
     with fixed_seed():
-        inputs, note = find_inputs(base, module, shapes, batch_dim)
-    spec = ModelSpec(base, inputs, num_classes, arguments)
+        inputs, note = find_inputs(base, module, settings.shapes, settings.batch_dim)
+    spec = ModelSpec(base, inputs, settings.num_classes, arguments)
     notes = (*notes, *prepared, *changes, *([note] if note else []))
     return checked_copies(LoadedModel(module, spec, source, sha256=digest, notes=notes))
 

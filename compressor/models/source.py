@@ -90,27 +90,21 @@ def _with_outputs(loaded: LoadedModel, outputs: Sequence[int | str]) -> LoadedMo
 
 def _from_rest(source: str, arch: str, settings: LoadSettings, trust_pickle: bool, head: str | None) -> LoadedModel:
     """Load a name, a user's code, a checkpoint or an output folder, as `load_model` does."""
-    num_classes, shapes, weights, batch_dim = (
-        settings.num_classes,
-        settings.shapes,
-        settings.weights,
-        settings.batch_dim,
-    )
-    if weights is not None and not _is_checkpoint(source):
+    if settings.weights is not None and not _is_checkpoint(source):
         raise ModelError(
             "model/not-a-checkpoint",
             source,
-            f"model.weights is {weights}",
+            f"model.weights is {settings.weights}",
             "set it to auto; it is for checkpoints only",
         )
     if user_module.is_code(source):
-        loaded = load_code(source, num_classes, shapes, trust_pickle, weights, batch_dim)
+        loaded = load_code(source, settings, trust_pickle=trust_pickle)
     elif source.endswith(".onnx"):
         from compressor.models.onnx_import.load_onnx import load_onnx  # and with it ONNX Runtime
 
-        loaded = load_onnx(Path(source), shapes)
+        loaded = load_onnx(Path(source), settings.shapes)
     elif family_of(source) is not None:
-        loaded = _from_name(source, num_classes, _image_size(shapes, source))
+        loaded = _from_name(source, settings.num_classes, _image_size(settings.shapes, source))
     elif (Path(source) / PLAN).is_file():
         loaded = load_folder(source, trust_pickle=trust_pickle)
     elif not Path(source).exists() and Path(source).suffix == "" and "/" not in source:
@@ -118,7 +112,7 @@ def _from_rest(source: str, arch: str, settings: LoadSettings, trust_pickle: boo
         raise AssertionError("split_name accepts no bare words")
     else:
         path = _weights_in(Path(source)) if Path(source).is_dir() else source
-        loaded = _from_checkpoint(path, arch, num_classes, shapes, trust_pickle, weights, head, batch_dim)
+        loaded = _from_checkpoint(path, arch, settings, trust_pickle, head)
         return replace(loaded, name=source)
     if arch not in ("auto", loaded.spec.source):
         problem = f"it is {loaded.spec.source}, but model.arch is {arch}"
@@ -126,7 +120,10 @@ def _from_rest(source: str, arch: str, settings: LoadSettings, trust_pickle: boo
             "model/architecture-differs", source, problem, "set model.arch to auto: it applies to checkpoints only"
         )
     own = tuple(model_input.shape for model_input in loaded.spec.inputs)
-    for key, requested, actual in (("num_classes", num_classes, loaded.spec.num_classes), ("input", shapes, own)):
+    for key, requested, actual in (
+        ("num_classes", settings.num_classes, loaded.spec.num_classes),
+        ("input", settings.shapes, own),
+    ):
         if requested not in (None, actual):
             problem = f"its {key} is {actual}, but model.{key} is {requested}"
             raise ModelError("model/setting-differs", source, problem, f"set model.{key} to auto, or to {actual}")
@@ -209,25 +206,18 @@ def _image_size(shapes: InputShapes | None, source: str) -> ImageSize | None:
 
 
 def _from_checkpoint(
-    source: str,
-    arch: str,
-    num_classes: int | None,
-    shapes: InputShapes | None,
-    trust_pickle: bool,
-    weights: str | None,
-    head: str | None,
-    batch_dim: BatchDimSetting,
+    source: str, arch: str, settings: LoadSettings, trust_pickle: bool, head: str | None
 ) -> LoadedModel:
     if arch != "auto" and user_module.is_code(arch):
-        return load_code(f"{arch}@{source}", num_classes, shapes, trust_pickle, weights, batch_dim)
+        return load_code(f"{arch}@{source}", settings, trust_pickle=trust_pickle)
     if source.endswith(INDEX):
         folder = Path(source).parent
         tensors, shard_notes = read_tensors(folder)
         checkpoint = LoadedCheckpoint(tensors, sha256_of_weights(folder), shard_notes)
     else:
-        checkpoint = read_checkpoint(source, trust_pickle=trust_pickle, weights=weights)
+        checkpoint = read_checkpoint(source, trust_pickle=trust_pickle, weights=settings.weights)
     try:
-        size = _image_size(shapes, source)
+        size, num_classes = _image_size(settings.shapes, source), settings.num_classes
         if arch == "auto":
             identified = identify_architecture(
                 checkpoint.tensors, source, num_classes=num_classes, size=size, hint=checkpoint.arch, head=head
@@ -239,7 +229,7 @@ def _from_checkpoint(
     except ModelError:
         if checkpoint.module is None or arch != "auto":
             raise
-        identified = pickled_module(checkpoint, source, LoadSettings(shapes, batch_dim, num_classes))
+        identified = pickled_module(checkpoint, source, settings)
     mean, std = _normalisation(identified.spec)
     loaded = LoadedModel(
         identified.module,
