@@ -29,6 +29,7 @@ class GraphEditor(Editor):
         self._readers = Counter(name for node in self._nodes for name in node.input)
         self._copies: dict[tuple[str, object], str] = {}  # a shared constant and the tensor in its place -> new name
         self._new: dict[str, str] = {}  # name of a constant -> name of the one that replaces it
+        self._before: dict[int, list[NodeProto]] = {}  # index of a node -> nodes that are added before it
         self._after: dict[int, list[NodeProto]] = {}
         self._types = {name: tensor.data_type for name, tensor in self._initializers.items()}
         self._float = next((kind for kind in self._types.values() if kind in FLOATS), TensorProto.FLOAT)
@@ -115,7 +116,7 @@ class GraphEditor(Editor):
         given, base = node.input[position], f"{node.output[0]}_{position}_slim"
         mask = np.array([at in entries for at in range(count)])
         values = np.array([entries.get(at, 0) for at in range(count)], np.int64)
-        before = self._after.setdefault(-index - 1, [])
+        before = self._before.setdefault(index, [])
         if self.opset >= WHERE_SINCE:
             self._add_arrays({f"{base}_mask": mask, f"{base}_values": values})
             before.append(helper.make_node("Where", [f"{base}_mask", f"{base}_values", given], [base], base))
@@ -150,7 +151,7 @@ class GraphEditor(Editor):
         """
         node = self._nodes[index]
         shape = f"{node.output[0]}_shape_slim"
-        self._after.setdefault(-index - 1, []).append(helper.make_node("Shape", [name], [shape], shape))
+        self._before.setdefault(index, []).append(helper.make_node("Shape", [name], [shape], shape))
         node.input[1] = shape
 
     def add_after(self, index: int, op: str, tensor: Tensor) -> None:
@@ -173,7 +174,7 @@ class GraphEditor(Editor):
         nodes = [
             part
             for index, node in enumerate(self._nodes)
-            for part in (*self._after.get(-index - 1, ()), node, *self._after.get(index, ()))
+            for part in (*self._before.get(index, ()), node, *self._after.get(index, ()))
         ]
         nodes = _needed(nodes, {value.name for value in graph.output})
         read = {name for node in nodes for name in node.input} | {value.name for value in graph.output}

@@ -16,9 +16,8 @@ from compressor.models.onnx_import.node import node_names
 Branches = tuple[tuple[str, bool], ...]
 """(name of an If, its condition), in the order in which they are put in place"""
 
-
-MOST = 2000
-"""Ifs in one file, those inside of branches included; every one costs a look at all that it contains."""
+MAX_IFS = 2000
+"""Of one file, those inside of branches included: to put one in place takes a look at all that it contains."""
 
 
 class BranchKnown(Exception):

@@ -59,8 +59,8 @@ def load_onnx(path: Path, shapes: Sequence[tuple[int, ...]] | None = None) -> Lo
     model = LoadedModel(module, spec, str(path), sha256=sha256(path), guessed_sizes=guessed)
     notes = [f"{len(graph.nodes)} nodes imported from {path.name}, {_words(inputs)}"]
     if graph.branches:
-        count = f"{len(graph.branches)} If node{'s' if len(graph.branches) > 1 else ''}"
-        notes.append(f"{count} depend on sizes only: the branches that run at these sizes take their place")
+        count = f"{len(graph.branches)} If nodes depend" if len(graph.branches) > 1 else "one If node depends"
+        notes.append(f"{count} on sizes only: what runs at these sizes takes its place")
     return replace(model, notes=(*notes, _require_parity(path, graph, model, session)))
 
 

@@ -15,7 +15,7 @@ from onnx.inliner import inline_local_functions
 
 from compressor.errors import ModelError, VerificationFailed
 from compressor.export.onnx_file import onnx_tensors, validate_onnx
-from compressor.models.onnx_import.if_nodes import MOST, Branches, count_ifs, put_in_place, read_names
+from compressor.models.onnx_import.if_nodes import MAX_IFS, Branches, count_ifs, put_in_place, read_names
 from compressor.models.onnx_import.node import STANDARD, SUBGRAPHS, Node, node_names, unsupported
 from compressor.models.onnx_import.values import HostArray
 
@@ -118,8 +118,8 @@ def read_model(path: Path, branches: Branches = ()) -> ModelProto:
             del tensor.external_data[:]
     if model.functions:
         model = inline_local_functions(model)
-    if (ifs := count_ifs(model.graph.node)) > MOST:
-        problem = f"it has {ifs:,} If nodes, and {MOST:,} are allowed"
+    if (ifs := count_ifs(model.graph.node)) > MAX_IFS:
+        problem = f"it has {ifs:,} If nodes, and {MAX_IFS:,} are allowed"
         raise ModelError("onnx-model/too-many-ifs", str(path), problem, "export it without control flow")
     ordered = _ordered(model, path)
     del model.graph.node[:]
