@@ -89,9 +89,9 @@ class Trace:
         Such a run may make calls that this one does not: copies into another layout, as the strides of operators'
         results are, or the expansion of a mask to the batch. They are none of the operators that are looked up.
         """
-        count = _Occurrences()
+        occurrences = _Occurrences()
         for call in self.calls:
-            yield count.identify(call.op, call.module), call
+            yield occurrences.next(call.op, call.module), call
 
 
 class _Occurrences:
@@ -100,7 +100,16 @@ class _Occurrences:
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
 
-    def identify(self, op: str, module: str) -> CallId:
+    def next(self, op: str, module: str) -> CallId:
+        """Return the identity of the next call.
+
+        Args:
+            op: The operator.
+            module: The module that calls it.
+
+        Returns:
+            Both, and how often the module has called the operator so far, this call included.
+        """
         self._counts[op, module] += 1
         return op, module, self._counts[op, module]
 
@@ -211,7 +220,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         named = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
         named |= {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
         before = tree_map_only(Tensor, self.ref, named)
-        handler = self._handlers.get(self._occurrences.identify(op, module))
+        handler = self._handlers.get(self._occurrences.next(op, module))
         result = func(*args, **kwargs) if handler is None else handler(func, named)
         self.data_dependent |= torch.Tag.dynamic_output_shape in func.tags
         outs = tuple(self.ref(leaf) for leaf in pytree_leaves(result) if isinstance(leaf, Tensor))

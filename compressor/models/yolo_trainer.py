@@ -25,6 +25,19 @@ def yolo_trainer(model: Any) -> type:
         """Trains the slim module itself."""
 
         def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+            """Return the slim module in place of one that is built from a yaml.
+
+            Args:
+                cfg: Not used.
+                weights: A slim module that was saved; None = that of `model`.
+                verbose: Not used.
+
+            Returns:
+                The module.
+
+            Raises:
+                ModelError: The data have another number of classes.
+            """
             slim = model.model if weights is None else weights
             classes = len(slim.names)
             if self.data["nc"] != classes:
