@@ -18,6 +18,7 @@ PACKAGE = Path(compressor.__file__).parent
 # Imports inside functions count like any others.
 # The program that is sent to devices is a room by itself: it imports nothing of the package.
 CORE = {"agreement", "atomic_write", "bench.runner", "core", "errors", "execution", "layers", "tensors"}
+STARTS_RUNS = {"commands", "pipeline", "preflight", "progress", "recipe", "report", "run_options"}
 ALLOWED = {
     "": set(),
     "bench.runner": set(),
@@ -101,32 +102,9 @@ ALLOWED = {
     "progress": CORE,
     "notebook": CORE,
     "preflight": CORE | {"models", "output", "recipe"},
-    "api": CORE
-    | {
-        "commands",
-        "models",
-        "notebook",
-        "pipeline",
-        "preflight",
-        "progress",
-        "recipe",
-        "report",
-        "run_options",
-    },
+    "api": CORE | STARTS_RUNS | {"models", "notebook"},
     "__main__": {"cli"},
-    "cli": CORE
-    | {
-        "bench",
-        "commands",
-        "output",
-        "pipeline",
-        "preflight",
-        "progress",
-        "recipe",
-        "report",
-        "run_options",
-        "training",
-    },
+    "cli": CORE | STARTS_RUNS | {"bench", "output", "training"},
 }
 
 

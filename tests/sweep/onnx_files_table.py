@@ -6,11 +6,11 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from models import ROOMS, names  # beside this file
+from table import packages  # beside this file
 
 Row = dict[str, Any]
 
@@ -23,10 +23,10 @@ def page(paths: Sequence[Path]) -> Iterator[str]:
         before = rows.get(row["name"], {}).get("exports", [])
         exports = {_key(entry): entry for entry in (*before, *row.get("exports", ()))}
         rows[row["name"]] = row | {"exports": list(exports.values())}
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "torchvision", "onnx", "onnxruntime"))
     yield "# ONNX files: half of the multiply-adds, and the module's groups"
     yield ""
-    yield f"{date.today()}; {packages}; one thread. `python tests/sweep/onnx_files.py --rooms ... --out results.jsonl`."
+    command = "python tests/sweep/onnx_files.py --rooms ... --out results.jsonl"
+    yield f"{date.today()}; {packages()}; one thread. `{command}`."
     yield ""
     yield "Networks with random weights, at 64 pixels where an architecture takes them. Module: half"
     yield "of its multiply-adds can be removed. Of these, per exporter: exported; imported (module and file agree);"

@@ -29,12 +29,16 @@ def main() -> None:
     print("\n".join(page(rows)))
 
 
+def packages() -> str:
+    """The versions that a sweep ran with."""
+    return ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "torchvision", "onnx", "onnxruntime"))
+
+
 def page(rows: dict[str, dict[str, Any]]) -> Iterator[str]:
     """The whole page, line by line."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "torchvision", "onnx", "onnxruntime"))
     yield "# Coverage: half of the multiply-adds, no settings"
     yield ""
-    yield f"{date.today()}; {packages}; one thread. `python tests/sweep/run.py --rooms {' '.join(ROOMS)} --onnx`."
+    yield f"{date.today()}; {packages()}; one thread. `python tests/sweep/run.py --rooms {' '.join(ROOMS)} --onnx`."
     yield ""
     yield "Random weights, statistics and constants that are neither zero nor one; inputs of 64 pixels where an"
     yield "architecture takes them. Each model in a process of its own: 120 s of CPU, 12 GB. Passed: MACs at 50 %, slim"
