@@ -183,7 +183,7 @@ def started(tmp_path: Path, target: InventedTarget, events: Events) -> tuple[Pru
         events.append((event, fields))
 
     model = LoadedModel(net(), ModelSpec("net", one_image((3, 4, 4))), "net")
-    watch = DeviceTimer(target, 1, 8, export, emit)  # type: ignore[arg-type]
+    watch = DeviceTimer(target, 1, 8, {}, export, emit)  # type: ignore[arg-type]
     around = Context(None, 0, RunLog(emit=emit), Checkpoints(tmp_path, ""), latency_probe=watch)
     return initial_state(model, around), around
 
@@ -251,7 +251,7 @@ def test_processes_that_disagree_are_asked_again(tmp_path: Path, share: float, p
     """By hand for 1.2 %: of four processes Student's half-width is 3.18 * 0.69 % / 2 = 1.10 %; for 2 % it is 1.84 %,
     and of six processes half of the range of the bootstrap."""
     device = Disagreeing(share)
-    watch = DeviceTimer(InventedTarget(device=device), 1, 8, export, lambda _event, _fields: None)  # type: ignore[arg-type]
+    watch = DeviceTimer(InventedTarget(device=device), 1, 8, {}, export, lambda _event, _fields: None)  # type: ignore[arg-type]
     with watch.open() as clock:
         pair = clock.measure_pair(net(), net())
     assert device.orders == (["ds", "sd"] * MAX_PROCESSES)[:processes], "in one process, in mirrored turn"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-from numpy.typing import NDArray
 
 from compressor.bench.conditions import choose_clock, describe_conditions
 from compressor.bench.device.protocol import Job, Timing
@@ -26,7 +24,8 @@ from compressor.bench.statistics import (
     slowdown_per_minute,
     tail_quantiles,
 )
-from compressor.core import Comparison, EventSink, Latency, SustainedLoad
+from compressor.bench.timed_inputs import TimedInputs
+from compressor.core import Comparison, EventSink, Latency, LayerTime, SustainedLoad
 from compressor.errors import RecipeError
 from compressor.export.onnx_file import validate_onnx
 
@@ -40,7 +39,7 @@ def compare_latency(
     *,
     batch: int = 1,
     seconds: float = 6.0,
-    inputs: NDArray[Any] | None = None,
+    inputs: TimedInputs | None = None,
     real: bool = True,
     layers: bool = False,
     emit: EventSink,
@@ -59,8 +58,7 @@ def compare_latency(
         b: The file to compare it with; None = measure `a` alone.
         batch: Batch size.
         seconds: Measuring time for each model; less if the ratio is clear sooner, at most three times as much if not.
-        inputs: Values (n, ...) for the first input, used in batches in turn; None = seeded normal values, of size 1
-            in every dimension that is free.
+        inputs: What is run on, in batches in turn; None = seeded values, of size 1 in every dimension that is free.
         real: Whether the inputs are data, and no noise.
         layers: Profile both models by layer afterwards.
         emit: Receives an event for each block.
@@ -89,7 +87,10 @@ def compare_latency(
         )
         after = session.state()
         peaks = {arm: setup.peak_bytes(session, arm) for arm in files}
-        profile = time_by_layer(session, a, b, batch=batch, seconds=min(1.0, seconds / 6)) if layers and b else ()
+        profile: tuple[LayerTime, ...] = ()
+        if layers and b:
+            job = replace(setup.job, window_s=min(1.0, seconds / 6))
+            profile = time_by_layer(session, a, b, job)
 
     conditions = describe_conditions(session, before, after, _all_blocks(arms))
     ratio, control = _ratios(session, arms)

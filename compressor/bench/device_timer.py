@@ -7,7 +7,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
@@ -22,6 +22,7 @@ from compressor.bench.device.session import RunnerSession
 from compressor.bench.layer_latency import measure_layers
 from compressor.bench.statistics import ratio_interval
 from compressor.bench.synthetic_models import IMAGE_CHANNELS
+from compressor.bench.timed_inputs import TimedInputs, write_timed_inputs
 from compressor.bench.width_multiples import WIDTHS, coarsest_free_step
 from compressor.budget.latency_model import (
     FEW_LEVELS,
@@ -68,15 +69,17 @@ def latency_probe(
     if device is None:
         return None
     batch = recipe.bench.batch[0]
+    inputs = example_inputs(model, images=2)
     export = partial(
         export_model,
         spec=model.spec,
-        inputs=example_inputs(model, images=2),
+        inputs=inputs,
         opset=recipe.export.opset_version,
         dynamic_batch=batch > 1,
         metadata={},
     )
-    return DeviceTimer(device, batch, rounds, lambda module, path: export(module, path=path), emit)
+    timed = {one.name: samples.numpy() for one, samples in zip(model.spec.inputs, inputs, strict=True)}
+    return DeviceTimer(device, batch, rounds, timed, lambda module, path: export(module, path=path), emit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class DeviceTimer:
     device: Device
     batch: int
     rounds: int
+    inputs: TimedInputs
     export: Callable[[nn.Module, Path], object]
     emit: EventSink
 
@@ -95,7 +99,9 @@ class DeviceTimer:
         with self.device.open() as session, tempfile.TemporaryDirectory(prefix="compress-search-") as folder:
             by_cpu_time = self.device.single_threaded_cpu
             levels = LEVELS if self.rounds else FEW_LEVELS  # predictions alone are given with their uncertainty
-            yield DeviceTimerSession(session, self.batch, by_cpu_time, levels, self.export, self.emit, Path(folder))
+            inputs = write_timed_inputs(self.inputs, Path(folder))
+            job = Job((), WINDOW_SECONDS, WINDOWS, WARM_SECONDS, self.batch, inputs)
+            yield DeviceTimerSession(session, job, by_cpu_time, levels, self.export, self.emit, Path(folder))
 
 
 @dataclass(slots=True)
@@ -103,7 +109,7 @@ class DeviceTimerSession:
     """A `DeviceSession` that keeps files and latency models while the device is held."""
 
     runner: RunnerSession
-    batch: int
+    job: Job  # its models are replaced
     by_cpu_time: bool  # see `Device.single_threaded_cpu`
     levels: Sequence[float]  # shares of a layer's width that are timed
     export: Callable[[nn.Module, Path], object]
@@ -184,11 +190,11 @@ class DeviceTimerSession:
     def _in_turn(self, models: tuple[Path, Path], *, mirrored: bool) -> tuple[Timing, ...]:
         """Time two models in a new process, the second first if `mirrored`; alternating the order cancels drift."""
         step = -1 if mirrored else 1
-        return self.runner.run(Job(models[::step], WINDOW_SECONDS, WINDOWS, WARM_SECONDS, self.batch))[::step]
+        return self.runner.run(replace(self.job, models=models[::step]))[::step]
 
     def _run(self, path: Path) -> Timing:
         """Time a model in a new process."""
-        return self.runner.run(Job((path,), WINDOW_SECONDS, WINDOWS, WARM_SECONDS, self.batch))[0]
+        return self.runner.run(replace(self.job, models=(path,)))[0]
 
     def _windows(self, timing: Timing) -> Sequence[Sequence[float]]:
         return timing.windows(by_cpu_time=self.by_cpu_time)
@@ -197,7 +203,7 @@ class DeviceTimerSession:
         return median(chain.from_iterable(chain.from_iterable(self._windows(run[side]) for run in runs)))
 
     def _times(self, layers: Sequence[Layer]) -> Mapping[Layer, float]:
-        return measure_layers(self.runner, layers, batch=self.batch, by_cpu_time=self.by_cpu_time, emit=self.emit)
+        return measure_layers(self.runner, layers, batch=self.job.batch, by_cpu_time=self.by_cpu_time, emit=self.emit)
 
     def _steps(self, layers: Sequence[Layer]) -> Step:
         """The preferred multiple of widths for each kind of layer, measured on its layer of median size."""

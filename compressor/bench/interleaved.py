@@ -11,15 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compressor.bench.device.protocol import Job, Timing
 from compressor.bench.device.session import RunnerSession
 from compressor.bench.runner.ort_session import LoadedSession
 from compressor.bench.runner.worker import WorkerError
+from compressor.bench.timed_inputs import TimedInputs, write_timed_inputs
 from compressor.core import EventSink
 from compressor.export.onnx_file import OnnxFile
 from compressor.export.random_nodes import may_draw
@@ -81,7 +80,7 @@ def interleave(
     session: RunnerSession,
     files: Mapping[str, OnnxFile],
     folder: Path,
-    inputs: NDArray[Any] | None,
+    inputs: TimedInputs | None,
     *,
     batch: int,
     seconds: float,
@@ -92,17 +91,14 @@ def interleave(
         session: The device.
         files: The files of the arms `a` and, where there is one, `b`.
         folder: Where the control's copy, the inputs and the expected outputs are written.
-        inputs: Data (n, ...) for the first input; None = seeded normal values.
+        inputs: What is run on; None = seeded values.
         batch: Batch size.
         seconds: Measuring time of each arm in a round.
 
     Returns:
         The arms.
     """
-    inputs_path = None
-    if inputs is not None:
-        inputs_path = folder / "inputs.npy"
-        np.save(inputs_path, inputs, allow_pickle=False)
+    inputs_path = write_timed_inputs(inputs, folder)
     arms = {}
     for arm, file in files.items():
         reference = folder / f"{arm}.npz"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from compressor.bench.device.protocol import NodeTime
+from compressor.bench.device.protocol import Job, NodeTime
 from compressor.bench.device.session import RunnerSession
 from compressor.core import LAYOUT_COPIES, LayerTime
 
@@ -37,7 +37,7 @@ class OperatorRow:
 NOTHING = OperatorRow("")
 
 
-def time_by_layer(session: RunnerSession, a: Path, b: Path, *, batch: int, seconds: float) -> tuple[LayerTime, ...]:
+def time_by_layer(session: RunnerSession, a: Path, b: Path, job: Job) -> tuple[LayerTime, ...]:
     """Profile two models and list the time of each layer: layers with weights by name, other operators by type.
 
     Other processes can only make an operator slower, so the faster one of two passes counts. Profiling takes time
@@ -47,8 +47,7 @@ def time_by_layer(session: RunnerSession, a: Path, b: Path, *, batch: int, secon
         session: The device.
         a: An ONNX file.
         b: The other ONNX file.
-        batch: Batch size.
-        seconds: Measuring time of a pass.
+        job: Its batch size and inputs are used; a pass lasts a window.
 
     Returns:
         One record for each layer, in the order of `a`.
@@ -59,7 +58,7 @@ def time_by_layer(session: RunnerSession, a: Path, b: Path, *, batch: int, secon
     passes: dict[Path, list[list[NodeTime]]] = {a: [], b: []}
     for index in range(PASSES):
         for path in (a, b) if index % 2 == 0 else (b, a):
-            passes[path].append(session.profile(path, batch=batch, seconds=seconds))
+            passes[path].append(session.profile(path, job))
     before, after = (rows_by_layer(fastest(passes[path]), layers_of(path)) for path in (a, b))
     return tuple(
         LayerTime(

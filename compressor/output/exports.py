@@ -123,7 +123,7 @@ def compare_on_device(
         return ()
     real = data is not None and device.is_local
     samples = calibration_inputs(model, data if real else None, TIMED_IMAGES)
-    inputs = samples[0].numpy() if len(samples) == 1 and model.spec.inputs[0].batch_dim == 0 else None
+    inputs = {one.name: array.numpy() for one, array in zip(model.spec.inputs, samples, strict=True)}
     with log.stage("measure"), device.open() as session:
         comparisons = tuple(
             compare_latency(

@@ -56,7 +56,8 @@ def test_less_work_is_faster(here: RunnerSession, linear: Make) -> None:
 def test_one_model_with_weights_beside_it_and_real_inputs(here: RunnerSession, linear: Make, tmp_path: Path) -> None:
     path = tmp_path / "big.onnx"
     onnx.save(onnx.load(linear("a.onnx")), path, save_as_external_data=True, location="big.data", size_threshold=0)
-    found = compare_latency(here, path, None, batch=3, seconds=0.05, inputs=np.ones((2, 64), np.float32), emit=quiet)
+    inputs = {"x": np.ones((2, 64), np.float32)}
+    found = compare_latency(here, path, None, batch=3, seconds=0.05, inputs=inputs, emit=quiet)
     assert (found.b, found.ratio, found.ratio_ci95) == (None, None, None)
     assert found.control is not None
     assert found.verdict.split(":")[0] in ("stable", "unstable")

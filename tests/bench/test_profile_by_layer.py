@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.bench.device.protocol import NodeTime
+from compressor.bench.device.protocol import Job, NodeTime
 from compressor.bench.device.session import RunnerSession
 from compressor.bench.profile_by_layer import fastest, layers_of, plain_name, rows_by_layer, time_by_layer
 from compressor.bench.runner.profile import parse_nodes
@@ -103,7 +103,7 @@ def test_events_of_the_profiler_become_nodes() -> None:
 
 def test_two_models_on_a_device(here: RunnerSession, tmp_path: Path) -> None:
     dense, slim = network(tmp_path / "dense.onnx", 128), network(tmp_path / "slim.onnx", 16)
-    rows = {row.name: row for row in time_by_layer(here, dense, slim, batch=1, seconds=0.05)}
+    rows = {row.name: row for row in time_by_layer(here, dense, slim, Job((), window_s=0.05))}
     assert {"stem.conv1", "body.conv2"} <= rows.keys()
     for name in ("stem.conv1", "body.conv2"):
         before, after = rows[name].before_us, rows[name].after_us

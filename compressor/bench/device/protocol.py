@@ -22,7 +22,7 @@ class Job:
     windows: int = 1
     warm_s: float = 0.3
     batch: int = 1
-    inputs: Path | None = None  # .npy of data (n, ...) for the first input; None = seeded normal values
+    inputs: Path | None = None  # that `write_timed_inputs` wrote; None = seeded values
     references: tuple[Path | None, ...] = ()  # expected outputs of each model (.npz); None = any finite ones
     timeout: float = 300.0  # s, for all of the job
 

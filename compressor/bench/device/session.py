@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -86,7 +87,7 @@ class RunnerSession:
         lacks the provider, and Temporary for a full disk there.
         """
         request = {
-            **self._request("time", job.models, job.batch, job.inputs, job.window_s, job.timeout),
+            **self._request("time", job),
             "references": [self._place(path) if path else None for path in job.references],
             "warm_s": job.warm_s,
             "windows": job.windows,
@@ -114,14 +115,12 @@ class RunnerSession:
             for timing in response.timings
         )
 
-    def profile(self, model: Path, *, batch: int = 1, seconds: float = 1.0, timeout: float = 300.0) -> list[NodeTime]:
+    def profile(self, model: Path, job: Job) -> list[NodeTime]:
         """Time every operator of a model.
 
         Args:
             model: The ONNX file.
-            batch: Batch size.
-            seconds: Measuring time.
-            timeout: Seconds that the whole job may take.
+            job: Its batch size, inputs and time limit are used; the profile takes as long as a window.
 
         Returns:
             One record for each operator of the optimized graph, in the order of execution.
@@ -129,27 +128,25 @@ class RunnerSession:
         Raises:
             CompressorError: As `run`.
         """
-        request = self._request("profile", (model,), batch, None, seconds, timeout)
-        response = self._ask(request, ProfileResponse, timeout + MARGIN, (model,))
+        request = self._request("profile", replace(job, models=(model,)))
+        response = self._ask(request, ProfileResponse, job.timeout + MARGIN, (model,))
         return [NodeTime(node.name, node.op, node.provider, node.bytes, node.us) for node in response.nodes]
 
-    def _request(
-        self, do: str, models: Sequence[Path], batch: int, inputs: Path | None, window_s: float, timeout: float
-    ) -> dict[str, object]:
+    def _request(self, do: str, job: Job) -> dict[str, object]:
         device = self.device
         return {
             "do": do,
-            "models": [self._place(path) for path in models],
-            "inputs": self._place(inputs) if inputs else None,
-            "batch": batch,
+            "models": [self._place(path) for path in job.models],
+            "inputs": self._place(job.inputs) if job.inputs else None,
+            "batch": job.batch,
             "threads": device.threads,
             "cpus": list(self.cpus),
             "provider": device.provider,
             "options": dict(device.options),
             "cpu_fallback": device.cpu_fallback,
             "graph": device.graph,
-            "window_s": window_s,
-            "timeout": timeout,
+            "window_s": job.window_s,
+            "timeout": job.timeout,
         }
 
     def _system_info(self) -> SystemInfo:

@@ -49,19 +49,21 @@ class LoadedSession:
         start = perf_counter()
         self.session = create_session(path, request, profile)
         self.session_ms = (perf_counter() - start) * 1e3
-        real = np.load(request["inputs"], allow_pickle=False) if request["inputs"] else None
-        count = 1 if real is None else min(MAX_FEEDS, -(-len(real) // request["batch"]))
         nodes = self.session.get_inputs()
         metadata = self.session.get_modelmeta().custom_metadata_map
-        dims = json.loads(metadata["batch_dims"]) if "batch_dims" in metadata else None
-        self.feeds = [make_feed(nodes, request["batch"], real, index, dims) for index in range(count)]
+        dims = json.loads(metadata["batch_dims"]) if "batch_dims" in metadata else [0] * len(nodes)
+        given = load_inputs(request["inputs"]) if request["inputs"] else {}
+        count = min(MAX_FEEDS, count_batches(nodes, given, dims, request["batch"]))
+        self.feeds = [make_feed(nodes, request["batch"], given, index, dims) for index in range(count)]
         self.runs = 0
         start = perf_counter()
         try:
             self.outputs = self.run()
         except Exception as error:
             shapes = ", ".join(f"{node.name}: {node.shape}" for node in nodes)
-            raise WorkerError("run", f"{error} (inputs {shapes}; free dimensions were set to 1)") from error
+            raise WorkerError(
+                "run", f"{error} (inputs {shapes}; free dimensions of inputs without data were set to 1)"
+            ) from error
         self.first_run_ms = (perf_counter() - start) * 1e3
         check_finite_outputs(self.outputs)
 
@@ -118,18 +120,40 @@ def create_session(path: str, request: dict[str, Any], profile: str | None) -> A
     return session
 
 
-def make_feed(inputs: list[Any], batch: int, real: Any, index: int, dims: list[Any] | None = None) -> dict[str, Any]:
-    """Make one batch: real data for the first input where there is any, seeded values otherwise.
+def load_inputs(path: str) -> dict[str, Any]:
+    """Read what `write_timed_inputs` wrote: name of an input -> array with the samples in its batch dimension."""
+    with np.load(path, allow_pickle=False) as file:
+        return {str(name): file[f"input{index}"] for index, name in enumerate(file["names"])}
 
-    A free batch dimension gets the batch size, every other free dimension is 1. Floats are standard normal, integers 0
-    or 1.
+
+def count_batches(nodes: list[Any], given: dict[str, Any], dims: list[Any], batch: int) -> int:
+    """Count the batches that the given samples fill; the last may begin again with the first sample.
 
     Args:
-        inputs: The session's inputs.
+        nodes: The session's inputs.
+        given: Arrays by name of the input.
+        dims: The batch dimension of each input, None for an input without one.
         batch: Batch size.
-        real: Data (n, ...) for the first input, or None.
-        index: Number of the batch, which selects the data or seeds the values.
-        dims: The batch dimension of each input, None for an input without one; by default the first of each.
+
+    Returns:
+        The number of batches, at least 1.
+    """
+    pairs = [(given[node.name], dim) for node, dim in zip(nodes, dims) if node.name in given and dim is not None]
+    return max([-(-array.shape[dim] // batch) for array, dim in pairs], default=1)
+
+
+def make_feed(nodes: list[Any], batch: int, given: dict[str, Any], index: int, dims: list[Any]) -> dict[str, Any]:
+    """Make one batch: given samples where there are any, seeded values otherwise.
+
+    Of an input without samples a free batch dimension gets the batch size, and every other free dimension is 1. Floats
+    are standard normal, integers 0 or 1.
+
+    Args:
+        nodes: The session's inputs.
+        batch: Batch size.
+        given: Arrays by name of the input.
+        index: Number of the batch, which selects the samples or seeds the values.
+        dims: The batch dimension of each input, None for an input without one.
 
     Returns:
         An array for each input.
@@ -139,18 +163,22 @@ def make_feed(inputs: list[Any], batch: int, real: Any, index: int, dims: list[A
     """
     rng = np.random.default_rng(index)
     arrays: dict[str, Any] = {}
-    for position, node in enumerate(inputs):
+    for position, node in enumerate(nodes):
         dtype = DTYPES.get(node.type)
         if dtype is None:
             raise WorkerError("input", f"input {node.name} is a {node.type}, which cannot be generated")
-        axis = 0 if not dims else dims[position] if position < len(dims) else None
+        axis = dims[position] if position < len(dims) else None
         shape = [
             size if isinstance(size, int) else (batch if dim == axis else 1) for dim, size in enumerate(node.shape)
         ]
         if position == 0 and shape and axis is not None and shape[axis] != batch:
             raise WorkerError("input", f"input {node.name} is fixed at batch {shape[axis]}, not {batch}")
-        if position == 0 and real is not None:
-            arrays[node.name] = real[np.arange(index * batch, (index + 1) * batch) % len(real)].astype(dtype)
+        if node.name in given:
+            samples = given[node.name]
+            if axis is not None:
+                rows = np.arange(index * batch, (index + 1) * batch) % samples.shape[axis]
+                samples = samples.take(rows, axis)
+            arrays[node.name] = samples.astype(dtype)
         elif np.issubdtype(dtype, np.floating):
             arrays[node.name] = rng.standard_normal(shape).astype(dtype)
         else:

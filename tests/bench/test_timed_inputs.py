@@ -1,0 +1,71 @@
+"""What models are timed on: samples by name of the input, in the sizes that the run uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from compressor.bench.device.protocol import Job
+from compressor.bench.device.session import RunnerSession
+from compressor.bench.runner.ort_session import count_batches, load_inputs, make_feed
+from compressor.bench.timed_inputs import write_timed_inputs
+
+TOKENS = np.arange(35).reshape(5, 7)
+FRAMES = np.arange(30, dtype=np.float32).reshape(3, 5, 2)  # time, batch, features
+
+
+def node(name: str, kind: str, *shape: object) -> SimpleNamespace:
+    return SimpleNamespace(name=name, type=f"tensor({kind})", shape=list(shape))
+
+
+NODES = [
+    node("tokens", "int64", "batch", "length"),
+    node("frames", "float", "time", "batch", 2),
+    node("extra", "float", "batch", "width"),
+]
+
+
+def test_samples_are_used_in_turn_and_free_sizes_are_theirs(tmp_path: Path) -> None:
+    path = write_timed_inputs({"tokens": TOKENS, "frames": FRAMES}, tmp_path)
+    assert path is not None
+    given, dims = load_inputs(str(path)), [0, 1, 0]
+    assert count_batches(NODES, given, dims, 2) == 3
+    first, last = (make_feed(NODES, 2, given, index, dims) for index in (0, 2))
+    assert np.array_equal(first["tokens"], TOKENS[:2])
+    assert np.array_equal(last["tokens"], TOKENS[[4, 0]])
+    assert np.array_equal(last["frames"], FRAMES[:, [4, 0]])
+    assert last["extra"].shape == (2, 1)
+
+
+def test_an_input_without_batch_is_the_same_in_every_feed() -> None:
+    graph = [node("nodes", "float", "count", 7), node("edges", "int64", 2, "edges")]
+    given = {"nodes": TOKENS.astype(np.float32), "edges": np.zeros((2, 4), np.int64)}
+    assert count_batches(graph, given, [None, None], 1) == 1
+    feed = make_feed(graph, 1, given, 0, [None, None])
+    assert np.array_equal(feed["nodes"], TOKENS)
+    assert feed["edges"].shape == (2, 4)
+
+
+def test_without_samples_there_is_no_file(tmp_path: Path) -> None:
+    assert write_timed_inputs(None, tmp_path) is None
+    assert write_timed_inputs({}, tmp_path) is None
+
+
+@pytest.mark.parametrize("length", [1, 400])
+def test_operators_run_on_the_sizes_of_the_samples(here: RunnerSession, tmp_path: Path, length: int) -> None:
+    words = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "length"])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "length"])
+    graph = helper.make_graph([helper.make_node("Erf", ["x"], ["y"], "erf")], "free", [words], [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    path = tmp_path / "free.onnx"
+    onnx.save(model, path)
+    assert onnxruntime.InferenceSession(path).get_inputs()[0].shape == ["batch", "length"]
+    inputs = write_timed_inputs({"x": np.zeros((2, length), np.float32)}, tmp_path)
+    (erf,) = here.profile(path, Job((), window_s=0.01, inputs=inputs))
+    assert erf.bytes == 2 * 4 * length  # read and written
