@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,6 +50,7 @@ def run_exporter(
     example: tuple[Tensor, ...],
     exporter: Exporter,
     free: BatchDims | None,
+    open_sizes: Collection[tuple[int, int]],
     opset: int | None,
     names: TensorNames,
     draft: Path,
@@ -61,6 +63,8 @@ def run_exporter(
         exporter: Which one.
         free: For each input the dimension that gets no fixed size, which is the batch; None for an input without one.
             None for all = the example's sizes are fixed.
+        open_sizes: Other dimensions, as (number of the input, dimension), that get no fixed size unless the network
+            fixes it; by the dynamo exporter alone.
         opset: The operator set; None = the default.
         names: Names in the file.
         draft: A path that the TorchScript exporter may write to.
@@ -75,7 +79,10 @@ def run_exporter(
     if not names.flat:
         module = FlatOutputs(module)
     batch = torch.export.Dim("batch")
-    shapes = tuple(None if dim is None else {dim: batch} for dim in free or ())
+    shapes = tuple(
+        {dim: torch.export.Dim.AUTO for at, dim in open_sizes if at == number} | ({} if own is None else {own: batch})
+        for number, own in enumerate(free or ())
+    )
     axes = {name: {dim: "batch"} for name, dim in zip(names.inputs, free or (), strict=False) if dim is not None}
     if free is not None and set(free) == {0}:
         axes |= {name: {0: "batch"} for name in names.outputs}

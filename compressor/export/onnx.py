@@ -8,6 +8,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -22,6 +23,7 @@ from compressor.execution.autocast import without_autocast
 from compressor.execution.copies import copy_module
 from compressor.execution.randomness import equal_randomness
 from compressor.export.exporters import Exporter, ExportRefused, TensorNames, first_line, run_exporter
+from compressor.export.free_sizes import Place, find_open_sizes, name_free_sizes, with_smaller_sizes
 from compressor.export.onnx_passes import keep_zero_padding, set_metadata
 from compressor.export.parity import AT_CENTRE, CannotRun, check_parity
 from compressor.tensors import is_flat, tree_names
@@ -32,6 +34,19 @@ CHUNK = 16  # largest batch of the parity check
 BATCH_DIMS = "batch_dims"  # metadata: the batch dimension of each input, if it is not the first of all of them
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to export: by which exporter, and what has no fixed size in the file."""
+
+    exporter: Exporter
+    batch: bool = False
+    sizes: frozenset[Place] = frozenset()  # besides the batch
+
+    def __str__(self) -> str:
+        free = "free sizes" if self.sizes else "a free batch" if self.batch else "batch 1"
+        return f"{self.exporter} exporter with {free}"
+
+
 def export_onnx(
     module: nn.Module,
     inputs: Sequence[Tensor],
@@ -39,6 +54,7 @@ def export_onnx(
     *,
     opset: int | None,
     dynamic_batch: bool,
+    dynamic_sizes: bool = False,
     metadata: Mapping[str, str],
     names: Sequence[str] = ("input",),
     batch_dims: BatchDims | None = None,
@@ -55,6 +71,7 @@ def export_onnx(
         path: The file to write.
         opset: The ONNX operator set; None = the exporter's default.
         dynamic_batch: Whether the batch dimension should be free.
+        dynamic_sizes: Whether every other size should be free that the module does not fix, where the batch is.
         metadata: Stored in the file.
         names: Names of the inputs; outputs are named by key, field or index (see `tree_names`).
         batch_dims: The batch dimension of each input, None for an input without one; by default the first of each.
@@ -79,26 +96,36 @@ def export_onnx(
     dims = batch_dims or (0,) * len(inputs)
     tensor_names = TensorNames(tuple(names), *_output_names(copied, split_batches(inputs, False, dims)[0], names))
     notes: list[str] = []
-    attempts: list[tuple[Exporter, bool]] = [("dynamo", False), ("torchscript", False)]
+    open_sizes = find_open_sizes(copied, inputs, dims) if dynamic_sizes else frozenset()
+    attempts = [Attempt("dynamo"), Attempt("torchscript")]
     if set(dims) != {0}:
         metadata = {**metadata, BATCH_DIMS: json.dumps(dims)}
     if dynamic_batch and any(dim is not None for dim in dims):
-        attempts = [("dynamo", True), ("dynamo", False), ("torchscript", True), ("torchscript", False)]
+        attempts = [Attempt("dynamo", True), attempts[0], Attempt("torchscript", True), attempts[1]]
+        if open_sizes:
+            attempts.insert(0, Attempt("dynamo", True, open_sizes))
     with write_errors_named(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
-        for exporter, dynamic in attempts:
-            batches = split_batches(inputs, dynamic, dims)
-            free = dims if dynamic else None
+        for attempt in attempts:
+            batches = split_batches(inputs, attempt.batch, dims)
+            example, free = batches[attempt.batch], dims if attempt.batch else None
             try:
                 module_copy = copy_module(copied)
                 with without_autocast() as autocast_types, equal_randomness():
-                    model = run_exporter(module_copy, batches[dynamic], exporter, free, opset, tensor_names, draft)
+                    model = run_exporter(
+                        module_copy, example, attempt.exporter, free, attempt.sizes, opset, tensor_names, draft
+                    )
+                places = name_free_sizes(model, dims) if attempt.sizes else []
+                if places:
+                    batches.append(with_smaller_sizes(example, places))
                 keep_zero_padding(model)
-                set_metadata(model, {**metadata, "exporter": exporter})
+                set_metadata(model, {**metadata, "exporter": attempt.exporter})
                 save_checked(model, draft)
                 parity = check_parity(draft, copied, batches)
+                if places and not parity.ok:
+                    raise CannotRun("its outputs differ from PyTorch's")
             except (ExportRefused, CannotRun) as reason:
-                notes.append(f"{exporter} exporter, {'free batch' if dynamic else 'batch 1'}: {first_line(reason)}")
+                notes.append(f"{attempt}: {first_line(reason)}")
                 continue
             break
         else:
@@ -117,7 +144,7 @@ def export_onnx(
                 "set export.opset: auto",
             )
         if notes:
-            notes.append(f"exported by the {exporter} exporter with {'a free batch' if dynamic else 'batch 1'}")
+            notes.append(f"exported by the {attempt}")
         notes += _comparison_notes(parity.compared, autocast_types)
         move_into_place(draft, path, *external_files(draft))
     with path.open("rb") as file:

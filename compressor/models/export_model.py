@@ -39,6 +39,7 @@ def export_model(
     *,
     opset: int | None,
     dynamic_batch: bool,
+    dynamic_sizes: bool = False,
     metadata: Mapping[str, str],
     as_given: bool = False,
 ) -> ExportedModel:
@@ -51,6 +52,7 @@ def export_model(
         path: The file to write.
         opset: The ONNX operator set; None = the exporter's default, or that of the given file.
         dynamic_batch: Whether the batch dimension should be free; a given file keeps its own.
+        dynamic_sizes: Whether other sizes should be free where the module allows it; a given file keeps its own.
         metadata: Stored in the file.
         as_given: The weights are those of the given file, which is copied.
 
@@ -65,8 +67,8 @@ def export_model(
     if not is_onnx(spec.source):
         names = [model_input.name for model_input in spec.inputs]
         return export_onnx(
-            module, inputs, path, opset=opset, dynamic_batch=dynamic_batch, metadata=metadata, names=names,
-            batch_dims=spec.batch_dims,
+            module, inputs, path, opset=opset, dynamic_batch=dynamic_batch, dynamic_sizes=dynamic_sizes,
+            metadata=metadata, names=names, batch_dims=spec.batch_dims,
         )  # fmt: skip
     return _write_back(module, spec, inputs, path, opset, metadata, as_given)
 

@@ -58,6 +58,7 @@ def export_models(
         inputs=calibration_inputs(state.model, data, PARITY_IMAGES),
         opset=recipe.export.opset_version,
         dynamic_batch=recipe.export.dynamic_batch,
+        dynamic_sizes=recipe.export.frees_sizes(state.model.spec.inputs),
         metadata=_metadata(baseline, state, recipe),
     )
     exported = {}

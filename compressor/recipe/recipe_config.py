@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ from pydantic import Field, StrictBool, ValidationInfo, field_validator
 
 from compressor.budget.layer_rules import LayerRule
 from compressor.budget.target import PruningTarget
+from compressor.core import ModelInput
 from compressor.criteria import channel_criteria
 from compressor.field_types import Count, NonNegativeCount, Positive, Word, refused
 from compressor.methods import Method
@@ -78,12 +79,30 @@ class ExportConfig(RecipeBlock):
 
     opset: AutoOpset = "auto"
     dynamic_batch: StrictBool = Field(default=True, description="model.onnx accepts any batch size")
+    dynamic_sizes: StrictBool | Literal["auto"] = Field(
+        default="auto",
+        description="model.onnx accepts other lengths and image sizes, where the network does; auto = if it takes "
+        "tokens or other integers",
+    )
     int8: StrictBool = Field(default=False, description="also write model.int8.onnx, calibrated with training images")
 
     @property
     def opset_version(self) -> int | None:
         """The operator set; None for the exporter's default."""
         return None if self.opset == "auto" else self.opset
+
+    def frees_sizes(self, inputs: Sequence[ModelInput]) -> bool:
+        """Return whether other sizes than the batch should be free in the files.
+
+        Args:
+            inputs: The model's.
+
+        Returns:
+            What the recipe says, or whether an input is of integers.
+        """
+        if self.dynamic_sizes == "auto":
+            return any(one.integer_range is not None for one in inputs)
+        return self.dynamic_sizes
 
 
 class BenchConfig(RecipeBlock):

@@ -153,7 +153,7 @@ def test_free_batch_the_exporter_refuses_becomes_batch_1(
     monkeypatch.setattr(export, "run_exporter", refuse)
     found = export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert found.ok
-    assert found.notes[0] == "dynamo exporter, free batch: no free batch"
+    assert found.notes[0].endswith("a free batch: no free batch")
     assert "with batch 1" in found.notes[-1]
     assert onnx.load(found.path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
 

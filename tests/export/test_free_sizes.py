@@ -1,0 +1,94 @@
+"""Files that take other lengths and image sizes than those they were traced with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressor.core import ModelInput
+from compressor.export.onnx import export_onnx
+from compressor.recipe.recipe_config import ExportConfig
+
+
+class Encoder(nn.Module):
+    """Token ids and their mask through attention with positions; `fixed`: positions of one length only."""
+
+    def __init__(self, fixed: bool = False) -> None:
+        super().__init__()
+        self.words, self.positions = nn.Embedding(20, 8), nn.Parameter(torch.randn(12, 8))
+        self.qkv, self.head, self.fixed = nn.Linear(8, 24), nn.Linear(8, 3), fixed
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        count, length = input_ids.shape
+        x = self.words(input_ids) + (self.positions if self.fixed else self.positions[:length])
+        q, k, v = self.qkv(x).view(count, length, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        mask = attention_mask.view(count, 1, 1, length).bool()
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.head(mixed.transpose(1, 2).reshape(count, length, 8)).mean(1)
+
+
+def tokens(count: int, length: int) -> tuple[Tensor, Tensor]:
+    return torch.arange(count * length).reshape(count, length) % 20, torch.ones(count, length, dtype=torch.int64)
+
+
+NAMES = ("input_ids", "attention_mask")
+
+
+def exported(module: nn.Module, inputs: tuple[Tensor, ...], names: tuple[str, ...], path: Path, **settings: object):  # type: ignore[no-untyped-def]
+    options = {"opset": None, "dynamic_batch": True, "dynamic_sizes": True, "metadata": {}, "names": names, **settings}
+    done = export_onnx(module.eval(), inputs, path, **options)
+    assert done.ok
+    return done, onnxruntime.InferenceSession(path)
+
+
+def test_equal_lengths_have_one_name_and_other_lengths_run(tmp_path: Path) -> None:
+    module = Encoder()
+    done, session = exported(module, tokens(2, 12), NAMES, tmp_path / "m.onnx")
+    assert [node.shape for node in session.get_inputs()] == [["batch", "input_ids_dim_1"]] * 2
+    assert not done.notes
+    for count, length in ((1, 12), (3, 5), (2, 1)):
+        inputs = tokens(count, length)
+        (answer,) = session.run(None, {name: tensor.numpy() for name, tensor in zip(NAMES, inputs, strict=True)})
+        assert np.allclose(answer, module(*inputs).detach(), atol=1e-5)
+
+
+def test_a_length_that_the_network_fixes_stays_fixed(tmp_path: Path) -> None:
+    _, session = exported(Encoder(fixed=True), tokens(2, 12), NAMES, tmp_path / "m.onnx")
+    assert [node.shape for node in session.get_inputs()] == [["batch", 12]] * 2
+
+
+def test_height_and_width_are_free_and_channels_are_not(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    _, session = exported(module, (torch.randn(2, 3, 20, 24),), ("image",), tmp_path / "m.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 3, "image_dim_2", "image_dim_3"]
+    images = torch.randn(2, 3, 33, 17)
+    (answer,) = session.run(None, {"image": images.numpy()})
+    assert np.allclose(answer, module(images).detach(), atol=1e-5)
+
+
+class Halves(nn.Module):
+    """A value computed at one length is wrong at any other, and no guard of the tracer sees it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * float(np.sqrt(int(x.numpy().shape[1]))) if not torch.compiler.is_exporting() else x * 12**0.5
+
+
+def test_a_file_that_is_wrong_at_other_lengths_is_not_taken(tmp_path: Path) -> None:
+    done, session = exported(Halves(), (torch.randn(2, 12),), ("x",), tmp_path / "m.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 12]
+    assert any("free sizes" in note for note in done.notes)
+
+
+@pytest.mark.parametrize(
+    ("said", "integers", "frees"),
+    [("auto", True, True), ("auto", False, False), (True, False, True), (False, True, False)],
+)
+def test_tokens_decide_unless_the_recipe_does(said: object, integers: bool, frees: bool) -> None:
+    image, text = ModelInput((3, 8, 8)), ModelInput((12,), "int64", (0, 9), "input_ids")
+    config = ExportConfig.model_validate({"dynamic_sizes": said})
+    assert config.frees_sizes([image, text] if integers else [image]) is frees
