@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 
 from compressor.core.datasets import Augment, Data, Metric, Task
 from compressor.core.error_curve import ErrorCurve, ErrorCurves
-from compressor.core.groups import ChannelGroup, NMPattern, PrunableShare, PrunedEntries, PrunePlan, Role, TensorSlot
+from compressor.core.groups import (
+    ChannelGroup,
+    MaskSearch,
+    NMPattern,
+    PrunableShare,
+    PrunedEntries,
+    PrunePlan,
+    Role,
+    TensorSlot,
+)
 from compressor.core.model import (
     BatchDims,
     ConfigStep,
@@ -71,6 +80,7 @@ __all__ = [
     "Layer",
     "LayerTime",
     "LoadedModel",
+    "MaskSearch",
     "Metric",
     "ModelInput",
     "ModelSpec",

@@ -83,3 +83,7 @@ class NMPattern(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"
+
+
+MaskSearch = Literal["sparsegpt", "obc"]
+"""A search for a mask that leaves less to repair than one of magnitudes."""

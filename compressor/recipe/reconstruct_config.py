@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool
 
+from compressor.core import MaskSearch
 from compressor.field_types import Count, NonNegative, Positive
 from compressor.recipe.block import RecipeBlock
 from compressor.recipe.fields import Share
 from compressor.steps.reconstruct import Reconstruct
 from compressor.steps.refine import Refine
+
+MASK_SEARCHES: Mapping[str, tuple[MaskSearch, ...]] = {
+    "none": (),
+    "sparsegpt": ("sparsegpt",),
+    "obc": ("obc",),
+    "both": ("sparsegpt", "obc"),
+}
 
 
 class RefineConfig(RecipeBlock):
@@ -34,6 +43,11 @@ class ReconstructConfig(RecipeBlock):
         default="auto", description="relative to the mean variance of the inputs; auto = chosen by held-out error"
     )
     holdout: Share = Field(default=0.2, description="share of the samples that choose the ridge and accept a fit")
+    mask_search: Literal["none", "sparsegpt", "obc", "both"] = Field(
+        default="both",
+        description="for masked weights: another mask of as many zeros replaces the given one where its refit has the "
+        "smaller held-out error; obc = exact, for small layers",
+    )
     refine: StrictBool | RefineConfig = Field(
         default=False, description="train all layers together on the dense model's feature maps afterwards"
     )
@@ -41,7 +55,7 @@ class ReconstructConfig(RecipeBlock):
     def to_core(self) -> Reconstruct:
         """Return the step."""
         ridge = None if self.ridge == "auto" else self.ridge
-        return Reconstruct(self.images, self.mode, ridge, self.holdout)
+        return Reconstruct(self.images, self.mode, ridge, self.holdout, MASK_SEARCHES[self.mask_search])
 
     def refine_step(self) -> Refine | None:
         """Return the step that refines, or None if there is none."""

@@ -9,12 +9,11 @@ Alistarh, arXiv:2208.11580) exactly, row by row. Masks are compared after the re
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from compressor.core import NMPattern
+from compressor.core import MaskSearch, NMPattern
 from compressor.reconstruction.moments import Statistics
 from compressor.reconstruction.solve import Solver, SolverFor
 
@@ -52,7 +51,7 @@ def _bind(support: Tensor, statistics: Statistics, weight: Tensor) -> Solver:
 
 
 def search_mask(
-    search: Literal["sparsegpt", "obc"], weight: Tensor, matrix: Tensor, budget: NMPattern | float, taps: int
+    search: MaskSearch, weight: Tensor, matrix: Tensor, budget: NMPattern | float, taps: int
 ) -> Tensor | None:
     """Look for a mask that leaves less to repair than one of magnitudes.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from compressor.core import MaskSearch
 from compressor.reconstruction.layer_samples import LayerSampler
 from compressor.reconstruction.lockstep import Lockstep
 from compressor.reconstruction.masked import masked_solver, search_mask
@@ -45,6 +45,7 @@ class LayerResult:
     error_after: float = math.nan
     accepted: bool = False
     reason: str = ""  # why the weight is as it was
+    mask_search: MaskSearch | None = None  # that chose the mask; None = it is the given one, or there is none
 
 
 class LayerProblem:
@@ -68,6 +69,7 @@ class LayerProblem:
             mask: Where its weight may be other than zero; None for everywhere. A search may replace it.
         """
         self.mask = mask
+        self._mask_search: MaskSearch | None = None
         self.layer, self._pair, self._settings = layer, pair, settings
         self._sampler = LayerSampler(layer, dense or layer, pair, settings)
         self._regression, self._aim = self._sampler.regression, self._sampler.aim
@@ -120,6 +122,7 @@ class LayerProblem:
             fitted.error_after,
             accepted,
             "" if accepted else _reason(fitted, holdout is not None),
+            self._mask_search,
         )
 
     def _fit(self, train: Statistics, holdout: Statistics | None) -> Fit:
@@ -161,7 +164,7 @@ class LayerProblem:
                 fitted = solve(dense * other, solver=solver)
                 if fitted.error_after < best[0].error_after:
                     best = replace(fitted, error_before=best[0].error_before), dense * other, solver
-                    self.mask = regression.as_mask(other)
+                    self.mask, self._mask_search = regression.as_mask(other), search
         return best
 
     def _is_rectified(self) -> bool:
@@ -179,9 +182,7 @@ class LayerProblem:
         scale = torch.where(self._aim.reachable, self._aim.scale, 1.0).to(x)
         return RectifiedSamples(x, rows * scale + offset, offset, scale)
 
-    def _searched(
-        self, search: Literal["sparsegpt", "obc"], dense: Tensor, train: Statistics, support: Tensor
-    ) -> Tensor | None:
+    def _searched(self, search: MaskSearch, dense: Tensor, train: Statistics, support: Tensor) -> Tensor | None:
         """The mask (G, o, n) that a search gives, with as many weights as the given one."""
         matrices = train.uncentred().with_ridge(DAMPING).xx
         taps = math.prod(self.layer.window.kernel) if self.layer.window is not None else 1

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from compressor.core import NMPattern
+from compressor.core import MaskSearch, NMPattern
 from compressor.reconstruction.solve import RIDGES
 
 
@@ -22,7 +22,7 @@ class ReconstructionSettings:
     variance: float = 0.0  # power of the variance correction, see match_variance
     rectify: bool = True  # layers in front of a ReLU are fitted to what it lets through, see rectified.py
     residual: bool = True  # the last layer of a branch aims at what the shortcut lacks
-    mask_searches: Sequence[Literal["sparsegpt", "obc"]] = ()  # beside the given masks, see masked.py
+    mask_searches: Sequence[MaskSearch] = ()  # beside the given masks, see masked.py
     pattern: NMPattern | None = None  # of the masks; None for unstructured ones
     most_features: int = 6144  # a layer with more unknowns for each output is left: its moments take 8 n^2 bytes
     memory: int = 3 * 2**30  # bytes that activations may take

@@ -12,7 +12,7 @@ from compressor.steps.held_out import held_out_divergences
 if TYPE_CHECKING:
     from torch import nn
 
-    from compressor.core import Data
+    from compressor.core import Data, MaskSearch
     from compressor.steps.context import Context
     from compressor.steps.state import PruningState
 
@@ -36,6 +36,7 @@ class Reconstruct(Step):
     mode: Literal["sequential", "parallel"] = "sequential"
     ridge: float | None = None  # None = chosen for every layer by its held-out error
     holdout: float = 0.2  # share of the samples that choose the ridge and accept the fit
+    mask_searches: tuple[MaskSearch, ...] = ()  # for a better mask than the given one, where weights are masked
 
     def __str__(self) -> str:
         return f"Reconstruct({self.images} images)"
@@ -63,6 +64,7 @@ class Reconstruct(Step):
             mode=self.mode,
             ridges=RIDGES if self.ridge is None else (self.ridge,),
             holdout=self.holdout,
+            mask_searches=self.mask_searches,
             pattern=state.sparse.sparsity.pattern if state.sparse else None,
             seed=context.seed,
         )
@@ -78,6 +80,9 @@ class Reconstruct(Step):
         )
         refused = [layer for layer in result.layers if not layer.accepted]
         context.log.note(f"{len(result.layers) - len(refused)} of {len(result.layers)} layers were reconstructed")
+        searched = sum(layer.mask_search is not None for layer in result.layers)
+        if searched:
+            context.log.note(f"the masks of {searched} layers were replaced by better ones")
         module, power = _with_best_statistics(state, result.module, data)
         if power:
             context.log.note(f"BatchNorm statistics moved by {power:.0%} of the way to newly estimated ones")

@@ -316,6 +316,9 @@ def test_masked_weights_are_refitted_and_zeros_stay_zeros(pattern: NMPattern | N
             assert int(mask.sum()) == int(masks[name].sum())
     assert all(torch.equal(mask, masks[name]) for name, mask in plain.masks.items())
     assert any(not torch.equal(mask, masks[name]) for name, mask in searched.masks.items())
+    assert {layer.mask_search for layer in plain.layers} == {None}
+    replaced = {f"{layer.name}.weight" for layer in searched.layers if layer.mask_search}
+    assert replaced == {name for name, mask in searched.masks.items() if not torch.equal(mask, masks[name])}
     if pattern is not None:
         assert all(int(mask.unflatten(1, (-1, 4)).sum(2).max()) == 2 for mask in searched.masks.values())
 

@@ -24,6 +24,7 @@ class ReconstructedLayer(TypedDict):
     error_after: float | None
     accepted: bool
     reason: str
+    mask_search: str | None
 
 
 class ReconstructionRecord(TypedDict):
@@ -53,6 +54,7 @@ class LayerReconstruction(Finding):
                 error_after=finite(layer.error_after),
                 accepted=layer.accepted,
                 reason=layer.reason,
+                mask_search=layer.mask_search,
             )
             for layer in result.layers
         ]
