@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from compressor.core import KeptIndices
 from compressor.execution.copies import copy_module
+from compressor.reconstruction.attention import find_attention_problems
 from compressor.reconstruction.lockstep import Lockstep
 from compressor.reconstruction.pair import Arguments, ModelPair, rebatch
 from compressor.reconstruction.problem import LayerProblem, LayerResult
@@ -77,16 +78,23 @@ def reconstruct(
 
     layers = [layer for layer in find_layers(program) if differs(layer)]
     callers = {**{layer.weight: layer for layer in layers}, **(dense_layers if settings.mode == "parallel" else {})}
-    stops = sorted(
+    stops = [
         (site.operation, number, call)
         for number, layer in enumerate(layers)
         for call, site in enumerate(callers[layer.weight].sites)
-    )
+    ]
+    attentions = find_attention_problems(pair, masks, settings.ridges) if settings.mode == "sequential" else []
+    stops += [(attention.slim.operation, len(layers) + number, 0) for number, attention in enumerate(attentions)]
+    total = len(layers) + len(attentions)
     lockstep = Lockstep(pair, hold_out_batches(len(pair.inputs), settings.holdout), settings.memory)
     problems: dict[int, LayerProblem] = {}
     results: list[LayerResult] = []
     searched = dict(masks)
-    for _, number, call in stops:
+    for _, number, call in sorted(stops):
+        if number >= len(layers):
+            results.append(attentions[number - len(layers)].solve(lockstep))
+            progress(len(results), total)
+            continue
         layer = layers[number]
         if number not in problems:
             dense_layer, mask = dense_layers.get(layer.weight), masks.get(layer.weight)
@@ -102,7 +110,7 @@ def reconstruct(
         if call and problem.obstacle is None:  # earlier calls of the layer ran with its old weight
             lockstep.restart()
         del problems[number]  # and with it the moments and samples
-        progress(len(results), len(layers))
+        progress(len(results), total)
     results += unreached(pair.slim, program, changed)
     images, seconds = sum(len(inputs[0]) for inputs in pair.inputs), time.perf_counter() - start
     return ReconstructionResult(pair.slim, tuple(results), {**masks, **searched}, images, seconds)
