@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 IMAGES = 1024
 HELD_OUT = 0.2  # share of the samples that sensitivities are measured on
 FEWEST = 10  # samples
+JUDGING_WORK = 6e12
+"""Multiply-adds of the passes that sensitivities are measured by; they limit the samples of a large network."""
+FEWEST_JUDGED = 32  # samples, whatever a pass costs
 
 
 def _unchanged(plan: PrunePlan) -> PrunePlan:
@@ -76,7 +79,7 @@ def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: Pru
     if count < FEWEST:
         problem = f"{count} samples, and error curves need {FEWEST}"
         raise DataError("data/too-few-samples", data.name, problem, "give more samples, or set prune.scope: local")
-    held_out = max(2, math.ceil(HELD_OUT * count))
+    held_out = _count_held_out(count, state)
     shared = shared_inputs(module)
     columns = join_batches(batches, shared)
     fitted, judged = (
@@ -100,6 +103,14 @@ def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: Pru
     errors = ErrorCurves(curves, held_out, _flips(cuts), time.perf_counter() - start)
     exchange = partial(_improved, forms) if by_obs else _unchanged
     return Ranking({name: scores_along(curve) for name, curve in curves.items()}, errors, exchange)
+
+
+def _count_held_out(count: int, state: PruningState) -> int:
+    """How many of the samples judge: a share of them, or as many as the work allows where that is less."""
+    share = max(2, math.ceil(HELD_OUT * count))
+    passes = sum(group.size > 1 for group in state.groups) + 1
+    affordable = JUDGING_WORK // (state.baseline.cost.macs * passes + 1)
+    return min(share, max(FEWEST_JUDGED, int(affordable)))
 
 
 def _flips(cuts: list[SingleCut]) -> float | None:
