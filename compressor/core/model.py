@@ -113,7 +113,7 @@ class ModelSpec:
 class ConfigStep:
     """Fields of a library's configuration that change together by one step, and the sizes that change with them."""
 
-    fields: Mapping[str, int]  # field, such as `intermediate_size` or `vision_config.hidden_size` -> its change
+    fields: Mapping[str, int]  # such as `vision_config.hidden_size` or `hidden_sizes[0]` -> its change
     sizes: Mapping[str, Mapping[int, int]]  # tensor -> dimension -> its change
 
 

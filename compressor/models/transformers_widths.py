@@ -26,6 +26,8 @@ _HEADS = "head"
 _EXPLICIT = ("head_dim", "d_kv", "dim_head", "attention_head_dim")
 _STREAMS = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim")  # the widths that numbers of heads divide
 MAX_FIELDS = 24
+STEPS = (1, 2, 4, 8, 16, 32)
+"""Changes of a field that are tried until one more and one less change the same sizes: a bottleneck has a fourth."""
 
 
 def with_explicit_widths(config: Config) -> Config:
@@ -55,9 +57,12 @@ def find_config_steps(build: Build, config: Config) -> tuple[ConfigStep, ...]:
     for alternatives in _candidates(config):
         used = {field for step in steps for field in step.fields}
         for changes in alternatives:
-            after = None if used & changes.keys() else _shapes(build, changed_config(config, changes, 1))
-            sizes = None if after is None else _differences(before, after)
-            if sizes and all(change > 0 for dims in sizes.values() for change in dims.values()):
+            more, fewer = (
+                None if used & changes.keys() else _shapes(build, changed_config(config, changes, count))
+                for count in (1, -1)
+            )
+            sizes = None if more is None else _differences(before, more)
+            if sizes and fewer is not None and sizes == _differences(fewer, before) and _all_grow(sizes):
                 steps.append(ConfigStep(changes, sizes))
                 break
     return tuple(steps)
@@ -68,7 +73,8 @@ def changed_config(config: Config, fields: Mapping[str, int], count: int) -> dic
 
     Args:
         config: The configuration.
-        fields: Field, with the name of its part before a dot -> change of one step.
+        fields: Field, with the name of its part before a dot, and an index where it is a list: `hidden_sizes[0]` ->
+            change of one step.
         count: Number of steps.
 
     Returns:
@@ -77,7 +83,12 @@ def changed_config(config: Config, fields: Mapping[str, int], count: int) -> dic
     new = deepcopy(dict(config))
     for path, change in fields.items():
         part, _, name = path.rpartition(".")
-        (new[part] if part else new)[name] += count * change
+        name, _, at = name.partition("[")
+        fields_of_part = new[part] if part else new
+        if at:
+            fields_of_part[name][int(at.rstrip("]"))] += count * change
+        else:
+            fields_of_part[name] += count * change
     return new
 
 
@@ -134,7 +145,7 @@ def _candidates(config: Config) -> Iterator[list[dict[str, int]]]:
         f"{name}.": part for name, part in config.items() if isinstance(part, dict) and "label" not in name
     }
     for prefix, part in parts.items():
-        numbers = {name: value for name, value in part.items() if _is_size(name, value)}
+        numbers = {name: value for name, value in _flat(part) if _is_size(name, value)}
         heads = {name: value for name, value in numbers.items() if _HEADS in name and name not in _EXPLICIT}
         streams = {name: value for name, value in numbers.items() if name in _STREAMS}
         least = min(heads.values(), default=1)
@@ -145,7 +156,16 @@ def _candidates(config: Config) -> Iterator[list[dict[str, int]]]:
             yield [alone, together] if explicit else [together]
         for name in list(numbers)[:MAX_FIELDS]:
             if name not in heads and name not in _EXPLICIT:
-                yield [{f"{prefix}{name}": 1}]
+                yield [{f"{prefix}{name}": step} for step in STEPS]
+
+
+def _flat(part: Config) -> Iterator[tuple[str, Any]]:
+    """The fields of a part; every entry of a list is one, unless they are numbers of heads."""
+    for name, value in part.items():
+        if isinstance(value, list) and _HEADS not in name:
+            yield from ((f"{name}[{index}]", entry) for index, entry in enumerate(value))
+        else:
+            yield name, value
 
 
 def _is_size(name: str, value: object) -> bool:
@@ -185,3 +205,7 @@ def _differences(before: Shapes, after: Shapes) -> dict[str, dict[int, int]] | N
         for name in before
     }
     return {name: dims for name, dims in changes.items() if dims}
+
+
+def _all_grow(sizes: Mapping[str, Mapping[int, int]]) -> bool:
+    return all(change > 0 for dims in sizes.values() for change in dims.values())
