@@ -48,7 +48,7 @@ class Bench:
     def __init__(self, checkpoint: str, data: str, images: int) -> None:
         log = RunLog()
         model, loaded = load_inputs(checkpoint, _recipe("50%", "l1"), data, log, trust_pickle=False, needs_data=True)
-        self.data = _subset(loaded, images)
+        self.data = training_subset(loaded, images)
         self.context = Context(self.data, 0, log, Checkpoints(Path(), "none"))
         self.model, self.start = model, initial_state(model, replace(self.context, data=None))
         self.recovered = cache(self._recovered)
@@ -89,7 +89,7 @@ def _recipe(ratio: str, criterion: str, *own: str) -> Recipe:
     return read_recipe("auto", [*uniform, f"prune.criterion={criterion}", "bench.target=none", *own])
 
 
-def _subset(data: ImageData, images: int) -> ImageData:
+def training_subset(data: ImageData, images: int) -> ImageData:
     """The data with so many of its training images, always the same ones."""
     rows = torch.randperm(len(data.train.names), generator=torch.Generator().manual_seed(0))[:images]
     split, names = data.train, [data.train.names[row] for row in rows.tolist()]
