@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -111,18 +112,8 @@ def slim_config(
         ModelError: No configuration has them; the problem names the first tensor that differs.
     """
     new = dict(config)
-    for step in steps:
-        counts = {
-            (dense[name][dim] - slim[name][dim]) / change
-            for name, dims in step.sizes.items()
-            for dim, change in dims.items()
-            if name in slim and _only(step, steps, name, dim)
-        }
-        fields = " and ".join(step.fields)
-        if len(counts) > 1 or any(count % 1 for count in counts):
-            problem = f"layers whose width {fields} sets keep different shares"
-            raise _inexpressible(fields, problem)
-        new = changed_config(new, step.fields, -int(next(iter(counts), 0)))
+    for step, count in zip(steps, _count_steps(steps, dense, slim), strict=True):
+        new = changed_config(new, step.fields, -count)
     shapes = _shapes(build, new)
     differing = [name for name, shape in slim.items() if shapes is None or shapes.get(name) != shape]
     if differing:
@@ -135,8 +126,20 @@ def _inexpressible(place: str, problem: str) -> ModelError:
     return ModelError("model/config-cannot-say-widths", place, problem, hint)
 
 
-def _only(step: ConfigStep, steps: Sequence[ConfigStep], name: str, dim: int) -> bool:
-    return not any(dim in other.sizes.get(name, {}) for other in steps if other is not step)
+def _count_steps(steps: Sequence[ConfigStep], dense: Shapes, slim: Shapes) -> list[int]:
+    """How often each step was taken; a size that two fields set, such as width times ratio, lost the sum of both."""
+    sizes = sorted({(name, dim) for step in steps for name, dims in step.sizes.items() for dim in dims if name in slim})
+    changes = np.array([[step.sizes.get(name, {}).get(dim, 0) for step in steps] for name, dim in sizes], float)
+    lost = np.array([dense[name][dim] - slim[name][dim] for name, dim in sizes], float)
+    if not len(sizes):
+        return [0] * len(steps)
+    counts = np.rint(np.linalg.lstsq(changes, lost, rcond=None)[0])
+    wrong = np.flatnonzero(changes @ counts != lost)
+    if len(wrong):
+        name, dim = sizes[wrong[0]]
+        fields = " and ".join(field for step in steps if dim in step.sizes.get(name, {}) for field in step.fields)
+        raise _inexpressible(fields, f"layers whose width {fields} sets keep different shares, one of them {name}")
+    return [int(count) for count in counts]
 
 
 def _candidates(config: Config) -> Iterator[list[dict[str, int]]]:

@@ -52,6 +52,19 @@ def test_the_configuration_of_a_pruned_module_is_found() -> None:
     assert CONFIG["hidden_sizes"] == [16, 32]
 
 
+def test_a_width_that_two_fields_set_is_shared_between_them() -> None:
+    def product(config: Mapping[str, Any]) -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(3, config["width"]), nn.Linear(config["width"], config["width"] * config["ratio"])
+        )
+
+    config = {"width": 8, "ratio": 4}
+    steps = find_config_steps(product, config)
+    assert [dict(step.fields) for step in steps] == [{"width": 1}, {"ratio": 1}]
+    for slim in ({"width": 8, "ratio": 2}, {"width": 6, "ratio": 4}):
+        assert slim_config(product, config, steps, shapes(product(config)), shapes(product(slim))) == slim
+
+
 def test_widths_that_no_entry_can_say_are_refused() -> None:
     slim = shapes(build(CONFIG)) | {"1.weight": (3, 16), "1.bias": (3,), "2.weight": (32, 3)}
     with raises_error(ModelError, "model/config-cannot-say-widths"):
