@@ -52,6 +52,18 @@ def test_curves_are_drawn_in_text_and_as_a_figure() -> None:
     assert picture.count("<circle") == picture.count("<path") == 2
 
 
+def test_names_in_the_figure_do_not_overlap() -> None:
+    record = curves_record(CURVES)
+    assert record is not None
+    most = {**record["groups"][0], "kept": 2, "divergence": 1.0}
+    near, far = {**most, "name": "near", "divergence": 0.98}, {**most, "name": "far", "divergence": 0.3}
+    picture = str(curves_figure([most, near, far]).picture)
+    assert picture.count("<circle") == 3
+    assert f">{most['name']}<" in picture
+    assert ">far<" in picture
+    assert ">near<" not in picture
+
+
 def test_a_plan_says_which_target_holds_the_gate(tmp_path: Path) -> None:
     baseline, context = start(tmp_path)
     recipe = read_recipe("l1", ["prune={method: l1, criterion: obs, scope: error, target: {macs: 40%}, round_to: 1}"])

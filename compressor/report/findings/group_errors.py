@@ -18,6 +18,7 @@ FRAME = Frame(width=1040, height=290, left=56, right=120, top=34, bottom=40)
 POINTS = 33
 """Points of a curve in the report; error_curves.json has every width."""
 LISTED = 12
+CHARACTER, LINE = 6.4, 12.0  # pixels that a character of a name takes, and a line
 NAMED = 6  # curves with a name in the figure
 BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = "_.-~=+*#"
@@ -149,15 +150,17 @@ def curves_figure(groups: Sequence[GroupErrors]) -> Figure:
     top = 3 * max((group["divergence"] for group in groups), default=0.0) or 1.0
     rows = ticks(0.0, top)
     x, y = linear_scale(0.0, 100.0, FRAME.left, FRAME.x1), linear_scale(0.0, rows[-1], FRAME.y0, FRAME.top)
-    parts, labels = [], []
+    parts, labels, taken = [], [], list[tuple[float, float, float]]()
     for number, group in enumerate(groups):
         size = group["channels"]
         shown = [(100 * kept / size, value) for kept, value in group["curve"] if value <= rows[-1]]
         parts.append(tag("path", class_="line slim thin", d=path((x(share), y(value)) for share, value in shown)))
         place = x(100 * group["kept"] / size), y(min(group["divergence"], rows[-1]))
         parts.append(tag("circle", class_="dot slim", cx=place[0], cy=place[1], r=3.5))
-        if number < NAMED and group["divergence"] > 0:
-            labels.append(tag("text", group["name"], class_="key", x=place[0] + 7, y=place[1] - 5))
+        box = place[0] + 7, place[0] + 7 + CHARACTER * len(group["name"]), place[1] - 5  # left, right, base
+        if number < NAMED and group["divergence"] > 0 and not any(_overlap(box, other) for other in taken):
+            labels.append(tag("text", group["name"], class_="key", x=box[0], y=box[2]))
+            taken.append(box)
     x_ticks = [(float(share), f"{share} %") for share in range(0, 101, 20)]
     y_ticks = [(value, f"{value:.4g}") for value in rows]
     return figure(
@@ -169,6 +172,10 @@ def curves_figure(groups: Sequence[GroupErrors]) -> Figure:
         *parts,
         *labels,
     )
+
+
+def _overlap(box: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    return abs(box[2] - other[2]) < LINE and box[0] < other[1] and other[0] < box[1]
 
 
 def _group(name: str, errors: ErrorCurves) -> GroupErrors:
