@@ -4,7 +4,9 @@
 
 Torch-Pruning chooses and slices by L1, Taylor or Hessian, locally or globally, and then gets new BatchNorm statistics
 without training; Taylor and Hessian read labels. Ours is the recipe `minutes`, which reads none. Every model is then
-trained by the same step on the same images: on labels, or on the dense model's answers. A row that the file has already
+trained by the same step on the same images: on labels, or on the dense model's answers. Torch-Pruning 1.6.1 leaves
+networks that do not run where shortcuts pad channels (option A), so that it gets the first convolution of every block
+alone there: `--frozen` names the other layers. A row that the file has already
 is not computed again. Accuracy is that of all test images. MACs are counted by one function for all models.
 """
 
@@ -15,6 +17,7 @@ import copy
 import tempfile
 import time
 from dataclasses import replace
+from fnmatch import fnmatch
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -46,7 +49,8 @@ LEARNING_RATES = {"labels": 0.01, "answers": 0.03}
 class Bench:
     """One network with its data, and its pruned models before training."""
 
-    def __init__(self, checkpoint: str, data: str, images: int) -> None:
+    def __init__(self, checkpoint: str, data: str, images: int, frozen: list[str]) -> None:
+        self.frozen = frozen
         log = RunLog()
         model, loaded = load_inputs(checkpoint, _recipe("50%"), data, log, trust_pickle=False, needs_data=True)
         self.data = training_subset(loaded, images)
@@ -76,15 +80,22 @@ class Bench:
             "taylor": tp.importance.GroupTaylorImportance(),
         }
         importance = importances.get(criterion) or tp.importance.GroupHessianImportance()
-        heads = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+        heads = [
+            layer
+            for name, layer in module.named_modules()
+            if isinstance(layer, nn.Linear) or any(fnmatch(name, glob) for glob in self.frozen)
+        ]
         pruner = tp.BasePruner(
             module, self.inputs, importance, global_pruning=scope == "global", pruning_ratio=0.95,
             iterative_steps=STEPS, ignored_layers=heads,
         )  # fmt: skip
+        larger = module
         while count_cost(module, *self.inputs).macs > target:
+            larger = copy.deepcopy(module)
             self._accumulate(module, importance)
             pruner.step()
-        return module
+        # One step may remove a channel of every layer: the network before it is taken where this one is far below.
+        return module if count_cost(module, *self.inputs).macs > 0.99 * target else larger
 
     def _accumulate(self, module: nn.Module, importance: object) -> None:
         """Gradients that Taylor and Hessian read: of the sum over samples, and of every sample."""
@@ -133,8 +144,9 @@ def main() -> None:
     words.add_argument("--learns", nargs="+", choices=LEARNING_RATES, default=list(LEARNING_RATES))
     words.add_argument("--seeds", nargs="+", type=int, default=[0])
     words.add_argument("--images", type=int, default=5000, help="of an epoch")
+    words.add_argument("--frozen", nargs="*", default=["conv1", "*.conv2"], help="globs of layers, for Torch-Pruning")
     given = words.parse_args()
-    bench = Bench(given.checkpoint, given.data, given.images)
+    bench = Bench(given.checkpoint, given.data, given.images, given.frozen)
     kinds = product(given.macs, given.choices, given.epochs, given.learns, given.seeds)
     names = ("macs", "choice", "epochs", "learns", "seed")
     keys = [dict(zip(names, kind if kind[2] else (*kind[:3], "-", 0), strict=True)) for kind in kinds]
