@@ -27,7 +27,7 @@ from compressor.bench.statistics import (
 from compressor.bench.timed_inputs import TimedInputs
 from compressor.core import Comparison, EventSink, Latency, LayerTime, SustainedLoad
 from compressor.errors import RecipeError
-from compressor.export.onnx_file import validate_onnx
+from compressor.export.onnx_file import OnnxFile, validate_onnx
 
 SUSTAINED_WINDOW = 1.0  # s
 
@@ -101,7 +101,7 @@ def compare_latency(
         **conditions.facts,
         "blocks": f"{len(arms[A])} rounds of at most {len(orders)}: {WINDOWS} windows of each model, "
         f"{seconds / rounds:.2f} s, {'in turn in one process' if setup.shared else 'each model in its own process'}",
-        "inputs": "real" if real and inputs is not None else "seeded normal",
+        "inputs": "real" if real and inputs is not None else _seeded(files[A] if inputs is None else None),
         **{f"sha256_{arm}": file.sha256 for arm, file in files.items()},
     }
     return Comparison(
@@ -143,6 +143,14 @@ def measure_sustained(session: RunnerSession, model: Path, *, batch: int, second
     (timing,) = session.run(job)
     by_cpu_time, _ = choose_clock(session, [timing])
     return slowdown_per_minute([median(window) for window in timing.windows(by_cpu_time=by_cpu_time)], seconds)
+
+
+def _seeded(file: OnnxFile | None) -> str:
+    """What seeded inputs are like; `file` where it alone says their sizes."""
+    unknown = file.open_sizes if file is not None else ()
+    return (
+        f"seeded normal, of size 1 at {', '.join(unknown)}, which the file leaves open" if unknown else "seeded normal"
+    )
 
 
 def _all_blocks(arms: Arms) -> list[Timing]:

@@ -69,7 +69,7 @@ def with_smaller_sizes(batch: Sequence[Tensor], places: Iterable[Place]) -> tupl
     return tuple(smaller)
 
 
-def name_free_sizes(model: ir.Model, dims: BatchDims) -> list[Place]:
+def name_free_sizes(model: ir.Model, dims: BatchDims) -> dict[str, list[Place]]:
     """Name free sizes INPUT_dim_NUMBER, everywhere in a file.
 
     Args:
@@ -77,15 +77,15 @@ def name_free_sizes(model: ir.Model, dims: BatchDims) -> list[Place]:
         dims: The batch dimension of each input, None for an input without one.
 
     Returns:
-        The dimensions of inputs that have no fixed size, without the batch's.
+        Name -> the dimensions of inputs that have this size.
     """
     names: dict[str, str] = {}
-    places = []
+    places: dict[str, list[Place]] = defaultdict(list)
     for number, (value, own) in enumerate(zip(model.graph.inputs, dims, strict=True)):
         for dim, size in enumerate(value.shape or ()):
             if dim != own and isinstance(size, ir.SymbolicDim):
-                places.append((number, dim))
-                names.setdefault(str(size.value), f"{value.name}_dim_{dim}")
+                name = names.setdefault(str(size.value), f"{value.name}_dim_{dim}")
+                places[name].append((number, dim))
     values = [*model.graph.inputs, *(value for node in model.graph.all_nodes() for value in node.outputs)]
     for value in values:
         for dim, size in enumerate(value.shape or ()):

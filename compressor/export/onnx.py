@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import onnx
@@ -32,6 +33,8 @@ OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)  # the exporter's functio
 SINGLE_FILE = 2**31 - 2**24  # bytes of weights; protobuf is limited to 2 GiB
 CHUNK = 16  # largest batch of the parity check
 BATCH_DIMS = "batch_dims"  # metadata: the batch dimension of each input, if it is not the first of all of them
+
+FREE_SIZES = "free_sizes"  # metadata: name of a size that the file leaves open -> the one it was traced with
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +118,13 @@ def export_onnx(
                     model = run_exporter(
                         module_copy, example, attempt.exporter, free, attempt.sizes, opset, tensor_names, draft
                     )
-                places = name_free_sizes(model, dims) if attempt.sizes else []
+                places = name_free_sizes(model, dims) if attempt.sizes else {}
                 if places:
-                    batches.append(with_smaller_sizes(example, places))
+                    batches.append(with_smaller_sizes(example, chain.from_iterable(places.values())))
                 keep_zero_padding(model)
-                set_metadata(model, {**metadata, "exporter": attempt.exporter})
+                sizes = {name: example[number].shape[dim] for name, ((number, dim), *_) in places.items()}
+                traced = {FREE_SIZES: json.dumps(sizes)} if sizes else {}
+                set_metadata(model, {**metadata, **traced, "exporter": attempt.exporter})
                 save_checked(model, draft)
                 parity = check_parity(draft, copied, batches)
                 if places and not parity.ok:

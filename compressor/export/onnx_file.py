@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class OnnxFile:
     path: Path
     sha256: str
     external: tuple[PurePosixPath, ...]  # relative to the folder
+    open_sizes: tuple[str, ...]  # INPUT[DIMENSION] without a size, besides the first dimension and what metadata says
 
     @property
     def size(self) -> int:
@@ -57,9 +59,19 @@ def validate_onnx(path: Path) -> OnnxFile:
     if not model.graph.node and not model.graph.initializer:
         problem = "the model has no operators" if path.stat().st_size else "the file is empty"
         raise ModelError("onnx-model/empty", str(path), problem, "export it again, or check the download")
-    return OnnxFile(
-        path, digest, tuple(sorted({external_location(path, tensor) for tensor in external_tensors(model)}))
-    )
+    external = tuple(sorted({external_location(path, tensor) for tensor in external_tensors(model)}))
+    return OnnxFile(path, digest, external, tuple(_open_sizes(model)))
+
+
+def _open_sizes(model: ModelProto) -> Iterator[str]:
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    known = json.loads(metadata.get("free_sizes", "{}"))
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        dims = list(value.type.tensor_type.shape.dim)[1:] if value.name not in weights else []
+        for number, dim in enumerate(dims, 1):
+            if not dim.HasField("dim_value") and dim.dim_param not in known:
+                yield f"{value.name}[{number}]"
 
 
 def has_free_batch(path: Path, batch_dims: BatchDims) -> bool:

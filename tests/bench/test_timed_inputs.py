@@ -15,6 +15,7 @@ from compressor.bench.device.protocol import Job
 from compressor.bench.device.session import RunnerSession
 from compressor.bench.runner.ort_session import count_batches, load_inputs, make_feed
 from compressor.bench.timed_inputs import write_timed_inputs
+from compressor.export.onnx_file import validate_onnx
 
 TOKENS = np.arange(35).reshape(5, 7)
 FRAMES = np.arange(30, dtype=np.float32).reshape(3, 5, 2)  # time, batch, features
@@ -36,18 +37,19 @@ def test_samples_are_used_in_turn_and_free_sizes_are_theirs(tmp_path: Path) -> N
     assert path is not None
     given, dims = load_inputs(str(path)), [0, 1, 0]
     assert count_batches(NODES, given, dims, 2) == 3
-    first, last = (make_feed(NODES, 2, given, index, dims) for index in (0, 2))
+    first, last = (make_feed(NODES, 2, given, index, dims, {"width": 5}) for index in (0, 2))
     assert np.array_equal(first["tokens"], TOKENS[:2])
     assert np.array_equal(last["tokens"], TOKENS[[4, 0]])
     assert np.array_equal(last["frames"], FRAMES[:, [4, 0]])
-    assert last["extra"].shape == (2, 1)
+    assert last["extra"].shape == (2, 5)
+    assert make_feed(NODES, 2, given, 0, dims, {})["extra"].shape == (2, 1)
 
 
 def test_an_input_without_batch_is_the_same_in_every_feed() -> None:
     graph = [node("nodes", "float", "count", 7), node("edges", "int64", 2, "edges")]
     given = {"nodes": TOKENS.astype(np.float32), "edges": np.zeros((2, 4), np.int64)}
     assert count_batches(graph, given, [None, None], 1) == 1
-    feed = make_feed(graph, 1, given, 0, [None, None])
+    feed = make_feed(graph, 1, given, 0, [None, None], {})
     assert np.array_equal(feed["nodes"], TOKENS)
     assert feed["edges"].shape == (2, 4)
 
@@ -69,3 +71,17 @@ def test_operators_run_on_the_sizes_of_the_samples(here: RunnerSession, tmp_path
     inputs = write_timed_inputs({"x": np.zeros((2, length), np.float32)}, tmp_path)
     (erf,) = here.profile(path, Job((), window_s=0.01, inputs=inputs))
     assert erf.bytes == 2 * 4 * length  # read and written
+
+
+def test_a_comparison_says_which_sizes_it_had_to_make_up(here: RunnerSession, tmp_path: Path) -> None:
+    values = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "length"]) for name in "xy")
+    given, result = values
+    graph = helper.make_graph([helper.make_node("Erf", ["x"], ["y"], "erf")], "free", [given], [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, tmp_path / "unknown.onnx")
+    helper.set_model_props(model, {"free_sizes": '{"length": 40}'})
+    onnx.save(model, tmp_path / "known.onnx")
+    assert validate_onnx(tmp_path / "unknown.onnx").open_sizes == ("x[1]",)
+    assert validate_onnx(tmp_path / "known.onnx").open_sizes == ()
+    (erf,) = here.profile(tmp_path / "known.onnx", Job((), window_s=0.01))
+    assert erf.bytes == 2 * 4 * 40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ def test_equal_lengths_have_one_name_and_other_lengths_run(tmp_path: Path) -> No
     done, session = exported(module, tokens(2, 12), NAMES, tmp_path / "m.onnx")
     assert [node.shape for node in session.get_inputs()] == [["batch", "input_ids_dim_1"]] * 2
     assert not done.notes
+    assert json.loads(session.get_modelmeta().custom_metadata_map["free_sizes"]) == {"input_ids_dim_1": 12}
     for count, length in ((1, 12), (3, 5), (2, 1)):
         inputs = tokens(count, length)
         (answer,) = session.run(None, {name: tensor.numpy() for name, tensor in zip(NAMES, inputs, strict=True)})

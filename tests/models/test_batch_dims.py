@@ -191,6 +191,6 @@ def test_exported_files_leave_that_dimension_open(tmp_path: Path, dim: int | Non
     session = onnxruntime.InferenceSession(done.path)
     nodes = session.get_inputs()
     assert nodes[0].shape == free
-    arrays = make_feed(nodes, 4 if dim else 1, {}, 0, [dim])
+    arrays = make_feed(nodes, 4 if dim else 1, {}, 0, [dim], {})
     assert arrays["input"].shape == (7, 4 if dim else 1, 6)
     assert np.isfinite(session.run(None, arrays)[0]).all()

@@ -52,9 +52,10 @@ class LoadedSession:
         nodes = self.session.get_inputs()
         metadata = self.session.get_modelmeta().custom_metadata_map
         dims = json.loads(metadata["batch_dims"]) if "batch_dims" in metadata else [0] * len(nodes)
+        sizes = json.loads(metadata.get("free_sizes", "{}"))
         given = load_inputs(request["inputs"]) if request["inputs"] else {}
         count = min(MAX_FEEDS, count_batches(nodes, given, dims, request["batch"]))
-        self.feeds = [make_feed(nodes, request["batch"], given, index, dims) for index in range(count)]
+        self.feeds = [make_feed(nodes, request["batch"], given, index, dims, sizes) for index in range(count)]
         self.runs = 0
         start = perf_counter()
         try:
@@ -142,11 +143,13 @@ def count_batches(nodes: list[Any], given: dict[str, Any], dims: list[Any], batc
     return max([-(-array.shape[dim] // batch) for array, dim in pairs], default=1)
 
 
-def make_feed(nodes: list[Any], batch: int, given: dict[str, Any], index: int, dims: list[Any]) -> dict[str, Any]:
+def make_feed(
+    nodes: list[Any], batch: int, given: dict[str, Any], index: int, dims: list[Any], sizes: dict[str, int]
+) -> dict[str, Any]:
     """Make one batch: given samples where there are any, seeded values otherwise.
 
-    Of an input without samples a free batch dimension gets the batch size, and every other free dimension is 1. Floats
-    are standard normal, integers 0 or 1.
+    Of an input without samples a free batch dimension gets the batch size, and every other free dimension the size that
+    the file was traced with, or 1 where it does not say that. Floats are standard normal, integers 0 or 1.
 
     Args:
         nodes: The session's inputs.
@@ -154,6 +157,7 @@ def make_feed(nodes: list[Any], batch: int, given: dict[str, Any], index: int, d
         given: Arrays by name of the input.
         index: Number of the batch, which selects the samples or seeds the values.
         dims: The batch dimension of each input, None for an input without one.
+        sizes: Name of a free dimension -> its size.
 
     Returns:
         An array for each input.
@@ -169,7 +173,8 @@ def make_feed(nodes: list[Any], batch: int, given: dict[str, Any], index: int, d
             raise WorkerError("input", f"input {node.name} is a {node.type}, which cannot be generated")
         axis = dims[position] if position < len(dims) else None
         shape = [
-            size if isinstance(size, int) else (batch if dim == axis else 1) for dim, size in enumerate(node.shape)
+            size if isinstance(size, int) else (batch if dim == axis else sizes.get(size, 1))
+            for dim, size in enumerate(node.shape)
         ]
         if position == 0 and shape and axis is not None and shape[axis] != batch:
             raise WorkerError("input", f"input {node.name} is fixed at batch {shape[axis]}, not {batch}")
