@@ -148,9 +148,8 @@ def measure_sustained(session: RunnerSession, model: Path, *, batch: int, second
 def _seeded(file: OnnxFile | None) -> str:
     """What seeded inputs are like; `file` where it alone says their sizes."""
     unknown = file.open_sizes if file is not None else ()
-    return (
-        f"seeded normal, of size 1 at {', '.join(unknown)}, which the file leaves open" if unknown else "seeded normal"
-    )
+    sizes = f", of size 1 at {', '.join(unknown)}, which the file leaves open" if unknown else ""
+    return f"seeded normal{sizes}"
 
 
 def _all_blocks(arms: Arms) -> list[Timing]:
