@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from compressor.bench.device.protocol import Job
 from compressor.bench.device.session import RunnerSession
-from compressor.bench.runner.ort_session import count_batches, load_inputs, make_feed
+from compressor.bench.runner.ort_session import count_batches, make_feed, read_timed_inputs
 from compressor.bench.timed_inputs import write_timed_inputs
 from compressor.export.onnx_file import validate_onnx
 
@@ -34,7 +34,7 @@ NODES = [
 def test_samples_are_used_in_turn_and_free_sizes_are_theirs(tmp_path: Path) -> None:
     path = write_timed_inputs({"tokens": TOKENS, "frames": FRAMES}, tmp_path)
     assert path is not None
-    given, dims = load_inputs(str(path)), [0, 1, 0]
+    given, dims = read_timed_inputs(str(path)), [0, 1, 0]
     assert count_batches(NODES, given, dims, 2) == 3
     first, last = (make_feed(NODES, 2, given, index, dims, {"width": 5}) for index in (0, 2))
     assert np.array_equal(first["tokens"], TOKENS[:2])

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from compressor.reconstruction.attention import ScoreMoments, fold_into_query
+from compressor.reconstruction.attention import fold_into_query
 from compressor.reconstruction.attention_calls import find_attention_calls, find_query_projection
 from compressor.reconstruction.program import record
+from compressor.reconstruction.score_moments import ScoreMoments
 from compressor.reconstruction.sequential import reconstruct
 from compressor.reconstruction.solver_options import ReconstructionSettings
 

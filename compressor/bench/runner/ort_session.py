@@ -53,7 +53,7 @@ class LoadedSession:
         metadata = self.session.get_modelmeta().custom_metadata_map
         dims = json.loads(metadata["batch_dims"]) if "batch_dims" in metadata else [0] * len(nodes)
         sizes = json.loads(metadata.get("free_sizes", "{}"))
-        given = load_inputs(request["inputs"]) if request["inputs"] else {}
+        given = read_timed_inputs(request["inputs"]) if request["inputs"] else {}
         count = min(MAX_FEEDS, count_batches(nodes, given, dims, request["batch"]))
         self.feeds = [make_feed(nodes, request["batch"], given, index, dims, sizes) for index in range(count)]
         self.runs = 0
@@ -121,7 +121,7 @@ def create_session(path: str, request: dict[str, Any], profile: str | None) -> A
     return session
 
 
-def load_inputs(path: str) -> dict[str, Any]:
+def read_timed_inputs(path: str) -> dict[str, Any]:
     """Read what `write_timed_inputs` wrote: name of an input -> array with the samples in its batch dimension."""
     with np.load(path, allow_pickle=False) as file:
         return {str(name): file[f"input{index}"] for index, name in enumerate(file["names"])}
