@@ -85,5 +85,9 @@ class Refine(Step):
             context.log.note("the network was not refined: it takes too much memory, or has no gradient")
             return state
         before, after = held_out_divergences(state, (state.model.module, refined), data)
-        context.log.note(f"refinement: divergence from the dense model on held-out samples {before:.3g} -> {after:.3g}")
-        return replace(state.with_module(refined), optimizer={}) if after < before else state
+        change = f"divergence from the dense model on held-out samples {before:.3g} -> {after:.3g}"
+        if not after < before:
+            context.log.note(f"refinement was undone: {change}")
+            return state
+        context.log.note(f"refinement: {change}")
+        return replace(state.with_module(refined), optimizer={})
