@@ -73,6 +73,10 @@ class AllocationProblem:
         """Whether every budget holds after removing so many channels from each group."""
         return all(float(budget.value(removed_G[None])[0]) <= budget.limit for budget in self.budgets)
 
+    def usage(self, removed_G: IntArray) -> float:
+        """The largest share of its limit that a budget uses; 1 without budgets."""
+        return max((float(budget.value(removed_G[None])[0]) / budget.limit for budget in self.budgets), default=1.0)
+
     def fewest_kept(self, share: float) -> IntArray:
         """floor(share * C) of the original channels, and no fewer than `least_G`."""
         return np.maximum(self.least_G, _fewest_kept(self.groups, self.before_G, share))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 BUDGETED: tuple[Literal["macs", "params", "weights", "nodes"], ...] = ("macs", "params", "weights", "nodes")
 ERROR_LEVEL = 1 / 8
+LEAST_USAGE = 0.8  # share of a budget that rounded widths use, where finer ones are allowed
 LEVEL = 0.25  # share of its original channels that a layer keeps as long as the target allows it
 
 PreferredMultiples = Callable[[Sequence[ChannelGroup], int], "IntArray"]
@@ -63,9 +64,9 @@ def select_channels(
     `removal_order`; the shortest prefix that meets the target is removed, and channels at its end return where the
     target allows it.
 
-    Kept widths are rounded up to multiples of `round_to`. Where that misses the target, or removes less than half of
-    what a ratio asks for, and the target allows finer steps, `round_to` is halved. Groups without scores keep all
-    channels.
+    Kept widths are rounded up to multiples of `round_to`. Where that misses the target, removes less than half of what
+    a ratio asks for, or leaves a fifth of every budget unused, and the target allows finer steps, `round_to` is halved.
+    Groups without scores keep all channels.
 
     Args:
         groups: The channel groups, G of them.
@@ -103,7 +104,9 @@ def select_channels(
         allocate = partial(_in_order, problem, removal_order(problem, selection.scope))
     rounding = Rounding(groups, selection.round_to)
     removed_G, is_enough = allocate(rounding)
-    while not is_enough and rounding.round_to > 1 and selection.allow_finer_rounding:
+    while rounding.round_to > 1 and selection.allow_finer_rounding:
+        if is_enough and problem.usage(removed_G) >= LEAST_USAGE:
+            break
         rounding = Rounding(groups, rounding.round_to // 2)
         removed_G, is_enough = allocate(rounding)
     if selection.ratio is None and not is_enough:

@@ -31,6 +31,7 @@ from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.recalibrate import Recalibrate
 from compressor.steps.reconstruct import Reconstruct
+from compressor.steps.refine import Refine
 from compressor.steps.run import initial_state
 from compressor.steps.state import PruningState
 from compressor.training.evaluate import evaluate
@@ -60,9 +61,10 @@ class Bench:
                 break
             state = step.run(state, self.context)
         begin = time.perf_counter()
-        refines = recovery == "refined"
-        step = Recalibrate(IMAGES) if recovery == "recalibrated" else Reconstruct(IMAGES, refine=refines)
-        return step.run(state, self.context), time.perf_counter() - begin
+        steps = [Recalibrate(IMAGES)] if recovery == "recalibrated" else [Reconstruct(IMAGES)]
+        for step in [*steps, Refine(IMAGES)] if recovery == "refined" else steps:
+            state = step.run(state, self.context)
+        return state, time.perf_counter() - begin
 
     def run(self, ratio: str, criterion: str, recovery: str, epochs: int, labels: int, seed: int) -> dict[str, object]:
         """Accuracy, divergence and seconds of one row."""

@@ -66,6 +66,14 @@ def test_the_ceiling_is_taken_of_the_floating_point_product(ratio: float, size: 
     assert len(removed(plan, "a")) == gone
 
 
+@pytest.mark.parametrize(("finer", "kept"), [(False, 8), (True, 14)])  # 15 are allowed; 12 of 15 would use 77 %
+def test_finer_multiples_where_coarse_ones_leave_a_fifth_of_the_budget(finer: bool, kept: int) -> None:
+    selection = PruningTarget(macs=0.49, round_to=8, allow_finer_rounding=finer)
+    plan = pick([group("a", 32)], {"a": list(range(32))}, selection)
+    assert int(plan.kept["a"].sum()) == kept
+    assert plan.round_to == (2 if finer else 8)
+
+
 def test_global_scope_compares_scores_across_layers() -> None:
     groups = [group("a", 4), group("b", 4)]
     values = {"a": [1.0, 2, 3, 4], "b": [0.1, 0.2, 0.3, 10]}
