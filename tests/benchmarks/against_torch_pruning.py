@@ -3,12 +3,12 @@
     python tests/benchmarks/against_torch_pruning.py resnet56.pt path/to/cifar10 rows.jsonl --macs 50% 30% --epochs 0 5
 
 Torch-Pruning chooses and slices by L1, Taylor or Hessian, locally or globally, and then gets new BatchNorm statistics
-without training; Taylor and Hessian read labels. Ours is the recipe `minutes`, which reads none; `ours/refined` refines on all images of an epoch, up to
-four times, instead of on 1,024. Every model is then
-trained by the same step on the same images: on labels, or on the dense model's answers. Torch-Pruning 1.6.1 leaves
-networks that do not run where shortcuts pad channels (option A), so that it gets the first convolution of every block
-alone there: `--frozen` names the other layers. A row that the file has already
-is not computed again. Accuracy is that of all test images. MACs are counted by one function for all models.
+without training; Taylor and Hessian read labels. Ours is the recipe `minutes`, which reads none; `ours/refined` refines
+on all images of an epoch, up to four times, instead of on 1,024. Every model is then trained by the same step on the
+same images: on labels, or on the dense model's answers. Torch-Pruning 1.6.1 leaves networks that do not run where
+shortcuts pad channels (option A), so that it gets the first convolution of every block alone there: `--frozen` names
+the other layers. A row that the file has already is not computed again. Accuracy is that of all test images. MACs are
+counted by one function for all models.
 """
 
 from __future__ import annotations
