@@ -58,7 +58,8 @@ def compare_latency(
         b: The file to compare it with; None = measure `a` alone.
         batch: Batch size.
         seconds: Measuring time for each model; less if the ratio is clear sooner, at most three times as much if not.
-        inputs: What is run on, in batches in turn; None = seeded values, of size 1 in every dimension that is free.
+        inputs: What is run on, in batches in turn; None = seeded values. Sizes that the file leaves open are then those
+            that it was traced with, or 1 where it does not say them.
         real: Whether the inputs are data, and no noise.
         layers: Profile both models by layer afterwards.
         emit: Receives an event for each block.
@@ -101,7 +102,7 @@ def compare_latency(
         **conditions.facts,
         "blocks": f"{len(arms[A])} rounds of at most {len(orders)}: {WINDOWS} windows of each model, "
         f"{seconds / rounds:.2f} s, {'in turn in one process' if setup.shared else 'each model in its own process'}",
-        "inputs": "real" if real and inputs is not None else _seeded(files[A] if inputs is None else None),
+        "inputs": _describe_inputs(files[A], inputs, real),
         **{f"sha256_{arm}": file.sha256 for arm, file in files.items()},
     }
     return Comparison(
@@ -145,11 +146,12 @@ def measure_sustained(session: RunnerSession, model: Path, *, batch: int, second
     return slowdown_per_minute([median(window) for window in timing.windows(by_cpu_time=by_cpu_time)], seconds)
 
 
-def _seeded(file: OnnxFile | None) -> str:
-    """What seeded inputs are like; `file` where it alone says their sizes."""
-    unknown = file.open_sizes if file is not None else ()
-    sizes = f", of size 1 at {', '.join(unknown)}, which the file leaves open" if unknown else ""
-    return f"seeded normal{sizes}"
+def _describe_inputs(file: OnnxFile, inputs: TimedInputs | None, real: bool) -> str:
+    """What the models ran on, with the sizes that neither the inputs nor the file say."""
+    if inputs is not None:
+        return "real" if real else "seeded normal"
+    made_up = ", ".join(file.open_sizes)
+    return f"seeded normal, of size 1 at {made_up}, which the file leaves open" if made_up else "seeded normal"
 
 
 def _all_blocks(arms: Arms) -> list[Timing]:

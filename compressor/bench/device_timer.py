@@ -22,7 +22,7 @@ from compressor.bench.device.session import RunnerSession
 from compressor.bench.layer_latency import measure_layers
 from compressor.bench.statistics import ratio_interval
 from compressor.bench.synthetic_models import IMAGE_CHANNELS
-from compressor.bench.timed_inputs import TimedInputs, write_timed_inputs
+from compressor.bench.timed_inputs import TimedInputs, named_samples, write_timed_inputs
 from compressor.bench.width_multiples import WIDTHS, coarsest_free_step
 from compressor.budget.latency_model import (
     FEW_LEVELS,
@@ -78,7 +78,7 @@ def latency_probe(
         dynamic_batch=batch > 1,
         metadata={},
     )
-    timed = {one.name: samples.numpy() for one, samples in zip(model.spec.inputs, inputs, strict=True)}
+    timed = named_samples(model.spec.inputs, inputs)
     return DeviceTimer(device, batch, rounds, timed, lambda module, path: export(module, path=path), emit)
 
 

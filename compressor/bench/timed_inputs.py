@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.core import ModelInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 TimedInputs = Mapping[str, NDArray[Any]]
 """name of an input -> samples in its batch dimension; dimensions that are free in the file have the sizes of these"""
+
+
+def named_samples(inputs: Sequence[ModelInput], samples: Sequence[Tensor]) -> TimedInputs:
+    """Name a model's samples.
+
+    Args:
+        inputs: The model's inputs.
+        samples: A tensor for each of them.
+
+    Returns:
+        The samples by name.
+    """
+    return {one.name: tensor.numpy() for one, tensor in zip(inputs, samples, strict=True)}
 
 
 def write_timed_inputs(inputs: TimedInputs | None, folder: Path) -> Path | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from compressor import __version__
 from compressor.bench.compare import compare_latency
 from compressor.bench.device.device import Device
+from compressor.bench.timed_inputs import named_samples
 from compressor.core import Comparison, Data, ExportedModel, LoadedModel, QuantizedModel
 from compressor.errors import VerificationFailed
 from compressor.export.int8 import quantize_int8
@@ -124,7 +125,7 @@ def compare_on_device(
         return ()
     real = data is not None and device.is_local
     samples = calibration_inputs(model, data if real else None, TIMED_IMAGES)
-    inputs = {one.name: array.numpy() for one, array in zip(model.spec.inputs, samples, strict=True)}
+    inputs = named_samples(model.spec.inputs, samples)
     with log.stage("measure"), device.open() as session:
         comparisons = tuple(
             compare_latency(
