@@ -25,6 +25,7 @@ from compressor.execution.copies import copy_module
 from compressor.execution.randomness import equal_randomness
 from compressor.export.exporters import Exporter, ExportRefused, TensorNames, first_line, run_exporter
 from compressor.export.free_sizes import Place, find_open_sizes, name_free_sizes, with_smaller_sizes
+from compressor.export.onnx_file import FREE_SIZES
 from compressor.export.onnx_passes import keep_zero_padding, set_metadata
 from compressor.export.parity import AT_CENTRE, CannotRun, check_parity
 from compressor.tensors import is_flat, tree_names
@@ -33,8 +34,6 @@ OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)  # the exporter's functio
 SINGLE_FILE = 2**31 - 2**24  # bytes of weights; protobuf is limited to 2 GiB
 CHUNK = 16  # largest batch of the parity check
 BATCH_DIMS = "batch_dims"  # metadata: the batch dimension of each input, if it is not the first of all of them
-
-FREE_SIZES = "free_sizes"  # metadata: name of a size that the file leaves open -> the one it was traced with
 
 
 @dataclass(frozen=True, slots=True)

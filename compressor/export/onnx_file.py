@@ -17,6 +17,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 from compressor.core import BatchDims
 from compressor.errors import ModelError
 
+FREE_SIZES = "free_sizes"  # metadata: name of a size that the file leaves open -> the one it was traced with
+
 
 @dataclass(frozen=True, slots=True)
 class OnnxFile:
@@ -65,7 +67,7 @@ def validate_onnx(path: Path) -> OnnxFile:
 
 def _open_sizes(model: ModelProto) -> Iterator[str]:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    known = json.loads(metadata.get("free_sizes", "{}"))
+    known = json.loads(metadata.get(FREE_SIZES, "{}"))
     weights = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         dims = list(value.type.tensor_type.shape.dim)[1:] if value.name not in weights else []
