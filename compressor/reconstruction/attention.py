@@ -147,7 +147,7 @@ class AttentionProblem:
     def _turn(self, batch: Batch, maps: Sequence[Tensor]) -> None:
         """Multiply the queries that a batch has by the maps."""
         query = self._pair.slim_program(batch.images).value(self.slim.query, batch.slim)
-        flat = query.flatten(0, -3).clone() if query.ndim > 3 else query.clone()
+        flat = query.flatten(0, -3).clone()
         for head, score_map in zip(self._heads(batch.images), maps, strict=True):
             at = list(head.slim)
             flat[at] = flat[at] @ score_map.to(flat)
@@ -204,8 +204,7 @@ def _paired(slim: QueryProjection, dense: QueryProjection, kept: tuple[int, ...]
 def _scaled(query: Tensor, key: Tensor, call: AttentionCall) -> tuple[Tensor, Tensor]:
     """Queries times the scale, and keys, both (N, T, s)."""
     key = key.mT if call.key_is_transposed else key
-    flat = [part.flatten(0, -3) if part.ndim > 3 else part for part in (query, key)]
-    return call.scale * flat[0], flat[1]
+    return call.scale * query.flatten(0, -3), key.flatten(0, -3)
 
 
 def _mean(values: Iterable[float]) -> float:

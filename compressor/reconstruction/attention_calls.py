@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -153,10 +152,7 @@ def _moved_tensor(operation: Operation) -> int | None:
 
 def _call_on(operation: Operation, tensor: Tensor, result: int) -> Tensor:
     """Run an operator of one tensor on another one."""
-
-    def replaced(arguments: tuple[object, ...]) -> Iterator[object]:
-        return (tensor if isinstance(argument, TensorRef) else argument for argument in arguments)
-
-    returned = operation.func(*replaced(operation.args), **operation.kwargs)
+    arguments = (tensor if isinstance(argument, TensorRef) else argument for argument in operation.args)
+    returned = operation.func(*arguments, **operation.kwargs)
     moved: Tensor = returned if isinstance(returned, Tensor) else returned[result]
     return moved
