@@ -58,12 +58,14 @@ def find_config_steps(build: Build, config: Config) -> tuple[ConfigStep, ...]:
     for alternatives in _candidates(config):
         used = {field for step in steps for field in step.fields}
         for changes in alternatives:
-            more, fewer = (
-                None if used & changes.keys() else _shapes(build, changed_config(config, changes, count))
-                for count in (1, -1)
-            )
+            if used & changes.keys():
+                continue
+            more = _shapes(build, changed_config(config, changes, 1))
             sizes = None if more is None else _differences(before, more)
-            if sizes and fewer is not None and sizes == _differences(fewer, before) and _all_grow(sizes):
+            if not sizes or not _all_grow(sizes):
+                continue
+            fewer = _shapes(build, changed_config(config, changes, -1))
+            if fewer is not None and sizes == _differences(fewer, before):
                 steps.append(ConfigStep(changes, sizes))
                 break
     return tuple(steps)
