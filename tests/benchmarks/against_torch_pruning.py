@@ -24,7 +24,7 @@ from itertools import product
 from pathlib import Path
 
 import torch_pruning as tp
-from recovery import training_subset
+from recovery import trained, training_subset
 from rows import collected, spread
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -121,12 +121,8 @@ class Bench:
         if epochs:
             own = ["retrain.distill=null"] if learns == "labels" else []
             own += [f"retrain.epochs={epochs}", f"retrain.optimizer.lr={LEARNING_RATES[learns]}"]
-            step = read_recipe("auto", own).train_step()
-            begin = time.perf_counter()
-            with tempfile.TemporaryDirectory() as folder:
-                context = replace(self.context, seed=seed, checkpoints=Checkpoints(Path(folder), "none"))
-                state = step.run(state, context)
-            seconds += time.perf_counter() - begin
+            state, spent = trained(read_recipe("auto", own), state, replace(self.context, seed=seed))
+            seconds += spent
         module = state.model.module
         share = count_cost(module, *self.inputs).macs / count_cost(self.start.baseline.module, *self.inputs).macs
         accuracy = evaluate(module, self.data.val_batches(256), self.data.task.metric)

@@ -72,17 +72,21 @@ class Bench:
         if epochs:
             own = [f"retrain.epochs={epochs}"]
             own += ["retrain.distill=null", f"retrain.optimizer.lr={LABELS_LR}"] if labels else []
-            step = _recipe(ratio, criterion, *own).train_step()
-            begin = time.perf_counter()
-            with tempfile.TemporaryDirectory() as folder:
-                context = replace(self.context, seed=seed, checkpoints=Checkpoints(Path(folder), "none"))
-                state = step.run(state, context)
-            seconds += time.perf_counter() - begin
+            state, spent = trained(_recipe(ratio, criterion, *own), state, replace(self.context, seed=seed))
+            seconds += spent
         module = state.model.module
         accuracy = evaluate(module, self.data.val_batches(256), self.data.task.metric)
         batches = (images for images, _ in self.data.val_batches(256))
         divergence = measure_agreement(self.start.baseline.module, module, batches).divergence
         return {"accuracy": accuracy, "kl": divergence, "seconds": round(seconds, 1)}
+
+
+def trained(recipe: Recipe, state: PruningState, context: Context) -> tuple[PruningState, float]:
+    """The state after the recipe's retraining, and its seconds."""
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        state = recipe.train_step().run(state, replace(context, checkpoints=Checkpoints(Path(folder), "none")))
+    return state, time.perf_counter() - begin
 
 
 def _recipe(ratio: str, criterion: str, *own: str) -> Recipe:
