@@ -272,7 +272,33 @@ def test_a_plan_that_is_surely_too_slow_is_measured_no_longer() -> None:
 
     target = PruningTarget(latency=0.5)
     meet_latency(target, choose, Line(), measure, dense_ms=10.0, rounds=1, emit=lambda *_: None)  # type: ignore[arg-type]
-    assert heard == [True, True, False]
+    assert heard == [True, True, False] * 2, "the plan is accepted, and measured again"
+
+
+def test_a_plan_is_accepted_by_two_measurements() -> None:
+    """The first plan takes 49 % at first and 53 % again: its mean is 51 %, and the next plan is measured."""
+    times = iter([4.9, 5.3, 4.8, 4.9])
+
+    def measure(_plan: PrunePlan, _is_enough: Callable[[LatencyPair], bool]) -> LatencyPair:
+        slim = next(times)
+        return LatencyPair(10.0, slim, (0.99 * slim, 1.01 * slim))
+
+    def choose(budget: float) -> tuple[PrunePlan, tuple[()]]:
+        return PrunePlan({"ms": np.ones(int(budget / 0.01), dtype=bool)}), ()
+
+    best = meet_latency(
+        PruningTarget(latency=0.5),
+        choose,
+        Line(),
+        measure,
+        dense_ms=10.0,
+        rounds=8,
+        emit=lambda *_: None,  # type: ignore[arg-type]
+    )
+    assert best.pair.slim == pytest.approx(4.85)
+    assert best.pair.interval == pytest.approx((0.99 * 4.8, 1.01 * 4.9))
+    assert best.predicted < 4.88, "4.875 ms were predicted for the first"
+    assert list(times) == []
 
 
 def test_noise_is_corrected_from_both_sides() -> None:

@@ -35,6 +35,23 @@ def known_well(pair: LatencyPair) -> bool:
     return pair.half_width <= PRECISION
 
 
+def pooled(first: LatencyPair, second: LatencyPair) -> LatencyPair:
+    """Pool two measurements of the same models: the mean ratio of their times, and an interval that covers both.
+
+    Args:
+        first: One measurement.
+        second: The other one.
+
+    Returns:
+        The mean of the dense times, and shares of it.
+    """
+    dense = (first.dense + second.dense) / 2
+    shares = [(pair.slim / pair.dense, *(end / pair.dense for end in pair.interval)) for pair in (first, second)]
+    (first_share, *_), (second_share, *_) = shares
+    low, high = min(low for _, low, _ in shares), max(high for _, _, high in shares)
+    return LatencyPair(dense, (first_share + second_share) / 2 * dense, (low * dense, high * dense))
+
+
 @dataclass(frozen=True, slots=True)
 class LatencyEstimate:
     """The latency of a plan. `bottlenecks`: what keeps it from being lower, see `LatencyModel.bounds`."""

@@ -13,7 +13,7 @@ from compressor.budget.target import PruningTarget
 from compressor.core import ChannelGroup, EventSink, PrunePlan
 from compressor.errors import TargetNotReached
 from compressor.graph.dependency_graph import DependencyGraph
-from compressor.steps.latency_probe import LatencyEstimate, LatencyPair, LatencyProbe, known_well
+from compressor.steps.latency_probe import LatencyEstimate, LatencyPair, LatencyProbe, known_well, pooled
 from compressor.surgery.removal import remove_channels
 
 LOW, AIM, HIGH = 0.95, 0.975, 0.992  # utilization of the allowed time; HIGH leaves room for noise
@@ -63,8 +63,9 @@ def meet_latency(
     """Find the plan whose measured time is nearest below what the target allows.
 
     Prediction and measurement are related by the line through the two measurements nearest to the aim, so that a
-    factor and an overhead are both corrected. The search ends when the measured time is between 95 and 99.2 % of the
-    allowed time, too slow and too fast being corrected alike, or when no other widths are nearer.
+    factor and an overhead are both corrected. A plan is accepted when its time is between 95 and 99.2 % of the allowed
+    time in two measurements, because other programs come and go; too slow and too fast are corrected alike. The search
+    also ends when no other widths are nearer.
 
     Args:
         target: The latency target.
@@ -85,6 +86,9 @@ def meet_latency(
     measured: list[MeasuredPlan] = []
     points = [(unpruned, unpruned / allowed_ms(target, dense_ms))]
     infeasible = 0.0  # the largest budget that no plan meets
+
+    def is_accepted(pair: LatencyPair) -> bool:
+        return LOW <= pair.slim / allowed_ms(target, pair.dense) <= HIGH
 
     def is_enough(pair: LatencyPair) -> bool:
         """Narrow, or surely outside the accepted range: then the next plan matters, not this one's exact time."""
@@ -107,6 +111,8 @@ def meet_latency(
         if any(abs(predicted - earlier.predicted) < 1e-6 * predicted for earlier in measured):
             break
         pair = measure(plan, is_enough) if rounds else LatencyPair(dense_ms, predicted, model.interval(predicted))
+        if rounds and is_accepted(pair):
+            pair = pooled(pair, measure(plan, is_enough))
         utilization = pair.slim / allowed_ms(target, pair.dense)
         measured.append(MeasuredPlan(plan, groups, predicted, pair, utilization))
         points.append((predicted, utilization))
@@ -114,7 +120,7 @@ def meet_latency(
             "measured": rounds > 0, "predicted_ms": predicted, "slim_ms": pair.slim, "dense_ms": pair.dense,
             "interval_ms": list(pair.interval), "fill": utilization,
         })  # fmt: skip
-        if LOW <= utilization <= HIGH:
+        if is_accepted(pair):
             break
     return _nearest(measured, target)
 
