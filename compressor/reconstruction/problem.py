@@ -25,7 +25,6 @@ from compressor.reconstruction.solve import (
     cholesky_solver,
     fit,
     intercept,
-    match_variance,
 )
 from compressor.reconstruction.solver_options import ReconstructionSettings
 
@@ -111,7 +110,6 @@ class LayerProblem:
         self._samples = {False: [], True: []}
         accepted = not math.isinf(fitted.ridge)
         if fitted.error_before >= NEGLIGIBLE:
-            fitted = match_variance(fitted, train, self._settings.variance)
             regression.store(fitted, self._pair.slim, self._aim.reachable if self._sampler.residual else None)
         return LayerResult(
             self.layer.name,

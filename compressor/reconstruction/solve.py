@@ -172,25 +172,3 @@ def _candidate(
     bias = intercept(train, weight) if has_intercept else None
     error = float(squared_error(judge, weight, bias).sum()) / (float(judge.yy.sum()) or 1.0)
     return error, weight, bias
-
-
-def match_variance(fitted: Fit, train: Statistics, power: float) -> Fit:
-    """Scale every row so that its output's variance moves towards that of the target.
-
-    Least squares shrinks: Var(W x) = R^2 Var(y). Rows are multiplied by R^-power, which for a BatchNorm behind the
-    layer is the same as v' = v R^(2 power), and the mean output is kept.
-
-    Args:
-        fitted: The solved layer.
-        train: The moments it was made from.
-        power: 0 keeps the least-squares fit, 1 restores the variance.
-
-    Returns:
-        The scaled fit, or `fitted` itself where there is no intercept to keep the mean with.
-    """
-    if power == 0 or fitted.bias is None:
-        return fitted
-    variance = (fitted.weight * (fitted.weight @ train.xx)).sum(-1)
-    share = torch.where(train.yy > 0, variance / train.yy.clamp_min(1e-300), 1.0).clamp(0.05, 1.0)
-    weight = fitted.weight * share.pow(-power / 2).unsqueeze(-1)
-    return Fit(weight, intercept(train, weight), fitted.ridge, fitted.error_before, fitted.error_after)

@@ -19,7 +19,6 @@ class ReconstructionSettings:
     holdout: float = 0.2  # share of the images that only judge
     positions: int = 64  # sampled for each image
     batch_size: int = 32
-    variance: float = 0.0  # power of the variance correction, see match_variance
     rectify: bool = True  # layers in front of a ReLU are fitted to what it lets through, see rectified.py
     residual: bool = True  # the last layer of a branch aims at what the shortcut lacks
     mask_searches: Sequence[MaskSearch] = ()  # beside the given masks, see masked.py

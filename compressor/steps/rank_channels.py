@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -43,11 +44,12 @@ def _unchanged(plan: PrunePlan) -> PrunePlan:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Scores by group; with scope error the curves, and an exchange of channels that improves a plan."""
+    """Scores by group; with scope error the curves, an exchange of channels that improves a plan, and notes."""
 
     scores: Mapping[str, FloatArray]
     errors: ErrorCurves | None = None
     improve: Callable[[PrunePlan], PrunePlan] = _unchanged
+    notes: Sequence[str] = ()
 
 
 def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: PruningState, context: Context) -> Ranking:
@@ -95,14 +97,15 @@ def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: Pru
     curves, cuts = measure_sensitivities(
         module, groups, readers, curves, judged, state.model.spec.num_classes, context.progress("groups")
     )
-    noted = sorted({curve.note for curve in curves.values() if curve.note})
-    for note in noted:
-        names = [name for name, curve in curves.items() if curve.note == note]
-        context.log.note(f"{', '.join(names)}: {note}")
+    noted: dict[str, list[str]] = defaultdict(list)
+    for name, curve in curves.items():
+        if curve.note:
+            noted[curve.note].append(name)
+    notes = [f"{', '.join(names)}: {note}" for note, names in sorted(noted.items())]
     forms = {name: [reader.form for reader in measured] for name, measured in readers.items() if measured}
     errors = ErrorCurves(curves, held_out, _flips(cuts), time.perf_counter() - start)
     exchange = partial(_improved, forms) if by_obs else _unchanged
-    return Ranking({name: scores_along(curve) for name, curve in curves.items()}, errors, exchange)
+    return Ranking({name: scores_along(curve) for name, curve in curves.items()}, errors, exchange, notes)
 
 
 def _count_held_out(count: int, state: PruningState) -> int:

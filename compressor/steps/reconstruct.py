@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compressor.steps.base import Step
 from compressor.steps.calibration import BATCH_SIZE, calibration_arguments
@@ -49,14 +49,18 @@ class Reconstruct(Step):
             context: Its training samples are used, its test samples are not.
 
         Returns:
-            The state with solved weights and the record of every layer; the state itself where nothing was pruned.
+            The state with solved weights and the record of every layer; the state itself where nothing was pruned. A
+            resumed run reads them where the interrupted run had solved the layers.
 
         Raises:
             DataError: A sample is not finite.
         """
-        from compressor.reconstruction.sequential import reconstruct
+        from compressor.execution.copies import copy_module
+        from compressor.reconstruction.problem import LayerResult
+        from compressor.reconstruction.sequential import ReconstructionResult, reconstruct
         from compressor.reconstruction.solve import RIDGES
         from compressor.reconstruction.solver_options import ReconstructionSettings
+        from compressor.steps.stored_results import stored_result
 
         if not state.is_pruned:
             return state
@@ -69,21 +73,30 @@ class Reconstruct(Step):
             seed=context.seed,
         )
         data = context.data_with_holdout
-        result = reconstruct(
-            state.baseline.module,
-            state.model.module,
-            state.kept_of_baseline,
-            calibration_arguments(data, self.images),
-            settings,
-            state.masks,
-            progress=context.progress("layers"),
-        )
+
+        def solve() -> dict[str, Any]:
+            result = reconstruct(
+                state.baseline.module,
+                state.model.module,
+                state.kept_of_baseline,
+                calibration_arguments(data, self.images),
+                settings,
+                state.masks,
+                progress=context.progress("layers"),
+            )
+            module, power = _with_best_statistics(state, result.module, data)
+            about = {"layers": result.layers, "masks": result.masks, "images": result.images, "seconds": result.seconds}
+            return {"weights": module.state_dict(), "power": power, "about": about}
+
+        solved = stored_result(context.checkpoints, repr(self), state.model.module, solve, (LayerResult,))
+        module = copy_module(state.model.module)
+        module.load_state_dict(solved["weights"])
+        result, power = ReconstructionResult(module, **solved["about"]), solved["power"]
         refused = [layer for layer in result.layers if not layer.accepted]
         context.log.note(f"{len(result.layers) - len(refused)} of {len(result.layers)} layers were reconstructed")
         searched = sum(layer.mask_search is not None for layer in result.layers)
         if searched:
             context.log.note(f"the masks of {searched} layers were replaced by better ones")
-        module, power = _with_best_statistics(state, result.module, data)
         if power:
             context.log.note(f"BatchNorm statistics moved by {power:.0%} of the way to newly estimated ones")
         return replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from compressor.core import PrunePlan
 from compressor.steps.base import Step
@@ -52,9 +52,11 @@ class Refine(Step):
         Raises:
             DataError: A sample is not finite.
         """
+        from compressor.execution.copies import copy_module
         from compressor.graph.cost import count_cost
         from compressor.reconstruction.refinement import refine
         from compressor.reconstruction.solver_options import ReconstructionSettings
+        from compressor.steps.stored_results import stored_result
 
         if not state.is_pruned:
             return state
@@ -71,19 +73,26 @@ class Refine(Step):
         images = int(min(self.images, most, max(in_memory, 1)))
         batches = calibration_arguments(data, images)
         passes = min(MAX_PASSES, int(most // sum(len(inputs[0]) for inputs in batches)))
-        refined = refine(
-            state.baseline.module,
-            state.model.module,
-            state.kept_of_baseline,
-            batches,
-            ReconstructionSettings(seed=context.seed),
-            passes,
-            state.masks,
-            progress=context.progress("batches"),
-        )
-        if refined is None:
+
+        def train() -> dict[str, Any] | None:
+            refined = refine(
+                state.baseline.module,
+                state.model.module,
+                state.kept_of_baseline,
+                batches,
+                ReconstructionSettings(seed=context.seed),
+                passes,
+                state.masks,
+                progress=context.progress("batches"),
+            )
+            return None if refined is None else refined.state_dict()
+
+        weights = stored_result(context.checkpoints, repr(self), state.model.module, train)
+        if weights is None:
             context.log.note("the network was not refined: it takes too much memory, or has no gradient")
             return state
+        refined = copy_module(state.model.module)
+        refined.load_state_dict(weights)
         before, after = held_out_divergences(state, (state.model.module, refined), data)
         change = f"divergence from the dense model on held-out samples {before:.3g} -> {after:.3g}"
         if not after < before:

@@ -16,14 +16,26 @@ from compressor.steps.remove_channels import nothing_to_prune
 
 if TYPE_CHECKING:
     from compressor.budget.greedy import Budget
-    from compressor.core import FloatArray
+    from compressor.core import ErrorCurves, FloatArray, PrunePlan
     from compressor.steps.context import Context
     from compressor.steps.latency_probe import LatencyEstimate
     from compressor.steps.latency_search import Plan
     from compressor.steps.rank_channels import Ranking
     from compressor.steps.state import PruningState
 
-    Rank = Callable[[PruningState], Ranking]
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The channels that are kept, and why; a resumed run reads it."""
+
+    plan: PrunePlan
+    frozen: Mapping[str, str | None]  # group -> why it keeps all of its channels; all groups
+    errors: ErrorCurves | None
+    latency: LatencyEstimate | None
+    notes: Sequence[str]
+
+
+Choose = Callable[["PruningState"], Selection]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +70,16 @@ class SelectChannels(Step):
         from compressor.run_log import RunLog
         from compressor.steps.rank_channels import Ranking
 
-        def equal_scores(state: PruningState) -> Ranking:
+        untimed = replace(self, target=replace(self.target, latency=None, latency_ms=None))
+        silent = replace(context, log=RunLog())
+
+        def choose(state: PruningState) -> Selection:
             scores = mean_over_writers(
                 state.model.module, state.groups, lambda rows_NK: rows_NK.new_zeros(len(rows_NK))
             )
-            return Ranking(scores)
+            return untimed._chosen(state, silent, Ranking(scores))
 
-        untimed = replace(self, target=replace(self.target, latency=None, latency_ms=None))
-        untimed._select_any(state, replace(context, log=RunLog()), equal_scores)
+        untimed._select_any(state, silent, choose)
 
     def run(self, state: PruningState, context: Context) -> PruningState:
         """Select channels whose removal changes no others; if they are not enough, those that norms mix as well.
@@ -85,50 +99,73 @@ class SelectChannels(Step):
             ModelError: No channel can be removed at all.
             VerificationFailed: A score is not finite.
         """
-
+        from compressor.core import ErrorCurve, ErrorCurves, PrunePlan
+        from compressor.steps.latency_probe import LatencyEstimate, LatencyPair
         from compressor.steps.narrow_layers import narrow_layers, narrow_warning, smallest_share
         from compressor.steps.rank_channels import rank_channels
+        from compressor.steps.stored_results import stored_result
 
-        def rank(state: PruningState) -> Ranking:
-            return rank_channels(self.criterion, self.target, state, context)
+        records = Selection, PrunePlan, ErrorCurves, ErrorCurve, LatencyEstimate, LatencyPair
 
-        selected = self._select_any(state, context, rank)
+        def choose(state: PruningState) -> Selection:
+            def compute() -> Selection:
+                return self._chosen(state, context, rank_channels(self.criterion, self.target, state, context))
+
+            what = f"{self} {self.target} {bool(state.selected_graph.mixtures)}"
+            return stored_result(context.checkpoints, what, state.model.module, compute, records)
+
+        selected = self._select_any(state, context, choose)
         if narrow_layers(selected, self.target) and not self.target.has_latency_target:  # a device measures once only
             mixed = None if selected.selected_graph.mixtures else state.with_normalized_channels()
             if mixed is not None:
-                selected = max(selected, self._select(mixed, context, rank), key=smallest_share)
+                selected = max(selected, self._select(mixed, context, choose), key=smallest_share)
         if layers := narrow_layers(selected, self.target):
             context.log.warning(narrow_warning(layers))
         return selected
 
-    def _select_any(self, state: PruningState, context: Context, rank: Rank) -> PruningState:
+    def _select_any(self, state: PruningState, context: Context, choose: Choose) -> PruningState:
         state = state.with_graph()
         try:
-            return self._select(state, context, rank)
+            return self._select(state, context, choose)
         except TargetNotReached:
             mixed = state.with_normalized_channels()
             if mixed is not None:
-                return self._select(mixed, context, rank)
+                return self._select(mixed, context, choose)
             if not state.is_smaller and all(group.frozen for group in state.selected_graph.groups):
                 raise nothing_to_prune(state.model.name, state.groups) from None
             raise
 
-    def _select(self, state: PruningState, context: Context, rank: Rank) -> PruningState:
+    def _select(self, state: PruningState, context: Context, choose: Choose) -> PruningState:
+        selection = choose(state)
+        for note in selection.notes:
+            context.log.note(note)
+        groups = tuple(replace(group, frozen=selection.frozen[group.name]) for group in state.groups)
+        of_baseline = apply_freeze_rules(state.baseline.groups, self.target.rules) if state.is_smaller else groups
+        return replace(
+            state,
+            baseline=replace(state.baseline, groups=of_baseline),
+            groups=groups,
+            plan=selection.plan,
+            selections=state.selections + 1,
+            errors=selection.errors or state.errors,
+            latency=selection.latency,
+        )
+
+    def _chosen(self, state: PruningState, context: Context, ranking: Ranking) -> Selection:
+        """Find the widths that meet the target, and the channels that are kept."""
         from compressor.budget.memory import memory_budgets
         from compressor.budget.removal_order import clamped_groups
         from compressor.budget.selection import select_channels
 
         graph, target, baseline = state.selected_graph, self.target, state.baseline
-        ranking = rank(state)
-        scores = ranking.scores
+        scores, notes = ranking.scores, list(ranking.notes)
         check_finite("channels", scores)
-        removed_before = state.removed_before()
         if state.is_smaller:  # groups of which one channel is left are no groups any more: no rule names them
             target = replace(target, rules=rules_naming_layers(state.groups, target.rules))
         limits = memory_budgets(target, graph, baseline.cost, baseline.graph)
         pick = partial(
             select_channels, state.groups, scores, target, graph.cost, baseline.cost,
-            removed_before=removed_before, errors=ranking.errors, config_steps=state.model.config_steps,
+            removed_before=state.removed_before(), errors=ranking.errors, config_steps=state.model.config_steps,
         )  # fmt: skip
         latency: LatencyEstimate | None = None
         if target.has_latency_target:
@@ -137,19 +174,13 @@ class SelectChannels(Step):
             plan, groups = pick(limits)
             if plan.round_to != target.round_to:
                 coarse = f"multiples of {target.round_to} are too coarse for the target"
-                context.log.note(f"{coarse}: widths are multiples of {plan.round_to}")
+                notes.append(f"{coarse}: widths are multiples of {plan.round_to}")
         if target.scope == "global" and (names := clamped_groups(scores, plan)):
-            context.log.note(f"no channel would have been left of {', '.join(names)}: the best of each is kept")
-        if state.is_smaller:
-            baseline = replace(baseline, groups=apply_freeze_rules(baseline.groups, self.target.rules))
-        else:
-            baseline = replace(baseline, groups=groups)
-        plan = ranking.improve(plan)
-        state = replace(state, baseline=baseline, groups=groups, plan=plan, selections=state.selections + 1)
-        errors = state.errors
-        if ranking.errors is not None:
-            errors = replace(ranking.errors, removed={name: int((~kept).sum()) for name, kept in plan.kept.items()})
-        return replace(state, latency=latency, errors=errors)
+            notes.append(f"no channel would have been left of {', '.join(names)}: the best of each is kept")
+        plan, errors = ranking.improve(plan), ranking.errors
+        if errors is not None:
+            errors = replace(errors, removed={name: int((~kept).sum()) for name, kept in plan.kept.items()})
+        return Selection(plan, {group.name: group.frozen for group in groups}, errors, latency, notes)
 
     def _meet_latency(
         self,

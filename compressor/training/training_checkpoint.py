@@ -160,16 +160,30 @@ def run_fingerprint(settings: object, round_to: int, model: LoadedModel, data: D
     """
     text = json.dumps(_without_rates(settings), sort_keys=True)
     about = (data.name, data.train_size, data.num_classes) if data else None
-    digest = hashlib.sha256(f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n".encode())
     sample: dict[str, Tensor] = {}
     if data is not None:
         inputs = join_batches(
             data.calibration_batches(SAMPLED_IMAGES, images=SAMPLED_IMAGES), shared_inputs(model.module)
         )
         sample = {f"sample {index}" if index else "sample": tensor for index, tensor in enumerate(inputs)}
-    for name, tensor in {**model.module.state_dict(), **sample}.items():
+    described = f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n"
+    return hash_of(described, {**model.module.state_dict(), **sample})
+
+
+def hash_of(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Hash a text and named tensors.
+
+    Args:
+        text: Any text.
+        tensors: Name -> tensor.
+
+    Returns:
+        A SHA-256 in hexadecimal digits.
+    """
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in tensors.items():
         digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -1,0 +1,56 @@
+"""Results of long computations, which a resumed run reads instead of computing them again."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy._core.multiarray import _reconstruct  # how NumPy builds an array that is read
+from torch import nn
+
+from compressor.atomic_write import write_bytes
+from compressor.training.training_checkpoint import Checkpoints, hash_of
+
+LONG = 10.0  # seconds; results of shorter computations are not worth a file
+FOLDER = "results"  # inside that of the checkpoints
+ARRAYS: tuple[Any, ...] = (np.ndarray, np.dtype, _reconstruct, *(type(np.dtype(kind)) for kind in (bool, np.int64, np.float64)))
+
+T = TypeVar("T")
+
+
+def stored_result(
+    checkpoints: Checkpoints, what: str, module: nn.Module, compute: Callable[[], T], records: tuple[type, ...] = ()
+) -> T:
+    """Compute a result, or read the one that the interrupted run has computed from the same network.
+
+    A computation of over LONG seconds leaves a file under a hash of what it depends on. The file is read without
+    unpickling anything but the given classes.
+
+    Args:
+        checkpoints: Where files lie, and what identifies the run.
+        what: What is computed, with its settings.
+        module: The network that it is computed from.
+        compute: Computes the result: tensors, arrays, numbers, text, containers and records of these.
+        records: The classes of these records.
+
+    Returns:
+        The result.
+    """
+    path = checkpoints.folder / FOLDER / hash_of(f"{checkpoints.fingerprint}\n{what}\n", module.state_dict())
+    try:
+        with torch.serialization.safe_globals([*records, *ARRAYS]):
+            stored: T = torch.load(path, map_location="cpu", weights_only=True)
+        return stored
+    except Exception:  # no file, or one that the unpickler rejects in any way
+        start = time.perf_counter()
+    result = compute()
+    if time.perf_counter() - start > LONG:
+        buffer = io.BytesIO()  # because torch reports a full disk as a RuntimeError
+        torch.save(result, buffer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, buffer.getbuffer())
+    return result
