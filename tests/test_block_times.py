@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
@@ -65,7 +64,7 @@ def state() -> PruningState:
 
 
 def context(device: Device | None, data: object = None) -> Context:
-    return Context(data, 0, RunLog(), Checkpoints(Path("unused"), ""), latency_probe=device)  # type: ignore[arg-type]
+    return Context(data, 0, RunLog(), Checkpoints(None, ""), latency_probe=device)  # type: ignore[arg-type]
 
 
 def trials(state: PruningState, target: PruningTarget, device: Device | None = None) -> BlockTrials:

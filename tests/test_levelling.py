@@ -96,7 +96,7 @@ def test_what_is_asked_for_by_a_ratio_is_no_surprise(tmp_path: Path, target: Pru
 
 
 def test_greedy_allocation_keeps_what_it_is_told_to() -> None:
-    groups = initial_state(model(stream()), Context(None, 0, RunLog(), Checkpoints(Path(), ""))).groups
+    groups = initial_state(model(stream()), Context(None, 0, RunLog(), Checkpoints(None, ""))).groups
     free = np.array([group.frozen is None for group in groups])
     scores = {group.name: np.arange(1.0, group.size + 1) for group in groups}
     sizes = np.array([group.size for group in groups])

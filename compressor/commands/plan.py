@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -208,9 +207,9 @@ def _prepared(
     targets: Path | None,
 ) -> Iterator[_Planner]:
     device = open_device(recipe.bench.target, recipe.bench.threads, file=targets)
-    with tempfile.TemporaryDirectory() as name, RunLog(emit=emit) as log:
+    with RunLog(emit=emit) as log:
         model, images = load_inputs(source, recipe, data, log, trust_pickle=trust_pickle, needs_data=False)
-        without_data = Context(None, recipe.seed, log, Checkpoints(Path(name), ""))
+        without_data = Context(None, recipe.seed, log, Checkpoints(None, ""))
         baseline = initial_state(model, without_data)
         round_to = choose_width_multiple(recipe, device, log)
         probe = latency_probe(recipe, device, model, log, rounds=0)

@@ -111,7 +111,8 @@ class SelectChannels(Step):
             def compute() -> Selection:
                 return self._chosen(state, context, rank_channels(self.criterion, self.target, state, context))
 
-            what = f"{self} {self.target} {bool(state.selected_graph.mixtures)}"
+            predicts = context.latency_probe is not None and not context.latency_probe.rounds
+            what = f"{self} {self.target} {bool(state.selected_graph.mixtures)} {predicts}"
             return stored_result(context.checkpoints, what, state.model.module, compute, records)
 
         selected = self._select_any(state, context, choose)

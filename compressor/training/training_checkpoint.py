@@ -123,7 +123,7 @@ class TrainingCheckpoint:
 class Checkpoints:
     """The checkpoints of a run, one per training. Only a run with the same fingerprint can continue from them."""
 
-    folder: Path
+    folder: Path | None  # None = nothing is kept, for runs without trainings
     fingerprint: str
 
     def of_training(self, index: int, lr: float, key: str) -> TrainingCheckpoint:
@@ -137,11 +137,13 @@ class Checkpoints:
         Returns:
             The checkpoint, which may not exist yet.
         """
+        assert self.folder is not None, "a run with trainings has a folder"
         return TrainingCheckpoint(self.folder / str(index), f"{self.fingerprint} {index}", lr, key)
 
     def delete(self) -> None:
         """Delete the folder after the run."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def run_fingerprint(settings: object, round_to: int, model: LoadedModel, data: Data | None) -> str:

@@ -84,7 +84,7 @@ def main(checkpoint: str, folder: str, share: str, *choices: str) -> None:
     )
     model, data = loaded
     assert data is not None
-    start = initial_state(model, Context(None, 0, log, Checkpoints(Path(), "")))
+    start = initial_state(model, Context(None, 0, log, Checkpoints(None, "")))
     print("| choice | MACs | accuracy % | agreement % | divergence | predicted | seconds |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for choice in choices:

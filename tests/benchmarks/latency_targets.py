@@ -48,7 +48,7 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
         model, data = load_inputs(source, recipe, asked.data, journal, trust_pickle=False, needs_data=False)
         watch = latency_probe(recipe, device, model, journal)
         assert watch is not None
-        start = initial_state(model, Context(None, 0, journal, Checkpoints(Path(name) / "none", "")))
+        start = initial_state(model, Context(None, 0, journal, Checkpoints(None, "")))
         began = time.perf_counter()
         work = run_step(
             SelectChannels(l1, recipe.selection(32)), start, replace(_around(journal, name), latency_probe=watch)
@@ -89,7 +89,7 @@ def _retrained(work: PruningState, plan: PrunePlan, recipe: Recipe, around: Cont
 
 
 def _around(journal: RunLog, name: str) -> Context:
-    return Context(None, 0, journal, Checkpoints(Path(name) / "none", ""))
+    return Context(None, 0, journal, Checkpoints(None, ""))
 
 
 def _planned(work: PruningState) -> PrunePlan:

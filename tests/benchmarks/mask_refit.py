@@ -53,7 +53,7 @@ def main() -> None:
     first = recipe("2:4", "none")
     model, data = load_inputs(given.checkpoint, first, given.data, log, trust_pickle=False, needs_data=True)
     assert isinstance(data, ImageData)
-    context = Context(data, 0, log, Checkpoints(Path(), "none"))
+    context = Context(data, 0, log, Checkpoints(None, "none"))
     start = initial_state(model, replace(context, data=None))
 
     def run(mask: str, recovery: str) -> dict[str, object]:

@@ -50,7 +50,7 @@ class Bench:
         log = RunLog()
         model, loaded = load_inputs(checkpoint, _recipe("50%", "l1"), data, log, trust_pickle=False, needs_data=True)
         self.data = training_subset(loaded, images)
-        self.context = Context(self.data, 0, log, Checkpoints(Path(), "none"))
+        self.context = Context(self.data, 0, log, Checkpoints(None, "none"))
         self.model, self.start = model, initial_state(model, replace(self.context, data=None))
         self.recovered = cache(self._recovered)
 

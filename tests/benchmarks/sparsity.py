@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 
 import torch
 
@@ -41,7 +40,7 @@ def main(name: str, rounds: int) -> None:
     count = sum(weight.numel() for weight in dense.values())
     print(f"{name}: {len(dense)} of {len(found)} layers, {count:,} weights")
     print(f"masks: {time.perf_counter() - start:.2f} s, {time.process_time() - used:.2f} s of the processor")
-    context = Context(None, 0, RunLog(), Checkpoints(Path("unused"), ""))
+    context = Context(None, 0, RunLog(), Checkpoints(None, ""))
     state = initial_state(model, context)
     start = time.perf_counter()
     permuted = PermuteChannels(sparsity, rounds).run(state, context)

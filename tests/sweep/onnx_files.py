@@ -172,7 +172,7 @@ def export(module: nn.Module, x: Tensor, path: Path, how: str, opset: int | None
 
 def pruned(model: LoadedModel) -> PruningState:
     """Remove half of the multiply-adds."""
-    context = Context(None, 0, RunLog(), Checkpoints(Path("unused"), model.name))
+    context = Context(None, 0, RunLog(), Checkpoints(None, model.name))
     state = run_step(SelectChannels(l1, PruningTarget(macs=0.5)), initial_state(model, context), context)
     return run_step(RemoveChannels(), state, context)
 

@@ -136,7 +136,7 @@ def prune(name: str, tell: Tell, *, onnx: bool, native: bool) -> dict[str, Any]:
 
     with phase("build"):
         module, shape = make(name, native)
-    around = Context(None, 0, RunLog(), Checkpoints(Path("unused"), name))
+    around = Context(None, 0, RunLog(), Checkpoints(None, name))
     with phase("analyse"):
         work = initial_state(LoadedModel(module, ModelSpec(name, one_image(shape)), name), around)
     tell({"input": shape, "seconds": seconds, **describe(work)})
