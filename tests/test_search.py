@@ -99,11 +99,22 @@ def test_steps_too_coarse_for_the_window_end_below_the_target() -> None:
 
 
 def test_what_cannot_be_met_says_what_came_nearest() -> None:
-    with raises_error(TargetNotReached, "target-not-reachable/beyond-maximum", "6.0 ms"):
+    with raises_error(TargetNotReached, "target-not-reachable/latency", re.compile(r"6\.0\d* ms"), "5 ms"):
         search(PruningTarget(latency=0.5), overhead=0.0, factor=1.0, least=6.0)
     # 3 + 2.5 ms are the least there is
     with raises_error(TargetNotReached, "target-not-reachable/latency", re.compile(r"5\.[56]\d* ms"), "5 ms"):
         search(PruningTarget(latency=0.5), overhead=3.0, factor=1.0, least=2.5)
+    with raises_error(TargetNotReached, "target-not-reachable/beyond-maximum", "11.0 ms"):
+        search(PruningTarget(latency=0.5), overhead=0.0, factor=1.0, least=11.0)
+
+
+def test_a_prediction_that_no_plan_is_fast_enough_is_measured() -> None:
+    """Of 6 ms that are predicted, 3.6 are measured."""
+    best, fills = search(PruningTarget(latency=0.5), overhead=0.0, factor=0.6, least=6.0)
+    assert LOW <= best.utilization <= HIGH
+    assert len(fills) <= 6
+    with raises_error(TargetNotReached, "target-not-reachable/beyond-maximum", "6.0 ms"):
+        search(PruningTarget(latency=0.5), overhead=0.0, factor=0.6, least=6.0, rounds=0)
 
 
 def test_without_rounds_nothing_is_measured() -> None:

@@ -249,11 +249,20 @@ class _Grid:
 def _grids(work: ActivationSizes, groups: Sequence[ChannelGroup], step: Step, shares: Sequence[float]) -> list[_Grid]:
     grids = []
     for layer, (fewer_in, fewer_out) in zip(work.layers, layers_that_change(work, groups), strict=True):
-        steps = step(layer)
-        inputs = _levels(layer.in_channels, layer, steps[0], shares if fewer_in else ())
-        outputs = _levels(layer.out_channels, layer, steps[1], shares if fewer_out else ())
+        widths, rewarded = (layer.in_channels, layer.out_channels), step(layer)
+        steps = _step_within(rewarded[0], widths[0]), _step_within(rewarded[1], widths[1])
+        inputs = _levels(widths[0], layer, steps[0], shares if fewer_in else ())
+        outputs = _levels(widths[1], layer, steps[1], shares if fewer_out else ())
         grids.append(_Grid(layer, inputs, (layer.out_channels,) if is_depthwise(layer) else outputs, steps))
     return grids
+
+
+def _step_within(step: int, width: int) -> int:
+    """The power of two up to a quarter of a width, or `step` where that is less.
+
+    Steps are measured on layers of medium width; narrower ones are timed at several widths all the same.
+    """
+    return min(step, 1 << max(0, (width // 4).bit_length() - 1))
 
 
 def _levels(width: int, layer: Layer, step: int, shares: Sequence[float]) -> tuple[int, ...]:

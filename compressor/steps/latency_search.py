@@ -80,12 +80,12 @@ def meet_latency(
         The plan and its time.
 
     Raises:
-        TargetNotReached: No budget leads to a plan that is fast enough.
+        TargetNotReached: No plan that was measured is fast enough.
     """
     unpruned = model.predict(PrunePlan({}))
     measured: list[MeasuredPlan] = []
     points = [(unpruned, unpruned / allowed_ms(target, dense_ms))]
-    infeasible = 0.0  # the largest budget that no plan meets
+    infeasible, refusal = 0.0, None  # the largest budget that no plan meets, as predicted
 
     def is_accepted(pair: LatencyPair) -> bool:
         return LOW <= pair.slim / allowed_ms(target, pair.dense) <= HIGH
@@ -102,10 +102,8 @@ def meet_latency(
             budget = (infeasible + min(predicted for predicted, _ in points)) / 2
         try:
             plan, groups = choose(budget)
-        except TargetNotReached:
-            if not measured:
-                raise
-            infeasible = budget
+        except TargetNotReached as error:
+            infeasible, refusal = budget, error
             continue
         predicted = model.predict(plan)
         if any(abs(predicted - earlier.predicted) < 1e-6 * predicted for earlier in measured):
@@ -122,6 +120,8 @@ def meet_latency(
         })  # fmt: skip
         if is_accepted(pair):
             break
+    if refusal is not None and not measured:
+        raise refusal
     return _nearest(measured, target)
 
 

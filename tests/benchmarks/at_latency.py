@@ -33,9 +33,9 @@ def run(model: str, data: str, choice: str, share: str) -> dict[str, object]:
         command = [sys.executable, "-P", "-m", "compressor", model, "-r", "minutes", "--data", data, "--json", "-q"]
         command += ["-o", f"{folder}/out", *(word for setting in settings for word in ("--set", setting))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if not done.stdout:
-        return {"exit": done.returncode, "error": done.stderr.strip()[-300:]}
     report = json.loads(done.stdout)
+    if "slim" not in report:
+        return {"exit": done.returncode, "error": report}
     return {
         "exit": done.returncode,
         "accuracy": report["slim"]["accuracy"],

@@ -88,8 +88,18 @@ def test_channels_within_a_step_are_free(structure: DependencyGraph, made: Laten
 
 def test_what_groups_should_be_multiples_of(structure: DependencyGraph, made: LatencyModel) -> None:
     units = made.preferred_multiples(structure.groups, 32).tolist()
-    assert {unit for group, unit in zip(structure.groups, units, strict=True) if group.frozen is None} == {8}
-    assert set(made.preferred_multiples(structure.groups, 4).tolist()) == {4}
+    free = {group.name: unit for group, unit in zip(structure.groups, units, strict=True) if group.frozen is None}
+    assert free == {"0": 8, "2": 8, "4": 4}, "16 channels in steps of a quarter"
+    coarser = made.preferred_multiples(structure.groups, 4).tolist()
+    assert all(unit <= 4 for unit in coarser)
+
+
+def test_narrow_layers_are_timed_at_four_widths_whatever_wider_ones_reward(structure: DependencyGraph) -> None:
+    """Steps of 32 are measured on layers of 64 channels and more: 16 channels are 4, 8, 12 and 16."""
+    layers = layers_to_benchmark(structure.workload, structure.groups, lambda _layer: (32, 32))
+    pointwise = [layer for layer in layers if layer.kernel == (1, 1)]
+    assert {layer.out_channels for layer in pointwise} == {4, 8, 12, 16}
+    assert {layer.in_channels for layer in pointwise} == {16, 32, 48, 64}
 
 
 def test_calibration_reproduces_the_whole_model_either_way(made: LatencyModel) -> None:
