@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from compressor.budget.target import PruningTarget
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.graph.residual_blocks import residual_blocks
+from compressor.recipe import read_recipe
+from compressor.recipe.recipe_config import MOST_MACS_OF_TRIALS
 from compressor.run_log import RunLog
 from compressor.steps.block_trials import BlockTrials
 from compressor.steps.context import Context
+from compressor.steps.drop_blocks import DropBlocks
 from compressor.steps.latency_probe import LatencyPair
 from compressor.steps.run import initial_state
 from compressor.steps.state import PruningState
@@ -94,3 +97,28 @@ def test_the_answers_differ_more_without_more_blocks(state: PruningState) -> Non
     measured = trials(state, PruningTarget(macs=0.5))
     assert measured.divergence([]) == pytest.approx(0, abs=1e-9)
     assert 0 < measured.divergence(["2"]) < measured.divergence(["1", "2", "3"])
+
+
+@pytest.mark.parametrize("recipe", ["auto", "minutes"])
+def test_shipped_recipes_try_blocks_for_latency_targets(recipe: str) -> None:
+    def dropping(*overrides: str) -> list[DropBlocks]:
+        steps = read_recipe(recipe, overrides).method_steps(1)
+        return [step for step in steps if isinstance(step, DropBlocks)]
+
+    (step,) = dropping("prune.target={latency: 50%}")
+    assert step.drop == "auto"
+    assert step.most_macs == MOST_MACS_OF_TRIALS
+    for overrides in (
+        ["prune.target={macs: 50%}"],
+        ["prune.target={ratio: 50%}"],
+        ["prune.target={latency: 50%}", "prune.blocks=null"],
+    ):
+        assert dropping(*overrides) == []
+    (asked,) = dropping("prune.blocks={drop: auto}")
+    assert asked.most_macs is None
+
+
+def test_a_large_model_keeps_its_blocks_and_says_so(state: PruningState) -> None:
+    around = context(None)
+    assert DropBlocks("auto", PruningTarget(latency=0.5), most_macs=1.0).run(state, around) is state
+    assert len(around.log.notes) == 1

@@ -154,7 +154,11 @@ class PruneBase(RecipeBlock):
         "half remains, two if their divergence on held-out samples is less",
     )
     layers: tuple[LayerRuleConfig, ...] = ()
-    blocks: BlocksConfig | None = Field(default=None, description="residual blocks to drop; null = none")
+    blocks: BlocksConfig | Literal["auto"] | None = Field(
+        default=None,
+        description="residual blocks to drop; null = none; auto = as `drop: auto`, where the target is a latency and "
+        "the model is small",
+    )
 
     @field_validator("criterion")
     @classmethod
@@ -186,6 +190,8 @@ class PruneBase(RecipeBlock):
             yield "criterion", f"nothing while prune.method is {method.name}: it has a criterion of its own"
         if "rounds" in keys and method.name != CHOOSES_CRITERION:
             yield "rounds", f"nothing while prune.method is {method.name}: it has rounds of its own"
+        if keys.get("blocks") == "auto" and method.name != CHOOSES_CRITERION:
+            yield "blocks", f"blocks by number or name, {{drop: 2}}, while prune.method is {method.name}"
         if method.unstructured:
             yield from _channel_conflicts(method.name, keys)
         elif (instead := _allowed_drop(method, keys)) is not None:

@@ -17,7 +17,7 @@ from compressor.methods import Method
 from compressor.recipe.block import Conflict, RecipeBlock, conflict_error, written_keys
 from compressor.recipe.data_config import DataConfig
 from compressor.recipe.fields import InputBatchDims, InputSizes, OutputSelection, Points, Version, auto_or_integer
-from compressor.recipe.prune_config import CHOOSES_CRITERION, Prune, TargetConfig
+from compressor.recipe.prune_config import CHOOSES_CRITERION, BlocksConfig, Prune, TargetConfig
 from compressor.recipe.reconstruct_config import AutoReconstruct, ReconstructConfig
 from compressor.recipe.retrain_config import RetrainConfig
 from compressor.recipe.yaml_source import dump_yaml
@@ -27,6 +27,9 @@ from compressor.steps.reconstruct import Reconstruct
 from compressor.steps.refine import Refine
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.train import Train
+
+MOST_MACS_OF_TRIALS = 1.5e8
+"""Multiply-adds of the models whose blocks are tried unasked; on one core a trial takes up to a minute then."""
 
 AutoClasses = Annotated[int | Literal["auto"], *auto_or_integer(1, None, "a whole number from 1")]
 AutoThreads = Annotated[int | Literal["auto"], *auto_or_integer(1, 1024, "a whole number, 1 to 1024")]
@@ -237,7 +240,7 @@ class Recipe(RecipeBlock):
         """Whether the method, its criterion, the choice of blocks or a demanded reconstruction reads images."""
         criterion = channel_criteria()[self.prune.criterion]
         blocks = self.prune.blocks
-        chooses_blocks = blocks is not None and not isinstance(blocks.drop, tuple)
+        chooses_blocks = isinstance(blocks, BlocksConfig) and not isinstance(blocks.drop, tuple)
         selects = criterion.needs_data or self.prune.scope == "error"
         reads = self.method.needs_data or selects or chooses_blocks
         return reads or isinstance(self.reconstruct, ReconstructConfig)
@@ -251,7 +254,11 @@ class Recipe(RecipeBlock):
             steps = tuple(
                 replace(step, criterion=criterion) if isinstance(step, SelectChannels) else step for step in steps
             )
-        return steps if blocks is None else (DropBlocks(blocks.drop, target, steps), *steps)
+        if isinstance(blocks, BlocksConfig):
+            return DropBlocks(blocks.drop, target, steps), *steps
+        if blocks == "auto" and target.has_latency_target:
+            return DropBlocks("auto", target, steps, MOST_MACS_OF_TRIALS), *steps
+        return steps
 
     def reconstruct_step(self, *, trained: bool) -> Reconstruct | None:
         """Return the reconstruction, or None if there is none; `auto` asks for one where the model is trained."""

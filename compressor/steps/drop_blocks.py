@@ -25,12 +25,14 @@ class DropBlocks(Step):
     """Drop residual blocks that the recipe names, or those whose absence moves the answers least for what it saves.
 
     `auto` weighs blocks against channels: for several numbers of blocks the other channels are pruned to the target,
-    the layers are reconstructed, and the answers are compared with the dense model's on held-out samples.
+    the layers are reconstructed, and the answers are compared with the dense model's on held-out samples. Each of these
+    trials selects channels anew, which takes long for a large model.
     """
 
     drop: Literal["auto"] | int | tuple[str, ...]  # that many, or those of these names
     target: PruningTarget
     then: tuple[Step, ...] = ()  # that prune channels after it
+    most_macs: float | None = None  # of the model; a larger one keeps all blocks
 
     def __str__(self) -> str:
         return f"DropBlocks({', '.join(self.drop) if isinstance(self.drop, tuple) else self.drop})"
@@ -56,6 +58,11 @@ class DropBlocks(Step):
         from compressor.graph.residual_blocks import residual_blocks
         from compressor.steps.state import BlockSelection
 
+        macs = state.baseline.cost.macs
+        if self.most_macs is not None and macs > self.most_macs:
+            why = f"a model of {macs / 1e6:,.0f} million multiply-adds takes long to try it"
+            context.log.note(f"no block is dropped: {why}; set prune.blocks={{drop: auto}}")
+            return state
         blocks = residual_blocks(state.model.module, *state.example_inputs(2))
         if isinstance(self.drop, tuple):
             check_names(self.drop, blocks)
