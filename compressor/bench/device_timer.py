@@ -142,8 +142,21 @@ class DeviceTimerSession:
         changing = layers_that_change(sizes, groups)
         step = self._steps([layer for layer, ends in zip(sizes.layers, changing, strict=True) if any(ends)])
         times = self._times(layers_to_benchmark(sizes, groups, step, self.levels))
-        dense = [(self._run(self._dense_file(module)),) for _ in range(MIN_PROCESSES)]
-        return fit_latency_model(sizes, groups, step, times, self.levels).calibrated(self._median(dense, 0))
+        return fit_latency_model(sizes, groups, step, times, self.levels).calibrated(self.measure(module))
+
+    def measure(self, module: nn.Module) -> float:
+        """Measure one model, in several processes.
+
+        Args:
+            module: The model.
+
+        Returns:
+            Median milliseconds.
+
+        Raises:
+            DeviceUnavailable: The connection to the device is lost.
+        """
+        return self._median([(self._run(self._dense_file(module)),) for _ in range(MIN_PROCESSES)], 0)
 
     def measure_pair(
         self, dense: nn.Module, slim: nn.Module, is_enough: Callable[[LatencyPair], bool] = known_well

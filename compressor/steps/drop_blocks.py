@@ -91,11 +91,14 @@ class DropBlocks(Step):
         def enough(names: Sequence[str]) -> bool:
             return trials.reaches_target(names) if self.drop == "auto" else len(names) == self.drop
 
+        progress, done = context.progress("numbers of blocks"), iter(range(TRIALS))
         drops = order_of_blocks(trials.savings, trials.divergence, enough)
         names, by_count = [drop.name for drop in drops], dict[int, float]()
         if self.drop == "auto":
+            most = min(TRIALS, len(names) + 1)
 
             def at_target(count: int) -> float | None:
+                progress(next(done), most)
                 try:
                     smaller = drop_selected(state, BlockSelection(tuple(blocks), tuple(names[:count])))
                     return trials.divergence_after(smaller, self.then)
@@ -103,6 +106,7 @@ class DropBlocks(Step):
                     return None
 
             by_count = best_count(len(names), at_target, TRIALS)
+            progress(most, most)
             # Where none reaches the target, the step that prunes channels says why.
             names = names[: min(by_count, key=by_count.__getitem__)] if by_count else []
         divergence = [drop.divergence for drop in drops[: len(names)]]

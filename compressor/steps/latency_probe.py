@@ -87,6 +87,17 @@ class DeviceSession(Protocol):
         """
         ...
 
+    def measure(self, module: nn.Module) -> float:
+        """Measure one model.
+
+        Args:
+            module: The model.
+
+        Returns:
+            Median milliseconds.
+        """
+        ...
+
     def measure_pair(
         self, dense: nn.Module, slim: nn.Module, is_enough: Callable[[LatencyPair], bool] = known_well
     ) -> LatencyPair:

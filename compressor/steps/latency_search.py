@@ -215,7 +215,7 @@ def search_widths(
         model = session.latency_model(graph, module)
         dense_ms = model.predict(PrunePlan({}))
         if baseline is not module:
-            dense_ms = session.measure_pair(baseline, module).dense
+            dense_ms = session.measure(baseline)
 
         def choose(budget_ms: float) -> Plan:
             return pick((*limits, Budget("latency", model.ms, budget_ms, dense_ms)), model.preferred_multiples)
