@@ -161,6 +161,17 @@ def test_auto_drops_what_the_answers_do_not_need(source: str, samples: str) -> N
     assert plan["slim"]["macs"] <= 0.6 * plan["dense"]["macs"]
 
 
+def test_a_prediction_beside_dropped_blocks_does_not_count_answers(source: str, samples: str) -> None:
+    """The curves compare answers with those of the model without the blocks."""
+    by_error = "prune.criterion=obs", "prune.scope=error"
+    for drop in ("[blocks.1]", "auto"):
+        plan = plan_run(source, recipe(drop, *by_error), data=samples, trust_pickle=False, emit=ignore_event)
+        assert plan["error_curves"]["agreement"] is None
+    settings = read_recipe("l1", ["prune.target={macs: 60%}", *SHORT, *by_error])
+    plan = plan_run(source, settings, data=samples, trust_pickle=False, emit=ignore_event)
+    assert plan["error_curves"]["agreement"] is not None
+
+
 def test_a_freeze_rule_keeps_a_block(source: str, samples: str) -> None:
     rules = "prune.layers=[{match: blocks.1, freeze: true}]"
     settings = recipe("1", rules.replace("blocks.1", "'blocks.1*'"))

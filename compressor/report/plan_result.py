@@ -187,7 +187,8 @@ def _facts(plan: Plan) -> Iterable[Fact]:
         change = f"{preview['metric']} {preview['dense']:.4g} -> {preview['slim']:.4g}"
         yield Fact("Untrained", f"{change} on a few {preview['split']} images, after recalibrating BatchNorm")
     if (curves := plan.get("error_curves")) is not None:
-        yield Fact("Predicted", describe_prediction(curves["divergence"], curves["agreement"]))
+        has_drops = bool(dropped and dropped["dropped"])
+        yield Fact("Predicted", describe_prediction(curves["divergence"], curves["agreement"], has_drops))
         for softer in plan.get("softer", []):
             yield Fact(f"At {softer['target']}", describe_prediction(softer["divergence"], softer["agreement"]))
     if (at_risk := plan.get("at_risk")) is not None:

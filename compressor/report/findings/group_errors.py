@@ -59,7 +59,7 @@ class GroupErrorCurves(Finding):
     def terminal(self, report: Report) -> Iterable[Block]:
         record: ErrorCurvesRecord | None = report["error_curves"]
         if record is not None:
-            yield Fact("Predicted", describe_prediction(record["divergence"], record["agreement"]))
+            yield Fact("Predicted", describe_prediction(record["divergence"], record["agreement"], _has_drops(report)))
 
     def page(self, report: Report) -> Iterable[Block]:
         yield from self.terminal(report)
@@ -98,16 +98,24 @@ def curves_json(errors: ErrorCurves) -> dict[str, Any]:
     }
 
 
-def describe_prediction(divergence: float, agreement: float | None) -> str:
+def _has_drops(report: Report) -> bool:
+    dropped = report.get("dropped_blocks")
+    return bool(dropped and dropped["dropped"])
+
+
+def describe_prediction(divergence: float, agreement: float | None, blocks_dropped: bool = False) -> str:
     """Say what the curves predict.
 
     Args:
         divergence: Of the answers, in nats for classes and as a squared relative error otherwise.
         agreement: Share of samples with the same best class, in %; None without classes.
+        blocks_dropped: Whether the curves are those of the model without dropped blocks.
 
     Returns:
         A sentence without a subject.
     """
+    if blocks_dropped:
+        return f"divergence {format_significant(divergence)} from the removed channels, beside that from dropped blocks"
     text = f"divergence {format_significant(divergence)} after reconstruction, before any training"
     return text if agreement is None else f"{agreement:.1f} % of the answers as the dense model's; {text}"
 
