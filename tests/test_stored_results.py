@@ -95,7 +95,7 @@ def test_a_short_computation_leaves_no_file(checkpoints: Checkpoints) -> None:
 
 
 @pytest.mark.usefixtures("every_result", "quick_export")
-@pytest.mark.parametrize(("recipe", "own"), [("minutes", MINUTES), ("2of4", MASKS)])
+@pytest.mark.parametrize(("recipe", "own"), [("minutes", MINUTES), pytest.param("2of4", MASKS, marks=pytest.mark.long)])
 def test_a_resumed_run_reads_what_the_interrupted_one_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, own: list[str]
 ) -> None:
