@@ -23,6 +23,7 @@ from compressor.steps.calibration import BATCH_SIZE
 from compressor.steps.context import Context
 from compressor.steps.latency_probe import OpenProbe
 from compressor.steps.latency_search import allowed_ms
+from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
 from compressor.tensors import as_arguments
 
@@ -47,8 +48,8 @@ class BlockTrials:
         """
         self._state, self._context, self._target = state, context, target
         self._cost = count_cost(state.model.module, *state.example_inputs())
-        images = int(min(MOST_IMAGES, max(FEWEST_IMAGES, MACS / max(self._cost.macs, 1))))
-        batches = list(context.training_data.calibration_batches(BATCH_SIZE, images=2 * images))
+        self._images = int(min(MOST_IMAGES, max(FEWEST_IMAGES, MACS / max(self._cost.macs, 1))))
+        batches = list(context.training_data.calibration_batches(BATCH_SIZE, images=2 * self._images))
         half = max(1, len(batches) // 2)
         self._fitted, self._judged = batches[:half], batches[half:] or batches
         dims = {block.name: block.channel_dim for block in blocks}
@@ -82,7 +83,7 @@ class BlockTrials:
 
         Args:
             state: The state without some blocks.
-            steps: They prune the channels.
+            steps: They prune the channels, by fewer samples than in the run.
 
         Returns:
             The divergence on samples that nothing was fitted to.
@@ -91,6 +92,7 @@ class BlockTrials:
             TargetNotReached: The channels that remain are not enough for the target.
         """
         context = replace(self._context, log=RunLog())
+        steps = [replace(step, images=self._images) if isinstance(step, SelectChannels) else step for step in steps]
         if context.latency_probe is None:
             state = _run(steps, state, context)
         else:

@@ -30,7 +30,6 @@ from compressor.tensors import join_batches, samples_between, shared_inputs
 if TYPE_CHECKING:
     from compressor.core import BoolArray, FloatArray
 
-IMAGES = 1024
 HELD_OUT = 0.2  # share of the samples that sensitivities are measured on
 FEWEST = 10  # samples
 JUDGING_WORK = 6e12
@@ -52,7 +51,9 @@ class Ranking:
     notes: Sequence[str] = ()
 
 
-def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: PruningState, context: Context) -> Ranking:
+def rank_channels(
+    criterion: ChannelCriterion, target: PruningTarget, state: PruningState, context: Context, images: int
+) -> Ranking:
     """Score the channels of a model.
 
     Args:
@@ -60,6 +61,7 @@ def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: Pru
         target: Its scope says whether error curves are needed.
         state: The state with a graph.
         context: Data, seed and log.
+        images: Samples that error curves are computed from.
 
     Returns:
         The ranking.
@@ -76,7 +78,7 @@ def rank_channels(criterion: ChannelCriterion, target: PruningTarget, state: Pru
     if target.scope != "error":
         return Ranking(scores())
     start, data = time.perf_counter(), context.training_data
-    batches = calibration_arguments(data, IMAGES)
+    batches = calibration_arguments(data, images)
     count = sum(len(inputs[0]) for inputs in batches)
     if count < FEWEST:
         problem = f"{count} samples, and error curves need {FEWEST}"

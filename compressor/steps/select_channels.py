@@ -47,6 +47,7 @@ class SelectChannels(Step):
 
     criterion: ChannelCriterion
     target: PruningTarget
+    images: int = 1024  # that error curves are computed from
 
     def __str__(self) -> str:
         return f"SelectChannels({self.criterion.name})"
@@ -109,10 +110,11 @@ class SelectChannels(Step):
 
         def choose(state: PruningState) -> Selection:
             def compute() -> Selection:
-                return self._chosen(state, context, rank_channels(self.criterion, self.target, state, context))
+                ranking = rank_channels(self.criterion, self.target, state, context, self.images)
+                return self._chosen(state, context, ranking)
 
             predicts = context.latency_probe is not None and not context.latency_probe.rounds
-            what = f"{self} {self.target} {bool(state.selected_graph.mixtures)} {predicts}"
+            what = f"{self} {self.target} {self.images} {bool(state.selected_graph.mixtures)} {predicts}"
             return stored_result(context.checkpoints, what, state.model.module, compute, records)
 
         selected = self._select_any(state, context, choose)
