@@ -286,6 +286,29 @@ def test_a_plan_that_is_surely_too_slow_is_measured_no_longer() -> None:
     assert heard == [True, True, False] * 2, "the plan is accepted, and measured again"
 
 
+def test_a_model_that_has_lost_blocks_is_measured_and_not_predicted() -> None:
+    """10 ms are predicted without its blocks, and 14 of 20 are measured; half of the dense model's time is required.
+
+    Taken for a measurement, the prediction would say that hardly a channel has to go.
+    """
+
+    def measure(plan: PrunePlan, _is_enough: Callable[[LatencyPair], bool]) -> LatencyPair:
+        slim = 1.4 * Line().predict(plan)
+        return LatencyPair(20.0, slim, (slim, slim))
+
+    def choose(budget: float) -> tuple[PrunePlan, tuple[()]]:
+        return PrunePlan({"ms": np.ones(int(budget / 0.01), dtype=bool)}), ()
+
+    fills: list[float] = []
+    best = meet_latency(
+        PruningTarget(latency=0.5), choose, Line(), measure,  # type: ignore[arg-type]
+        dense_ms=20.0, rounds=8, emit=lambda _event, fields: fills.append(float(str(fields["fill"]))),
+        unpruned=LatencyPair(20.0, 14.0, (14.0, 14.0)),
+    )  # fmt: skip
+    assert LOW <= best.utilization <= HIGH
+    assert len(fills) == 1
+
+
 def test_a_plan_is_accepted_by_two_measurements() -> None:
     """The first plan takes 49 % at first and 53 % again: its mean is 51 %, and the next plan is measured."""
     times = iter([4.9, 5.3, 4.8, 4.9])

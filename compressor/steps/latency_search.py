@@ -59,6 +59,7 @@ def meet_latency(
     dense_ms: float,
     rounds: int,
     emit: EventSink,
+    unpruned: LatencyPair | None = None,
 ) -> MeasuredPlan:
     """Find the plan whose measured time is nearest below what the target allows.
 
@@ -75,6 +76,7 @@ def meet_latency(
         dense_ms: Milliseconds that shares are of, as long as nothing is measured.
         rounds: Maximum number of measurements; 0 = predict only.
         emit: Receives a `latency` event for every plan.
+        unpruned: The measured time without any plan; None where it is that of the dense model.
 
     Returns:
         The plan and its time.
@@ -82,9 +84,10 @@ def meet_latency(
     Raises:
         TargetNotReached: No plan that was measured is fast enough.
     """
-    unpruned = model.predict(PrunePlan({}))
+    most = model.predict(PrunePlan({}))
     measured: list[MeasuredPlan] = []
-    points = [(unpruned, unpruned / allowed_ms(target, dense_ms))]
+    unpruned = unpruned or LatencyPair(dense_ms, most, (most, most))
+    points = [(most, unpruned.slim / allowed_ms(target, unpruned.dense))]
     infeasible, refusal = 0.0, None  # the largest budget that no plan meets, as predicted
 
     def is_accepted(pair: LatencyPair) -> bool:
@@ -97,7 +100,7 @@ def meet_latency(
 
     for _ in range(max(rounds, 1)):
         too_slow = [candidate.predicted * SHRINK for candidate in measured if candidate.utilization > HIGH]
-        budget = min(next_budget(points), *too_slow, unpruned)
+        budget = min(next_budget(points), *too_slow, most)
         if budget <= infeasible:
             budget = (infeasible + min(predicted for predicted, _ in points)) / 2
         try:
@@ -213,8 +216,11 @@ def search_widths(
     """
     with probe.open() as session:
         model = session.latency_model(graph, module)
-        dense_ms = model.predict(PrunePlan({}))
-        if baseline is not module:
+        dense_ms, unpruned = model.predict(PrunePlan({})), None
+        if baseline is not module and probe.rounds:
+            unpruned = session.measure_pair(baseline, module)
+            dense_ms = unpruned.dense
+        elif baseline is not module:
             dense_ms = session.measure(baseline)
 
         def choose(budget_ms: float) -> Plan:
@@ -223,7 +229,9 @@ def search_widths(
         def _measure(plan: PrunePlan, is_enough: Callable[[LatencyPair], bool]) -> LatencyPair:
             return session.measure_pair(baseline, remove_channels(module, graph, plan), is_enough)
 
-        best = meet_latency(target, choose, model, _measure, dense_ms=dense_ms, rounds=probe.rounds, emit=emit)
+        best = meet_latency(
+            target, choose, model, _measure, dense_ms=dense_ms, rounds=probe.rounds, emit=emit, unpruned=unpruned
+        )
     if probe.rounds:
         emit("note", {"text": describe_search(target, best, dense_ms)})
     if probe.rounds and not known_well(best.pair):
