@@ -16,7 +16,7 @@ from compressor.graph.dependency_graph import DependencyGraph
 from compressor.steps.latency_probe import LatencyEstimate, LatencyPair, LatencyProbe, known_well, pooled
 from compressor.surgery.removal import remove_channels
 
-LOW, AIM, HIGH = 0.95, 0.975, 0.992  # utilization of the allowed time; HIGH leaves room for noise
+LOW, AIM, HIGH = 0.95, 0.97, 0.985  # utilization of the allowed time; HIGH leaves room for noise
 MIN_DISTANCE = 0.05  # between two predictions, as a share: closer ones give a slope that is mostly noise
 SHRINK = 0.999  # factor on the prediction of a plan that was too slow: the next plan must be predicted below it
 
@@ -64,7 +64,7 @@ def meet_latency(
     """Find the plan whose measured time is nearest below what the target allows.
 
     Prediction and measurement are related by the line through the two measurements nearest to the aim, so that a
-    factor and an overhead are both corrected. A plan is accepted when its time is between 95 and 99.2 % of the allowed
+    factor and an overhead are both corrected. A plan is accepted when its time is between 95 and 98.5 % of the allowed
     time in two measurements, because other programs come and go; too slow and too fast are corrected alike. The search
     also ends when no other widths are nearer.
 
