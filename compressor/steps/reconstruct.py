@@ -55,7 +55,6 @@ class Reconstruct(Step):
         Raises:
             DataError: A sample is not finite.
         """
-        from compressor.execution.copies import copy_module
         from compressor.reconstruction.problem import LayerResult
         from compressor.reconstruction.sequential import ReconstructionResult, reconstruct
         from compressor.reconstruction.solve import RIDGES
@@ -89,9 +88,8 @@ class Reconstruct(Step):
             return {"weights": module.state_dict(), "power": power, "about": about}
 
         solved = stored_result(context.checkpoints, repr(self), state.model.module, solve, (LayerResult,))
-        module = copy_module(state.model.module)
-        module.load_state_dict(solved["weights"])
-        result, power = ReconstructionResult(module, **solved["about"]), solved["power"]
+        repaired, power = state.with_weights(solved["weights"]), solved["power"]
+        result = ReconstructionResult(repaired.model.module, **solved["about"])
         refused = [layer for layer in result.layers if not layer.accepted]
         context.log.note(f"{len(result.layers) - len(refused)} of {len(result.layers)} layers were reconstructed")
         searched = sum(layer.mask_search is not None for layer in result.layers)
@@ -100,7 +98,7 @@ class Reconstruct(Step):
         if power:
             context.log.note(f"BatchNorm statistics moved by {power:.0%} of the way to newly estimated ones")
         return replace(
-            state.with_module(module),
+            repaired,
             masks=result.masks,
             optimizer={},  # it remembers gradients of other weights
             reconstruction=result,

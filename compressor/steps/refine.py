@@ -52,7 +52,6 @@ class Refine(Step):
         Raises:
             DataError: A sample is not finite.
         """
-        from compressor.execution.copies import copy_module
         from compressor.graph.cost import count_cost
         from compressor.reconstruction.refinement import refine
         from compressor.reconstruction.solver_options import ReconstructionSettings
@@ -91,12 +90,11 @@ class Refine(Step):
         if weights is None:
             context.log.note("the network was not refined: it takes too much memory, or has no gradient")
             return state
-        refined = copy_module(state.model.module)
-        refined.load_state_dict(weights)
-        before, after = held_out_divergences(state, (state.model.module, refined), data)
+        refined = state.with_weights(weights)
+        before, after = held_out_divergences(state, (state.model.module, refined.model.module), data)
         change = f"divergence from the dense model on held-out samples {before:.3g} -> {after:.3g}"
         if not after < before:
             context.log.note(f"refinement was undone: {change}")
             return state
         context.log.note(f"refinement: {change}")
-        return replace(state.with_module(refined), optimizer={})
+        return replace(refined, optimizer={})

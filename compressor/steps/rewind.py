@@ -46,11 +46,9 @@ class RewindWeights(Step):
         Returns:
             The state with the saved weights, buffers and optimizer's state.
         """
-        from compressor.execution.copies import copy_module
         from compressor.sparsity.masking import apply_masks_
 
         assert state.saved is not None, "SaveWeights comes before RewindWeights"
-        module = copy_module(state.model.module)
-        module.load_state_dict(state.saved.weights)
-        apply_masks_(module, state.masks)
-        return replace(state.with_module(module), optimizer=state.saved.optimizer)
+        rewound = state.with_weights(state.saved.weights)
+        apply_masks_(rewound.model.module, state.masks)
+        return replace(rewound, optimizer=state.saved.optimizer)

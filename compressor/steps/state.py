@@ -21,6 +21,7 @@ from compressor.core import (
     PrunePlan,
     TrainingHistory,
 )
+from compressor.execution.copies import copy_module
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.graph.residual_blocks import ResidualBlock
 from compressor.models.example_inputs import example_inputs
@@ -104,6 +105,12 @@ class PruningState:
     def with_module(self, module: nn.Module) -> PruningState:
         """The state with other weights of the same shapes."""
         return replace(self, model=replace(self.model, module=module))
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> PruningState:
+        """The state with a copy of its module that has these weights and buffers."""
+        module = copy_module(self.model.module)
+        module.load_state_dict(weights)
+        return self.with_module(module)
 
     def with_graph(self) -> PruningState:
         """The state with the graph of the model as it is now."""

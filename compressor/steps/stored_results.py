@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy._core.multiarray import _reconstruct  # how NumPy builds an array that is read
 from torch import nn
 
-from compressor.atomic_write import write_bytes
-from compressor.training.training_checkpoint import Checkpoints, hash_of
+from compressor.training.training_checkpoint import Checkpoints, hash_of, read_saved, write_saved
 
 LONG = 10.0  # seconds; results of shorter computations are not worth a file
 FOLDER = "results"  # inside that of the checkpoints
@@ -48,16 +45,12 @@ def stored_result(
     if checkpoints.folder is None:
         return compute()
     path = checkpoints.folder / FOLDER / hash_of(f"{checkpoints.fingerprint}\n{what}\n", module.state_dict())
-    try:
-        with torch.serialization.safe_globals([*records, *ARRAYS]):
-            stored: T = torch.load(path, map_location="cpu", weights_only=True)
-        return stored
-    except Exception:  # no file, or one that the unpickler rejects in any way
-        start = time.perf_counter()
+    stored = read_saved(path, [*records, *ARRAYS])
+    if stored is not None:
+        result: T = stored["result"]
+        return result
+    start = time.perf_counter()
     result = compute()
     if time.perf_counter() - start > LONG:
-        buffer = io.BytesIO()  # because torch reports a full disk as a RuntimeError
-        torch.save(result, buffer)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, buffer.getbuffer())
+        write_saved(path, {"result": result})
     return result

@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class TrainingCheckpoint:
 
     def mark_diverged(self) -> None:
         """Allow the training to start again with another learning rate. Raises OSError."""
-        saved = _read(self._path)
+        saved = read_saved(self._path)
         if saved is not None and (saved["identity"], saved["lr"]) != (self._identity, self._lr):
             saved = None
         self._write(saved["state"] if saved is not None else None, diverged=True)
@@ -83,7 +83,7 @@ class TrainingCheckpoint:
             RecipeError: The file belongs to another run, or to another learning rate that did not diverge, so that a
                 good training would be lost.
         """
-        saved = _read(self._path)
+        saved = read_saved(self._path)
         if saved is None:
             return None
         folder = str(self._path.parent)
@@ -107,16 +107,12 @@ class TrainingCheckpoint:
         return state
 
     def _another_diverged(self, lr: float) -> bool:
-        others = [_read(path) for path in self._path.parent.iterdir() if path != self._path]
+        others = [read_saved(path) for path in self._path.parent.iterdir() if path != self._path]
         return any(file and file["diverged"] and (file["key"], file["lr"]) == (self._key, lr) for file in others)
 
     def _write(self, state: Mapping[str, object] | None, *, diverged: bool) -> None:
-        # Write through memory, because torch reports a full disk as a RuntimeError.
-        buffer = io.BytesIO()
         head = {"identity": self._identity, "lr": self._lr, "key": self._key, "diverged": diverged}
-        torch.save({**head, "state": state}, buffer)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(self._path, buffer.getbuffer())
+        write_saved(self._path, {**head, "state": state})
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +191,35 @@ def _without_rates(settings: object) -> object:
     return settings
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def write_saved(path: Path, saved: Mapping[str, object]) -> None:
+    """Write a file for a resumed run, and its folder.
+
+    Args:
+        path: The file.
+        saved: Tensors, numbers, text, containers of these, and records.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    buffer = io.BytesIO()  # because torch reports a full disk as a RuntimeError
+    torch.save(saved, buffer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getbuffer())
+
+
+def read_saved(path: Path, records: Sequence[Any] = ()) -> dict[str, Any] | None:
+    """Read what `write_saved` wrote, without unpickling anything but the given classes.
+
+    Args:
+        path: The file.
+        records: The classes of records and arrays.
+
+    Returns:
+        The content; None where there is no file, or one that cannot be read.
+    """
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([*records]):
+            saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # no file, or one that the unpickler rejects in any way
         return None
     return saved if isinstance(saved, dict) else None
