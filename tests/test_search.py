@@ -67,7 +67,9 @@ def search(
         assert isinstance(fields, dict)
         fills.append(fields["fill"])
 
-    return meet_latency(selection, choose, line, measure, dense_ms=10.0, rounds=rounds, emit=emit), fills  # type: ignore[arg-type]
+    return meet_latency(
+        selection, choose, line, measure, unpruned=LatencyPair(10.0, 10.0, (10.0, 10.0)), rounds=rounds, emit=emit
+    ), fills  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("share", [0.7, 0.5, 0.35])
@@ -282,7 +284,9 @@ def test_a_plan_that_is_surely_too_slow_is_measured_no_longer() -> None:
         return PrunePlan({"ms": np.ones(int(budget / 0.01), dtype=bool)}), ()
 
     target = PruningTarget(latency=0.5)
-    meet_latency(target, choose, Line(), measure, dense_ms=10.0, rounds=1, emit=lambda *_: None)  # type: ignore[arg-type]
+    meet_latency(
+        target, choose, Line(), measure, unpruned=LatencyPair(10.0, 10.0, (10.0, 10.0)), rounds=1, emit=lambda *_: None
+    )  # type: ignore[arg-type]
     assert heard == [True, True, False] * 2, "the plan is accepted, and measured again"
 
 
@@ -302,7 +306,7 @@ def test_a_model_that_has_lost_blocks_is_measured_and_not_predicted() -> None:
     fills: list[float] = []
     best = meet_latency(
         PruningTarget(latency=0.5), choose, Line(), measure,  # type: ignore[arg-type]
-        dense_ms=20.0, rounds=8, emit=lambda _event, fields: fills.append(float(str(fields["fill"]))),
+        rounds=8, emit=lambda _event, fields: fills.append(float(str(fields["fill"]))),
         unpruned=LatencyPair(20.0, 14.0, (14.0, 14.0)),
     )  # fmt: skip
     assert LOW <= best.utilization <= HIGH
@@ -325,7 +329,7 @@ def test_a_plan_is_accepted_by_two_measurements() -> None:
         choose,
         Line(),
         measure,
-        dense_ms=10.0,
+        unpruned=LatencyPair(10.0, 10.0, (10.0, 10.0)),
         rounds=8,
         emit=lambda *_: None,  # type: ignore[arg-type]
     )

@@ -29,7 +29,7 @@ from compressor.steps.select_channels import SelectChannels
 from compressor.steps.train import Train
 
 MOST_MACS_OF_TRIALS = 1.5e8
-"""Multiply-adds of the models whose blocks are tried unasked; on one core a trial takes up to a minute then."""
+"""Models with more multiply-adds keep their blocks under `blocks: auto`: on one core a trial may take over a minute."""
 
 AutoClasses = Annotated[int | Literal["auto"], *auto_or_integer(1, None, "a whole number from 1")]
 AutoThreads = Annotated[int | Literal["auto"], *auto_or_integer(1, 1024, "a whole number, 1 to 1024")]

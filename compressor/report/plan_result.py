@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from compressor.report.blocks import Fact, Headline, Row, Table
-from compressor.report.findings.blocks_dropped import DroppedRecord, describe_dropped
+from compressor.report.findings.blocks_dropped import DroppedRecord, describe_dropped, has_drops
 from compressor.report.findings.group_errors import ErrorCurvesRecord, curves_table, describe_prediction
 from compressor.report.findings.headline import NOT_FASTER
 from compressor.report.findings.model_size import CostRecord, size_rows
@@ -187,8 +187,7 @@ def _facts(plan: Plan) -> Iterable[Fact]:
         change = f"{preview['metric']} {preview['dense']:.4g} -> {preview['slim']:.4g}"
         yield Fact("Untrained", f"{change} on a few {preview['split']} images, after recalibrating BatchNorm")
     if (curves := plan.get("error_curves")) is not None:
-        has_drops = bool(dropped and dropped["dropped"])
-        yield Fact("Predicted", describe_prediction(curves["divergence"], curves["agreement"], has_drops))
+        yield Fact("Predicted", describe_prediction(curves["divergence"], curves["agreement"], has_drops(dropped)))
         for softer in plan.get("softer", []):
             yield Fact(f"At {softer['target']}", describe_prediction(softer["divergence"], softer["agreement"]))
     if (at_risk := plan.get("at_risk")) is not None:

@@ -60,8 +60,8 @@ class DropBlocks(Step):
 
         macs = state.baseline.cost.macs
         if self.most_macs is not None and macs > self.most_macs:
-            why = f"a model of {macs / 1e6:,.0f} million multiply-adds takes long to try it"
-            context.log.note(f"no block is dropped: {why}; set prune.blocks={{drop: auto}}")
+            why = f"trials take long for a model of {macs / 1e6:,.0f} million multiply-adds"
+            context.log.note(f"no block is dropped: {why}; to try it, set prune.blocks={{drop: auto}}")
             return state
         blocks = residual_blocks(state.model.module, *state.example_inputs(2))
         if isinstance(self.drop, tuple):
@@ -91,10 +91,10 @@ class DropBlocks(Step):
         def enough(names: Sequence[str]) -> bool:
             return trials.reaches_target(names) if self.drop == "auto" else len(names) == self.drop
 
-        progress, done = context.progress("numbers of blocks"), iter(range(TRIALS))
         drops = order_of_blocks(trials.savings, trials.divergence, enough)
         names, by_count = [drop.name for drop in drops], dict[int, float]()
         if self.drop == "auto":
+            progress, done = context.progress("numbers of blocks"), iter(range(TRIALS))
             most = min(TRIALS, len(names) + 1)
 
             def at_target(count: int) -> float | None:

@@ -56,10 +56,9 @@ def meet_latency(
     model: LatencyModel,
     measure: Callable[[PrunePlan, Callable[[LatencyPair], bool]], LatencyPair],
     *,
-    dense_ms: float,
+    unpruned: LatencyPair,
     rounds: int,
     emit: EventSink,
-    unpruned: LatencyPair | None = None,
 ) -> MeasuredPlan:
     """Find the plan whose measured time is nearest below what the target allows.
 
@@ -73,10 +72,9 @@ def meet_latency(
         choose: Budget in predicted milliseconds -> a plan within it.
         model: Predicts the milliseconds of a plan.
         measure: Measures a plan until a predicate says that its interval decides.
-        dense_ms: Milliseconds that shares are of, as long as nothing is measured.
+        unpruned: Times of the dense model and of the model without any plan.
         rounds: Maximum number of measurements; 0 = predict only.
         emit: Receives a `latency` event for every plan.
-        unpruned: The measured time without any plan; None where it is that of the dense model.
 
     Returns:
         The plan and its time.
@@ -86,7 +84,6 @@ def meet_latency(
     """
     most = model.predict(PrunePlan({}))
     measured: list[MeasuredPlan] = []
-    unpruned = unpruned or LatencyPair(dense_ms, most, (most, most))
     points = [(most, unpruned.slim / allowed_ms(target, unpruned.dense))]
     infeasible, refusal = 0.0, None  # the largest budget that no plan meets, as predicted
 
@@ -111,7 +108,7 @@ def meet_latency(
         predicted = model.predict(plan)
         if any(abs(predicted - earlier.predicted) < 1e-6 * predicted for earlier in measured):
             break
-        pair = measure(plan, is_enough) if rounds else LatencyPair(dense_ms, predicted, model.interval(predicted))
+        pair = measure(plan, is_enough) if rounds else LatencyPair(unpruned.dense, predicted, model.interval(predicted))
         if rounds and is_accepted(pair):
             pair = pooled(pair, measure(plan, is_enough))
         utilization = pair.slim / allowed_ms(target, pair.dense)
@@ -216,24 +213,23 @@ def search_widths(
     """
     with probe.open() as session:
         model = session.latency_model(graph, module)
-        dense_ms, unpruned = model.predict(PrunePlan({})), None
-        if baseline is not module and probe.rounds:
+        most = model.predict(PrunePlan({}))
+        if baseline is module:
+            unpruned = LatencyPair(most, most, (most, most))
+        elif probe.rounds:
             unpruned = session.measure_pair(baseline, module)
-            dense_ms = unpruned.dense
-        elif baseline is not module:
-            dense_ms = session.measure(baseline)
+        else:
+            unpruned = LatencyPair(session.measure(baseline), most, (most, most))
 
         def choose(budget_ms: float) -> Plan:
-            return pick((*limits, Budget("latency", model.ms, budget_ms, dense_ms)), model.preferred_multiples)
+            return pick((*limits, Budget("latency", model.ms, budget_ms, unpruned.dense)), model.preferred_multiples)
 
         def _measure(plan: PrunePlan, is_enough: Callable[[LatencyPair], bool]) -> LatencyPair:
             return session.measure_pair(baseline, remove_channels(module, graph, plan), is_enough)
 
-        best = meet_latency(
-            target, choose, model, _measure, dense_ms=dense_ms, rounds=probe.rounds, emit=emit, unpruned=unpruned
-        )
+        best = meet_latency(target, choose, model, _measure, unpruned=unpruned, rounds=probe.rounds, emit=emit)
     if probe.rounds:
-        emit("note", {"text": describe_search(target, best, dense_ms)})
+        emit("note", {"text": describe_search(target, best, unpruned.dense)})
     if probe.rounds and not known_well(best.pair):
         problem = f"the machine is too busy: the time of the pruned model is known to {best.pair.half_width:.1%} only"
         emit("warning", {"text": f"{problem}, and may miss the target"})

@@ -92,6 +92,11 @@ def dropped_blocks(baseline: PruningState, state: PruningState) -> DroppedRecord
     }
 
 
+def has_drops(record: DroppedRecord | None) -> bool:
+    """Whether a run or a plan dropped any block."""
+    return record is not None and bool(record["dropped"])
+
+
 def describe_dropped(record: DroppedRecord) -> str:
     """'2 of 25 residual blocks were dropped: layer1.3, layer2.4'."""
     names = [printable(block["name"]) for block in record["dropped"]]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from compressor.report.blocks import Block, Fact, Section, Table
 from compressor.report.findings.base import Finding, Report
+from compressor.report.findings.blocks_dropped import has_drops
 from compressor.report.format import format_significant, printable
 from compressor.report.svg import Figure, Frame, axes, figure, linear_scale, path, tag, ticks
 
@@ -59,7 +60,8 @@ class GroupErrorCurves(Finding):
     def terminal(self, report: Report) -> Iterable[Block]:
         record: ErrorCurvesRecord | None = report["error_curves"]
         if record is not None:
-            yield Fact("Predicted", describe_prediction(record["divergence"], record["agreement"], _has_drops(report)))
+            dropped = has_drops(report.get("dropped_blocks"))
+            yield Fact("Predicted", describe_prediction(record["divergence"], record["agreement"], dropped))
 
     def page(self, report: Report) -> Iterable[Block]:
         yield from self.terminal(report)
@@ -96,11 +98,6 @@ def curves_json(errors: ErrorCurves) -> dict[str, Any]:
         }
         for name, curve in errors.curves.items()
     }
-
-
-def _has_drops(report: Report) -> bool:
-    dropped = report.get("dropped_blocks")
-    return bool(dropped and dropped["dropped"])
 
 
 def describe_prediction(divergence: float, agreement: float | None, blocks_dropped: bool = False) -> str:
