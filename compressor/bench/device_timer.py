@@ -14,12 +14,13 @@ from pathlib import Path
 from statistics import median
 from time import monotonic
 
+import onnx
 from torch import nn
 
 from compressor.bench.device.device import Device
 from compressor.bench.device.protocol import Job, Timing
 from compressor.bench.device.session import RunnerSession
-from compressor.bench.layer_latency import measure_layers
+from compressor.bench.layer_latency import measure_layers, reference_model
 from compressor.bench.statistics import ratio_interval
 from compressor.bench.synthetic_models import IMAGE_CHANNELS
 from compressor.bench.timed_inputs import TimedInputs, named_samples, write_timed_inputs
@@ -141,22 +142,18 @@ class DeviceTimerSession:
         sizes, groups = graph.workload, graph.groups
         changing = layers_that_change(sizes, groups)
         step = self._steps([layer for layer, ends in zip(sizes.layers, changing, strict=True) if any(ends)])
-        times = self._times(layers_to_benchmark(sizes, groups, step, self.levels))
-        return fit_latency_model(sizes, groups, step, times, self.levels).calibrated(self.measure(module))
+        multiples = self._times(layers_to_benchmark(sizes, groups, step, self.levels))
+        dense_ms, reference_ms = self._beside_reference(module)
+        times = {layer: multiple * reference_ms for layer, multiple in multiples.items()}
+        return fit_latency_model(sizes, groups, step, times, self.levels).calibrated(dense_ms)
 
-    def measure(self, module: nn.Module) -> float:
-        """Measure one model, in several processes.
-
-        Args:
-            module: The model.
-
-        Returns:
-            Median milliseconds.
-
-        Raises:
-            DeviceUnavailable: The connection to the device is lost.
-        """
-        return self._median([(self._run(self._dense_file(module)),) for _ in range(MIN_PROCESSES)], 0)
+    def _beside_reference(self, module: nn.Module) -> tuple[float, float]:
+        """Median milliseconds of a model, and of the reference that layers' times are multiples of, in turn."""
+        path = self.folder / "reference.onnx"
+        onnx.save(reference_model(self.job.batch), path)
+        models = self._dense_file(module), path
+        runs = [self._in_turn(models, mirrored=index % 2 == 1) for index in range(MIN_PROCESSES)]
+        return self._median(runs, 0), self._median(runs, 1)
 
     def measure_pair(
         self, dense: nn.Module, slim: nn.Module, is_enough: Callable[[LatencyPair], bool] = known_well
@@ -205,10 +202,6 @@ class DeviceTimerSession:
         step = -1 if mirrored else 1
         return self.runner.run(replace(self.job, models=models[::step]))[::step]
 
-    def _run(self, path: Path) -> Timing:
-        """Time a model in a new process."""
-        return self.runner.run(replace(self.job, models=(path,)))[0]
-
     def _windows(self, timing: Timing) -> Sequence[Sequence[float]]:
         return timing.windows(by_cpu_time=self.by_cpu_time)
 
@@ -216,6 +209,7 @@ class DeviceTimerSession:
         return median(chain.from_iterable(chain.from_iterable(self._windows(run[side]) for run in runs)))
 
     def _times(self, layers: Sequence[Layer]) -> Mapping[Layer, float]:
+        """Multiples of the reference's time."""
         return measure_layers(self.runner, layers, batch=self.job.batch, by_cpu_time=self.by_cpu_time, emit=self.emit)
 
     def _steps(self, layers: Sequence[Layer]) -> Step:

@@ -1,14 +1,17 @@
 """Times single layers on a device: small ONNX files, a few processes, and a cache.
 
 A layer is timed between two operators, as in a network (see `layer_model`). The time of these operators is measured
-without the layer and subtracted.
+without the layer and subtracted. Times are multiples of that of a reference layer, which every process times as well:
+a machine that is busy, throttled or in a boost is slower or faster for all files of a process, but not for those that
+another process timed an hour before.
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
@@ -25,6 +28,8 @@ from compressor.core import EventSink, Layer
 BATCH = 48  # files of a process: few enough to stay in the CPU's caches, enough to spread the cost of its start
 WARM_SECONDS, WINDOW_SECONDS, WINDOWS = 0.004, 0.004, 5
 MIN_SHARE = 0.1  # of a file's time that is attributed to the layer, whatever its neighbours take
+REFERENCE = Layer("conv2d", 64, 64, (16, 16), kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1))
+CACHE_KEY = "multiple of the reference: "
 
 
 def measure_layers(
@@ -40,7 +45,7 @@ def measure_layers(
         emit: Receives the progress.
 
     Returns:
-        Milliseconds of each layer for a batch.
+        Time of each layer for a batch, as a multiple of the time of `reference_model`.
 
     Raises:
         CompressorError: As `RunnerSession.run`.
@@ -49,23 +54,36 @@ def measure_layers(
     path = cache_file(session.fingerprint)
     times = read_cache(path)
     benchmarks = dict.fromkeys(benchmark for layer_terms in terms.values() for benchmark, _ in layer_terms)
-    missing = [benchmark for benchmark in benchmarks if benchmark.key() not in times]
+    missing = [benchmark for benchmark in benchmarks if _key(benchmark) not in times]
     for start in range(0, len(missing), BATCH):
         part = missing[start : start + BATCH]
         job = Job((), WINDOW_SECONDS, WINDOWS, WARM_SECONDS, batch)
-        timings = time_models(session, [layer_model(benchmark) for benchmark in part], job)
-        for benchmark, timing in zip(part, timings, strict=True):
-            times[benchmark.key()] = typical_ms(timing.windows(by_cpu_time=by_cpu_time))
+        models = [reference_model(batch), *(layer_model(benchmark) for benchmark in part)]
+        timings = time_models(session, models, job)
+        unit, *typical = [typical_ms(timing.windows(by_cpu_time=by_cpu_time)) for timing in timings]
+        times |= {_key(benchmark): ms / unit for benchmark, ms in zip(part, typical, strict=True)}
         emit("progress", {"stage": "time layers", "done": start + len(part), "total": len(missing)})
     if missing:
         add_to_cache(path, times)
     return {
         layer: max(
-            sum(factor * times[benchmark.key()] for benchmark, factor in layer_terms),
-            MIN_SHARE * times[layer_terms[0][0].key()],
+            sum(factor * times[_key(benchmark)] for benchmark, factor in layer_terms),
+            MIN_SHARE * times[_key(layer_terms[0][0])],
         )
         for layer, layer_terms in terms.items()
     }
+
+
+def reference_model(batch: int) -> ModelProto:
+    """The model whose time is the unit of layers' times: a 3x3 convolution between its two neighbours.
+
+    Args:
+        batch: Batch size.
+
+    Returns:
+        The model.
+    """
+    return layer_model(LayerBenchmark(REFERENCE.in_channels, REFERENCE.spatial_shape, batch, REFERENCE))
 
 
 def time_models(session: RunnerSession, models: Sequence[ModelProto], job: Job) -> tuple[Timing, ...]:
@@ -92,6 +110,11 @@ def time_models(session: RunnerSession, models: Sequence[ModelProto], job: Job) 
 def typical_ms(windows: Sequence[Sequence[float]]) -> float:
     """Lower quartile of the windows' medians, because other processes can only make a window slower."""
     return float(np.quantile([median(window) for window in windows], 0.25))
+
+
+def _key(benchmark: LayerBenchmark) -> str:
+    """The name of its time in the cache."""
+    return CACHE_KEY + json.dumps(asdict(benchmark), sort_keys=True)
 
 
 def _terms(layer: Layer, batch: int) -> list[tuple[LayerBenchmark, float]]:

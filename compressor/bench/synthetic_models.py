@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from compressor.core import Layer
 
 IMAGE_CHANNELS = 4  # up to which a layer's input is an image, which the runtime keeps in its plain memory layout
 OPSET, IR_VERSION = 17, 8
+INPUT = "synthetic input"  # no name of a model's input, whose samples a job may hold
 BLOCKS = {"bottleneck": (256, 14, (1, 3, 1)), "basic": (64, 28, (3, 3))}  # outer channels, height, kernels
 
 
@@ -26,10 +26,6 @@ class LayerBenchmark:
     places: tuple[int, ...]
     batch: int
     layer: Layer | None = None
-
-    def key(self) -> str:
-        """Its name in the cache."""
-        return json.dumps(asdict(self), sort_keys=True)
 
 
 def layer_model(benchmark: LayerBenchmark) -> ModelProto:
@@ -50,7 +46,7 @@ def layer_model(benchmark: LayerBenchmark) -> ModelProto:
             weights,
         )
     is_image = layer is not None and layer.in_channels <= IMAGE_CHANNELS
-    nodes, last = [], "input"
+    nodes, last = [], INPUT
     if not is_image:
         nodes.append(_convolution("before", last, (benchmark.channels, 1, *(1,) * len(places)), weights))
         last = "before"
@@ -76,7 +72,7 @@ def residual_block(kind: str, width: int) -> ModelProto:
     channels, height, kernels = BLOCKS[kind]
     widths = [channels, *[width] * (len(kernels) - 1), channels]
     weights: list[TensorProto] = []
-    nodes, last = [], "input"
+    nodes, last = [], INPUT
     for index, kernel in enumerate(kernels):
         shape = (widths[index + 1], widths[index], kernel, kernel)
         nodes.append(_convolution(f"conv{index}", last, shape, weights, bias=True, pads=[kernel // 2] * 4))
@@ -84,7 +80,7 @@ def residual_block(kind: str, width: int) -> ModelProto:
         if index < len(kernels) - 1:
             nodes.append(helper.make_node("Relu", [last], [f"relu{index}"]))
             last = f"relu{index}"
-    nodes += [helper.make_node("Add", [last, "input"], ["sum"]), helper.make_node("Relu", ["sum"], ["output"])]
+    nodes += [helper.make_node("Add", [last, INPUT], ["sum"]), helper.make_node("Relu", ["sum"], ["output"])]
     ends = [1, channels, height, height]
     return _model(nodes, ends, ends, weights)
 
@@ -93,7 +89,7 @@ def _linear(layer: Layer, weights: list[TensorProto]) -> list[NodeProto]:
     weights += [_tensor("weight", (layer.out_channels, layer.in_channels)), _tensor("bias", (layer.out_channels,))]
     weights.append(numpy_helper.from_array(np.array([-1, layer.in_channels], np.int64), "rows"))
     return [
-        helper.make_node("Reshape", ["input", "rows"], ["matrix"]),
+        helper.make_node("Reshape", [INPUT, "rows"], ["matrix"]),
         helper.make_node("Gemm", ["matrix", "weight", "bias"], ["output"], transB=1),
     ]
 
@@ -143,7 +139,7 @@ def _tensor(name: str, shape: tuple[int, ...]) -> TensorProto:
 def _model(
     nodes: Sequence[NodeProto], input_shape: list[int], output_shape: list[int], weights: list[TensorProto]
 ) -> ModelProto:
-    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, input_shape)]
+    inputs = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, input_shape)]
     outputs = [helper.make_tensor_value_info("output", TensorProto.FLOAT, output_shape)]
     graph = helper.make_graph(nodes, "synthetic", inputs, outputs, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

@@ -21,7 +21,6 @@ from compressor.run_log import RunLog
 from compressor.steps.base import Step
 from compressor.steps.calibration import BATCH_SIZE
 from compressor.steps.context import Context
-from compressor.steps.latency_probe import OpenProbe
 from compressor.steps.latency_search import allowed_ms
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
@@ -42,7 +41,7 @@ class BlockTrials:
 
         Args:
             state: The state before blocks are dropped.
-            context: Data, seed and device.
+            context: Data, seed and a device that is held for all trials.
             target: What has to be reached.
             blocks: The blocks that may be dropped.
         """
@@ -93,11 +92,8 @@ class BlockTrials:
         """
         context = replace(self._context, log=RunLog())
         steps = [replace(step, images=self._images) if isinstance(step, SelectChannels) else step for step in steps]
-        if context.latency_probe is None:
-            state = _run(steps, state, context)
-        else:
-            with context.latency_probe.open() as session:
-                state = _run(steps, state, replace(context, latency_probe=OpenProbe(session, rounds=0)))
+        for step in steps:
+            state = step.adapted(state, context).run(state, context)
         dense = state.baseline.module
         fitted = [as_arguments(inputs) for inputs in self._fitted]
         settings = ReconstructionSettings(seed=context.seed)
@@ -128,12 +124,6 @@ class BlockTrials:
                 times |= dict.fromkeys(names, (pair.dense - pair.slim) / len(names))
                 dense_ms = pair.dense
         return times, dense_ms
-
-
-def _run(steps: Sequence[Step], state: PruningState, context: Context) -> PruningState:
-    for step in steps:
-        state = step.adapted(state, context).run(state, context)
-    return state
 
 
 def _alike(module: nn.Module, blocks: Sequence[ResidualBlock]) -> list[list[str]]:

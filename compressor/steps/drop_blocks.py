@@ -13,6 +13,7 @@ from compressor.steps.base import Step
 
 if TYPE_CHECKING:
     from compressor.graph.residual_blocks import ResidualBlock
+    from compressor.steps.block_trials import BlockTrials
     from compressor.steps.context import Context
     from compressor.steps.state import BlockSelection, PruningState
 
@@ -81,12 +82,19 @@ class DropBlocks(Step):
     def _choose(
         self, state: PruningState, context: Context, blocks: Sequence[ResidualBlock], free: Sequence[ResidualBlock]
     ) -> dict[str, Any]:
-        """The blocks to drop, in the order of their choice, as JSON."""
-        from compressor.budget.block_order import best_count, order_of_blocks
+        """The blocks to drop, in the order of their choice, as JSON. The device is held for all trials."""
         from compressor.steps.block_trials import BlockTrials
-        from compressor.steps.state import BlockSelection
+        from compressor.steps.latency_probe import hold_device
 
-        trials = BlockTrials(state, context, self.target, free)
+        with hold_device(context.latency_probe) as probe:
+            trials = BlockTrials(state, replace(context, latency_probe=probe), self.target, free)
+            return self._compare(trials, state, context, blocks)
+
+    def _compare(
+        self, trials: BlockTrials, state: PruningState, context: Context, blocks: Sequence[ResidualBlock]
+    ) -> dict[str, Any]:
+        from compressor.budget.block_order import best_count, order_of_blocks
+        from compressor.steps.state import BlockSelection
 
         def enough(names: Sequence[str]) -> bool:
             return trials.reaches_target(names) if self.drop == "auto" else len(names) == self.drop

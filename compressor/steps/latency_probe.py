@@ -54,7 +54,7 @@ def pooled(first: LatencyPair, second: LatencyPair) -> LatencyPair:
 
 @dataclass(frozen=True, slots=True)
 class LatencyEstimate:
-    """The latency of a plan. `bottlenecks`: what keeps it from being lower, see `LatencyModel.bounds`."""
+    """The latency of a plan. `bottlenecks`: what keeps it from being lower, see `LatencyModel.bottlenecks`."""
 
     pair: LatencyPair
     measured: bool  # else predicted
@@ -87,17 +87,6 @@ class DeviceSession(Protocol):
         """
         ...
 
-    def measure(self, module: nn.Module) -> float:
-        """Measure one model.
-
-        Args:
-            module: The model.
-
-        Returns:
-            Median milliseconds.
-        """
-        ...
-
     def measure_pair(
         self, dense: nn.Module, slim: nn.Module, is_enough: Callable[[LatencyPair], bool] = known_well
     ) -> LatencyPair:
@@ -125,11 +114,28 @@ class LatencyProbe(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OpenProbe:
-    """A probe whose device is held already, for more than one search."""
+    """A probe whose device is held already, for several searches that only predict."""
 
     session: DeviceSession
-    rounds: int
+    rounds: int = 0
 
     @contextmanager
     def open(self) -> Iterator[DeviceSession]:
         yield self.session
+
+
+@contextmanager
+def hold_device(probe: LatencyProbe | None) -> Iterator[OpenProbe | None]:
+    """Hold a device for several searches.
+
+    Args:
+        probe: The device; None = nothing is measured.
+
+    Yields:
+        A probe for these searches.
+    """
+    if probe is None:
+        yield None
+    else:
+        with probe.open() as session:
+            yield OpenProbe(session)

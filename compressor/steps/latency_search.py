@@ -218,8 +218,9 @@ def search_widths(
             unpruned = LatencyPair(most, most, (most, most))
         elif probe.rounds:
             unpruned = session.measure_pair(baseline, module)
-        else:
-            unpruned = LatencyPair(session.measure(baseline), most, (most, most))
+        else:  # in the milliseconds of the latency model, which this device took at another moment
+            pair = session.measure_pair(baseline, module, lambda _pair: True)
+            unpruned = LatencyPair(most * pair.dense / pair.slim, most, (most, most))
 
         def choose(budget_ms: float) -> Plan:
             return pick((*limits, Budget("latency", model.ms, budget_ms, unpruned.dense)), model.preferred_multiples)

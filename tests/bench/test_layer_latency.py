@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from compressor.bench.device.protocol import Job, Timing
-from compressor.bench.layer_latency import MIN_SHARE, measure_layers
+from compressor.bench.layer_latency import MIN_SHARE, measure_layers, reference_model
 from compressor.bench.measurement_cache import add_to_cache, cache_file, read_cache
 from compressor.bench.synthetic_models import LayerBenchmark, layer_model
 from compressor.core import Layer
@@ -45,6 +45,14 @@ class Timed:
         return tuple(Timing(each, each, session_ms=1.0, first_run_ms=1.0, warm=True) for each in windows)
 
 
+REFERENCE_MS = 4.0
+
+
+def besides_the_reference(of: Callable[[onnx.ModelProto], float]) -> Callable[[onnx.ModelProto], float]:
+    """The reference takes 4 ms, every other file what `of` says."""
+    return lambda model: REFERENCE_MS if model in (reference_model(1), reference_model(2)) else of(model)
+
+
 def silent(_event: str, _fields: object) -> None: ...
 
 
@@ -64,7 +72,7 @@ def test_files_run_and_compute_the_layer(name: str, batch: int) -> None:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape
     assert shape[0] == batch
-    (out,) = session.run(None, {"input": np.ones(shape, np.float32)})
+    (out,) = session.run(None, {session.get_inputs()[0].name: np.ones(shape, np.float32)})
     assert np.isfinite(out).all()
     weights = {each.name: each for each in model.graph.initializer}
     if layer.op == "linear":
@@ -85,15 +93,16 @@ def test_what_stands_around_a_layer_is_taken_off(
 ) -> None:
     """Half of (before + after) at the layer's inputs, and half at its outputs; an image comes as it is."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = measure_layers(Timed(layers_in), [LAYERS[name]], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
-    assert found == {LAYERS[name]: pytest.approx(ms)}
+    device = Timed(besides_the_reference(layers_in))
+    found = measure_layers(device, [LAYERS[name]], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
+    assert found == {LAYERS[name]: pytest.approx(ms / REFERENCE_MS)}
 
 
 def test_a_layer_lost_in_its_surroundings_keeps_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    device = Timed(lambda _model: 5.0)
+    device = Timed(besides_the_reference(lambda _model: 5.0))
     found = measure_layers(device, [LAYERS["dense"]], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
-    assert found[LAYERS["dense"]] == pytest.approx(MIN_SHARE * 5.0)
+    assert found[LAYERS["dense"]] == pytest.approx(MIN_SHARE * 5.0 / REFERENCE_MS)
 
 
 def test_each_shape_is_timed_once_and_once_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,13 +110,24 @@ def test_each_shape_is_timed_once_and_once_ever(tmp_path: Path, monkeypatch: pyt
     device = Timed(layers_in)
     layer = LAYERS["dense"]
     first = measure_layers(device, [layer] * 20, batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
-    assert [len(job.models) for job in device.jobs] == [3]
+    assert [len(job.models) for job in device.jobs] == [4]
     again = measure_layers(device, [layer], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
     assert again == first
     assert len(device.jobs) == 1
     measure_layers(device, [layer], batch=2, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
     assert len(device.jobs) == 2, "another batch is another time"
     assert cache_file("another") != cache_file("f")
+
+
+def test_times_of_a_slow_and_of_a_fast_hour_can_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One layer is timed and kept; the other is timed when every file takes three times as long."""
+    first, second = LAYERS["dense"], LAYERS["strided"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fast, slow = Timed(layers_in), Timed(lambda model: 3 * layers_in(model))
+    measure_layers(fast, [first], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
+    found = measure_layers(slow, [first, second], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
+    assert [len(job.models) for job in slow.jobs] == [4], "the first one is not timed again"
+    assert found[first] == pytest.approx(found[second]) == pytest.approx(10 / 13)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": "x"}', '{"a": -1}', '{"a": NaN}', "null"])

@@ -145,7 +145,7 @@ def test_the_peak_is_that_of_the_batches(before: int) -> None:
         return done.cost.peak_bytes
 
     peak(1)  # what torch sets up for the first training of a process
-    most = min(peak(LARGE) for _ in range(3))  # where the heap is fragmented, a training takes another block: that is true
+    most = min(peak(LARGE) for _ in range(3))  # a fragmented heap truly takes another block
     assert 0.9 * LARGE < most - peak(1) < 1.3 * LARGE
 
 
