@@ -118,6 +118,18 @@ class Tied(nn.Module):
         return functional.linear(torch.relu(self.mid(x)), self.b.weight) + functional.linear(x, self.a.weight.t())
 
 
+class GroupNormByHand(nn.Module):
+    """Groups that a reshape splits off are normalised as if they were channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 1), nn.Conv2d(12, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(torch.relu(self.a(x)))
+        return self.c(functional.instance_norm(x.reshape(x.shape[0], 4, -1)).reshape(x.shape))
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "padded shortcut": (PaddedShortcut, 1),
     "concatenated zeros": (ConcatenatedZeros, 1),
@@ -126,6 +138,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "volume": (Volume, 1),
     "decided by values": (DecidedByValues, 2),
     "tied weights": (Tied, 1),
+    "group norm by hand": (GroupNormByHand, 1),
 }
 
 

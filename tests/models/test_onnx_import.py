@@ -21,6 +21,7 @@ from compressor.errors import ModelError, VerificationFailed
 from compressor.models.onnx_import.write_back import write_module
 from compressor.models.source import load_model
 from compressor.surgery.analysis import analyze
+from compressor.surgery.certificate import certify_removal
 from compressor.surgery.removal import remove_channels
 
 
@@ -121,7 +122,9 @@ def test_half_of_every_group_is_removed_from_the_file(
     loaded = load_model(str(path)).module
     graph = analyze(loaded, x, name="it")
     free = [group for group in graph.groups if group.frozen is None]
-    slim = remove_channels(loaded, graph, PrunePlan({group.name: np.arange(group.size) % 2 == 0 for group in free}))
+    plan = PrunePlan({group.name: np.arange(group.size) % 2 == 0 for group in free})
+    slim = remove_channels(loaded, graph, plan)
+    assert certify_removal(loaded, slim, graph, plan, x).ok
     found_in_code = prunable(module, x)  # heads are more than that: their number is a constant of the code
     assert sorted(group.size for group in free) == (
         found_in_code if isinstance(module, Decoder) else [3, *found_in_code]
@@ -230,6 +233,22 @@ def test_statistics_of_batch_norm_are_those_of_the_file(tmp_path: Path) -> None:
     (norm,) = (part for part in loaded.module.modules() if isinstance(part, nn.BatchNorm1d))
     assert norm.running_mean is not None
     assert norm.running_mean.tolist() == [3.0] * 4
+
+
+@pytest.mark.parametrize(("operator", "bound"), [("ReduceMax", "Max"), ("ReduceMin", "Min")])
+def test_the_extreme_of_no_entries_is_infinite_as_in_the_runtime(operator: str, bound: str, tmp_path: Path) -> None:
+    """As of the boxes of an image in which a detector finds nothing."""
+    model = model_of(
+        helper.make_node("Slice", ["x", "none", "none"], ["rows"]),
+        helper.make_node(operator, ["rows"], ["extreme"], axes=[0], keepdims=0),
+        helper.make_node("MatMul", ["x", "w"], ["z"]),
+        helper.make_node(bound, ["z", "extreme"], ["y"]),
+        weights={"none": np.zeros(1, np.int64), "w": np.eye(4, dtype=np.float32)},
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(load_model(str(path)).module(x), x)
 
 
 def test_weights_that_are_not_there_are_not_allocated(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from compressor.graph.rules.base import OperatorRule
@@ -18,9 +20,13 @@ def _channelwise(tracker: ChannelTracker, call: Call) -> None:
     for ref in call.refs():
         if ref != x and len(ref.shape) == 1 and ref.shape[0] > 1:
             tracker.tie_or_freeze(dims[at], tracker.dims(ref)[0], call, "per-channel parameters of fixed channels")
+    averaged: Sequence[Dim | None] = ()
     if call.args.get("training"):  # batch statistics, as standardised convolutions take of their weights
-        for dim in (*dims[:at], *dims[at + 1 :]):
-            tracker.mark_mixed(dim, call, "normalisation mixes channels")
+        averaged = (*dims[:at], *dims[at + 1 :])
+    elif call.args.get("use_input_stats"):  # of one sample: channels lie there if groups were split off by a reshape
+        averaged = dims[at + 1 :]
+    for dim in averaged:
+        tracker.mark_mixed(dim, call, "normalisation mixes channels")
     tracker.bind_attribute(call, "num_features", dims[at])
     tracker.bind_attribute(call, "num_parameters", dims[at])
     tracker.set_dims(out, dims)

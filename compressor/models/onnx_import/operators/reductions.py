@@ -33,6 +33,17 @@ def _product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
     return x
 
 
+def _extreme(function: Callable[..., Tensor], of_none: float) -> Function:
+    """Maximum or minimum. `of_none`: that of no entries, such as the boxes of an image without objects."""
+
+    def _entries(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+        if x.numel() == 0 and x.is_floating_point():
+            return torch.full_like(x.sum(axes, keepdim=keep), of_none)
+        return function(x, axes, keepdim=keep)
+
+    return _reduce(_entries)
+
+
 def _l2(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
     return torch.sqrt((x * x).sum(axes, keepdim=keep))
 
@@ -111,8 +122,8 @@ def _layer_norm(node: OperatorNode, x: Tensor, scale: Value, shift: Value = None
 OPERATORS: dict[str, Function] = {
     "ReduceMean": _reduce(lambda x, axes, keep: x.mean(axes, keepdim=keep)),
     "ReduceSum": _reduce(lambda x, axes, keep: x.sum(axes, keepdim=keep)),
-    "ReduceMax": _reduce(lambda x, axes, keep: x.amax(axes, keepdim=keep)),
-    "ReduceMin": _reduce(lambda x, axes, keep: x.amin(axes, keepdim=keep)),
+    "ReduceMax": _extreme(torch.amax, -torch.inf),
+    "ReduceMin": _extreme(torch.amin, torch.inf),
     "ReduceProd": _reduce(_product),
     "ReduceL1": _reduce(lambda x, axes, keep: x.abs().sum(axes, keepdim=keep)),
     "ReduceL2": _reduce(_l2),
