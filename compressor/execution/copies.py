@@ -71,8 +71,10 @@ def _copy(module: Module, memo: dict[int, Any]) -> Module:
 def _held(module: nn.Module) -> Iterator[object]:
     """The values of a module's attributes and hooks, however deep in lists and dicts."""
     for name, value in vars(module).items():
-        if name not in ("_parameters", "_modules"):
-            yield from tree_leaves(dict(value) if isinstance(value, Mapping) else value)
+        is_plain = value is None or isinstance(value, bool | int | float | str)
+        if is_plain or name in ("_parameters", "_modules") or (isinstance(value, Mapping) and not value):
+            continue  # most of the dozen attributes of every module
+        yield from tree_leaves(dict(value) if isinstance(value, Mapping) else value)
 
 
 def _bound_functions(module: nn.Module, values: list[object]) -> list[FunctionType]:

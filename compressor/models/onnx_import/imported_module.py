@@ -32,6 +32,10 @@ class Integers:
     end: int | None = None
     padding: tuple[int, ...] | None = None
 
+    def __deepcopy__(self, memo: object) -> Integers:
+        """The integers themselves, as with `Node`."""
+        return self
+
 
 class OperatorNode(nn.Module):
     """A node without weights.
@@ -83,6 +87,10 @@ class NodeCall:
     outputs: tuple[str, ...]
     place: str
     last_use: tuple[str, ...] = ()  # values that no later step reads
+
+    def __deepcopy__(self, memo: object) -> NodeCall:
+        """The call itself, as with `Node`."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)

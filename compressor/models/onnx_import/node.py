@@ -45,6 +45,10 @@ class Node:
         domain = "" if proto.domain in STANDARD else proto.domain
         return cls(proto.op_type, domain, name, tuple(proto.input), tuple(proto.output), values, opset)
 
+    def __deepcopy__(self, memo: object) -> Node:
+        """The node itself, which nothing changes: trial removals copy a module of thousands of them many times."""
+        return self
+
     @property
     def kind(self) -> str:
         """The operator with its domain, where that is not ONNX's own."""
