@@ -27,11 +27,12 @@ def softer_targets(baseline: PruningState, state: PruningState, recipe: Recipe, 
         round_to: What widths are multiples of.
 
     Returns:
-        One entry for each target; none where channels are not selected by error, or for time alone.
+        One entry for each target; none where channels are not selected by error, for time alone, or where blocks were
+        dropped, whose loss the curves do not hold.
     """
     target = recipe.selection(round_to)
     shares = {name: getattr(target, name) for name in SHARES if getattr(target, name) is not None}
-    if state.errors is None or not shares or target.has_latency_target or state.selections > 1:
+    if state.errors is None or not shares or target.has_latency_target or state.selections > 1 or state.lost_blocks:
         return []
     results: list[SofterTarget] = []
     for step in STEPS:

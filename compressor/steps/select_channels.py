@@ -183,7 +183,7 @@ class SelectChannels(Step):
         plan, errors = ranking.improve(plan), ranking.errors
         if errors is not None:
             errors = replace(errors, removed={name: int((~kept).sum()) for name, kept in plan.kept.items()})
-            if state.blocks is not None and state.blocks.dropped:  # answers are compared without these blocks
+            if state.lost_blocks:  # answers are compared without these blocks
                 errors = replace(errors, flips=None)
         return Selection(plan, {group.name: group.frozen for group in groups}, errors, latency, notes)
 

@@ -140,9 +140,14 @@ class PruningState:
         return bool(self.kept_of_baseline or self.masks) or self.is_smaller
 
     @property
+    def lost_blocks(self) -> bool:
+        """Whether residual blocks were dropped in this run."""
+        return self.blocks is not None and bool(self.blocks.dropped)
+
+    @property
     def is_smaller(self) -> bool:
         """Whether channels or blocks were removed in this run."""
-        return self.removed is not None or (self.blocks is not None and bool(self.blocks.dropped))
+        return self.removed is not None or self.lost_blocks
 
     def removed_before(self) -> Mapping[str, int]:
         """Group of the present graph -> number of channels that earlier rounds removed from it."""

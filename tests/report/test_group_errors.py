@@ -14,6 +14,7 @@ from compressor.recipe import read_recipe
 from compressor.report.findings.group_errors import BARS, curves_figure, curves_json, curves_record, curves_table
 from compressor.steps.run import run_step
 from compressor.steps.select_channels import SelectChannels
+from compressor.steps.state import BlockSelection
 from tests.test_error_scope import start
 
 CURVES = ErrorCurves(
@@ -71,6 +72,8 @@ def test_a_plan_says_which_target_holds_the_gate(tmp_path: Path) -> None:
     state = run_step(step, baseline, context, evaluates=False)
     softer = softer_targets(baseline, state, recipe, 1)
     assert [entry["target"] for entry in softer] == ["macs 55%", "macs 70%"]
+    dropped = BlockSelection((), ("layer1",))
+    assert softer_targets(baseline, replace(state, blocks=dropped), recipe, 1) == [], "the curves do not know of it"
     assert state.errors is not None
     values = [state.errors.divergence(state.errors.removed), *(entry["divergence"] for entry in softer)]
     assert values == sorted(values, reverse=True)
