@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no types
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from compressor.bench.runner.traced_sizes import traced_sizes
 from compressor.core import BatchDims
 from compressor.errors import ModelError
 
@@ -66,8 +66,7 @@ def validate_onnx(path: Path) -> OnnxFile:
 
 
 def _open_sizes(model: ModelProto) -> Iterator[str]:
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    known = json.loads(metadata.get(FREE_SIZES, "{}"))
+    _, known = traced_sizes({entry.key: entry.value for entry in model.metadata_props}, inputs=0)
     weights = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         dims = list(value.type.tensor_type.shape.dim)[1:] if value.name not in weights else []

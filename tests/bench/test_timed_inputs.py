@@ -83,3 +83,19 @@ def test_without_samples_the_sizes_are_those_of_the_trace(here: RunnerSession, t
     assert validate_onnx(known).open_sizes == ()
     sizes = [here.profile(path, Job((), window_s=0.01))[0].bytes for path in (unknown, known)]
     assert sizes == [2 * 4, 2 * 4 * 40]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"batch_dims": "NCHW", "free_sizes": "[1]"},
+        {"batch_dims": '{"x": 1}', "free_sizes": '{"length": -1}'},
+        {"batch_dims": "[0, 1]", "free_sizes": "}"},
+    ],
+)
+def test_metadata_of_another_program_count_as_absent(
+    here: RunnerSession, tmp_path: Path, metadata: dict[str, str]
+) -> None:
+    path = free_model(tmp_path / "foreign.onnx", **metadata)
+    assert validate_onnx(path).open_sizes == ("x[1]",)
+    assert here.profile(path, Job((), window_s=0.01))[0].bytes == 2 * 4

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from .system_info import usable_cpu_count
+from .traced_sizes import traced_sizes
 from .worker import WorkerError
 
 PROVIDERS = {  # name in targets.yaml -> name in ONNX Runtime
@@ -51,8 +51,7 @@ class LoadedSession:
         self.session_ms = (perf_counter() - start) * 1e3
         nodes = self.session.get_inputs()
         metadata = self.session.get_modelmeta().custom_metadata_map
-        dims = json.loads(metadata["batch_dims"]) if "batch_dims" in metadata else [0] * len(nodes)
-        sizes = json.loads(metadata.get("free_sizes", "{}"))
+        dims, sizes = traced_sizes(metadata, len(nodes))
         given = read_timed_inputs(request["inputs"]) if request["inputs"] else {}
         count = min(MAX_FEEDS, count_batches(nodes, given, dims, request["batch"]))
         self.feeds = [make_feed(nodes, request["batch"], given, index, dims, sizes) for index in range(count)]
