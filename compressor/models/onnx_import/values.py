@@ -74,7 +74,7 @@ def as_tensor(value: Value, like: Tensor) -> Tensor:
     dtype = None
     if array.dtype.kind == "f":
         dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
-    return torch.tensor(array.tolist(), dtype=dtype or _host_dtype(array), device=like.device)
+    return torch.tensor(array, dtype=dtype or _host_dtype(array), device=like.device)
 
 
 def _host_dtype(array: HostArray) -> torch.dtype:
