@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from torch import nn
 
 from compressor.bench.device.protocol import Job, Timing
 from compressor.bench.device_timer import MAX_PROCESSES, DeviceTimer
-from compressor.budget.greedy import retained_score
+from compressor.budget.greedy import Budget, retained_score
 from compressor.budget.target import PruningTarget
 from compressor.core import LoadedModel, ModelSpec, PrunePlan, one_image
 from compressor.criteria.magnitude import l1
@@ -25,7 +25,7 @@ from compressor.errors import TargetNotReached
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.latency_probe import PRECISION, LatencyPair, OpenProbe
-from compressor.steps.latency_search import AIM, HIGH, LOW, MeasuredPlan, meet_latency, next_budget
+from compressor.steps.latency_search import AIM, HIGH, LOW, MeasuredPlan, meet_latency, next_budget, search_widths
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
@@ -313,6 +313,33 @@ def test_a_model_that_has_lost_blocks_is_measured_and_not_predicted() -> None:
     assert len(fills) == 1
 
 
+def test_a_prediction_beside_lost_blocks_is_a_share_of_the_dense_model_at_the_same_moment() -> None:
+    """Without blocks 10 ms are predicted; a slower moment measures 30 ms of the dense model and 15 ms of this one."""
+
+    class Predicted(Line):
+        ms = preferred_multiples = None
+
+        def bottlenecks(self, _plan: PrunePlan, _groups: object) -> dict[str, float]:
+            return {}
+
+    class Session:
+        def latency_model(self, _graph: object, _module: nn.Module) -> Line:
+            return Predicted()
+
+        def measure_pair(self, _dense: nn.Module, _slim: nn.Module, _is_enough: object) -> LatencyPair:
+            return LatencyPair(30.0, 15.0, (15.0, 15.0))
+
+    def pick(budgets: Sequence[Budget], _multiples: object) -> tuple[PrunePlan, tuple[()]]:
+        return PrunePlan({"ms": np.ones(int(budgets[-1].limit / 0.01), dtype=bool)}), ()
+
+    _, estimate = search_widths(
+        PruningTarget(latency=0.35), nn.Identity(), None, pick, (),  # type: ignore[arg-type]
+        baseline=nn.Identity(), probe=OpenProbe(Session()), emit=lambda *_: None,  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert estimate.pair.dense == 20.0
+    assert LOW * 7 <= estimate.pair.slim <= 7
+
+
 def test_a_plan_is_accepted_by_two_measurements() -> None:
     """The first plan takes 49 % at first and 53 % again: its mean is 51 %, and the next plan is measured."""
     times = iter([4.9, 5.3, 4.8, 4.9])
@@ -352,7 +379,7 @@ def test_one_surface_serves_several_targets(tmp_path: Path, monkeypatch: pytest.
     work, around = started(tmp_path, target, events)
     assert around.latency_probe is not None
     with around.latency_probe.open() as clock:
-        held = dataclasses.replace(around, latency_probe=OpenProbe(clock, rounds=0))
+        held = dataclasses.replace(around, latency_probe=OpenProbe(clock))
         timed = []
         for share in (0.7, 0.5, 0.35):
             target_ms = PruningTarget(latency=share, round_to=32, allow_finer_rounding=True)

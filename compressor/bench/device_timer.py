@@ -171,9 +171,7 @@ class DeviceTimerSession:
         Raises:
             DeviceUnavailable: The connection to the device is lost.
         """
-        path = self.folder / f"slim{next(self._slim_numbers)}.onnx"  # a new name: the device keeps files by name
-        self.export(slim, path)
-        models, runs = (self._dense_file(dense), path), list[tuple[Timing, ...]]()
+        models, runs = (self._dense_file(dense), self._slim_file(slim)), list[tuple[Timing, ...]]()
         deadline = monotonic() + PAIR_SECONDS
         while True:
             runs.append(self._in_turn(models, mirrored=len(runs) % 2 == 1))
@@ -196,6 +194,14 @@ class DeviceTimerSession:
             self.export(module, path)
             self._dense_files[id(module)] = module, path
         return self._dense_files[id(module)][1]
+
+    def _slim_file(self, module: nn.Module) -> Path:
+        """The file of a module that is measured once, unless it is a dense one as well."""
+        if id(module) in self._dense_files:
+            return self._dense_files[id(module)][1]
+        path = self.folder / f"slim{next(self._slim_numbers)}.onnx"  # a new name: the device keeps files by name
+        self.export(module, path)
+        return path
 
     def _in_turn(self, models: tuple[Path, Path], *, mirrored: bool) -> tuple[Timing, ...]:
         """Time two models in a new process, the second first if `mirrored`; alternating the order cancels drift."""

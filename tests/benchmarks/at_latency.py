@@ -27,7 +27,7 @@ def run(model: str, data: str, choice: str, share: str) -> dict[str, object]:
     """Accuracy, speed-up with its interval and seconds of one run."""
     criterion, scope, *blocks = choice.split("/")
     settings = [f"prune.criterion={criterion}", f"prune.scope={scope}", f"prune.target={{latency: {share}}}"]
-    settings += ["prune.rounds=1", *(["prune.blocks={drop: auto}"] if blocks else [])]
+    settings += ["prune.rounds=1", "prune.blocks={drop: auto}" if blocks else "prune.blocks=null"]
     start = time.perf_counter()
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-P", "-m", "compressor", model, "-r", "minutes", "--data", data, "--json", "-q"]
