@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.atomic_write import move_into_place
+from compressor.bench.runner.traced_sizes import BATCH_DIMS, FREE_SIZES
 from compressor.core import BatchDims, ExportedModel
 from compressor.errors import ModelError, RecipeError
 from compressor.execution.autocast import without_autocast
@@ -25,7 +26,6 @@ from compressor.execution.copies import copy_module
 from compressor.execution.randomness import equal_randomness
 from compressor.export.exporters import Exporter, ExportRefused, TensorNames, first_line, run_exporter
 from compressor.export.free_sizes import Place, find_open_sizes, name_free_sizes, with_smaller_sizes
-from compressor.export.onnx_file import FREE_SIZES
 from compressor.export.onnx_passes import keep_zero_padding, set_metadata
 from compressor.export.parity import AT_CENTRE, CannotRun, check_parity
 from compressor.tensors import is_flat, tree_names
@@ -33,7 +33,6 @@ from compressor.tensors import is_flat, tree_names
 OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)  # the exporter's functions need 18
 SINGLE_FILE = 2**31 - 2**24  # bytes of weights; protobuf is limited to 2 GiB
 CHUNK = 16  # largest batch of the parity check
-BATCH_DIMS = "batch_dims"  # metadata: the batch dimension of each input, if it is not the first of all of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,6 @@ from compressor.bench.runner.traced_sizes import traced_sizes
 from compressor.core import BatchDims
 from compressor.errors import ModelError
 
-FREE_SIZES = "free_sizes"  # metadata: name of a size that the file leaves open -> the one it was traced with
-
 
 @dataclass(frozen=True, slots=True)
 class OnnxFile:

@@ -13,12 +13,12 @@ import onnx_ir as ir
 from torch import Tensor, nn
 
 from compressor.atomic_write import move_into_place
+from compressor.bench.runner.traced_sizes import BATCH_DIMS
 from compressor.core import ExportedModel, LoadedModel, ModelSpec
 from compressor.errors import RecipeError
 from compressor.execution.copies import copy_module
 from compressor.export.exporters import ExportRefused
 from compressor.export.onnx import (
-    BATCH_DIMS,
     checker_error,
     export_onnx,
     external_files,

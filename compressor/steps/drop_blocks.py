@@ -93,6 +93,7 @@ class DropBlocks(Step):
     def _compare(
         self, trials: BlockTrials, state: PruningState, context: Context, blocks: Sequence[ResidualBlock]
     ) -> dict[str, Any]:
+        """Order the blocks, and compare numbers of them where none is given."""
         from compressor.budget.block_order import best_count, order_of_blocks
         from compressor.steps.state import BlockSelection
 
