@@ -142,13 +142,13 @@ class DeviceTimerSession:
         sizes, groups = graph.workload, graph.groups
         changing = layers_that_change(sizes, groups)
         step = self._steps([layer for layer, ends in zip(sizes.layers, changing, strict=True) if any(ends)])
-        multiples = self._times(layers_to_benchmark(sizes, groups, step, self.levels))
+        relative = self._relative_times(layers_to_benchmark(sizes, groups, step, self.levels))
         dense_ms, reference_ms = self._beside_reference(module)
-        times = {layer: multiple * reference_ms for layer, multiple in multiples.items()}
+        times = {layer: share * reference_ms for layer, share in relative.items()}
         return fit_latency_model(sizes, groups, step, times, self.levels).calibrated(dense_ms)
 
     def _beside_reference(self, module: nn.Module) -> tuple[float, float]:
-        """Median milliseconds of a model, and of the reference that layers' times are multiples of, in turn."""
+        """Time a model and the reference of layers' times in turn; return the median milliseconds of both."""
         path = self.folder / "reference.onnx"
         onnx.save(reference_model(self.job.batch), path)
         models = self._dense_file(module), path
@@ -196,9 +196,9 @@ class DeviceTimerSession:
         return self._dense_files[id(module)][1]
 
     def _slim_file(self, module: nn.Module) -> Path:
-        """The file of a module that is measured once, unless it is a dense one as well."""
+        """The file of a slim module; that of a dense module if it was exported as one."""
         if id(module) in self._dense_files:
-            return self._dense_files[id(module)][1]
+            return self._dense_file(module)
         path = self.folder / f"slim{next(self._slim_numbers)}.onnx"  # a new name: the device keeps files by name
         self.export(module, path)
         return path
@@ -214,8 +214,8 @@ class DeviceTimerSession:
     def _median(self, runs: Sequence[Sequence[Timing]], side: int) -> float:
         return median(chain.from_iterable(chain.from_iterable(self._windows(run[side]) for run in runs)))
 
-    def _times(self, layers: Sequence[Layer]) -> Mapping[Layer, float]:
-        """Multiples of the reference's time."""
+    def _relative_times(self, layers: Sequence[Layer]) -> Mapping[Layer, float]:
+        """Times of layers as multiples of the reference's time."""
         return measure_layers(self.runner, layers, batch=self.job.batch, by_cpu_time=self.by_cpu_time, emit=self.emit)
 
     def _steps(self, layers: Sequence[Layer]) -> Step:
@@ -225,7 +225,7 @@ class DeviceTimerSession:
             by_kind[_kind(layer)].append(layer)
         typical = {kind: sorted(members, key=_macs)[len(members) // 2] for kind, members in by_kind.items()}
         scans = {kind: (_scan(layer, 0), _scan(layer, 1)) for kind, layer in typical.items()}
-        times = self._times([layer for pair in scans.values() for scan in pair for layer in scan.values()])
+        times = self._relative_times([layer for pair in scans.values() for scan in pair for layer in scan.values()])
         multiples = {kind: (_multiple(pair[0], times), _multiple(pair[1], times)) for kind, pair in scans.items()}
         for kind, pair in multiples.items():
             self.emit("steps", {"kind": str(kind), "steps": list(pair)})

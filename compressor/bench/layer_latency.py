@@ -1,9 +1,8 @@
 """Times single layers on a device: small ONNX files, a few processes, and a cache.
 
 A layer is timed between two operators, as in a network (see `layer_model`). The time of these operators is measured
-without the layer and subtracted. Times are multiples of that of a reference layer, which every process times as well:
-a machine that is busy, throttled or in a boost is slower or faster for all files of a process, but not for those that
-another process timed an hour before.
+without the layer and subtracted. Every process also times a reference layer, and the cache keeps multiples of its time:
+the speed of a machine changes from hour to hour, so that milliseconds of different hours cannot be compared.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ BATCH = 48  # files of a process: few enough to stay in the CPU's caches, enough
 WARM_SECONDS, WINDOW_SECONDS, WINDOWS = 0.004, 0.004, 5
 MIN_SHARE = 0.1  # of a file's time that is attributed to the layer, whatever its neighbours take
 REFERENCE = Layer("conv2d", 64, 64, (16, 16), kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1))
-CACHE_KEY = "multiple of the reference: "
+KEY_PREFIX = "multiple of the reference: "
 
 
 def measure_layers(
@@ -114,7 +113,7 @@ def typical_ms(windows: Sequence[Sequence[float]]) -> float:
 
 def _key(benchmark: LayerBenchmark) -> str:
     """The name of its time in the cache."""
-    return CACHE_KEY + json.dumps(asdict(benchmark), sort_keys=True)
+    return KEY_PREFIX + json.dumps(asdict(benchmark), sort_keys=True)
 
 
 def _terms(layer: Layer, batch: int) -> list[tuple[LayerBenchmark, float]]:

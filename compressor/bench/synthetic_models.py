@@ -14,7 +14,7 @@ from compressor.core import Layer
 
 IMAGE_CHANNELS = 4  # up to which a layer's input is an image, which the runtime keeps in its plain memory layout
 OPSET, IR_VERSION = 17, 8
-INPUT = "synthetic input"  # no name of a model's input, whose samples a job may hold
+INPUT = "synthetic input"  # a job may hold samples for the inputs of another model, which have other names
 BLOCKS = {"bottleneck": (256, 14, (1, 3, 1)), "basic": (64, 28, (3, 3))}  # outer channels, height, kernels
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from compressor.report.schedule_plot import LearningRateCurve
 from compressor.run_log import RunLog
 from compressor.steps.base import Step
 from compressor.steps.context import Context
-from compressor.steps.latency_probe import DeviceSession, LatencyEstimate, OpenProbe
+from compressor.steps.latency_probe import LatencyEstimate, hold_device
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
 from compressor.training.training_checkpoint import Checkpoints
@@ -129,7 +129,6 @@ class _Planner:
     baseline: PruningState
     context: Context
     device: Device | None
-    session: DeviceSession | None  # of the device, which is held
     round_to: int
 
     def plan(self, recipe: Recipe) -> Plan:
@@ -176,9 +175,10 @@ class _Planner:
         }
 
     def _measured(self, state: PruningState) -> LatencyEstimate | None:
-        if self.session is None:
+        if self.context.latency_probe is None:
             return None
-        pair = self.session.measure_pair(self.baseline.model.module, state.model.module)
+        with self.context.latency_probe.open() as session:
+            pair = session.measure_pair(self.baseline.model.module, state.model.module)
         fields = {"slim_ms": pair.slim, "dense_ms": pair.dense, "interval_ms": list(pair.interval)}
         self.context.log("latency", {"measured": True, **fields})
         return LatencyEstimate(pair, measured=True)
@@ -213,10 +213,9 @@ def _prepared(
         baseline = initial_state(model, without_data)
         round_to = choose_width_multiple(recipe, device, log)
         probe = latency_probe(recipe, device, model, log, rounds=0)
-        with nullcontext() if probe is None else probe.open() as session:
-            open_probe = None if session is None else OpenProbe(session, rounds=0)
-            context = Context(images, recipe.seed, log, without_data.checkpoints, latency_probe=open_probe)
-            yield _Planner(baseline, context, device, session, round_to)
+        with hold_device(probe) as held:
+            context = Context(images, recipe.seed, log, without_data.checkpoints, latency_probe=held)
+            yield _Planner(baseline, context, device, round_to)
 
 
 def _point(target: str, plan: Plan) -> ParetoPoint:

@@ -53,8 +53,8 @@ class BlockTrials:
         self._fitted, self._judged = batches[:half], batches[half:] or batches
         dims = {block.name: block.channel_dim for block in blocks}
         classes, module = state.model.spec.num_classes, state.model.module
-        some = self._judged[: max(1, len(self._judged) // 2)]  # the order alone; half of the time goes into it
-        self._affine = BlockDivergence(module, dims, self._fitted, some, classes)
+        ordering = self._judged[: max(1, len(self._judged) // 2)]  # the order of blocks needs fewer samples
+        self._affine = BlockDivergence(module, dims, self._fitted, ordering, classes)
         alike = _alike(module, blocks)
         self._costs = self._cost_of_each(alike)
         self._ms, self._dense_ms = self._time_of_each(alike) if target.has_latency_target else ({}, 0.0)

@@ -145,8 +145,8 @@ def test_the_peak_is_that_of_the_batches(before: int) -> None:
         return done.cost.peak_bytes
 
     peak(1)  # what torch sets up for the first training of a process
-    most = min(peak(LARGE) for _ in range(3))  # a fragmented heap truly takes another block
-    assert 0.9 * LARGE < most - peak(1) < 1.3 * LARGE
+    least = min(peak(LARGE) for _ in range(3))  # a fragmented heap truly takes another block
+    assert 0.9 * LARGE < least - peak(1) < 1.3 * LARGE
 
 
 def test_a_gpu_is_asked_for_what_was_taken_since(monkeypatch: pytest.MonkeyPatch) -> None:

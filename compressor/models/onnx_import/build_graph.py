@@ -77,11 +77,8 @@ class _Builder:
         self.module = ImportedModule(graph.inputs, graph.outputs, graph.name)
         self.module.branches = graph.branches
         self.values = dict(zip(graph.inputs, examples, strict=True))
-        for node in graph.nodes:
-            if _is_constant(node):  # exporters write them before the first reader, which may be the last of a pattern
-                self._fold(node)
         for index, node in enumerate(graph.nodes):
-            if index not in self.fused and not _is_constant(node):
+            if index not in self.fused:
                 self._add(index, node)
             self._forget(index, node)
         for name in graph.outputs:
@@ -132,7 +129,7 @@ class _Builder:
         first = examples[0]
         if not isinstance(first, Tensor):
             return None
-        fusion = find_fusion(index, self.links, self.constants, first.ndim)
+        fusion = find_fusion(index, self.links, self._constant, first.ndim)
         if fusion is None:
             return None
         built = fused_layer(fusion, self.links, self.constants, tuple(first.shape), self.shared)
@@ -282,10 +279,6 @@ class _Builder:
         results = tuple(results) if isinstance(results, tuple | list) else (results,)
         self.values.update((name, value) for name, value in zip(outputs, results, strict=False) if name)
         self.steps.append(NodeCall(path, inputs, outputs[: len(results)], f"{self.graph.name}:{node.name}"))
-
-
-def _is_constant(node: Node) -> bool:
-    return node.op == "Constant" and not node.domain
 
 
 def _draws(node: Node) -> bool:

@@ -6,7 +6,7 @@ reshape to (B, G, ...), InstanceNormalization with ones and zeros, reshape back,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ import numpy as np
 from compressor.models.onnx_import.host import axes_of
 from compressor.models.onnx_import.links import Links
 from compressor.models.onnx_import.values import HostArray
+
+Constant = Callable[[str], HostArray | None]
+"""name of a value -> the array, if the value is a constant"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,13 @@ class Fusion:
     groups: int = 0
 
 
-def find_fusion(index: int, links: Links, constants: Mapping[str, HostArray], rank: int) -> Fusion | None:
+def find_fusion(index: int, links: Links, constant: Constant, rank: int) -> Fusion | None:
     """Find the normalization that begins at a node.
 
     Args:
         index: The node.
         links: The graph.
-        constants: The constants that are known so far.
+        constant: Name -> the constant, even of a node that comes later in the file.
         rank: Number of dimensions of the node's input.
 
     Returns:
@@ -47,12 +50,12 @@ def find_fusion(index: int, links: Links, constants: Mapping[str, HostArray], ra
     if node.domain or node.op not in ("ReduceMean", "Reshape"):
         return None
     find = _layer_norm if node.op == "ReduceMean" else _group_norm
-    return find(index, links, constants, rank)
+    return find(index, links, constant, rank)
 
 
-def _layer_norm(index: int, links: Links, constants: Mapping[str, HostArray], rank: int) -> Fusion | None:
+def _layer_norm(index: int, links: Links, constant: Constant, rank: int) -> Fusion | None:
     first = links.nodes[index]
-    if not _over_last(first, constants, rank):
+    if not _over_last(first, constant, rank):
         return None
     x, mean = first.inputs[0], first.outputs[0]
     subtractions = [at for at in links.readers.get(mean, ()) if links.nodes[at].op == "Sub"]
@@ -67,15 +70,15 @@ def _layer_norm(index: int, links: Links, constants: Mapping[str, HostArray], ra
     by_op = {links.nodes[at].op: at for at in readers}
     square = by_op.get("Pow", by_op.get("Mul"))
     divide = by_op.get("Div")
-    if square is None or divide is None or not _squares(links.nodes[square], rests, constants):
+    if square is None or divide is None or not _squares(links.nodes[square], rests, constant):
         return None
     variance = links.only_reader(links.nodes[square].outputs[0], "ReduceMean")
-    if variance is None or not _over_last(links.nodes[variance], constants, rank):
+    if variance is None or not _over_last(links.nodes[variance], constant, rank):
         return None
     add = links.only_reader(links.nodes[variance].outputs[0], "Add")
     if add is None:
         return None
-    epsilon = constants.get(links.other_input(add, links.nodes[variance].outputs[0]) or "")
+    epsilon = constant(links.other_input(add, links.nodes[variance].outputs[0]) or "")
     root = links.only_reader(links.nodes[add].outputs[0], "Sqrt")
     if root is None or epsilon is None or epsilon.size != 1:
         return None
@@ -84,37 +87,37 @@ def _layer_norm(index: int, links: Links, constants: Mapping[str, HostArray], ra
     if links.only_reader(links.nodes[root].outputs[0], "Div") is None:
         return None
     parts = (index, *subtractions, square, variance, add, root, divide)
-    return _with_affine("LayerNorm", parts, x, float(epsilon.reshape(-1)[0]), links, constants, rank, 1)
+    return _with_affine("LayerNorm", parts, x, float(epsilon.reshape(-1)[0]), links, constant, rank, 1)
 
 
-def _over_last(node: Any, constants: Mapping[str, HostArray], rank: int) -> bool:
-    given = constants.get(node.inputs[1]) if len(node.inputs) > 1 else None
+def _over_last(node: Any, constant: Constant, rank: int) -> bool:
+    given = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     axes = axes_of(node, given, since=18)
     return axes is not None and [axis % rank for axis in axes] == [rank - 1] and bool(node.get("keepdims", 1))
 
 
-def _squares(node: Any, rests: set[str], constants: Mapping[str, HostArray]) -> bool:
+def _squares(node: Any, rests: set[str], constant: Constant) -> bool:
     if node.op == "Mul":
         return set(node.inputs) <= rests
-    power = constants.get(node.inputs[1])
+    power = constant(node.inputs[1])
     return node.inputs[0] in rests and power is not None and power.size == 1 and float(power.reshape(-1)[0]) == 2.0
 
 
-def _group_norm(index: int, links: Links, constants: Mapping[str, HostArray], rank: int) -> Fusion | None:
+def _group_norm(index: int, links: Links, constant: Constant, rank: int) -> Fusion | None:
     split = links.nodes[index]
     norm = links.only_reader(split.outputs[0], "InstanceNormalization")
     if norm is None or rank < 3 or len(links.nodes[norm].inputs) != 3:
         return None
     node = links.nodes[norm]
-    ones, zeros = constants.get(node.inputs[1]), constants.get(node.inputs[2])
+    ones, zeros = constant(node.inputs[1]), constant(node.inputs[2])
     if ones is None or zeros is None or (ones != 1).any() or (zeros != 0).any():
         return None
     back = links.only_reader(node.outputs[0], "Reshape")
-    sizes = constants.get(split.inputs[1])
+    sizes = constant(split.inputs[1])
     if back is None or sizes is None or sizes.size != 3 or int(sizes[1]) != ones.size or int(sizes[2]) != -1:
         return None
     parts, epsilon = (index, norm, back), node.get("epsilon", 1e-5)
-    return _with_affine("GroupNorm", parts, split.inputs[0], epsilon, links, constants, rank, rank - 1, ones.size)
+    return _with_affine("GroupNorm", parts, split.inputs[0], epsilon, links, constant, rank, rank - 1, ones.size)
 
 
 def _with_affine(
@@ -123,7 +126,7 @@ def _with_affine(
     x: str,
     epsilon: float,
     links: Links,
-    constants: Mapping[str, HostArray],
+    constant: Constant,
     rank: int,
     trailing: int,
     groups: int = 0,
@@ -134,7 +137,7 @@ def _with_affine(
     for op in ("Mul", "Add"):
         at = links.only_reader(output, op)
         name = None if at is None else links.other_input(at, output)
-        vector = constants.get(name or "")
+        vector = constant(name or "")
         if at is None or vector is None or not _is_vector(vector, trailing):
             if op == "Mul":
                 break  # a shift alone stays an addition

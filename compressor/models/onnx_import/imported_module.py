@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compressor.core import BatchDims
 from compressor.models.onnx_import.host import evaluate_on_host
 from compressor.models.onnx_import.if_nodes import Branches
-from compressor.models.onnx_import.node import Node
+from compressor.models.onnx_import.node import Node, SharedByCopies
 from compressor.models.onnx_import.values import HostArray, Value, as_tensor, is_host
 
 AS_COMPUTED = -2
@@ -24,17 +24,13 @@ Function = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Integers:
+class Integers(SharedByCopies):
     """Sizes and bounds that a file fixes."""
 
     output_sizes: tuple[int, ...] | None = None
     begin: int | None = None
     end: int | None = None
     padding: tuple[int, ...] | None = None
-
-    def __deepcopy__(self, memo: object) -> Integers:
-        """The integers themselves, as with `Node`."""
-        return self
 
 
 class OperatorNode(nn.Module):
@@ -79,7 +75,7 @@ class OperatorNode(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class NodeCall:
+class NodeCall(SharedByCopies):
     """One call of a submodule, by the names of the values that it reads and makes."""
 
     module: str
@@ -88,13 +84,9 @@ class NodeCall:
     place: str
     last_use: tuple[str, ...] = ()  # values that no later step reads
 
-    def __deepcopy__(self, memo: object) -> NodeCall:
-        """The call itself, as with `Node`."""
-        return self
-
 
 @dataclass(frozen=True, slots=True)
-class JoinedSlice:
+class JoinedSlice(SharedByCopies):
     """A Slice of the file that runs as part of a split into equal parts; `fixed`: its bounds are constants."""
 
     node: int

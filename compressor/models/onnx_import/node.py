@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -17,8 +17,17 @@ NODE_FAILS = "onnx-model/node-fails"
 SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
+class SharedByCopies:
+    """A frozen record. Copies of a module share it, because trial removals copy thousands of records many times."""
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
 @dataclass(frozen=True, slots=True)
-class Node:
+class Node(SharedByCopies):
     """An operator call of the file. `name` is unique in the graph; an absent input or output is an empty name."""
 
     op: str
@@ -44,10 +53,6 @@ class Node:
         values = {one.name: _value(one) for one in proto.attribute if one.type not in SUBGRAPHS}
         domain = "" if proto.domain in STANDARD else proto.domain
         return cls(proto.op_type, domain, name, tuple(proto.input), tuple(proto.output), values, opset)
-
-    def __deepcopy__(self, memo: object) -> Node:
-        """The node itself, which nothing changes: trial removals copy a module of thousands of them many times."""
-        return self
 
     @property
     def kind(self) -> str:
