@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from types import CodeType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +20,7 @@ from compressor.graph.rules import table as rules
 from compressor.graph.split_shapes import split_otherwise
 from compressor.graph.trace import Trace, trace_module
 from compressor.graph.tracked import SIZE_INTERPRETATIONS, SizeInterpretation
+from compressor.surgery.blame import blame, called_near, location_of
 from compressor.surgery.removal import remove_channels
 
 if TYPE_CHECKING:
@@ -103,12 +102,12 @@ class _Search:
                 continue
             if _next_dimensions(failure, slim, structure, compared):
                 continue
-            near = _called_near(failure, called, interpretations) if is_own_check(failure) else set()
-            blamed = near or _blame(failure, lines, called, interpretations)
+            near = called_near(failure, called, interpretations) if is_own_check(failure) else set()
+            blamed = near or blame(failure, lines, called, interpretations)
             if not blamed:  # every round reads at least one line more strictly, so this ends
                 break
             _interpret_more_strictly(interpretations, blamed, lines)
-        problem = f"the forward pass fails at {_location(failure)} after channels are removed: {failure}"
+        problem = f"the forward pass fails at {location_of(failure)} after channels are removed: {failure}"
         hint = "freeze the layers around that line with prune.layers"
         raise ModelError("model-cannot-be-pruned/trial-forward-fails", self.name, problem, hint)
 
@@ -176,7 +175,7 @@ def _traced(module: nn.Module, *inputs: Tensor, name: str) -> Trace:
         return trace_module(module, *inputs, known=rules.has_rule)
     except Exception as error:  # whatever a user's forward may raise
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
-        problem = f"it fails on an input of shape {shapes} at {_location(error)}: {error}"
+        problem = f"it fails on an input of shape {shapes} at {location_of(error)}: {error}"
         raise ModelError(
             "model-does-not-run/forward-fails", name, problem, "set model.input to the shape that it expects"
         ) from error
@@ -193,70 +192,3 @@ def _without_values(module: nn.Module, *inputs: Tensor) -> tuple[nn.Module, tupl
         bare[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
     shapes, on_meta = copy_module(module, bare), tuple(tensor.to("meta") for tensor in inputs)
     return shapes, on_meta, trace_module(shapes, *on_meta, known=rules.has_rule)
-
-
-def _blame(
-    failure: Exception, lines: set[str], called: set[str], interpretations: Mapping[str, SizeInterpretation]
-) -> set[str]:
-    """Choose the source lines that may hold fixed sizes.
-
-    Where modules stand for places, such as nodes of an ONNX file, it is the nearest place before the failing one. Else
-    these are the failing line if it is one of `lines`, else those of its function, else all lines of that function that
-    are `called`, else those of its callers. Lines that cannot be interpreted more strictly are left out.
-    """
-    sized = {line for line in lines if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]}
-    called = {line for line in called if interpretations.get(line) != SIZE_INTERPRETATIONS[-1]}
-    nearby = list(_nearby_places(failure))
-    for places in nearby:
-        if places & sized:
-            return places & sized
-    for places in nearby:
-        if places & called:
-            return places & called
-    for code, line in _frames(failure):
-        if f"{code.co_filename}:{line}" in sized:
-            return {f"{code.co_filename}:{line}"}
-        own = {f"{code.co_filename}:{number}" for *_, number in code.co_lines()}
-        if own & lines and (own & sized or own & called):
-            return own & sized or own & called
-    return sized
-
-
-def _called_near(failure: Exception, called: set[str], interpretations: Mapping[str, SizeInterpretation]) -> set[str]:
-    """The lines that call operators in the innermost function around a check, where some are still read freely."""
-    for code, _ in _frames(failure):
-        own = {f"{code.co_filename}:{number}" for *_, number in code.co_lines()}
-        if near := {line for line in own & called if interpretations.get(line) != SIZE_INTERPRETATIONS[-1]}:
-            return near
-    return set()
-
-
-def _nearby_places(error: Exception) -> Iterator[set[str]]:
-    """The place that a module failed at, then those that its inputs come from, of a module that runs places in turn."""
-    step = error.__traceback__
-    while step is not None:
-        owner, call = step.tb_frame.f_locals.get("self"), step.tb_frame.f_locals.get("step")
-        if owner is not None and call is not None and hasattr(owner, "places_before") and hasattr(call, "place"):
-            yield from owner.places_before(call.place)
-            return
-        step = step.tb_next
-
-
-def _location(error: Exception) -> str:
-    """The place that failed, or file:line of the innermost frame outside PyTorch and this room."""
-    failed = next(_nearby_places(error), set())
-    if failed:
-        return min(failed)
-    inside = (torch.__path__[0], str(Path(__file__).parent))
-    places = [f"{code.co_filename}:{line}" for code, line in _frames(error) if not code.co_filename.startswith(inside)]
-    return places[0] if places else "the call of the model itself"
-
-
-def _frames(error: Exception) -> Iterator[tuple[CodeType, int]]:
-    """(code, line) of the traceback, innermost first."""
-    frames = []
-    step = error.__traceback__
-    while step is not None:
-        frames.append((step.tb_frame.f_code, step.tb_lineno))
-        step = step.tb_next
-    yield from reversed(frames)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import BatchDims
+from compressor.models.onnx_import.alike_places import alike_places
 from compressor.models.onnx_import.host import evaluate_on_host
 from compressor.models.onnx_import.if_nodes import Branches
 from compressor.models.onnx_import.node import Node, SharedByCopies
@@ -180,6 +181,16 @@ class ImportedModule(nn.Module):
             before = [makers[name] for step in level for name in step.inputs if name in makers]
             level = [step for step in dict.fromkeys(before) if step.place not in seen]
             seen |= {step.place for step in level}
+
+    def places_alike(self, places: set[str]) -> set[str]:
+        """Return the places of the same nodes in repeated blocks, the given ones among them."""
+        modules = {step.module: self.get_submodule(step.module) for step in self.steps}
+        operators = {
+            name: module.node.kind if isinstance(module, OperatorNode) else type(module).__name__
+            for name, module in modules.items()
+        }
+        alike = alike_places(self.steps, operators)
+        return places.union(*(alike.get(place, ()) for place in places))
 
 
 def arranged(inputs: Sequence[Tensor], batch_dims: BatchDims) -> list[Tensor]:
