@@ -67,9 +67,7 @@ def search(
         assert isinstance(fields, dict)
         fills.append(fields["fill"])
 
-    return meet_latency(
-        selection, choose, line, measure, unpruned=LatencyPair(10.0, 10.0, (10.0, 10.0)), rounds=rounds, emit=emit
-    ), fills  # type: ignore[arg-type]
+    return meet_latency(selection, choose, line, measure, dense_ms=10.0, rounds=rounds, emit=emit), fills  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("share", [0.7, 0.5, 0.35])
@@ -284,37 +282,12 @@ def test_a_plan_that_is_surely_too_slow_is_measured_no_longer() -> None:
         return PrunePlan({"ms": np.ones(int(budget / 0.01), dtype=bool)}), ()
 
     target = PruningTarget(latency=0.5)
-    meet_latency(
-        target, choose, Line(), measure, unpruned=LatencyPair(10.0, 10.0, (10.0, 10.0)), rounds=1, emit=lambda *_: None
-    )  # type: ignore[arg-type]
+    meet_latency(target, choose, Line(), measure, dense_ms=10.0, rounds=1, emit=lambda *_: None)  # type: ignore[arg-type]
     assert heard == [True, True, False] * 2, "the plan is accepted, and measured again"
 
 
-def test_a_model_that_has_lost_blocks_is_measured_and_not_predicted() -> None:
-    """10 ms are predicted without its blocks, and 14 of 20 are measured; half of the dense model's time is required.
-
-    Taken for a measurement, the prediction would say that hardly a channel has to go.
-    """
-
-    def measure(plan: PrunePlan, _is_enough: Callable[[LatencyPair], bool]) -> LatencyPair:
-        slim = 1.4 * Line().predict(plan)
-        return LatencyPair(20.0, slim, (slim, slim))
-
-    def choose(budget: float) -> tuple[PrunePlan, tuple[()]]:
-        return PrunePlan({"ms": np.ones(int(budget / 0.01), dtype=bool)}), ()
-
-    fills: list[float] = []
-    best = meet_latency(
-        PruningTarget(latency=0.5), choose, Line(), measure,  # type: ignore[arg-type]
-        rounds=8, emit=lambda _event, fields: fills.append(float(str(fields["fill"]))),
-        unpruned=LatencyPair(20.0, 14.0, (14.0, 14.0)),
-    )  # fmt: skip
-    assert LOW <= best.utilization <= HIGH
-    assert len(fills) == 1
-
-
-def test_a_prediction_beside_lost_blocks_is_a_share_of_the_dense_model_at_the_same_moment() -> None:
-    """Without blocks 10 ms are predicted; a slower moment measures 30 ms of the dense model and 15 ms of this one."""
+def test_shares_are_of_the_dense_model_though_blocks_are_gone() -> None:
+    """Without its blocks 14 of 20 ms are predicted and measured; half of the dense model's time is required."""
 
     class Predicted(Line):
         ms = preferred_multiples = None
@@ -324,20 +297,51 @@ def test_a_prediction_beside_lost_blocks_is_a_share_of_the_dense_model_at_the_sa
 
     class Session:
         def latency_model(self, _graph: object, _module: nn.Module) -> Line:
-            return Predicted()
+            return Predicted(whole=14.0)
 
-        def measure_pair(self, _dense: nn.Module, _slim: nn.Module, _is_enough: object) -> LatencyPair:
-            return LatencyPair(30.0, 15.0, (15.0, 15.0))
+        def time(self, _module: nn.Module) -> float:
+            return 20.0
 
     def pick(budgets: Sequence[Budget], _multiples: object) -> tuple[PrunePlan, tuple[()]]:
         return PrunePlan({"ms": np.ones(int(budgets[-1].limit / 0.01), dtype=bool)}), ()
 
     _, estimate = search_widths(
-        PruningTarget(latency=0.35), nn.Identity(), None, pick, (),  # type: ignore[arg-type]
+        PruningTarget(latency=0.5), nn.Identity(), None, pick, (),  # type: ignore[arg-type]
         baseline=nn.Identity(), probe=OpenProbe(Session()), emit=lambda *_: None,  # type: ignore[arg-type]
     )  # fmt: skip
     assert estimate.pair.dense == 20.0
-    assert LOW * 7 <= estimate.pair.slim <= 7
+    assert LOW * 10 <= estimate.pair.slim <= 10
+
+
+class Slowing(InventedDevice):
+    """Every process is slower than the one before it, by a tenth of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processes = 0
+
+    def run(self, job: Job) -> tuple[Timing, ...]:
+        self.processes += 1
+        slower = 0.9 + 0.1 * self.processes
+        timings = super().run(job)
+        return tuple(
+            dataclasses.replace(timing, cpu=tuple(tuple(slower * ms for ms in window) for window in timing.cpu))
+            for timing in timings
+        )
+
+
+def test_times_of_a_session_compare_though_the_device_slows_down(tmp_path: Path) -> None:
+    device = Slowing()
+    watch = DeviceTimer(InventedTarget(device=device), 1, 8, {}, export, lambda _event, _fields: None)  # type: ignore[arg-type]
+    large, small = net(), nn.Conv2d(16, 16, 1)
+    with watch.open() as session:
+        ratio = session.time(large) / session.time(small)
+        processes = device.processes
+        assert session.time(large) / session.time(small) == ratio
+    assert device.processes == processes, "a model is timed once"
+    export(large, tmp_path / "large.onnx")
+    export(small, tmp_path / "small.onnx")
+    assert ratio == pytest.approx(device.ms(tmp_path / "large.onnx") / device.ms(tmp_path / "small.onnx"))
 
 
 def test_a_plan_is_accepted_by_two_measurements() -> None:
@@ -356,7 +360,7 @@ def test_a_plan_is_accepted_by_two_measurements() -> None:
         choose,
         Line(),
         measure,
-        unpruned=LatencyPair(10.0, 10.0, (10.0, 10.0)),
+        dense_ms=10.0,
         rounds=8,
         emit=lambda *_: None,  # type: ignore[arg-type]
     )

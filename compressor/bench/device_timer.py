@@ -119,6 +119,8 @@ class DeviceTimerSession:
     # By id of the module or graph, which stays valid because the entry holds the object itself.
     _dense_files: dict[int, tuple[nn.Module, Path]] = field(default_factory=dict)
     _models: dict[int, tuple[DependencyGraph, LatencyModel]] = field(default_factory=dict)
+    _times: dict[int, float] = field(default_factory=dict)  # of the modules in `_dense_files`
+    _reference_ms: float = 0.0  # when the first of them was timed
     _slim_numbers: Iterator[int] = field(default_factory=count)
 
     def latency_model(self, graph: DependencyGraph, module: nn.Module) -> LatencyModel:
@@ -143,17 +145,30 @@ class DeviceTimerSession:
         changing = layers_that_change(sizes, groups)
         step = self._steps([layer for layer, ends in zip(sizes.layers, changing, strict=True) if any(ends)])
         relative = self._relative_times(layers_to_benchmark(sizes, groups, step, self.levels))
-        dense_ms, reference_ms = self._beside_reference(module)
-        times = {layer: share * reference_ms for layer, share in relative.items()}
+        dense_ms = self.time(module)
+        times = {layer: multiple * self._reference_ms for layer, multiple in relative.items()}
         return fit_latency_model(sizes, groups, step, times, self.levels).calibrated(dense_ms)
 
-    def _beside_reference(self, module: nn.Module) -> tuple[float, float]:
-        """Time a model and the reference of layers' times in turn; return the median milliseconds of both."""
-        path = self.folder / "reference.onnx"
-        onnx.save(reference_model(self.job.batch), path)
-        models = self._dense_file(module), path
-        runs = [self._in_turn(models, mirrored=index % 2 == 1) for index in range(MIN_PROCESSES)]
-        return self._median(runs, 0), self._median(runs, 1)
+    def time(self, module: nn.Module) -> float:
+        """Time a model in turn with the reference of layers' times, once for each module.
+
+        Args:
+            module: The model.
+
+        Returns:
+            Its time as a multiple of the reference's, in milliseconds of the moment of the session's first timing.
+
+        Raises:
+            DeviceUnavailable: The connection to the device is lost.
+        """
+        models = self._dense_file(module), self.folder / "reference.onnx"
+        if id(module) not in self._times:
+            onnx.save(reference_model(self.job.batch), models[1])
+            runs = [self._in_turn(models, mirrored=index % 2 == 1) for index in range(MIN_PROCESSES)]
+            ms, reference_ms = self._median(runs, 0), self._median(runs, 1)
+            self._reference_ms = self._reference_ms or reference_ms
+            self._times[id(module)] = ms / reference_ms * self._reference_ms
+        return self._times[id(module)]
 
     def measure_pair(
         self, dense: nn.Module, slim: nn.Module, is_enough: Callable[[LatencyPair], bool] = known_well

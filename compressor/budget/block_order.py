@@ -57,7 +57,7 @@ def order_of_blocks(
 
 
 def best_count(counts: int, divergence: Callable[[int], float | None], trials: int) -> dict[int, float]:
-    """Measure several numbers of dropped blocks: five that are spread evenly, then those beside the best.
+    """Measure several numbers of dropped blocks: none, half and all, then those between the best and its neighbours.
 
     Args:
         counts: The largest number.
@@ -76,7 +76,7 @@ def best_count(counts: int, divergence: Callable[[int], float | None], trials: i
         if value is not None:
             reached[count] = value
 
-    for count in dict.fromkeys(round(counts * step / 4) for step in range(5)):
+    for count in dict.fromkeys((0, round(counts / 2), counts)):
         measure(count)
     while len(tried) < trials and reached:
         best = min(reached, key=reached.__getitem__)

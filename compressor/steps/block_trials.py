@@ -118,12 +118,12 @@ class BlockTrials:
     def _time_of_each(self, alike: Sequence[Sequence[str]]) -> tuple[dict[str, float], float]:
         """Milliseconds of every block: of all blocks of the same shapes together, over their number."""
         assert self._context.latency_probe is not None, "recipes with a latency target name a device"
-        module, times, dense_ms = self._state.model.module, dict[str, float](), 0.0
+        module, times = self._state.model.module, dict[str, float]()
         with self._context.latency_probe.open() as session:
+            dense_ms = session.time(module)
             for names in alike:
-                pair = session.measure_pair(module, without_blocks(module, names))
-                times |= dict.fromkeys(names, (pair.dense - pair.slim) / len(names))
-                dense_ms = pair.dense
+                saved = dense_ms - session.time(without_blocks(module, names))
+                times |= dict.fromkeys(names, saved / len(names))
         return times, dense_ms
 
 

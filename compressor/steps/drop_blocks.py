@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from compressor.steps.state import BlockSelection, PruningState
 
 PLACE = "prune.blocks.drop"
-TRIALS = 8  # numbers of blocks that are compared at the target
+TRIALS = 6  # numbers of blocks that are compared at the target
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,18 @@ class DeviceSession(Protocol):
         """
         ...
 
+    def time(self, module: nn.Module) -> float:
+        """Time a model.
+
+        Args:
+            module: The model.
+
+        Returns:
+            Milliseconds, which can be compared with those of other models and of predictions in this session, however
+            the speed of the machine changes meanwhile.
+        """
+        ...
+
     def measure_pair(
         self, dense: nn.Module, slim: nn.Module, is_enough: Callable[[LatencyPair], bool] = known_well
     ) -> LatencyPair:

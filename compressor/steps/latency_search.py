@@ -56,7 +56,7 @@ def meet_latency(
     model: LatencyModel,
     measure: Callable[[PrunePlan, Callable[[LatencyPair], bool]], LatencyPair],
     *,
-    unpruned: LatencyPair,
+    dense_ms: float,
     rounds: int,
     emit: EventSink,
 ) -> MeasuredPlan:
@@ -72,7 +72,7 @@ def meet_latency(
         choose: Budget in predicted milliseconds -> a plan within it.
         model: Predicts the milliseconds of a plan.
         measure: Measures a plan until a predicate says that its interval decides.
-        unpruned: Times of the dense model and of the model without any plan.
+        dense_ms: Milliseconds of the dense model, in those of the predictions.
         rounds: Maximum number of measurements; 0 = predict only.
         emit: Receives a `latency` event for every plan.
 
@@ -84,7 +84,7 @@ def meet_latency(
     """
     most = model.predict(PrunePlan({}))
     measured: list[MeasuredPlan] = []
-    points = [(most, unpruned.slim / allowed_ms(target, unpruned.dense))]
+    points = [(most, most / allowed_ms(target, dense_ms))]
     infeasible, refusal = 0.0, None  # the largest budget that no plan meets, as predicted
 
     def is_accepted(pair: LatencyPair) -> bool:
@@ -108,7 +108,7 @@ def meet_latency(
         predicted = model.predict(plan)
         if any(abs(predicted - earlier.predicted) < 1e-6 * predicted for earlier in measured):
             break
-        pair = measure(plan, is_enough) if rounds else LatencyPair(unpruned.dense, predicted, model.interval(predicted))
+        pair = measure(plan, is_enough) if rounds else LatencyPair(dense_ms, predicted, model.interval(predicted))
         if rounds and is_accepted(pair):
             pair = pooled(pair, measure(plan, is_enough))
         utilization = pair.slim / allowed_ms(target, pair.dense)
@@ -213,24 +213,17 @@ def search_widths(
     """
     with probe.open() as session:
         model = session.latency_model(graph, module)
-        most = model.predict(PrunePlan({}))
-        if baseline is module:
-            unpruned = LatencyPair(most, most, (most, most))
-        elif probe.rounds:
-            unpruned = session.measure_pair(baseline, module)
-        else:  # in the milliseconds of the latency model, which this device took at another moment
-            pair = session.measure_pair(baseline, module, lambda _pair: True)
-            unpruned = LatencyPair(most * pair.dense / pair.slim, most, (most, most))
+        dense_ms = session.time(baseline)
 
         def choose(budget_ms: float) -> Plan:
-            return pick((*limits, Budget("latency", model.ms, budget_ms, unpruned.dense)), model.preferred_multiples)
+            return pick((*limits, Budget("latency", model.ms, budget_ms, dense_ms)), model.preferred_multiples)
 
         def _measure(plan: PrunePlan, is_enough: Callable[[LatencyPair], bool]) -> LatencyPair:
             return session.measure_pair(baseline, remove_channels(module, graph, plan), is_enough)
 
-        best = meet_latency(target, choose, model, _measure, unpruned=unpruned, rounds=probe.rounds, emit=emit)
+        best = meet_latency(target, choose, model, _measure, dense_ms=dense_ms, rounds=probe.rounds, emit=emit)
     if probe.rounds:
-        emit("note", {"text": describe_search(target, best, unpruned.dense)})
+        emit("note", {"text": describe_search(target, best, dense_ms)})
     if probe.rounds and not known_well(best.pair):
         problem = f"the machine is too busy: the time of the pruned model is known to {best.pair.half_width:.1%} only"
         emit("warning", {"text": f"{problem}, and may miss the target"})
