@@ -98,8 +98,8 @@ def _swapped(rows_CR: Tensor, n: int, m: int) -> tuple[Tensor, float]:
     order = torch.arange(count)
     kept = _if_replaced(rows_CR, order, range(count), n, m)
     minimum = MIN_GAIN * float(rows_CR.sum()) / count
-    group = torch.arange(count) // m
-    same_group = group[:, None] == group
+    groups = torch.arange(count) // m
+    same_group = groups[:, None] == groups
     for _ in range(4 * count):
         across = kept.index_select(1, order)  # [a, b]: the group of slot a, with the channel of slot b in that slot
         now = across.diagonal()  # what the group of each slot retains now
