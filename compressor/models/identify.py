@@ -27,7 +27,7 @@ from compressor.models.shape_match import (
     expected_shapes,
     shapes_of,
 )
-from compressor.models.subtree import Subtree, copies_of, foreign, subtrees, subtrees_named
+from compressor.models.subtree import Subtree, copies_of, foreign, subtrees, subtrees_named, without_extra
 
 MAX_CANDIDATES = 12
 MAX_NAMED_PARTS = 3  # of a state dict that a named architecture is built for
@@ -162,7 +162,7 @@ def load_named(
         ModelError: No part fits; the message names the missing and unexpected tensors of the nearest part.
     """
     usual = expected_shapes(_spec_for(arch, {}, num_classes, size))
-    first: tuple[ShapeMatch, ModelSpec] | None = None
+    tried: list[tuple[Subtree, ShapeMatch, ModelSpec, tuple[str, ...]]] = []
     for renamed, change in _variants(tensors):
         for part in subtrees_named(renamed, usual)[:MAX_NAMED_PARTS]:
             spec = _spec_for(arch, shapes_of(part.tensors), num_classes, size)
@@ -175,10 +175,13 @@ def load_named(
             if fit.ok:
                 module, notes = load_weights(spec, part.tensors)
                 return IdentifiedModel(module, spec, (*part.notes, *change, *notes))
-            first = first or (fit, spec)
-    assert first is not None
-    fit, spec = first
+            tried.append((part, fit, spec, change))
     refuse_adapters(tensors, where)
+    for part, fit, spec, change in tried:
+        if fitting := without_extra(part, fit, usual):
+            module, notes = load_weights(spec, fitting.tensors)
+            return IdentifiedModel(module, spec, (*fitting.notes, *change, *notes))
+    _, fit, spec, _ = tried[0]
     raise mismatch(where, f"{arch} with {spec.num_classes or 'its own'} classes", fit)
 
 

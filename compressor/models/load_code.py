@@ -19,7 +19,7 @@ from compressor.models.identify import mismatch
 from compressor.models.nearest import MAX_PARTS_COMPARED
 from compressor.models.prepare import prepare_module
 from compressor.models.shape_match import compare_shapes, shapes_of, under_prefix
-from compressor.models.subtree import Subtree, subtrees_named
+from compressor.models.subtree import Subtree, subtrees_named, without_extra
 from compressor.models.user_inputs import find_inputs
 
 
@@ -83,11 +83,14 @@ def _part_for(module: nn.Module, tensors: Mapping[str, Tensor], where: str, what
     expected = shapes_of(module)
     roots = {name.partition(".")[0] for name in expected}
     inner = [name.partition(".")[2] for name in expected] if len(roots) == 1 else []
-    fits = []
+    parts, fits = [], []
     for part in subtrees_named(tensors, [*expected, *inner])[:MAX_PARTS_COMPARED]:
-        part = replace(part, tensors=under_prefix(part.tensors, expected))
-        fits.append(compare_shapes(shapes_of(part.tensors), expected))
+        parts.append(replace(part, tensors=under_prefix(part.tensors, expected)))
+        fits.append(compare_shapes(shapes_of(parts[-1].tensors), expected))
         if fits[-1].ok:
-            return part
+            return parts[-1]
     refuse_adapters(tensors, where)
+    for part, fit in zip(parts, fits, strict=True):
+        if fitting := without_extra(part, fit, expected):
+            return fitting
     raise mismatch(where, what, min(fits, key=lambda fit: fit.distance))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from compressor.models.select_weights import is_averaged, of_training
+from compressor.models.shape_match import ShapeMatch
 
 _BODY, _HEAD = "backbone", ("head", "neck", "cls_head")  # of OpenMMLab's models, with the layers' usual names inside
 SMALLEST_PART = 8  # tensors; less is a layer rather than a model
@@ -33,7 +34,11 @@ class Subtree:
             return (*peeled, *self.renamed)
         names = list(self.outside)
         first = f"{', '.join(names[:3])}{' ...' * (len(names) > 3)}"
-        return (*peeled, *self.renamed, f"left out {len(names)} tensors beside the model: {first}")
+        return (
+            *peeled,
+            *self.renamed,
+            f"left out {len(names)} tensor{'s' * (len(names) > 1)} beside the model: {first}",
+        )
 
 
 def subtree(tensors: Mapping[str, Tensor], prefix: str) -> Subtree:
@@ -108,6 +113,27 @@ def subtrees_named(tensors: Mapping[str, Tensor], names: Iterable[str]) -> list[
     above = [prefix.removesuffix(f"{_BODY}.") for prefix in ordered if f".{prefix}".endswith(f".{_BODY}.")]
     joined = [_body_and_head(subtree(tensors, prefix)) for prefix in above]
     return [part for part in joined if part is not None] + parts or [subtree(tensors, "")]
+
+
+def without_extra(part: Subtree, fit: ShapeMatch, expected: Iterable[str]) -> Subtree | None:
+    """Leave out tensors of modules that a network does not have, such as a projection that only training uses.
+
+    Args:
+        part: A state dict.
+        fit: Its differences from the network.
+        expected: The names of the network's own tensors.
+
+    Returns:
+        The part without the extra tensors. None if it has another difference, if an extra tensor lies in a module that
+        the network has, or if there are more than half as many as the network has: then it is another network.
+    """
+    roots = {name.partition(".")[0] for name in expected}
+    inside = {name: tensor for name, tensor in part.tensors.items() if name not in fit.extra}
+    is_other = 2 * len(fit.extra) > len(inside) or any(name.partition(".")[0] in roots for name in fit.extra)
+    if fit.missing or fit.reshaped or is_other:
+        return None
+    extra = {part.prefix + name: part.tensors[name] for name in fit.extra}
+    return replace(part, tensors=inside, outside={**part.outside, **extra})
 
 
 def foreign(part: Subtree) -> list[str]:

@@ -166,6 +166,18 @@ def test_named_but_does_not_fit(arch: str, classes: int | None, code: str, word:
     assert caught.value.exit_code == 3
 
 
+def test_a_named_architecture_leaves_out_what_only_training_uses() -> None:
+    weights = weights_of("cifar:resnet20")
+    loaded = load_named(
+        weights | {"mine": torch.ones(1)}, "some.pt", arch="cifar:resnet20", num_classes=None, size=None
+    )
+    assert torch.equal(loaded.module.state_dict()["conv1.weight"], weights["conv1.weight"])
+    assert any("left out 1 tensor " in note for note in loaded.notes)
+    deeper = weights | {"layer3.3.conv1.weight": torch.ones(64, 64, 3, 3)}
+    with raises_error(ModelError, "checkpoint/tensors-differ", "1 extra (layer3.3.conv1.weight)"):
+        load_named(deeper, "some.pt", arch="cifar:resnet20", num_classes=None, size=None)
+
+
 def test_class_count_against_the_users() -> None:
     with raises_error(ModelError, "checkpoint/class-count-differs", "10 classes", "7"):
         recognise(weights_of("cifar:resnet20"), num_classes=7)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from failures import raises_error
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.errors import ModelError
 from compressor.models.source import load_model
@@ -98,6 +98,28 @@ def test_checkpoint(net: Path, factory: str, tmp_path: Path) -> None:
     ):
         assert all(bool((p == 0.5).all()) for p in loaded.module.parameters())
         assert loaded.sha256 is not None
+
+
+def test_tensors_of_modules_that_only_training_uses_are_left_out(net: Path, tmp_path: Path) -> None:
+    """Speech encoders are saved with the scale of their loss, networks with a projection that is dropped later."""
+    state = load_model(f"{net}:make", input=(1, 28, 28)).module.state_dict()
+    beside = {"similarity_weight": torch.ones(1), "projection.0.weight": torch.ones(4, 4)}
+    torch.save(state | beside, tmp_path / "w.pt")
+    loaded = load_model(f"{net}:make@{tmp_path / 'w.pt'}")
+    assert all(torch.equal(loaded.module.state_dict()[name], tensor) for name, tensor in state.items())
+    assert any("left out 2 tensors" in note and "similarity_weight" in note for note in loaded.notes)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"head.scale": torch.ones(1)}, {f"stage{number}.weight": torch.ones(4) for number in range(9)}],
+    ids=["in a module of the network", "another network"],
+)
+def test_tensors_that_the_network_may_lack_are_refused(beside: dict[str, Tensor], net: Path, tmp_path: Path) -> None:
+    state = load_model(f"{net}:make", input=(1, 28, 28)).module.state_dict()
+    torch.save(state | beside, tmp_path / "w.pt")
+    with raises_error(ModelError, "checkpoint/tensors-differ", f"{len(beside)} extra ({next(iter(beside))}"):
+        load_model(f"{net}:make@{tmp_path / 'w.pt'}")
 
 
 def test_checkpoint_of_something_else(net: Path, tmp_path: Path) -> None:
