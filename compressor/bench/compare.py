@@ -57,7 +57,7 @@ def compare_latency(
         a: An ONNX file.
         b: The file to compare it with; None = measure `a` alone.
         batch: Batch size.
-        seconds: Measuring time for each model; less if the ratio is clear sooner, at most three times as much if not.
+        seconds: Measuring time for each model; less if the ratio is clear sooner, at most twice as much if not.
         inputs: What is run on, in batches in turn; None = seeded values. Sizes that the file leaves open are then those
             that it was traced with, or 1 where it does not say them.
         real: Whether the inputs are data, and no noise.

@@ -23,12 +23,12 @@ from compressor.core import EventSink
 from compressor.export.onnx_file import OnnxFile
 from compressor.export.random_nodes import may_draw
 
-WARM_SECONDS = 0.1  # at least, before the runner checks whether the model is warm
+WARM_SECONDS = 0.03  # at least, before the runner checks whether the model is warm
 WARM_ACCELERATOR_SECONDS = 2.0  # an accelerator's clock takes longer to rise
 WINDOWS = 5  # of each model in a round
 LEAST_ROUNDS = 4  # before an interval may be called narrow
-MIN_ROUNDS, MAX_ROUNDS = 6, 12  # that the measuring time is divided into
-BUDGET = 3  # times these rounds, while the interval is too wide
+MIN_ROUNDS, MAX_ROUNDS = 6, 30  # that the measuring time is divided into
+BUDGET = 2  # times these rounds, while the interval is too wide
 MAX_SHARED_BYTES = 2**31  # of all models of a round; larger ones get processes of their own, one after the other
 A, B, CONTROL = "a", "b", "control"
 
@@ -142,7 +142,7 @@ def rounds_within(seconds: float) -> int:
 
     Processes differ more than runs, so many short blocks are better than few long ones.
     """
-    return min(MAX_ROUNDS, max(MIN_ROUNDS, round(2 * seconds)))
+    return min(MAX_ROUNDS, max(MIN_ROUNDS, round(5 * seconds)))
 
 
 def run_rounds(

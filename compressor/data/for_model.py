@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from compressor.core import Data, LoadedModel, ModelInput
+from compressor.data.array_files import ARRAY_FILES, array_shapes, first_samples
 from compressor.data.data_settings import DataSettings
 from compressor.data.open_data import open_data
-from compressor.data.open_samples import ARRAY_FILES, array_shapes
 from compressor.data.tasks import open_task
 
 
@@ -48,6 +51,23 @@ def open_data_for(
     )
 
 
+def samples_shown(settings: DataSettings, base: Path | None) -> Mapping[str, Tensor]:
+    """Read two samples of a file of arrays: they show what a network takes that does not say it.
+
+    Args:
+        settings: From `locate_data` in locate.py.
+        base: From `locate_data`.
+
+    Returns:
+        Name -> (2, ...); nothing where the samples are not in such a file.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    path = _array_file(settings, base)
+    return {} if path is None else first_samples(path, 2)
+
+
 def with_sample_sizes(model: LoadedModel, settings: DataSettings, base: Path | None) -> LoadedModel:
     """Give inputs whose sizes were guessed those of the samples, where these are in a file of arrays.
 
@@ -62,14 +82,19 @@ def with_sample_sizes(model: LoadedModel, settings: DataSettings, base: Path | N
     Raises:
         DataError: The file cannot be read, or its arrays are not those of the inputs.
     """
-    path = (base or Path()) / (settings.train or "")
-    if not model.guessed_sizes or settings.source != "samples" or path.suffix not in ARRAY_FILES:
+    path = _array_file(settings, base)
+    if not model.guessed_sizes or path is None:
         return model
     inputs = model.spec.inputs
     shapes = array_shapes(path, inputs)
     pairs = zip(inputs, shapes, strict=True)
     sized = tuple(_sized(one, shape, model.guessed_sizes.get(one.name, ())) for one, shape in pairs)
     return model if sized == inputs else replace(model, spec=replace(model.spec, inputs=sized))
+
+
+def _array_file(settings: DataSettings, base: Path | None) -> Path | None:
+    path = (base or Path()) / (settings.train or "")
+    return path if settings.source == "samples" and path.suffix in ARRAY_FILES else None
 
 
 def _sized(given: ModelInput, shape: tuple[int, ...], guessed: tuple[int, ...]) -> ModelInput:

@@ -97,7 +97,8 @@ def infer_source(path: str) -> dict[str, str]:
     if is_source(path):
         return {"source": path}
     where = find_data_file(Path(), path, "--data").resolve()
-    from compressor.data.open_samples import ARRAY_FILES, find_image_files
+    from compressor.data.array_files import ARRAY_FILES
+    from compressor.data.open_samples import find_image_files
 
     if where.is_file():
         if where.suffix not in (*ARRAY_FILES, ".parquet"):

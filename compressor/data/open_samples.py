@@ -8,14 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from compressor.core import ModelInput
+from compressor.data.array_files import ARRAY_FILES, read_arrays
 from compressor.data.decode import check_channels, decode
 from compressor.data.normalize import Normalize, channel_statistics
 from compressor.data.parquet import RowGroups
@@ -33,7 +31,6 @@ from compressor.data.streaming import StreamingSplit
 from compressor.errors import DataError
 from compressor.user_code import user_errors_as
 
-ARRAY_FILES = (".npy", ".npz", ".safetensors")
 NOISE_SAMPLES = 256
 MAX_FACTORY_SAMPLES = 100_000  # because a factory may yield samples without end
 
@@ -163,40 +160,8 @@ def _normalize(split: ImageSource, image: Shape, preprocessing: Preprocessing) -
     return Normalize(*channel_statistics(split, image[0]))
 
 
-def array_shapes(path: Path, inputs: Sequence[ModelInput]) -> tuple[tuple[int, ...], ...]:
-    """Read the shapes of the samples in a file of arrays.
-
-    Args:
-        path: The file.
-        inputs: The inputs of the model, whose sizes are not compared.
-
-    Returns:
-        The shape of one sample of each input.
-
-    Raises:
-        DataError: The file cannot be read, or its arrays are not those of the inputs.
-    """
-    return tuple(tuple(tensor.shape[1:]) for tensor in _read_arrays(path, inputs))
-
-
-def _read_arrays(path: Path, inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]:
-    try:
-        match path.suffix:
-            case ".npy":
-                arrays: Any = torch.from_numpy(np.load(path, allow_pickle=False))
-            case ".npz":
-                with np.load(path, allow_pickle=False) as archive:
-                    arrays = {name: torch.from_numpy(archive[name]) for name in archive.files}
-            case _:
-                arrays = load_file(path)
-        tensors = to_inputs(arrays, inputs)
-        return tuple(map(_wide_integers, tensors, inputs))
-    except (OSError, ValueError, TypeError, SafetensorError, EOFError) as error:
-        raise DataError("data/arrays", str(path), str(error), "give one array (N, ...) for each input") from error
-
-
 def _arrays(path: Path, inputs: Sequence[ModelInput], image: Shape | None, preprocessing: Preprocessing) -> InputSource:
-    return _tensors(_read_arrays(path, inputs), "row", str(path), inputs, image, preprocessing)
+    return _tensors(read_arrays(path, inputs), "row", str(path), inputs, image, preprocessing)
 
 
 def _tensors(
@@ -237,11 +202,6 @@ def _only_value(tensor: Tensor, like: ModelInput, where: str) -> Tensor:
         problem = "its rows differ, but the model takes one value for all samples of a batch"
         raise DataError("data/shared-input", f"{where}: {like.name}", problem, "give one value")
     return tensor[0]
-
-
-def _wide_integers(tensor: Tensor, expected: ModelInput) -> Tensor:
-    """Token ids as the model takes them: int32 files of int64 inputs are common."""
-    return tensor.long() if expected.dtype == "int64" and tensor.dtype in (torch.int32, torch.int16) else tensor
 
 
 def _collected(value: Iterable[Any], inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from compressor.core import LoadedModel, ModelInput, ModelSpec, one_image
+from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.execution.copies import copy_module
 from compressor.models.batch_dims import BatchDimSetting, with_batch_dim
 from compressor.models.build import IN_MEMORY
 from compressor.models.faithful import checked_copies
 from compressor.models.prepare import prepare_module, refuse_opaque
-from compressor.models.user_inputs import input_that_runs, inputs_like, named_in, shapes_in
+from compressor.models.user_inputs import inputs_like, inputs_that_run, named_in, shapes_in
 
 
 def model_in_memory(
@@ -51,8 +51,7 @@ def model_in_memory(
         unnamed = [ModelInput(shape) for shape in shapes]
         inputs = named_in(with_batch_dim(unnamed, batch_dim), own)
     else:
-        size = input_that_runs(own, name)
-        inputs = one_image(size)
-        note = f"input {'x'.join(map(str, size))} found by running it; give example_inputs to change it"
+        inputs, source = inputs_that_run(own, name)
+        note = f"{source}; give example_inputs to change it"
     spec = ModelSpec(f"{IN_MEMORY}{name}", inputs, num_classes)
     return checked_copies(LoadedModel(own, spec, name, notes=(*notes, *([note] if note else []))))

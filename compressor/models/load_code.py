@@ -58,7 +58,7 @@ def load_code(source: str, settings: LoadSettings, *, trust_pickle: bool) -> Loa
         digest, notes = checkpoint.sha256, (*checkpoint.notes, *used, *part.notes)
     module, changes = prepare_module(module)
     with fixed_seed():
-        inputs, note = find_inputs(base, module, settings.shapes, settings.batch_dim)
+        inputs, note = find_inputs(base, module, settings.shapes, settings.batch_dim, settings.samples)
     spec = ModelSpec(base, inputs, settings.num_classes, arguments)
     notes = (*notes, *prepared, *changes, *([note] if note else []))
     return checked_copies(LoadedModel(module, spec, source, sha256=digest, notes=notes))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.core import ImageSize, LoadedModel, ModelSpec, one_image
 from compressor.errors import ModelError
@@ -41,6 +42,7 @@ def load_model(
     weights: str | None = None,
     head: str | None = None,
     outputs: Sequence[int | str] | None = None,
+    samples: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> LoadedModel:
     """Load a name such as `timm:resnet26d`, a file.py:factory, a checkpoint, a library's folder, or an output folder.
 
@@ -55,6 +57,7 @@ def load_model(
         weights: Key or prefix of the weights, if a checkpoint holds several.
         head: The module of a checkpoint that replaces the architecture's last layer.
         outputs: Output tensors that are used, by index or name; None uses all.
+        samples: Two samples of the data by name (2, ...): what a user's own network takes if nothing else says it.
 
     Returns:
         The model in float32 and eval mode.
@@ -65,7 +68,7 @@ def load_model(
         VerificationFailed: A weight is not finite.
     """
     shapes = None if input is None else shapes_in(input)
-    settings = LoadSettings(shapes, batch_dim, num_classes, weights)
+    settings = LoadSettings(shapes, batch_dim, num_classes, weights, samples)
     loaded = _from_library(source, settings) or _from_rest(source, arch, settings, trust_pickle, head)
     return loaded if outputs is None else _with_outputs(loaded, outputs)
 

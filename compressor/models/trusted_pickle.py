@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from compressor.core import ModelInput, ModelSpec, one_image
+from compressor.core import ModelInput, ModelSpec
 from compressor.errors import ModelError
 from compressor.models.batch_dims import with_batch_dim
 from compressor.models.build import PICKLE
@@ -15,7 +15,7 @@ from compressor.models.families.base import LoadSettings
 from compressor.models.identify import IdentifiedModel
 from compressor.models.prepare import prepare_module, refuse_opaque
 from compressor.models.signature import select_outputs
-from compressor.models.user_inputs import input_that_runs, named_in
+from compressor.models.user_inputs import inputs_that_run, named_in
 
 SHA256 = "sha256"
 """The key of `ModelSpec.arguments` that holds the SHA-256 of the pickle."""
@@ -38,15 +38,16 @@ def pickled_module(checkpoint: LoadedCheckpoint, source: str, settings: LoadSett
     assert checkpoint.module is not None, source
     refuse_opaque(checkpoint.module, source)
     module, prepared = prepare_module(checkpoint.module.float())
-    inputs: tuple[ModelInput, ...]
+    notes = ("architecture taken from the trusted pickle itself", *prepared)
     if settings.shapes is None:
-        inputs = one_image(input_that_runs(module, source))
+        inputs, note = inputs_that_run(module, source, settings.samples)
+        notes = (*notes, f"{note}; set model.input to change it")
     else:
         shaped = with_batch_dim([ModelInput(shape) for shape in settings.shapes], settings.batch_dim)
         inputs = named_in(shaped, module)
     path = Path(source).resolve()
     spec = ModelSpec(f"{PICKLE}{path}", inputs, settings.num_classes, {SHA256: checkpoint.sha256})
-    return IdentifiedModel(module, spec, ("architecture taken from the trusted pickle itself", *prepared))
+    return IdentifiedModel(module, spec, notes)
 
 
 def rebuild_pickled(spec: ModelSpec) -> nn.Module:

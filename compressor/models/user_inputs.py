@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from compressor.core import ImageSize, ModelInput, one_image
+from compressor.core import ModelInput
 from compressor.errors import ModelError
 from compressor.execution.copies import copy_module
 from compressor.models.batch_dims import BatchDimSetting, batch_dims_of, find_batch_dims, with_batch_dim
@@ -29,8 +30,9 @@ def find_inputs(
     module: nn.Module,
     shapes: Sequence[tuple[int, ...]] | None,
     batch_dim: BatchDimSetting = "auto",
+    samples: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> tuple[tuple[ModelInput, ...], str | None]:
-    """Find the inputs of the module: from the recipe, from the file, or the first usual image size that runs.
+    """Find the inputs of the module: from the recipe, the file, the samples, or the first usual image size that runs.
 
     If both the recipe and the file give them, the recipe's shapes are used with the types of the file's example.
 
@@ -39,6 +41,7 @@ def find_inputs(
         module: The module that the factory built, in eval mode.
         shapes: The shapes without the batch, if the recipe gives them.
         batch_dim: `auto` finds the batch dimension in an example's tensors, and takes the first one for shapes.
+        samples: Two samples of the data by name (2, ...).
 
     Returns:
         The inputs, and a note if the recipe does not give them.
@@ -57,13 +60,46 @@ def find_inputs(
             example, doubt = inputs_like(value() if callable(value) else value, f"{path}:{name}", module, batch_dim)
     if shapes is not None:
         typed = example if len(example) == len(shapes) else [ModelInput(shape) for shape in shapes]
-        inputs = [replace(like, shape=shape) for like, shape in zip(typed, shapes, strict=True)]
-        return named_in(with_batch_dim(inputs, batch_dim), module), None
+        given = [replace(like, shape=shape) for like, shape in zip(typed, shapes, strict=True)]
+        return named_in(with_batch_dim(given, batch_dim), module), None
     if name is not None:
         taken = f"inputs taken from {name} in {path.name}"
         return named_in(example, module), f"{taken}; {doubt}" if doubt else taken
-    size = input_that_runs(module, f"{path}:{factory_name}")
-    return one_image(size), f"input {'x'.join(map(str, size))} found by running it; set model.input to change it"
+    shown = samples if batch_dim == "auto" else {}  # files have the samples first
+    inputs, note = inputs_that_run(module, f"{path}:{factory_name}", shown)
+    return inputs, f"{note}; set model.input to change it"
+
+
+def inputs_that_run(
+    module: nn.Module, where: str, samples: Mapping[str, Tensor] = MappingProxyType({})
+) -> tuple[tuple[ModelInput, ...], str]:
+    """Find what a module takes by running it: on samples, or else on images of the usual sizes.
+
+    Args:
+        module: The module in eval mode.
+        where: The place that a message names.
+        samples: Two samples of the data by name (2, ...).
+
+    Returns:
+        The inputs, and a note that says where they come from.
+
+    Raises:
+        ModelError: It runs on none of them.
+    """
+    of_samples = _in_order(samples, module)
+    usual = [(torch.zeros(2, *size),) for size in USUAL_SIZES]
+    failures: dict[str, Exception] = {}
+    for rows in (of_samples, *usual) if of_samples else usual:
+        sizes = " and ".join("x".join(map(str, tensor.shape[1:])) for tensor in rows)
+        failure = _failure(module, *rows)
+        if failure is None:
+            source = "as in the samples" if rows is of_samples else "found by running it"
+            return named_in([_like(tensor, 0) for tensor in rows], module), f"input {sizes} {source}"
+        failures.setdefault(sizes, failure)
+    first = next(iter(failures.values()))
+    problem = f"none of {', '.join(failures)} runs; the first fails with {type(first).__name__}: {str(first)[:200]}"
+    hint = "set model.input, or define example_inputs() in the file"
+    raise ModelError("model-input/no-usual-size-runs", where, problem, hint)
 
 
 def named_in(inputs: Sequence[ModelInput], module: nn.Module) -> tuple[ModelInput, ...]:
@@ -87,35 +123,18 @@ def named_in(inputs: Sequence[ModelInput], module: nn.Module) -> tuple[ModelInpu
     return tuple(replace(unnamed, name=name) for unnamed, name in zip(inputs, names, strict=False))
 
 
-def input_that_runs(module: nn.Module, where: str) -> ImageSize:
-    """Find the first of the usual image sizes that the module takes.
-
-    Args:
-        module: The module in eval mode.
-        where: The place that the message names.
-
-    Returns:
-        Channels, height and width.
-
-    Raises:
-        ModelError: None of them runs.
-    """
-    for size in USUAL_SIZES:
-        failure = _failure(module, size)
-        if failure is None:
-            return size
-    tried = ", ".join("x".join(map(str, size)) for size in USUAL_SIZES)
-    problem = f"none of the sizes {tried} runs; the last fails with {type(failure).__name__}: {str(failure)[:200]}"
-    raise ModelError(
-        "model-input/no-usual-size-runs", where, problem, "set model.input, or define example_inputs() in the file"
-    )
+def _in_order(samples: Mapping[str, Tensor], module: nn.Module) -> list[Tensor]:
+    """The samples in the order of the parameters of the module's forward, if they have their names."""
+    own = [name for name in inspect.signature(module.forward).parameters if name in samples]
+    rows = [samples[name] for name in own] if len(own) == len(samples) else list(samples.values())
+    return [tensor.float() if tensor.is_floating_point() else tensor for tensor in rows]
 
 
-def _failure(module: nn.Module, size: ImageSize) -> Exception | None:
+def _failure(module: nn.Module, *inputs: Tensor) -> Exception | None:
     copied = copy_module(module)  # forward may change the module's state
     try:
         with torch.no_grad():
-            copied(torch.zeros(2, *size))
+            copied(*inputs)
     except Exception as error:  # a user's network may raise anything
         return error
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compressor.core import Data, LoadedModel
-from compressor.data.for_model import open_data_for, with_sample_sizes
+from compressor.data.for_model import open_data_for, samples_shown, with_sample_sizes
 from compressor.data.locate import is_source
 from compressor.models.source import load_model, resize_head
 from compressor.recipe.data_location import locate_recipe_data
@@ -38,7 +38,8 @@ def load_inputs(
     with log.stage("load"):
         model = source
         if not isinstance(model, LoadedModel):
-            model = load_model(model, **recipe.model.load_options(), trust_pickle=trust_pickle)
+            samples = {} if location is None else samples_shown(*location)
+            model = load_model(model, **recipe.model.load_options(), trust_pickle=trust_pickle, samples=samples)
         for note in model.notes:
             log.note(note)
     if location is None:

@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from failures import raises_error
 from torch import Tensor, nn
 
+from compressor.core import ModelInput
 from compressor.errors import ModelError
 from compressor.models.source import load_model
+from compressor.recipe import read_recipe
+from compressor.recipe.inputs import load_inputs
+from compressor.run_log import RunLog
 
 NET = """
 import torch
@@ -163,3 +168,57 @@ def test_files_that_do_not_import(text: str, values: tuple[str, ...], tmp_path: 
 def test_no_such_file(tmp_path: Path) -> None:
     with raises_error(ModelError, "model-code/no-such-file", "none.py"):
         load_model(f"{tmp_path / 'none.py'}:make")
+
+
+SEQUENCES = """
+import torch
+from torch import nn
+
+
+class Voices(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, mels):
+        return self.head(self.lstm(mels)[0][:, -1])
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.scale = nn.Embedding(9, 4), nn.Linear(2, 4)
+
+    def forward(self, tokens, lengths):
+        return self.words(tokens).mean(1) * self.scale(lengths)
+"""
+
+
+def _inputs(source: str, data: Path) -> tuple[ModelInput, ...]:
+    with RunLog() as log:
+        model, _ = load_inputs(source, read_recipe("minutes"), str(data), log, trust_pickle=False, needs_data=False)
+    return model.spec.inputs
+
+
+def test_samples_show_what_a_network_takes(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(SEQUENCES)
+    np.save(tmp_path / "mels.npy", np.random.default_rng(0).normal(size=(20, 11, 6)))
+    assert _inputs(f"{tmp_path / 'nets.py'}:Voices", tmp_path / "mels.npy") == (ModelInput((11, 6)),)
+    random = np.random.default_rng(0)
+    pair = {"lengths": random.random((20, 2), np.float32), "tokens": random.integers(0, 9, (20, 5))}
+    np.savez(tmp_path / "pair.npz", **pair)
+    tokens, lengths = _inputs(f"{tmp_path / 'nets.py'}:Pair", tmp_path / "pair.npz")
+    assert (tokens.name, tokens.shape, tokens.dtype) == ("tokens", (5,), "int64")
+    assert (lengths.name, lengths.shape, lengths.dtype) == ("lengths", (2,), "float32")
+
+
+def test_images_of_bytes_do_not_show_what_a_network_takes(net: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1), np.uint8))
+    assert _inputs(f"{net}:make", tmp_path / "images.npy") == (ModelInput((1, 28, 28)),)
+
+
+def test_samples_that_do_not_fit_are_named_first(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(SEQUENCES)
+    np.save(tmp_path / "mels.npy", np.zeros((20, 11, 7), np.float32))
+    with raises_error(ModelError, "model-input/no-usual-size-runs", "none of 11x7, 3x224x224", "Expected 6, got 7"):
+        _inputs(f"{tmp_path / 'nets.py'}:Voices", tmp_path / "mels.npy")

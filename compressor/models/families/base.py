@@ -7,7 +7,7 @@ import io
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,6 +48,7 @@ class LoadSettings:
     batch_dim: BatchDimSetting = "auto"
     num_classes: int | None = None
     weights: str | None = None  # key or prefix, if a file holds several
+    samples: Mapping[str, Tensor] = field(default_factory=dict)  # two of the data (2, ...), where they are arrays
 
 
 @dataclass(frozen=True, slots=True)
