@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from compressor import cli
 from compressor.core import PrunePlan
 from compressor.errors import ModelError, VerificationFailed
+from compressor.models.onnx_import.host import evaluate_on_host
+from compressor.models.onnx_import.node import Node
 from compressor.models.onnx_import.write_back import write_module
 from compressor.models.source import load_model
 from compressor.surgery.analysis import analyze
@@ -262,6 +264,23 @@ def test_weights_that_are_not_there_are_not_allocated(tmp_path: Path) -> None:
     onnx.save(huge, tmp_path / "m.onnx")
     with raises_error(ModelError, "onnx-model/unsupported-operator", "ConstantOfShape"):
         load_model(str(tmp_path / "m.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes", "result"),
+    [((1, 900, 900), [1, 900, 900], (1, 900, 900)), ((900, 1), [2, 1, 900], (2, 900, 900)), ((3,), [], (3,))],
+)
+def test_a_constant_is_expanded_by_broadcasting(shape: tuple[int, ...], sizes: list[int], result: object) -> None:
+    """The first has 810,000 entries before and after; the product of both would be refused."""
+    node = Node("Expand", "", "expand", ("a", "b"), ("c",), opset=17)
+    array = np.ones(shape, np.float32)
+    assert evaluate_on_host(node, [array, np.array(sizes, np.int64)]).shape == result
+
+
+def test_a_constant_that_would_fill_the_memory_is_refused() -> None:
+    node = Node("Expand", "", "expand", ("a", "b"), ("c",), opset=17)
+    with raises_error(ModelError, "onnx-model/unsupported-operator", "100000000000 entries"):
+        evaluate_on_host(node, [np.ones((1, 10), np.float32), np.array([10**10, 1], np.int64)])
 
 
 def test_weights_that_are_not_numbers(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,10 @@ def _refuse_large(node: Node, values: Sequence[HostArray | None]) -> None:
     given = [value for value in values if value is not None]
     if node.op == "ConstantOfShape" and given:
         size = math.prod(map(float, ints(given[0])))
-    elif node.op in ("Expand", "Tile") and len(given) > 1:
+    elif node.op == "Expand" and len(given) > 1:
+        pairs = zip_longest(reversed(given[0].shape), reversed(ints(given[1])), fillvalue=1)
+        size = math.prod(float(max(pair)) for pair in pairs)
+    elif node.op == "Tile" and len(given) > 1:
         size = math.prod(map(float, ints(given[1]))) * given[0].size
     elif node.op == "Range" and len(given) == 3:
         start, limit, delta = map(float_value, given)

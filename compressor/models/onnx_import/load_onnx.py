@@ -187,7 +187,7 @@ def _require_parity(path: Path, graph: Graph, model: LoadedModel, session: onnxr
     try:
         parity = check_parity(path, model.module, batches)
     except CannotRun as error:
-        problem = f"the imported module answers with other shapes than the file ({error})"
+        problem = f"the imported module cannot be compared with the file: {error}"
         raise _differs(path, problem) from None
     if not parity.ok:
         place = first_difference(path, graph, model.module, batches[0])
