@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from compressor.core import KeptIndices
 from compressor.execution.copies import copy_module
-from compressor.reconstruction.attention import find_attention_problems
+from compressor.reconstruction.attention import AttentionProblem, find_attention_problems
 from compressor.reconstruction.lockstep import Lockstep
 from compressor.reconstruction.pair import Arguments, ModelPair, rebatch
 from compressor.reconstruction.problem import LayerProblem, LayerResult
 from compressor.reconstruction.program import Program
+from compressor.reconstruction.recurrent import RecurrentProblem, find_recurrent_problems
 from compressor.reconstruction.solvable_layers import SolvableLayer, find_layers
 from compressor.reconstruction.solver_options import ReconstructionSettings
 
@@ -83,16 +84,19 @@ def reconstruct(
         for number, layer in enumerate(layers)
         for call, site in enumerate(callers[layer.weight].sites)
     ]
-    attentions = find_attention_problems(pair, masks, settings.ridges) if settings.mode == "sequential" else []
-    stops += [(attention.slim.operation, len(layers) + number, 0) for number, attention in enumerate(attentions)]
-    total = len(layers) + len(attentions)
+    calls: list[AttentionProblem | RecurrentProblem] = []
+    if settings.mode == "sequential":
+        calls += find_attention_problems(pair, masks, settings.ridges)
+        calls += find_recurrent_problems(pair, masks, settings.ridges)
+    stops += [(problem.slim.operation, len(layers) + number, 0) for number, problem in enumerate(calls)]
+    total = len(layers) + len(calls)
     lockstep = Lockstep(pair, hold_out_batches(len(pair.inputs), settings.holdout), settings.memory)
     problems: dict[int, LayerProblem] = {}
     results: list[LayerResult] = []
     searched = dict(masks)
     for _, number, call in sorted(stops):
         if number >= len(layers):
-            results.append(attentions[number - len(layers)].solve(lockstep))
+            results.append(calls[number - len(layers)].solve(lockstep))
             progress(len(results), total)
             continue
         layer = layers[number]
