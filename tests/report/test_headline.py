@@ -6,7 +6,7 @@ import pytest
 
 from compressor.report.blocks import Headline
 from compressor.report.findings import Report, findings
-from compressor.report.findings.headline import NOT_FASTER, UNSTABLE, ZEROS, ResultHeadline, describe_quality
+from compressor.report.findings.headline import FAR, NOT_FASTER, UNSTABLE, ZEROS, ResultHeadline, describe_quality
 
 
 def headline(report: Report) -> Headline:
@@ -57,5 +57,19 @@ def test_quality_without_labels_is_the_agreement(trained) -> None:
     report = {**trained.report, "dense": {**trained.report["dense"], "metric": None}}
     agreement = {"top1": 99.5, "kl": 0.1, "output_error": 3.0, "samples": 100, "steps": {}}
     assert describe_quality({**report, "agreement": agreement}) == "99.50 % of answers as before"
-    assert "within 3.00 %" in describe_quality({**report, "agreement": {**agreement, "top1": None}})
+    assert "differ by 3.00 %" in describe_quality({**report, "agreement": {**agreement, "top1": None}})
     assert describe_quality({**report, "agreement": None}) == "accuracy not measured"
+
+
+@pytest.mark.parametrize(
+    ("top1", "error", "hint"), [(90.0, 80.0, ""), (89.9, 0.1, FAR), (None, 10.0, ""), (None, 10.1, FAR)]
+)
+def test_answers_that_are_far_from_the_dense_ones_say_what_to_do(
+    trained, top1: float | None, error: float, hint: str
+) -> None:
+    agreement = {"top1": top1, "kl": 0.1, "output_error": error, "samples": 100, "steps": {}}
+    labelled = {**trained.report, "agreement": agreement}
+    unlabelled = {**labelled, **{side: {**labelled[side], "metric": None} for side in ("dense", "slim")}}
+    assert headline(labelled).hint == ""
+    assert headline(unlabelled).hint == hint
+    assert headline(unlabelled).ok is (None if hint else True)

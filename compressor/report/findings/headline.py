@@ -15,6 +15,11 @@ NOT_FASTER = (
     "do not deploy it for its speed: remove more (--set prune.target.macs=30%), or ask for a time, "
     "which is measured while channels are chosen (--set 'prune.target={latency: 60%}')"
 )
+MOST_ERROR, LEAST_AGREEMENT = 10.0, 90.0  # %, of answers without labels: beyond it they are far from the dense ones
+FAR = (
+    "its answers are far from the dense model's: remove less (such as --set prune.target.macs=80%), give more samples, "
+    "or retrain it (--set retrain.epochs=10)"
+)
 
 
 class ResultHeadline(Finding):
@@ -29,6 +34,8 @@ class ResultHeadline(Finding):
         parts = [speed, describe_quality(report), "proven" if proven else "NOT PROVEN"]
         if not gates:
             parts.append("NOT ALL TARGETS MET")
+        if is_far(report):
+            ok, hint = (None if ok else ok), hint or FAR
         yield Headline(
             ", ".join(parts), None if ok is None and proven and gates else bool(ok) and proven and gates, hint
         )
@@ -57,6 +64,15 @@ def describe_speed(report: Report) -> tuple[bool | None, str, str]:
     return False, f"{words}: {format_ratio(ratio, bounds)}", ZEROS if only_zeros else NOT_FASTER
 
 
+def is_far(report: Report) -> bool:
+    """Whether the answers differ much from the dense model's, where no labels say how good they are."""
+    agreement = report["agreement"]
+    if agreement is None or (report["dense"]["metric"] is not None and report["slim"]["metric"] is not None):
+        return False
+    top1 = agreement["top1"]
+    return bool(agreement["output_error"] > MOST_ERROR if top1 is None else top1 < LEAST_AGREEMENT)
+
+
 def describe_quality(report: Report) -> str:
     """'accuracy 98.99 % (-0.34 points)', or the agreement with the dense model where there are no labels."""
     metric, dense, slim = report["metric"], report["dense"]["metric"], report["slim"]["metric"]
@@ -67,4 +83,4 @@ def describe_quality(report: Report) -> str:
         return f"{metric['name']} not measured"
     if agreement["top1"] is not None:
         return f"{format_percent(agreement['top1'])} of answers as before"
-    return f"outputs within {format_percent(agreement['output_error'])} of the dense model's"
+    return f"outputs differ by {format_percent(agreement['output_error'])} from the dense model's"
