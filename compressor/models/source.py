@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.core import ImageSize, LoadedModel, ModelSpec, one_image
 from compressor.errors import ModelError
@@ -26,7 +25,7 @@ from compressor.models.saved_model import load_folder
 from compressor.models.signature import output_indices, select_outputs, without_selection
 from compressor.models.transformers_folder import INDEX, read_tensors, sha256_of_weights
 from compressor.models.trusted_pickle import pickled_module
-from compressor.models.user_inputs import InputShapes, shapes_in
+from compressor.models.user_inputs import InputShapes, ShowSamples, shapes_in
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
@@ -42,7 +41,7 @@ def load_model(
     weights: str | None = None,
     head: str | None = None,
     outputs: Sequence[int | str] | None = None,
-    samples: Mapping[str, Tensor] = MappingProxyType({}),
+    samples: ShowSamples = dict,
 ) -> LoadedModel:
     """Load a name such as `timm:resnet26d`, a file.py:factory, a checkpoint, a library's folder, or an output folder.
 
@@ -57,7 +56,7 @@ def load_model(
         weights: Key or prefix of the weights, if a checkpoint holds several.
         head: The module of a checkpoint that replaces the architecture's last layer.
         outputs: Output tensors that are used, by index or name; None uses all.
-        samples: Two samples of the data by name (2, ...): what a user's own network takes if nothing else says it.
+        samples: Reads two samples of the data: what a user's own network takes if nothing else says it.
 
     Returns:
         The model in float32 and eval mode.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,8 @@ USUAL_SIZES = ((3, 224, 224), (3, 32, 32), (1, 28, 28))
 _NAMED_INPUTS = ("example_inputs", "example_input", "input_size")
 _POSITIONAL_KINDS = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
+ShowSamples = Callable[[], Mapping[str, Tensor]]
+"""Reads two samples of the data by name (2, ...); none where they are no arrays."""
 InputShapes = tuple[tuple[int, ...], ...]
 """The shape of each input, without the batch."""
 
@@ -30,7 +31,7 @@ def find_inputs(
     module: nn.Module,
     shapes: Sequence[tuple[int, ...]] | None,
     batch_dim: BatchDimSetting = "auto",
-    samples: Mapping[str, Tensor] = MappingProxyType({}),
+    samples: ShowSamples = dict,
 ) -> tuple[tuple[ModelInput, ...], str | None]:
     """Find the inputs of the module: from the recipe, the file, the samples, or the first usual image size that runs.
 
@@ -41,7 +42,7 @@ def find_inputs(
         module: The module that the factory built, in eval mode.
         shapes: The shapes without the batch, if the recipe gives them.
         batch_dim: `auto` finds the batch dimension in an example's tensors, and takes the first one for shapes.
-        samples: Two samples of the data by name (2, ...).
+        samples: Read where nothing else says what the module takes.
 
     Returns:
         The inputs, and a note if the recipe does not give them.
@@ -65,20 +66,18 @@ def find_inputs(
     if name is not None:
         taken = f"inputs taken from {name} in {path.name}"
         return named_in(example, module), f"{taken}; {doubt}" if doubt else taken
-    shown = samples if batch_dim == "auto" else {}  # files have the samples first
+    shown = samples if batch_dim == "auto" else dict  # files have the samples first
     inputs, note = inputs_that_run(module, f"{path}:{factory_name}", shown)
     return inputs, f"{note}; set model.input to change it"
 
 
-def inputs_that_run(
-    module: nn.Module, where: str, samples: Mapping[str, Tensor] = MappingProxyType({})
-) -> tuple[tuple[ModelInput, ...], str]:
+def inputs_that_run(module: nn.Module, where: str, samples: ShowSamples = dict) -> tuple[tuple[ModelInput, ...], str]:
     """Find what a module takes by running it: on samples, or else on images of the usual sizes.
 
     Args:
         module: The module in eval mode.
         where: The place that a message names.
-        samples: Two samples of the data by name (2, ...).
+        samples: Read where nothing else says what the module takes.
 
     Returns:
         The inputs, and a note that says where they come from.
@@ -86,7 +85,7 @@ def inputs_that_run(
     Raises:
         ModelError: It runs on none of them.
     """
-    of_samples = _in_order(samples, module)
+    of_samples = _in_order(samples(), module)
     usual = [(torch.zeros(2, *size),) for size in USUAL_SIZES]
     failures: dict[str, Exception] = {}
     for rows in (of_samples, *usual) if of_samples else usual:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from compressor.core import Data, LoadedModel
@@ -38,7 +39,7 @@ def load_inputs(
     with log.stage("load"):
         model = source
         if not isinstance(model, LoadedModel):
-            samples = {} if location is None else samples_shown(*location)
+            samples = dict if location is None else partial(samples_shown, *location)
             model = load_model(model, **recipe.model.load_options(), trust_pickle=trust_pickle, samples=samples)
         for note in model.notes:
             log.note(note)

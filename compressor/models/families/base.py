@@ -7,7 +7,7 @@ import io
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from compressor.core import ImageSize, LoadedModel, ModelSpec
 from compressor.errors import CompressorError, ModelError
 from compressor.models.batch_dims import BatchDimSetting
+from compressor.models.user_inputs import ShowSamples
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class LoadSettings:
     batch_dim: BatchDimSetting = "auto"
     num_classes: int | None = None
     weights: str | None = None  # key or prefix, if a file holds several
-    samples: Mapping[str, Tensor] = field(default_factory=dict)  # two of the data (2, ...), where they are arrays
+    samples: ShowSamples = dict
 
 
 @dataclass(frozen=True, slots=True)
