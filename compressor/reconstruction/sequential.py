@@ -23,7 +23,7 @@ from compressor.reconstruction.lockstep import Lockstep
 from compressor.reconstruction.pair import Arguments, ModelPair, rebatch
 from compressor.reconstruction.problem import LayerProblem, LayerResult
 from compressor.reconstruction.program import Program
-from compressor.reconstruction.recurrent import RecurrentProblem, find_recurrent_problems
+from compressor.reconstruction.recurrent_layers import RecurrentProblem, find_recurrent_problems
 from compressor.reconstruction.solvable_layers import SolvableLayer, find_layers
 from compressor.reconstruction.solver_options import ReconstructionSettings
 
