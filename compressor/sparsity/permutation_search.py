@@ -9,7 +9,8 @@ Shapes: C channels   R weights that read each channel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -170,11 +171,23 @@ def best_orders(
         if rows_CR is not None:
             done = index * rounds
             report = partial(lambda done, current: progress(done + current, total), done)
-            order = best_order(rows_CR, pattern, rounds=rounds, seed=seed, progress=report)
+            with _one_thread():
+                order = best_order(rows_CR, pattern, rounds=rounds, seed=seed, progress=report)
             if retained_magnitude(rows_CR[order], pattern) > retained_magnitude(rows_CR, pattern):
                 orders[group.name] = order.numpy().astype(np.int64)
     progress(total, total)
     return orders
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run on one thread: the operators are so short that a second one takes as much CPU time again for nothing."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _rows(weights: Mapping[str, Tensor], group: ChannelGroup, pattern: NMPattern) -> Tensor | None:
