@@ -161,6 +161,11 @@ def load_named(
     Raises:
         ModelError: No part fits; the message names the missing and unexpected tensors of the nearest part.
     """
+
+    def loaded(part: Subtree, spec: ModelSpec, change: tuple[str, ...]) -> IdentifiedModel:
+        module, notes = load_weights(spec, part.tensors)
+        return IdentifiedModel(module, spec, (*part.notes, *change, *notes))
+
     usual = expected_shapes(_spec_for(arch, {}, num_classes, size))
     tried: list[tuple[Subtree, ShapeMatch, ModelSpec, tuple[str, ...]]] = []
     for renamed, change in _variants(tensors):
@@ -173,14 +178,12 @@ def load_named(
                 spec = _spec_for(arch, shapes_of(part.tensors), num_classes, size)
                 fit = compare_shapes(shapes_of(part.tensors), expected_shapes(spec))
             if fit.ok:
-                module, notes = load_weights(spec, part.tensors)
-                return IdentifiedModel(module, spec, (*part.notes, *change, *notes))
+                return loaded(part, spec, change)
             tried.append((part, fit, spec, change))
     refuse_adapters(tensors, where)
     for part, fit, spec, change in tried:
         if fitting := without_extra(part, fit, usual):
-            module, notes = load_weights(spec, fitting.tensors)
-            return IdentifiedModel(module, spec, (*fitting.notes, *change, *notes))
+            return loaded(fitting, spec, change)
     _, fit, spec, _ = tried[0]
     raise mismatch(where, f"{arch} with {spec.num_classes or 'its own'} classes", fit)
 

@@ -34,11 +34,8 @@ class Subtree:
             return (*peeled, *self.renamed)
         names = list(self.outside)
         first = f"{', '.join(names[:3])}{' ...' * (len(names) > 3)}"
-        return (
-            *peeled,
-            *self.renamed,
-            f"left out {len(names)} tensor{'s' * (len(names) > 1)} beside the model: {first}",
-        )
+        tensors = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+        return (*peeled, *self.renamed, f"left out {tensors} beside the model: {first}")
 
 
 def subtree(tensors: Mapping[str, Tensor], prefix: str) -> Subtree:

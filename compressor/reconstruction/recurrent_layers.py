@@ -58,7 +58,7 @@ class LayerSequences:
     holdout: bool
     inputs: Tensor  # of the dense layer
     before: Tensor  # its states before every step
-    aim: Tensor  # its states after every step, kept units only
+    after: Tensor  # its states after every step
     slim_inputs: Tensor
     slim_start: tuple[Tensor, ...]
 
@@ -93,15 +93,14 @@ class RecurrentProblem:
         errors: list[list[float]] = []
         for first in range(0, len(self.slim.names), self.slim.directions):
             numbers = range(first, first + self.slim.directions)
-            errors += [self._solve(number, [self._layer(number, batch) for batch in batches]) for number in numbers]
-            batches = [
-                replace(
-                    batch,
-                    dense_input=self._outputs(self._dense, numbers, batch.dense_input, batch.dense_start),
-                    slim_input=self._outputs(self.slim, numbers, batch.slim_input, batch.slim_start),
-                )
-                for batch in batches
+            layers = [[self._layer(number, batch) for number in numbers] for batch in batches]
+            errors += [
+                self._solve(number, directions)
+                for number, directions in zip(numbers, zip(*layers, strict=True), strict=True)
             ]
+            if numbers.stop < len(self.slim.names):
+                pairs = zip(batches, layers, strict=True)
+                batches = [self._above(batch, numbers, directions) for batch, directions in pairs]
         samples = rows * sum(not batch.holdout for batch in batches)
         features = sum(weight.shape[1] for weight in self._weights(self.slim, 0)[:2])
         before, after = mean(passes[0] for passes in errors), mean(min(passes) for passes in errors)
@@ -115,10 +114,10 @@ class RecurrentProblem:
         if not judged:
             return [0.0]
         best = weights = [weight.clone() for weight in self._weights(self.slim, number)]
-        errors = [self._error(judged, weights)]
+        errors = [self._error(number, judged, weights)]
         for with_own_states in range(PASSES):
             weights = self._fitted(number, samples, weights if with_own_states else None)
-            errors.append(self._error(judged, weights))
+            errors.append(self._error(number, judged, weights))
             if errors[-1] < min(errors[:-1]):
                 best = weights
         for parameter, weight in zip(self._weights(self.slim, number), best, strict=True):
@@ -152,13 +151,15 @@ class RecurrentProblem:
         shifts = [one.bias[0] for one in fits if one.bias is not None]
         return [*maps, *(bias + shift.to(bias) for bias, shift in zip(sliced[2:], shifts, strict=True))]
 
-    def _error(self, samples: Sequence[LayerSequences], weights: Sequence[Tensor]) -> float:
+    def _error(self, number: int, samples: Sequence[LayerSequences], weights: Sequence[Tensor]) -> float:
         """Squared error of the slim layer's states, relative to the variance of the dense layer's."""
+        units = self._kept(number, 1)
         error = total = 0.0
         for sample in samples:
+            aim = sample.after[..., units]
             states = run_layer(self.slim, sample.slim_inputs, sample.slim_start, weights)
-            error += float((states - sample.aim).double().square().sum())
-            total += float((sample.aim - sample.aim.mean((0, 1))).double().square().sum())
+            error += float((states - aim).double().square().sum())
+            total += float((aim - aim.mean((0, 1))).double().square().sum())
         return error / total if total else 0.0
 
     def _layer(self, number: int, batch: Sequences) -> LayerSequences:
@@ -166,20 +167,18 @@ class RecurrentProblem:
         start, slim_start = (
             tuple(state[number : number + 1] for state in states) for states in (batch.dense_start, batch.slim_start)
         )
-        states = run_layer(self._dense, inputs, start, self._weights(self._dense, number))
-        before = states_before(states, start[0], self.slim.time_dim)
-        return LayerSequences(
-            batch.holdout, inputs, before, states[..., self._kept(number, 1)], slim_inputs, slim_start
-        )
+        after = run_layer(self._dense, inputs, start, self._weights(self._dense, number))
+        before = states_before(after, start[0], self.slim.time_dim)
+        return LayerSequences(batch.holdout, inputs, before, after, slim_inputs, slim_start)
 
-    def _outputs(self, call: RecurrentCall, numbers: range, x: Tensor, start: Sequence[Tensor]) -> Tensor:
-        """What a layer gives to the next one, all directions side by side."""
-        outputs = []
-        for number in numbers:
-            states = [state[number : number + 1] for state in start]
-            after = run_layer(call, self._in_order(number, x), states, self._weights(call, number))
-            outputs.append(self._in_order(number, after))
-        return torch.cat(outputs, -1)
+    def _above(self, batch: Sequences, numbers: range, directions: Sequence[LayerSequences]) -> Sequences:
+        """The batch at the next layer, which takes the states of all directions side by side."""
+        dense, slim = [], []
+        for number, layer in zip(numbers, directions, strict=True):
+            own = run_layer(self.slim, layer.slim_inputs, layer.slim_start, self._weights(self.slim, number))
+            dense.append(self._in_order(number, layer.after))
+            slim.append(self._in_order(number, own))
+        return replace(batch, dense_input=torch.cat(dense, -1), slim_input=torch.cat(slim, -1))
 
     def _in_order(self, number: int, sequence: Tensor) -> Tensor:
         """Every second direction runs from the last step to the first."""

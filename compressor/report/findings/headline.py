@@ -15,7 +15,7 @@ NOT_FASTER = (
     "do not deploy it for its speed: remove more (--set prune.target.macs=30%), or ask for a time, "
     "which is measured while channels are chosen (--set 'prune.target={latency: 60%}')"
 )
-MOST_ERROR, LEAST_AGREEMENT = 10.0, 90.0  # %, of answers without labels: beyond it they are far from the dense ones
+MOST_ERROR, LEAST_AGREEMENT = 10.0, 90.0  # %; answers without labels are far from the dense ones beyond it
 FAR = (
     "its answers are far from the dense model's: remove less (such as --set prune.target.macs=80%), give more samples, "
     "or retrain it (--set retrain.epochs=10)"
@@ -35,10 +35,8 @@ class ResultHeadline(Finding):
         if not gates:
             parts.append("NOT ALL TARGETS MET")
         if is_far(report):
-            ok, hint = (None if ok else ok), hint or FAR
-        yield Headline(
-            ", ".join(parts), None if ok is None and proven and gates else bool(ok) and proven and gates, hint
-        )
+            ok, hint = None if ok else ok, hint or FAR
+        yield Headline(", ".join(parts), ok if proven and gates else False, hint)
 
 
 def describe_speed(report: Report) -> tuple[bool | None, str, str]:
@@ -67,7 +65,7 @@ def describe_speed(report: Report) -> tuple[bool | None, str, str]:
 def is_far(report: Report) -> bool:
     """Whether the answers differ much from the dense model's, where no labels say how good they are."""
     agreement = report["agreement"]
-    if agreement is None or (report["dense"]["metric"] is not None and report["slim"]["metric"] is not None):
+    if agreement is None or _has_metric(report):
         return False
     top1 = agreement["top1"]
     return bool(agreement["output_error"] > MOST_ERROR if top1 is None else top1 < LEAST_AGREEMENT)
@@ -76,7 +74,7 @@ def is_far(report: Report) -> bool:
 def describe_quality(report: Report) -> str:
     """'accuracy 98.99 % (-0.34 points)', or the agreement with the dense model where there are no labels."""
     metric, dense, slim = report["metric"], report["dense"]["metric"], report["slim"]["metric"]
-    if dense is not None and slim is not None:
+    if _has_metric(report):
         return f"{metric['name']} {format_metric(slim, metric)} ({format_change(dense, slim, metric)})"
     agreement = report["agreement"]
     if agreement is None:
@@ -84,3 +82,8 @@ def describe_quality(report: Report) -> str:
     if agreement["top1"] is not None:
         return f"{format_percent(agreement['top1'])} of answers as before"
     return f"outputs differ by {format_percent(agreement['output_error'])} from the dense model's"
+
+
+def _has_metric(report: Report) -> bool:
+    """Whether labels say how good both models are."""
+    return report["dense"]["metric"] is not None and report["slim"]["metric"] is not None
