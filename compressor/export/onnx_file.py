@@ -91,6 +91,12 @@ def has_free_batch(path: Path, batch_dims: BatchDims) -> bool:
     return any(not dim.HasField("dim_value") or dim.dim_value < 0 for dim in dims)
 
 
+def has_float16_weights(path: Path) -> bool:
+    """Return whether a file stores weights in float16."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return any(tensor.data_type == TensorProto.FLOAT16 and any(tensor.dims) for tensor in onnx_tensors(graph))
+
+
 def external_tensors(model: ModelProto) -> Iterator[TensorProto]:
     """Every tensor whose data is in another file, including those in subgraphs and functions."""
     function_nodes = (node for function in model.functions for node in function.node)

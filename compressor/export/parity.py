@@ -21,12 +21,12 @@ from compressor.execution.float64 import in_float64, widen
 from compressor.execution.randomness import equal_randomness
 from compressor.export.cpu_session import cpu_session
 from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
+from compressor.export.onnx_file import has_float16_weights
 from compressor.export.random_nodes import CannotCompare, with_central_draws
-from compressor.export.tolerance import RELATIVE_AT_MOST, Array, max_abs, within_tolerance
+from compressor.export.tolerance import FLOAT16, FLOAT32, Array, Rounding, max_abs, within_tolerance
 from compressor.tensors import tree_leaves
 
-NOISE, TRIALS = 1e-6, 4  # noise relative to a layer's largest value, like rounding; number of trials
-
+TRIALS = 4  # of noise
 
 AT_CENTRE: ParityScope = "answers with random numbers at their centres"
 
@@ -119,60 +119,64 @@ def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Pa
 def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], outputs: Outputs) -> Parity:
     """Compare a file without random numbers with what `outputs` computes."""
     session = open_session(path)
+    rounding = FLOAT16 if has_float16_weights(path) else FLOAT32
     names = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
     largest, ok = 0.0, True
     for batch in batches:
         reference, actual = outputs(module, batch), run_session(session, _as_file_takes(module, batch))
         shapes = [array.shape for array in reference]
         if [array.shape for array in actual] != shapes:
-            if not is_rounding_sensitive(module, batch, outputs):
+            if not is_rounding_sensitive(module, batch, outputs, rounding):
                 others = [array.shape for array in actual]
                 raise CannotRun(f"batch {len(batch[0])}: shapes {others} instead of {shapes}")
             ok = False
             continue
-        exact, noisy = _in_float64(module, batch, outputs), _in_noise(module, batch, outputs)
-        difference, same = within_tolerance(actual, reference, exact, names, noisy)
+        exact, noisy = _in_float64(module, batch, outputs), _in_noise(module, batch, outputs, rounding)
+        difference, same = within_tolerance(actual, reference, exact, names, noisy, rounding)
         largest, ok = max(largest, difference), ok and same
-    if not ok and any(is_rounding_sensitive(module, batch, outputs) for batch in batches):
+    if not ok and any(is_rounding_sensitive(module, batch, outputs, rounding) for batch in batches):
         return _check_layers(path, module, batches) or Parity(largest, ok)
     return Parity(largest, ok)
 
 
-def is_rounding_sensitive(module: nn.Module, batch: Inputs, outputs: Outputs = module_outputs) -> bool:
+def is_rounding_sensitive(
+    module: nn.Module, batch: Inputs, outputs: Outputs = module_outputs, rounding: Rounding = FLOAT32
+) -> bool:
     """Test whether rounding changes the outputs of a module.
 
-    Two kinds of rounding are tried: float64, which orders values that are equal in float32, and noise of 1e-6 of the
-    largest value of each layer.
+    Two kinds of rounding are tried: float64, which orders values that are equal in float32, and noise like rounding
+    after each layer.
 
     Args:
         module: The module.
         batch: A batch.
         outputs: Computes the outputs.
+        rounding: The noise, and the share of the largest value from which a change counts.
 
     Returns:
-        True if the shape of an output changes, or its values by more than 1 % of the largest.
+        True if the shape of an output changes, or its values by more than this share.
     """
     reference = outputs(module, batch)
 
     def variants() -> Iterator[list[Array]]:
         yield _in_float64(module, batch, outputs)() or reference
-        yield from _in_noise(module, batch, outputs)()
+        yield from _in_noise(module, batch, outputs, rounding)()
 
     return any(
-        array.shape != expected.shape or max_abs(array - expected) > RELATIVE_AT_MOST * max_abs(expected)
+        array.shape != expected.shape or max_abs(array - expected) > rounding.at_most * max_abs(expected)
         for variant in variants()
         for array, expected in zip(variant, reference, strict=True)
     )
 
 
 @contextmanager
-def _perturbed(module: nn.Module) -> Iterator[None]:
+def _perturbed(module: nn.Module, noise: float) -> Iterator[None]:
     """Add seeded noise to the output of every layer."""
     random = torch.Generator().manual_seed(0)
 
     def _add_noise(_layer: nn.Module, _inputs: object, output: object) -> object:
         if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
-            return output + NOISE * output.abs().max() * torch.randn(output.shape, generator=random)
+            return output + noise * output.abs().max() * torch.randn(output.shape, generator=random)
         return output
 
     layers = [layer for layer in module.modules() if next(layer.children(), None) is None]
@@ -217,12 +221,14 @@ def _in_float64(module: nn.Module, batch: Inputs, outputs: Outputs) -> Callable[
     return compute
 
 
-def _in_noise(module: nn.Module, batch: Inputs, outputs: Outputs) -> Callable[[], list[list[Array]]]:
+def _in_noise(
+    module: nn.Module, batch: Inputs, outputs: Outputs, rounding: Rounding
+) -> Callable[[], list[list[Array]]]:
     """A function that computes the outputs once for each trial with noise; none if noise changes their shapes."""
 
     @functools.cache
     def compute() -> list[list[Array]]:
-        with _perturbed(module):
+        with _perturbed(module, rounding.noise):
             return [outputs(module, batch) for _ in range(TRIALS)]
 
     return compute

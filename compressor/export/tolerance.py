@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,21 @@ from compressor.errors import VerificationFailed
 
 Array = NDArray[Any]
 
-RELATIVE = 1e-4  # of each output's largest value
 CONDITION = 16.0  # times the rounding error of PyTorch in float32
 SMALLEST = float(np.finfo(np.float32).tiny)  # runtimes may flush smaller numbers to zero
-RELATIVE_AT_MOST = 1e-2  # whatever the rounding error: a wrong file could pass with more
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """What the type that a file computes in changes, relative to the largest value of a layer or of an output."""
+
+    noise: float  # of a layer, like rounding
+    relative: float  # difference of an output that is always allowed
+    at_most: float  # allowed whatever the rounding error: a wrong file could pass with more
+
+
+FLOAT32 = Rounding(noise=1e-6, relative=1e-4, at_most=1e-2)
+FLOAT16 = Rounding(noise=1e-3, relative=1e-2, at_most=5e-2)
 
 
 def within_tolerance(
@@ -25,6 +37,7 @@ def within_tolerance(
     exact: Callable[[], Sequence[Array]],
     names: Sequence[str],
     perturbed: Callable[[], Sequence[Sequence[Array]]] = tuple,
+    rounding: Rounding = FLOAT32,
 ) -> tuple[float, bool]:
     """Compare the outputs of an ONNX file with those of PyTorch.
 
@@ -32,7 +45,8 @@ def within_tolerance(
     of untrained networks range from 1e-12 to 1e6. Differences below the smallest normal float32 number are ignored. A
     badly conditioned network may exceed the tolerance although its file is right: a variance as E[x^2] - E[x]^2 loses
     most digits, and how many depends on the order of a sum. Then 16 times the rounding error of the reference against
-    float64 is allowed, or as much as noise like rounding changes it, up to 1 % of max|reference|.
+    float64 is allowed, or as much as noise like rounding changes it, up to 1 % of max|reference|. These are the shares
+    for float32; a file that computes in float16 has larger ones.
 
     Args:
         actual: The file's outputs.
@@ -40,6 +54,7 @@ def within_tolerance(
         exact: Computes them in float64; called only if an output exceeds the first tolerance. Empty = not possible.
         names: A name for each output, for the error.
         perturbed: Computes them several times, with noise like rounding after every layer; called last.
+        rounding: The shares for the type that the file computes in.
 
     Returns:
         The largest absolute difference, and whether all outputs are equal.
@@ -50,13 +65,13 @@ def within_tolerance(
     differences = [max_difference(*arrays) for arrays in zip(actual, reference, names, strict=True)]
     ok = True
     for index, difference in enumerate(differences):
-        if difference > max(RELATIVE * (scale := max_abs(reference[index])), SMALLEST):
+        if difference > max(rounding.relative * (scale := max_abs(reference[index])), SMALLEST):
             truth = exact()
             error = rounding_error(reference[index], truth[index]) if len(truth) == len(reference) else 0.0
             allowed = CONDITION * error
             if difference > allowed:
                 allowed = max((rounding_error(reference[index], noisy[index]) for noisy in perturbed()), default=0.0)
-            ok = ok and difference <= min(allowed, RELATIVE_AT_MOST * scale)
+            ok = ok and difference <= min(allowed, rounding.at_most * scale)
     return max(differences, default=0.0), ok
 
 

@@ -34,7 +34,7 @@ def judge_gates(
     quality: Mapping[str, float],
     comparisons: Sequence[Comparison],
     metric: Metric | None,
-    sizes: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    sizes: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     agreement: StageAgreement | None = None,
 ) -> list[Gate]:
     """Judge every target and gate of the recipe; a gate on a measured value counts by the worse end of its interval.
@@ -46,7 +46,7 @@ def judge_gates(
         quality: Stage -> `metric` on the test set, in the order of the run.
         comparisons: Latency of dense and slim; the first counts.
         metric: The data's; None where there was no data.
-        sizes: Bytes of the dense and of the slim model, for the targets `size` (the ONNX files) and `memory`.
+        sizes: Bytes of the original and of the slim model, for the targets `size` (the ONNX files) and `memory`.
         agreement: Of the slim model with the dense one; None where it was not measured.
 
     Returns:

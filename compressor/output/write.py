@@ -125,13 +125,14 @@ def _judge(run: RunResult) -> list[Gate]:
     """Every target and gate of the recipe, judged on this run."""
     inputs, state = example_inputs(run.state.model), run.state
     slim_cost = replace(run.slim_cost, weights=run.slim_cost.weights - state.masked_weights)
-    sizes = {
-        "size": (run.dense_onnx.bytes, run.slim_onnx.bytes),
+    cost = state.baseline.cost
+    sizes = {  # the original's file is not there where an earlier run has pruned it: its weights say its size
+        "size": (run.dense_onnx.bytes * cost.params / run.dense_cost.params, run.slim_onnx.bytes),
         "memory": (memory_of(run.baseline.model.module, *inputs), memory_of(state.model.module, *inputs)),
     }
     last = list(state.agreement.values())[-1:]
     agreement = stage_agreement(last[0]) if last else None
-    cost, quality, metric = state.baseline.cost, state.quality, state.metric
+    quality, metric = state.quality, state.metric
     return judge_gates(run.recipe, cost, slim_cost, quality, run.comparisons, metric, sizes, agreement)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -211,12 +212,12 @@ NODE = helper.make_node
             "m.onnx",
         ),
         (
-            model_of(NODE("MatMul", ["x", "w"], ["y"]), weights={"w": EYE.astype(np.float16)}),
-            "reduced-precision",
+            model_of(NODE("MatMul", ["x", "w"], ["y"]), weights={"w": EYE.astype(ml_dtypes.bfloat16)}),
+            "bfloat16",
             "m.onnx",
         ),
     ],
-    ids=["cyclic", "unconnected", "custom", "quantized", "empty", "float16"],
+    ids=["cyclic", "unconnected", "custom", "quantized", "empty", "bfloat16"],
 )
 def test_graphs_that_cannot_be_imported_are_refused(
     model: onnx.ModelProto, code: str, place: str, tmp_path: Path

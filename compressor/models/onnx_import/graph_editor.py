@@ -31,8 +31,7 @@ class GraphEditor(Editor):
         self._new: dict[str, str] = {}  # name of a constant -> name of the one that replaces it
         self._before: dict[int, list[NodeProto]] = {}  # index of a node -> nodes that are added before it
         self._after: dict[int, list[NodeProto]] = {}
-        self._types = {name: tensor.data_type for name, tensor in self._initializers.items()}
-        self._float = next((kind for kind in self._types.values() if kind in FLOATS), TensorProto.FLOAT)
+        self._floats = _floating_point_values(model.graph)
 
     @property
     def opset(self) -> int:
@@ -56,7 +55,10 @@ class GraphEditor(Editor):
         name = node.input[position] or f"{node.output[0]}_{position}"
         if self._readers[name] > 1:  # others may keep the value that this node loses
             at = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
-            name = self._copies.setdefault((name, at), f"{name}_{len(self._copies)}")
+            copy = self._copies.setdefault((name, at), f"{name}_{len(self._copies)}")
+            self._floats.setdefault(copy, self._floats.get(name, TensorProto.FLOAT))
+            name = copy
+        self._floats.setdefault(name, self._floats.get(node.output[0], TensorProto.FLOAT))
         node.input[position] = self.replace_constant(name, tensor)
 
     def replace_constant(self, name: str, tensor: Tensor) -> str:
@@ -69,7 +71,7 @@ class GraphEditor(Editor):
         Returns:
             The name under which it is stored.
         """
-        array = _numbers(tensor, self._types.get(name, self._float))
+        array = _numbers(tensor, self._floats.get(name, TensorProto.FLOAT))
         known = self._initializers.get(name)
         if known is None:
             name = self._new.setdefault(name, f"{name}_slim")
@@ -164,7 +166,7 @@ class GraphEditor(Editor):
         """
         node = self._nodes[index]
         out, name = node.output[0], f"{node.output[0]}_{op.lower()}_slim"
-        self._add_arrays({name: _numbers(tensor, self._float)})
+        self._add_arrays({name: _numbers(tensor, self._floats.get(out, TensorProto.FLOAT))})
         node.output[0] = f"{out}_before_{op.lower()}"
         self._after.setdefault(index, []).append(helper.make_node(op, [node.output[0], name], [out], f"{name}_node"))
 
@@ -188,6 +190,24 @@ class GraphEditor(Editor):
         for key, value in metadata.items():
             (known.get(key) or self._model.metadata_props.add(key=key)).value = value
         return self._model
+
+
+def _floating_point_values(graph: onnx.GraphProto) -> dict[str, int]:
+    """The element type of every floating-point value. Operators answer in the type of their first such input."""
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    kinds |= {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    floats = {name: kind for name, kind in kinds.items() if kind in FLOATS}
+    for node in graph.node:
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "Cast":
+            kind = attributes["to"].i
+        elif node.op_type == "Constant":
+            kind = attributes["value"].t.data_type if "value" in attributes else TensorProto.FLOAT
+        else:
+            kind = next((floats[name] for name in node.input if name in floats), TensorProto.UNDEFINED)
+        if kind in FLOATS:
+            floats.update(dict.fromkeys(node.output, kind))
+    return floats
 
 
 def _as_inputs(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from compressor.models.onnx_import.node import Node, float_value, unsupported
-from compressor.models.onnx_import.values import HostArray, ints
+from compressor.models.onnx_import.values import HostArray, in_float32, ints
 
 MAX_ENTRIES = 2**26  # of one result; a file of a few bytes could ask for any number
 
@@ -181,7 +181,7 @@ def _constant(node: Node) -> HostArray:
     if name is None:
         raise unsupported(node, "it has no value that is supported")
     dtype = np.float32 if "float" in name else np.int64 if "int" in name else None
-    return np.asarray(node.get(name), dtype=dtype)
+    return in_float32(np.asarray(node.get(name), dtype=dtype))
 
 
 FUNCTIONS: dict[str, HostFunction] = {

@@ -52,6 +52,11 @@ def module_dtype(element_type: int) -> torch.dtype | None:
     return torch.float32 if dtype in (*REDUCED, torch.float64) else dtype
 
 
+def in_float32(array: HostArray) -> HostArray:
+    """Return floating-point numbers in the type in which the module computes; other arrays as they are."""
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16", "float64") else array
+
+
 def is_host(value: Value) -> TypeGuard[HostArray]:
     """Return whether a value is an array on the host."""
     return isinstance(value, np.ndarray | np.generic)
