@@ -79,7 +79,7 @@ def latency_probe(
         dynamic_batch=batch > 1,
         metadata={},
     )
-    timed = named_samples(model.spec.inputs, inputs)
+    timed = named_samples(model, inputs)
     return DeviceTimer(device, batch, rounds, timed, lambda module, path: export(module, path=path), emit)
 
 

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.core import ModelInput
+from compressor.bench.runner.traced_sizes import NO_BATCH
+from compressor.core import BatchDims, LoadedModel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TimedInputs = Mapping[str, NDArray[Any]]
-"""name of an input -> samples in its batch dimension; dimensions that are free in the file have the sizes of these"""
+
+@dataclass(frozen=True, slots=True)
+class TimedInput:
+    """Samples of one input as the file takes them; dimensions that are free in the file have the sizes of these."""
+
+    samples: NDArray[Any]
+    batch_dim: int | None = 0
 
 
-def named_samples(inputs: Sequence[ModelInput], samples: Sequence[Tensor]) -> TimedInputs:
-    """Name a model's samples.
+TimedInputs = Mapping[str, TimedInput]
+"""name of an input -> its samples"""
+
+
+def named_samples(model: LoadedModel, samples: Sequence[Tensor]) -> TimedInputs:
+    """Name a model's samples, and arrange them as its ONNX files take them.
 
     Args:
-        inputs: The model's inputs.
-        samples: A tensor for each of them.
+        model: The model.
+        samples: A tensor for each of its inputs.
 
     Returns:
         The samples by name.
     """
-    return {one.name: tensor.numpy() for one, tensor in zip(inputs, samples, strict=True)}
+    dims = model.spec.batch_dims
+    arrange: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = getattr(model.module, "arranged_for_file", None)
+    if arrange is not None:  # the module of an ONNX file has samples first, wherever the file has them
+        samples, dims = arrange(samples), cast(BatchDims, model.module.batch_dims)
+    parts = zip(model.spec.inputs, samples, dims, strict=True)
+    return {one.name: TimedInput(tensor.numpy(), dim) for one, tensor, dim in parts}
 
 
 def write_timed_inputs(inputs: TimedInputs | None, folder: Path) -> Path | None:
@@ -44,6 +60,7 @@ def write_timed_inputs(inputs: TimedInputs | None, folder: Path) -> Path | None:
     if not inputs:
         return None
     path = folder / "inputs.npz"
-    arrays = {f"input{index}": array for index, array in enumerate(inputs.values())}
-    np.savez(path, allow_pickle=False, names=np.array(list(inputs)), **arrays)
+    arrays = {f"input{index}": one.samples for index, one in enumerate(inputs.values())}
+    dims = [NO_BATCH if one.batch_dim is None else one.batch_dim for one in inputs.values()]
+    np.savez(path, allow_pickle=False, names=np.array(list(inputs)), dims=np.array(dims), **arrays)
     return path

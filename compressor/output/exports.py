@@ -125,7 +125,7 @@ def compare_on_device(
         return ()
     real = data is not None and device.is_local
     samples = calibration_inputs(model, data if real else None, TIMED_IMAGES)
-    inputs = named_samples(model.spec.inputs, samples)
+    inputs = named_samples(model, samples)
     with log.stage("measure"), device.open() as session:
         comparisons = tuple(
             compare_latency(

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from compressor.bench.device.protocol import Job
 from compressor.bench.device.session import RunnerSession
 from compressor.bench.runner.ort_session import count_batches, make_feed, read_timed_inputs
-from compressor.bench.timed_inputs import write_timed_inputs
+from compressor.bench.timed_inputs import TimedInput, write_timed_inputs
 from compressor.export.onnx_file import validate_onnx
 
 TOKENS = np.arange(35).reshape(5, 7)
@@ -32,9 +32,11 @@ NODES = [
 
 
 def test_samples_are_used_in_turn_and_free_sizes_are_theirs(tmp_path: Path) -> None:
-    path = write_timed_inputs({"tokens": TOKENS, "frames": FRAMES}, tmp_path)
+    path = write_timed_inputs({"tokens": TimedInput(TOKENS), "frames": TimedInput(FRAMES, 1)}, tmp_path)
     assert path is not None
-    given, dims = read_timed_inputs(str(path)), [0, 1, 0]
+    given, given_dims = read_timed_inputs(str(path))
+    assert given_dims == {"tokens": 0, "frames": 1}
+    dims = [0, 1, 0]
     assert count_batches(NODES, given, dims, 2) == 3
     first, last = (make_feed(NODES, 2, given, index, dims, {"width": 5}) for index in (0, 2))
     assert np.array_equal(first["tokens"], TOKENS[:2])
@@ -71,7 +73,7 @@ def free_model(path: Path, **metadata: str) -> Path:
 @pytest.mark.parametrize("length", [1, 400])
 def test_operators_run_on_the_sizes_of_the_samples(here: RunnerSession, tmp_path: Path, length: int) -> None:
     path = free_model(tmp_path / "free.onnx")
-    inputs = write_timed_inputs({"x": np.zeros((2, length), np.float32)}, tmp_path)
+    inputs = write_timed_inputs({"x": TimedInput(np.zeros((2, length), np.float32))}, tmp_path)
     (erf,) = here.profile(path, Job((), window_s=0.01, inputs=inputs))
     assert erf.bytes == 2 * 4 * length  # read and written
 

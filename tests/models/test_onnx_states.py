@@ -21,12 +21,12 @@ from compressor.models.source import load_model
 
 
 class Recurrent(nn.Module):
-    """x (B, 5, 6) and a state (1, B, 8), such as a detector of speech has it; the next state is an output."""
+    """x (B, 5, 6) and a state (2, B, 8), such as a detector of speech has it; the next state is an output."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.embed, self.cell, self.head = nn.Linear(6, 16), nn.GRU(16, 8), nn.Linear(8, 2)
+        self.embed, self.cell, self.head = nn.Linear(6, 16), nn.GRU(16, 8, 2), nn.Linear(8, 2)
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         out, state = self.cell(self.embed(x).relu().transpose(0, 1), state)
@@ -38,7 +38,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("states") / "m.onnx"
     with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
-            Recurrent().eval(), (torch.randn(2, 5, 6), torch.randn(1, 2, 8)), path, dynamo=False, opset_version=17,
+            Recurrent().eval(), (torch.randn(2, 5, 6), torch.randn(2, 2, 8)), path, dynamo=False, opset_version=17,
             input_names=["x", "state"], output_names=["y", "next"],
             dynamic_axes={"x": {0: "n"}, "state": {1: "n"}, "y": {0: "n"}, "next": {1: "n"}},
         )  # fmt: skip
@@ -47,8 +47,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_module_has_the_samples_of_every_input_first(given: Path) -> None:
     loaded = load_model(str(given))
-    assert [(one.shape, one.batch_dim) for one in loaded.spec.inputs] == [((5, 6), 0), ((1, 8), 0)]
-    x, state = torch.randn(3, 5, 6), torch.randn(3, 1, 8)
+    assert [(one.shape, one.batch_dim) for one in loaded.spec.inputs] == [((5, 6), 0), ((2, 8), 0)]
+    x, state = torch.randn(3, 5, 6), torch.randn(3, 2, 8)
     with torch.no_grad():
         answers = [tensor.numpy() for tensor in loaded.module(x, state)]
     session = onnxruntime.InferenceSession(given)
@@ -58,16 +58,17 @@ def test_the_module_has_the_samples_of_every_input_first(given: Path) -> None:
 
 def test_a_run_with_states_of_samples(given: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    arrays = {"x": random.normal(size=(40, 5, 6)), "state": random.normal(size=(40, 1, 8))}
+    arrays = {"x": random.normal(size=(40, 5, 6)), "state": random.normal(size=(40, 2, 8))}
     np.savez(tmp_path / "d.npz", **{name: array.astype(np.float32) for name, array in arrays.items()})
     out = tmp_path / "out"
-    settings = ["--set", "prune.target={macs: 70%}", "--set", "prune.round_to=1", "--target", "none", "-q"]
+    settings = ["--set", "prune.target={macs: 70%}", "--set", "prune.round_to=1", "--set", "bench.seconds=1", "-q"]
     assert cli.run([str(given), "-r", "l1", "--data", str(tmp_path / "d.npz"), *settings, "-o", str(out)]) == 0
     report = json.loads((out / "report.json").read_text())
     assert report["agreement"]["samples"] == 8
+    assert report["slim"]["latency_ms"]["p50"] > 0
     assert report["certificate"]["ok"]
     session = onnxruntime.InferenceSession(out / "model.onnx")
-    assert [node.shape for node in session.get_inputs()] == [["n", 5, 6], [1, "n", 8]]
+    assert [node.shape for node in session.get_inputs()] == [["n", 5, 6], [2, "n", 8]]
     assert cli.run(["verify", str(out), "-q"]) == 0
 
 

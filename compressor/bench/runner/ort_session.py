@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .system_info import usable_cpu_count
-from .traced_sizes import traced_sizes
+from .traced_sizes import NO_BATCH, traced_sizes
 from .worker import WorkerError
 
 PROVIDERS = {  # name in targets.yaml -> name in ONNX Runtime
@@ -52,7 +52,8 @@ class LoadedSession:
         nodes = self.session.get_inputs()
         metadata = self.session.get_modelmeta().custom_metadata_map
         dims, sizes = traced_sizes(metadata, len(nodes))
-        given = read_timed_inputs(request["inputs"]) if request["inputs"] else {}
+        given, given_dims = read_timed_inputs(request["inputs"]) if request["inputs"] else ({}, {})
+        dims = [given_dims.get(node.name, dim) for node, dim in zip(nodes, dims)]
         count = min(MAX_FEEDS, count_batches(nodes, given, dims, request["batch"]))
         self.feeds = [make_feed(nodes, request["batch"], given, index, dims, sizes) for index in range(count)]
         self.runs = 0
@@ -120,10 +121,19 @@ def create_session(path: str, request: dict[str, Any], profile: str | None) -> A
     return session
 
 
-def read_timed_inputs(path: str) -> dict[str, Any]:
-    """Read what `write_timed_inputs` wrote: name of an input -> array with the samples in its batch dimension."""
+def read_timed_inputs(path: str) -> tuple[dict[str, Any], dict[str, int | None]]:
+    """Read what `write_timed_inputs` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Name of an input -> array of samples, and name -> batch dimension, None for an input without one.
+    """
     with np.load(path, allow_pickle=False) as file:
-        return {str(name): file[f"input{index}"] for index, name in enumerate(file["names"])}
+        names = [str(name) for name in file["names"]]
+        dims = [None if dim == NO_BATCH else int(dim) for dim in file["dims"]]
+        return {name: file[f"input{index}"] for index, name in enumerate(names)}, dict(zip(names, dims))
 
 
 def count_batches(nodes: list[Any], given: dict[str, Any], dims: list[Any], batch: int) -> int:

@@ -7,6 +7,8 @@ from typing import Any
 
 BATCH_DIMS = "batch_dims"
 """Key of the batch dimension of each input, as a JSON list, if it is not the first of all of them."""
+NO_BATCH = -1
+"""The batch dimension of an input without one, where only integers can be written."""
 FREE_SIZES = "free_sizes"
 """Key of a JSON object: name of a size that the file leaves open -> the one that it was traced with."""
 
