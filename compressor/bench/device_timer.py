@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from statistics import median
@@ -38,7 +37,7 @@ from compressor.budget.latency_model import (
 from compressor.core import EventSink, Layer, LoadedModel
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.example_inputs import example_inputs
-from compressor.models.export_model import export_model
+from compressor.models.export_model import ModelExporter
 from compressor.recipe import Recipe
 from compressor.steps.latency_probe import DeviceSession, LatencyPair, known_well
 
@@ -71,16 +70,9 @@ def latency_probe(
         return None
     batch = recipe.bench.batch[0]
     inputs = example_inputs(model, images=2)
-    export = partial(
-        export_model,
-        spec=model.spec,
-        inputs=inputs,
-        opset=recipe.export.opset_version,
-        dynamic_batch=batch > 1,
-        metadata={},
-    )
+    exporter = ModelExporter(model.spec, inputs, opset=recipe.export.opset_version, dynamic_batch=batch > 1)
     timed = named_samples(model, inputs)
-    return DeviceTimer(device, batch, rounds, timed, lambda module, path: export(module, path=path), emit)
+    return DeviceTimer(device, batch, rounds, timed, exporter.export, emit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
-"""torch's two ONNX exporters behind one function."""
+"""torch's two ONNX exporters."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from typing import Literal
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
+from torch.onnx import ONNXProgram
 
 from compressor.core import BatchDims
 from compressor.export.operator_table import operators_listed_once
@@ -45,82 +46,119 @@ class FlatOutputs(nn.Module):
         return tuple(tree_leaves(self.module(*inputs)))
 
 
-def run_exporter(
+def trace_by_dynamo(
     module: nn.Module,
     example: tuple[Tensor, ...],
-    exporter: Exporter,
     free: BatchDims | None,
     open_sizes: Collection[tuple[int, int]],
     opset: int | None,
     names: TensorNames,
-    draft: Path,
 ) -> ir.Model:
-    """Run one exporter, without its output: it prints graphs, and warnings about its own deprecations.
+    """Run the dynamo exporter. Its model is not optimized: parameters and buffers have the names of the module.
 
     Args:
         module: A copy of the module, which the exporter may change.
         example: A batch to trace with.
-        exporter: Which one.
         free: For each input the dimension that gets no fixed size, which is the batch; None for an input without one.
             None for all = the example's sizes are fixed.
         open_sizes: Other dimensions, as (number of the input, dimension), that get no fixed size unless the network
-            fixes it; by the dynamo exporter alone.
+            fixes it.
         opset: The operator set; None = the default.
         names: Names in the file.
-        draft: A path that the TorchScript exporter may write to.
 
     Returns:
         The ONNX model.
 
     Raises:
-        ExportRefused: The exporter raised anything, as its exceptions are not documented; the message is the root
-            cause.
+        ExportRefused: The exporter raised an exception; the message is the root cause.
     """
-    if not names.flat:
-        module = FlatOutputs(module)
     batch = torch.export.Dim("batch")
     shapes = tuple(
         {dim: torch.export.Dim.AUTO for at, dim in open_sizes if at == number} | ({} if own is None else {own: batch})
         for number, own in enumerate(free or ())
     )
+    with _quiet(), operators_listed_once():
+        program = torch.onnx.export(
+            module,
+            example,
+            dynamo=True,
+            dynamic_shapes=(shapes if names.flat else (shapes,)) if free else None,
+            input_names=list(names.inputs),
+            output_names=list(names.outputs),
+            opset_version=opset,
+            optimize=False,
+            verbose=False,
+        )
+    assert program is not None, "the dynamo exporter returns a program"
+    return program.model
+
+
+def optimized(model: ir.Model) -> ir.Model:
+    """Fold constants and remove what nothing needs, as the dynamo exporter does; the model itself may change."""
+    with _quiet():
+        program = ONNXProgram(model, None)
+        program.optimize()
+    return program.model
+
+
+def export_by_torchscript(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    free: BatchDims | None,
+    opset: int | None,
+    names: TensorNames,
+    draft: Path,
+) -> ir.Model:
+    """Run the TorchScript exporter.
+
+    Args:
+        module: A copy of the module, which the exporter may change.
+        example: A batch to trace with.
+        free: As of `trace_by_dynamo`.
+        opset: The operator set; None = the default.
+        names: Names in the file.
+        draft: A path that the exporter may write to.
+
+    Returns:
+        The ONNX model.
+
+    Raises:
+        ExportRefused: The exporter raised an exception; the message is the root cause.
+    """
     axes = {name: {dim: "batch"} for name, dim in zip(names.inputs, free or (), strict=False) if dim is not None}
     if free is not None and set(free) == {0}:
         axes |= {name: {0: "batch"} for name in names.outputs}
+    with _quiet():
+        torch.onnx.export(
+            module,
+            example,
+            str(draft),
+            dynamo=False,
+            dynamic_axes=axes or None,
+            input_names=list(names.inputs),
+            output_names=list(names.outputs),
+            opset_version=opset,
+            verbose=False,
+        )
+        return ir.load(draft)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Run an exporter without its output: it prints graphs, and warnings about its own deprecations.
+
+    Its exceptions are not documented, so that any becomes ExportRefused.
+    """
     silence = io.StringIO()
-    with (
-        warnings.catch_warnings(action="ignore"),
-        contextlib.redirect_stdout(silence),
-        contextlib.redirect_stderr(silence),
-        operators_listed_once(),
-    ):
-        try:
-            if exporter == "dynamo":
-                program = torch.onnx.export(
-                    module,
-                    example,
-                    dynamo=True,
-                    dynamic_shapes=(shapes if names.flat else (shapes,)) if free else None,
-                    input_names=list(names.inputs),
-                    output_names=list(names.outputs),
-                    opset_version=opset,
-                    verbose=False,
-                )
-                assert program is not None
-                return program.model
-            torch.onnx.export(
-                module,
-                example,
-                str(draft),
-                dynamo=False,
-                dynamic_axes=axes or None,
-                input_names=list(names.inputs),
-                output_names=list(names.outputs),
-                opset_version=opset,
-                verbose=False,
-            )
-            return ir.load(draft)
-        except Exception as error:
-            raise ExportRefused(first_line(root_cause(error))) from error
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stdout(silence),
+            contextlib.redirect_stderr(silence),
+        ):
+            yield
+    except Exception as error:
+        raise ExportRefused(first_line(root_cause(error))) from error
 
 
 def root_cause(error: BaseException) -> BaseException:

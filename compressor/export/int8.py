@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compressor.atomic_write import atomic_path
 from compressor.errors import ModelError
 from compressor.export.cpu_session import cpu_session
-from compressor.export.onnx import write_errors_named
+from compressor.export.save_onnx import write_errors_named
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]  # ships no types

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -24,14 +22,23 @@ from compressor.errors import ModelError, RecipeError
 from compressor.execution.autocast import without_autocast
 from compressor.execution.copies import copy_module
 from compressor.execution.randomness import equal_randomness
-from compressor.export.exporters import Exporter, ExportRefused, TensorNames, first_line, run_exporter
+from compressor.export.exporters import (
+    Exporter,
+    ExportRefused,
+    FlatOutputs,
+    TensorNames,
+    export_by_torchscript,
+    first_line,
+    trace_by_dynamo,
+)
 from compressor.export.free_sizes import Place, find_open_sizes, name_free_sizes, with_smaller_sizes
 from compressor.export.onnx_passes import keep_zero_padding, set_metadata
-from compressor.export.parity import AT_CENTRE, CannotRun, check_parity
+from compressor.export.parity import AT_CENTRE, CannotRun, Parity, check_parity
+from compressor.export.save_onnx import external_files, save_checked, write_errors_named
+from compressor.export.traced_network import TracedNetwork, named_tensors
 from compressor.tensors import is_flat, tree_names
 
 OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)  # the exporter's functions need 18
-SINGLE_FILE = 2**31 - 2**24  # bytes of weights; protobuf is limited to 2 GiB
 CHUNK = 16  # largest batch of the parity check
 
 
@@ -42,130 +49,192 @@ class Attempt:
     exporter: Exporter
     batch: bool = False
     sizes: frozenset[Place] = frozenset()  # besides the batch
+    traced: TracedNetwork | None = None  # by an export that succeeded in this way
+    notes: tuple[str, ...] = ()  # of that export
 
     def __str__(self) -> str:
         free = "free sizes" if self.sizes else "a free batch" if self.batch else "batch 1"
         return f"{self.exporter} exporter with {free}"
 
 
-def export_onnx(
-    module: nn.Module,
-    inputs: Sequence[Tensor],
-    path: Path,
-    *,
-    opset: int | None,
-    dynamic_batch: bool,
-    dynamic_sizes: bool = False,
-    metadata: Mapping[str, str],
-    names: Sequence[str] = ("input",),
-    batch_dims: BatchDims | None = None,
-) -> ExportedModel:
-    """Export a module and compare the file with PyTorch.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that agrees with its module, its trace if it can be used again, and notes on how it was made."""
+
+    opset: int
+    parity: Parity
+    traced: TracedNetwork | None
+    notes: tuple[str, ...]
+
+
+class OnnxExporter:
+    """Exports forms of one network to ONNX files, and compares each file with PyTorch.
 
     torch's dynamo exporter is tried first. A model that it cannot convert with a free batch dimension is exported with
     batch 1, or by the TorchScript exporter, and the result's `notes` say so. A free batch dimension is accepted only if
-    batches of several sizes run. A copy of the module is exported; the module itself does not change.
-
-    Args:
-        module: The module, in any mode and on any device.
-        inputs: One tensor for each input, all with the same number of samples, for the comparison.
-        path: The file to write.
-        opset: The ONNX operator set; None = the exporter's default.
-        dynamic_batch: Whether the batch dimension should be free.
-        dynamic_sizes: Whether every other size should be free that the module does not fix, where the batch is.
-        metadata: Stored in the file.
-        names: Names of the inputs; outputs are named by key, field or index (see `tree_names`).
-        batch_dims: The batch dimension of each input, None for an input without one; by default the first of each.
-
-    Returns:
-        The file's facts: opset, size, hash, largest difference from PyTorch, and notes.
-
-    Raises:
-        ModelError: No exporter converts the model.
-        VerificationFailed: An output is not finite.
-        RecipeError: The opset is not supported, or the file cannot be written.
+    batches of several sizes run. Later exports take the trace of the first, where the forms differ in widths alone.
     """
-    if opset is not None and opset not in OPSETS:
-        raise RecipeError(
-            "export/unsupported-opset",
-            "export.opset",
-            f"opset {opset} is not supported",
-            f"choose {OPSETS[0]} to {OPSETS[-1]}, or auto for the exporter's default",
-        )
-    copied = copy_module(module).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
-    inputs = tuple(map(_plain, inputs))
-    dims = batch_dims or (0,) * len(inputs)
-    tensor_names = TensorNames(tuple(names), *_output_names(copied, split_batches(inputs, False, dims)[0], names))
-    notes: list[str] = []
-    open_sizes = find_open_sizes(copied, inputs, dims) if dynamic_sizes else frozenset()
-    attempts = [Attempt("dynamo"), Attempt("torchscript")]
-    if set(dims) != {0}:
-        metadata = {**metadata, BATCH_DIMS: json.dumps(dims)}
-    if dynamic_batch and any(dim is not None for dim in dims):
-        attempts = [Attempt("dynamo", True), attempts[0], Attempt("torchscript", True), attempts[1]]
-        if open_sizes:
-            attempts.insert(0, Attempt("dynamo", True, open_sizes))
-    with write_errors_named(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        draft = Path(folder) / path.name
-        for attempt in attempts:
-            batches = split_batches(inputs, attempt.batch, dims)
-            example, free = batches[attempt.batch], dims if attempt.batch else None
+
+    def __init__(
+        self,
+        inputs: Sequence[Tensor],
+        *,
+        opset: int | None,
+        dynamic_batch: bool,
+        dynamic_sizes: bool = False,
+        names: Sequence[str] = ("input",),
+        batch_dims: BatchDims | None = None,
+    ) -> None:
+        """Set what all files have in common.
+
+        Args:
+            inputs: One tensor for each input, all with the same number of samples, for the comparison.
+            opset: The ONNX operator set; None = the exporter's default.
+            dynamic_batch: Whether the batch dimension should be free.
+            dynamic_sizes: Whether every other size should be free that the module does not fix, where the batch is.
+            names: Names of the inputs; outputs are named by key, field or index (see `tree_names`).
+            batch_dims: The batch dimension of each input, None for an input without one; by default the first of each.
+
+        Raises:
+            RecipeError: The opset is not supported.
+        """
+        if opset is not None and opset not in OPSETS:
+            raise RecipeError(
+                "export/unsupported-opset",
+                "export.opset",
+                f"opset {opset} is not supported",
+                f"choose {OPSETS[0]} to {OPSETS[-1]}, or auto for the exporter's default",
+            )
+        self._inputs = tuple(map(_plain, inputs))
+        self._opset, self._dynamic_batch, self._dynamic_sizes = opset, dynamic_batch, dynamic_sizes
+        self._names, self._dims = tuple(names), batch_dims or (0,) * len(inputs)
+        self._ways: dict[frozenset[str], Attempt | None] = {}  # tensors of a module -> its way, None = to be traced
+
+    def export(self, module: nn.Module, path: Path, metadata: Mapping[str, str]) -> ExportedModel:
+        """Export a module and compare the file with it. A copy is exported; the module itself does not change.
+
+        Args:
+            module: The module, in any mode and on any device.
+            path: The file to write.
+            metadata: Stored in the file.
+
+        Returns:
+            The file's facts: opset, size, hash, largest difference from PyTorch, and notes.
+
+        Raises:
+            ModelError: No exporter converts the model.
+            VerificationFailed: An output is not finite.
+            RecipeError: The file cannot be written.
+        """
+        copied = copy_module(module).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
+        if set(self._dims) != {0}:
+            metadata = {**metadata, BATCH_DIMS: json.dumps(self._dims)}
+        with write_errors_named(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            draft = Path(folder) / path.name
+            written = self._first_that_agrees(copied, draft, metadata)
+            if self._opset not in (None, written.opset):
+                raise ModelError(
+                    "export/opset-not-applied",
+                    path.name,
+                    f"the exporter wrote opset {written.opset}, not {self._opset}",
+                    "set export.opset: auto",
+                )
+            move_into_place(draft, path, *external_files(draft))
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = path.stat().st_size + sum(data.stat().st_size for data in external_files(path))
+        parity = written.parity
+        notes = (*written.notes, *_comparison_note(parity.compared))
+        return ExportedModel(path, written.opset, size, digest, parity.max_abs_error, parity.ok, notes, parity.compared)
+
+    def _first_that_agrees(self, copied: nn.Module, draft: Path, metadata: Mapping[str, str]) -> Written:
+        """Try one way to export after the other."""
+        single = split_batches(self._inputs, False, self._dims)[0]
+        names = TensorNames(self._names, *_output_names(copied, single, self._names))
+        tensors, refused = frozenset(dict(named_tensors(copied))), list[str]()
+        for attempt in self._attempts(copied, self._ways.get(tensors)):
             try:
-                module_copy = copy_module(copied)
-                with without_autocast() as autocast_types, equal_randomness():
-                    model = run_exporter(
-                        module_copy, example, attempt.exporter, free, attempt.sizes, opset, tensor_names, draft
-                    )
-                places = name_free_sizes(model, dims) if attempt.sizes else {}
-                if places:
-                    batches.append(with_smaller_sizes(example, chain.from_iterable(places.values())))
-                keep_zero_padding(model)
-                sizes = {name: example[number].shape[dim] for name, ((number, dim), *_) in places.items()}
-                traced = {FREE_SIZES: json.dumps(sizes)} if sizes else {}
-                set_metadata(model, {**metadata, **traced, "exporter": attempt.exporter})
-                save_checked(model, draft)
-                parity = check_parity(draft, copied, batches)
-                if places and not parity.ok:
-                    raise CannotRun("its outputs differ from PyTorch's")
+                written = self._write(attempt, copied, names, draft, metadata)
             except (ExportRefused, CannotRun) as reason:
-                notes.append(f"{attempt}: {first_line(reason)}")
+                if attempt.traced is not None:
+                    self._ways[tensors] = None  # the code computes sizes from widths
+                else:
+                    refused.append(f"{attempt}: {first_line(reason)}")
                 continue
-            break
+            if attempt.traced is None:
+                notes = (*refused, f"exported by the {attempt}") if refused else ()
+                written = replace(written, notes=(*notes, *written.notes))
+                if written.traced is not None:
+                    self._ways.setdefault(tensors, replace(attempt, traced=written.traced, notes=written.notes))
+            return written
+        raise ModelError(
+            "export/every-exporter-failed",
+            draft.name,
+            f"no exporter converts it: {'; '.join(refused)}",
+            "report this with the model's name",
+        )
+
+    def _attempts(self, copied: nn.Module, way: Attempt | None) -> Iterator[Attempt]:
+        """The ways to export a module, the best first; `way` is that of another form of it."""
+        if way is not None:
+            yield way
+        if self._dynamic_batch and any(dim is not None for dim in self._dims):
+            sizes = find_open_sizes(copied, self._inputs, self._dims) if self._dynamic_sizes else frozenset()
+            if sizes:
+                yield Attempt("dynamo", True, sizes)
+            yield from (Attempt("dynamo", True), Attempt("dynamo"), Attempt("torchscript", True))
         else:
-            raise ModelError(
-                "export/every-exporter-failed",
-                path.name,
-                f"no exporter converts it: {'; '.join(notes)}",
-                "report this with the model's name",
-            )
-        version = model.opset_imports[""]
-        if opset is not None and version != opset:
-            raise ModelError(
-                "export/opset-not-applied",
-                path.name,
-                f"the exporter wrote opset {version}, not {opset}",
-                "set export.opset: auto",
-            )
-        if notes:
-            notes.append(f"exported by the {attempt}")
-        notes += _comparison_notes(parity.compared, autocast_types)
-        move_into_place(draft, path, *external_files(draft))
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    size = path.stat().st_size + sum(data.stat().st_size for data in external_files(path))
-    return ExportedModel(path, version, size, digest, parity.max_abs_error, parity.ok, tuple(notes), parity.compared)
+            yield Attempt("dynamo")
+        yield Attempt("torchscript")
+
+    def _write(
+        self, attempt: Attempt, copied: nn.Module, names: TensorNames, draft: Path, metadata: Mapping[str, str]
+    ) -> Written:
+        """Export in one way, and compare the file with the module."""
+        batches = split_batches(self._inputs, attempt.batch, self._dims)
+        example = batches[attempt.batch]
+        module = copied if attempt.traced is not None else copy_module(copied)
+        if not names.flat:
+            module = FlatOutputs(module)
+        model, traced, notes = self._model(attempt, module, example, names, draft)
+        places = name_free_sizes(model, self._dims) if attempt.sizes else {}
+        if places:
+            batches.append(with_smaller_sizes(example, chain.from_iterable(places.values())))
+        keep_zero_padding(model)
+        sizes = {name: example[number].shape[dim] for name, ((number, dim), *_) in places.items()}
+        free = {FREE_SIZES: json.dumps(sizes)} if sizes else {}
+        set_metadata(model, {**metadata, **free, "exporter": attempt.exporter})
+        save_checked(model, draft)
+        parity = check_parity(draft, copied, batches)
+        if not parity.ok and (places or attempt.traced):
+            raise CannotRun("its outputs differ from PyTorch's")
+        return Written(model.opset_imports[""], parity, traced, notes)
+
+    def _model(
+        self, attempt: Attempt, module: nn.Module, example: tuple[Tensor, ...], names: TensorNames, draft: Path
+    ) -> tuple[ir.Model, TracedNetwork | None, tuple[str, ...]]:
+        """The ONNX model, its trace if there is a new one, and notes."""
+        if attempt.traced is not None:
+            return attempt.traced.with_tensors_of(module), None, attempt.notes
+        free = self._dims if attempt.batch else None
+        traced: TracedNetwork | None = None
+        with without_autocast() as types, equal_randomness():
+            if attempt.exporter == "torchscript":
+                model = export_by_torchscript(module, example, free, self._opset, names, draft)
+            else:
+                program = trace_by_dynamo(module, example, free, attempt.sizes, self._opset, names)
+                traced, model = TracedNetwork.of(program)
+        note = "forward turns on autocast to {}; the file computes in float32, as compared"
+        return model, traced, tuple(note.format(kind) for kind in types[:1])
 
 
-def _comparison_notes(compared: str, autocast_types: Sequence[str]) -> list[str]:
+def _comparison_note(compared: str) -> list[str]:
     """What users should know where not the plain answers of the module were compared."""
-    notes = []
     if compared == AT_CENTRE:
-        notes.append(f"the model draws random numbers: {compared} were compared")
-    elif compared != "answers":
-        notes.append(f"rounding decides what the model answers, so {compared} were compared instead")
-    if autocast_types:
-        notes.append(f"forward turns on autocast to {autocast_types[0]}; the file computes in float32, as compared")
-    return notes
+        return [f"the model draws random numbers: {compared} were compared"]
+    if compared != "answers":
+        return [f"rounding decides what the model answers, so {compared} were compared instead"]
+    return []
 
 
 def split_batches(inputs: Sequence[Tensor], dynamic: bool, dims: BatchDims | None = None) -> list[tuple[Tensor, ...]]:
@@ -213,61 +282,3 @@ def _output_names(
         output = copy_module(module)(*inputs)
     names = tree_names(output)
     return tuple(f"output_{name}" if name in input_names else name for name in names), is_flat(output)
-
-
-def save_checked(model: ir.Model, draft: Path) -> None:
-    """Write a model, with its weights in a second file if they exceed 2 GB, and run the ONNX checker on it.
-
-    Args:
-        model: The model.
-        draft: The file to write.
-
-    Raises:
-        ExportRefused: The ONNX checker reports an error.
-    """
-    save_unchecked(model, draft)
-    problem = checker_error(draft)
-    if problem is not None:
-        raise ExportRefused(f"ONNX checker: {problem}")
-
-
-def save_unchecked(model: ir.Model, draft: Path) -> None:
-    """Write a model, with its weights in a second file if they exceed 2 GB.
-
-    Args:
-        model: The model.
-        draft: The file to write.
-    """
-    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    ir.save(model, draft, external_data=f"{draft.name}.data" if weights > SINGLE_FILE else None)
-
-
-def checker_error(path: Path) -> str | None:
-    """What the ONNX checker says of a file; None where it says nothing."""
-    try:
-        onnx.checker.check_model(str(path))
-    except onnx.checker.ValidationError as error:
-        return first_line(error)
-    return None
-
-
-def external_files(path: Path) -> list[Path]:
-    """The second file that `save_checked` may have written."""
-    data = path.with_name(f"{path.name}.data")
-    return [data] if data.exists() else []
-
-
-@contextlib.contextmanager
-def write_errors_named(path: Path) -> Iterator[None]:
-    """Raise RecipeError if `path` cannot be written. A full disk is left to the caller, who may resume the run."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise RecipeError(
-            "output/not-writable",
-            str(path),
-            f"it cannot be written ({error.strerror or error})",
-            "choose another --out",
-        ) from error

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import onnx_ir as ir
 from torch import Tensor, nn
@@ -18,59 +19,66 @@ from compressor.core import ExportedModel, LoadedModel, ModelSpec
 from compressor.errors import RecipeError
 from compressor.execution.copies import copy_module
 from compressor.export.exporters import ExportRefused
-from compressor.export.onnx import (
-    checker_error,
-    export_onnx,
-    external_files,
-    save_unchecked,
-    split_batches,
-    write_errors_named,
-)
+from compressor.export.onnx import OnnxExporter, split_batches
 from compressor.export.onnx_file import has_free_batch, validate_onnx
 from compressor.export.parity import check_parity
+from compressor.export.save_onnx import checker_error, external_files, save_unchecked, write_errors_named
 from compressor.models.checkpoint import sha256
 
 
-def export_model(
-    module: nn.Module,
-    spec: ModelSpec,
-    inputs: Sequence[Tensor],
-    path: Path,
-    *,
-    opset: int | None,
-    dynamic_batch: bool,
-    dynamic_sizes: bool = False,
-    metadata: Mapping[str, str],
-    as_given: bool = False,
-) -> ExportedModel:
-    """Write a module to an ONNX file and compare the file with it.
+class ModelExporter:
+    """Writes forms of one model, dense or slim, to ONNX files, and compares each file with its module."""
 
-    Args:
-        module: The module, dense or slim.
-        spec: What it was built from.
-        inputs: One tensor for each input, all with the same number of samples, for the comparison.
-        path: The file to write.
-        opset: The ONNX operator set; None = the exporter's default, or that of the given file.
-        dynamic_batch: Whether the batch dimension should be free; a given file keeps its own.
-        dynamic_sizes: Whether other sizes should be free where the module allows it; a given file keeps its own.
-        metadata: Stored in the file.
-        as_given: The weights are those of the given file, which is copied.
+    def __init__(
+        self,
+        spec: ModelSpec,
+        inputs: Sequence[Tensor],
+        *,
+        opset: int | None,
+        dynamic_batch: bool,
+        dynamic_sizes: bool = False,
+        metadata: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Set what all files have in common.
 
-    Returns:
-        The file's facts.
+        Args:
+            spec: What the modules were built from.
+            inputs: One tensor for each input, all with the same number of samples, for the comparison.
+            opset: The ONNX operator set; None = the exporter's default, or that of the given file.
+            dynamic_batch: Whether the batch dimension should be free; a given file keeps its own.
+            dynamic_sizes: Whether other sizes should be free where the module allows it; a given file keeps its own.
+            metadata: Stored in the files.
 
-    Raises:
-        ModelError: No exporter converts the model.
-        VerificationFailed: An output is not finite.
-        RecipeError: The opset is not supported, or the file cannot be written.
-    """
-    if not is_onnx(spec.source):
-        names = [model_input.name for model_input in spec.inputs]
-        return export_onnx(
-            module, inputs, path, opset=opset, dynamic_batch=dynamic_batch, dynamic_sizes=dynamic_sizes,
-            metadata=metadata, names=names, batch_dims=spec.batch_dims,
-        )  # fmt: skip
-    return _write_back(module, spec, inputs, path, opset, metadata, as_given)
+        Raises:
+            RecipeError: The opset is not supported.
+        """
+        self._spec, self._inputs, self._opset, self._metadata = spec, inputs, opset, metadata
+        self._exporter: OnnxExporter | None = None
+        if not is_onnx(spec.source):
+            self._exporter = OnnxExporter(
+                inputs, opset=opset, dynamic_batch=dynamic_batch, dynamic_sizes=dynamic_sizes,
+                names=[model_input.name for model_input in spec.inputs], batch_dims=spec.batch_dims,
+            )  # fmt: skip
+
+    def export(self, module: nn.Module, path: Path, *, as_given: bool = False) -> ExportedModel:
+        """Write a module to an ONNX file and compare the file with it.
+
+        Args:
+            module: The module.
+            path: The file to write.
+            as_given: The weights are those of the given ONNX file, which is copied.
+
+        Returns:
+            The file's facts.
+
+        Raises:
+            ModelError: No exporter converts the model.
+            VerificationFailed: An output is not finite.
+            RecipeError: The opset is not that of the given file, or the file cannot be written.
+        """
+        if self._exporter is not None:
+            return self._exporter.export(module, path, self._metadata)
+        return _write_back(module, self._spec, self._inputs, path, self._opset, self._metadata, as_given)
 
 
 def is_onnx(source: str) -> bool:

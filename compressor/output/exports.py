@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from compressor import __version__
@@ -15,7 +14,7 @@ from compressor.core import Comparison, Data, ExportedModel, LoadedModel, Quanti
 from compressor.errors import VerificationFailed
 from compressor.export.int8 import quantize_int8
 from compressor.models.example_inputs import calibration_inputs
-from compressor.models.export_model import export_model, is_as_given
+from compressor.models.export_model import ModelExporter, is_as_given
 from compressor.recipe import Recipe
 from compressor.run_log import RunLog
 from compressor.steps.state import PruningState
@@ -53,10 +52,9 @@ def export_models(
         VerificationFailed: Outputs of ONNX Runtime and PyTorch differ.
         ModelError: No exporter takes the model.
     """
-    export = partial(
-        export_model,
-        spec=state.model.spec,
-        inputs=calibration_inputs(state.model, data, PARITY_IMAGES),
+    exporter = ModelExporter(
+        state.model.spec,
+        calibration_inputs(state.model, data, PARITY_IMAGES),
         opset=recipe.export.opset_version,
         dynamic_batch=recipe.export.dynamic_batch,
         dynamic_sizes=recipe.export.frees_sizes(state.model.spec.inputs),
@@ -67,7 +65,7 @@ def export_models(
         for name, model in ((DENSE_MODEL, baseline.model), (SLIM_MODEL, state.model)):
             log("stage", {"name": f"export {name}"})
             as_given = name == DENSE_MODEL and is_as_given(model)
-            exported[name] = export(model.module, path=folder / name, as_given=as_given)
+            exported[name] = exporter.export(model.module, folder / name, as_given=as_given)
             if not exported[name].ok:
                 error = exported[name].max_abs_error
                 problem = f"the outputs of ONNX Runtime and PyTorch differ by {error:.2e}"

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from compressor.bench.compare import compare_latency
 from compressor.bench.device.device import Device
-from compressor.export.onnx import export_onnx
+from compressor.export.onnx import OnnxExporter
 from compressor.models.example_inputs import example_inputs
 from compressor.models.source import load_model
 
@@ -58,7 +58,7 @@ def main() -> None:
     with TemporaryDirectory() as name:
         model = load_model(asked.model)
         a, copy = Path(name) / "a.onnx", Path(name) / "copy.onnx"
-        export_onnx(model.module, example_inputs(model, images=2), a, opset=None, dynamic_batch=False, metadata={})
+        OnnxExporter(example_inputs(model, images=2), opset=None, dynamic_batch=False).export(model.module, a, {})
         shutil.copy(a, copy)
         for _ in range(asked.repeats):
             with Device().open() as device:

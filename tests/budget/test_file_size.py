@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from exports import export_onnx
 from torch import nn
 
 from compressor.budget.memory import file_bytes
-from compressor.export.onnx import export_onnx
 from compressor.surgery.analysis import analyze
 
 

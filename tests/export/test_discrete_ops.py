@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from exports import export_onnx
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
-from compressor.export.onnx import export_onnx
 from compressor.export.parity import check_parity, is_rounding_sensitive
 
 IMAGES = (torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)),)

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from exports import export_onnx
 from failures import raises_error
 from torch import Tensor, nn
 
 from compressor.core import ExportedModel
 from compressor.errors import ModelError
 from compressor.execution.central_draws import CentralDraws, UnknownDraw
-from compressor.export.onnx import export_onnx
 from compressor.export.parity import _in_float64, check_parity, module_outputs
 from compressor.export.tolerance import rounding_error, within_tolerance
 

@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from exports import export_onnx
 from torch import Tensor, nn
 
 from compressor.core import ModelInput
-from compressor.export.onnx import export_onnx
 from compressor.recipe.recipe_config import ExportConfig
 
 

@@ -9,13 +9,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from exports import export_onnx
 from failures import raises_error
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, RecipeError, VerificationFailed
 from compressor.export import onnx as export
-from compressor.export.onnx import export_onnx, split_batches
+from compressor.export.onnx import split_batches
 from compressor.export.onnx_file import has_free_batch
 from compressor.export.parity import check_parity
 from compressor.tensors import tree_leaves
@@ -143,14 +144,14 @@ def test_non_finite_is_refused_and_leaves_nothing(tmp_path: Path, images: Tensor
 def test_free_batch_the_exporter_refuses_becomes_batch_1(
     tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = export.run_exporter
+    real = export.trace_by_dynamo
 
-    def refuse(module: nn.Module, example: Tensor, exporter: str, dynamic: bool, *rest: object) -> object:
-        if dynamic:
+    def refuse(module: nn.Module, example: tuple[Tensor, ...], free: object, *rest: object) -> object:
+        if free:
             raise export.ExportRefused("no free batch")
-        return real(module, example, exporter, dynamic, *rest)  # type: ignore[arg-type]
+        return real(module, example, free, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(export, "run_exporter", refuse)
+    monkeypatch.setattr(export, "trace_by_dynamo", refuse)
     found = export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert found.ok
     assert found.notes[0].endswith("a free batch: no free batch")
@@ -180,7 +181,8 @@ def test_what_no_exporter_takes_is_one_line(tmp_path: Path, images: Tensor, monk
     def refuse(*_arguments: object) -> object:
         raise export.ExportRefused("can't")
 
-    monkeypatch.setattr(export, "run_exporter", refuse)
+    for exporter in ("trace_by_dynamo", "export_by_torchscript"):
+        monkeypatch.setattr(export, exporter, refuse)
     with raises_error(ModelError, "export/every-exporter-failed", "m.onnx") as caught:
         export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert "\n" not in str(caught.value)
@@ -194,7 +196,7 @@ def test_bad_opset_and_bad_folder(tmp_path: Path, images: Tensor) -> None:
 
 
 def test_weights_over_the_limit_go_beside(tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "SINGLE_FILE", 100)
+    monkeypatch.setattr("compressor.export.save_onnx.SINGLE_FILE", 100)
     monkeypatch.chdir(tmp_path)
     found = export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert found.ok

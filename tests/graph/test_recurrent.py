@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from exports import export_onnx
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from compressor.export.onnx import export_onnx
 from compressor.graph.cost import count_cost
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")

@@ -8,13 +8,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from exports import export_onnx
 from failures import raises_error
 from torch import Tensor, nn
 
 from compressor.bench.runner.ort_session import make_feed
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import ModelError
-from compressor.export.onnx import export_onnx, split_batches
+from compressor.export.onnx import split_batches
 from compressor.models.batch_dims import find_batch_dims, with_batch_dim
 from compressor.models.example_inputs import example_inputs
 from compressor.models.source import load_model

@@ -32,7 +32,7 @@ from compressor.budget.target import PruningTarget
 from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.criteria.magnitude import l1
 from compressor.errors import CompressorError
-from compressor.export.onnx import export_onnx
+from compressor.export.onnx import OnnxExporter
 from compressor.graph.cost import count_cost
 from compressor.models.build import build_named, model_defaults
 from compressor.models.example_inputs import example_inputs
@@ -154,14 +154,8 @@ def prune(name: str, tell: Tell, *, onnx: bool, native: bool) -> dict[str, Any]:
     )  # fmt: skip
     if onnx:
         with phase("onnx"), tempfile.TemporaryDirectory() as folder:
-            exported = export_onnx(
-                slim,
-                example_inputs(work.model, 2),
-                Path(folder) / "slim.onnx",
-                opset=None,
-                dynamic_batch=False,
-                metadata={},
-            )
+            exporter = OnnxExporter(example_inputs(work.model, 2), opset=None, dynamic_batch=False)
+            exported = exporter.export(slim, Path(folder) / "slim.onnx", {})
         if not exported.ok:
             return {"outcome": "parity", "error": f"{exported.max_abs_error:.1e}", "seconds": seconds}
         return {

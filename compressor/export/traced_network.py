@@ -1,0 +1,106 @@
+"""A network that the dynamo exporter traced once: the ONNX models of its pruned forms need no other trace.
+
+Before constants are folded, the traced graph has every parameter and buffer under the name that the module gives it.
+A form of the network with other widths has the same graph with its own tensors, unless the code computes a size from a
+width: then the file does not run, or its answers differ from the module's, and the module is traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import onnx_ir as ir
+from torch import Tensor, nn
+
+from compressor.export.exporters import ExportRefused, optimized
+
+GROUPED = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True, slots=True)
+class TracedNetwork:
+    """The graph of a module without its tensors, and the operators that are left after it was optimized."""
+
+    graph: ir.Model
+    operators: tuple[str, ...]
+
+    @classmethod
+    def of(cls, traced: ir.Model) -> tuple[TracedNetwork, ir.Model]:
+        """Keep the graph of a module for its other forms.
+
+        Args:
+            traced: What `trace_by_dynamo` returned; it is used up.
+
+        Returns:
+            The traced network, and the optimized model of the module itself.
+        """
+        graph = traced.clone()
+        for value in graph.graph.initializers.values():
+            value.const_value = None
+        _let_flattened_sizes_follow(graph)
+        model = optimized(traced)
+        return cls(graph, _operators(model)), model
+
+    def with_tensors_of(self, module: nn.Module) -> ir.Model:
+        """Make the optimized ONNX model of a module.
+
+        Args:
+            module: The module, with tensors of the same names as the traced one and of any widths.
+
+        Returns:
+            The model.
+
+        Raises:
+            ExportRefused: The graph has constants of its own, or other operators are left than of the traced module.
+        """
+        tensors = dict(named_tensors(module))
+        model = self.graph.clone()
+        initializers = model.graph.initializers
+        if constants := initializers.keys() - tensors.keys():
+            raise ExportRefused(f"{min(constants)} is no tensor of the module")
+        for node in model.graph.all_nodes():
+            for value in node.outputs:
+                if not value.is_graph_output():  # outputs keep their widths, inner values do not
+                    value.shape = None
+        for name, value in initializers.items():
+            value.const_value = ir.tensor(tensors[name].numpy(), name=name)
+            value.shape = ir.Shape(tensors[name].shape)
+            for node, position in value.uses():
+                if node.op_type in GROUPED and position == 1:
+                    groups = getattr(module.get_submodule(name.rpartition(".")[0]), "groups", None)
+                    if isinstance(groups, int):
+                        node.attributes["group"] = ir.AttrInt64("group", groups)
+        model = optimized(model)
+        if _operators(model) != self.operators:
+            raise ExportRefused("other operators are left than of the traced module")
+        return model
+
+
+def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter and buffer under every name, those too that a state dict leaves out."""
+    named = chain(module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
+    return ((name, tensor.detach()) for name, tensor in named)
+
+
+def _operators(model: ir.Model) -> tuple[str, ...]:
+    return tuple(node.op_type for node in model.graph.all_nodes())
+
+
+def _let_flattened_sizes_follow(model: ir.Model) -> None:
+    """Let every Reshape to (batch, K) that keeps the batch compute K, which may be a width."""
+    sizes: ir.Value | None = None
+    for node in list(model.graph):
+        if node.op_type != "Reshape" or node.inputs[0] is None:
+            continue
+        before, after = node.inputs[0].shape, node.outputs[0].shape
+        if before is None or after is None or len(after) != 2 or before[0] != after[0]:
+            continue
+        if sizes is None:
+            constant = ir.node("Constant", [], {"value": ir.tensor(np.array([0, -1]))})
+            model.graph.insert_before(model.graph[0], constant)
+            sizes = constant.outputs[0]
+        node.replace_input_with(1, sizes)
+        node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)

@@ -1,0 +1,18 @@
+"""Exports of single modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from compressor.core import ExportedModel
+from compressor.export.onnx import OnnxExporter
+
+
+def export_onnx(
+    module: nn.Module, inputs: Sequence[Tensor], path: Path, *, metadata: Mapping[str, str], **options: Any
+) -> ExportedModel:
+    return OnnxExporter(inputs, **options).export(module, path, metadata)
