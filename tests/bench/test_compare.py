@@ -17,6 +17,7 @@ from compressor.bench.device.protocol import DeviceState, Job, Timing
 from compressor.bench.device.session import RunnerSession
 from compressor.bench.interleaved import BUDGET, LEAST_ROUNDS, rounds_within
 from compressor.bench.runner import timing
+from compressor.bench.timed_inputs import TimedInput
 from compressor.core import Comparison
 from compressor.errors import ModelError, RecipeError, VerificationFailed
 
@@ -56,7 +57,7 @@ def test_less_work_is_faster(here: RunnerSession, linear: Make) -> None:
 def test_one_model_with_weights_beside_it_and_real_inputs(here: RunnerSession, linear: Make, tmp_path: Path) -> None:
     path = tmp_path / "big.onnx"
     onnx.save(onnx.load(linear("a.onnx")), path, save_as_external_data=True, location="big.data", size_threshold=0)
-    inputs = {"x": np.ones((2, 64), np.float32)}
+    inputs = {"x": TimedInput(np.ones((2, 64), np.float32))}
     found = compare_latency(here, path, None, batch=3, seconds=0.05, inputs=inputs, emit=quiet)
     assert (found.b, found.ratio, found.ratio_ci95) == (None, None, None)
     assert found.control is not None

@@ -254,6 +254,21 @@ def test_the_extreme_of_no_entries_is_infinite_as_in_the_runtime(operator: str, 
     torch.testing.assert_close(load_model(str(path)).module(x), x)
 
 
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        (NODE("Einsum", ["x", "w"], ["y"], equation="nc,cd->nd"), [[3.0, 1.0, 2.0, 4.0]]),
+        (NODE("Mean", ["x", "row"], ["y"]), [[1.0, 1.5, 2.0, 2.5]]),
+    ],
+    ids=["einsum", "mean"],
+)
+def test_small_constants_are_operands_of_tensors(node: onnx.NodeProto, expected: object, tmp_path: Path) -> None:
+    """Constants of few entries are read as numbers on the host, where they may be sizes."""
+    weights = {"w": np.eye(4, dtype=np.float32)[[1, 2, 0, 3]], "row": np.ones(4, np.float32)}
+    onnx.save(model_of(node, weights=weights), tmp_path / "m.onnx")
+    assert load_model(str(tmp_path / "m.onnx")).module(torch.tensor([[1.0, 2.0, 3.0, 4.0]])).tolist() == expected
+
+
 def test_weights_that_are_not_there_are_not_allocated(tmp_path: Path) -> None:
     model = model_of(NODE("MatMul", ["x", "w"], ["y"]), weights={"w": EYE})
     model.graph.initializer[0].dims[:] = [4, 2**40]

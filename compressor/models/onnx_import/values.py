@@ -82,6 +82,12 @@ def as_tensor(value: Value, like: Tensor) -> Tensor:
     return torch.tensor(array, dtype=dtype or _host_dtype(array), device=like.device)
 
 
+def as_tensors(*values: Value) -> list[Tensor]:
+    """Turn host arrays into tensors like the first tensor among the values."""
+    like = next(value for value in values if isinstance(value, Tensor))
+    return [as_tensor(value, like) for value in values]
+
+
 def _host_dtype(array: HostArray) -> torch.dtype:
     return torch.from_numpy(np.zeros(1, array.dtype)).dtype
 

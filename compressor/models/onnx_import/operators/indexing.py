@@ -12,7 +12,7 @@ from compressor.models.onnx_import.host import slice_bounds
 from compressor.models.onnx_import.imported_module import Function, OperatorNode
 from compressor.models.onnx_import.node import unsupported
 from compressor.models.onnx_import.padding import PADS_ARE_INPUTS, as_padding, pad_axes
-from compressor.models.onnx_import.values import Value, as_tensor, ints, is_host, scalar
+from compressor.models.onnx_import.values import Value, as_tensor, as_tensors, ints, is_host, scalar
 
 
 def _slice(node: OperatorNode, x: Tensor, *bounds: Value) -> Tensor:
@@ -48,14 +48,14 @@ def _gather(node: OperatorNode, x: Value, indices: Value) -> Tensor:
 
 
 def _gather_elements(node: OperatorNode, x: Value, indices: Value) -> Tensor:
-    like = next(value for value in (x, indices) if isinstance(value, Tensor))
-    x, at, axis = as_tensor(x, like), as_tensor(indices, like).long(), node.node.get("axis", 0)
+    (x, at), axis = as_tensors(x, indices), node.node.get("axis", 0)
+    at = at.long()
     return torch.gather(x, axis, torch.where(at < 0, at + x.shape[axis], at))
 
 
 def _gather_nd(node: OperatorNode, x: Value, indices: Value) -> Tensor:
-    like = next(value for value in (x, indices) if isinstance(value, Tensor))
-    x, at = as_tensor(x, like), as_tensor(indices, like).long()
+    x, at = as_tensors(x, indices)
+    at = at.long()
     lead = node.node.get("batch_dims", 0)
     if not lead:
         return x[tuple(at.unbind(-1))]
@@ -64,8 +64,8 @@ def _gather_nd(node: OperatorNode, x: Value, indices: Value) -> Tensor:
 
 
 def _scatter_nd(node: OperatorNode, x: Value, indices: Value, updates: Value) -> Tensor:
-    like = next(value for value in (x, updates, indices) if isinstance(value, Tensor))
-    x, at, source = as_tensor(x, like), as_tensor(indices, like).long(), as_tensor(updates, like)
+    x, source, at = as_tensors(x, updates, indices)
+    at = at.long()
     how = node.node.get("reduction", "none")
     if how not in ("none", "add"):
         raise unsupported(node.node, f"its reduction is {how}")
@@ -73,8 +73,8 @@ def _scatter_nd(node: OperatorNode, x: Value, indices: Value, updates: Value) ->
 
 
 def _scatter_elements(node: OperatorNode, x: Value, indices: Value, updates: Value) -> Tensor:
-    like = next(value for value in (x, updates, indices) if isinstance(value, Tensor))
-    x, at, source = as_tensor(x, like), as_tensor(indices, like).long(), as_tensor(updates, like)
+    x, source, at = as_tensors(x, updates, indices)
+    at = at.long()
     axis, how = node.node.get("axis", 0), node.node.get("reduction", "none")
     at = torch.where(at < 0, at + x.shape[axis], at)
     if how == "none":
@@ -84,8 +84,7 @@ def _scatter_elements(node: OperatorNode, x: Value, indices: Value, updates: Val
 
 
 def _concat(node: OperatorNode, *parts: Value) -> Tensor:
-    like = next(part for part in parts if isinstance(part, Tensor))
-    return torch.cat([as_tensor(part, like) for part in parts], node.node.get("axis", 0))
+    return torch.cat(as_tensors(*parts), node.node.get("axis", 0))
 
 
 def _split(node: OperatorNode, x: Tensor, sizes: Value = None) -> tuple[Tensor, ...]:

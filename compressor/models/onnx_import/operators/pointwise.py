@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from compressor.models.onnx_import.imported_module import Function, OperatorNode
 from compressor.models.onnx_import.node import unsupported
-from compressor.models.onnx_import.values import Value, as_tensor, is_host, module_dtype, scalar
+from compressor.models.onnx_import.values import Value, as_tensor, as_tensors, is_host, module_dtype, scalar
 
 
 def as_operands(*values: Value) -> list[Any]:
@@ -37,8 +37,7 @@ def binary(function: Callable[[Any, Any], Tensor]) -> Function:
 
 def _variadic(function: Callable[[Any, Any], Tensor]) -> Function:
     def _run(_: OperatorNode, *values: Value) -> Tensor:
-        like = next(value for value in values if isinstance(value, Tensor))
-        return reduce(function, [as_tensor(value, like) for value in values])
+        return reduce(function, as_tensors(*values))
 
     return _run
 
@@ -50,8 +49,8 @@ def _divide(a: Any, b: Any) -> Tensor:
     return torch.div(a, b, rounding_mode="trunc" if integers else None)
 
 
-def _mean(_: OperatorNode, *values: Tensor) -> Tensor:
-    return reduce(torch.add, values) / len(values)
+def _mean(_: OperatorNode, *values: Value) -> Tensor:
+    return reduce(torch.add, as_tensors(*values)) / len(values)
 
 
 def _cast(node: OperatorNode, x: Tensor, *_: Value) -> Tensor:
@@ -126,8 +125,8 @@ def _shrink(node: OperatorNode, x: Tensor) -> Tensor:
 
 
 def _where(_: OperatorNode, condition: Value, a: Value, b: Value) -> Tensor:
-    like = next(value for value in (a, b, condition) if isinstance(value, Tensor))
-    return torch.where(as_tensor(condition, like), as_tensor(a, like), as_tensor(b, like))
+    a, b, condition = as_tensors(a, b, condition)
+    return torch.where(condition, a, b)
 
 
 def _modulo(node: OperatorNode, a: Value, b: Value) -> Tensor:

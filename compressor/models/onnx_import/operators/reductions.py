@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from compressor.models.onnx_import.host import axes_of
 from compressor.models.onnx_import.imported_module import Function, OperatorNode
-from compressor.models.onnx_import.values import Value, as_tensor, scalar
+from compressor.models.onnx_import.values import Value, as_tensor, as_tensors, scalar
 
 AXES_ARE_INPUTS = {"ReduceSum": 13}  # of the others from opset 18
 
@@ -87,13 +87,11 @@ def _cumsum(node: OperatorNode, x: Tensor, axis: Value) -> Tensor:
 
 
 def _matmul(_: OperatorNode, a: Value, b: Value) -> Tensor:
-    like = next(value for value in (a, b) if isinstance(value, Tensor))
-    return torch.matmul(as_tensor(a, like), as_tensor(b, like))
+    return torch.matmul(*as_tensors(a, b))
 
 
 def _gemm(node: OperatorNode, a: Value, b: Value, c: Value = None) -> Tensor:
-    like = next(value for value in (a, b) if isinstance(value, Tensor))
-    left, right = as_tensor(a, like), as_tensor(b, like)
+    left, right = as_tensors(a, b)
     left = left.t() if node.node.get("transA") else left
     right = right.t() if node.node.get("transB") else right
     product = torch.matmul(left, right)
@@ -101,12 +99,12 @@ def _gemm(node: OperatorNode, a: Value, b: Value, c: Value = None) -> Tensor:
     product = product if alpha == 1.0 else product * alpha
     if c is None:
         return product
-    added = as_tensor(c, like)
+    added = as_tensor(c, product)
     return product + (added if beta == 1.0 else added * beta)
 
 
-def _einsum(node: OperatorNode, *values: Tensor) -> Tensor:
-    return torch.einsum(node.node.get("equation"), *values)
+def _einsum(node: OperatorNode, *values: Value) -> Tensor:
+    return torch.einsum(node.node.get("equation"), *as_tensors(*values))
 
 
 def _layer_norm(node: OperatorNode, x: Tensor, scale: Value, shift: Value = None) -> Any:

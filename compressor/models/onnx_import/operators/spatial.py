@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from compressor.models.onnx_import.imported_module import Function, OperatorNode
 from compressor.models.onnx_import.node import Node, unsupported
-from compressor.models.onnx_import.values import Value, as_tensor, ints
+from compressor.models.onnx_import.values import Value, as_tensor, as_tensors, ints
 
 
 def padding_of(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -108,8 +108,9 @@ def _lrn(node: OperatorNode, x: Tensor) -> Tensor:
     )
 
 
-def _conv(node: OperatorNode, x: Tensor, weight: Tensor, bias: Value = None) -> Tensor:
+def _conv(node: OperatorNode, x: Value, weight: Value, bias: Value = None) -> Tensor:
     """A convolution whose weight is no constant of the file."""
+    x, weight = as_tensors(x, weight)
     one, count = node.node, weight.ndim - 2
     begins, ends = padding_of(one, x.shape[2:], weight.shape[2:])
     if begins != ends:
@@ -125,16 +126,17 @@ def _instance_norm(node: OperatorNode, x: Tensor, scale: Value, shift: Value) ->
     return functional.instance_norm(x, weight=weights[0], bias=weights[1], eps=node.node.get("epsilon", 1e-5))
 
 
-def _grid_sample(node: OperatorNode, x: Tensor, grid: Tensor) -> Tensor:
+def _grid_sample(node: OperatorNode, x: Value, grid: Value) -> Tensor:
+    x, grid = as_tensors(x, grid)
     mode = {"linear": "bilinear", "cubic": "bicubic"}.get(kind := node.node.get("mode", "bilinear"), kind)
     corners = bool(node.node.get("align_corners", 0))
     return functional.grid_sample(x, grid, mode, node.node.get("padding_mode", "zeros"), corners)
 
 
-def _roi_align(node: OperatorNode, x: Tensor, boxes: Tensor, batches: Value) -> Tensor:
+def _roi_align(node: OperatorNode, x: Value, boxes: Value, batches: Value) -> Tensor:
     from torchvision.ops import roi_align
 
-    one = node.node
+    (x, boxes), one = as_tensors(x, boxes), node.node
     if one.get("mode", "avg") != "avg":
         raise unsupported(one, f"its mode is {one.get('mode')}")
     half = one.get("coordinate_transformation_mode", "half_pixel" if one.opset >= 16 else "output_half_pixel")
