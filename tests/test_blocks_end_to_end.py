@@ -161,6 +161,20 @@ def test_auto_drops_what_the_answers_do_not_need(source: str, samples: str) -> N
     assert plan["slim"]["macs"] <= 0.6 * plan["dense"]["macs"]
 
 
+def test_a_network_without_blocks_is_not_tried(samples: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial prunes and reconstructs the whole network, to be compared with others."""
+    code = """
+from torch import nn
+def make():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 4))
+"""
+    (tmp_path / "plain.py").write_text(code)
+    monkeypatch.setattr("compressor.steps.block_trials.BlockTrials", None)
+    plan = plan_run(f"{tmp_path}/plain.py:make", recipe("auto"), data=samples, trust_pickle=False, emit=ignore_event)
+    assert plan["dropped_blocks"] is None
+    assert plan["slim"]["macs"] <= 0.6 * plan["dense"]["macs"]
+
+
 def test_a_prediction_beside_dropped_blocks_does_not_count_answers(source: str, samples: str) -> None:
     """The curves compare answers with those of the model without the blocks."""
     by_error = "prune.criterion=obs", "prune.scope=error"
