@@ -37,7 +37,7 @@ from compressor.budget.latency_model import (
 from compressor.core import EventSink, Layer, LoadedModel
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.example_inputs import example_inputs
-from compressor.models.export_model import ModelExporter
+from compressor.models.export_model import ModelExporter, is_as_given
 from compressor.recipe import Recipe
 from compressor.steps.latency_probe import DeviceSession, LatencyPair, known_well
 
@@ -72,12 +72,17 @@ def latency_probe(
     inputs = example_inputs(model, images=2)
     exporter = ModelExporter(model.spec, inputs, opset=recipe.export.opset_version, dynamic_batch=batch > 1)
     timed = named_samples(model, inputs)
-    return DeviceTimer(device, batch, rounds, timed, exporter.export, emit)
+    given = is_as_given(model)
+
+    def export(module: nn.Module, path: Path) -> None:
+        exporter.export(module, path, as_given=given and module is model.module)
+
+    return DeviceTimer(device, batch, rounds, timed, export, emit)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceTimer:
-    """A `LatencyProbe`. `export` writes a module to an ONNX file in the same way as the run."""
+    """A `LatencyProbe`. `export` writes a module to an ONNX file as the run does: the given file where it is one."""
 
     device: Device
     batch: int

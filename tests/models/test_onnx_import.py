@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from onnx_models import export, model_of, prunable
 from torch import Tensor, nn
 
 from compressor import cli
-from compressor.core import PrunePlan
+from compressor.bench.device.device import Device
+from compressor.bench.device_timer import latency_probe
+from compressor.core import PrunePlan, ignore_event
 from compressor.errors import ModelError, VerificationFailed
 from compressor.models.onnx_import.host import evaluate_on_host
 from compressor.models.onnx_import.node import Node
 from compressor.models.onnx_import.write_back import write_module
 from compressor.models.source import load_model
+from compressor.recipe import read_recipe
 from compressor.surgery.analysis import analyze
 from compressor.surgery.certificate import certify_removal
 from compressor.surgery.removal import remove_channels
@@ -172,6 +176,20 @@ def test_a_run_gives_back_the_file_with_smaller_weights(net_file: Path, tmp_path
         cli.run([str(out), "-r", "l1", "--set", "prune.target={macs: 30%}", "--target", "none", "-o", str(again)]) == 0
     )
     assert cli.run(["verify", str(again), "-q"]) == 0
+
+
+def test_a_latency_search_times_the_given_file(net_file: Path, tmp_path: Path) -> None:
+    """Shares of latency are of what the user has, and not of our file of the same module."""
+    model = load_model(str(net_file))
+    probe = latency_probe(read_recipe("l1", []), Device(), model, ignore_event)
+    assert probe is not None
+    probe.export(model.module, tmp_path / "dense.onnx")
+    probe.export(copy.deepcopy(model.module), tmp_path / "other.onnx")
+    given = net_file.read_bytes()
+    assert ((tmp_path / "dense.onnx").read_bytes() == given, (tmp_path / "other.onnx").read_bytes() == given) == (
+        True,
+        False,
+    )
 
 
 def test_sizes_that_the_file_fixes_follow_the_widths(tmp_path: Path) -> None:
