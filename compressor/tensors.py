@@ -1,4 +1,7 @@
-"""Trees of tensors, which models take and return: a tensor, or a mapping, dataclass, tuple or list of trees."""
+"""Trees of tensors, which models take and return: a tensor, or a mapping, dataclass, tuple or list of trees.
+
+And the tensors that modules hold.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,27 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Inputs = Tensor | tuple[Tensor, ...]
 """One batch of what a module takes: a tensor (B, ...), or a tuple of them where it has several inputs."""
+
+
+def named_tensors(module: nn.Module, *, every_name: bool = False) -> dict[str, Tensor]:
+    """Name the parameters and buffers of a module, those too that its state dict leaves out.
+
+    Args:
+        module: The module.
+        every_name: Whether a tensor with several names has all of them; else the first.
+
+    Returns:
+        Name -> tensor.
+    """
+    unique = not every_name
+    return {
+        **dict(module.named_parameters(remove_duplicate=unique)),
+        **dict(module.named_buffers(remove_duplicate=unique)),
+    }
 
 
 def tree_leaves(tree: object) -> list[Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import ChannelGroup, TensorSlot, normalization_scales
+from compressor.tensors import named_tensors
 
 if TYPE_CHECKING:
     from compressor.core import FloatArray
@@ -57,7 +58,7 @@ def _mean_over_slots(
     formula: RowFormula,
     slots_of: Callable[[ChannelGroup], Iterable[TensorSlot]],
 ) -> Mapping[str, FloatArray]:
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    tensors = named_tensors(module)
     scores: dict[str, FloatArray] = {}
     with torch.no_grad():
         for group in _free(groups):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from compressor.core import ChannelGroup
 from compressor.error_curves.readers import MeasuredReader
 from compressor.reconstruction.regression import as_regression, weight_rows
+from compressor.tensors import named_tensors
 
 
 def cut_tensors(
@@ -29,7 +30,7 @@ def cut_tensors(
     Returns:
         Tensor name -> new value.
     """
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    tensors = named_tensors(module)
     changed: dict[str, Tensor] = {}
     writers = {slot.tensor for slot in group.writers()}
     biases = {f"{name.removesuffix('weight')}bias" for name in writers}
@@ -59,7 +60,7 @@ def _refit(module: nn.Module, measured: MeasuredReader, kept: Tensor, changed: d
     else:
         after += delta / measured.scale[:, None]
         shift = (before - after) @ measured.mean
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    tensors = named_tensors(module)
     current = regression.weight.clone()
     if layer.weight in changed:
         current = weight_rows(changed[layer.weight], layer)

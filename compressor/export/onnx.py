@@ -35,8 +35,8 @@ from compressor.export.free_sizes import Place, find_open_sizes, name_free_sizes
 from compressor.export.onnx_passes import keep_zero_padding, set_metadata
 from compressor.export.parity import AT_CENTRE, CannotRun, Parity, check_parity
 from compressor.export.save_onnx import external_files, save_checked, write_errors_named
-from compressor.export.traced_network import TracedNetwork, named_tensors
-from compressor.tensors import is_flat, tree_names
+from compressor.export.traced_network import TracedNetwork
+from compressor.tensors import is_flat, named_tensors, tree_names
 
 OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)  # the exporter's functions need 18
 CHUNK = 16  # largest batch of the parity check
@@ -151,7 +151,7 @@ class OnnxExporter:
         """Try one way to export after the other."""
         single = split_batches(self._inputs, False, self._dims)[0]
         names = TensorNames(self._names, *_output_names(copied, single, self._names))
-        tensors, refused = frozenset(dict(named_tensors(copied))), list[str]()
+        tensors, refused = frozenset(named_tensors(copied, every_name=True)), list[str]()
         for attempt in self._attempts(copied, self._ways.get(tensors)):
             try:
                 written = self._write(attempt, copied, names, draft, metadata)

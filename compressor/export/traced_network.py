@@ -7,15 +7,14 @@ width: then the file does not run, or its answers differ from the module's, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import onnx_ir as ir
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.export.exporters import ExportRefused, optimized
+from compressor.tensors import named_tensors
 
 GROUPED = ("Conv", "ConvTranspose")
 
@@ -56,7 +55,7 @@ class TracedNetwork:
         Raises:
             ExportRefused: The graph has constants of its own, or other operators are left than of the traced module.
         """
-        tensors = dict(named_tensors(module))
+        tensors = named_tensors(module, every_name=True)
         model = self.graph.clone()
         initializers = model.graph.initializers
         if constants := initializers.keys() - tensors.keys():
@@ -66,7 +65,7 @@ class TracedNetwork:
                 if not value.is_graph_output():  # outputs keep their widths, inner values do not
                     value.shape = None
         for name, value in initializers.items():
-            value.const_value = ir.tensor(tensors[name].numpy(), name=name)
+            value.const_value = ir.tensor(tensors[name].detach().numpy(), name=name)
             value.shape = ir.Shape(tensors[name].shape)
             for node, position in value.uses():
                 if node.op_type in GROUPED and position == 1:
@@ -77,12 +76,6 @@ class TracedNetwork:
         if _operators(model) != self.operators:
             raise ExportRefused("other operators are left than of the traced module")
         return model
-
-
-def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield every parameter and buffer under every name, those too that a state dict leaves out."""
-    named = chain(module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
-    return ((name, tensor.detach()) for name, tensor in named)
 
 
 def _operators(model: ir.Model) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from compressor.execution.copies import copy_module
 from compressor.layers import source_place
-from compressor.tensors import tree_leaves
+from compressor.tensors import named_tensors, tree_leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         self._uids = WeakIdKeyDictionary()
         self._count = itertools.count()
         self._module_names = {id(part): name for name, part in module.named_modules()}
-        for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+        for name, tensor in named_tensors(module).items():
             self.names[self.ref(tensor).uid] = name
 
     def ref(self, tensor: Tensor) -> Ref:

@@ -22,6 +22,7 @@ from compressor.models.shape_match import compare_shapes, shapes_of
 from compressor.models.trusted_pickle import rebuild_pickled
 from compressor.models.user_module import is_code, split_code
 from compressor.sparsity.compressed_format import unpack
+from compressor.tensors import named_tensors
 
 WEIGHTS = "slim.safetensors"
 
@@ -150,8 +151,12 @@ def _drop(module: nn.Module, names: Sequence[str], folder: Path) -> None:
 def _shrink(
     module: nn.Module, kept: Mapping[str, Mapping[int, tuple[int, ...]]], tensors: Mapping[str, Tensor], folder: Path
 ) -> None:
-    """Replace every pruned tensor by an empty one of the slim shape, wherever a shared tensor is used."""
-    state = module.state_dict(keep_vars=True)
+    """Replace every pruned tensor by one of the slim shape, wherever a shared tensor is used.
+
+    It is empty where the file has its values. A buffer that state dicts leave out keeps those that its code gave it.
+    """
+    state = named_tensors(module, every_name=True)
+    saved = {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
     stored = {id(state[name]): tensor for name, tensor in tensors.items() if name in state}
     for name, dims in kept.items():
         where = f"{folder / PLAN}: kept.{name}"
@@ -160,7 +165,7 @@ def _shrink(
                 "output-folder/unknown-tensor", where, "the architecture has no such tensor", "compress the model again"
             )
         old, shape = state[name], list(state[name].shape)
-        if id(old) not in stored:
+        if id(old) in saved and id(old) not in stored:
             raise ModelError(
                 "output-folder/missing-tensor",
                 f"{folder / WEIGHTS}: {name}",
@@ -172,15 +177,21 @@ def _shrink(
                 problem = f"its {len(indices)} indices do not fit dimension {dim} of shape {_x(shape)}"
                 raise ModelError("output-folder/index-out-of-range", where, problem, "compress the model again")
             shape[dim] = len(indices)
-        if list(stored[id(old)].shape) != shape:
+        if id(old) in saved and list(stored[id(old)].shape) != shape:
             problem = f"its shape is {_x(stored[id(old)].shape)}, but plan.json keeps {_x(shape)}"
             raise ModelError(
                 "output-folder/shape-differs", f"{folder / WEIGHTS}: {name}", problem, "compress the model again"
             )
-        slim = torch.empty(shape, dtype=old.dtype)
+        slim = torch.empty(shape, dtype=old.dtype) if id(old) in saved else _kept_part(old, dims)
         new = nn.Parameter(slim, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else slim
         for owner, attribute in _owners(module, old):
             setattr(owner, attribute, new)
+
+
+def _kept_part(tensor: Tensor, dims: Mapping[int, tuple[int, ...]]) -> Tensor:
+    for dim, indices in dims.items():
+        tensor = tensor.index_select(dim, torch.tensor(indices))
+    return tensor
 
 
 def _within(indices: Sequence[int], size: int) -> bool:

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves as pytree_leaves
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-from compressor.tensors import tree_leaves
+from compressor.tensors import named_tensors, tree_leaves
 
 Values = dict[int, Tensor]
 """Tensor number -> its value on one batch; constants of the program are absent."""
@@ -212,7 +212,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         self._uids = WeakIdKeyDictionary()
         self._count = itertools.count()
         self._storage_numbers: dict[int, int] = {}
-        for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+        for name, tensor in named_tensors(module).items():
             self.names[self.uid(tensor)] = name
 
     def uid(self, tensor: Tensor) -> int:

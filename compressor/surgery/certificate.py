@@ -17,6 +17,7 @@ from compressor.graph.residual_blocks import ResidualBlock, with_branches_zeroed
 from compressor.surgery.masked_reference import mixes_channels, run_restricted, with_readers_zeroed
 from compressor.surgery.output_comparison import KIND, TOLERANCE, OutputComparison
 from compressor.surgery.removal import plan_from_kept, remove_channels, removed_entries
+from compressor.tensors import named_tensors
 
 RESTRICTED = "restricted-dense"
 MIXED = f"{RESTRICTED}-float64"  # for a plan that changes what a norm works on
@@ -161,11 +162,11 @@ def verify_against_original(
     Returns:
         The certificate, as `certify_removal` gives it.
     """
-    values = dict(slim.named_parameters()) | dict(slim.named_buffers())
+    values = named_tensors(slim)
     names = [block.name for block in dropped]
     zero_branches_(dense, dropped)
     with torch.no_grad():
-        for name, tensor in (dict(dense.named_parameters()) | dict(dense.named_buffers())).items():
+        for name, tensor in named_tensors(dense).items():
             if is_inside(name, names):
                 continue
             kept_entries = np.ix_(

@@ -19,6 +19,7 @@ from compressor.graph.dependency_graph import ChannelIndex, DependencyGraph, Nor
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import replay
 from compressor.surgery.removal import removed_entries
+from compressor.tensors import named_tensors
 
 if TYPE_CHECKING:
     from compressor.core import ChannelGroup, IntArray, PrunePlan
@@ -36,7 +37,7 @@ def with_readers_zeroed(dense: nn.Module, groups: Sequence[ChannelGroup], plan: 
         The copy.
     """
     copied = copy_module(dense)
-    tensors = dict(copied.named_parameters()) | dict(copied.named_buffers())
+    tensors = named_tensors(copied)
     with torch.no_grad():
         for (name, dim), removed in removed_entries(groups, plan, role="reader").items():
             tensors[name].index_fill_(dim, torch.from_numpy(removed), 0.0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compressor.core import Certificate, ChannelGroup, OptimizerState
 from compressor.execution.copies import copy_module
 from compressor.surgery.certificate import same_outputs, with_nonzero_params
+from compressor.tensors import named_tensors
 
 if TYPE_CHECKING:
     from compressor.core import IntArray, KeptIndices
@@ -31,7 +32,7 @@ def permute_channels(module: nn.Module, groups: Sequence[ChannelGroup], orders: 
     Returns:
         The reordered copy.
     """
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    tensors = named_tensors(module)
     reordered: dict[int, object] = {}
     for name, dims in channel_positions(groups, orders, tensors).items():
         data = _reordered(tensors[name].detach(), dims)

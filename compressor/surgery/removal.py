@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compressor.core import ChannelGroup, OptimizerState, PrunedEntries, PrunePlan, Role, TensorSlot
 from compressor.execution.copies import copy_module
 from compressor.graph.dependency_graph import DependencyGraph, SizeAttribute
+from compressor.tensors import named_tensors
 
 if TYPE_CHECKING:
     from compressor.core import BoolArray, IntArray, KeptIndices
@@ -34,7 +35,7 @@ def remove_channels(module: nn.Module, structure: DependencyGraph, plan: PrunePl
     """
     removed = removed_entries(structure.groups, plan)
     smaller: dict[int, object] = {}
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+    for name, tensor in named_tensors(module).items():
         data = _drop(removed, name, tensor.detach())
         if data.shape != tensor.shape:
             smaller[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
@@ -175,7 +176,7 @@ def compose_kept(before: KeptIndices, groups: Sequence[ChannelGroup], plan: Prun
     Returns:
         Kept indices of `slim`, in the original model's numbering.
     """
-    shapes = {name: tensor.shape for name, tensor in slim.state_dict(keep_vars=True).items()}
+    shapes = {name: tensor.shape for name, tensor in named_tensors(slim, every_name=True).items()}
     result = {name: dict(dims) for name, dims in before.items()}
     for (name, dim), removed in removed_entries(groups, plan).items():
         indices = before.get(name, {}).get(dim) or range(shapes[name][dim] + len(removed))
