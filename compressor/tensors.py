@@ -118,26 +118,6 @@ def samples_between(
     return tuple(column if index in shared else column[first:stop] for index, column in enumerate(columns))
 
 
-def shared_inputs(module: object) -> frozenset[int]:
-    """Return the indices of a module's inputs without a batch dimension; only modules of files tell."""
-    return frozenset(index for index, dim in enumerate(getattr(module, "batch_dims", ())) if dim is None)
-
-
-def batch_at_most(module: object, size: int) -> int:
-    """Limit batches to one sample for a module of a file that runs samples one after the other.
-
-    Its calls are others for every batch size, and recorded calls run for one size only.
-
-    Args:
-        module: The module.
-        size: The usual size.
-
-    Returns:
-        The size.
-    """
-    return 1 if getattr(module, "samples_apart", False) else size
-
-
 def batch_length(inputs: Inputs) -> int:
     """Return the number of samples in a batch."""
     return len(as_arguments(inputs)[0])

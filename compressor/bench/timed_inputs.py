@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compressor.bench.runner.traced_sizes import NO_BATCH
-from compressor.core import BatchDims, LoadedModel
+from compressor.core import LoadedModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,11 +39,10 @@ def named_samples(model: LoadedModel, samples: Sequence[Tensor]) -> TimedInputs:
     Returns:
         The samples by name.
     """
-    dims = model.spec.batch_dims
-    arrange: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = getattr(model.module, "arranged_for_file", None)
-    if arrange is not None:  # the module of an ONNX file has samples first, wherever the file has them
-        samples, dims = arrange(samples), cast(BatchDims, model.module.batch_dims)
-    parts = zip(model.spec.inputs, samples, dims, strict=True)
+    from compressor.file_module import FileModule, as_file_takes  # torch, which `compress bench` does without
+
+    dims = model.module.batch_dims if isinstance(model.module, FileModule) else model.spec.batch_dims
+    parts = zip(model.spec.inputs, as_file_takes(model.module, samples), dims, strict=True)
     return {one.name: TimedInput(tensor.numpy(), dim) for one, tensor, dim in parts}
 
 

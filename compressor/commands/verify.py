@@ -15,6 +15,7 @@ from compressor.errors import VerificationFailed
 from compressor.export.onnx import split_batches
 from compressor.export.onnx_file import has_free_batch
 from compressor.export.parity import CannotRun, check_parity
+from compressor.file_module import batch_at_most
 from compressor.graph.cost import count_cost
 from compressor.graph.residual_blocks import residual_blocks
 from compressor.models.build import build_named, can_rebuild
@@ -30,7 +31,6 @@ from compressor.sparsity.onnx_check import find_masked_weights, find_nm_weights
 from compressor.sparsity.runtimes import RUNTIMES
 from compressor.surgery.analysis import analyze
 from compressor.surgery.certificate import DROPPED, RESTRICTED, verify_against_original
-from compressor.tensors import batch_at_most
 
 MODEL = "model.onnx"
 PROVEN = (MODEL, WEIGHTS, PLAN)  # the proofs are about these files; report.json must have their hashes

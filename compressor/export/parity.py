@@ -24,6 +24,7 @@ from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
 from compressor.export.onnx_file import has_float16_weights
 from compressor.export.random_nodes import CannotCompare, with_central_draws
 from compressor.export.tolerance import FLOAT16, FLOAT32, Array, Rounding, max_abs, within_tolerance
+from compressor.file_module import as_file_takes
 from compressor.tensors import tree_leaves
 
 TRIALS = 4  # of noise
@@ -123,7 +124,7 @@ def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], out
     names = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
     largest, ok = 0.0, True
     for batch in batches:
-        reference, actual = outputs(module, batch), run_session(session, _as_file_takes(module, batch))
+        reference, actual = outputs(module, batch), run_session(session, as_file_takes(module, batch))
         shapes = [array.shape for array in reference]
         if [array.shape for array in actual] != shapes:
             if not is_rounding_sensitive(module, batch, outputs, rounding):
@@ -196,7 +197,7 @@ def _check_layers(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> P
         session = open_session(layers.path)
         largest, ok = 0.0, True
         for batch in batches:
-            fed = _as_file_takes(module, batch)
+            fed = as_file_takes(module, batch)
             reference, actual = layers.of(module, batch), run_session(session, fed, layers.outputs)
             if [array.shape for array in actual] != [array.shape for array in reference]:
                 return None
@@ -269,12 +270,6 @@ def run_session(
     except Exception as error:
         raise CannotRun(f"batch {len(batch[0])}: {error}") from error
     return result
-
-
-def _as_file_takes(module: nn.Module, batch: Inputs) -> Inputs:
-    """The inputs where the file has its samples: a module that was imported from a file has them first."""
-    arrange: Callable[[Inputs], Inputs] | None = getattr(module, "arranged_for_file", None)
-    return batch if arrange is None else arrange(batch)
 
 
 def _as_type(array: Array, runtime_type: str) -> Array:

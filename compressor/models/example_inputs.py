@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from compressor.core import Data, LoadedModel, ModelInput
-from compressor.tensors import join_batches, shared_inputs
+from compressor.file_module import shared_inputs
+from compressor.tensors import join_batches
 
 
 def example_inputs(model: LoadedModel, images: int = 1, *, seed: int = 0) -> tuple[Tensor, ...]:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from compressor.core import KeptIndices
 from compressor.errors import DataError
+from compressor.file_module import batch_at_most, shared_inputs
 from compressor.reconstruction.program import Program, record
 from compressor.reconstruction.solvable_layers import find_layers, with_branches_last
-from compressor.tensors import batch_at_most, join_batches, samples_between, shared_inputs
+from compressor.tensors import join_batches, samples_between
 
 Arguments = tuple[Tensor, ...]
 """The arguments of a model for one batch, samples along dimension 0."""

@@ -22,10 +22,11 @@ from compressor.error_curves.elimination import QuadraticReader, improve
 from compressor.error_curves.readers import measure_readers
 from compressor.error_curves.sensitivity import SingleCut, measure_sensitivities
 from compressor.errors import DataError
+from compressor.file_module import shared_inputs
 from compressor.steps.calibration import BATCH_SIZE, calibration_arguments
 from compressor.steps.context import Context
 from compressor.steps.state import PruningState
-from compressor.tensors import join_batches, samples_between, shared_inputs
+from compressor.tensors import join_batches, samples_between
 
 if TYPE_CHECKING:
     from compressor.core import BoolArray, FloatArray

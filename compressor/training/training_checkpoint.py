@@ -19,7 +19,8 @@ from compressor import __version__
 from compressor.atomic_write import write_bytes
 from compressor.core import Data, EventSink, LoadedModel
 from compressor.errors import RecipeError
-from compressor.tensors import join_batches, shared_inputs
+from compressor.file_module import shared_inputs
+from compressor.tensors import join_batches
 
 SAMPLED_IMAGES = 64  # which identify a data set
 MAX_SHARE = 0.01  # of the time that writing may take

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.core import BatchDims
+from compressor.file_module import FileModule
 from compressor.models.onnx_import.alike_places import alike_places
 from compressor.models.onnx_import.host import evaluate_on_host
 from compressor.models.onnx_import.if_nodes import Branches
@@ -99,11 +99,8 @@ class JoinedSlice(SharedByCopies):
     fixed: bool
 
 
-class ImportedModule(nn.Module):
-    """Runs steps in the order of the file. Layers have the names of the file's weights.
-
-    It takes the samples in the first dimension of every input with a batch, wherever the file has them.
-    """
+class ImportedModule(FileModule):
+    """Runs steps in the order of the file. Layers have the names of the file's weights."""
 
     def __init__(self, inputs: Sequence[str], outputs: Sequence[str], file: str) -> None:
         super().__init__()
@@ -115,12 +112,7 @@ class ImportedModule(nn.Module):
         self.operators_written: list[tuple[str, int]] = []  # operator, node of the file
         self.joined: list[JoinedSlice] = []
         self.branches: Branches = ()  # of the file's Ifs, which the indices of nodes count
-        self.samples_apart = False  # the file is fixed at a batch of one, so that samples run one after the other
-        self.batch_dims: BatchDims = (0,) * len(self.inputs)  # of the file
-
-    def arranged_for_file(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Move the samples of each input from the first dimension to where the file has them."""
-        return arranged(inputs, self.batch_dims)
+        self.batch_dims = (0,) * len(self.inputs)
 
     def forward(self, *inputs: Tensor) -> Any:
         pairs = list(zip(inputs, self.batch_dims, strict=True))
@@ -191,19 +183,6 @@ class ImportedModule(nn.Module):
         }
         alike = alike_places(self.steps, operators)
         return places.union(*(alike.get(place, ()) for place in places))
-
-
-def arranged(inputs: Sequence[Tensor], batch_dims: BatchDims) -> list[Tensor]:
-    """Move samples from the first dimension to another one.
-
-    Args:
-        inputs: Tensors with the samples first, or without a batch dimension.
-        batch_dims: Where each tensor is to have them; None = it has none.
-
-    Returns:
-        The tensors.
-    """
-    return [tensor.movedim(0, dim) if dim else tensor for tensor, dim in zip(inputs, batch_dims, strict=True)]
 
 
 def place_module(root: nn.Module, path: str, module: nn.Module) -> str:

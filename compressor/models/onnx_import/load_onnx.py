@@ -15,13 +15,14 @@ from torch import Tensor
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import CompressorError, ModelError
 from compressor.export.parity import CannotRun, check_parity, open_session, run_session
+from compressor.file_module import arranged
 from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
 from compressor.models.onnx_import.build_graph import build_imported
 from compressor.models.onnx_import.first_difference import first_difference
 from compressor.models.onnx_import.graph_inputs import batch_dims_of_file, free_sizes, input_candidates
 from compressor.models.onnx_import.if_nodes import Branches, BranchKnown
-from compressor.models.onnx_import.imported_module import ImportedModule, arranged
+from compressor.models.onnx_import.imported_module import ImportedModule
 from compressor.models.onnx_import.node import NODE_FAILS
 from compressor.models.onnx_import.read_graph import Graph, read_graph
 from compressor.tensors import tree_leaves
