@@ -21,7 +21,8 @@ from compressor.steps.state import PruningState
 from compressor.training.evaluate import BATCH_SIZE, evaluate
 
 DENSE_MODEL, SLIM_MODEL, INT8_MODEL = "dense.onnx", "model.onnx", "model.int8.onnx"
-PARITY_IMAGES = 16
+FEWEST_IMAGES, MOST_IMAGES = 3, 16  # of the comparison with PyTorch; batches of one and two take three
+PARITY_MACS = 64e9  # of one pass over these images
 TIMED_IMAGES = 8
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 64  # for the ranges of int8 activations
 
@@ -54,7 +55,7 @@ def export_models(
     """
     exporter = ModelExporter(
         state.model.spec,
-        calibration_inputs(state.model, data, PARITY_IMAGES),
+        calibration_inputs(state.model, data, _parity_images(state.baseline.cost.macs)),
         opset=recipe.export.opset_version,
         dynamic_batch=recipe.export.dynamic_batch,
         dynamic_sizes=recipe.export.frees_sizes(state.model.spec.inputs),
@@ -73,6 +74,11 @@ def export_models(
                 raise VerificationFailed("parity/outputs-differ", name, problem, hint)
     dense, slim = exported.values()
     return Exports(dense, slim, _export_int8(slim.path, data, log) if recipe.export.int8 else None)
+
+
+def _parity_images(macs: int) -> int:
+    """The number of images to compare with: fewer for large models, whose passes take long."""
+    return int(min(MOST_IMAGES, max(FEWEST_IMAGES, PARITY_MACS / max(macs, 1))))
 
 
 def _metadata(baseline: PruningState, state: PruningState, recipe: Recipe) -> dict[str, str]:
