@@ -34,7 +34,15 @@ def arranged(inputs: Sequence[Tensor], batch_dims: BatchDims) -> list[Tensor]:
 
 
 def as_file_takes(module: nn.Module, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Arrange inputs of a module as its ONNX file takes them."""
+    """Arrange inputs of a module as its ONNX file takes them.
+
+    Args:
+        module: The module.
+        inputs: A batch of each input, with the samples where the module has them.
+
+    Returns:
+        The batches, with the samples where the file has them.
+    """
     return module.arranged_for_file(inputs) if isinstance(module, FileModule) else inputs
 
 

@@ -74,10 +74,10 @@ def latency_probe(
     timed = named_samples(model, inputs)
     given = is_as_given(model)
 
-    def export(module: nn.Module, path: Path) -> None:
+    def _export(module: nn.Module, path: Path) -> None:
         exporter.export(module, path, as_given=given and module is model.module)
 
-    return DeviceTimer(device, batch, rounds, timed, export, emit)
+    return DeviceTimer(device, batch, rounds, timed, _export, emit)
 
 
 @dataclass(frozen=True, slots=True)

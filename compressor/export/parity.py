@@ -23,7 +23,7 @@ from compressor.export.cpu_session import cpu_session
 from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
 from compressor.export.onnx_file import has_float16_weights
 from compressor.export.random_nodes import CannotCompare, with_central_draws
-from compressor.export.tolerance import FLOAT16, FLOAT32, Array, Rounding, max_abs, within_tolerance
+from compressor.export.tolerance import FLOAT16, FLOAT32, Array, FileRounding, max_abs, within_tolerance
 from compressor.file_module import as_file_takes
 from compressor.tensors import tree_leaves
 
@@ -141,7 +141,7 @@ def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], out
 
 
 def is_rounding_sensitive(
-    module: nn.Module, batch: Inputs, outputs: Outputs = module_outputs, rounding: Rounding = FLOAT32
+    module: nn.Module, batch: Inputs, outputs: Outputs = module_outputs, rounding: FileRounding = FLOAT32
 ) -> bool:
     """Test whether rounding changes the outputs of a module.
 
@@ -223,7 +223,7 @@ def _in_float64(module: nn.Module, batch: Inputs, outputs: Outputs) -> Callable[
 
 
 def _in_noise(
-    module: nn.Module, batch: Inputs, outputs: Outputs, rounding: Rounding
+    module: nn.Module, batch: Inputs, outputs: Outputs, rounding: FileRounding
 ) -> Callable[[], list[list[Array]]]:
     """A function that computes the outputs once for each trial with noise; none if noise changes their shapes."""
 

@@ -19,7 +19,7 @@ SMALLEST = float(np.finfo(np.float32).tiny)  # runtimes may flush smaller number
 
 
 @dataclass(frozen=True, slots=True)
-class Rounding:
+class FileRounding:
     """What the type that a file computes in changes, relative to the largest value of a layer or of an output."""
 
     noise: float  # of a layer, like rounding
@@ -27,8 +27,8 @@ class Rounding:
     at_most: float  # allowed whatever the rounding error: a wrong file could pass with more
 
 
-FLOAT32 = Rounding(noise=1e-6, relative=1e-4, at_most=1e-2)
-FLOAT16 = Rounding(noise=1e-3, relative=1e-2, at_most=5e-2)
+FLOAT32 = FileRounding(noise=1e-6, relative=1e-4, at_most=1e-2)
+FLOAT16 = FileRounding(noise=1e-3, relative=1e-2, at_most=5e-2)
 
 
 def within_tolerance(
@@ -37,7 +37,7 @@ def within_tolerance(
     exact: Callable[[], Sequence[Array]],
     names: Sequence[str],
     perturbed: Callable[[], Sequence[Sequence[Array]]] = tuple,
-    rounding: Rounding = FLOAT32,
+    rounding: FileRounding = FLOAT32,
 ) -> tuple[float, bool]:
     """Compare the outputs of an ONNX file with those of PyTorch.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
 from compressor.models.archive import MAX_EXPANSION, SPARE_BYTES, Kind, detect_format
+from compressor.models.finite_weights import count_not_finite
 from compressor.models.normalize_checkpoint import dense_float32, flatten_names
 from compressor.models.pickle_reader import PickleContent, UnreadObject
 from compressor.models.pt2_archive import is_exported, read_exported
@@ -195,9 +196,8 @@ def _load_trusted(path: Path) -> object:
 
 def _check_finite(tensors: dict[str, Tensor], where: str) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
-            problem = f"{bad} of {tensor.numel()} values are not finite"
+        if count := count_not_finite(tensor):
+            problem = f"{count} of {tensor.numel()} values are not finite"
             raise VerificationFailed(
                 "weights/non-finite", f"{where}: {name}", problem, "use a checkpoint from before the divergence"
             )

@@ -17,6 +17,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from compressor.errors import ModelError
+from compressor.execution.computed_tensors import forget_computed_tensors_
 from compressor.models.free_attention import free_attention
 from compressor.models.free_rearrange import free_rearrange
 
@@ -41,6 +42,7 @@ def prepare_module(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """
     module, notes = peel_wrappers(module)
     module.eval()
+    forget_computed_tensors_(module)
     free_rearrange(module)
     return module, (*notes, *fold_weights(module), *free_attention(module))
 

@@ -16,6 +16,7 @@ from compressor.execution.copies import copy_module
 from compressor.execution.dropped_blocks import drop_blocks_
 from compressor.models.build import PICKLE, build_named, weights_to_come
 from compressor.models.checkpoint import sha256
+from compressor.models.finite_weights import count_not_finite
 from compressor.models.plan_record import PLAN, Attributes, PlanRecord, read_record
 from compressor.models.prepare import prepare_module
 from compressor.models.shape_match import compare_shapes, shapes_of
@@ -120,10 +121,9 @@ def _read_weights(path: Path, expected_sha256: str | None) -> tuple[str, dict[st
             "output-folder/not-readable", str(path), f"it cannot be read ({error})", "compress the model again"
         ) from None
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise VerificationFailed(
-                "weights/non-finite", f"{path}: {name}", "it has values that are not finite", "compress the model again"
-            )
+        if count := count_not_finite(tensor):
+            problem = f"{count} of {tensor.numel()} values are not finite"
+            raise VerificationFailed("weights/non-finite", f"{path}: {name}", problem, "compress the model again")
     return digest, tensors
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import ChannelGroup, OptimizerState, PrunedEntries, PrunePlan, Role, TensorSlot
+from compressor.execution.computed_tensors import forget_computed_tensors_
 from compressor.execution.copies import copy_module
 from compressor.graph.dependency_graph import DependencyGraph, SizeAttribute
 from compressor.tensors import named_tensors
@@ -42,6 +43,7 @@ def remove_channels(module: nn.Module, structure: DependencyGraph, plan: PrunePl
     slim = copy_module(module, smaller)  # by identity, so that a tensor with several names stays one tensor
     for (path, name), after in attributes_after(structure.attributes, plan, module).items():
         setattr(slim.get_submodule(path), name, after)
+    forget_computed_tensors_(slim)
     return slim
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compressor.errors import ModelError, UntrustedFile
 from compressor.models.checkpoint import read_checkpoint
+from compressor.models.finite_weights import count_not_finite
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "checkpoints"
 STATE = {"conv1.weight": torch.ones(4, 3, 3, 3), "bn1.weight": torch.full((4,), 2.0), "fc.bias": torch.zeros(10)}
@@ -165,3 +166,20 @@ def test_an_exported_program_that_does_not_hold_what_it_says(
             after.writestr(name, before.read(name).replace(old, new))
     with raises_error(ModelError, "model-file/damaged", words):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "count"),
+    [
+        (torch.tensor(float("inf")), 0),  # the bound of a clip
+        (torch.full((3, 3), float("-inf")).triu(1), 0),  # the mask of causal attention
+        (torch.full((3, 3), float("inf")).triu(1), 3),
+        (torch.tensor([1.0, float("-inf")]), 1),
+        (torch.full((3,), float("-inf")), 3),
+        (torch.tensor(float("nan")), 1),
+        (torch.tensor([0.0, float("nan"), float("-inf")]), 2),
+        (torch.tensor([1, 2]), 0),
+    ],
+)
+def test_infinite_bounds_and_masks_are_no_divergence(tensor: torch.Tensor, count: int) -> None:
+    assert count_not_finite(tensor) == count
