@@ -114,7 +114,7 @@ def export_by_torchscript(
     Args:
         module: A copy of the module, which the exporter may change.
         example: A batch to trace with.
-        free: As of `trace_by_dynamo`.
+        free: As in `trace_by_dynamo`.
         opset: The operator set; None = the default.
         names: Names in the file.
         draft: A path that the exporter may write to.

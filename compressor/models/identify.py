@@ -162,7 +162,7 @@ def load_named(
         ModelError: No part fits; the message names the missing and unexpected tensors of the nearest part.
     """
 
-    def loaded(part: Subtree, spec: ModelSpec, change: tuple[str, ...]) -> IdentifiedModel:
+    def _loaded(part: Subtree, spec: ModelSpec, change: tuple[str, ...]) -> IdentifiedModel:
         module, notes = load_weights(spec, part.tensors)
         return IdentifiedModel(module, spec, (*part.notes, *change, *notes))
 
@@ -178,12 +178,12 @@ def load_named(
                 spec = _spec_for(arch, shapes_of(part.tensors), num_classes, size)
                 fit = compare_shapes(shapes_of(part.tensors), expected_shapes(spec))
             if fit.ok:
-                return loaded(part, spec, change)
+                return _loaded(part, spec, change)
             tried.append((part, fit, spec, change))
     refuse_adapters(tensors, where)
     for part, fit, spec, change in tried:
         if fitting := without_extra(part, fit, usual):
-            return loaded(fitting, spec, change)
+            return _loaded(fitting, spec, change)
     _, fit, spec, _ = tried[0]
     raise mismatch(where, f"{arch} with {spec.num_classes or 'its own'} classes", fit)
 

@@ -126,7 +126,7 @@ def _judge(run: RunResult) -> list[Gate]:
     inputs, state = example_inputs(run.state.model), run.state
     slim_cost = replace(run.slim_cost, weights=run.slim_cost.weights - state.masked_weights)
     cost = state.baseline.cost
-    sizes = {  # the original's file is not there where an earlier run has pruned it: its weights say its size
+    sizes = {  # an earlier run may have pruned the model: the size of the original's file follows its parameters
         "size": (run.dense_onnx.bytes * cost.params / run.dense_cost.params, run.slim_onnx.bytes),
         "memory": (memory_of(run.baseline.model.module, *inputs), memory_of(state.model.module, *inputs)),
     }

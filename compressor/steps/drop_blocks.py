@@ -73,7 +73,7 @@ class DropBlocks(Step):
             problem = f"{self.drop}, but {len(free)} blocks of the model can be dropped"
             raise RecipeError("recipe-does-not-fit-the-model/too-few-blocks", PLACE, problem, _allowed(free))
         if not free:
-            context.log.note("no block is dropped: the model has no residual block that can be")
+            context.log.note("no block is dropped: the model has no residual block that can be dropped")
             return state
         choice = context.log.decision("dropped blocks", partial(self._choose, state, context, blocks, free))
         by_count = {int(count): value for count, value in choice["by_count"].items()}
