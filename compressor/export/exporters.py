@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.onnx import ONNXProgram
 
 from compressor.core import BatchDims
-from compressor.export.operator_table import operators_listed_once
+from compressor.export.exporter_shortcuts import operators_listed_once, pairs_matched_by_first
 from compressor.tensors import tree_leaves
 
 Exporter = Literal["dynamo", "torchscript"]
@@ -95,7 +95,7 @@ def trace_by_dynamo(
 
 def optimized(model: ir.Model) -> ir.Model:
     """Fold constants and remove what nothing needs, as the dynamo exporter does; the model itself may change."""
-    with _quiet():
+    with _quiet(), pairs_matched_by_first():
         program = ONNXProgram(model, None)
         program.optimize()
     return program.model

@@ -223,7 +223,7 @@ class OnnxExporter:
                 model = export_by_torchscript(module, example, free, self._opset, names, draft)
             else:
                 program = trace_by_dynamo(module, example, free, attempt.sizes, self._opset, names)
-                traced, model = TracedNetwork.of(program)
+                traced, model = TracedNetwork.of(program, module)
         note = "forward turns on autocast to {}; the file computes in float32, as compared"
         return model, traced, tuple(note.format(kind) for kind in types[:1])
 

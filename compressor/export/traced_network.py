@@ -1,8 +1,8 @@
 """A network that the dynamo exporter traced once: the ONNX models of its pruned forms need no other trace.
 
 Before constants are folded, the traced graph has every parameter and buffer under the name that the module gives it.
-A form of the network with other widths has the same graph with its own tensors, unless the code computes a size from a
-width: then the file does not run, or its answers differ from the module's, and the module is traced.
+A form of the network with other widths has the same graph with its own tensors, unless the code computes a size or a
+constant from a width: then the file does not run, or its answers differ from the module's, and the module is traced.
 """
 
 from __future__ import annotations
@@ -21,24 +21,29 @@ GROUPED = ("Conv", "ConvTranspose")
 
 @dataclass(frozen=True, slots=True)
 class TracedNetwork:
-    """The graph of a module without its tensors, and the operators that are left after it was optimized."""
+    """The graph of a module with the constants of its code and without the module's tensors.
+
+    `operators` are those that are left after the graph was optimized.
+    """
 
     graph: ir.Model
     operators: tuple[str, ...]
 
     @classmethod
-    def of(cls, traced: ir.Model) -> tuple[TracedNetwork, ir.Model]:
+    def of(cls, traced: ir.Model, module: nn.Module) -> tuple[TracedNetwork, ir.Model]:
         """Keep the graph of a module for its other forms.
 
         Args:
             traced: What `trace_by_dynamo` returned; it is used up.
+            module: The module that was traced.
 
         Returns:
             The traced network, and the optimized model of the module itself.
         """
-        graph = traced.clone()
-        for value in graph.graph.initializers.values():
-            value.const_value = None
+        graph, tensors = traced.clone(), named_tensors(module, every_name=True)
+        for name, value in graph.graph.initializers.items():
+            if name in tensors:
+                value.const_value = None
         _let_flattened_sizes_follow(graph)
         model = optimized(traced)
         return cls(graph, _operators(model)), model
@@ -53,18 +58,17 @@ class TracedNetwork:
             The model.
 
         Raises:
-            ExportRefused: The graph has constants of its own, or other operators are left than of the traced module.
+            ExportRefused: Other operators are left than of the traced module.
         """
         tensors = named_tensors(module, every_name=True)
         model = self.graph.clone()
-        initializers = model.graph.initializers
-        if constants := initializers.keys() - tensors.keys():
-            raise ExportRefused(f"{min(constants)} is no tensor of the module")
         for node in model.graph.all_nodes():
             for value in node.outputs:
                 if not value.is_graph_output():  # outputs keep their widths, inner values do not
                     value.shape = None
-        for name, value in initializers.items():
+        for name, value in model.graph.initializers.items():
+            if name not in tensors:
+                continue
             value.const_value = ir.tensor(tensors[name].detach().numpy(), name=name)
             value.shape = ir.Shape(tensors[name].shape)
             for node, position in value.uses():

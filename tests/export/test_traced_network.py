@@ -46,6 +46,18 @@ class Shuffled(nn.Module):
         return self.conv2(x.view(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w)).mean((2, 3))
 
 
+class Normalized(nn.Module):
+    """Code with constant tensors of its own, which are no tensors of the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, scale = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([1.0, 2.0, 4.0])
+        return self.conv2(self.conv1((x - mean[:, None, None]) * scale[:, None, None]).relu()).mean((2, 3))
+
+
 def half_of(module: nn.Module, x: Tensor) -> nn.Module:
     torch.manual_seed(0)
     graph = analyze(module, x, name="it")
@@ -70,7 +82,11 @@ def operators(path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(path).graph.node]
 
 
-@pytest.mark.parametrize(("module", "traces"), [(Mobile(), 1), (Shuffled(), 2)], ids=["widths alone", "computed sizes"])
+@pytest.mark.parametrize(
+    ("module", "traces"),
+    [(Mobile(), 1), (Normalized(), 1), (Shuffled(), 2)],
+    ids=["widths alone", "constants in the code", "computed sizes"],
+)
 def test_the_pruned_network_takes_the_trace_where_it_can(
     module: nn.Module, traces: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

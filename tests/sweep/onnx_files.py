@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from compressor.budget.target import PruningTarget
 from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.criteria.magnitude import l1
-from compressor.export.operator_table import operators_listed_once
+from compressor.export.exporter_shortcuts import operators_listed_once
 from compressor.models.build import build_named
 from compressor.models.example_inputs import example_inputs
 from compressor.models.export_model import ModelExporter
