@@ -17,6 +17,7 @@ from torch.onnx import ONNXProgram
 
 from compressor.core import BatchDims
 from compressor.export.exporter_shortcuts import operators_listed_once, pairs_matched_by_first
+from compressor.export.onnx_passes import register_constants
 from compressor.tensors import tree_leaves
 
 Exporter = Literal["dynamo", "torchscript"]
@@ -98,6 +99,7 @@ def optimized(model: ir.Model) -> ir.Model:
     with _quiet(), pairs_matched_by_first():
         program = ONNXProgram(model, None)
         program.optimize()
+    register_constants(program.model)
     return program.model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +28,25 @@ def set_metadata(model: ir.Model, metadata: Mapping[str, str]) -> None:
         node.doc_string = None
         if scopes:
             node.metadata_props[KEPT_METADATA] = scopes
+
+
+def register_constants(model: ir.Model) -> None:
+    """Store every constant that a node reads, each under a name of its own.
+
+    onnxscript's optimizer names the constants of two fused Clips after the value that both read, and then stores only
+    the second ones.
+
+    Args:
+        model: The model, which is changed.
+    """
+    initializers = model.graph.initializers
+    for node in model.graph.all_nodes():
+        for value in node.inputs:
+            if value is None or value.const_value is None or value.producer() is not None or value.is_initializer():
+                continue
+            number = next(number for number in count(1) if f"{value.name}_{number}" not in initializers)
+            value.name = f"{value.name}_{number}"
+            model.graph.register_initializer(value)
 
 
 def keep_zero_padding(model: ir.Model) -> None:

@@ -224,3 +224,33 @@ def test_zeros_around_a_maximum_stay_zeros(tmp_path: Path, images: Tensor, dynam
     assert found.max_abs_error < 1e-30
     (pad,) = (node for node in onnx.load(found.path).graph.node if node.op_type == "Pad")
     assert pad.input[2] == "almost_zero", "not every version of ONNX Runtime takes a zero for minus infinity"
+
+
+class Clamped(nn.Module):
+    """Several pairs of clamps read one value: the optimizer fuses each pair, and gives its bounds equal names."""
+
+    def __init__(self, *pairs: tuple[tuple[float, float], tuple[float, float]]) -> None:
+        super().__init__()
+        self.pairs = pairs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = 2 * x
+        return torch.stack([y.clamp(*first).clamp(*second) for first, second in self.pairs])
+
+
+INFINITE = float("inf")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        Clamped(((-1.0, 1.0), (-0.5, 2.0)), ((-3.0, 3.0), (-2.0, 4.0))),
+        Clamped(((-1.0, 1.0), (-0.5, 2.0)), ((-3.0, 3.0), (-2.0, 4.0)), ((-INFINITE, 0.1), (-0.2, INFINITE))),
+    ],
+    ids=["two", "three, with infinite bounds"],
+)
+def test_fused_clamps_keep_their_bounds(tmp_path: Path, images: Tensor, module: nn.Module) -> None:
+    found = export_onnx(module.eval(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=False, metadata={})
+    assert found.ok
+    assert found.notes == ()  # by the first exporter
+    assert [node.op_type for node in onnx.load(found.path).graph.node].count("Clip") == len(module.pairs)  # type: ignore[arg-type]
