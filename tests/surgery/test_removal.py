@@ -118,10 +118,18 @@ def test_a_zero_classifier_proves_nothing_and_is_filled_first() -> None:
         module.fc.bias.zero_()
     inputs = torch.randn(1, 3, 64, 64)
     structure, plan, _ = halved(module, inputs)
-    certificate = certify_removal(module, remove_channels(module, structure, plan), structure, plan, inputs)
+    slim = remove_channels(module, structure, plan)
+    certificate = certify_removal(module, slim, structure, plan, inputs)
     assert certificate.ok
     assert certificate.max_rel_error < float("inf")
     assert not module.fc.weight.any()
+    kept = compose_kept({}, structure.groups, plan, slim)
+    proof = verify_against_original(slim, copy.deepcopy(module), kept, inputs)
+    assert (proof.ok, proof.max_rel_error < float("inf")) == (True, True)
+    name, dims = next((name, dims) for name, dims in kept.items() if name.endswith("conv2.weight"))
+    shifted = {dim: [index ^ 1 for index in indices] for dim, indices in dims.items()}
+    assert not verify_against_original(slim, copy.deepcopy(module), {**kept, name: shifted}, inputs).ok
+    assert not slim.fc.weight.any()
 
 
 def test_indices_stay_in_the_original_numbering_through_two_cuts_and_a_concatenation() -> None:
