@@ -160,7 +160,7 @@ def test_removal_that_should_be_lossless_and_is_not_ends_the_run(digits: ImageDa
 
 def test_what_trains_first_asks_for_data(tmp_path: Path) -> None:
     recipe = read_recipe("tpp")
-    with raises_error(RecipeError, "recipe/data-required", "tpp", "--data"):
+    with raises_error(RecipeError, "recipe/data-required", "--data"):
         load_inputs("cifar:resnet8@digits", recipe, None, RunLog(), trust_pickle=False, needs_data=True)
 
 

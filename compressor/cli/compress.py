@@ -83,9 +83,9 @@ def _compress(
     compress cifar:resnet8x2@digits -r quickstart -o out   a first run
     compress model.pt -r auto --data samples/ -o out       a model of yours
 
-    MODEL is a checkpoint (.pt .pth .th .ckpt .safetensors .pt2), a folder made by an earlier run,
-    torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], cifar:NAME, or path/to/file.py:factory[@checkpoint]. A command
-    wins over a file of its name: ./plan is the file.
+    MODEL is a checkpoint (.pt .pth .th .ckpt .safetensors .pt2), an ONNX file, the folder of an earlier run,
+    torchvision:NAME[@WEIGHTS], timm:NAME[@pretrained], cifar:NAME, hf:FOLDER, ultralytics:FILE.pt, or
+    path/to/file.py:factory[@checkpoint]. A file that has the name of a command needs a path, as in ./plan.
     """
     distributed.check_process_options(devices, nodes)
     if distributed.is_helper():

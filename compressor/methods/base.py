@@ -21,11 +21,11 @@ class SettingsGroup(BaseModel):
 class Method(BaseModel):
     """Settings of one method, which a recipe has under the method's name.
 
-    A subclass names itself and says what it needs: `class Snip(Method, name="snip", needs_data=True)`.
+    A subclass names itself and says what it is made for: `class Snip(Method, name="snip", trained=False)`.
 
     Attributes:
         name: The name in recipes.
-        needs_data: Whether its steps read training images.
+        needs_retraining: Whether its result is worth nothing before the recipe's retraining.
         trained: Whether it is made for trained models. If so, the run warns of one that was not trained.
         needs_target: Whether the recipe must have a target.
         unstructured: Whether it masks single weights; the only target is then prune.target.weights.
@@ -34,7 +34,7 @@ class Method(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
-    needs_data: ClassVar[bool]
+    needs_retraining: ClassVar[bool]
     trained: ClassVar[bool]
     needs_target: ClassVar[bool]
     unstructured: ClassVar[bool]
@@ -43,12 +43,12 @@ class Method(BaseModel):
         cls,
         *,
         name: str,
-        needs_data: bool = False,
+        needs_retraining: bool = False,
         trained: bool = True,
         needs_target: bool = True,
         unstructured: bool = False,
     ) -> None:
-        cls.name, cls.needs_data, cls.trained = name, needs_data, trained
+        cls.name, cls.needs_retraining, cls.trained = name, needs_retraining, trained
         cls.needs_target, cls.unstructured = needs_target, unstructured
 
     def steps(self, target: PruningTarget) -> tuple[Step, ...]:

@@ -99,7 +99,7 @@ def gradient_flow(images: ScoringImages, score: Score = "pure") -> GradientCrite
     return GradientCriterion("crop", value, order=2, batches=images.batches, batch_size=images.batch_size)
 
 
-class CropS(Method, name="crop-s", needs_data=True, trained=False):
+class CropS(Method, name="crop-s", trained=False):
     """Remove the channels that matter least to the gradient flow, before any training."""
 
     start: Start = "given"
@@ -111,7 +111,7 @@ class CropS(Method, name="crop-s", needs_data=True, trained=False):
         return *initial_weights(self.start), SelectChannels(flow, target), RemoveChannels()
 
 
-class CropitS(Method, name="cropit-s", needs_data=True, trained=False):
+class CropitS(Method, name="cropit-s", trained=False):
     """Remove the channels that matter least to the gradient flow in several rounds, before any training."""
 
     start: Start = "given"
@@ -124,7 +124,7 @@ class CropitS(Method, name="cropit-s", needs_data=True, trained=False):
         return *initial_weights(self.start), *remove_in_rounds(flow, halving_targets(target, self.rounds))
 
 
-class CropU(Method, name="crop-u", needs_data=True, trained=False, unstructured=True):
+class CropU(Method, name="crop-u", trained=False, unstructured=True):
     """Mask the weights that matter least to the gradient flow, before any training."""
 
     start: Start = "given"
@@ -136,7 +136,7 @@ class CropU(Method, name="crop-u", needs_data=True, trained=False, unstructured=
         return *initial_weights(self.start), self.mask.step(flow, target)
 
 
-class CropitU(Method, name="cropit-u", needs_data=True, trained=False, unstructured=True):
+class CropitU(Method, name="cropit-u", trained=False, unstructured=True):
     """Mask the weights that matter least to the gradient flow in several rounds, before any training."""
 
     start: Start = "given"
@@ -150,7 +150,7 @@ class CropitU(Method, name="cropit-u", needs_data=True, trained=False, unstructu
         return *initial_weights(self.start), self.mask.step(flow, target, shares)
 
 
-class EarlyCropS(Method, name="earlycrop-s", needs_data=True, trained=False):
+class EarlyCropS(Method, name="earlycrop-s", trained=False):
     """Train until the lazy regime, then remove the channels that matter least to the gradient flow.
 
     `batch_size` is that of the early training and of the batches that gradients are computed on.
@@ -176,7 +176,7 @@ class EarlyCropS(Method, name="earlycrop-s", needs_data=True, trained=False):
         return *initial_weights(self.start), self.training.step(self.name, stop), *rounds
 
 
-class EarlyCropU(Method, name="earlycrop-u", needs_data=True, trained=False, unstructured=True):
+class EarlyCropU(Method, name="earlycrop-u", trained=False, unstructured=True):
     """Train until the lazy regime, then mask the weights that matter least to the gradient flow in several rounds.
 
     `batch_size` is that of the early training and of the batches that gradients are computed on.

@@ -27,7 +27,7 @@ from compressor.training.early_stopping import EarlyStop
 from compressor.training.stopping_rules import early_bird
 
 
-class EarlyBird(Method, name="earlybird", needs_data=True):
+class EarlyBird(Method, name="earlybird"):
     """Train until the mask is stable, then remove the channels with the smallest scales.
 
     Defaults are those published for CIFAR: SGD at 0.1, batches of 256, a weight decay of 1e-4. The epochs of this

@@ -40,7 +40,7 @@ LOW = 0.1
 """Factor on the learning rate in ticks, and where tocks begin and end."""
 
 
-class GateDecorators(Method, name="gatedecorators", needs_data=True):
+class GateDecorators(Method, name="gatedecorators"):
     """Tocks of 10 epochs, one before every 10 ticks, as released for CIFAR-10. `lr` is the highest rate of a tock."""
 
     training: PenaltyTraining = PenaltyTraining(lr=0.01)

@@ -22,7 +22,7 @@ from compressor.methods.base import Method
 from compressor.steps.base import Step
 
 
-class Grasp(Method, name="grasp", needs_data=True, trained=False, unstructured=True):
+class Grasp(Method, name="grasp", trained=False, unstructured=True):
     """Two batches of 50: 10 images of each class of CIFAR-10 on average."""
 
     start: Start = "given"

@@ -25,7 +25,7 @@ from compressor.training.penalty import Penalty, PenaltyTerm
 from compressor.training.penalty_terms import constant_strength, decay, decay_kept, decay_pruned
 
 
-class GReg1(Method, name="greg-1", needs_data=True):
+class GReg1(Method, name="greg-1"):
     """As released for CIFAR: 110,000 iterations before the removal."""
 
     training: PenaltyTraining = PenaltyTraining()
@@ -36,7 +36,7 @@ class GReg1(Method, name="greg-1", needs_data=True):
         return SelectChannels(l1, target), self.growing.train(self.name, self.training, push), RemoveChannels()
 
 
-class GReg2(Method, name="greg-2", needs_data=True):
+class GReg2(Method, name="greg-2"):
     """As released for CIFAR: 10,000 iterations to pick and 109,000 to push. `epochs` is the length of the push."""
 
     training: PenaltyTraining = PenaltyTraining()

@@ -49,7 +49,7 @@ class EfficientConvNets(Method, name="efficientconvnets", trained=False):
         return *initial_weights(self.start), SelectChannels(l1, target), RemoveChannels()
 
 
-class Scratch(Method, name="scratch", needs_data=True):
+class Scratch(Method, name="scratch", needs_retraining=True):
     """Train the pruned architecture from random weights, the baseline of every pruning method."""
 
     match: Annotated[Literal["epochs", "flops"], FormerKey("equal")] = Field(

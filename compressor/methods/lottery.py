@@ -54,7 +54,7 @@ def mask_and_train(
     return steps
 
 
-class IMP(Method, name="imp", needs_data=True, trained=False, unstructured=True):
+class IMP(Method, name="imp", trained=False, unstructured=True):
     """Iterative magnitude pruning with weight rewinding to an early epoch."""
 
     start: Start = "given"
@@ -72,7 +72,7 @@ class IMP(Method, name="imp", needs_data=True, trained=False, unstructured=True)
         )
 
 
-class LTH(Method, name="lth", needs_data=True, trained=False, unstructured=True):
+class LTH(Method, name="lth", trained=False, unstructured=True):
     """Iterative magnitude pruning with rewinding to the initial weights."""
 
     start: Start = "given"
@@ -88,7 +88,7 @@ class LTH(Method, name="lth", needs_data=True, trained=False, unstructured=True)
         )
 
 
-class LTR(Method, name="ltr", needs_data=True, trained=False, unstructured=True):
+class LTR(Method, name="ltr", trained=False, unstructured=True):
     """Iterative magnitude pruning with learning-rate rewinding: the weights are not rewound."""
 
     start: Start = "given"

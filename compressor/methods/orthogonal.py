@@ -76,7 +76,7 @@ class L1OrthConv(Method, name="l1-orthconv"):
         return orth_conv(self.weight)
 
 
-class KernOrthL1(Method, name="kernorth-l1", needs_data=True):
+class KernOrthL1(Method, name="kernorth-l1"):
     """Train with the KernOrth penalty before the selection."""
 
     training: PenaltyTraining = PenaltyTraining()
@@ -88,7 +88,7 @@ class KernOrthL1(Method, name="kernorth-l1", needs_data=True):
         return train, SelectChannels(l1, target), RemoveChannels()
 
 
-class OrthConvL1(Method, name="orthconv-l1", needs_data=True):
+class OrthConvL1(Method, name="orthconv-l1"):
     """Train with the OrthConv penalty before the selection."""
 
     training: PenaltyTraining = PenaltyTraining()

@@ -59,7 +59,7 @@ def connection_sensitivity(
     )
 
 
-class Snip(Method, name="snip", needs_data=True, trained=False, unstructured=True):
+class Snip(Method, name="snip", trained=False, unstructured=True):
     """Mask the weights with the lowest sensitivity in one round."""
 
     start: Start = "given"
@@ -73,7 +73,7 @@ class Snip(Method, name="snip", needs_data=True, trained=False, unstructured=Tru
         return *initial_weights(self.start), self.mask.step(criterion, target)
 
 
-class IterativeSnip(Method, name="iterative-snip", needs_data=True, trained=False, unstructured=True):
+class IterativeSnip(Method, name="iterative-snip", trained=False, unstructured=True):
     """Mask the weights with the lowest sensitivity in several rounds. What is masked stays masked."""
 
     start: Start = "given"
@@ -89,7 +89,7 @@ class IterativeSnip(Method, name="iterative-snip", needs_data=True, trained=Fals
         return *initial_weights(self.start), self.mask.step(criterion, target, shares)
 
 
-class Force(Method, name="force", needs_data=True, trained=False, unstructured=True):
+class Force(Method, name="force", trained=False, unstructured=True):
     """Mask the weights with the lowest sensitivity in several rounds. A later round may restore a masked weight."""
 
     start: Start = "given"
@@ -105,7 +105,7 @@ class Force(Method, name="force", needs_data=True, trained=False, unstructured=T
         return *initial_weights(self.start), self.mask.step(criterion, target, shares, nested=False)
 
 
-class Snap(Method, name="snap", needs_data=True, trained=False):
+class Snap(Method, name="snap", trained=False):
     """Remove the channels with the lowest sensitivity in one round."""
 
     start: Start = "given"
@@ -117,7 +117,7 @@ class Snap(Method, name="snap", needs_data=True, trained=False):
         return *initial_weights(self.start), SelectChannels(criterion, target), RemoveChannels()
 
 
-class SnapIt(Method, name="snap-it", needs_data=True, trained=False):
+class SnapIt(Method, name="snap-it", trained=False):
     """Remove the channels with the lowest sensitivity in several rounds."""
 
     start: Start = "given"

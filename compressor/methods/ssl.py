@@ -23,7 +23,7 @@ from compressor.training.penalty import Penalty, PenaltyTerm
 from compressor.training.penalty_terms import constant_strength, group_lasso
 
 
-class SSL(Method, name="ssl", needs_data=True):
+class SSL(Method, name="ssl"):
     """Group lasso on filters, then L1 pruning."""
 
     training: PenaltyTraining = PenaltyTraining(lr=0.01)

@@ -30,7 +30,7 @@ from compressor.training.penalty import Penalty, PenaltyTerm
 from compressor.training.penalty_terms import decay_pruned, gram_mean, gram_sum, zero_start
 
 
-class TPP(Method, name="tpp", needs_data=True):
+class TPP(Method, name="tpp"):
     """As released for CIFAR-10: 110,000 iterations before the removal, which are 281 epochs of 50,000 images."""
 
     training: PenaltyTraining = PenaltyTraining()

@@ -1,8 +1,9 @@
 """Fingerprints of all named architectures: a state dict is identified without building each of them.
 
-`python -m compressor.models.fingerprints` builds every one on the meta device and writes `index.json.gz`. That takes
-about ten minutes and is needed when torchvision or timm change. A fingerprint ignores class count, input channels and
-batch counters. A sketch holds the smallest hashes of a set, from which the overlap of two sets can be estimated.
+`python -m compressor.models.fingerprints [FAMILY ...]` builds them on the meta device and writes `index.json.gz`. A new
+family takes seconds by its name; all take about ten minutes, which is needed when torchvision or timm change. A
+fingerprint ignores class count, input channels and batch counters. A sketch holds the smallest hashes of a set, from
+which the overlap of two sets can be estimated.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -145,11 +146,12 @@ def libraries() -> tuple[str, ...]:
     return tuple(family.library for family in families() if family.library is not None)
 
 
-def write_fingerprints(entries: Iterable[Fingerprint], path: Path = FILE) -> None:
+def write_fingerprints(entries: Iterable[Fingerprint], versions: Mapping[str, str], path: Path = FILE) -> None:
     """Write the index. Sketches and free dimensions that several architectures share are written once.
 
     Args:
         entries: The fingerprints.
+        versions: Library -> version that the fingerprints were made with.
         path: The file.
     """
     shared: dict[str, int] = {}
@@ -168,7 +170,7 @@ def write_fingerprints(entries: Iterable[Fingerprint], path: Path = FILE) -> Non
         for entry in entries
     ]
     content = {
-        "versions": {name: version(name) for name in libraries()},
+        "versions": dict(versions),
         "shared": [json.loads(text) for text in shared],
         "entries": rows,
     }
@@ -210,17 +212,30 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def write_all_fingerprints() -> None:
-    """Build every architecture and write the index; print those that cannot be built."""
+def rebuild_fingerprints(prefixes: Collection[str], path: Path = FILE) -> None:
+    """Build the architectures of some families, keep the shipped fingerprints of others, and write the index.
+
+    Architectures that cannot be built are printed.
+
+    Args:
+        prefixes: The families' prefixes; none = all families.
+        path: The file.
+    """
+    chosen = {family.prefix: family for family in families() if not prefixes or family.prefix in prefixes}
+    shipped: dict[str, list[Fingerprint]] = {}
+    for entry in read_fingerprints():
+        shipped.setdefault(entry.source, []).append(entry)
     entries: list[Fingerprint] = []
     for source in all_sources():
         try:
-            entries += fingerprint(source)
+            entries += fingerprint(source) if source.partition(":")[0] in chosen else shipped.get(source, [])
         except ModelError as error:
             print(error, file=sys.stderr)
-    write_fingerprints(entries)
-    print(f"{len(entries)} architectures, {FILE.stat().st_size:,} bytes", file=sys.stderr)
+    rebuilt = {family.library for family in chosen.values()}
+    versions = {name: version(name) if name in rebuilt else library_versions()[name] for name in libraries()}
+    write_fingerprints(entries, versions, path)
+    print(f"{len(entries)} architectures, {path.stat().st_size:,} bytes", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    write_all_fingerprints()
+    rebuild_fingerprints(sys.argv[1:])

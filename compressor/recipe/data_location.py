@@ -16,18 +16,17 @@ def locate_recipe_data(recipe: Recipe, data: object, *, required: bool) -> tuple
     Args:
         recipe: Its `data` block, if it has one, is looked up in `data`.
         data: The option `--data`, or the data themselves.
-        required: Whether to refuse a method that needs training images if no data are named.
+        required: Whether to refuse a recipe that needs samples if no data are named.
 
     Returns:
         As `locate_data`: settings and the folder that their paths are relative to; None if no data are named.
 
     Raises:
-        RecipeError: The method needs data, and none are named.
+        RecipeError: The recipe needs data, and none are named.
         DataError: A file or folder that is named does not exist.
     """
     location = locate_data(recipe.data.to_settings() if recipe.data else None, data)
     if location is None and required and recipe.needs_data:
-        reader = recipe.method.name if recipe.method.needs_data else "the recipe"
-        problem = f"no data are given, but {reader} needs training images or samples"
-        raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or add a data block")
+        problem = "no data are given, but the recipe needs samples"
+        raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or set data.source in the recipe")
     return location

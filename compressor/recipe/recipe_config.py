@@ -237,12 +237,9 @@ class Recipe(RecipeBlock):
 
     @property
     def needs_data(self) -> bool:
-        """Whether the method, its criterion, the choice of blocks or a demanded reconstruction reads images."""
-        criterion = channel_criteria()[self.prune.criterion]
-        blocks = self.prune.blocks
-        chooses_blocks = isinstance(blocks, BlocksConfig) and not isinstance(blocks.drop, tuple)
-        selects = criterion.needs_data or self.prune.scope == "error"
-        reads = self.method.needs_data or selects or chooses_blocks
+        """Whether a step of the method, its retraining or a demanded reconstruction reads samples."""
+        steps = *self.method_steps(round_to=1), *self.method.finish()
+        reads = any(step.needs_data for step in steps) or self.method.needs_retraining
         return reads or isinstance(self.reconstruct, ReconstructConfig)
 
     def method_steps(self, round_to: int) -> tuple[Step, ...]:

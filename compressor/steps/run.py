@@ -102,8 +102,8 @@ def run_step(step: Step, state: PruningState, context: Context, *, evaluates: bo
     """
     start = time.perf_counter()
     if step.needs_data and context.data is None:
-        problem = f"no data are given, and {step} needs training images"
-        raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or add a data block")
+        problem = f"no data are given, but the step {step} needs samples"
+        raise RecipeError("recipe/data-required", "data", problem, "give --data PATH, or set data.source in the recipe")
     step = step.adapted(state, context)
     context.log("stage", {"name": str(step)})
     state = step.run(state, context)

@@ -1,5 +1,6 @@
 """Recognition from tensor names and shapes: known, ambiguous and unknown checkpoints."""
 
+import gzip
 import re
 from pathlib import Path
 
@@ -198,6 +199,13 @@ def test_counts_that_contradict() -> None:
 def test_index_is_that_of_these_libraries(source: str) -> None:
     shipped = [entry for entry in index.read_fingerprints() if entry.source == source]
     assert shipped == index.fingerprint(source)
+
+
+def test_one_family_is_fingerprinted_anew_beside_the_others(tmp_path: Path) -> None:
+    """The content is the shipped one, and the versions of other families' libraries stay."""
+    index.rebuild_fingerprints(["cifar"], tmp_path / "index.json.gz")
+    contents = [gzip.decompress(path.read_bytes()) for path in (tmp_path / "index.json.gz", index.FILE)]
+    assert contents[0] == contents[1]
 
 
 def test_index_is_small_and_complete() -> None:
