@@ -414,7 +414,11 @@ FAILURES = [
         "file: /etc/x: Permission denied; check the path",
     ),
     (FileNotFoundError(errno.ENOENT, "No such file", "/etc/x"), 1, "internal error: "),
-    (ValueError("two\nlines"), 1, "internal error: compress: ValueError two lines; this is a bug of ours, run again "),
+    (
+        ValueError("two\nlines"),
+        1,
+        "internal error: compress: ValueError two lines; this is a bug in compress; run again ",
+    ),
 ]
 
 

@@ -180,6 +180,19 @@ def test_texts_that_are_no_recipe(write: Write, text: str, code: str, place: str
     assert value in error.problem
 
 
+@pytest.mark.parametrize(
+    ("setting", "word", "key"),
+    [("prune.blocks=30", "auto", "drop"), ("prune.blocks=foo", "auto", "drop"), ("reconstruct=oof", "off", "ridge")],
+)
+def test_a_word_or_a_block_is_one_fault(setting: str, word: str, key: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe("l1", [setting])
+    error = caught.value
+    assert (error.code, error.place, error.more) == ("recipe/not-allowed", f"--set {setting}", ())
+    assert word in error.hint
+    assert key in error.hint
+
+
 def test_files_that_are_no_recipe(tmp_path: Path, write: Write) -> None:
     large, latin = tmp_path / "large.yaml", tmp_path / "latin.yaml"
     large.write_text("#" * (MAX_BYTES + 1))
@@ -220,7 +233,7 @@ FAULTS = [
         "{}",
         "r.yaml:4:11: prune.target is an empty block; allowed: ratio, or one or more of macs, params, weights, ",
     ),
-    ("{macs: 50%}", "50%", "r.yaml:4:11: prune.target is '50%'; write it as a block of: ratio, macs, params, "),
+    ("{macs: 50%}", "50%", "r.yaml:4:11: prune.target is '50%'; allowed: a block with the keys ratio, macs, params, "),
     ("{macs: 50%}", "{energy: 50%}", "r.yaml:4:12: prune.target.energy is not a key; allowed: ratio, macs, params, "),
     ("{macs: 50%}", "{mac: 50%}", "r.yaml:4:12: prune.target.mac is not a key; did you mean macs? "),
     (
@@ -236,7 +249,11 @@ FAULTS = [
     ("method: l1", "method: l1\n  round_to: 7", "r.yaml:4:13: prune.round_to is 7; allowed: auto, 1, 4, 8, 16 or 32"),
     ("method: l1", "method: l1\n  round_to: true", "r.yaml:4:13: prune.round_to is true; allowed: a number or "),
     ("method: l1", "method: l1\n  layers: {a: 1}", "r.yaml:4:11: prune.layers is a block; allowed: a list"),
-    ("method: l1", "method: l1\n  layers: [conv1]", "r.yaml:4:12: prune.layers.0 is 'conv1'; write it as a block of: "),
+    (
+        "method: l1",
+        "method: l1\n  layers: [conv1]",
+        "r.yaml:4:12: prune.layers.0 is 'conv1'; allowed: a block with the keys ",
+    ),
     ("method: l1", "method: l1\n  layers: [{freeze: true}]", "r.yaml:4:12: prune.layers.0.match is missing; "),
     (
         "method: l1",
@@ -275,12 +292,16 @@ FAULTS = [
     (
         "[3, 6]",
         "[60, 90]",
-        "r.yaml:8:43: retrain.schedule.milestones is [60, 90]; allowed: all below retrain.epochs, 10",
+        "r.yaml:8:43: retrain.schedule.milestones is [60, 90]; allowed: numbers below retrain.epochs, which is 10",
     ),
     ("[3, 6]", "[]", "r.yaml:8:43: retrain.schedule.milestones is []; allowed: at least one"),
     ("[3, 6]", "3", "r.yaml:8:43: retrain.schedule.milestones is 3; allowed: a list"),
     ("warmup: 1", "warmup: 10", "r.yaml:8:71: retrain.schedule.warmup is 10; allowed: less than retrain.epochs, 10"),
-    ("multistep, milestones: [3, 6]", "step, size: 11", "r.yaml:8:32: retrain.schedule.size is 11; allowed: at most "),
+    (
+        "multistep, milestones: [3, 6]",
+        "step, size: 11",
+        "r.yaml:8:32: retrain.schedule.size is 11; allowed: a number up to ",
+    ),
     ("multistep, milestones: [3, 6]", "step", "r.yaml:8:13: retrain.schedule.size is missing; add it"),
     ("multistep", "cosin", "r.yaml:8:20: retrain.schedule.name is 'cosin'; did you mean cosine? allowed: cosine, "),
     (
@@ -578,7 +599,7 @@ def test_a_macs_target_drops_the_ratio_of_the_file(write: Write) -> None:
         ("prune.target={macs: 50%, macs: 40%}", "its value contains a key twice; "),
         ("prune.method.x=1", "prune.method is 'l1', not a block; set prune.method as a whole"),
         ("retrain.schedule.milestones.2=9", "retrain.schedule.milestones is a list of 2; use an index from 0"),
-        ("retrain.schedule.milestones.1=20", "retrain.schedule.milestones is [3, 20]; allowed: all below "),
+        ("retrain.schedule.milestones.1=20", "retrain.schedule.milestones is [3, 20]; allowed: numbers below "),
         ("retrain.schedule.name=step", "retrain.schedule.size is missing; add it"),
         ("retrain.schedule.name=foo", "retrain.schedule.name is 'foo'; allowed: cosine, "),
     ],

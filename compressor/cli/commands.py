@@ -156,7 +156,7 @@ _onnx_file = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--sustained",
     type=click.FloatRange(10, 86400),
     metavar="S",
-    help="Then run without a pause, for throttling.",
+    help="Then run for S seconds without a pause, to detect thermal throttling.",
 )
 @option("Device", "--target", metavar="NAME", default="local", show_default=True, help="Where to measure.")
 @target_file_option

@@ -50,7 +50,7 @@ class CompressCommand(GroupedHelp):
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Output folder. Default: MODEL-RECIPE, here.",
+    help="Output folder. Default: ./MODEL-RECIPE.",
 )
 @option("Output", "--resume", is_flag=True, help="Finish an interrupted run; print a finished one.")
 @option("Output", "--force", is_flag=True, help="Replace DIR if an earlier run wrote it.")

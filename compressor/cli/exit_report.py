@@ -71,7 +71,7 @@ def as_compressor_error(error: BaseException, out: Path | None = None, usage_hin
         case OSError(filename=str() as name) if error.errno in _UNUSABLE:
             return RecipeError("file/not-usable", name, str(error.strerror), "check the path and its permissions")
         case _:
-            hint = "this is a bug of ours, run again with --debug and report what it prints"
+            hint = "this is a bug in compress; run again with --debug and report the traceback"
             return InternalError("internal-error/bug", _origin(error), _first_line(error), hint)
 
 

@@ -109,7 +109,7 @@ def recommendation(latency: ExpectedLatency | None, macs_ratio: float, removes_c
         return "no channel is removed, so that only a runtime that skips zeros can be faster"
     fewer = f"{macs_ratio:.2f}x fewer MACs"
     if latency is None:
-        return f"not measured: {fewer}, which need not show on a device"
+        return f"not predicted without a device: {fewer}, but latency may shrink less"
     low, high = latency["ratio_interval"]
     source = "measured" if latency["measured"] else "predicted from the layers' times"
     speedup = f"{latency['ratio']:.2f}x [{low:.2f}, {high:.2f}] {source}, at {fewer}"

@@ -87,7 +87,7 @@ def labelled_task(data: Data, purpose: str) -> Task:
         DataError: The data are samples without labels.
     """
     if data.task is None:
-        problem = f"samples without labels, and {purpose} needs them"
+        problem = f"the samples have no labels, but {purpose} needs them"
         raise DataError("data/no-labels", data.name, problem, "give labelled data, or a criterion that needs none")
     return data.task
 

@@ -78,7 +78,7 @@ class LazyRegime(SettingsGroup):
             return None
         factor = derived if self.patience is None else self.patience
         if factor is None:
-            problem = "null, and prune.target names no share that it could be derived from"
+            problem = "it is null, and prune.target names no share that it could be derived from"
             hint = "write a number, such as 0.05"
             raise RecipeError("recipe/not-derivable-from-target", f"prune.{method}.patience", problem, hint)
         rule = lazy_regime if self.rule == "paper_code" else lazy_regime_squared

@@ -53,7 +53,7 @@ class EarlyBird(Method, name="earlybird"):
         """
         removed = pruned_channel_share(target) if self.ticket_ratio is None else self.ticket_ratio
         if removed is None:
-            problem = "null, and prune.target names no share that it could be derived from"
+            problem = "it is null, and prune.target names no share that it could be derived from"
             place, hint = "prune.earlybird.ticket_ratio", "write a number, such as 0.5"
             raise RecipeError("recipe/not-derivable-from-target", place, problem, hint)
         stop = EarlyStop("early bird", partial(early_bird, removed=removed, masks=self.masks, distance=self.distance))

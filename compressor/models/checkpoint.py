@@ -150,7 +150,9 @@ def _read_torch(path: Path, kind: Kind, *, trust_pickle: bool) -> PickleContent:
         problem = f"{reading.fault}; it was not loaded"
         raise UntrustedFile("untrusted-file/suspicious-pickle", str(path), problem, "save the state dict alone")
     if kind == "pickle" and (reading.fault or not (reading.objects or _holds_weights(reading, path))):
-        problem = "not a checkpoint" if reading.fault else "a pickle without tensors, which torch.save did not write"
+        problem = (
+            "it is no checkpoint" if reading.fault else "it is a pickle without tensors that torch.save did not write"
+        )
         raise ModelError(
             "model-file/foreign-pickle", str(path), problem, "give a state dict saved by torch.save, or .safetensors"
         )

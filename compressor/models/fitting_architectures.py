@@ -75,7 +75,7 @@ def choose_fitting(
             "checkpoint/ambiguous-architecture",
             where,
             f"its tensors fit {_sources(specs)}, which compute different outputs",
-            f"choose one, for example with --set model.arch={first.source}",
+            f"choose one as model.arch, for example by --set model.arch={first.source} of a run or of compress plan",
         )
     if others:
         notes = (*notes, f"{_sources(others)} fit too but are variants: name one with model.arch if it is that")

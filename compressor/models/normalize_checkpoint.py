@@ -52,7 +52,9 @@ def _without_inner_wrappers(tensors: dict[str, Tensor], notes: list[str]) -> dic
             short = short.replace(wrapper, "")
         renamed[short] = tensor
     if set(renamed) != set(tensors):
-        notes.append("peeled wrappers inside names: " + ", ".join(w for w in INSIDE if any(w in n for n in tensors)))
+        notes.append(
+            "stripped wrappers inside tensor names: " + ", ".join(w for w in INSIDE if any(w in n for n in tensors))
+        )
     return renamed
 
 

@@ -161,7 +161,9 @@ def _weights_in(folder: Path) -> str:
     preferred = [path for path in files if path.name == "model.safetensors"] or files
     if len(preferred) == 1:
         return str(preferred[0])
-    problem = f"a folder with {len(files)} files of weights" if files else "a folder without plan.json or weights"
+    problem = (
+        f"the folder has {len(files)} files of weights" if files else "the folder has neither plan.json nor weights"
+    )
     hint = f"name one, such as {files[0]}" if files else "give a checkpoint, or a folder that compress wrote"
     raise ModelError("model-file/several-in-folder", str(folder), problem, hint)
 

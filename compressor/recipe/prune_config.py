@@ -31,7 +31,7 @@ AutoRounds = Annotated[int | Literal["auto"], *auto_or_integer(1, 8, "a whole nu
 
 
 class TargetConfig(RecipeBlock):
-    """How much is removed: `ratio` alone, or one or more of the others, which must all hold for the pruned model."""
+    """`ratio` is the share removed, and stands alone; the others are shares that may remain, and all must hold."""
 
     ratio: Share | None = Field(default=None, description="share of channels REMOVED from every layer not frozen")
     macs: Share | None = Field(default=None, description="share of the original multiply-adds that may REMAIN")
@@ -108,8 +108,8 @@ class BlocksConfig(RecipeBlock):
         PlainSerializer(lambda drop: list(drop) if isinstance(drop, tuple) else drop),
         WithJsonSchema({"anyOf": _ONE_OF_DROP}),
     ] = Field(
-        description="names of residual blocks; or their number, chosen by what they do to the answers for what they "
-        "cost; or auto = the number that leaves the answers nearest to the dense model's at the target, with channels "
+        description="names of residual blocks; or their number: those that change the outputs least for the time they "
+        "take; or auto = the number that leaves the outputs nearest to the dense model's at the target, with channels "
         "pruned for the rest"
     )
 
@@ -128,22 +128,20 @@ class PruneBase(RecipeBlock):
     """How to prune. The settings of a method are a block under its name."""
 
     method: str
-    target: TargetConfig | None = Field(
-        default=None, description="how much is removed; every method but 2of4 requires it"
-    )
+    target: TargetConfig | None = Field(default=None, description="what remains; every method but 2of4 requires it")
     scope: Scope = Field(
         default="local",
         description="local = the same share of every layer; global = all channels are compared with each other; "
         "isomorphic = channels of groups of the same structure are compared, and each structure loses the same share; "
-        "error = widths with the least predicted divergence of the answers that meet all targets, from samples",
+        "error = among the widths that meet all targets, those whose predicted output divergence is least, by samples",
     )
     round_to: RoundTo = Field(
         default="auto", description="remaining widths are multiples of this; auto = what the target device prefers"
     )
     widths: Literal["free", "config"] = Field(
         default="free",
-        description="config = only widths that the configuration of the model's library can say, so that the library "
-        "itself loads the slim model; free = any",
+        description="config = only widths that the configuration of the model's library can express, so that the "
+        "library itself loads the slim model; free = any",
     )
     criterion: Word = Field(
         default="l1", description=f"what channels are compared by, for l1 only: {', '.join(channel_criteria())}"
@@ -235,7 +233,7 @@ def _channel_conflicts(method: str, keys: Mapping[str, Any]) -> Iterator[Conflic
     """The keys that have no meaning for a method that masks single weights."""
     targets = sorted(written_keys(keys.get("target")))
     if targets and targets != ["weights"]:
-        yield "target", f"weights alone, such as {{weights: 5%}}: {method} masks single weights"
+        yield "target", f"{{weights: 5%}} alone, not {' and '.join(targets)}: {method} masks single weights"
     for key in CHANNEL_KEYS:
         if key in keys:
             yield key, f"nothing while prune.method is {method}: no channel is selected"

@@ -42,7 +42,9 @@ class ReconstructConfig(RecipeBlock):
     ridge: NonNegative | Literal["auto"] = Field(
         default="auto", description="relative to the mean variance of the inputs; auto = chosen by held-out error"
     )
-    holdout: Share = Field(default=0.2, description="share of the samples that choose the ridge and accept a fit")
+    holdout: Share = Field(
+        default=0.2, description="share of the samples held out to choose the ridge and to accept or refuse every fit"
+    )
     mask_search: Literal["none", "sparsegpt", "obc", "both"] = Field(
         default="both",
         description="for masked weights: another mask of as many zeros replaces the given one where its refit has the "

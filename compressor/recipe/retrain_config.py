@@ -46,7 +46,7 @@ class DistillConfig(RecipeBlock):
     )
     features: NonNegative = Field(default=0.0, description="weight of feature maps whose shapes match")
     labels: StrictBool = Field(
-        default=True, description="false = learn from the dense model's outputs alone, whatever they look like"
+        default=True, description="false = learn from the dense model's outputs alone, even where labels exist"
     )
 
     def to_core(self) -> Distillation:

@@ -91,7 +91,7 @@ class StepDecay(ScheduleConfig):
 
     def _misfits(self, epochs: int, lr: float | None) -> Iterator[Conflict]:
         if self.size > epochs:
-            yield "size", f"at most retrain.epochs, {epochs}: the schedule outlives its epochs"
+            yield "size", f"a number up to retrain.epochs, which is {epochs}"
 
 
 class Multistep(ScheduleConfig):
@@ -104,7 +104,7 @@ class Multistep(ScheduleConfig):
 
     def _misfits(self, epochs: int, lr: float | None) -> Iterator[Conflict]:
         if self.milestones[-1] >= epochs:
-            yield "milestones", f"all below retrain.epochs, {epochs}: the schedule outlives its epochs"
+            yield "milestones", f"numbers below retrain.epochs, which is {epochs}"
 
 
 class Cosine(ScheduleConfig):

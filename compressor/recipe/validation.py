@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,7 @@ from compressor.recipe.yaml_source import Path, SourcePosition, YamlDocument, do
 
 Block = TypeVar("Block", bound=BaseModel)
 
+ALLOWED = "allowed: "
 _KINDS = {
     "bool": "true or false",
     "int": "a whole number",
@@ -53,9 +54,22 @@ def validate(
     except ValidationError as error:
         faults += [_explain(details, document, schema) for details in error.errors(include_url=False)]
     if faults:
-        first, *more = (fault for _, fault in sorted(faults, key=lambda fault: (not fault[0].line, fault[0])))
+        first, *more = _merged(fault for _, fault in sorted(faults, key=lambda fault: (not fault[0].line, fault[0])))
         raise RecipeError(first.code, first.place, first.problem, first.hint, tuple(more))
     return value
+
+
+def _merged(faults: Iterable[RecipeError]) -> list[RecipeError]:
+    """Join what is allowed where a word or a block may stand: pydantic reports both for one value."""
+    merged: list[RecipeError] = []
+    for fault in faults:
+        last = merged[-1] if merged else None
+        if last is not None and last.code == "recipe/not-a-block" and last.place == fault.place:
+            hint = f"{fault.hint}, or {last.hint.removeprefix(ALLOWED)}"
+            merged[-1] = RecipeError(fault.code, fault.place, fault.problem, hint)
+        else:
+            merged.append(fault)
+    return merged
 
 
 def show_value(value: object) -> str:
@@ -110,7 +124,7 @@ def _explain(
             code, hint = "recipe/malformed", f"allowed: a word that matches {context['pattern']}"
         case "model_type" | "model_attributes_type":
             code = "recipe/not-a-block"
-            hint = f"write it as a block of: {', '.join(_keys(schema, path, document))}"
+            hint = f"{ALLOWED}a block with the keys {', '.join(_keys(schema, path, document))}"
         case _:
             code = "recipe/wrong-type"
             hint = f"allowed: {_KINDS.get(kind.split('_')[0], error['msg'])}"

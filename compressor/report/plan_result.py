@@ -179,10 +179,8 @@ def _facts(plan: Plan) -> Iterable[Fact]:
     for schedule in plan["schedules"]:
         yield Fact("Training", describe_schedule(schedule))
     if not plan["schedules"]:
-        yield Fact("Training", "none")
-    yield Fact(
-        "Kept", f"{100 * plan['kept']:.1f} % of a layer's L1 norm on average; retraining has to recover the rest"
-    )
+        yield Fact("Training", "no epochs")
+    yield Fact("L1 norm kept", f"{100 * plan['kept']:.1f} %, averaged over layers")
     if (preview := plan["risk"]) is not None:
         change = f"{preview['metric']} {preview['dense']:.4g} -> {preview['slim']:.4g}"
         yield Fact("Untrained", f"{change} on a few {preview['split']} images, after recalibrating BatchNorm")

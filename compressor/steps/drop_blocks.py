@@ -70,7 +70,7 @@ class DropBlocks(Step):
             return drop_selected(state, BlockSelection(blocks, self.drop)).with_graph()
         free = [block for block in blocks if not _is_frozen(block.name, self.target)]
         if self.drop != "auto" and self.drop > len(free):
-            problem = f"{self.drop}, but {len(free)} blocks of the model can be dropped"
+            problem = f"it is {self.drop}, but only {len(free)} blocks of the model can be dropped"
             raise RecipeError("recipe-does-not-fit-the-model/too-few-blocks", PLACE, problem, _allowed(free))
         if not free:
             context.log.note("no block is dropped: the model has no residual block that can be dropped")

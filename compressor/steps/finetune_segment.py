@@ -71,7 +71,7 @@ def place_retraining(steps: Sequence[Step], training: Train | None, after: Seque
 
     def placed(step: FinetuneSegment) -> Train:
         if training is None or training.epochs <= step.first:
-            problem = f"{training.epochs if training else 0}, and the method trains from epoch {step.first} on"
+            problem = f"it is {training.epochs if training else 0}, but the method trains from epoch {step.first} on"
             raise RecipeError(
                 "recipe/too-few-epochs", "retrain.epochs", problem, f"set retrain.epochs above {step.first}"
             )

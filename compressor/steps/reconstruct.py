@@ -96,7 +96,9 @@ class Reconstruct(Step):
         if searched:
             context.log.note(f"the masks of {searched} layers were replaced by better ones")
         if power:
-            context.log.note(f"BatchNorm statistics moved by {power:.0%} of the way to newly estimated ones")
+            context.log.note(
+                f"BatchNorm statistics were estimated anew (weight {power:.0%}, the old ones {1 - power:.0%})"
+            )
         return replace(
             repaired,
             masks=result.masks,

@@ -101,8 +101,8 @@ class Train(TrainSettings, Step):
         if self.stage != RETRAINING or not state.extra_epochs:
             return self
         if self.epochs + state.extra_epochs < 1:
-            spent = f"earlier trainings took {-state.extra_epochs} epochs, as many as {self.stage} was to last or more"
-            context.log.warning(f"{spent}: it lasts one, and all of them together longer than {self.epochs}")
+            spent = f"earlier trainings took {-state.extra_epochs} epochs, and {self.epochs} were for all"
+            context.log.warning(f"{spent}; {self.stage} runs for one epoch all the same")
         return self.stretched(state.extra_epochs)
 
     def learning_rates(self) -> tuple[tuple[float, float], ...]:
@@ -192,7 +192,9 @@ class Train(TrainSettings, Step):
             return True
         problem = f"{self.stage} moved the model away from the dense one's answers ({before:.3g} to {after:.3g})"
         rate = f"{self.optimizer.key}={self.optimizer.lr:g}"
-        context.log.warning(f"{problem}: the weights before it are kept. Lower {rate}, or train more epochs")
+        context.log.warning(
+            f"{problem}: the weights from before it are kept. Set a lower rate than {rate}, or more epochs"
+        )
         return False
 
     def _constraints(self, state: PruningState) -> Sequence[ConstraintFactory]:

@@ -96,8 +96,8 @@ CASES: dict[str, tuple[bytes, int, str, str]] = {
         "model-file/other-format",
         "git lfs pull",
     ),
-    "text": (b"hello, these are not weights\n" * 9, 3, "model-file/foreign-pickle", "not a checkpoint"),
-    "zeros": (bytes(4096), 3, "model-file/foreign-pickle", "not a checkpoint"),
+    "text": (b"hello, these are not weights\n" * 9, 3, "model-file/foreign-pickle", "it is no checkpoint"),
+    "zeros": (bytes(4096), 3, "model-file/foreign-pickle", "it is no checkpoint"),
     "gzip": (b"\x1f\x8b\x08" + bytes(64), 3, "model-file/other-format", "unpacked first"),
     "truncated zip": (saved(WEIGHTS)[:600], 3, "model-file/damaged", "truncated"),
     "truncated legacy": (

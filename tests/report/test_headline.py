@@ -56,7 +56,7 @@ def test_a_fast_model_that_misses_a_gate_is_no_success(trained) -> None:
 def test_quality_without_labels_is_the_agreement(trained) -> None:
     report = {**trained.report, "dense": {**trained.report["dense"], "metric": None}}
     agreement = {"top1": 99.5, "kl": 0.1, "output_error": 3.0, "samples": 100, "steps": {}}
-    assert describe_quality({**report, "agreement": agreement}) == "99.50 % of answers as before"
+    assert describe_quality({**report, "agreement": agreement}) == "99.50 % agreement with dense"
     assert "differ by 3.00 %" in describe_quality({**report, "agreement": {**agreement, "top1": None}})
     assert describe_quality({**report, "agreement": None}) == "accuracy not measured"
 

@@ -202,7 +202,7 @@ def test_plan_has_the_numbers(planned: Plan) -> None:
     assert "linear and 1 more, 12.3 % of the MACs: outputs" in text
     assert "multiples of 8" in text
     assert "Untrained accuracy 92.5 -> 41 on a few held-out images" in text
-    assert "75.0 % of a layer's L1 norm" in text
+    assert "75.0 %, averaged over layers" in text
     assert "30 epochs, learning rate at epoch 0: 0.01, 20: 0.001" in text
     assert "learning rate by epoch, Train(some epochs), log scale 0.01 ┤───" in text
     assert "yes: 1.57x faster is predicted" in text
@@ -214,7 +214,7 @@ def test_plan_of_a_smooth_schedule_and_of_none(planned: Plan) -> None:
     assert "10 epochs, learning rate at epoch 0: 1, 10: 0" in text
     assert "predicted 5.81" not in text
     assert "Widths any" in text
-    assert "Training none" in joined(printed(show_plan, {**planned, "schedules": []}))
+    assert "Training no epochs" in joined(printed(show_plan, {**planned, "schedules": []}))
 
 
 def test_plan_of_a_method_that_trains_draws_each_training(planned: Plan) -> None:

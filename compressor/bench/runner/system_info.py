@@ -122,7 +122,7 @@ def quietest_cpus(count: int, seconds: float = 0.2) -> list[int]:
     """
     usable = usable_cpus()
     if count > len(usable):
-        raise WorkerError("threads", f"at most {len(usable)}, the number of usable CPUs there")
+        raise WorkerError("threads", f"{count} threads were requested, but the device has {len(usable)} usable CPUs")
     if not hasattr(os, "sched_setaffinity"):
         return []
     before = jiffies()

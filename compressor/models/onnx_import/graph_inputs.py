@@ -136,7 +136,7 @@ def _given(
         fits = len(fixed) == len(shape) and all(isinstance(a, str) or a == b for a, b in zip(fixed, shape, strict=True))
         if not fits:
             problem = f"model.input is {list(shape)}, but input {one.name} is {fixed} without the batch"
-            raise ModelError("model/setting-differs", where, problem, "set sizes that the file leaves free")
+            raise ModelError("model/setting-differs", where, problem, "set sizes of the file's dynamic dimensions only")
         inputs.append(replace(model_input, shape=tuple(shape), batch_dim=None if dim is None else 0))
     return tuple(inputs)
 

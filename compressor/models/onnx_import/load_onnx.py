@@ -61,7 +61,7 @@ def load_onnx(path: Path, shapes: Sequence[tuple[int, ...]] | None = None) -> Lo
     notes = [f"{len(graph.nodes)} nodes imported from {path.name}, {_words(inputs)}"]
     if graph.branches:
         count = f"{len(graph.branches)} If nodes depend" if len(graph.branches) > 1 else "one If node depends"
-        notes.append(f"{count} on sizes only: what runs at these sizes takes its place")
+        notes.append(f"{count} on input shapes only; the branch that runs for these shapes takes its place")
     return replace(model, notes=(*notes, _require_parity(path, graph, model, session)))
 
 

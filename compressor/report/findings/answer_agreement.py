@@ -46,14 +46,14 @@ class AnswerAgreement(Finding):
         record: AgreementRecord | None = report["agreement"]
         if record is not None:
             stages = [f"{stage.removeprefix('after ')} {_main(values)}" for stage, values in record["steps"].items()]
-            samples = f"on {record['samples']:,} held-out samples"
+            samples = f"on {record['samples']:,} samples that no decision used"
             yield Fact("Agreement with dense", f"{' -> '.join(stages)}, {samples}{_divergence(record)}")
 
     def page(self, report: Report) -> Iterable[Block]:
         record: AgreementRecord | None = report["agreement"]
         if record is not None:
-            label = "output error" if record["top1"] is None else "same best class"
-            note = f"{record['samples']:,} held-out samples, no labels"
+            label = "output error" if record["top1"] is None else "same top-1 prediction"
+            note = f"{record['samples']:,} samples that no decision used; labels are not read"
             yield Card("What did I lose?", _main(record).removesuffix(" error"), label, note)
         yield from self.terminal(report)
 

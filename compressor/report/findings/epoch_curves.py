@@ -126,7 +126,8 @@ def rate_figure(name: str, label: str, points: Points) -> Figure:
 
 def _describe(points: Points) -> str:
     """What a curve shows, for those who can't see it."""
-    return f"{len(points)} epochs, from {points[0][1]:.4g} to {points[-1][1]:.4g}"
+    count = f"{len(points)} epochs" if len(points) > 1 else "1 epoch"
+    return f"{count}, from {points[0][1]:.4g} to {points[-1][1]:.4g}"
 
 
 def _epoch_ticks(points: Points) -> list[tuple[float, str]]:

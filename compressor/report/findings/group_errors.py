@@ -112,9 +112,9 @@ def describe_prediction(divergence: float, agreement: float | None, blocks_dropp
         A sentence without a subject.
     """
     if blocks_dropped:
-        return f"divergence {format_significant(divergence)} from the removed channels, beside that from dropped blocks"
+        return f"divergence {format_significant(divergence)} by the removed channels; the dropped blocks add to it"
     text = f"divergence {format_significant(divergence)} after reconstruction, before any training"
-    return text if agreement is None else f"{agreement:.1f} % of the answers as the dense model's; {text}"
+    return text if agreement is None else f"{agreement:.1f} % agreement with the dense model; {text}"
 
 
 def curves_table(record: ErrorCurvesRecord, *, ascii_only: bool = False) -> Table:

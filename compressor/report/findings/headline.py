@@ -80,7 +80,7 @@ def describe_quality(report: Report) -> str:
     if agreement is None:
         return f"{metric['name']} not measured"
     if agreement["top1"] is not None:
-        return f"{format_percent(agreement['top1'])} of answers as before"
+        return f"{format_percent(agreement['top1'])} agreement with dense"
     return f"outputs differ by {format_percent(agreement['output_error'])} from the dense model's"
 
 

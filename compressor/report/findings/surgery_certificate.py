@@ -11,10 +11,10 @@ from compressor.report.format import format_error, printable
 from compressor.report.run_result import RunResult
 
 MEANING: Mapping[str, str] = {
-    "masked-dense-float64": "in float64, the slim model computes what the dense model computes when no layer reads the "
-    "removed channels",
-    "restricted-dense-float64": "in float64, the slim model computes what the dense model computes when no layer reads "
-    "the removed channels and its normalization layers use the kept channels only",
+    "masked-dense-float64": "in float64, right after the removal, the slim model computes what the dense model "
+    "computes when no layer reads the removed channels",
+    "restricted-dense-float64": "in float64, right after the removal, the slim model computes what the dense model "
+    "computes when no layer reads the removed channels and its normalization layers use the kept channels only",
     "dropped-blocks-float64": "in float64, the model without the dropped blocks computes what the dense model computes "
     "when these blocks add nothing to their input",
     "reordered-float64": "in float64, the model computes the same with its channels in another order",
@@ -61,7 +61,7 @@ class SurgeryCertificate(Finding):
     def page(self, report: Report) -> Iterable[Block]:
         ok, error = report["certificate"]["ok"], format_error(report["certificate"]["max_rel_error"])
         note = f"largest relative error {error}"
-        yield Card("Can I trust it?", "proven" if ok else "not proven", "nothing else changed", note, ok)
+        yield Card("Can I trust it?", "proven" if ok else "not proven", "the removal is exact", note, ok)
         yield from self.terminal(report)
         if not report["certificate"]["ok"]:
             yield Notice("The surgery could not be proven exact.", severe=True)

@@ -13,7 +13,7 @@ from compressor.report.run_result import RunResult
 if TYPE_CHECKING:
     from torch import nn
 
-CONVENTION = "Without its zeros, a file stores 4 bytes for every other entry and one bit for the place of every entry."
+CONVENTION = "A sparse file would store 4 bytes for every nonzero weight, and a mask of one bit for every weight."
 FLOAT_BYTES = 4
 
 
