@@ -17,6 +17,7 @@ from torch.onnx import ONNXProgram
 
 from compressor.core import BatchDims
 from compressor.export.exporter_shortcuts import operators_listed_once, pairs_matched_by_first
+from compressor.export.free_sizes import note_largest_sizes
 from compressor.export.onnx_passes import register_constants
 from compressor.tensors import tree_leaves
 
@@ -91,6 +92,8 @@ def trace_by_dynamo(
             verbose=False,
         )
     assert program is not None, "the dynamo exporter returns a program"
+    assert program.exported_program is not None, "of the module that it traced"
+    note_largest_sizes(program.model, program.exported_program.range_constraints)
     return program.model
 
 

@@ -2,7 +2,8 @@
 
 A size may be open if the module runs with a smaller one; equal sizes are tried together first. torch.export then finds
 out which of them the network fixes all the same, and which have to be equal. It numbers them; here they are named after
-the first input that has them.
+the first input that has them. Where the code decides by a size, the trace has the branch of the example alone: the file
+is therefore compared with the module at smaller and at larger sizes, and above the largest that the trace allows.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import onnx_ir as ir
 import torch
@@ -20,6 +22,10 @@ from compressor.execution.copies import copy_module
 
 Place = tuple[int, int]
 """number of an input and one of its dimensions"""
+
+LARGEST = "compressor.largest_sizes"
+"""Key in the `meta` of a graph's input: dimension -> the largest size for which the trace holds."""
+MOST_ELEMENTS, MOST_POSITIONS = 2**22, 4096  # of an input, and along one dimension, that is made larger to compare
 
 
 def find_open_sizes(module: nn.Module, batch: Sequence[Tensor], dims: BatchDims) -> frozenset[Place]:
@@ -40,12 +46,7 @@ def find_open_sizes(module: nn.Module, batch: Sequence[Tensor], dims: BatchDims)
                 equal[size].append((number, dim))
 
     def runs(places: Sequence[Place]) -> bool:
-        try:
-            with torch.no_grad():
-                copy_module(module)(*with_smaller_sizes(batch, places))
-        except Exception:  # a forward may raise anything at sizes that it does not take
-            return False
-        return True
+        return _runs(module, with_smaller_sizes(batch, places))
 
     together = [places for places in equal.values() if runs(places)]
     alone = [[place] for places in equal.values() if places not in together and len(places) > 1 for place in places]
@@ -62,11 +63,81 @@ def with_smaller_sizes(batch: Sequence[Tensor], places: Iterable[Place]) -> tupl
     Returns:
         The smaller batch.
     """
-    smaller = list(batch)
-    for number, dim in places:
-        size = smaller[number].shape[dim]
-        smaller[number] = smaller[number].narrow(dim, 0, max(1, size - max(1, size // 3)))
-    return tuple(smaller)
+    sizes = {(number, dim): batch[number].shape[dim] for number, dim in places}
+    return _resized(batch, {place: max(1, size - max(1, size // 3)) for place, size in sizes.items()})
+
+
+def note_largest_sizes(model: ir.Model, ranges: Mapping[object, object]) -> None:
+    """Write into the inputs of a traced graph up to which sizes the trace holds.
+
+    Args:
+        model: The graph; the `meta` of its inputs changes.
+        ranges: torch.export's ranges: symbol of a size -> a range with `upper`.
+    """
+    upper = {str(symbol): getattr(known, "upper", None) for symbol, known in ranges.items()}
+    for value in model.graph.inputs:
+        sizes = ((dim, upper.get(str(getattr(size, "value", size)))) for dim, size in enumerate(value.shape or ()))
+        value.meta[LARGEST] = {dim: int(most) for dim, most in sizes if most is not None and _is_finite(most)}
+
+
+def in_other_sizes(
+    module: nn.Module, batch: Sequence[Tensor], dims: BatchDims, model: ir.Model, free: Mapping[str, Sequence[Place]]
+) -> list[tuple[Tensor, ...]]:
+    """Make inputs of other sizes, with which a file is compared.
+
+    Args:
+        module: The module, of which copies run.
+        batch: A tensor for each input.
+        dims: The batch dimension of each input, None for an input without one.
+        model: The graph, whose inputs `note_largest_sizes` described.
+        free: Name of a free size -> its dimensions.
+
+    Returns:
+        The batch with all free sizes smaller, and one sample of each larger size that the module takes.
+    """
+    if not free:
+        return []
+    one = [tensor if dim is None else tensor.narrow(dim, 0, 1) for tensor, dim in zip(batch, dims, strict=True)]
+    places = list(chain.from_iterable(free.values()))
+    sizes = {(number, dim): batch[number].shape[dim] for number, dim in places}
+    larger = [{place: times * size + more for place, size in sizes.items()} for times, more in ((2, 0), (2, 1), (4, 0))]
+    for own in free.values():
+        number, dim = own[0]
+        if (most := model.graph.inputs[number].meta.get(LARGEST, {}).get(dim)) is not None:
+            larger += [dict.fromkeys(own, most + 1), dict.fromkeys(own, 2 * most)]
+    candidates = [_resized(one, wanted) for wanted in larger if max(wanted.values()) <= MOST_POSITIONS]
+    small = (inputs for inputs in candidates if max(tensor.numel() for tensor in inputs) <= MOST_ELEMENTS)
+    return [with_smaller_sizes(batch, places), *(inputs for inputs in small if _runs(module, inputs))]
+
+
+def _is_finite(size: object) -> bool:
+    return getattr(size, "is_Integer", False) or isinstance(size, int)
+
+
+def _resized(batch: Sequence[Tensor], sizes: Mapping[Place, int]) -> tuple[Tensor, ...]:
+    """Cut values off, or append values of other positions, in random order and scaled: what is lost must be seen."""
+    resized, random = list(batch), torch.Generator().manual_seed(0)
+    for (number, dim), size in sizes.items():
+        tensor = resized[number]
+        length = tensor.shape[dim]
+        index = torch.arange(size)
+        index[length:] = torch.randint(length, (max(0, size - length),), generator=random)
+        resized[number] = tensor.index_select(dim, index)
+        if tensor.is_floating_point():
+            scale = torch.ones(size)
+            scale[length:] += torch.rand(max(0, size - length), generator=random) - 0.5
+            resized[number] *= scale.view(-1, *[1] * (tensor.ndim - dim - 1))
+    return tuple(resized)
+
+
+def _runs(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    """Whether a module takes inputs."""
+    try:
+        with torch.no_grad():
+            copy_module(module)(*inputs)
+    except Exception:  # a forward may raise anything at sizes that it does not take
+        return False
+    return True
 
 
 def name_free_sizes(model: ir.Model, dims: BatchDims) -> dict[str, list[Place]]:

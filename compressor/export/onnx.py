@@ -7,7 +7,6 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 import onnx
@@ -31,7 +30,7 @@ from compressor.export.exporters import (
     first_line,
     trace_by_dynamo,
 )
-from compressor.export.free_sizes import Place, find_open_sizes, name_free_sizes, with_smaller_sizes
+from compressor.export.free_sizes import Place, find_open_sizes, in_other_sizes, name_free_sizes
 from compressor.export.onnx_passes import keep_zero_padding, set_metadata
 from compressor.export.parity import AT_CENTRE, CannotRun, Parity, check_parity
 from compressor.export.save_onnx import external_files, save_checked, write_errors_named
@@ -198,8 +197,7 @@ class OnnxExporter:
             module = FlatOutputs(module)
         model, traced, notes = self._model(attempt, module, example, names, draft)
         places = name_free_sizes(model, self._dims) if attempt.sizes else {}
-        if places:
-            batches.append(with_smaller_sizes(example, chain.from_iterable(places.values())))
+        batches += in_other_sizes(copied, example, self._dims, model, places)
         keep_zero_padding(model)
         sizes = {name: example[number].shape[dim] for name, ((number, dim), *_) in places.items()}
         free = {FREE_SIZES: json.dumps(sizes)} if sizes else {}
@@ -207,7 +205,7 @@ class OnnxExporter:
         save_checked(model, draft)
         parity = check_parity(draft, copied, batches)
         if not parity.ok and (places or attempt.traced):
-            raise CannotRun("its outputs differ from PyTorch's")
+            raise CannotRun(f"its outputs differ from PyTorch's{' at some sizes' if places else ''}")
         return Written(model.opset_imports[""], parity, traced, notes)
 
     def _model(

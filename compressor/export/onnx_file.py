@@ -63,8 +63,17 @@ def validate_onnx(path: Path) -> OnnxFile:
     return OnnxFile(path, digest, external, tuple(_open_sizes(model)))
 
 
+def has_free_sizes(path: Path) -> bool:
+    """Return whether our file leaves other sizes than the batch free."""
+    return bool(_free_sizes(onnx.load(str(path), load_external_data=False)))
+
+
+def _free_sizes(model: ModelProto) -> dict[str, int]:
+    return traced_sizes({entry.key: entry.value for entry in model.metadata_props}, inputs=0)[1]
+
+
 def _open_sizes(model: ModelProto) -> Iterator[str]:
-    _, known = traced_sizes({entry.key: entry.value for entry in model.metadata_props}, inputs=0)
+    known = _free_sizes(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         dims = list(value.type.tensor_type.shape.dim)[1:] if value.name not in weights else []

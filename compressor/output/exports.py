@@ -13,8 +13,9 @@ from compressor.bench.timed_inputs import named_samples
 from compressor.core import Comparison, Data, ExportedModel, LoadedModel, QuantizedModel
 from compressor.errors import VerificationFailed
 from compressor.export.int8 import quantize_int8
+from compressor.export.onnx_file import has_free_batch, has_free_sizes
 from compressor.models.example_inputs import calibration_inputs
-from compressor.models.export_model import ModelExporter, is_as_given
+from compressor.models.export_model import ModelExporter, is_as_given, is_onnx
 from compressor.recipe import Recipe
 from compressor.run_log import RunLog
 from compressor.steps.state import PruningState
@@ -73,7 +74,19 @@ def export_models(
                 hint = "try another export.opset, and report this with the model's name"
                 raise VerificationFailed("parity/outputs-differ", name, problem, hint)
     dense, slim = exported.values()
+    _warn_of_fixed_sizes(slim.path, recipe, state.model, log)
     return Exports(dense, slim, _export_int8(slim.path, data, log) if recipe.export.int8 else None)
+
+
+def _warn_of_fixed_sizes(path: Path, recipe: Recipe, model: LoadedModel, log: RunLog) -> None:
+    """Warn where sizes are fixed that the recipe wants free. A file made of an ONNX file keeps the given sizes."""
+    if is_onnx(model.spec.source):
+        return
+    dims, why = model.spec.batch_dims, "the notes in the report say why"
+    if recipe.export.dynamic_batch and any(dim is not None for dim in dims) and not has_free_batch(path, dims):
+        log.warning(f"{path.name} takes batches of one size only: {why}")
+    if recipe.export.dynamic_sizes is True and not has_free_sizes(path):
+        log.warning(f"{path.name} takes inputs of one size only, although export.dynamic_sizes is true: {why}")
 
 
 def _parity_images(macs: int) -> int:

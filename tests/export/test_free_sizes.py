@@ -94,3 +94,36 @@ def test_tokens_decide_unless_the_recipe_does(said: object, integers: bool, free
     image, text = ModelInput((3, 8, 8)), ModelInput((12,), "int64", (0, 9), "input_ids")
     config = ExportConfig.model_validate({"dynamic_sizes": said})
     assert config.frees_sizes([image, text] if integers else [image]) is frees
+
+
+class Decides(nn.Module):
+    """Code that decides by a size: `crop` keeps the last tokens of long texts, `shrink` pools large images, `loop`
+    halves until the image is small."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.conv = kind, nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "crop" and x.shape[3] > 60:
+            x = x[..., -60:]
+        if self.kind == "shrink" and max(x.shape[-2:]) > 40:
+            x = nn.functional.max_pool2d(x, 2)
+        while self.kind == "loop" and min(x.shape[-2:]) > 5:
+            x = nn.functional.avg_pool2d(x, 2)
+        return self.conv(x).relu().amax((2, 3))
+
+
+@pytest.mark.parametrize("kind", ["crop", "shrink", "loop"])
+def test_sizes_that_the_code_decides_by_stay_fixed(kind: str, tmp_path: Path) -> None:
+    """The trace has one branch. Above 60 positions `crop` takes another, which only the tracer's range tells."""
+    done, session = exported(Decides(kind), (torch.randn(2, 3, 12, 14),), ("image",), tmp_path / "m.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 3, 12, 14]
+    assert any("free sizes" in note for note in done.notes)
+
+
+def test_a_limit_that_the_network_has_by_itself_leaves_the_size_free(tmp_path: Path) -> None:
+    """Longer texts than there are positions fail in the module as well as in the file."""
+    done, session = exported(Encoder(), tokens(2, 10), NAMES, tmp_path / "m.onnx")
+    assert [node.shape for node in session.get_inputs()] == [["batch", "input_ids_dim_1"]] * 2
+    assert not done.notes
