@@ -125,7 +125,7 @@ class OnnxExporter:
             VerificationFailed: An output is not finite.
             RecipeError: The file cannot be written.
         """
-        copied = copy_module(module).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
+        copied = copy_module(module).cpu().float().to(memory_format=torch.contiguous_format).eval()  # complex ones stay
         if set(self._dims) != {0}:
             metadata = {**metadata, BATCH_DIMS: json.dumps(self._dims)}
         with write_errors_named(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:

@@ -7,6 +7,7 @@ The class here has the same parameters and computes the same; it reads the numbe
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from torch.nn import functional as F
 
 class FreeAttention(nn.MultiheadAttention):
     """`nn.MultiheadAttention` whose heads can be removed."""
+
+    scale: float
+    """of the scores, 1 / sqrt(D) for the D channels of a head of the dense model"""
 
     def forward(
         self,
@@ -56,11 +60,11 @@ class FreeAttention(nn.MultiheadAttention):
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
-            scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)
+            scores = q @ k.transpose(-2, -1) * self.scale
             weights = F.dropout((scores if mask is None else scores + mask).softmax(-1), dropout)
             attended = weights @ v
         else:
-            attended = F.scaled_dot_product_attention(q, k, v, mask, dropout)
+            attended = F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=self.scale)
         output = self.out_proj(attended.transpose(1, 2).flatten(2))
         if weights is not None and average_attn_weights:
             weights = weights.mean(1)
@@ -137,6 +141,7 @@ def free_attention(module: nn.Module) -> tuple[str, ...]:
             _unpack(part.multihead_attn)
         if type(part) is nn.MultiheadAttention and part.bias_k is None and not part.add_zero_attn:
             part.__class__ = FreeAttention
+            cast(FreeAttention, part).scale = 1 / math.sqrt(part.head_dim)  # of the dense heads, whatever is removed
             part._qkv_same_embed_dim = False  # encoder layers then call forward, not a kernel of fixed heads
             count += 1
     return (f"the heads of {count} nn.MultiheadAttention can be removed",) if count else ()

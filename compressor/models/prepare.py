@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
-from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
 
 from compressor.errors import ModelError
@@ -28,6 +28,7 @@ WRAPPERS: dict[str, str] = {  # class -> attribute that holds the module
     "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
 }
 QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+FLOAT_FUNCTIONS = ("FloatFunctional", "FXFloatFunctional")  # add and multiply floating-point numbers, for later
 NAMED = 3  # modules that a note names
 
 
@@ -63,7 +64,7 @@ def refuse_opaque(module: nn.Module, where: str) -> None:
             problem = f"{place} is a TorchScript module ({type(part).__name__}), in which no channel can be removed"
             hint = "return the module as it is before torch.jit.script or trace"
             raise ModelError("model/torchscript-module", where, problem, hint)
-        if type(part).__module__.startswith(QUANTISED):
+        if type(part).__module__.startswith(QUANTISED) and type(part).__name__ not in FLOAT_FUNCTIONS:
             problem = f"{place} is quantized ({type(part).__name__}), and pruning needs floating-point weights"
             hint = "return the module as it is before its conversion; quantize it after pruning"
             raise ModelError("model/quantized-module", where, problem, hint)
@@ -129,9 +130,16 @@ def _folds(part: nn.Module) -> Iterator[tuple[str, Callable[[], object]]]:
         if isinstance(hook, WeightNorm):
             yield "WeightNorm", partial(nn.utils.remove_weight_norm, part, hook.name)
         elif isinstance(hook, SpectralNorm):
-            yield "SpectralNorm", partial(nn.utils.remove_spectral_norm, part, hook.name)
+            yield "SpectralNorm", partial(_remove_spectral_norm, part, hook.name)
         elif isinstance(hook, prune.BasePruningMethod):
             yield "pruning masks", partial(prune.remove, part, hook._tensor_name)
+
+
+def _remove_spectral_norm(part: nn.Module, name: str) -> None:
+    nn.utils.remove_spectral_norm(part, name)
+    for key, hook in list(part._load_state_dict_pre_hooks.items()):  # PyTorch forgets to remove it where it is wrapped
+        if isinstance(getattr(hook, "hook", hook), SpectralNormLoadStateDictPreHook):
+            del part._load_state_dict_pre_hooks[key]
 
 
 def _remove_parametrization(part: nn.Module, name: str) -> None:

@@ -22,6 +22,7 @@ from compressor.graph.trace import Trace, trace_module
 from compressor.graph.tracked import SIZE_INTERPRETATIONS, SizeInterpretation
 from compressor.surgery.blame import blame, called_near, location_of
 from compressor.surgery.removal import remove_channels
+from compressor.surgery.width_numbers import freeze_numbered_groups
 
 if TYPE_CHECKING:
     from compressor.core import BoolArray
@@ -94,10 +95,12 @@ class _Search:
             plan = _trial_plan(structure)
             slim, failure = _try(self.module, *self.inputs, structure=structure, plan=plan)
             if failure is None:
-                blamed = self._split_otherwise(slim, structure, plan)
+                trace = self._traced(slim)
+                blamed = split_otherwise(structure.split_shapes, structure.channels_of, plan, trace)
                 blamed = {line for line in blamed if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]}
                 if not blamed:
-                    return structure, siblings
+                    frozen = freeze_numbered_groups(structure, self.module, self.inputs, self.trace, trace)
+                    return frozen, siblings
                 _interpret_more_strictly(interpretations, blamed, lines)
                 continue
             if _next_dimensions(failure, slim, structure, compared):
@@ -111,13 +114,9 @@ class _Search:
         hint = "freeze the layers around that line with prune.layers"
         raise ModelError("model-cannot-be-pruned/trial-forward-fails", self.name, problem, hint)
 
-    def _split_otherwise(self, slim: nn.Module, structure: DependencyGraph, plan: PrunePlan) -> set[str]:
-        """The lines that split what remains into other blocks than the trial removed, though the pass runs."""
-        if not structure.split_shapes:
-            return set()
+    def _traced(self, slim: nn.Module) -> Trace:
         with self.inputs[0].device:
-            trace = trace_module(slim, *self.inputs, known=rules.has_rule)
-        return split_otherwise(structure.split_shapes, structure.channels_of, plan, trace)
+            return trace_module(slim, *self.inputs, known=rules.has_rule)
 
     def _graph(
         self, interpretations: Mapping[str, SizeInterpretation], compared: Mapping[Place, int]

@@ -69,7 +69,10 @@ def test_computed_weights_become_plain_ones(wrap: Wrap) -> None:
     expected = module.eval()(x)
     prepared, notes = prepare_module(module)
     assert prepared is module
+    folded = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     assert set(module.state_dict()) == set(plain.state_dict())
+    module.load_state_dict(plain.state_dict())
+    module.load_state_dict(folded)
     assert all(parameter.requires_grad for parameter in module.parameters())
     assert not any(parametrize.is_parametrized(part) or part._forward_pre_hooks for part in module.modules())
     assert torch.allclose(module(x), expected, atol=1e-6)

@@ -59,8 +59,7 @@ def _reshape(tracker: ChannelTracker, call: Call) -> None:
     dims = _reshaped(tracker, call, tracker.dims(x), x.shape, out.shape)
     if x.uid in tracker.learned:  # a weight's dimensions keep their roles
         dims = _with_owners(dims, tracker.dims(x))
-    if x.shape != out.shape:
-        tracker.bind_size_attributes(call, (*tracker.dims(x), *_written_sizes(call, dims)))
+    tracker.bind_size_attributes(call, (*tracker.dims(x), *_written_sizes(call, dims)))
     tracker.bind_output_sizes(call, dims)
     tracker.set_dims(out, dims)
 

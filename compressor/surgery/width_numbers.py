@@ -1,0 +1,80 @@
+"""Groups whose number of channels the code computes with, as in `y / math.sqrt(y.shape[1])`.
+
+A removal changes such a number, so that the slim model would compute something else. Trial removals are traced without
+values: where an operator then takes another number than in the dense model, the groups that decide it are frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor, nn
+
+from compressor.core import ChannelGroup, PrunePlan
+from compressor.graph.dependency_graph import DependencyGraph
+from compressor.graph.rules import table as rules
+from compressor.graph.trace import Call, CallId, Trace, trace_module
+from compressor.surgery.removal import remove_channels
+
+WHY = "a number that the code computes from how many channels there are"
+Numbers = Mapping[CallId, tuple[tuple[str, object], ...]]
+"""call -> the numbers among its arguments"""
+
+
+def freeze_numbered_groups(
+    structure: DependencyGraph, module: nn.Module, inputs: Sequence[Tensor], dense: Trace, slim: Trace
+) -> DependencyGraph:
+    """Freeze the groups from whose size the code computes a number.
+
+    Args:
+        structure: The dependency graph.
+        module: The module, in which every trial removal runs.
+        inputs: What it runs on.
+        dense: The trace of the module.
+        slim: The trace after channels of every group were removed.
+
+    Returns:
+        The graph; the same one where no number differs.
+    """
+    expected = _numbers(dense)
+
+    def differs(trace: Trace) -> Call | None:
+        """The first call that takes another number."""
+        numbers = _numbers(trace)
+        return next((call for key, call in trace.identified() if numbers[key] != expected.get(key, numbers[key])), None)
+
+    def without(groups: Sequence[ChannelGroup]) -> Trace:
+        plan = PrunePlan({group.name: np.arange(group.size) % 2 == 0 for group in groups})
+        with inputs[0].device:
+            return trace_module(remove_channels(module, structure, plan), *inputs, known=rules.has_rule)
+
+    def culprits(groups: Sequence[ChannelGroup], trace: Trace) -> dict[str, str]:
+        call = differs(trace)
+        if call is None:
+            return {}
+        if len(groups) == 1:
+            return {groups[0].name: f"{WHY} ({call.op}, {call.where})"}
+        half = len(groups) // 2
+        return {
+            name: why for part in (groups[:half], groups[half:]) for name, why in culprits(part, without(part)).items()
+        }
+
+    frozen = culprits([group for group in structure.groups if group.frozen is None], slim)
+    if not frozen:
+        return structure
+    groups = (replace(group, frozen=group.frozen or frozen.get(group.name)) for group in structure.groups)
+    return replace(structure, groups=tuple(groups))
+
+
+def _numbers(trace: Trace) -> Numbers:
+    """All fractions, and the whole numbers of elementwise operators; those of others are sizes, which follow."""
+    return {
+        key: tuple(
+            (name, value)
+            for name, value in call.args.items()
+            if isinstance(value, float) or (call.pointwise and isinstance(value, int))
+        )
+        for key, call in trace.identified()
+    }
