@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from compressor.core import ChannelGroup, PrunePlan
+from compressor.execution.randomness import equal_randomness
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import Call, CallId, Trace, trace_module
@@ -38,34 +39,34 @@ def freeze_numbered_groups(
     Returns:
         The graph; the same one where no number differs.
     """
-    expected = _numbers(dense)
-
-    def differs(trace: Trace) -> Call | None:
-        """The first call that takes another number."""
-        numbers = _numbers(trace)
-        return next((call for key, call in trace.identified() if numbers[key] != expected.get(key, numbers[key])), None)
+    if _first_difference(_numbers(dense), slim) is None:
+        return structure
 
     def without(groups: Sequence[ChannelGroup]) -> Trace:
         plan = PrunePlan({group.name: np.arange(group.size) % 2 == 0 for group in groups})
-        with inputs[0].device:
+        with equal_randomness(), inputs[0].device:  # the code may draw numbers, too
             return trace_module(remove_channels(module, structure, plan), *inputs, known=rules.has_rule)
 
-    def culprits(groups: Sequence[ChannelGroup], trace: Trace) -> dict[str, str]:
-        call = differs(trace)
+    expected = _numbers(without(()))
+
+    def reasons(groups: Sequence[ChannelGroup]) -> dict[str, str]:
+        call = _first_difference(expected, without(groups))
         if call is None:
             return {}
         if len(groups) == 1:
             return {groups[0].name: f"{WHY} ({call.op}, {call.where})"}
         half = len(groups) // 2
-        return {
-            name: why for part in (groups[:half], groups[half:]) for name, why in culprits(part, without(part)).items()
-        }
+        return reasons(groups[:half]) | reasons(groups[half:])
 
-    frozen = culprits([group for group in structure.groups if group.frozen is None], slim)
-    if not frozen:
-        return structure
+    frozen = reasons([group for group in structure.groups if group.frozen is None])
     groups = (replace(group, frozen=group.frozen or frozen.get(group.name)) for group in structure.groups)
     return replace(structure, groups=tuple(groups))
+
+
+def _first_difference(expected: Numbers, trace: Trace) -> Call | None:
+    """The first call that takes another number than expected; of calls that were not expected nothing is said."""
+    numbers = _numbers(trace)
+    return next((call for key, call in trace.identified() if numbers[key] != expected.get(key, numbers[key])), None)
 
 
 def _numbers(trace: Trace) -> Numbers:
