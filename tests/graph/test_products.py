@@ -166,3 +166,28 @@ def test_a_sum_over_channels_of_two_activations_holds_them() -> None:
 
     groups = {group.name: group for group in analyze(Gram().eval(), torch.randn(1, 7, 5), name="gram").groups}
     assert "summed over without weights (aten.einsum" in (groups["a"].frozen or "")
+
+
+class Mixed(nn.Module):
+    """Kernels that are mixed anew for every sample (CondConv): one convolution with a group for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.router = nn.Conv2d(3, 8, 1), nn.Linear(8, 4)
+        self.kernels = nn.Parameter(torch.randn(4, 6, 8, 3, 3))
+        self.b, self.c = nn.Conv2d(6, 10, 1), nn.Conv2d(10, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).relu()
+        batch, channels, height, width = x.shape
+        mixture = self.router(x.mean((2, 3))).sigmoid()
+        kernels = (mixture @ self.kernels.flatten(1)).view(-1, channels, 3, 3)
+        mixed = functional.conv2d(x.reshape(1, -1, height, width), kernels, padding=1, groups=batch)
+        return self.c(self.b(mixed.view(batch, -1, height, width)).relu()).mean((2, 3))
+
+
+def test_what_a_computed_kernel_reads_stays() -> None:
+    structure = analyze(Mixed().eval(), torch.randn(1, 3, 6, 6), name="it")
+    free = {group.name for group in structure.groups if group.frozen is None}
+    assert free == {"router", "b"}
+    assert any("summed over without weights" in (group.frozen or "") for group in structure.groups)

@@ -45,6 +45,24 @@ class Standardised(nn.Conv2d):
         return nn.functional.conv2d(x, weight, self.bias)
 
 
+class Centred(nn.Conv2d):
+    """The same written by hand, where a mean over the fan-in is subtracted."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.weight.mean((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, (self.weight - mean) / self.weight.std((1, 2, 3), keepdim=True), self.bias)
+
+
+def test_inputs_of_a_weight_that_is_centred_by_hand_stay() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), Centred(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1)).eval()
+    x = torch.randn(2, 3, 5, 5)
+    structure = analyze(module, x[:1], name="it", mixing=True)
+    free = [group for group in structure.groups if group.frozen is None]
+    assert [group.name for group in free] == ["2"]
+    plan = PrunePlan({"2": np.arange(6) % 2 == 0})
+    assert certify_removal(module, remove_channels(module, structure, plan), structure, plan, x).ok
+
+
 def standardised() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), Standardised(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1))
 

@@ -27,7 +27,7 @@ def _convolution(tracker: ChannelTracker, call: Call, *, transposed: bool = Fals
     x_dim = x_dims[lead]
     if groups == 1:
         in_dim, out_dim = (w_dims[0], w_dims[1]) if transposed else (w_dims[1], w_dims[0])
-        read_channels(tracker, call, x_dim, in_dim)
+        read_channels(tracker, call, w, x_dim, in_dim)
         tracker.set_role(out_dim, "writer")
     else:
         out_dim = _grouped(tracker, call, x_dim, w, transposed=transposed)
@@ -106,9 +106,9 @@ def _grouped(tracker: ChannelTracker, call: Call, x_dim: Dim | None, w: Ref, *, 
     tracker.tie(in_table, np.broadcast_to(in_table[:1], in_table.shape))
     tracker.set_role(second if transposed else first, "writer")
     if transposed:
-        read_channels(tracker, call, x_dim, first)
+        read_channels(tracker, call, w, x_dim, first)
         return None if second is None else Dim(np.tile(second.ids, groups))
-    read_channels(tracker, call, Dim(in_table[0]), second)
+    read_channels(tracker, call, w, Dim(in_table[0]), second)
     if first is not None:
         out_table = first.ids.reshape(groups, -1)
         tracker.tie(out_table, np.broadcast_to(out_table[:1], out_table.shape))

@@ -12,15 +12,23 @@ from compressor.graph.tracked import Dim, Dims, Product, WeightApplication
 from compressor.graph.tracker import ChannelTracker
 
 
-def read_channels(tracker: ChannelTracker, call: Call, x_dim: Dim | None, w_dim: Dim | None) -> None:
+def read_channels(tracker: ChannelTracker, call: Call, weight: Ref, x_dim: Dim | None, w_dim: Dim | None) -> None:
     """Tie a tensor's channels to the dimension of a weight that reads them.
+
+    A weight that is computed from the input, such as a mixture of kernels, is an activation. What is summed over in a
+    product of two activations is frozen.
 
     Args:
         tracker: Collects the tie.
         call: The call, for the reason of a freeze.
+        weight: The weight.
         x_dim: The channels; None where they are fixed.
         w_dim: The dimension of the weight.
     """
+    if weight.uid not in tracker.learned:
+        for dim in (x_dim, w_dim):
+            tracker.freeze(dim, call, "summed over without weights")
+        return
     tracker.tie_or_freeze(x_dim, w_dim, call, "reads fixed channels")
     tracker.set_role(w_dim, "reader")
 
@@ -60,7 +68,7 @@ def _linear_layer(tracker: ChannelTracker, call: Call) -> None:
     """(..., I) with weight (O, I)."""
     x, w, (out,) = call.args["input"], call.args["weight"], call.outs
     x_dims, (out_dim, in_dim) = tracker.dims(x), tracker.dims(w)
-    read_channels(tracker, call, x_dims[-1], in_dim)
+    read_channels(tracker, call, w, x_dims[-1], in_dim)
     tracker.set_role(out_dim, "writer")
     tracker.bind_attribute(call, "out_features", out_dim)
     tracker.bind_attribute(call, "in_features", x_dims[-1])
@@ -75,8 +83,8 @@ def _bilinear(tracker: ChannelTracker, call: Call) -> None:
     """(..., I) and (..., J) with weight (O, I, J)."""
     x, z, w, (out,) = call.args["input1"], call.args["input2"], call.args["weight"], call.outs
     x_dims, z_dims, w_dims = tracker.dims(x), tracker.dims(z), tracker.dims(w)
-    read_channels(tracker, call, x_dims[-1], w_dims[1])
-    read_channels(tracker, call, z_dims[-1], w_dims[2])
+    read_channels(tracker, call, w, x_dims[-1], w_dims[1])
+    read_channels(tracker, call, w, z_dims[-1], w_dims[2])
     tracker.set_role(w_dims[0], "writer")
     for name, dim in (("in1_features", x_dims[-1]), ("in2_features", z_dims[-1]), ("out_features", w_dims[0])):
         tracker.bind_attribute(call, name, dim)

@@ -184,7 +184,10 @@ def _expand(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _reduce(tracker: ChannelTracker, call: Call) -> None:
-    """mean, sum, max and the like over fixed dimensions; channels that are reduced over are mixed."""
+    """mean, sum, max and the like over fixed dimensions; channels that are reduced over are mixed.
+
+    Inputs of a weight that are reduced over stay: what is then subtracted from a weight reaches the removed ones, too.
+    """
     if "other" in call.args:  # max and min of two tensors share their name with the reductions
         pointwise(tracker, call)
         return
@@ -193,7 +196,10 @@ def _reduce(tracker: ChannelTracker, call: Call) -> None:
     axes = {reduced % rank} if isinstance(reduced, int) else {axis % rank for axis in reduced or range(rank)}
     dims = tracker.dims(x)
     for axis in axes:
-        tracker.mark_mixed(dims[axis], call, "reduced over channels")
+        if x.uid in tracker.learned:
+            tracker.freeze(dims[axis], call, "a weight reduced over its channels")
+        else:
+            tracker.mark_mixed(dims[axis], call, "reduced over channels")
     for out in call.outs:
         if len(out.shape) == rank:
             tracker.set_dims(out, [None if axis in axes else dim for axis, dim in enumerate(dims)])
