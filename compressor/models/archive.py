@@ -15,7 +15,7 @@ from compressor.models.missing_file import missing_model
 
 Kind = Literal["safetensors", "zip", "legacy", "pickle"]
 
-MAX_PICKLE_BYTES = 64 << 20  # the structure of a checkpoint, without the numbers; usually under 1 MB
+MAX_PICKLE_BYTES = 64 << 20  # compressed, of the structure of a checkpoint; arrays of NumPy are stored in it, too
 MAX_EXPANSION = 8  # torch stores, it does not compress; a repacked archive shrinks by a tenth
 SPARE_BYTES = 1 << 20  # small files may expand by more
 
@@ -151,7 +151,7 @@ def pickle_in_zip(path: Path) -> bytes:
             if len(inner) != 1:
                 problem = f"it is a zip archive with {len(inner)} entries named data.pkl instead of one"
                 raise ModelError("model-file/not-a-torch-archive", str(path), problem, _GIVE_STATE_DICT)
-            if inner[0].file_size > MAX_PICKLE_BYTES:
+            if inner[0].file_size > MAX_PICKLE_BYTES and inner[0].compress_type != zipfile.ZIP_STORED:
                 problem = f"data.pkl has {inner[0].file_size:,} bytes, more than the structure of any checkpoint needs"
                 raise UntrustedFile("untrusted-file/oversized-pickle", str(path), problem, "save the state dict alone")
             return archive.read(inner[0])

@@ -38,6 +38,7 @@ class LoadedCheckpoint:
     arch: str | None = None
     module: nn.Module | None = None
     hyper_parameters: Mapping[str, object] = field(default_factory=dict)
+    aside: tuple[str, ...] = ()  # keys of other weights in the file
 
 
 def read_checkpoint(path: str | Path, *, trust_pickle: bool = False, weights: str | None = None) -> LoadedCheckpoint:
@@ -79,6 +80,7 @@ def read_checkpoint(path: str | Path, *, trust_pickle: bool = False, weights: st
         arch=architecture_name(saved),
         module=chosen.held if isinstance(chosen.held, nn.Module) else None,
         hyper_parameters=hyper_parameters(saved),
+        aside=chosen.aside,
     )
 
 

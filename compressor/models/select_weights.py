@@ -37,6 +37,7 @@ class Weights:
 
     held: dict[str, object] | nn.Module
     notes: tuple[str, ...]
+    aside: tuple[str, ...] = ()  # keys of other weights
 
 
 def of_training(name: str) -> bool:
@@ -92,19 +93,21 @@ def select_weights(saved: object, where: str, wanted: str | None) -> Weights:
 
 def _descend(saved: object, where: str, notes: tuple[str, ...]) -> Weights:
     """Follow the usual keys down to the state dict."""
+    left = list[str]()
     for _ in range(_DEEPEST):
         if isinstance(saved, nn.Module):
-            return Weights(saved, notes)
+            return Weights(saved, notes, tuple(left))
         items = _items(saved)
         holders = {key: value for key, value in items.items() if not of_training(key) and _holds_tensors(value)}
         key = _usual_key(items, holders)
         if key is None:
             named = dict(_flat(saved, ""))
             if any(_tensor_in(value) is not None or is_unusual_tensor(value) for value in named.values()):
-                return Weights(named, notes)
+                return Weights(named, notes, tuple(left))
             break
         others = [name for name in holders if name != key and not isinstance(holders[name], Tensor)]
         aside = f"; left aside {', '.join(map(repr, others))} (model.weights={others[0]} takes it)" if others else ""
+        left += others
         kind = "the averaged (EMA) weights" if is_averaged(key) else "the weights"
         notes = (*notes, f"took {kind} in {key!r}{aside}")
         saved = holders[key]

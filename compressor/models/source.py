@@ -161,6 +161,10 @@ def _weights_in(folder: Path) -> str:
     preferred = [path for path in files if path.name == "model.safetensors"] or files
     if len(preferred) == 1:
         return str(preferred[0])
+    if (folder / ".metadata").is_file():
+        problem = "the folder is a checkpoint of torch.distributed.checkpoint"
+        hint = "convert it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt"
+        raise ModelError("model-file/distributed-checkpoint", str(folder), problem, hint)
     problem = (
         f"the folder has {len(files)} files of weights" if files else "the folder has neither plan.json nor weights"
     )
@@ -230,9 +234,11 @@ def _from_checkpoint(
             identified = load_named(
                 checkpoint.tensors, source, arch=arch, num_classes=num_classes, size=size, head=head
             )
-    except ModelError:
+    except ModelError as error:
         if checkpoint.module is None or arch != "auto":
-            raise
+            if checkpoint.aside and settings.weights is None:
+                error = error.with_hint(f"--set model.weights={checkpoint.aside[0]} takes other weights of the file")
+            raise error from None
         identified = pickled_module(checkpoint, source, settings)
     mean, std = _normalisation(identified.spec)
     loaded = LoadedModel(

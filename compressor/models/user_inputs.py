@@ -113,13 +113,15 @@ def named_in(inputs: Sequence[ModelInput], module: nn.Module) -> tuple[ModelInpu
     """
     if len(inputs) == 1:
         return tuple(inputs)
-    own = [
-        parameter.name
-        for parameter in inspect.signature(module.forward).parameters.values()
-        if parameter.kind in _POSITIONAL_KINDS
-    ]
+    own = _positional(module)
     names = own if len(own) >= len(inputs) else [f"input_{place}" for place in range(len(inputs))]
     return tuple(replace(unnamed, name=name) for unnamed, name in zip(inputs, names, strict=False))
+
+
+def _positional(module: nn.Module) -> list[str]:
+    """The names of the parameters that forward takes by position."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind in _POSITIONAL_KINDS]
 
 
 def _in_order(samples: Mapping[str, Tensor], module: nn.Module) -> list[Tensor]:
@@ -142,7 +144,7 @@ def _failure(module: nn.Module, *inputs: Tensor) -> Exception | None:
 def inputs_like(
     value: object, where: str, module: nn.Module, batch_dim: BatchDimSetting
 ) -> tuple[list[ModelInput], str | None]:
-    """Read a tensor, a tuple of tensors with their batch, or shapes without it.
+    """Read a tensor, a tuple of tensors or a dict of them by parameter, with their batch, or shapes without it.
 
     Args:
         value: What shows the inputs.
@@ -156,6 +158,8 @@ def inputs_like(
     Raises:
         ModelError: `value` shows no inputs.
     """
+    if isinstance(value, Mapping) and set(own := _positional(module)[: len(value)]) == set(value):
+        value = tuple(value[name] for name in own)
     parts = [value] if isinstance(value, Tensor) else value
     if isinstance(parts, list | tuple) and parts and all(isinstance(part, Tensor) for part in parts):
         if batch_dim == "auto":
@@ -165,8 +169,24 @@ def inputs_like(
         return [_like(tensor, dim) for tensor, dim in zip(parts, dims, strict=True)], note
     if shapes := shapes_in(parts):
         return with_batch_dim([ModelInput(shape) for shape in shapes], batch_dim), None
-    hint = "return a tensor or a tuple of tensors with a batch dimension, or a shape without it"
-    raise ModelError("model-input/malformed", where, f"its value is {repr(value)[:80]}", hint)
+    hint = (
+        "return a tensor, or tensors in the order of forward's parameters, with a batch dimension; a shape is without"
+    )
+    if isinstance(value, Mapping | list | tuple):
+        hint += "; wrap a network whose forward takes keywords, lists or dicts"
+    raise ModelError("model-input/malformed", where, f"its value is {_described(value)}", hint)
+
+
+def _described(value: object) -> str:
+    """A value of an example's kind, without the numbers in its tensors."""
+    match value:
+        case Tensor():
+            return f"a tensor of shape {tuple(value.shape)}"
+        case Mapping():
+            return f"a dict of {', '.join(map(str, value))}"
+        case list() | tuple():
+            return f"a {type(value).__name__} of {' and '.join(map(_described, value[:3])) or 'nothing'}"
+    return repr(value)[:80]
 
 
 def shapes_in(value: object) -> InputShapes:

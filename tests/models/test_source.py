@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compressor.errors import ModelError, UntrustedFile
+from compressor.models import archive
 from compressor.models.build import build_named
 from compressor.models.families.cifar_resnets import DIGITS
 from compressor.models.missing_file import check_model_files
@@ -135,3 +136,25 @@ def test_a_folder_of_shards_needs_no_configuration(tmp_path: Path) -> None:
     loaded = load_model(str(tmp_path))
     assert (loaded.spec.source, loaded.spec.num_classes) == ("cifar:resnet14b", 5)
     assert loaded.sha256
+
+
+def test_other_weights_of_the_file_are_named_where_the_usual_ones_fit_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "gan.pth"
+    network = load_model("cifar:resnet8").module.state_dict()
+    torch.save({"netG": {"a.weight": torch.ones(3, 2)}, "netD": network}, path)
+    with raises_error(ModelError, "checkpoint/unknown-architecture", "--set model.weights=netD"):
+        load_model(str(path))
+    assert load_model(str(path), weights="netD").spec.source == "cifar:resnet8"
+
+
+def test_a_checkpoint_of_many_processes_says_how_to_convert_it(tmp_path: Path) -> None:
+    (tmp_path / ".metadata").touch()
+    with raises_error(ModelError, "model-file/distributed-checkpoint", "dcp_to_torch"):
+        load_model(str(tmp_path))
+
+
+def test_arrays_of_numpy_may_be_larger_than_the_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_PICKLE_BYTES", 1000)
+    path, state = tmp_path / "numpy.pth", load_model("cifar:resnet8").module.state_dict()
+    torch.save({name: tensor.numpy() for name, tensor in state.items()}, path)
+    assert torch.equal(load_model(str(path)).module.conv1.weight, state["conv1.weight"])

@@ -222,3 +222,30 @@ def test_samples_that_do_not_fit_are_named_first(tmp_path: Path) -> None:
     np.save(tmp_path / "mels.npy", np.zeros((20, 11, 7), np.float32))
     with raises_error(ModelError, "model-input/no-usual-size-runs", "none of 11x7, 3x224x224", "Expected 6, got 7"):
         _inputs(f"{tmp_path / 'nets.py'}:Voices", tmp_path / "mels.npy")
+
+
+TWO = """
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(6, 8)
+
+    def forward(self, left, right{star}):
+        return self.a(left) + self.b(right)
+
+def example_inputs():
+    return {{"right": torch.rand(2, 6), "left": torch.rand(2, 4)}}
+"""
+
+
+def test_a_dict_shows_inputs_by_the_parameters_they_are_for(tmp_path: Path) -> None:
+    path = tmp_path / "two.py"
+    path.write_text(TWO.format(star=""))
+    inputs = load_model(f"{path}:Two").spec.inputs
+    assert [(one.name, one.shape) for one in inputs] == [("left", (4,)), ("right", (6,))]
+    path.write_text(TWO.format(star="").replace("self, left", "self, *, left"))
+    with raises_error(ModelError, "model-input/malformed", "a dict of right, left", "wrap"):
+        load_model(f"{path}:Two")
