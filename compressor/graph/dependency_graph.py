@@ -16,9 +16,9 @@ from compressor.core import ChannelGroup, TensorSlot
 from compressor.graph.activation_sizes import ActivationSizes, activation_sizes
 from compressor.graph.compared_sizes import MAX_TRIALS
 from compressor.graph.cost import CostModel, cost_model
+from compressor.graph.expected_shapes import ChannelsOf, ExpectedShape
 from compressor.graph.rules import table as rules
 from compressor.graph.rules.base import freeze_operands
-from compressor.graph.split_shapes import ChannelsOf, SplitShape
 from compressor.graph.trace import CallId, Trace
 from compressor.graph.tracked import Dim, Dims, MixedNormalization, SizeInterpretation, TakenApart, TrackedSize
 from compressor.graph.tracker import ChannelTracker
@@ -64,7 +64,7 @@ class DependencyGraph:
     frozen_block_lines: frozenset[str]  # their reshape splits frozen channels; removing blocks may work there
     sibling_lines: frozenset[str]  # they split as a line does whose blocks are frozen; so may their blocks
     mixtures: tuple[NormalizationSite, ...]  # calls whose result depends on which channels of a group are there
-    split_shapes: tuple[SplitShape, ...]  # of calls that split channels into blocks
+    expected_shapes: tuple[ExpectedShape, ...]  # of operators with sizes
     channels_of: ChannelsOf
     data_dependent: bool  # some sizes depend on the values of the input, and with them the multiply-adds
 
@@ -91,7 +91,7 @@ def build_dependency_graph(
         The dependency graph.
     """
     tracker = ChannelTracker(module, trace, mixing=mixing)
-    split_shapes = []
+    shapes = []
     for identity, call in trace.identified():
         tracker.interpretation = interpretations.get(call.where, "follow")
         if tracker.interpretation == "freeze_sized_ops" and rules.takes_sizes(call.op):
@@ -99,9 +99,9 @@ def build_dependency_graph(
         else:
             splits = len(tracker.taken_apart)
             rules.apply_rule(tracker, call)
-            if len(tracker.taken_apart) > splits:
-                (out,) = call.outs
-                split_shapes.append(SplitShape(identity, call.where, tracker.dims(out), out.shape))
+            if rules.takes_sizes(call.op) and call.outs:
+                out, splits_channels = call.outs[0], len(tracker.taken_apart) > splits
+                shapes.append(ExpectedShape(identity, call.where, tracker.dims(out), out.shape, splits_channels))
             if tracker.interpretation == "freeze_all":
                 for ref in (*call.refs(), *call.outs):
                     for dim in tracker.dims(ref):
@@ -132,7 +132,7 @@ def build_dependency_graph(
         frozen_block_lines,
         sibling_lines,
         mixtures,
-        tuple(split_shapes),
+        tuple(shapes),
         channels.split,
         trace.data_dependent,
     )

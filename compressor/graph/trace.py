@@ -10,8 +10,8 @@ import itertools
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -84,14 +84,8 @@ class Trace:
     modules: tuple[ModuleCall, ...] = ()  # in the order in which they end
 
     def identified(self) -> Iterator[tuple[CallId, Call]]:
-        """Yield every call with its identity, which is the same in a run on another device or batch.
-
-        Such a run may make calls that this one does not: copies into another layout, as the strides of operators'
-        results are, or the expansion of a mask to the batch. They are none of the operators that are looked up.
-        """
-        occurrences = _Occurrences()
-        for call in self.calls:
-            yield occurrences.next(call.op, call.module), call
+        """Yield every call with its identity, as `identified` does."""
+        return identified(self.calls)
 
 
 class _Occurrences:
@@ -152,6 +146,36 @@ def trace_module(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool
     outputs = tuple(recorder.ref(leaf) for leaf in tree_leaves(result))
     modules = tuple(recorder.modules)
     return Trace(tuple(recorder.calls), recorder.names, refs, outputs, recorder.data_dependent, modules)
+
+
+def calls_before_failure(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool]) -> tuple[Call, ...]:
+    """Run a copy of a module whose forward pass fails, and record the operators before that.
+
+    Args:
+        module: The module. It is not changed.
+        inputs: Its inputs.
+        known: As in `trace_module`.
+
+    Returns:
+        The calls in the order in which they ran.
+    """
+    module = copy_module(module)
+    recorder = _Recorder(module, known)
+    here = inputs[0].device
+    with suppress(Exception), here, torch.inference_mode(), _attention_in_the_open(), _running(recorder), recorder:
+        module(*inputs)
+    return tuple(recorder.calls)
+
+
+def identified(calls: Sequence[Call]) -> Iterator[tuple[CallId, Call]]:
+    """Yield every call with its identity, which is the same in a run on another device or batch.
+
+    Such a run may make calls that this one does not: copies into another layout, as the strides of operators' results
+    are, or the expansion of a mask to the batch. They are none of the operators that are looked up.
+    """
+    occurrences = _Occurrences()
+    for call in calls:
+        yield occurrences.next(call.op, call.module), call
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves it unannotated

@@ -16,9 +16,9 @@ from compressor.errors import ModelError
 from compressor.execution.copies import copy_module
 from compressor.graph.compared_sizes import Place, compared_attributes, is_own_check
 from compressor.graph.dependency_graph import DependencyGraph, build_dependency_graph
+from compressor.graph.expected_shapes import lines_of_other_shapes
 from compressor.graph.rules import table as rules
-from compressor.graph.split_shapes import split_otherwise
-from compressor.graph.trace import Trace, trace_module
+from compressor.graph.trace import Trace, calls_before_failure, trace_module
 from compressor.graph.tracked import SIZE_INTERPRETATIONS, SizeInterpretation
 from compressor.surgery.blame import blame, called_near, location_of
 from compressor.surgery.removal import remove_channels
@@ -96,8 +96,9 @@ class _Search:
             slim, failure = _try(self.module, *self.inputs, structure=structure, plan=plan)
             if failure is None:
                 trace = self._traced(slim)
-                blamed = split_otherwise(structure.split_shapes, structure.channels_of, plan, trace)
-                blamed = {line for line in blamed if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]}
+                splits = (shape for shape in structure.expected_shapes if shape.splits)
+                otherwise = lines_of_other_shapes(splits, structure.channels_of, plan, trace.calls)
+                blamed = {line for line in otherwise if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]}
                 if not blamed:
                     frozen = freeze_numbered_groups(structure, self.module, self.inputs, self.trace, trace)
                     return frozen, siblings
@@ -106,13 +107,31 @@ class _Search:
             if _next_dimensions(failure, slim, structure, compared):
                 continue
             near = called_near(failure, called, interpretations) if is_own_check(failure) else set()
-            blamed = near or blame(failure, lines, called, interpretations)
+            blamed = (
+                near
+                or self._first_other_shape(slim, structure, plan, interpretations)
+                or blame(failure, lines, called, interpretations)
+            )
             if not blamed:  # every round reads at least one line more strictly, so this ends
                 break
             _interpret_more_strictly(interpretations, blamed, lines)
         problem = f"the forward pass fails at {location_of(failure)} after channels are removed: {failure}"
         hint = "freeze the layers around that line with prune.layers"
         raise ModelError("model-cannot-be-pruned/trial-forward-fails", self.name, problem, hint)
+
+    def _first_other_shape(
+        self,
+        slim: nn.Module,
+        structure: DependencyGraph,
+        plan: PrunePlan,
+        interpretations: Mapping[str, SizeInterpretation],
+    ) -> set[str]:
+        """The first line before a failure whose result has another shape, if it can be interpreted more strictly."""
+        calls = calls_before_failure(slim, *self.inputs, known=rules.has_rule)
+        otherwise = lines_of_other_shapes(structure.expected_shapes, structure.channels_of, plan, calls)
+        return {line for line in otherwise if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]} & set(
+            otherwise[:1]
+        )
 
     def _traced(self, slim: nn.Module) -> Trace:
         with self.inputs[0].device:

@@ -140,3 +140,36 @@ def test_a_first_state_of_zeros_is_as_wide_as_what_follows(cut: Cut) -> None:
     groups, slim = cut(ConvLSTM(), torch.randn(1, 2, 2, 5, 5))
     assert groups == {"gates": 6}
     assert slim.get_submodule("").hidden_dim == 3
+
+
+class SideBranch(nn.Module):
+    """One number in a view of a side branch; the error comes where its result meets another tensor.
+
+    `attribute`: the number is stored by the module, so that it follows the width.
+    """
+
+    def __init__(self, *, attribute: bool) -> None:
+        super().__init__()
+        self.attribute, self.inner = attribute, 8
+        self.stem, self.a, self.b = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 8, 1), nn.Conv2d(12, 8, 1)
+        self.back, self.context, self.head = nn.Conv1d(8, 12, 1), nn.Conv2d(12, 12, 1), nn.Conv2d(12, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        b, c, h, w = x.shape
+        if self.attribute:
+            p = self.a(x).view(b, self.inner, -1)
+        else:
+            p = self.a(x).view(b, 8, -1)
+        q = self.b(x).flatten(2)
+        y = self.back(p * q)
+        x = x + y.unflatten(2, (h, w))
+        weights = x.mean(1, keepdim=True).view(b, 1, h * w).softmax(2).unsqueeze(-1)
+        pooled = torch.matmul(x.view(b, 1, c, h * w), weights)
+        return self.head(x + self.context(pooled.view(b, c, 1, 1)))
+
+
+@pytest.mark.parametrize("attribute", [False, True])
+def test_a_number_in_one_line_fixes_no_other_line(cut: Cut, attribute: bool) -> None:
+    groups, _ = cut(SideBranch(attribute=attribute), torch.randn(1, 3, 8, 8))
+    assert groups == ({"stem": 12, "a": 8} if attribute else {"stem": 12})

@@ -1,16 +1,17 @@
-"""Shapes that lines make which split channels into blocks, after any removal.
+"""Shapes that operators with sizes should make after any removal. Where they make others, the code has a fixed size.
 
-Code may split wrongly without an error: with four heads written in it, 2 x 16 removed channels still make 4 x 8.
+Code may go wrong without an error: with four heads in it, 2 x 16 removed channels still make 4 x 8. Or the error
+comes later: a literal 16 beside a -1 fails where the result meets another tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.core import PrunePlan
-from compressor.graph.trace import CallId, Trace
+from compressor.graph.trace import Call, CallId, identified
 from compressor.graph.tracked import Dims
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ ChannelsOf = Callable[["IntArray"], tuple[int, Mapping[str, "IntArray"]]]
 
 
 @dataclass(frozen=True, slots=True)
-class SplitShape:
-    """The result of one call that splits channels into blocks."""
+class ExpectedShape:
+    """The result of one call of an operator with sizes."""
 
     call: CallId
     where: str  # its source line
     dims: Dims
     sizes: tuple[int, ...]
+    splits: bool  # channels into blocks
 
     def after(self, plan: PrunePlan, channels_of: ChannelsOf) -> tuple[int, ...]:
         """Predict the shape.
@@ -45,26 +47,28 @@ class SplitShape:
         )
 
 
-def split_otherwise(shapes: Sequence[SplitShape], channels_of: ChannelsOf, plan: PrunePlan, slim: Trace) -> set[str]:
-    """Find the source lines that split what remains into other blocks than those that are removed.
+def lines_of_other_shapes(
+    shapes: Iterable[ExpectedShape], channels_of: ChannelsOf, plan: PrunePlan, slim: Sequence[Call]
+) -> list[str]:
+    """List the source lines that make other shapes of what remains than the removal should leave.
 
     Args:
-        shapes: What lines make.
+        shapes: What lines should make.
         channels_of: The channels of ids.
         plan: What was removed.
-        slim: The trace of the smaller module. It may run fewer or other operators, of which nothing is said.
+        slim: The calls of the smaller module, in their order. It may run fewer or other operators, of which nothing is
+            said.
 
     Returns:
-        The lines, empty where all are as predicted.
+        The lines in the order in which they run, each once; empty where all shapes are as predicted.
     """
-    calls = dict(slim.identified())
-    return {
-        shape.where
-        for shape in shapes
-        if shape.call in calls
-        and calls[shape.call].where == shape.where
-        and calls[shape.call].outs[0].shape != shape.after(plan, channels_of)
-    }
+    expected = {shape.call: shape for shape in shapes}
+    lines: dict[str, None] = {}
+    for key, call in identified(slim):
+        shape = expected.get(key)
+        if shape is not None and shape.where == call.where and call.outs[0].shape != shape.after(plan, channels_of):
+            lines[call.where] = None
+    return list(lines)
 
 
 def _kept(fixed: int, channels: Mapping[str, IntArray], plan: PrunePlan) -> int:
