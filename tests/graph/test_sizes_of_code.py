@@ -157,10 +157,7 @@ class SideBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         b, c, h, w = x.shape
-        if self.attribute:
-            p = self.a(x).view(b, self.inner, -1)
-        else:
-            p = self.a(x).view(b, 8, -1)
+        p = self.a(x).view(b, self.inner, -1) if self.attribute else self.a(x).view(b, 8, -1)
         q = self.b(x).flatten(2)
         y = self.back(p * q)
         x = x + y.unflatten(2, (h, w))
