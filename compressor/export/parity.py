@@ -28,6 +28,7 @@ from compressor.file_module import FileModule, as_file_takes
 from compressor.tensors import tree_leaves
 
 TRIALS = 4  # of noise
+TIE_BREAK = 1e-6  # changes a score between 0 and 1 in its last digits
 
 AT_CENTRE: ParityScope = "answers with random numbers at their centres"
 
@@ -146,8 +147,9 @@ def is_rounding_sensitive(
 ) -> bool:
     """Test whether rounding changes the outputs of a module.
 
-    Two kinds of rounding are tried: float64, which orders values that are equal in float32, and noise like rounding
-    after each layer.
+    Three kinds of rounding are tried: float64, which orders values that are equal in float32; noise like rounding
+    after each layer; and noise of at least `TIE_BREAK`, because scores of outputs that are almost zero are equal
+    whatever rounding does to these.
 
     Args:
         module: The module.
@@ -163,6 +165,7 @@ def is_rounding_sensitive(
     def variants() -> Iterator[list[Array]]:
         yield _in_float64(module, batch, outputs)() or reference
         yield from _in_noise(module, batch, outputs, rounding)()
+        yield from _in_noise(module, batch, outputs, rounding, TIE_BREAK)()
 
     return any(
         array.shape != expected.shape or max_abs(array - expected) > rounding.at_most * max_abs(expected)
@@ -172,13 +175,14 @@ def is_rounding_sensitive(
 
 
 @contextmanager
-def _perturbed(module: nn.Module, noise: float) -> Iterator[None]:
-    """Add seeded noise to the output of every layer."""
+def _perturbed(module: nn.Module, noise: float, least: float) -> Iterator[None]:
+    """Add seeded noise to the output of every layer, relative to its largest value but at least `least`."""
     random = torch.Generator().manual_seed(0)
 
     def _add_noise(_layer: nn.Module, _inputs: object, output: object) -> object:
         if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
-            return output + noise * output.abs().max() * torch.randn(output.shape, generator=random)
+            size = max(noise * float(output.abs().max()), least)
+            return output + size * torch.randn(output.shape, generator=random)
         return output
 
     layers = [layer for layer in module.modules() if next(layer.children(), None) is None]
@@ -224,13 +228,13 @@ def _in_float64(module: nn.Module, batch: Inputs, outputs: Outputs) -> Callable[
 
 
 def _in_noise(
-    module: nn.Module, batch: Inputs, outputs: Outputs, rounding: FileRounding
+    module: nn.Module, batch: Inputs, outputs: Outputs, rounding: FileRounding, least: float = 0.0
 ) -> Callable[[], list[list[Array]]]:
     """A function that computes the outputs once for each trial with noise; none if noise changes their shapes."""
 
     @functools.cache
     def compute() -> list[list[Array]]:
-        with _perturbed(module, rounding.noise):
+        with _perturbed(module, rounding.noise, least):
             return [outputs(module, batch) for _ in range(TRIALS)]
 
     return compute

@@ -107,6 +107,25 @@ def test_layers_vouch_for_a_choice_only_if_none_lies_between(tmp_path: Path) -> 
     assert not check_parity(path, module, [IMAGES]).ok
 
 
+def test_scores_of_outputs_near_zero_are_equal_whatever_rounding_does_to_these() -> None:
+    """As in a detector with random weights: every class has the same probability."""
+
+    class Chosen(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer = nn.Linear(8, 8)
+            with torch.no_grad():
+                for parameter in self.parameters():
+                    parameter.mul_(scale)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x).softmax(1).topk(1).indices * 10.0
+
+    assert is_rounding_sensitive(Chosen(1e-15), [torch.ones(1, 8)])
+    assert not is_rounding_sensitive(Chosen(1.0), [torch.ones(1, 8)])
+
+
 def test_what_is_equal_in_float32_only_is_decided_by_rounding_too() -> None:
     class Tied(nn.Module):
         """Scores that float64 orders and float32 does not; no layer of it can be nudged."""
