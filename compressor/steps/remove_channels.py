@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from compressor.errors import ModelError, VerificationFailed
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from compressor.core import Certificate, ChannelGroup
     from compressor.steps.context import Context
     from compressor.steps.state import PruningState
+
+
+NAMED = 3  # groups at fault that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class RemoveChannels(Step):
 def _prove(state: PruningState, slim: nn.Module) -> Certificate:
     """Check outputs, cost, and that channels which were trained to zero changed nothing."""
     from compressor.graph.cost import count_cost
-    from compressor.surgery.certificate import certify_removal, output_change
+    from compressor.surgery.certificate import certify_removal, groups_at_fault, output_change
     from compressor.surgery.output_comparison import TOLERANCE
 
     dense, graph, plan = state.model, state.selected_graph, state.selected
@@ -79,9 +83,11 @@ def _prove(state: PruningState, slim: nn.Module) -> Certificate:
     certificate = certify_removal(dense.module, slim, graph, plan, *inputs)
     if not certificate.ok:
         problem = f"slim differs from masked dense by {certificate.max_rel_error:.1e} of the largest output"
-        raise VerificationFailed(
-            "certificate/outputs-differ", dense.name, problem, "report this model; freeze layers with prune.layers"
-        )
+        names = list(islice(groups_at_fault(dense.module, graph, plan, *inputs), NAMED))
+        rules = ", ".join(f"{{match: {name}, freeze: true}}" for name in names or ["LAYER"])
+        at_fault = f", because of {', '.join(names)}" if names else ""
+        hint = f"keep layers by --set 'prune.layers=[{rules}]', and report this model"
+        raise VerificationFailed("certificate/outputs-differ", dense.name, f"{problem}{at_fault}", hint)
     cost = count_cost(slim, *state.example_inputs())
     if cost.params >= sum(parameter.numel() for parameter in dense.module.parameters()):
         raise nothing_to_prune(dense.name, state.groups)

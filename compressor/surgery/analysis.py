@@ -209,4 +209,6 @@ def _without_values(module: nn.Module, *inputs: Tensor) -> tuple[nn.Module, tupl
         data = tensor.detach().to("meta")
         bare[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
     shapes, on_meta = copy_module(module, bare), tuple(tensor.to("meta") for tensor in inputs)
+    with torch.inference_mode(), on_meta[0].device:
+        copy_module(shapes)(*on_meta)  # a trace sees into operators that ask for values by themselves
     return shapes, on_meta, trace_module(shapes, *on_meta, known=rules.has_rule)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -61,6 +61,30 @@ def certify_removal(
         return OutputComparison(masked, slim, inputs, reference).proof(kind)
 
     return _proof_of_nonzero(_prove, dense, slim, lambda nonzero: remove_channels(nonzero, structure, plan))
+
+
+def groups_at_fault(dense: nn.Module, structure: DependencyGraph, plan: PrunePlan, *inputs: Tensor) -> Iterator[str]:
+    """Find groups whose channels cannot be removed alone without another change, by halving a plan that is not exact.
+
+    Args:
+        dense: The model before the removal.
+        structure: Its dependency graph.
+        plan: A plan whose removal `certify_removal` does not prove.
+        inputs: What the models run on.
+
+    Yields:
+        The name of a group; none where only several groups together are at fault.
+    """
+    groups = list(plan.kept.items())
+    for half in (groups[: len(groups) // 2], groups[len(groups) // 2 :]):
+        part = PrunePlan(dict(half))
+        slim = remove_channels(dense, structure, part)
+        if not half or certify_removal(dense, slim, structure, part, *inputs).ok:
+            continue
+        if len(half) == 1:
+            yield half[0][0]
+        else:
+            yield from groups_at_fault(dense, structure, part, *inputs)
 
 
 def certify_dropped_blocks(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compressor.core import PrunePlan
 from compressor.surgery.analysis import analyze
-from compressor.surgery.certificate import certify_removal
+from compressor.surgery.certificate import certify_removal, groups_at_fault
 from compressor.surgery.removal import remove_channels
 from compressor.surgery.width_numbers import WHY
 
@@ -54,6 +54,36 @@ def test_a_width_that_sets_a_number_is_frozen(number: Callable[[Net, Tensor], fl
     plan = PrunePlan({group.name: np.arange(group.size) % 3 > 0 for group in free})
     slim = remove_channels(net, structure, plan)
     assert certify_removal(net, slim, structure, plan, x).ok
+
+
+def test_groups_at_fault_are_named_where_a_removal_is_not_exact() -> None:
+    """A table that code looks up by a width: no operator takes another number, only the value differs."""
+    table = torch.linspace(1, 2, 32)
+    net, x = Net(lambda net, x: table[x.shape[1]]), torch.randn(2, 3, 12, 12)  # type: ignore[arg-type, return-value]
+    structure = analyze(net.eval(), x[:1], name="net")
+    free = [group for group in structure.groups if group.frozen is None]
+    plan = PrunePlan({group.name: np.arange(group.size) % 3 > 0 for group in free})
+    assert {group.name for group in free} == {"a", "b", "c"}
+    assert not certify_removal(net, remove_channels(net, structure, plan), structure, plan, x).ok
+    assert list(groups_at_fault(net, structure, plan, x)) == ["b"]
+
+
+def test_operators_that_ask_for_values_by_themselves_are_traced_with_values() -> None:
+    class Enhanced(nn.Module):
+        """A spectrum times a mask, and back: `istft` compares values."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("window", torch.hann_window(32))
+            self.a, self.b = nn.Conv1d(17, 12, 3, padding=1), nn.Conv1d(12, 17, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            spectrum = torch.stft(x, 32, 16, window=self.window, return_complex=True)
+            mask = self.b(self.a(spectrum.abs()).relu()).sigmoid()
+            return torch.istft(spectrum * mask, 32, 16, window=self.window, length=x.shape[-1])
+
+    structure = analyze(Enhanced().eval(), torch.rand(1, 320), name="enhanced")
+    assert {group.name for group in structure.groups if group.frozen is None} == {"a"}
 
 
 def test_attention_of_other_widths_keeps_its_scale() -> None:
