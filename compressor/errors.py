@@ -74,10 +74,6 @@ class CompressorError(Exception):
         """This error, then those that it carries; each is printed on its own line."""
         return (self,)
 
-    def with_hint(self, more: str) -> Self:
-        """Return the same error with another thing to do next."""
-        return type(self)(self.code, self.place, self.problem, f"{self.hint}; {more}")
-
     def with_report(self, report: object) -> Self:
         """Attach the result of the command, which is printed all the same."""
         self.report = report

@@ -237,8 +237,9 @@ def _from_checkpoint(
     except ModelError as error:
         if checkpoint.module is None or arch != "auto":
             if checkpoint.aside and settings.weights is None:
-                error = error.with_hint(f"--set model.weights={checkpoint.aside[0]} takes other weights of the file")
-            raise error from None
+                hint = f"{error.hint}; --set model.weights={checkpoint.aside[0]} takes other weights of the file"
+                raise ModelError(error.code, error.place, error.problem, hint) from None
+            raise
         identified = pickled_module(checkpoint, source, settings)
     mean, std = _normalisation(identified.spec)
     loaded = LoadedModel(

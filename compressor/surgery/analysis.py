@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,11 +108,8 @@ class _Search:
             if _next_dimensions(failure, slim, structure, compared):
                 continue
             near = called_near(failure, called, interpretations) if is_own_check(failure) else set()
-            blamed = (
-                near
-                or self._first_other_shape(slim, structure, plan, interpretations)
-                or blame(failure, lines, called, interpretations)
-            )
+            first = partial(self._first_other_shape, slim, structure, plan)
+            blamed = near or blame(failure, lines, called, interpretations, first)
             if not blamed:  # every round reads at least one line more strictly, so this ends
                 break
             _interpret_more_strictly(interpretations, blamed, lines)
@@ -119,19 +117,10 @@ class _Search:
         hint = "freeze the layers around that line with prune.layers"
         raise ModelError("model-cannot-be-pruned/trial-forward-fails", self.name, problem, hint)
 
-    def _first_other_shape(
-        self,
-        slim: nn.Module,
-        structure: DependencyGraph,
-        plan: PrunePlan,
-        interpretations: Mapping[str, SizeInterpretation],
-    ) -> set[str]:
-        """The first line before a failure whose result has another shape, if it can be interpreted more strictly."""
+    def _first_other_shape(self, slim: nn.Module, structure: DependencyGraph, plan: PrunePlan) -> str | None:
+        """The first line before a failure whose result has another shape than the removal leaves."""
         calls = calls_before_failure(slim, *self.inputs, known=rules.has_rule)
-        otherwise = lines_of_other_shapes(structure.expected_shapes, structure.channels_of, plan, calls)
-        return {line for line in otherwise if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]} & set(
-            otherwise[:1]
-        )
+        return next(iter(lines_of_other_shapes(structure.expected_shapes, structure.channels_of, plan, calls)), None)
 
     def _traced(self, slim: nn.Module) -> Trace:
         with self.inputs[0].device:

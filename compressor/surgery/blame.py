@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Protocol
@@ -20,20 +20,26 @@ class _RunsPlaces(Protocol):
 
 
 def blame(
-    failure: Exception, lines: set[str], called: set[str], interpretations: Mapping[str, SizeInterpretation]
+    failure: Exception,
+    lines: set[str],
+    called: set[str],
+    interpretations: Mapping[str, SizeInterpretation],
+    first_other_shape: Callable[[], str | None],
 ) -> set[str]:
     """Choose the source lines that may hold fixed sizes.
 
     Where modules stand for places, such as nodes of an ONNX file, it is the nearest place before the failing one, and
-    the same place of repeated blocks, which would fail one after the other. Else these are the failing line if it is
-    one of `lines`, else those of its function, else all lines of that function that are `called`, else those of its
-    callers. Lines that cannot be interpreted more strictly are left out.
+    the same place of repeated blocks, which would fail one after the other. Else it is the first line whose result has
+    another shape than the removal leaves, else the failing line if it is one of `lines`. Else these are the lines of
+    its function, else all lines of that function that are `called`, else those of its callers. Lines that cannot be
+    interpreted more strictly are left out.
 
     Args:
         failure: What the forward pass raised.
         lines: The lines that call operators with sizes.
         called: The lines that call any operator.
         interpretations: How lines are interpreted so far.
+        first_other_shape: Finds the first line whose result has another shape.
 
     Returns:
         The lines to interpret more strictly; empty = the cause cannot be located.
@@ -46,6 +52,8 @@ def blame(
         for candidates in (sized, called):
             if nearest := next((places & candidates for places in nearby if places & candidates), None):
                 return module.places_alike(nearest) & candidates
+    if (first := first_other_shape()) in sized:
+        return {first}
     for code, line in _frames(failure):
         if f"{code.co_filename}:{line}" in sized:
             return {f"{code.co_filename}:{line}"}
