@@ -255,7 +255,7 @@ def test_plan_and_inspect_answer_without_writing_anything(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["slim"]["macs"] <= 0.5 * plan["dense"]["macs"]
-    assert "not measured" in plan["worth_it"]
+    assert "not predicted" in plan["worth_it"]
     (training,) = plan["schedules"]
     assert training["epochs"] == 1
     assert training["rates"][0] == [0, pytest.approx(0.04 * 0.003)]  # one-cycle: from 0.04 of the peak

@@ -217,8 +217,8 @@ def test_plan_promises_nothing_either() -> None:
 
 
 @pytest.mark.parametrize(("override", "line"), [
-    ("prune.target={params: 5%}", "prune.target is a block; allowed: weights alone, such as {weights: 5%}"),
-    ("prune.target={weights: 5%, macs: 50%}", "allowed: weights alone, such as {weights: 5%}"),
+    ("prune.target={params: 5%}", "prune.target is a block; allowed: {weights: 5%} alone, not params"),
+    ("prune.target={weights: 5%, macs: 50%}", "allowed: {weights: 5%} alone, not macs and weights"),
     ("prune.scope=global", "prune.scope is 'global'; allowed: nothing while prune.method is snip"),
     ("prune.round_to=8", "prune.round_to is 8; allowed: nothing while prune.method is snip"),
     ("prune.layers=[{match: conv1, ratio: 50%}]", "allowed: rules with freeze only: snip masks single weights"),

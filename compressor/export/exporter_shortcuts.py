@@ -45,13 +45,13 @@ def pairs_matched_by_first() -> Iterator[None]:
         yield
         return
 
-    def match(self: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
+    def _match(self: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
         nodes = self.pattern.output_nodes
         if len(nodes) > 1 and nodes[0].op_identifier() not in (None, node.op_identifier()):
             return no_match().fail("the first node has another operator")
         return match_all(self, model, graph, node, **options)
 
-    with _replaced(matcher, "match", match):
+    with _replaced(matcher, "match", _match):
         yield
 
 

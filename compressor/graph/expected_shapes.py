@@ -6,12 +6,12 @@ comes later: a literal 16 beside a -1 fails where the result meets another tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.core import PrunePlan
-from compressor.graph.trace import Call, CallId, identified
+from compressor.graph.trace import CallId, Trace
 from compressor.graph.tracked import Dims
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class ExpectedShape:
 
 
 def lines_of_other_shapes(
-    shapes: Iterable[ExpectedShape], channels_of: ChannelsOf, plan: PrunePlan, slim: Sequence[Call]
+    shapes: Iterable[ExpectedShape], channels_of: ChannelsOf, plan: PrunePlan, slim: Trace
 ) -> list[str]:
     """List the source lines that make other shapes of what remains than the removal should leave.
 
@@ -56,15 +56,14 @@ def lines_of_other_shapes(
         shapes: What lines should make.
         channels_of: The channels of ids.
         plan: What was removed.
-        slim: The calls of the smaller module, in their order. It may run fewer or other operators, of which nothing is
-            said.
+        slim: The trace of the smaller module. It may run fewer or other operators, of which nothing is said.
 
     Returns:
         The lines in the order in which they run, each once; empty where all shapes are as predicted.
     """
     expected = {shape.call: shape for shape in shapes}
     lines: dict[str, None] = {}
-    for key, call in identified(slim):
+    for key, call in slim.identified():
         shape = expected.get(key)
         if shape is not None and shape.where == call.where and call.outs[0].shape != shape.after(plan, channels_of):
             lines[call.where] = None

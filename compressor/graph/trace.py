@@ -10,8 +10,8 @@ import itertools
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -84,8 +84,14 @@ class Trace:
     modules: tuple[ModuleCall, ...] = ()  # in the order in which they end
 
     def identified(self) -> Iterator[tuple[CallId, Call]]:
-        """Yield every call with its identity, as `identified` does."""
-        return identified(self.calls)
+        """Yield every call with its identity, which is the same in a run on another device or batch.
+
+        Such a run may make calls that this one does not: copies into another layout, as the strides of operators'
+        results are, or the expansion of a mask to the batch. They are none of the operators that are looked up.
+        """
+        occurrences = _Occurrences()
+        for call in self.calls:
+            yield occurrences.next(call.op, call.module), call
 
 
 class _Occurrences:
@@ -125,7 +131,9 @@ def replay(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool], han
         return module(*inputs)
 
 
-def trace_module(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool]) -> Trace:
+def trace_module(
+    module: nn.Module, *inputs: Tensor, known: Callable[[str], bool], until_failure: bool = False
+) -> Trace:
     """Run a copy of a module without gradients and record its operators.
 
     The copy is needed because a forward may change the module's state. Errors of the module's own forward pass through.
@@ -134,48 +142,20 @@ def trace_module(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool
         module: The module. It is not changed.
         inputs: Its inputs.
         known: Whether an operator has a rule; others are decomposed where PyTorch can.
+        until_failure: Where the forward pass fails, return what ran before that.
 
     Returns:
         The trace.
     """
-    module = copy_module(module)
+    module, here, result = copy_module(module), inputs[0].device, None
     recorder = _Recorder(module, known)
     refs = tuple(recorder.ref(tensor) for tensor in inputs)
-    with inputs[0].device, torch.inference_mode(), _attention_in_the_open(), _running(recorder), recorder:
+    failure = suppress(Exception) if until_failure else nullcontext()
+    with failure, here, torch.inference_mode(), _attention_in_the_open(), _running(recorder), recorder:
         result = module(*inputs)
     outputs = tuple(recorder.ref(leaf) for leaf in tree_leaves(result))
     modules = tuple(recorder.modules)
     return Trace(tuple(recorder.calls), recorder.names, refs, outputs, recorder.data_dependent, modules)
-
-
-def calls_before_failure(module: nn.Module, *inputs: Tensor, known: Callable[[str], bool]) -> tuple[Call, ...]:
-    """Run a copy of a module whose forward pass fails, and record the operators before that.
-
-    Args:
-        module: The module. It is not changed.
-        inputs: Its inputs.
-        known: As in `trace_module`.
-
-    Returns:
-        The calls in the order in which they ran.
-    """
-    module = copy_module(module)
-    recorder = _Recorder(module, known)
-    here = inputs[0].device
-    with suppress(Exception), here, torch.inference_mode(), _attention_in_the_open(), _running(recorder), recorder:
-        module(*inputs)
-    return tuple(recorder.calls)
-
-
-def identified(calls: Sequence[Call]) -> Iterator[tuple[CallId, Call]]:
-    """Yield every call with its identity, which is the same in a run on another device or batch.
-
-    Such a run may make calls that this one does not: copies into another layout, as the strides of operators' results
-    are, or the expansion of a mask to the batch. They are none of the operators that are looked up.
-    """
-    occurrences = _Occurrences()
-    for call in calls:
-        yield occurrences.next(call.op, call.module), call
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves it unannotated

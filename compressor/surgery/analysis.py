@@ -19,7 +19,7 @@ from compressor.graph.compared_sizes import Place, compared_attributes, is_own_c
 from compressor.graph.dependency_graph import DependencyGraph, build_dependency_graph
 from compressor.graph.expected_shapes import lines_of_other_shapes
 from compressor.graph.rules import table as rules
-from compressor.graph.trace import Trace, calls_before_failure, trace_module
+from compressor.graph.trace import Trace, trace_module
 from compressor.graph.tracked import SIZE_INTERPRETATIONS, SizeInterpretation
 from compressor.surgery.blame import blame, called_near, location_of
 from compressor.surgery.removal import remove_channels
@@ -98,7 +98,7 @@ class _Search:
             if failure is None:
                 trace = self._traced(slim)
                 splits = (shape for shape in structure.expected_shapes if shape.splits)
-                otherwise = lines_of_other_shapes(splits, structure.channels_of, plan, trace.calls)
+                otherwise = lines_of_other_shapes(splits, structure.channels_of, plan, trace)
                 blamed = {line for line in otherwise if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]}
                 if not blamed:
                     frozen = freeze_numbered_groups(structure, self.module, self.inputs, self.trace, trace)
@@ -119,12 +119,11 @@ class _Search:
 
     def _first_other_shape(self, slim: nn.Module, structure: DependencyGraph, plan: PrunePlan) -> str | None:
         """The first line before a failure whose result has another shape than the removal leaves."""
-        calls = calls_before_failure(slim, *self.inputs, known=rules.has_rule)
-        return next(iter(lines_of_other_shapes(structure.expected_shapes, structure.channels_of, plan, calls)), None)
+        trace = self._traced(slim, until_failure=True)
+        return next(iter(lines_of_other_shapes(structure.expected_shapes, structure.channels_of, plan, trace)), None)
 
-    def _traced(self, slim: nn.Module) -> Trace:
-        with self.inputs[0].device:
-            return trace_module(slim, *self.inputs, known=rules.has_rule)
+    def _traced(self, slim: nn.Module, *, until_failure: bool = False) -> Trace:
+        return trace_module(slim, *self.inputs, known=rules.has_rule, until_failure=until_failure)
 
     def _graph(
         self, interpretations: Mapping[str, SizeInterpretation], compared: Mapping[Place, int]
