@@ -55,6 +55,6 @@ def compress_model(source: str | LoadedModel, recipe: Recipe, out: Path, options
         exports = export_models(baseline, state, recipe, data, folder, log)
         latency = compare_on_device(exports, state.model, recipe, device, data, log)
         report = write_outputs(recipe, baseline, state, exports, latency, folder, log)
-        require_proven(folder, state.model.spec)
+        require_proven(folder, state.model.spec, options.emit)
         checkpoints.delete()
     return check_gates(report)

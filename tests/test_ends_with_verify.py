@@ -10,7 +10,7 @@ from failures import raises_error
 
 import compressor
 from compressor.commands import verify as verifying
-from compressor.core import ModelSpec, one_image
+from compressor.core import ModelSpec, ignore_event, one_image
 from compressor.errors import VerificationFailed
 from compressor.export.parity import Parity
 from compressor.models.source import load_model
@@ -82,11 +82,11 @@ def test_what_is_not_proven_is_an_error(proven: bool, fails: bool, monkeypatch: 
     spec = ModelSpec("cifar:resnet8", one_image((3, 32, 32)))
     if fails:
         with raises_error(VerificationFailed, "verify/not-proven", "parity"):
-            verifying.require_proven(Path("out"), spec)
+            verifying.require_proven(Path("out"), spec, ignore_event)
     else:
-        verifying.require_proven(Path("out"), spec)  # gates end a run with codes of their own
+        verifying.require_proven(Path("out"), spec, ignore_event)  # gates end a run with codes of their own
 
 
 def test_what_only_a_pickle_can_rebuild_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifying, "verify_folder", lambda folder, emit: pytest.fail("it was checked"))
-    verifying.require_proven(Path("out"), ModelSpec("pickle:net.pt", one_image((3, 32, 32))))
+    verifying.require_proven(Path("out"), ModelSpec("pickle:net.pt", one_image((3, 32, 32))), ignore_event)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, StringConstraints
 from torch import nn
 
-from compressor.core import Certificate, EventSink, LoadedModel, ModelSpec, NMPattern, ignore_event
+from compressor.core import Certificate, EventSink, LoadedModel, ModelSpec, NMPattern
 from compressor.errors import VerificationFailed
 from compressor.export.onnx import split_batches
 from compressor.export.onnx_file import has_free_batch
@@ -61,19 +61,20 @@ def verify_folder(folder: Path, *, emit: EventSink) -> Verify:
     return {"folder": str(folder), "checks": checks, "proven": proven, "gates": gates, "ok": ok}
 
 
-def require_proven(folder: Path, spec: ModelSpec) -> None:
+def require_proven(folder: Path, spec: ModelSpec, emit: EventSink) -> None:
     """Check a folder that was just written as `verify_folder` does. Missed gates are no failure here.
 
     Args:
         folder: The output folder.
         spec: The model's. Where only a pickle can rebuild the architecture, nothing is checked.
+        emit: Receives the events; the run's log, whose hash the report has, is finished.
 
     Raises:
         VerificationFailed: The files do not hold what the report says.
     """
     if not can_rebuild(spec):
         return
-    verdict = verify_folder(folder, emit=ignore_event)  # the report names the hash of the finished log
+    verdict = verify_folder(folder, emit=emit)
     failed = next((check for check in verdict["checks"] if not check["ok"]), None)
     if not verdict["proven"] and failed is not None:
         problem = f"{failed['name']}: {failed['detail']}"
