@@ -53,7 +53,7 @@ class AnswerAgreement(Finding):
         record: AgreementRecord | None = report["agreement"]
         if record is not None:
             label = "output error" if record["top1"] is None else "same top-1 prediction"
-            note = f"{record['samples']:,} samples that no decision used; labels are not read"
+            note = f"{record['samples']:,} samples, labels not read"
             yield Card("What did I lose?", _main(record).removesuffix(" error"), label, note)
         yield from self.terminal(report)
 
