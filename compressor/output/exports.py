@@ -82,10 +82,11 @@ def _warn_of_fixed_sizes(path: Path, recipe: Recipe, model: LoadedModel, log: Ru
     """Warn where sizes are fixed that the recipe wants free. A file made of an ONNX file keeps the given sizes."""
     if is_onnx(model.spec.source):
         return
-    dims, why = model.spec.batch_dims, "the notes in the report say why"
+    dims = model.spec.batch_dims
     if recipe.export.dynamic_batch and any(dim is not None for dim in dims) and not has_free_batch(path, dims):
-        log.warning(f"{path.name} takes batches of one size only: {why}")
+        log.warning(f"{path.name} takes batches of one size only: the notes in the report say why")
     if recipe.export.dynamic_sizes is True and not has_free_sizes(path):
+        why = "the network does not take other sizes, or is not exported correctly with them"
         log.warning(f"{path.name} takes inputs of one size only, although export.dynamic_sizes is true: {why}")
 
 
