@@ -15,6 +15,7 @@ from compressor.execution.dropped_blocks import is_inside, without_blocks
 from compressor.execution.float64 import Run, call
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.graph.residual_blocks import ResidualBlock, with_branches_zeroed, zero_branches_
+from compressor.surgery.halving import items_at_fault
 from compressor.surgery.masked_reference import mixes_channels, run_restricted, with_readers_zeroed
 from compressor.surgery.output_comparison import KIND, TOLERANCE, OutputComparison
 from compressor.surgery.removal import plan_from_kept, remove_channels, removed_entries
@@ -64,7 +65,7 @@ def certify_removal(
 
 
 def groups_at_fault(dense: nn.Module, structure: DependencyGraph, plan: PrunePlan, *inputs: Tensor) -> Iterator[str]:
-    """Find groups whose channels cannot be removed alone without another change, by halving a plan that is not exact.
+    """Find groups whose channels cannot be removed alone without another change.
 
     Args:
         dense: The model before the removal.
@@ -72,19 +73,15 @@ def groups_at_fault(dense: nn.Module, structure: DependencyGraph, plan: PrunePla
         plan: A plan whose removal `certify_removal` does not prove.
         inputs: What the models run on.
 
-    Yields:
-        The name of a group; none where only several groups together are at fault.
+    Returns:
+        The names of these groups; none where only several groups together are at fault.
     """
-    groups = list(plan.kept.items())
-    for half in (groups[: len(groups) // 2], groups[len(groups) // 2 :]):
-        part = PrunePlan(dict(half))
-        slim = remove_channels(dense, structure, part)
-        if not half or certify_removal(dense, slim, structure, part, *inputs).ok:
-            continue
-        if len(half) == 1:
-            yield half[0][0]
-        else:
-            yield from groups_at_fault(dense, structure, part, *inputs)
+
+    def fails(names: Sequence[str]) -> bool:
+        part = PrunePlan({name: plan.kept[name] for name in names})
+        return not certify_removal(dense, remove_channels(dense, structure, part), structure, part, *inputs).ok
+
+    return items_at_fault(list(plan.kept), fails)
 
 
 def certify_dropped_blocks(

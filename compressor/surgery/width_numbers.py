@@ -17,6 +17,7 @@ from compressor.execution.randomness import equal_randomness
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import Call, CallId, Trace, trace_module
+from compressor.surgery.halving import items_at_fault
 from compressor.surgery.removal import remove_channels
 
 WHY = "a number that the code computes from how many channels there are"
@@ -49,16 +50,17 @@ def freeze_numbered_groups(
 
     expected = _numbers(without(()))
 
-    def reasons(groups: Sequence[ChannelGroup]) -> dict[str, str]:
-        call = _first_difference(expected, without(groups))
-        if call is None:
-            return {}
-        if len(groups) == 1:
-            return {groups[0].name: f"{WHY} ({call.op}, {call.where})"}
-        half = len(groups) // 2
-        return reasons(groups[:half]) | reasons(groups[half:])
+    def differing_call(groups: Sequence[ChannelGroup]) -> Call | None:
+        return _first_difference(expected, without(groups))
 
-    frozen = reasons([group for group in structure.groups if group.frozen is None])
+    def fails(groups: Sequence[ChannelGroup]) -> bool:
+        return differing_call(groups) is not None
+
+    free = [group for group in structure.groups if group.frozen is None]
+    frozen: dict[str, str] = {}
+    for group in items_at_fault(free, fails) if fails(free) else ():
+        if (call := differing_call([group])) is not None:
+            frozen[group.name] = f"{WHY} ({call.op}, {call.where})"
     groups = (replace(group, frozen=group.frozen or frozen.get(group.name)) for group in structure.groups)
     return replace(structure, groups=tuple(groups))
 
