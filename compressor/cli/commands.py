@@ -39,14 +39,17 @@ def command_line() -> None:
 @output_options
 def _inspect(model: str, trust_pickle: bool, output: OutputOptions) -> None:
     """Show what can be pruned; check an ONNX file for 2:4 sparsity."""
-    from compressor.commands import inspect
     from compressor.progress import progress_reporter
 
     if model.endswith(".onnx"):
+        from compressor.commands import inspect_onnx
+
         with progress_reporter(quiet=output.quiet) as emit:
-            onnx_result = inspect.inspect_onnx_model(Path(model), emit=emit)
+            onnx_result = inspect_onnx.inspect_onnx_model(Path(model), emit=emit)
         print_result(onnx_result, "show_onnx_inspect", output)
         return
+    from compressor.commands import inspect
+
     with progress_reporter(quiet=output.quiet) as emit:
         result = inspect.inspect_model(model, trust_pickle=trust_pickle, emit=emit)
     print_result(result, "show_inspect", output)

@@ -44,6 +44,23 @@ def copy_module(module: Module, tensors: Mapping[int, object] = MappingProxyType
         raise ModelError("model/not-copyable", where, problem, hint) from error
 
 
+def copy_without_values(module: Module) -> Module:
+    """Copy a module to the meta device, where a forward pass computes shapes only.
+
+    Args:
+        module: What is copied. It is left as it is.
+
+    Returns:
+        A copy whose parameters and buffers have shapes and types, and no values.
+
+    Raises:
+        ModelError: As `copy_module`.
+    """
+    bare: dict[int, object] = {id(tensor): tensor.detach().to("meta") for tensor in module.buffers()}
+    bare |= {id(one): nn.Parameter(one.detach().to("meta"), one.requires_grad) for one in module.parameters()}
+    return copy_module(module, bare)
+
+
 def _copy(module: Module, memo: dict[int, Any]) -> Module:
     graphs = [part for part in module.modules() if isinstance(part, fx.GraphModule)]
     memo |= {id(part): type(part).__new__(type(part)) for part in graphs}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compressor.core import PrunePlan
 from compressor.errors import ModelError
-from compressor.execution.copies import copy_module
+from compressor.execution.copies import copy_module, copy_without_values
 from compressor.graph.compared_sizes import Place, compared_attributes, is_own_check
 from compressor.graph.dependency_graph import DependencyGraph, build_dependency_graph
 from compressor.graph.expected_shapes import lines_of_other_shapes
@@ -192,11 +192,7 @@ def _without_values(module: nn.Module, *inputs: Tensor) -> tuple[nn.Module, tupl
 
     Raises what the forward raises there, which it does where it needs values.
     """
-    bare: dict[int, object] = {}
-    for tensor in (*module.parameters(), *module.buffers()):
-        data = tensor.detach().to("meta")
-        bare[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
-    shapes, on_meta = copy_module(module, bare), tuple(tensor.to("meta") for tensor in inputs)
+    shapes, on_meta = copy_without_values(module), tuple(tensor.to("meta") for tensor in inputs)
     with torch.inference_mode(), on_meta[0].device:
         copy_module(shapes)(*on_meta)  # a trace sees into operators that ask for values by themselves
     return shapes, on_meta, trace_module(shapes, *on_meta, known=rules.has_rule)

@@ -1,95 +1,97 @@
-"""Which channels go: accuracy without training and without labels, by criterion, scope and share of the MACs.
+"""Which channels are removed: accuracy by criterion and scope, at equal MACs or at equal measured latency.
 
-Run: python tests/benchmarks/choice.py MODEL.pt DATA 50% l1/local obs/local obs/error ...
+    python tests/benchmarks/choice.py resnet56.pt path/to/cifar10 rows.jsonl --targets macs:50% latency:50% --seeds 0 1
 
-Every row removes channels and reconstructs from 1,024 training images without labels. Test images choose nothing.
+A choice is criterion/scope, or criterion/scope/blocks where residual blocks may be dropped. Every row is one run of the
+recipe `minutes` on the command line: it prunes, fits the layers on 1,024 images without labels, and then trains for
+`--epochs` on the dense model's answers to 5,000 training images. Accuracy is that of all test images after every step;
+they choose nothing. A row that the file has already is not computed again.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import subprocess
 import sys
-import tempfile
 import time
+from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import torch
+import pyarrow.parquet as pq
+from rows import collected, spread
 
-from compressor.agreement import measure_agreement
-from compressor.core import Data, LoadedModel
-from compressor.recipe import read_recipe
-from compressor.recipe.build_steps import build_steps
-from compressor.recipe.inputs import load_inputs
-from compressor.run_log import RunLog
-from compressor.steps.context import Context
-from compressor.steps.run import initial_state, run_step
-from compressor.steps.state import PruningState
-from compressor.training.evaluate import evaluate
-from compressor.training.training_checkpoint import Checkpoints
-
-DATA = "data={source: parquet, train: train.parquet, val: test.parquet, mean: [.485,.456,.406], std: [.229,.224,.225]}"
+CHOICES = ("l1/local", "l1/global", "taylor/global", "obs/local", "obs/error", "obs/error/blocks")
+TARGETS = tuple(f"{measure}:{share}" for measure in ("macs", "latency") for share in ("70%", "50%", "35%"))
+RETRAIN = """retrain={{epochs: {epochs}, batch_size: 128,
+    optimizer: {{name: sgd, lr: 0.03, momentum: 0.9, weight_decay: 5.0e-4}}, schedule: {{name: onecycle}},
+    distill: {{teacher: dense, labels: false, temperature: 2}}, recalibrate: false}}"""
+IMAGES = 5000  # of an epoch, the first ones of the training images
 
 
-def row(start: PruningState, data: Data, share: str, choice: str) -> str:
-    """Prune and reconstruct, then measure accuracy, agreement and divergence on the test images.
-
-    Args:
-        start: The dense model.
-        data: Training and test images.
-        share: Share of the MACs that remains.
-        choice: criterion/scope, or criterion/scope/rounds.
-
-    Returns:
-        A row of the table.
-    """
-    criterion, scope, *rounds = choice.split("/")
-    prune = f"prune={{method: l1, criterion: {criterion}, scope: {scope}, target: {{macs: {share}}}, round_to: 1"
-    recipe = read_recipe("minutes", [f"{prune}, rounds: {rounds[0] if rounds else 1}}}"])
-    state, begin = start, time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        context = Context(data, 0, RunLog(emit=_print_notes), Checkpoints(Path(folder), ""))
-        for step in build_steps(recipe, 1, retrain=True, trained=True):
-            state = run_step(step, state, context, evaluates=False)
-    seconds = time.perf_counter() - begin
-    module = state.model.module
-    assert data.task is not None
-    accuracy = evaluate(module, data.val_batches(256), data.task.metric)
-    batches = (images for images, _ in data.val_batches(256))
-    output = measure_agreement(start.model.module, module, batches, 10).outputs[0]
-    predicted = ""
-    if state.errors is not None and not rounds:
-        predicted = f"{state.errors.divergence(state.errors.removed):.3f}"
-    cells = [choice, share, f"{accuracy:.2f}", f"{100 * (output.top1 or 0):.1f}", f"{output.kl:.3f}", predicted]
-    return f"| {' | '.join(cells)} | {seconds:.0f} |"
+def run(model: str, data: str, epochs: int, target: str, choice: str, seed: int) -> dict[str, object]:
+    """Accuracy after every step, speed-up with its interval, and seconds of one run."""
+    measure, share = target.split(":")
+    criterion, scope, *blocks = choice.split("/")
+    settings = [f"seed={seed}", f"prune.criterion={criterion}", f"prune.scope={scope}", "prune.rounds=1"]
+    settings += [f"prune.target={{{measure}: {share}}}", f"prune.blocks={'{drop: auto}' if blocks else 'null'}"]
+    if measure == "macs":
+        settings += ["prune.round_to=1", "bench.target=none"]
+    if epochs:
+        settings.append(RETRAIN.format(epochs=epochs))
+    start = time.perf_counter()
+    with TemporaryDirectory() as folder:
+        command = [sys.executable, "-P", "-m", "compressor", model, "-r", "minutes", "--data", data, "--json", "-q"]
+        command += ["-o", f"{folder}/out", *(word for setting in settings for word in ("--set", setting))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    if "slim" not in report:
+        return {"exit": done.returncode, "error": report}
+    return {
+        "exit": done.returncode,
+        "stages": report["accuracy_steps"],
+        "accuracy": report["slim"]["accuracy"],
+        "agreement": report["agreement"]["top1"],
+        "kl": report["agreement"]["kl"],
+        "latency": report["ratios"]["latency"],
+        "interval": report["ratios"]["latency_ci95"],
+        "macs": report["ratios"]["macs"],
+        "seconds": round(time.perf_counter() - start),
+    }
 
 
-def _print_notes(event: str, fields: object) -> None:
-    if event in ("note", "warning"):
-        print(fields, file=sys.stderr)
+def first_images(data: Path, folder: Path) -> Path:
+    """A folder with the first training images of `data`, and with all of its test images."""
+    pq.write_table(pq.read_table(data / "train.parquet").slice(0, IMAGES), folder / "train.parquet")
+    (folder / "test.parquet").symlink_to((data / "test.parquet").resolve())
+    return folder
 
 
-def main(checkpoint: str, folder: str, share: str, *choices: str) -> None:
-    """Print a table.
-
-    Args:
-        checkpoint: The dense model.
-        folder: The data.
-        share: Share of the MACs that remains.
-        choices: Rows.
-    """
-    torch.set_num_threads(1)
-    log = RunLog()
-    recipe = read_recipe("minutes", [DATA])
-    loaded: tuple[LoadedModel, Data | None] = load_inputs(
-        checkpoint, recipe, folder, log, trust_pickle=False, needs_data=True
-    )
-    model, data = loaded
-    assert data is not None
-    start = initial_state(model, Context(None, 0, log, Checkpoints(None, "")))
-    print("| choice | MACs | accuracy % | agreement % | divergence | predicted | seconds |")
-    print("|---|---|---|---|---|---|---|", flush=True)
-    for choice in choices:
-        print(row(start, data, share, choice), flush=True)
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("model")
+    words.add_argument("data", type=Path)
+    words.add_argument("rows", type=Path)
+    words.add_argument("--targets", nargs="+", default=TARGETS)
+    words.add_argument("--choices", nargs="+", default=CHOICES)
+    words.add_argument("--seeds", nargs="+", type=int, default=[0])
+    words.add_argument("--epochs", type=int, default=0)
+    given = words.parse_args()
+    kinds = list(product(given.targets, given.choices))
+    keys = [{"target": target, "choice": choice, "seed": seed} for seed in given.seeds for target, choice in kinds]
+    with TemporaryDirectory() as folder:
+        data = str(first_images(given.data, Path(folder)))
+        rows = collected(given.rows, keys, lambda **key: run(given.model, data, given.epochs, **key))
+    print("target | choice | accuracy % after the steps | KL | speed-up | fewer MACs | seconds")
+    for target, choice in kinds:
+        same = [row for row in rows if (row["target"], row["choice"]) == (target, choice) and "stages" in row]
+        stages = {name for row in same for name, value in row["stages"].items() if value is not None}
+        cells = [f"{name} {spread([row['stages'][name] for row in same])}" for name in sorted(stages)]
+        for name in ("kl", "latency", "macs", "seconds"):
+            cells.append(spread([row[name] for row in same if row[name] is not None]))
+        print(" | ".join([target, choice, *cells]))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compressor.errors import CompressorError
-from compressor.models.onnx_import.imported_module import (
-    NodeCall,
-)
+from compressor.execution.copies import copy_without_values
+from compressor.models.onnx_import.imported_module import NodeCall
 from compressor.models.onnx_import.node import Node, unsupported
 from compressor.models.onnx_import.values import Value
 
@@ -31,7 +30,8 @@ def refuse_large(node: Node, module: nn.Module, arguments: Sequence[Value]) -> N
     """
     try:
         on_meta = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), list(arguments))
-        results = _on_meta(module)(*on_meta)
+        shapes_only = copy_without_values(module) if any(True for _ in module.parameters()) else module
+        results = shapes_only(*on_meta)
     except CompressorError:
         raise
     except Exception:  # the shape depends on values, or the arguments are impossible, which the run itself tells
@@ -40,16 +40,6 @@ def refuse_large(node: Node, module: nn.Module, arguments: Sequence[Value]) -> N
         if isinstance(result, Tensor) and result.numel() * result.element_size() > MAX_BYTES:
             gigabytes = result.numel() * result.element_size() / 2**30
             raise unsupported(node, f"its result takes {gigabytes:,.0f} GiB")
-
-
-def _on_meta(module: nn.Module) -> nn.Module:
-    if not any(True for _ in module.parameters()):
-        return module
-    from compressor.execution.copies import copy_module
-
-    bare: dict[int, object] = {id(tensor): tensor.detach().to("meta") for tensor in module.buffers()}
-    bare |= {id(one): nn.Parameter(one.detach().to("meta")) for one in module.parameters()}
-    return copy_module(module, bare)
 
 
 def with_last_uses(steps: Sequence[NodeCall], outputs: Sequence[str], inputs: Sequence[str]) -> tuple[NodeCall, ...]:
