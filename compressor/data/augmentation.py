@@ -69,14 +69,19 @@ def crop_and_flip(images: Tensor, keys: RandomWords, padding: int = CROP_PADDING
     Returns:
         (B, C, H, W).
     """
-    count, _, height, width = images.shape
+    count, channels, height, width = images.shape
     draws = uniform(keys, 3)
     top_B, left_B = (draws[:2] * (2 * padding + 1)).long()
     flip_B = draws[2] < 0.5
 
-    windows = F.pad(images, (padding, padding, padding, padding)).unfold(2, height, 1).unfold(3, width, 1)
-    crops = windows[torch.arange(count), :, top_B, left_B]  # (B, C, 2p + 1, 2p + 1, H, W) -> (B, C, H, W)
-    return torch.where(flip_B[:, None, None, None], crops.flip(3), crops)
+    padded = F.pad(images, (padding, padding, padding, padding))
+    # Lines are copied whole, and then the columns of each line one by one: twice as fast as windows by their index.
+    first_BC1 = torch.arange(count * channels).view(count, channels, 1) * padded.shape[2]
+    lines_BCH = first_BC1 + top_B[:, None, None] + torch.arange(height)
+    lines = padded.flatten(0, 2).index_select(0, lines_BCH.flatten()).unflatten(0, (count, channels, height))
+    columns = torch.arange(width)
+    columns_BW = left_B[:, None] + torch.where(flip_B[:, None], columns.flip(0), columns)
+    return lines.gather(3, columns_BW[:, None, None].expand(count, channels, height, width))
 
 
 def _resized_crop(images: Images, keys: RandomWords, size: tuple[int, int]) -> Tensor:
