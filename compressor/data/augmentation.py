@@ -78,7 +78,7 @@ def crop_and_flip(images: Tensor, keys: RandomWords, padding: int = CROP_PADDING
     # Lines are copied whole, and then the columns of each line one by one: twice as fast as windows by their index.
     first_BC1 = torch.arange(count * channels).view(count, channels, 1) * padded.shape[2]
     lines_BCH = first_BC1 + top_B[:, None, None] + torch.arange(height)
-    lines = padded.flatten(0, 2).index_select(0, lines_BCH.flatten()).unflatten(0, (count, channels, height))
+    lines = padded.flatten(0, 2).index_select(0, lines_BCH.flatten()).view(count, channels, height, padded.shape[3])
     columns = torch.arange(width)
     columns_BW = left_B[:, None] + torch.where(flip_B[:, None], columns.flip(0), columns)
     return lines.gather(3, columns_BW[:, None, None].expand(count, channels, height, width))

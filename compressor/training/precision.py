@@ -13,12 +13,15 @@ AVX512_BF16, with freed memory kept (memory.py), the minimum of 6:
 
 Hence the layout is channels last everywhere, as the matrix units of GPUs prefer it too. The precision is bfloat16 if
 the processor has instructions for it and the network no depthwise convolutions, whose bfloat16 gradients take more than
-half of MobileNetV2's time. Without instructions bfloat16 is emulated and slower than float32. float16 works on every
-processor, but few gain by it; it is for GPUs without bfloat16.
+half of MobileNetV2's time. Attention remains in float32 even then (float32_attention.py). Without instructions bfloat16
+is emulated and slower than float32. float16 works on every processor, but few gain by it; it is for GPUs without
+bfloat16.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +30,7 @@ from torch import nn
 
 from compressor.layers import CONVOLUTIONS
 from compressor.tensors import tree_map
+from compressor.training.float32_attention import attention_in_float32
 from compressor.training.train_settings import Precision
 
 LAYOUT = torch.channels_last
@@ -51,9 +55,13 @@ class PrecisionPolicy:
     device: torch.device
     dtype: torch.dtype
 
-    def autocast(self) -> torch.autocast:
-        """Return the context that the forward pass runs in."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """The context that the forward pass runs in."""
+        is_reduced = self.dtype != torch.float32
+        attention = attention_in_float32() if is_reduced and self.device.type == "cpu" else nullcontext()
+        with torch.autocast(self.device.type, self.dtype, enabled=is_reduced), attention:
+            yield
 
     def scaler(self) -> torch.amp.GradScaler:
         """Make a scaler that keeps gradients within the range of float16; for other types it does nothing.

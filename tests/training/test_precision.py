@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from failures import raises_error
 from torch import Tensor, nn
 from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
@@ -18,6 +19,7 @@ from compressor.core import Task
 from compressor.data.in_memory import ImageData
 from compressor.errors import VerificationFailed
 from compressor.training.distributed.runtime import single_process
+from compressor.training.float32_attention import MOST_POSITIONS
 from compressor.training.loop import train
 from compressor.training.precision import LEAST_SCALE, precision_policy
 from compressor.training.schedules import constant
@@ -47,6 +49,30 @@ def test_what_a_recipe_names_is_what_layers_compute_in(precision: Precision, dty
     with computing.autocast():
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
     assert computing.scaler().is_enabled() == (precision == "fp16")
+
+
+@pytest.mark.parametrize(("positions", "dtype"), [(5, torch.float32), (MOST_POSITIONS + 1, torch.bfloat16)])
+def test_attention_over_few_positions_is_computed_in_float32(
+    monkeypatch: pytest.MonkeyPatch, positions: int, dtype: torch.dtype
+) -> None:
+    native, types = F.scaled_dot_product_attention, []
+
+    def attention(*tensors: Tensor, dropout_p: float) -> Tensor:
+        types.extend(tensor.dtype for tensor in tensors)
+        return native(*tensors, dropout_p=dropout_p)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attention)
+    query = torch.randn(1, 2, 3, 4, dtype=torch.bfloat16, requires_grad=True)
+    key, value = torch.randn(2, 1, 2, positions, 4).bfloat16()
+    mask = torch.randn(3, positions).bfloat16()
+    with precision_policy("bf16", toy_net(), CPU).autocast():
+        result = F.scaled_dot_product_attention(query, key, value, mask, dropout_p=0.0)
+    assert types == 4 * [dtype]
+    assert result.dtype == torch.bfloat16
+    weights = ((query @ key.mT).float() / 2 + mask).softmax(-1)
+    torch.testing.assert_close(result.float(), weights @ value.float(), atol=0.02, rtol=0.02)
+    assert torch.autograd.grad(result.float().sum(), query)[0].dtype == torch.bfloat16
+    assert F.scaled_dot_product_attention is attention
 
 
 @pytest.mark.parametrize("multiplies", [True, False])
