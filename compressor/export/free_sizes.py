@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import BatchDims
-from compressor.execution.copies import copy_module
+from compressor.execution.forward_error import forward_error
 
 Place = tuple[int, int]
 """number of an input and one of its dimensions"""
@@ -46,7 +46,7 @@ def find_open_sizes(module: nn.Module, batch: Sequence[Tensor], dims: BatchDims)
                 equal[size].append((number, dim))
 
     def runs(places: Sequence[Place]) -> bool:
-        return _runs(module, with_smaller_sizes(batch, places))
+        return forward_error(module, *with_smaller_sizes(batch, places)) is None
 
     together = [places for places in equal.values() if runs(places)]
     alone = [[place] for places in equal.values() if places not in together and len(places) > 1 for place in places]
@@ -107,7 +107,7 @@ def in_other_sizes(
             larger += [dict.fromkeys(own, most + 1), dict.fromkeys(own, 2 * most)]
     candidates = [_resized(one, wanted) for wanted in larger if max(wanted.values()) <= MOST_POSITIONS]
     small = (inputs for inputs in candidates if max(tensor.numel() for tensor in inputs) <= MOST_ELEMENTS)
-    return [with_smaller_sizes(batch, places), *(inputs for inputs in small if _runs(module, inputs))]
+    return [with_smaller_sizes(batch, places), *(inputs for inputs in small if forward_error(module, *inputs) is None)]
 
 
 def _is_finite(size: object) -> bool:
@@ -128,16 +128,6 @@ def _resized(batch: Sequence[Tensor], sizes: Mapping[Place, int]) -> tuple[Tenso
             scale[length:] += torch.rand(max(0, size - length), generator=random) - 0.5
             resized[number] *= scale.view(-1, *[1] * (tensor.ndim - dim - 1))
     return tuple(resized)
-
-
-def _runs(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
-    """Whether a module takes inputs."""
-    try:
-        with torch.no_grad():
-            copy_module(module)(*inputs)
-    except Exception:  # a forward may raise anything at sizes that it does not take
-        return False
-    return True
 
 
 def name_free_sizes(model: ir.Model, dims: BatchDims) -> dict[str, list[Place]]:

@@ -18,6 +18,7 @@ from compressor.core import BatchDims, ModelInput
 from compressor.errors import ModelError
 from compressor.execution.central_draws import CentralDraws
 from compressor.execution.copies import copy_module
+from compressor.execution.forward_error import forward_error
 from compressor.tensors import tree_leaves
 
 BatchDimSetting = Literal["auto"] | int | Sequence[int | None] | None
@@ -46,7 +47,7 @@ def find_batch_dims(module: nn.Module, examples: Sequence[Tensor]) -> tuple[Batc
     if len(sizes) == 1 and 0 not in sizes and _runs(module, examples):
         doubt = "no dimension behaves as a batch: outputs of samples together differ from outputs of each alone"
         return first, f"{doubt}; dimension 0 is used; set model.batch_dim to change it"
-    if not _answers(module, examples):
+    if forward_error(module, *examples) is not None:
         return first, None  # the analysis reports it, with the line that fails
     none: BatchDims = (None,) * len(examples)
     return none, "the inputs have no batch dimension and are used as one sample; set model.batch_dim to change this"
@@ -109,15 +110,8 @@ def _is_joined(a: Tensor, b: Tensor, both: Tensor) -> bool:
 def _runs(module: nn.Module, examples: Sequence[Tensor]) -> bool:
     """Return whether the module runs with one sample along dimension 0, and with two."""
     one = [example.narrow(0, 0, 1) for example in examples]
-    return _answers(module, one) and _answers(module, [torch.cat([sample, sample]) for sample in one])
-
-
-def _answers(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
-    try:
-        _answer(module, inputs)
-    except Exception:  # a user's network may raise anything
-        return False
-    return True
+    two = [torch.cat([sample, sample]) for sample in one]
+    return forward_error(module, *one) is None and forward_error(module, *two) is None
 
 
 def _answer(module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:

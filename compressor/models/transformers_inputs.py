@@ -14,6 +14,7 @@ from torch import nn
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import ModelError
 from compressor.execution.copies import copy_module
+from compressor.execution.forward_error import forward_error
 from compressor.models.example_inputs import example_inputs
 from compressor.models.signature import name_inputs
 from compressor.models.transformers_folder import image_processor, image_size
@@ -115,14 +116,8 @@ def _with_shapes(inputs: Sequence[ModelInput], shapes: Sequence[tuple[int, ...]]
 
 
 def _failure(module: nn.Module, inputs: Sequence[ModelInput]) -> Exception | None:
-    copied = name_inputs(copy_module(module), [one.name for one in inputs])
-    loaded = LoadedModel(copied, ModelSpec("", tuple(inputs)), "")
-    try:
-        with torch.no_grad():
-            copied(*example_inputs(loaded, 2))
-    except Exception as error:  # modules say in many ways what they miss
-        return error
-    return None
+    named = name_inputs(copy_module(module), [one.name for one in inputs])
+    return forward_error(named, *example_inputs(LoadedModel(named, ModelSpec("", tuple(inputs)), ""), 2))
 
 
 def _known_inputs(module: nn.Module, folder: Path) -> dict[str, ModelInput]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compressor.core import ModelInput
 from compressor.errors import ModelError
-from compressor.execution.copies import copy_module
+from compressor.execution.forward_error import forward_error
 from compressor.models.batch_dims import BatchDimSetting, batch_dims_of, find_batch_dims, with_batch_dim
 from compressor.models.user_module import imported_code, split_code
 from compressor.user_code import importable, user_errors_as
@@ -90,7 +90,7 @@ def inputs_that_run(module: nn.Module, where: str, samples: ShowSamples = dict) 
     failures: dict[str, Exception] = {}
     for rows in (of_samples, *usual) if of_samples else usual:
         sizes = " and ".join("x".join(map(str, tensor.shape[1:])) for tensor in rows)
-        failure = _failure(module, *rows)
+        failure = forward_error(module, *rows)
         if failure is None:
             source = "as in the samples" if rows is of_samples else "found by running it"
             return named_in([_like(tensor, 0) for tensor in rows], module), f"input {sizes} {source}"
@@ -129,16 +129,6 @@ def _in_order(samples: Mapping[str, Tensor], module: nn.Module) -> list[Tensor]:
     own = [name for name in inspect.signature(module.forward).parameters if name in samples]
     rows = [samples[name] for name in own] if len(own) == len(samples) else list(samples.values())
     return [tensor.float() if tensor.is_floating_point() else tensor for tensor in rows]
-
-
-def _failure(module: nn.Module, *inputs: Tensor) -> Exception | None:
-    copied = copy_module(module)  # forward may change the module's state
-    try:
-        with torch.no_grad():
-            copied(*inputs)
-    except Exception as error:  # a user's network may raise anything
-        return error
-    return None
 
 
 def inputs_like(
