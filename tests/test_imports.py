@@ -17,7 +17,18 @@ PACKAGE = Path(compressor.__file__).parent
 # Each room and the rooms it may import from; a room may always import from itself, and no two rooms from each other.
 # Imports inside functions count like any others.
 # The program that is sent to devices is a room by itself: it imports nothing of the package.
-CORE = {"agreement", "atomic_write", "bench.runner", "core", "errors", "execution", "file_module", "layers", "tensors"}
+CORE = {
+    "agreement",
+    "atomic_write",
+    "bench.runner",
+    "core",
+    "errors",
+    "execution",
+    "file_module",
+    "layers",
+    "random_samples",
+    "tensors",
+}
 STARTS_RUNS = {"commands", "pipeline", "preflight", "progress", "recipe", "report", "run_options"}
 ALLOWED = {
     "": set(),
@@ -27,6 +38,7 @@ ALLOWED = {
     "core": set(),
     "tensors": set(),
     "file_module": {"core"},
+    "random_samples": {"core"},
     "agreement": {"tensors"},
     "execution": {"errors", "tensors"},
     "layers": set(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -44,6 +45,12 @@ class ModelInput:
     integer_range: tuple[int, int] | None = None  # smallest and largest value of integers such as token ids
     name: str = "input"
     batch_dim: int | None = 0  # where the batch dimension is in the tensor; None = there is none
+    values: tuple[float, ...] | None = None  # of some samples, one after the other, if the model runs on no random ones
+
+    @property
+    def held_samples(self) -> int:
+        """The number of samples in `values`."""
+        return len(self.values or ()) // max(math.prod(self.shape), 1)
 
 
 def one_image(size: ImageSize) -> tuple[ModelInput, ...]:

@@ -29,6 +29,7 @@ from compressor.data.samples import (
 from compressor.data.splits import EncodedImages, ImageSource, InMemorySplit, Shape, fits_in_memory
 from compressor.data.streaming import StreamingSplit
 from compressor.errors import DataError
+from compressor.random_samples import random_samples
 from compressor.user_code import user_errors_as
 
 NOISE_SAMPLES = 256
@@ -112,7 +113,7 @@ def samples_from_object(
 
 
 def noise_samples(inputs: Sequence[ModelInput], seed: int, count: int = NOISE_SAMPLES) -> Samples:
-    """Draw noise: normal numbers, or integers within the range of the input.
+    """Draw noise, see `random_samples`.
 
     Args:
         inputs: The inputs of the model.
@@ -122,18 +123,10 @@ def noise_samples(inputs: Sequence[ModelInput], seed: int, count: int = NOISE_SA
     Returns:
         The samples.
     """
-    random = torch.Generator().manual_seed(seed)
-    tensors = []
-    for expected in inputs:
-        shape = expected.shape if expected.batch_dim is None else (count, *expected.shape)
-        if expected.integer_range is None:
-            tensors.append(torch.randn(shape, generator=random).to(getattr(torch, expected.dtype)))
-        else:
-            low, high = expected.integer_range
-            tensors.append(torch.randint(low, high + 1, shape, generator=random).to(getattr(torch, expected.dtype)))
+    tensors = random_samples(inputs, count, torch.Generator().manual_seed(seed))
     batch_dims = tuple(expected.batch_dim for expected in inputs)
     names = [f"noise {index}" for index in range(count)]
-    return Samples(f"noise:{seed}", TensorInputs(tuple(tensors), names, batch_dims))
+    return Samples(f"noise:{seed}", TensorInputs(tensors, names, batch_dims))
 
 
 def _encoded(path: Path) -> EncodedImages:

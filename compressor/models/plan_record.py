@@ -29,6 +29,7 @@ class _Input(BaseModel):
     integer_range: tuple[int, int] | None = Field(alias="whole")
     name: str
     batch_dim: int | None = 0  # earlier versions knew no other
+    values: tuple[int | float, ...] | None = None
 
 
 class _Model(BaseModel):

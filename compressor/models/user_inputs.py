@@ -14,6 +14,7 @@ from compressor.errors import ModelError
 from compressor.execution.forward_error import forward_error
 from compressor.models.batch_dims import BatchDimSetting, batch_dims_of, find_batch_dims, with_batch_dim
 from compressor.models.user_module import imported_code, split_code
+from compressor.models.valid_inputs import hold_valid_values
 from compressor.user_code import importable, user_errors_as
 
 USUAL_SIZES = ((3, 224, 224), (3, 32, 32), (1, 28, 28))
@@ -61,7 +62,10 @@ def find_inputs(
             example, doubt = inputs_like(value() if callable(value) else value, f"{path}:{name}", module, batch_dim)
     if shapes is not None:
         typed = example if len(example) == len(shapes) else [ModelInput(shape) for shape in shapes]
-        given = [replace(like, shape=shape) for like, shape in zip(typed, shapes, strict=True)]
+        given = [
+            like if shape == like.shape else replace(like, shape=shape, values=None)
+            for like, shape in zip(typed, shapes, strict=True)
+        ]
         return named_in(with_batch_dim(given, batch_dim), module), None
     if name is not None:
         taken = f"inputs taken from {name} in {path.name}"
@@ -93,7 +97,8 @@ def inputs_that_run(module: nn.Module, where: str, samples: ShowSamples = dict) 
         failure = forward_error(module, *rows)
         if failure is None:
             source = "as in the samples" if rows is of_samples else "found by running it"
-            return named_in([_like(tensor, 0) for tensor in rows], module), f"input {sizes} {source}"
+            inputs = hold_valid_values(module, [_like(tensor, 0) for tensor in rows], rows)
+            return named_in(inputs, module), f"input {sizes} {source}"
         failures.setdefault(sizes, failure)
     first = next(iter(failures.values()))
     problem = f"none of {', '.join(failures)} runs; the first fails with {type(first).__name__}: {str(first)[:200]}"
@@ -156,7 +161,8 @@ def inputs_like(
             dims, note = find_batch_dims(module, parts)
         else:
             dims, note = batch_dims_of(parts, batch_dim, where), None
-        return [_like(tensor, dim) for tensor, dim in zip(parts, dims, strict=True)], note
+        inputs = [_like(tensor, dim) for tensor, dim in zip(parts, dims, strict=True)]
+        return list(hold_valid_values(module, inputs, parts)), note
     if shapes := shapes_in(parts):
         return with_batch_dim([ModelInput(shape) for shape in shapes], batch_dim), None
     hint = (
