@@ -25,6 +25,14 @@ from compressor.tensors import named_tensors, tree_leaves
 Values = dict[int, Tensor]
 """Tensor number -> its value on one batch; constants of the program are absent."""
 
+_UNTAGGED = (  # operators that call tagged ones, and have no tag themselves
+    torch.ops.aten.is_nonzero.default,
+    torch.ops.aten.nonzero_numpy.default,
+    torch.ops.aten.repeat_interleave.self_Tensor,
+    torch.ops.aten.tensor_split.tensor_indices_or_sections,
+    torch.ops.aten.where.default,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TensorRef:
@@ -261,7 +269,8 @@ def _depends_on_values(func: Any, args: tuple[Any, ...]) -> bool:
         return any(
             isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8) for leaf in pytree_leaves(args[1])
         )
-    return bool({torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(func.tags))
+    tagged = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(func.tags)
+    return bool(tagged) or func in _UNTAGGED
 
 
 def _tensor_leaves(tree: Any) -> list[Tensor]:
