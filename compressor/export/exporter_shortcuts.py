@@ -26,7 +26,7 @@ def operators_listed_once() -> Iterator[None]:
     except (ImportError, AttributeError):
         yield
         return
-    with _replaced(source, "get_torchlib_ops", lambda: _result(list_operators)):
+    with replaced(source, "get_torchlib_ops", lambda: _result(list_operators)):
         yield
 
 
@@ -51,12 +51,19 @@ def pairs_matched_by_first() -> Iterator[None]:
             return no_match().fail("the first node has another operator")
         return match_all(self, model, graph, node, **options)
 
-    with _replaced(matcher, "match", _match):
+    with replaced(matcher, "match", _match):
         yield
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """Give an object another attribute within.
+
+    Args:
+        owner: The object.
+        name: The attribute.
+        value: Its value within.
+    """
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:

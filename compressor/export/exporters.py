@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.onnx import ONNXProgram
 
 from compressor.core import BatchDims
+from compressor.export.exact_zeros import zeros_matched_exactly
 from compressor.export.exporter_shortcuts import operators_listed_once, pairs_matched_by_first
 from compressor.export.free_sizes import note_largest_sizes
 from compressor.export.onnx_passes import register_constants
@@ -99,7 +100,7 @@ def trace_by_dynamo(
 
 def optimized(model: ir.Model) -> ir.Model:
     """Fold constants and remove what nothing needs, as the dynamo exporter does; the model itself may change."""
-    with _quiet(), pairs_matched_by_first():
+    with _quiet(), pairs_matched_by_first(), zeros_matched_exactly():
         program = ONNXProgram(model, None)
         program.optimize()
     register_constants(program.model)
