@@ -11,7 +11,10 @@ from torch import Tensor
 from compressor.core import Data, LoadedModel, ModelInput
 from compressor.data.array_files import ARRAY_FILES, array_shapes, first_samples
 from compressor.data.data_settings import DataSettings
+from compressor.data.in_memory import ImageData
+from compressor.data.normalize import Normalize
 from compressor.data.open_data import open_data
+from compressor.data.samples import ImageInputs, Samples
 from compressor.data.tasks import open_task
 
 
@@ -49,6 +52,28 @@ def open_data_for(
         workers=settings.workers,
         value=settings.value,
     )
+
+
+def estimated_normalization(model: LoadedModel, settings: DataSettings, data: Data) -> Normalize | None:
+    """Return the normalization of images by their own statistics.
+
+    Args:
+        model: The model.
+        settings: From `locate_data` in locate.py.
+        data: What `open_data_for` returned.
+
+    Returns:
+        The normalization; None where the settings or the model say it, and for data that are not normalized.
+    """
+    if (settings.mean or model.mean) and (settings.std or model.std):
+        return None
+    if isinstance(data, ImageData):
+        normalize = Normalize(data.mean, data.std)
+    elif isinstance(data, Samples) and isinstance(data.source, ImageInputs):
+        normalize = data.source.normalize
+    else:
+        return None
+    return normalize if any(normalize.mean) else None  # floats are taken as they are
 
 
 def samples_shown(settings: DataSettings, base: Path | None) -> Mapping[str, Tensor]:

@@ -6,7 +6,7 @@ fifth is the test set and used for no choice. Steps that choose hold out some of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from compressor.core import BatchDims, ModelInput
 from compressor.data.augmentation import Augmentation
+from compressor.data.normalize import Normalize
 from compressor.data.sampling import ProcessShare, held_out_count, process_share, shuffled
 from compressor.data.splits import ImageSource
 from compressor.errors import DataError
@@ -41,7 +42,7 @@ class ImageInputs:
     """The images of a split, normalized; its targets are ignored."""
 
     split: ImageSource
-    normalize: Callable[[Tensor], Tensor]
+    normalize: Normalize
 
     @property
     def names(self) -> Sequence[str]:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from compressor.core import Data, LoadedModel
-from compressor.data.for_model import open_data_for, samples_shown, with_sample_sizes
+from compressor.data.for_model import estimated_normalization, open_data_for, samples_shown, with_sample_sizes
 from compressor.data.locate import is_source
 from compressor.models.source import load_model, resize_head
 from compressor.recipe.data_location import locate_recipe_data
@@ -60,6 +60,11 @@ def load_inputs(
             task_base=Path(data) if isinstance(data, str) and not is_source(data) else Path(),
             num_classes=None if any_classes else model.spec.num_classes,
         )
+    normalize = estimated_normalization(model, settings, opened)
+    if normalize is not None and not model.untrained:
+        mean, std = ([round(value, 4) for value in values] for values in (normalize.mean, normalize.std))
+        used = f"images are normalized by their own statistics, data.mean={mean} and data.std={std}"
+        log.warning(f"{used}; set both if the model was trained with others")
     resized = resize_head(model, opened.num_classes)
     if resized is not model:
         log.note(f"built for the {opened.num_classes} classes of the data instead of {model.spec.num_classes}")
