@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,20 @@ def run(folder: Path, out: Path) -> None:
     (folder / "net.py").write_text(CODE)
     recipe = read_recipe("l1", ["prune.target={ratio: 50%}", "prune.round_to=1", "bench.target=none"])
     compress_model(f"{folder / 'net.py'}:make", recipe, out, RunOptions())
+
+
+@pytest.mark.parametrize("number", ["1", "1.0", "0"])
+def test_a_number_of_the_report_that_was_changed_is_noticed(number: str, tmp_path: Path) -> None:
+    run(tmp_path, tmp_path / "out")
+    path = tmp_path / "out" / "report.json"
+    written = path.read_text()
+    report = json.loads(written)
+    path.write_text(json.dumps(dict(reversed(report.items()))))  # the same content in another layout
+    assert verifying.verify_folder(tmp_path / "out", emit=ignore_event)["proven"]
+    report["ratios"]["macs"] = json.loads(number)
+    path.write_text(json.dumps(report))
+    verdict = verifying.verify_folder(tmp_path / "out", emit=ignore_event)
+    assert [check["name"] for check in verdict["checks"] if not check["ok"]] == ["hash of report.json"]
 
 
 @pytest.mark.long

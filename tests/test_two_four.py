@@ -16,7 +16,7 @@ from failures import raises_error
 
 import compressor
 from compressor import cli
-from compressor.commands import inspect as inspecting
+from compressor.commands import inspect_onnx as inspecting
 from compressor.commands import plan as planning
 from compressor.commands import verify as verifying
 from compressor.core import LoadedModel, NMPattern

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from compressor.models.example_inputs import example_inputs
 from compressor.models.plan_record import PLAN, read_record
 from compressor.models.saved_model import WEIGHTS, load_folder
 from compressor.output.folder import REPORT
+from compressor.output.report_digest import DIGEST, report_digest
 from compressor.report.findings.gate_results import Gate, GateStatus
 from compressor.report.verify_result import Check, Verify
 from compressor.sparsity.nm_masks import satisfies_pattern
@@ -51,7 +53,8 @@ def verify_folder(folder: Path, *, emit: EventSink) -> Verify:
     """
     emit("stage", {"name": "verify"})
     report = read_record(folder / REPORT, _Report)
-    checks = [_hash_check(folder / name, report.files.get(name)) for name in dict.fromkeys([*PROVEN, *report.files])]
+    checks = list(_report_check(folder / REPORT))
+    checks += [_hash_check(folder / name, report.files.get(name)) for name in dict.fromkeys([*PROVEN, *report.files])]
     if all(check["ok"] for check in checks):
         checks += _proofs(folder, report)
     proven = all(check["ok"] for check in checks)
@@ -79,6 +82,14 @@ def require_proven(folder: Path, spec: ModelSpec, emit: EventSink) -> None:
     if not verdict["proven"] and failed is not None:
         problem = f"{failed['name']}: {failed['detail']}"
         raise VerificationFailed("verify/not-proven", "the files just written", problem, "report this model")
+
+
+def _report_check(path: Path) -> Iterator[Check]:
+    """Compare a report with its digest; earlier versions wrote none."""
+    content = json.loads(path.read_bytes())
+    if DIGEST in content:
+        same = content[DIGEST] == report_digest(content)
+        yield _check(f"hash of {path.name}", same, "unchanged since the run" if same else "not what the run wrote")
 
 
 def _proofs(folder: Path, report: _Report) -> Iterator[Check]:

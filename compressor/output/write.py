@@ -24,6 +24,7 @@ from compressor.models.saved_model import WEIGHTS
 from compressor.output.exports import Exports
 from compressor.output.folder import REPORT
 from compressor.output.gates import judge_gates
+from compressor.output.report_digest import DIGEST, report_digest
 from compressor.recipe import Recipe
 from compressor.report.findings import Report, build_report
 from compressor.report.findings.answer_agreement import stage_agreement
@@ -49,7 +50,7 @@ def write_outputs(
     folder: Path,
     log: RunLog,
 ) -> Report:
-    """Write everything but the ONNX files; report.json lists the SHA-256 of every other file.
+    """Write everything but the ONNX files; report.json has its own digest and the SHA-256 of every other file.
 
     Args:
         recipe: The resolved recipe.
@@ -97,6 +98,7 @@ def write_outputs(
     report = build_report(run)
     write_page(report, run, folder / "report.html")
     report["files"] = {path.relative_to(folder).as_posix(): sha256(path) for path in _files(folder)}
+    report[DIGEST] = report_digest(report)
     write_json(folder / REPORT, report)
     return report
 
