@@ -120,6 +120,14 @@ def test_training_on_the_dense_models_answers_needs_no_labels(samples: Path, tmp
     assert steps["after retraining"]["kl"] < steps["after surgery"]["kl"] / 2
 
 
+def test_the_training_before_the_removal_needs_no_labels_and_is_kept(samples: Path, tmp_path: Path) -> None:
+    """It drives the selected filters to zero, and so away from the dense model's answers."""
+    short = ["prune.tpp.epochs=2", "retrain.epochs=1", "retrain.optimizer.lr=0.001", "bench.target=none"]
+    report = compress_model(MODEL, read_recipe("tpp", short), tmp_path / "out", RunOptions(data=str(samples)))
+    assert report["certificate"]["ok"]
+    assert report["retrained"]
+
+
 def test_training_that_moves_away_from_the_answers_is_undone(
     minutes: tuple[dict[str, Any], Path], samples: Path, tmp_path: Path
 ) -> None:

@@ -13,10 +13,11 @@ from compressor.steps.recalibrate import Recalibrate
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.repair_rounds import RepairRounds
 from compressor.steps.select_channels import SelectChannels
+from compressor.steps.train import Train
 from compressor.training.train_settings import Distillation
 
 WITHOUT_LABELS = Distillation(temperature=2.0, weight=1.0, labels=False)
-"""What a retraining without labels learns from, unless the recipe says it."""
+"""What a training without labels learns from, unless the recipe says it."""
 
 
 def steps_of_run(recipe: Recipe, round_to: int, model: LoadedModel, data: Data | None) -> tuple[Step, ...]:
@@ -56,7 +57,7 @@ def build_steps(
     method, training = recipe.method, recipe.train_step()
     if training is not None:
         training = replace(training, penalty=method.retraining())
-        training = training if labels else replace(training, distill=_without_labels(training.distill))
+        training = training if labels else _of_answers(training)
     reconstruction, refinement = recipe.reconstruct_step(trained=trained), recipe.refine_step()
     after: list[Step] = []
     if retrain and reconstruction is not None:
@@ -67,6 +68,8 @@ def build_steps(
     if retrain and training is not None:
         after.append(training)
     steps = recipe.method_steps(round_to)
+    if not labels and trained:
+        steps = tuple(_of_answers(step) if isinstance(step, Train) else step for step in steps)
     if retrain and reconstruction is not None and recipe.prune.rounds != 1:
         match steps:
             case (*before, SelectChannels() as selection, RemoveChannels()):
@@ -76,5 +79,7 @@ def build_steps(
     return (*place_retraining(steps, training, after), *method.finish())
 
 
-def _without_labels(distill: Distillation | None) -> Distillation:
-    return WITHOUT_LABELS if distill is None else replace(distill, labels=False)
+def _of_answers(training: Train) -> Train:
+    """The training, which learns the dense model's answers instead of labels."""
+    distill = WITHOUT_LABELS if training.distill is None else replace(training.distill, labels=False)
+    return replace(training, distill=distill)

@@ -60,7 +60,8 @@ class Train(TrainSettings, Step):
 
     @property
     def compares_answers(self) -> bool:
-        return self.distill is not None and not self.distill.labels
+        # A training before the removal moves the model away on purpose.
+        return self.stage == RETRAINING and self.distill is not None and not self.distill.labels
 
     @property
     def hint_near_chance(self) -> str | None:
