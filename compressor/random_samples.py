@@ -22,7 +22,9 @@ def random_samples(inputs: Sequence[ModelInput], count: int, random: torch.Gener
         One tensor (count, ...) for each input; an input without a batch dimension has its own shape.
     """
     held = max((like.held_samples for like in inputs if like.batch_dim is not None), default=0)
-    rows = torch.randperm(held, generator=random)[torch.arange(count) % held] if held else None
+    rows = torch.arange(count)
+    if held:  # in the order of the example, because a network may need lengths that decrease
+        rows = torch.randperm(held, generator=random)[rows % held].sort().values
     tensors = []
     for like in inputs:
         shape, dtype = like.shape if like.batch_dim is None else (count, *like.shape), getattr(torch, like.dtype)

@@ -20,6 +20,7 @@ from compressor.export.exact_zeros import zeros_matched_exactly
 from compressor.export.exporter_shortcuts import operators_listed_once, pairs_matched_by_first
 from compressor.export.free_sizes import note_largest_sizes
 from compressor.export.onnx_passes import register_constants
+from compressor.export.silence import silent_streams
 from compressor.tensors import tree_leaves
 
 Exporter = Literal["dynamo", "torchscript"]
@@ -134,7 +135,7 @@ def export_by_torchscript(
     axes = {name: {dim: "batch"} for name, dim in zip(names.inputs, free or (), strict=False) if dim is not None}
     if free is not None and set(free) == {0}:
         axes |= {name: {0: "batch"} for name in names.outputs}
-    with _quiet():
+    with _quiet(), silent_streams():
         torch.onnx.export(
             module,
             example,

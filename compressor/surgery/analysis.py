@@ -182,9 +182,8 @@ def _traced(module: nn.Module, *inputs: Tensor, name: str) -> Trace:
     except Exception as error:  # whatever a user's forward may raise
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
         problem = f"it fails on an input of shape {shapes} at {location_of(error)}: {error}"
-        raise ModelError(
-            "model-does-not-run/forward-fails", name, problem, "set model.input to the shape that it expects"
-        ) from error
+        hint = "set model.input to the shape that it expects; the model runs in float32 and without gradients"
+        raise ModelError("model-does-not-run/forward-fails", name, problem, hint) from error
 
 
 def _without_values(module: nn.Module, *inputs: Tensor) -> tuple[nn.Module, tuple[Tensor, ...], Trace]:
