@@ -601,6 +601,45 @@ def test_signals_leave_a_line_that_says_how_to_go_on(tmp_path: Path, number: sig
     assert done.stderr.endswith("; run the same command with --resume to continue\n")
 
 
+LOUD = (
+    "import atexit, os; print('own'); os.system('echo child'); os.write(1, b'descriptor\\n');"
+    "atexit.register(print, 'at exit');"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "key"),
+    [("return {'is': 'a report'}", 0, "is"), ("raise ValueError", 1, "error"), ("raise SystemExit(3)", 1, "error")],
+)
+def test_what_users_code_prints_goes_to_stderr(tmp_path: Path, body: str, code: int, key: str) -> None:
+    done = process(RUN.replace("BODY", LOUD + body), MODEL, "-r", "l1", "-o", "out", "--json", cwd=tmp_path)
+    assert done.returncode == code
+    assert list(json.loads(done.stdout)) == [key]
+    assert {"own", "child", "descriptor", "at exit"} <= set(done.stderr.splitlines())
+
+
+def test_what_users_code_prints_goes_to_stderr_in_every_command(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def loud(*args: Any, **named: Any) -> dict[str, bool]:
+        print("loud")
+        return {"stable": True, "proven": True, "gates": []}  # type: ignore[dict-item]
+
+    replace(monkeypatch, "compressor.pipeline", compress_model=loud)
+    replace(monkeypatch, "compressor.commands.plan", plan_run=loud, plan_several=loud)
+    replace(monkeypatch, "compressor.commands.inspect", inspect_model=loud)
+    replace(monkeypatch, "compressor.commands.bench", bench_files=loud)
+    replace(monkeypatch, "compressor.commands.verify", verify_folder=loud)
+    Path("a.onnx").touch()
+    recipe = [MODEL, "-r", "l1", "--target", "none"]
+    pareto = ["plan", *recipe, "--pareto", "macs=70%,50%"]
+    for words in (recipe, ["plan", *recipe], pareto, ["inspect", MODEL], ["bench", "a.onnx"], ["verify", "."]):
+        assert cli.run([*words, "--json", "-q"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["stable"]
+        assert err == "loud\n"
+
+
 def test_a_reader_that_leaves_is_no_error() -> None:
     read, write = os.pipe()
     os.close(read)

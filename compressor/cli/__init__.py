@@ -7,7 +7,6 @@ stdout carries the result and nothing else. A failure is a line on stderr and an
 from __future__ import annotations
 
 import gc
-import io
 import json
 import os
 import signal
@@ -24,6 +23,7 @@ from compressor.cli.compress import compress_command
 from compressor.cli.distributed import is_helper
 from compressor.cli.exit_report import Terminated, as_compressor_error, as_json, one_line
 from compressor.cli.openmp import set_openmp_defaults
+from compressor.cli.standard_streams import open_standard_streams, stdout_reserved
 from compressor.errors import did_you_mean
 
 __all__ = ["main", "run"]
@@ -35,15 +35,16 @@ def main() -> None:
     """Run the installed program `compress`."""
     gc.set_threshold(GC_THRESHOLD)
     signal.signal(signal.SIGTERM, _terminate)
-    _open_standard_streams()
+    open_standard_streams()
     set_openmp_defaults()
     # Pydantic would read the metadata of every installed package in search of plugins: time, and others' code.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if "--debug" not in sys.argv and not sys.warnoptions:
         warnings.simplefilter("ignore")  # those of libraries; ours are events
-    code = completion.complete(command_line, compress_command) if completion.VARIABLE in os.environ else None
-    if code is None:
-        code = run(sys.argv[1:])
+    with stdout_reserved():
+        code = completion.complete(command_line, compress_command) if completion.VARIABLE in os.environ else None
+        if code is None:
+            code = run(sys.argv[1:])
     gc.freeze()  # else Python's last collections visit every object of the libraries: 1.5 s of CPU after a run
     sys.exit(code)
 
@@ -82,16 +83,6 @@ def _command_meant(args: Sequence[str]) -> str:
     if late:
         return f"the command comes first, compress {late}; "
     return did_you_mean(args[0] if args else "", command_line.commands)
-
-
-def _open_standard_streams() -> None:
-    """Open standard streams that the caller closed: the next file opened would otherwise get what libraries print."""
-    number = 0
-    while number <= 2:
-        number = os.open(os.devnull, os.O_RDWR)
-    os.close(number)
-    sys.stdout = sys.stdout or io.TextIOWrapper(io.FileIO(1, "w"))
-    sys.stderr = sys.stderr or io.TextIOWrapper(io.FileIO(2, "w"))
 
 
 def _terminate(signum: int, frame: object) -> None:

@@ -15,6 +15,7 @@ from compressor.cli.options import (
     junit_option,
     output_options,
     print_result,
+    progress_on_stderr,
     result_printed_on_failure,
     run_options,
     target_file_option,
@@ -39,18 +40,16 @@ def command_line() -> None:
 @output_options
 def _inspect(model: str, trust_pickle: bool, output: OutputOptions) -> None:
     """Show what can be pruned; check an ONNX file for 2:4 sparsity."""
-    from compressor.progress import progress_reporter
-
     if model.endswith(".onnx"):
         from compressor.commands import inspect_onnx
 
-        with progress_reporter(quiet=output.quiet) as emit:
+        with progress_on_stderr(output) as emit:
             onnx_result = inspect_onnx.inspect_onnx_model(Path(model), emit=emit)
         print_result(onnx_result, "show_onnx_inspect", output)
         return
     from compressor.commands import inspect
 
-    with progress_reporter(quiet=output.quiet) as emit:
+    with progress_on_stderr(output) as emit:
         result = inspect.inspect_model(model, trust_pickle=trust_pickle, emit=emit)
     print_result(result, "show_inspect", output)
 
@@ -106,9 +105,8 @@ def print_pareto(run: RunArguments, recipes: Mapping[str, Recipe], figure: Path 
         output: How to print them.
     """
     from compressor.commands import plan
-    from compressor.progress import progress_reporter
 
-    with progress_reporter(quiet=output.quiet) as emit:
+    with progress_on_stderr(output) as emit:
         result = plan.plan_several(
             run.model, recipes, data=run.data, trust_pickle=run.trust_pickle, targets=run.target_file, emit=emit
         )
@@ -128,9 +126,8 @@ def print_plan(run: RunArguments, recipe: Recipe, output: OutputOptions) -> None
         output: How to print it.
     """
     from compressor.commands import plan
-    from compressor.progress import progress_reporter
 
-    with result_printed_on_failure("show_plan", output), progress_reporter(quiet=output.quiet) as emit:
+    with result_printed_on_failure("show_plan", output), progress_on_stderr(output) as emit:
         result = plan.plan_run(
             run.model, recipe, data=run.data, trust_pickle=run.trust_pickle, targets=run.target_file, emit=emit
         )
@@ -180,13 +177,12 @@ def _bench(
     """Measure the latency of an ONNX file, or compare two."""
     from compressor.bench.open_device import open_device
     from compressor.commands import bench
-    from compressor.progress import progress_reporter
 
     device = open_device(target, threads or "auto", file=target_file)
     if device is None:
         hint = "choose local, or a device of targets.yaml"
         raise RecipeError("target/not-measurable", "--target", f"{target} measures nothing", hint)
-    with result_printed_on_failure("show_bench", output), progress_reporter(quiet=output.quiet) as emit:
+    with result_printed_on_failure("show_bench", output), progress_on_stderr(output) as emit:
         result = bench.bench_files(
             a, b, device=device, batch=batch, seconds=seconds, layers=layers, sustain=sustained, emit=emit
         )
@@ -205,11 +201,10 @@ def _verify(folder: Path, junit: Path | None, output: OutputOptions) -> None:
     """Check an output folder: hashes, parity, certificate, gates."""
     from compressor.commands import verify
     from compressor.output.gates import first_failure
-    from compressor.progress import progress_reporter
 
     with (
         result_printed_on_failure("show_verify", output, junit=junit),
-        progress_reporter(quiet=output.quiet) as emit,
+        progress_on_stderr(output) as emit,
     ):
         result = verify.verify_folder(folder, emit=emit)
         if not result["proven"]:

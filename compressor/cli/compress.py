@@ -18,6 +18,7 @@ from compressor.cli.options import (
     junit_option,
     output_options,
     print_result,
+    progress_on_stderr,
     result_printed_on_failure,
     run_options,
 )
@@ -135,11 +136,10 @@ def _run(
 ) -> Report:
     from compressor import pipeline
     from compressor.cli.tensorboard import tensorboard_sink
-    from compressor.progress import progress_reporter
     from compressor.run_options import RunOptions
 
     with (
-        progress_reporter(quiet=output.quiet) as report_progress,
+        progress_on_stderr(output) as report_progress,
         tensorboard_sink(report_progress, tensorboard) as emit,
         distributed.multi_process_trainer(devices) as trainer,
     ):

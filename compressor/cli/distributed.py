@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 from compressor.errors import RecipeError
@@ -52,7 +53,8 @@ def help_training() -> None:
     """Help another process to train until there is no more work."""
     from compressor.training.distributed.torchrun import follow_training
 
-    follow_training()
+    with redirect_stdout(sys.stderr):  # the result is printed by the process that is helped
+        follow_training()
 
 
 @contextmanager

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import gc
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from compressor.cli.help import Function, option
 from compressor.errors import CompressorError, RecipeError
 
 if TYPE_CHECKING:
+    from compressor.core import EventSink
     from compressor.recipe import Recipe
 
 
@@ -173,7 +175,20 @@ def _packed(
     return decorated
 
 
-# ---------------------------------------------------------------- the result
+# ---------------------------------------------------------------- progress and the result
+
+
+@contextmanager
+def progress_on_stderr(output: OutputOptions) -> Iterator[EventSink]:
+    """Yield an event sink that prints progress; what users' code and libraries print meanwhile goes to stderr as well.
+
+    Args:
+        output: Whether to print progress.
+    """
+    from compressor.progress import progress_reporter
+
+    with redirect_stdout(sys.stderr), progress_reporter(quiet=output.quiet) as emit:
+        yield emit
 
 
 def print_result(result: Any, show: str, output: OutputOptions, *, junit: Path | None = None, **extra: object) -> None:

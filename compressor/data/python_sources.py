@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +108,7 @@ def torchvision_splits(base: Path, name: str) -> Splits:
     except RuntimeError:  # missing or incomplete
         pass
     try:
-        with redirect_stdout(sys.stderr):  # stdout carries the result only
-            return make(download=True)
+        return make(download=True)
     except Exception as error:  # from a server, a proxy or an archive
         problem = f"it is not in {base.resolve()}, and the download failed ({type(error).__name__}: {error})"
         hint = "set --data to its folder, or run once with a network connection"
