@@ -37,6 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("out", [".", "..", "/", "/proc"])
 def test_force_never_replaces_the_current_folder_or_a_mount_point(here: Path, out: str) -> None:
+    (here / "precious").touch()
     with raises_error(RecipeError, "output/not-replaceable", str(out)):
         check_output_free(Path(out), force=True)
 
@@ -44,14 +45,17 @@ def test_force_never_replaces_the_current_folder_or_a_mount_point(here: Path, ou
 def finished(folder: Path) -> None:
     """A folder that looks like the result of a run."""
     folder.mkdir()
-    (folder / "report.json").write_text('{"version": 1, "method": "l1", "files": {}}')
+    (folder / "model.onnx").touch()
+    (folder / "report.json").write_text('{"version": 1, "method": "l1", "files": {"model.onnx": "0"}}')
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", '{"version": 1}', "not json"])
-def test_force_replaces_nothing_that_no_run_wrote(here: Path, content: str | None) -> None:
+NO_FILES = '{"version": 1, "method": "l1", "files": null}'
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"version": 1}', NO_FILES, "not json"])
+def test_force_replaces_nothing_that_no_run_wrote(here: Path, content: str) -> None:
     (here / "out").mkdir()
-    if content is not None:
-        (here / "out" / "report.json").write_text(content)
+    (here / "out" / "report.json").write_text(content)
     with raises_error(RecipeError, "output/not-replaceable", "out", "report.json"):
         check_output_free(Path("out"), force=True)
     with (
@@ -69,16 +73,87 @@ def test_force_replaces_an_earlier_result(here: Path) -> None:
     assert [path.name for path in (here / "out").iterdir()] == ["new"]
 
 
+@pytest.mark.parametrize("name", ["mine.txt", "notes/mine.txt", ".hidden"])
+def test_force_never_deletes_what_users_added(here: Path, name: str) -> None:
+    finished(here / "out")
+    (here / "out" / name).parent.mkdir(exist_ok=True)
+    (here / "out" / name).touch()
+    for force, code in ((True, "output/not-replaceable"), (False, "output/exists")):
+        with raises_error(RecipeError, code, name) as raised:
+            check_output_free(Path("out"), force=force)
+        assert "--force" not in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("out", "helps"), [(".", False), ("", False), ("file", False), ("other", False), ("out", True)]
+)
+def test_force_is_named_where_it_helps(here: Path, out: str, helps: bool) -> None:
+    finished(here / "out")
+    (here / "file").touch()
+    (here / "other").mkdir()
+    (here / "other" / "precious").touch()
+    with raises_error(RecipeError, "output/exists") as raised:
+        check_output_free(Path(out), force=False)
+    assert ("--force" in raised.value.hint) == helps
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("kind", ["folder", "link", "current"])
+def test_an_empty_folder_is_filled_and_the_report_comes_last(
+    here: Path, monkeypatch: pytest.MonkeyPatch, kind: str, force: bool
+) -> None:
+    real, out = here / "real", Path("out")
+    real.mkdir()
+    if kind == "folder":
+        out = real
+    elif kind == "link":
+        out.symlink_to("real")
+    else:
+        monkeypatch.chdir(real)
+        out = Path(".")
+    moved, rename = [], Path.rename
+
+    def record(path: Path, to: Path) -> Path:
+        moved.append(path.name)
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", record)
+    before = real.stat().st_ino
+    with staged_output(out, force=force, resume=False) as folder:
+        for name in ("a.onnx", "report.json", "slim.safetensors"):
+            (folder / name).touch()
+    assert real.stat().st_ino == before, "a mount point cannot be replaced"
+    assert moved[-1] == "report.json"
+    assert {path.name for path in real.iterdir()} == {"a.onnx", "report.json", "slim.safetensors"}
+    assert out.is_symlink() == (kind == "link")
+
+
+def test_an_interrupted_run_into_an_empty_folder_is_resumed_there(here: Path) -> None:
+    def interrupted() -> None:
+        with staged_output(Path("out"), force=False, resume=False) as folder:
+            (folder / CHECKPOINTS).mkdir()
+            raise KeyboardInterrupt
+
+    (here / "out").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with staged_output(Path("out"), force=False, resume=True) as folder:
+        assert (folder / CHECKPOINTS).is_dir()
+    assert [path.name for path in (here / "out").iterdir()] == [CHECKPOINTS]
+
+
 def test_force_never_deletes_what_the_run_reads(here: Path) -> None:
     finished(here / "out")
     shutil.copy(WEIGHTS, "out/model.safetensors")
     with raises_error(RecipeError, "output/not-replaceable", "out/model.safetensors", "--force"):
         check_output_free(Path("out"), force=True, inputs=("out/model.safetensors",))
+    (here / "out" / "model.safetensors").unlink()
     check_output_free(Path("out"), force=True, inputs=("out", "torchvision:resnet18"))
 
 
 def test_an_existing_folder_is_refused_before_anything_heavy_is_imported(here: Path) -> None:
     (here / "out").mkdir()
+    (here / "out" / "precious").touch()
     code = "import sys; from compressor.cli import run; code = run(sys.argv[1:]); print(code, 'torch' in sys.modules)"
     words = ["cifar:resnet8@digits", "-r", "l1", "-o", "out"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=here)
@@ -108,9 +183,10 @@ def test_a_link_in_place_of_the_draft_is_not_followed(here: Path) -> None:
 
 
 def test_a_folder_that_appeared_meanwhile_is_not_replaced(here: Path) -> None:
-    with raises_error(RecipeError, "output/exists", "--force"), staged_output(Path("out"), force=False, resume=False):
+    with raises_error(RecipeError, "output/exists"), staged_output(Path("out"), force=False, resume=False):
         (here / "out").mkdir()
-    assert list((here / "out").iterdir()) == []
+        (here / "out" / "precious").touch()
+    assert [path.name for path in (here / "out").iterdir()] == ["precious"]
 
 
 def test_two_runs_do_not_share_a_folder(here: Path) -> None:

@@ -1,4 +1,7 @@
-"""The output folder is assembled beside its final place and renamed once it is complete."""
+"""The output folder is assembled beside its final place and renamed once it is complete.
+
+An existing empty folder is filled instead: it may be a mount point, which nothing can be renamed over.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,9 @@ CHECKPOINTS = ".training"
 JOURNAL = "run.jsonl"
 REPORT = "report.json"
 _LOCK = ".lock"
+_DRAFT = ".partial"
+_NAMED = 3  # files that an error names
+_ANOTHER = "choose another --out, such as a new folder"
 
 
 def read_report(out: Path) -> dict[str, Any] | None:
@@ -28,11 +34,12 @@ def read_report(out: Path) -> dict[str, Any] | None:
         report = json.loads((out / REPORT).read_bytes())
     except (OSError, ValueError):
         return None
-    return report if isinstance(report, dict) and {"version", "method", "files"} <= report.keys() else None
+    ours = isinstance(report, dict) and {"version", "method"} <= report.keys() and isinstance(report.get("files"), dict)
+    return report if ours else None
 
 
 def check_output_free(out: Path, *, force: bool, inputs: Iterable[str] = ()) -> None:
-    """Check that a run may write `out`: it does not exist, or `force` is given and an earlier run wrote it.
+    """Check that a run may write `out`: it does not exist, is empty, or holds an earlier run only and `force` is given.
 
     Args:
         out: The output folder.
@@ -42,32 +49,54 @@ def check_output_free(out: Path, *, force: bool, inputs: Iterable[str] = ()) -> 
     Raises:
         RecipeError: `out` exists, and must not be replaced.
     """
-    if not os.path.lexists(out):
+    if not os.path.lexists(out) or _is_empty(out):
         return
+    reason = _reason_to_keep(out, inputs)
+    if reason and force:
+        raise RecipeError("output/not-replaceable", str(out), reason, _ANOTHER)
     if not force:
-        raise RecipeError("output/exists", str(out), "it exists", "choose another --out, or replace it with --force")
+        hint = _ANOTHER if reason else "choose another --out, or replace it with --force"
+        raise RecipeError("output/exists", str(out), reason or "it exists, and holds an earlier run", hint)
+
+
+def _is_empty(out: Path) -> bool:
+    """Whether `out` is a folder that holds nothing but our draft, and what a fresh ext4 volume holds."""
+    return out.is_dir() and {path.name for path in out.iterdir()} <= {_DRAFT, "lost+found"}
+
+
+def _reason_to_keep(out: Path, inputs: Iterable[str]) -> str | None:
+    """Say why not even `--force` may replace `out`; None if it may."""
     resolved, current = out.resolve(), Path.cwd()
-    contained = [path for path in inputs if resolved in Path(path).resolve().parents and Path(path).exists()]
-    problem = None
     if resolved in (current, *current.parents):
-        problem = "it is the current folder, or a parent of it"
-    elif out.is_mount():
-        problem = "it is a mount point, which cannot be replaced"
-    elif contained:
-        problem = f"it holds {contained[0]}, which --force would delete"
-    elif read_report(out) is None:
-        problem = f"it was not written by compress (it has no {REPORT} of a run), and --force replaces nothing else"
-    if problem:
-        hint = "choose another --out, such as a new folder inside it"
-        raise RecipeError("output/not-replaceable", str(out), problem, hint)
+        return "it is the current folder, or a parent of it"
+    if not out.is_dir():
+        return "it is not a folder"
+    if out.is_mount():
+        return "it is a mount point, which cannot be replaced unless it is empty"
+    contained = [path for path in inputs if resolved in Path(path).resolve().parents and Path(path).exists()]
+    if contained:
+        return f"it holds {contained[0]}, which --force would delete"
+    report = read_report(out)
+    if report is None:
+        return f"it was not written by compress: it has no {REPORT} of a run"
+    if added := _added_files(out, report):
+        return f"it holds {', '.join(added[:_NAMED])}{', ...' if len(added) > _NAMED else ''}, which no run wrote"
+    return None
+
+
+def _added_files(out: Path, report: Mapping[str, Any]) -> list[str]:
+    """List what lies in a finished folder without being of the run. A link alone is replaced, not what it leads to."""
+    files = (path for path in sorted(out.rglob("*")) if path.is_symlink() or not path.is_dir())
+    names = [path.relative_to(out).as_posix() for path in files]
+    return [] if out.is_symlink() else [name for name in names if name != REPORT and name not in report["files"]]
 
 
 @contextmanager
 def staged_output(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
-    """Yield a folder to write into, which is renamed to `out` if the block succeeds.
+    """Yield a folder to write into, which becomes `out` if the block succeeds.
 
-    If the block fails after training has begun, the folder remains, hidden beside `out`, for `--resume`: hours of work
-    outlive a full disk and an unreachable device. If it fails earlier, nothing remains.
+    If the block fails after training has begun, the folder remains, hidden, for `--resume`: hours of work outlive a
+    full disk and an unreachable device. If it fails earlier, nothing remains.
 
     Args:
         out: The output folder.
@@ -80,7 +109,7 @@ def staged_output(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
     """
     check_output_free(out, force=force)
     out = out.absolute()
-    draft = out.with_name(f".{out.name}.partial")
+    draft = out / _DRAFT if _is_empty(out) else out.with_name(f".{out.name}{_DRAFT}")
     with _locked(draft, out):
         _clear(draft, keep={_LOCK, CHECKPOINTS, JOURNAL} if resume else {_LOCK})
         try:
@@ -139,7 +168,15 @@ def _clear(draft: Path, keep: Set[str]) -> None:
 
 
 def _publish(draft: Path, out: Path) -> None:
-    """Rename the folder; an old one is deleted only once the new one is in its place."""
+    """Rename the folder, or move its files into the folder around it.
+
+    An old folder is deleted only once the new one is in its place. One that is filled looks finished at the end only.
+    """
+    if draft.parent == out:
+        for path in sorted(draft.iterdir(), key=lambda path: path.name == REPORT):
+            path.rename(out / path.name)
+        draft.rmdir()
+        return
     old = out.with_name(f".{out.name}.replaced")
     _remove(old)
     if os.path.lexists(out):
