@@ -16,7 +16,16 @@ from compressor.field_types import Count, NonNegativeCount, Positive, Word, refu
 from compressor.methods import Method
 from compressor.recipe.block import Conflict, RecipeBlock, conflict_error, written_keys
 from compressor.recipe.data_config import DataConfig
-from compressor.recipe.fields import InputBatchDims, InputSizes, OutputSelection, Points, Version, auto_or_integer
+from compressor.recipe.fields import (
+    Agreement,
+    InputBatchDims,
+    InputSizes,
+    OutputError,
+    OutputSelection,
+    Points,
+    Version,
+    auto_or_integer,
+)
 from compressor.recipe.prune_config import CHOOSES_CRITERION, BlocksConfig, Prune, TargetConfig
 from compressor.recipe.reconstruct_config import AutoReconstruct, ReconstructConfig
 from compressor.recipe.retrain_config import RetrainConfig
@@ -132,10 +141,10 @@ class GatesConfig(RecipeBlock):
     """Conditions for the result. If one does not hold, the run ends with exit code 7 or 8; null = no gate."""
 
     accuracy_drop: Points | None = Field(default=None, description="largest loss of accuracy in percentage points")
-    agreement: Points | None = Field(
+    agreement: Agreement | None = Field(
         default=None, description="smallest share of held-out samples with the dense model's best class, such as 98%"
     )
-    output_error: Points | None = Field(
+    output_error: OutputError | None = Field(
         default=None, description="largest relative error of the outputs against the dense model's, such as 2%"
     )
     speedup: Positive | None = Field(default=None, description="smallest dense / slim latency, such as 1.3")
