@@ -21,6 +21,7 @@ from compressor.report.findings import Report
 from compressor.run_log import RunLog
 from compressor.run_options import RunOptions
 from compressor.steps.context import Context
+from compressor.steps.narrow_layers import warn_of_narrow_layers
 from compressor.steps.run import check_feasible, compares_answers, initial_state, run_step
 from compressor.training.training_checkpoint import Checkpoints, run_fingerprint
 
@@ -52,6 +53,7 @@ def compress_model(source: str | LoadedModel, recipe: Recipe, out: Path, options
         check_feasible(steps, state, context)
         for step in steps:
             state = run_step(step, state, context)
+        warn_of_narrow_layers(state, recipe.selection(round_to), log)
         exports = export_models(baseline, state, recipe, data, folder, log)
         latency = compare_on_device(exports, state.model, recipe, device, data, log)
         report = write_outputs(recipe, baseline, state, exports, latency, folder, log)

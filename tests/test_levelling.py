@@ -16,6 +16,8 @@ from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.criteria.magnitude import l1
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
+from compressor.steps.narrow_layers import warn_of_narrow_layers
+from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
@@ -57,6 +59,7 @@ def stream() -> nn.Module:
 def select(module: nn.Module, target: PruningTarget, folder: Path) -> tuple[PruningState, list[str]]:
     context = Context(None, 0, RunLog(), Checkpoints(folder, ""))
     state = run_step(SelectChannels(l1, target), initial_state(model(module), context), context)
+    warn_of_narrow_layers(run_step(RemoveChannels(), state, context), target, context.log)
     return state, context.log.warnings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +14,17 @@ from torch import nn
 
 from compressor.budget.layer_rules import LayerRule
 from compressor.budget.target import PruningTarget
+from compressor.commands.plan import plan_run
 from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.criteria.magnitude import l1
 from compressor.errors import ModelError
 from compressor.graph.cost import count_cost
 from compressor.models.example_inputs import example_inputs
+from compressor.recipe import read_recipe
 from compressor.run_log import RunLog
 from compressor.steps.base import Step
 from compressor.steps.context import Context
+from compressor.steps.narrow_layers import warn_of_narrow_layers
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
@@ -50,6 +54,42 @@ def run(model: LoadedModel, tmp_path: Path, *steps: Step, data: bool = False) ->
 def rounds(*selections: PruningTarget) -> list[Step]:
     last = selections[-1]
     return [step for each in selections for step in (SelectChannels(l1, each), RemoveChannels(last=each is last))]
+
+
+def narrow_layers(state: PruningState, target: PruningTarget) -> list[str]:
+    log = RunLog()
+    warn_of_narrow_layers(state, target, log)
+    return log.warnings
+
+
+def test_layers_that_rounds_leave_narrow_are_one_warning(tmp_path: Path) -> None:
+    last = PruningTarget(nodes=0.15, scope="global")
+    state = run(small(), tmp_path, *rounds(PruningTarget(nodes=0.4, scope="global"), last))
+    assert state.removed is not None
+    narrow = {
+        name: f"{name} ({kept_C.sum()} of {len(kept_C)})"
+        for name, kept_C in state.removed.kept.items()
+        if kept_C.mean() < 0.25
+    }
+    (warning,) = narrow_layers(state, last)
+    assert len(narrow) > 1
+    assert all(text in warning for text in narrow.values())
+    assert "raise the target" in warning, "lowering it removes more"
+    ratio = tuple(LayerRule(name, ratio=0.9) for name in narrow)
+    assert narrow_layers(state, replace(last, rules=ratio)) == [], "the recipe says so itself"
+    assert narrow_layers(state, replace(last, scope="error")) == []
+
+
+def test_a_run_and_a_plan_warn_once_of_layers_that_rounds_leave_narrow() -> None:
+    warnings = []
+
+    def emit(event: str, fields: Mapping[str, object]) -> None:
+        if event == "warning" and "quarter" in str(fields["text"]):
+            warnings.append(fields["text"])
+
+    recipe = read_recipe("l1", ["prune={method: gatedecorators, target: {macs: 5%}}", "bench.target=none"])
+    plan_run("cifar:resnet8@digits", recipe, data="digits", trust_pickle=False, emit=emit)
+    assert len(warnings) == 1
 
 
 def test_rounds_compose_to_one_cut_of_the_first_model(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from compressor.run_log import RunLog
 from compressor.steps.base import Step
 from compressor.steps.context import Context
 from compressor.steps.latency_probe import LatencyEstimate, hold_device
+from compressor.steps.narrow_layers import warn_of_narrow_layers
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.state import PruningState
 from compressor.training.training_checkpoint import Checkpoints
@@ -139,6 +140,7 @@ class _Planner:
         for step in build_steps(recipe, self.round_to, retrain=False):
             if step.in_plan:
                 state = run_step(step, state, context, evaluates=False)
+        warn_of_narrow_layers(state, recipe.selection(self.round_to), context.log)
         estimate = state.latency or self._measured(state)
         latency = None if estimate is None else expected_latency(estimate)
         dense, slim = _cost(baseline.model), _cost(state.model)

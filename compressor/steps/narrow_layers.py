@@ -1,35 +1,29 @@
-"""Layers that a plan leaves with less than a quarter of their channels, though no ratio of the recipe says so."""
+"""Layers that a run leaves with less than a quarter of their channels, though no ratio of the recipe says so."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 
 from compressor.budget.layer_rules import layer_ratio
 from compressor.budget.selection import LEVEL
 from compressor.budget.target import PruningTarget
+from compressor.core import ChannelGroup
+from compressor.run_log import RunLog
 from compressor.steps.state import PruningState
 
 NAMED = 4  # layers that the warning names
 
 
-def narrow_layers(state: PruningState, target: PruningTarget) -> list[str]:
-    """List what falls below a quarter of a layer's first channels with the state's plan.
+def makes_layers_narrow(state: PruningState, target: PruningTarget) -> bool:
+    """Return whether the state's plan takes a layer below a quarter of its first channels.
 
     Args:
         state: The state with a plan.
-        target: What the plan was selected for. A ratio, of all layers or of one, is no surprise, and error curves know
-            how much a narrow layer costs.
-
-    Returns:
-        `layer (kept of first)`, the narrowest first.
+        target: What the plan was selected for.
     """
-    if target.ratio is not None or target.scope == "error":
-        return []
-    free = {group.name for group in state.groups if layer_ratio(group, target.rules) is None}
-    widths = sorted(_widths(state).items(), key=lambda entry: entry[1][2] / entry[1][0])
-    return [
-        f"{name} ({kept} of {first})"
-        for name, (first, now, kept) in widths
-        if name in free and kept < LEVEL * first <= now
-    ]
+    widths = _widths(state)
+    free = (widths[group.name] for group in _free(state.groups, widths, target))
+    return any(kept < LEVEL * first <= now for first, now, kept in free)
 
 
 def smallest_share(state: PruningState) -> float:
@@ -37,12 +31,35 @@ def smallest_share(state: PruningState) -> float:
     return min((kept / first for first, _, kept in _widths(state).values()), default=1.0)
 
 
-def narrow_warning(layers: list[str]) -> str:
-    """The warning that names such layers."""
-    subject = f"{len(layers)} layers keep" if len(layers) > 1 else "one layer keeps"
-    names = f"{', '.join(layers[:NAMED])}{', ...' if len(layers) > NAMED else ''}"
-    hint = "lower the target, or unfreeze other layers, which inspect lists"
-    return f"{subject} less than a quarter of the channels: {names}; {hint}"
+def warn_of_narrow_layers(state: PruningState, target: PruningTarget, log: RunLog) -> None:
+    """Warn of the layers that are below a quarter of their first channels, in one line for all rounds of a run.
+
+    Args:
+        state: The state after the last removal.
+        target: What channels were selected for.
+        log: Gets the warning.
+    """
+    unstructured = state.masks and state.sparse is None  # channels are removed because masks leave them without effect
+    if state.removed is None or unstructured:
+        return
+    kept = state.removed.kept
+    shares = {group.name: float(kept[group.name].mean()) for group in _free(state.baseline.groups, kept, target)}
+    narrow = sorted((name for name in shares if shares[name] < LEVEL), key=shares.__getitem__)
+    if narrow:
+        subject = f"{len(narrow)} layers keep" if len(narrow) > 1 else "one layer keeps"
+        names = ", ".join(f"{name} ({kept[name].sum()} of {len(kept[name])})" for name in narrow[:NAMED])
+        names += ", ..." if len(narrow) > NAMED else ""
+        hint = "raise the target, or unfreeze other layers, which inspect lists"
+        log.warning(f"{subject} less than a quarter of the channels: {names}; {hint}")
+
+
+def _free(
+    groups: tuple[ChannelGroup, ...], widths: Mapping[str, object], target: PruningTarget
+) -> Iterator[ChannelGroup]:
+    """The groups with widths that only the selection decided. A ratio, of all layers or of one, is no surprise, and
+    error curves know how much a narrow layer costs."""
+    if target.ratio is None and target.scope != "error":
+        yield from (group for group in groups if group.name in widths and layer_ratio(group, target.rules) is None)
 
 
 def _widths(state: PruningState) -> dict[str, tuple[int, int, int]]:

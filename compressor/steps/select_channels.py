@@ -86,7 +86,7 @@ class SelectChannels(Step):
         """Select channels whose removal changes no others; if they are not enough, those that norms mix as well.
 
         They are not enough either where some layer would keep less than a quarter of its channels: the share is then
-        levelled over all that can be removed. A warning names the layers that fall below a quarter all the same.
+        levelled over all that can be removed.
 
         Args:
             state: What the steps before it left.
@@ -102,7 +102,7 @@ class SelectChannels(Step):
         """
         from compressor.core import ErrorCurve, ErrorCurves, PrunePlan
         from compressor.steps.latency_probe import LatencyEstimate, LatencyPair
-        from compressor.steps.narrow_layers import narrow_layers, narrow_warning, smallest_share
+        from compressor.steps.narrow_layers import makes_layers_narrow, smallest_share
         from compressor.steps.rank_channels import rank_channels
         from compressor.steps.stored_results import stored_result
 
@@ -118,12 +118,12 @@ class SelectChannels(Step):
             return stored_result(context.checkpoints, what, state.model.module, compute, records)
 
         selected = self._select_any(state, context, choose)
-        if narrow_layers(selected, self.target) and not self.target.has_latency_target:  # a device measures once only
+        if not self.target.has_latency_target and makes_layers_narrow(
+            selected, self.target
+        ):  # a device measures once only
             mixed = None if selected.selected_graph.mixtures else state.with_normalized_channels()
             if mixed is not None:
                 selected = max(selected, self._select(mixed, context, choose), key=smallest_share)
-        if layers := narrow_layers(selected, self.target):
-            context.log.warning(narrow_warning(layers))
         return selected
 
     def _select_any(self, state: PruningState, context: Context, choose: Choose) -> PruningState:
