@@ -1,14 +1,19 @@
-"""Run a user's own Python file: make its neighbours importable, and report what it raises."""
+"""Run a user's own Python file: make its neighbours importable, find its functions, and report what it raises."""
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
 
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, did_you_mean
+
+T = TypeVar("T")
+NAMED = 8  # functions and classes that an error names
 
 
 @contextmanager
@@ -57,7 +62,74 @@ def user_errors_as(error: type[CompressorError], code: str, place: str, file: Pa
     except (Exception, SystemExit) as fault:  # a call of sys.exit too
         line = _line(file, fault) if file else None
         problem = f"it raised {type(fault).__name__}: {fault}"
-        raise error(code, line or place, problem, "correct the code, or run it alone for the full traceback") from fault
+        raise error(code, line or place, problem, _next_step(fault)) from fault
+
+
+def user_items(items: Iterable[T], error: type[CompressorError], code: str, place: str) -> Iterator[T]:
+    """Yield the items of a user's iterable; only what it raises itself is reported as the user's.
+
+    Args:
+        items: The iterable.
+        error: The class to raise.
+        code: Its code.
+        place: Its place; of `file.py:factory` the line that raised, where it is known.
+
+    Returns:
+        The items.
+
+    Raises:
+        CompressorError: As of `user_errors_as`.
+    """
+    name = place.partition(".py:")[0]
+    file = Path(f"{name}.py") if name != place else None
+    with user_errors_as(error, code, place, file):
+        iterator = iter(items)
+    while True:
+        with user_errors_as(error, code, place, file):
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+        yield item
+
+
+def find_callable(
+    code: ModuleType, path: Path, name: str, error: type[CompressorError], error_code: str
+) -> Callable[..., Any]:
+    """Find a function or class of a user's file.
+
+    Args:
+        code: The imported file.
+        path: Its path.
+        name: The name of the function or class.
+        error: The class to raise.
+        error_code: Its code.
+
+    Returns:
+        The function or class.
+
+    Raises:
+        CompressorError: Of class `error`, with the names that the file defines, if it has none of that name.
+    """
+    found: Any = getattr(code, name, None) if name else None
+    if callable(found):
+        return found  # type: ignore[no-any-return]
+    own = [
+        own_name
+        for own_name, value in vars(code).items()
+        if callable(value) and not own_name.startswith("_") and getattr(value, "__module__", None) == code.__name__
+    ]
+    names = f"{did_you_mean(name, own)}use one of {', '.join(own[:NAMED])}{', ...' if len(own) > NAMED else ''}"
+    hint = names if own else "define such a function in it"
+    raise error(error_code, f"{path}:{name}", "the file defines no such callable", hint)
+
+
+def _next_step(fault: BaseException) -> str:
+    if isinstance(fault, ModuleNotFoundError) and fault.name:
+        return f"install {fault.name.partition('.')[0]}, or correct the import"
+    if isinstance(fault, ImportError):
+        return "install a version that has it, or correct the import"
+    return "correct the code, or run it alone for the full traceback"
 
 
 def _line(file: Path, fault: BaseException) -> str | None:

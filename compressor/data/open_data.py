@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,9 @@ from compressor.data.normalize import channel_statistics
 from compressor.data.open_samples import Preprocessing, noise_samples, open_samples, samples_from_object
 from compressor.data.parquet import parquet_split
 from compressor.data.python_sources import (
-    UserDataset,
     call_factory,
     factory_splits,
-    index_dataset,
     is_split_pair,
-    load_dataset,
     objects_in_memory,
     torchvision_splits,
 )
@@ -34,6 +31,7 @@ from compressor.data.sampling import hold_out
 from compressor.data.splits import EncodedImages, ImageSource, Shape, fits_in_memory
 from compressor.data.streaming import StreamingSplit, available_workers
 from compressor.data.tasks import classification
+from compressor.data.user_dataset import RETURN_SPLITS, UserDataset, index_dataset, load_dataset
 from compressor.data.validate import check_augmentation, check_held_out, check_targets
 from compressor.errors import DataError
 
@@ -97,6 +95,9 @@ def open_data(
     returned = objects_in_memory(value) if source == IN_MEMORY else None
     if source.rpartition(":")[0].endswith(".py"):
         returned = call_factory(base, source, "data.source")
+        if not isinstance(returned, Iterable) and not hasattr(returned, "__getitem__"):
+            hint = f"return inputs of the model, or an iterable of them; with labels, {RETURN_SPLITS}"
+            raise DataError("data/factory", source, f"it returned {type(returned).__name__}", hint)
     if returned is not None and not is_split_pair(returned, inputs):
         return samples_from_object(returned, source, inputs, input, preprocessing)
     if input is None:

@@ -28,9 +28,10 @@ from compressor.data.samples import (
 )
 from compressor.data.splits import EncodedImages, ImageSource, InMemorySplit, Shape, fits_in_memory
 from compressor.data.streaming import StreamingSplit
+from compressor.data.user_dataset import RETURN_SPLITS
 from compressor.errors import DataError
 from compressor.random_samples import random_samples
-from compressor.user_code import user_errors_as
+from compressor.user_code import user_items
 
 NOISE_SAMPLES = 256
 MAX_FACTORY_SAMPLES = 100_000  # because a factory may yield samples without end
@@ -107,8 +108,13 @@ def samples_from_object(
     Raises:
         DataError: The user's code raises an error, or the samples do not fit the model.
     """
-    with user_errors_as(DataError, "data/factory", name):
-        tensors = to_inputs(value, inputs) if _is_stacked(value) else _collected(value, inputs)
+    items = user_items(_items(value), DataError, "data/user-code-raised", name)
+    try:
+        tensors = to_inputs(value, inputs) if _is_stacked(value) else _collected(items, inputs)
+    except (TypeError, ValueError) as error:  # of our own checks
+        hint = f"give {', '.join(expected.name for expected in inputs)} alone"
+        hint += f"; with labels, {RETURN_SPLITS}" if image is not None else ""
+        raise DataError("data/factory", name, str(error), hint) from error
     return check_samples(Samples(name, _tensors(tensors, "item", name, inputs, image, preprocessing)), inputs)
 
 
@@ -197,20 +203,26 @@ def _only_value(tensor: Tensor, like: ModelInput, where: str) -> Tensor:
     return tensor[0]
 
 
-def _collected(value: Iterable[Any], inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]:
+def _collected(items: Iterable[Any], inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]:
     """Stack the samples or batches of an iterable. An item in the shape of the input is one sample."""
     columns: list[list[Tensor]] = [[] for _ in inputs]
     count = 0
-    for item in _items(value):
+    for item in items:
         tensors = to_inputs(item, inputs)
         single = tensors[0].ndim == len(inputs[0].shape)
         for column, tensor, like in zip(columns, tensors, inputs, strict=True):
+            if tensor.ndim == 0 and like.shape:
+                raise ValueError(f"what is given for {like.name} is a single number")
             column.append(tensor[None] if single or like.batch_dim is None else tensor)
         count += len(columns[0][-1])
         if count >= MAX_FACTORY_SAMPLES:
             break
     if not count:
         raise ValueError("it yields no samples")
+    for column, like in zip(columns, inputs, strict=True):
+        shapes = {tuple(tensor.shape[1:]): None for tensor in column}
+        if len(shapes) > 1:
+            raise ValueError(f"its samples of {like.name} differ in shape ({' and '.join(map(str, list(shapes)[:2]))})")
     return tuple(map(partial(torch.cat, dim=0), columns))
 
 

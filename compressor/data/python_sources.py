@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 
 from compressor.core import ModelInput
-from compressor.data.decode import resize_crop
 from compressor.data.paths import find_data_file
-from compressor.data.splits import EncodedImage, EncodedImages, InMemorySplit, Shape, as_targets
+from compressor.data.user_dataset import UserDataset
 from compressor.errors import DataError
-from compressor.tensors import to_float32
-from compressor.user_code import importable, user_errors_as
+from compressor.user_code import find_callable, importable, user_errors_as
 
 _BY_TRAIN: tuple[dict[str, object], ...] = ({"train": True}, {"train": False})
 _BY_SPLIT: tuple[dict[str, object], ...] = ({"split": "train"}, {"split": "test"})
@@ -43,7 +41,7 @@ TORCHVISION: Mapping[str, tuple[dict[str, object], ...]] = {
 """Data set -> arguments of its class for the training and the test split."""
 
 
-Splits = tuple[tuple[str, "UserDataset"], tuple[str, "UserDataset"]]  # the training and the test split, named
+Splits = tuple[tuple[str, UserDataset], tuple[str, UserDataset]]  # the training and the test split, named
 
 
 def is_split_pair(returned: object, inputs: Sequence[ModelInput]) -> bool:
@@ -73,10 +71,13 @@ def factory_splits(returned: Any, source: str) -> Splits:
         Both splits, named.
 
     Raises:
-        DataError: The user's code raises an error.
+        DataError: A split is no data set.
     """
-    with user_errors_as(DataError, "data/user-code-raised", source):
-        return ("train", UserDataset(returned[0])), ("val", UserDataset(returned[1]))
+    return _named(source, *returned)
+
+
+def _named(source: str, train: Any, val: Any) -> Splits:
+    return ("train", UserDataset(train, f"{source} train")), ("val", UserDataset(val, f"{source} val"))
 
 
 def torchvision_splits(base: Path, name: str) -> Splits:
@@ -98,10 +99,10 @@ def torchvision_splits(base: Path, name: str) -> Splits:
     from torchvision import datasets
 
     def make(download: bool) -> Splits:
-        train, val = (
-            getattr(datasets, name)(str(base), **arguments, download=download) for arguments in TORCHVISION[name]
+        return _named(
+            f"torchvision:{name}",
+            *(getattr(datasets, name)(str(base), **arguments, download=download) for arguments in TORCHVISION[name]),
         )
-        return ("train", UserDataset(train)), ("val", UserDataset(val))
 
     try:
         return make(download=False)
@@ -113,93 +114,6 @@ def torchvision_splits(base: Path, name: str) -> Splits:
         problem = f"it is not in {base.resolve()}, and the download failed ({type(error).__name__}: {error})"
         hint = "set --data to its folder, or run once with a network connection"
         raise DataError("data/download-failed", f"torchvision:{name}", problem, hint) from error
-
-
-class UserDataset:
-    """The images and targets of a Dataset, or of a pair (images, targets)."""
-
-    def __init__(self, given: Any) -> None:
-        self.pair = isinstance(given, tuple) and len(given) == 2 and all(isinstance(part, Tensor) for part in given)
-        if not self.pair and not isinstance(given, Sized):
-            raise TypeError(f"{type(given).__name__} is neither a Dataset with a length nor (images, targets)")
-        self.given = given
-
-    @property
-    def names(self) -> list[str]:
-        """A name for each image, for messages."""
-        return [f"item {index}" for index in range(len(self))]
-
-    def __len__(self) -> int:
-        return len(self.given[0] if self.pair else self.given)
-
-    def pairs(self) -> Iterator[tuple[Any, Any]]:
-        """Yield each image with its target."""
-        if self.pair:
-            return zip(*self.given, strict=True)
-        return (self.given[index] for index in range(len(self)))
-
-    def __getitem__(self, index: int) -> EncodedImage:
-        picture: EncodedImage = self.given[0][index] if self.pair else self.given[index][0]
-        return picture
-
-
-def load_dataset(dataset: UserDataset, where: str, input: Shape, zoom: float, *, labels: bool) -> InMemorySplit:
-    """Read all images and targets into memory.
-
-    Args:
-        dataset: The images and targets.
-        where: Its name, for messages.
-        input: (C, H, W) that the model takes.
-        zoom: As for `resize_crop`.
-        labels: Whether the targets are classes.
-
-    Returns:
-        The split.
-
-    Raises:
-        DataError: An item is not an image with a target, or the user's code raises an error.
-    """
-    with user_errors_as(DataError, "data/user-code-raised", where):
-        images, targets = [], []
-        for image, target in dataset.pairs():
-            images.append(resize_crop(image, input, zoom))
-            targets.append(target)
-        stacked = torch.stack(images) if images else torch.empty((0, *input))
-        return InMemorySplit(where, stacked, _targets(targets, labels), dataset.names)
-
-
-def index_dataset(dataset: UserDataset, where: str, *, labels: bool) -> EncodedImages:
-    """Read all targets. Images are read again batch by batch.
-
-    Args:
-        dataset: The images and targets.
-        where: Its name, for messages.
-        labels: Whether the targets are classes.
-
-    Returns:
-        The split.
-
-    Raises:
-        DataError: A target is invalid, or the user's code raises an error.
-    """
-    with user_errors_as(DataError, "data/user-code-raised", where):
-        targets = _targets([target for _, target in dataset.pairs()], labels)
-        return EncodedImages(where, dataset, dataset.names, targets)
-
-
-def _targets(targets: list[Any], labels: bool) -> Any:
-    if labels:
-        return as_targets([_label(target) for target in targets])
-    return to_float32(default_collate(targets)) if targets else torch.empty(0)
-
-
-def _label(label: Any) -> int:
-    single = isinstance(label, np.generic) or (isinstance(label, Tensor) and label.numel() == 1)
-    value = label.item() if single else label
-    if isinstance(value, bool) or not isinstance(value, int):
-        shown = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise TypeError(f"label {shown} is not an integer; set data.task if it is not a class")
-    return value
 
 
 def objects_in_memory(value: object) -> object:
@@ -228,12 +142,13 @@ def call_factory(base: Path, source: str, key: str) -> Any:
         What the factory returned.
 
     Raises:
-        DataError: The file does not exist, or the user's code raises an error, which is reported at the user's line.
+        DataError: The file or the factory does not exist, or the user's code raises an error, which is reported at the
+            user's line.
     """
     file, _, name = source.rpartition(":")
     path = find_data_file(base, file, key)
     with user_errors_as(DataError, "data/user-code-raised", source, path), importable(path.parent):
-        return getattr(_imported(path), name)()
+        return find_callable(_imported(path), path, name, DataError, "data/no-such-callable")()
 
 
 def _imported(path: Path) -> Any:

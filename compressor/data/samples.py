@@ -247,7 +247,7 @@ def to_inputs(value: Any, inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]:
         One tensor for each input.
 
     Raises:
-        TypeError: The number or the names of the tensors differ from those of the inputs.
+        TypeError: The number or the names of the tensors differ from those of the inputs, or something is no tensor.
     """
     names = [expected.name for expected in inputs]
     if isinstance(value, dict):
@@ -260,4 +260,11 @@ def to_inputs(value: Any, inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]:
     values = tuple(value) if isinstance(value, tuple | list) else (value,)
     if len(values) != len(inputs):
         raise TypeError(f"there are {len(values)} tensors, but the model takes {len(inputs)} ({', '.join(names)})")
-    return tuple(torch.as_tensor(tensor) for tensor in values)
+    return tuple(map(_as_tensor, values, names))
+
+
+def _as_tensor(value: Any, name: str) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"what is given for {name} is a {type(value).__name__}, which is no tensor") from error

@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from compressor.errors import ModelError
 from compressor.models.missing_file import missing_code
 from compressor.models.prepare import refuse_opaque
-from compressor.user_code import importable, user_errors_as
+from compressor.user_code import find_callable, importable, user_errors_as
 
 _CODE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:/\\]*)(?:@(?P<checkpoint>.+))?")
 _NAMED_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -53,7 +53,7 @@ def build_module(
     """
     path, factory_name, _ = split_code(source)
     with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
-        factory = _factory(_import(path), path, factory_name)
+        factory = find_callable(_import(path), path, factory_name, ModelError, "model-code/no-such-callable")
         classes = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory) else {}
         module = factory(**_with_attributes(arguments), **classes)
     if not isinstance(module, nn.Module):
@@ -87,7 +87,7 @@ def constructor_arguments(source: str, saved: Mapping[str, object]) -> Mapping[s
     """
     path, name, _ = split_code(source)
     with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
-        factory = _factory(_import(path), path, name)
+        factory = find_callable(_import(path), path, name, ModelError, "model-code/no-such-callable")
     if not isinstance(factory, type):
         return {}
     parameters = inspect.signature(factory).parameters.values()
@@ -141,19 +141,6 @@ def _import(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickling look their module up by name
     spec.loader.exec_module(module)
     return module
-
-
-def _factory(code: ModuleType, path: Path, name: str) -> Callable[..., object]:
-    factory: object = getattr(code, name, None) if name else None
-    if callable(factory):
-        return factory
-    own = [
-        own_name
-        for own_name, value in vars(code).items()
-        if callable(value) and not own_name.startswith("_") and getattr(value, "__module__", None) == code.__name__
-    ]
-    hint = f"use one of {', '.join(own[:8])}" if own else "define a function that returns the module"
-    raise ModelError("model-code/no-such-callable", f"{path}:{name}", "the file defines no such callable", hint)
 
 
 def _takes_classes(factory: Callable[..., object]) -> bool:

@@ -224,6 +224,25 @@ def shape(): return ((torch.zeros(3, 3, 5, 5), torch.arange(3)),) * 2
 def halves(): return ((torch.zeros(3, 3, 4, 4), torch.arange(3) / 2),) * 2
 def short(): return ((torch.zeros(3, 3, 4, 4), torch.arange(2)),) * 2
 def bands(): return ((torch.full((3, 5, 4, 4), 0.25), torch.arange(3)),) * 2
+def nothing(): return None
+def words(): return ["a", "b"]
+def loader():
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(3, 3, 4, 4), torch.arange(3)))
+def loaders(): return loader(), loader()
+def package():
+    import no_such_package
+def late():
+    yield torch.ones(2, 3, 4, 4)
+    raise KeyError("late")
+class Spoilt:
+    def __len__(self): return 3
+    def __getitem__(self, index): return [][index]
+def Spoilt_pair(): return Spoilt(), Spoilt()
+def nested(): yield [{"a": 1}]
+def named(): yield {"pixels": torch.ones(2, 3, 4, 4), "labels": torch.ones(2)}
+def numbers(): yield 1.0
+def sizes(): return iter((torch.ones(2, 3, 4, 4), torch.ones(2, 3, 5, 5)))
+def rows(): return [{"image": 1, "label": 2}] * 3, [{"image": 1, "label": 2}] * 3
 """
 
 
@@ -236,7 +255,7 @@ def test_factories(tmp_path: Path) -> None:
     assert open_("mine.py:dataset", tmp_path).train.images.unique().tolist() == [200]
     (images, _), *_ = open_("mine.py:bands", tmp_path, input=(5, 4, 4), mean=None, std=None).val_batches(3)
     assert (images.shape, images.unique().tolist()) == ((3, 5, 4, 4), [0.25]), "as many channels as the model takes"
-    with raises_error(DataError, "data/user-code-raised", "1 or 3 channels", "5"):
+    with raises_error(DataError, "data/factory", "item 0", "1 or 3 channels", "5"):
         open_("mine.py:pairs", tmp_path, input=(5, 4, 4), mean=None, std=None)
 
 
@@ -244,18 +263,38 @@ def test_factories(tmp_path: Path) -> None:
     ("name", "code", "values"),
     [
         ("broken", RAISED, ("mine.py:14", "ZeroDivisionError")),
-        ("absent", RAISED, ("mine.py:absent", "AttributeError")),
-        ("unsized", RAISED, ("mine.py:unsized", "TypeError: list_iterator")),
-        ("one", "data/factory", ("mine.py:one", "2 tensors", "the model takes 1")),
-        ("shape", RAISED, ("mine.py:shape train", "(3, 5, 5)", "(3, 4, 4)")),
-        ("halves", RAISED, ("mine.py:halves train", "label 0.0")),
-        ("short", RAISED, ("mine.py:short train", "ValueError: zip()")),
+        ("package", RAISED, ("mine.py:27", "ModuleNotFoundError", "install no_such_package")),
+        ("late", RAISED, ("mine.py:30", "KeyError: 'late'")),
+        ("Spoilt_pair", RAISED, ("mine.py:33", "IndexError")),
+        ("absent", "data/no-such-callable", ("mine.py:absent", "pairs, floats, Pictures")),
+        ("dataset_", "data/no-such-callable", ("mine.py:dataset_", "did you mean dataset?")),
+        ("nothing", "data/factory", ("mine.py:nothing", "NoneType", "(train, val)")),
+        ("words", "data/factory", ("mine.py:words train", "str", "(train, val)")),
+        ("unsized", "data/factory", ("mine.py:unsized train", "list_iterator", "(train, val)")),
+        ("one", "data/factory", ("mine.py:one", "2 tensors", "the model takes 1", "(train, val)")),
+        ("loader", "data/factory", ("mine.py:loader", "2 tensors", "the model takes 1", "(train, val)")),
+        ("nested", "data/factory", ("mine.py:nested", "input", "dict", "(train, val)")),
+        ("named", "data/factory", ("mine.py:named", "pixels, labels", "(train, val)")),
+        ("numbers", "data/factory", ("mine.py:numbers", "input", "a single number")),
+        ("sizes", "data/factory", ("mine.py:sizes", "(3, 4, 4)", "(3, 5, 5)")),
+        ("rows", "data/factory", ("mine.py:rows train: item 0", "dict", "(image, target)")),
+        ("shape", "data/factory", ("mine.py:shape train: item 0", "(3, 5, 5)", "(3, 4, 4)")),
+        ("halves", "data/factory", ("mine.py:halves train: item 0", "label 0.0", "data.task")),
+        ("short", "data/factory", ("mine.py:short train", "3 images", "2 targets")),
     ],
 )
 def test_bad_factories(tmp_path: Path, name: str, code: str, values: tuple[str, ...]) -> None:
+    """What our checks find is told as such; only what the user's code raises is its fault."""
     (tmp_path / "mine.py").write_text(FACTORY)
-    with raises_error(DataError, code, *values):
-        open_(f"mine.py:{name}", tmp_path)
+    with raises_error(DataError, code, *values) as raised:
+        open_(f"{tmp_path}/mine.py:{name}", tmp_path)
+    assert ("traceback" in raised.value.hint) == (code == RAISED and name != "package")
+
+
+def test_a_pair_of_loaders_is_a_pair_of_their_data_sets(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FACTORY)
+    data = open_("mine.py:loaders", tmp_path)
+    assert (data.train_size, data.val_size, data.train.targets.tolist()) == (3, 3, [0, 1, 2])
 
 
 @pytest.mark.parametrize(
@@ -567,12 +606,12 @@ def test_targets_of_any_shape(targets: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "changed", "code", "values"),
     [
-        ("ages", {}, RAISED, ("mine.py:ages train", "label 0.0")),
-        ("depths", {}, RAISED, ("mine.py:depths train", "(4, 4)", "data.task")),
+        ("ages", {}, "data/factory", ("mine.py:ages train", "label 0.0")),
+        ("depths", {}, "data/factory", ("mine.py:depths train", "(4, 4)", "data.task")),
         ("holes", {"task": regression()}, "data/non-finite-target", ("mine.py:holes train: item 1", "1 in all")),
         ("both", {"task": regression()}, "data/targets-not-floats", ("mine.py:both train",)),
         ("whole", {"task": regression()}, "data/targets-not-floats", ("mine.py:whole train",)),
-        ("ragged", {"task": regression()}, RAISED, ("mine.py:ragged train", "RuntimeError")),
+        ("ragged", {"task": regression()}, "data/factory", ("mine.py:ragged train", "equal size")),
         (
             "depths",
             {"task": regression(), "augment": "flip"},

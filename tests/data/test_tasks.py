@@ -115,7 +115,7 @@ def test_a_users_own_task(tmp_path: Path) -> None:
         ("own.py:nothing", "data/not-a-task", ("data.task: own.py:nothing", "NoneType", "core.Task")),
         ("own.py:half", "data/not-a-task", ("data.task: own.py:half", "Task")),
         ("own.py:broken", "data/user-code-raised", ("own.py:12", "KeyError: 'here'")),
-        ("own.py:absent", "data/user-code-raised", ("own.py:absent", "AttributeError")),
+        ("own.py:absent", "data/no-such-callable", ("own.py:absent", "own.py", "make")),
         ("other.py:make", "data/no-such-file", ("data.task", "other.py")),
     ],
 )

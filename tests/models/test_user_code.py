@@ -155,7 +155,8 @@ def test_errors_name_the_line(net: Path, factory: str, code: str, values: tuple[
     ("text", "values"),
     [
         ("def make(:\n", ("bad.py:1", "SyntaxError")),
-        ("\nimport no_such_module_of_mine\n", ("bad.py:2", "ModuleNotFoundError", "no_such_module_of_mine")),
+        ("\nimport no_such_module_of_mine\n", ("bad.py:2", "ModuleNotFoundError", "install no_such_module_of_mine")),
+        ("\nfrom os import no_such_name\n", ("bad.py:2", "ImportError", "install")),
         ("import sys\n\nsys.exit('bye')\n", ("bad.py:3", "SystemExit: bye")),
     ],
 )
