@@ -34,8 +34,10 @@ def did_you_mean(word: object, options: Iterable[str]) -> str:
     Returns:
         A sentence that ends with a blank, or an empty string.
     """
-    near = get_close_matches(str(word), list(options), 1)
-    return f"did you mean {near[0]}? " if near else ""
+    bare = {option.lstrip("-"): option for option in options}  # dashes make no two options similar
+    sought = str(word).lstrip("-")
+    near = get_close_matches(sought, bare, 1, cutoff=0.5 if len(sought) == 2 else 0.6)  # of two letters, one may differ
+    return f"did you mean {bare[near[0]]}? " if near else ""
 
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # PyTorch has no class for the CPU's

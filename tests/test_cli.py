@@ -222,6 +222,9 @@ def test_results_that_are_failures(
             "target: bench.target: it is pi5, but there is no targets.yaml; choose local or none",
         ),
         ("inspcet m.pt", "usage: compress: --recipe is missing; did you mean inspect? see compress --help"),
+        ("m.pt -r l2", "recipe: l2: it is neither a file nor a shipped recipe; did you mean l1? "),
+        ("m.pt --bogus", "usage: compress: there is no option --bogus; see compress --help"),
+        ("list x.yaml", "usage: compress: --recipe is missing; there is no command list among inspect, plan, "),
         ("-q plan m.pt -r l1", "usage: compress: Got unexpected extra argument (m.pt); the command comes first, "),
         ("plan m.pt", "usage: compress plan: --recipe is missing; see compress plan --help"),
         (
@@ -495,6 +498,7 @@ def test_resume_refuses_the_folder_of_another_run_and_names_the_key(
 
 def test_resume_of_a_folder_that_no_run_wrote_is_refused(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     Path("out").mkdir()
+    Path("out/precious").touch()
     assert resume() == 2
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "output/exists"
     assert calls == []

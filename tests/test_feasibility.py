@@ -13,7 +13,7 @@ from compressor.budget.layer_rules import LayerRule
 from compressor.budget.target import PruningTarget
 from compressor.commands.plan import plan_run
 from compressor.core import LoadedModel, ModelSpec, one_image
-from compressor.errors import RecipeError, TargetNotReached
+from compressor.errors import ModelError, RecipeError, TargetNotReached
 from compressor.methods import methods
 from compressor.pipeline import compress_model
 from compressor.recipe import read_recipe
@@ -42,6 +42,11 @@ def test_channels_that_cannot_go_are_told_before_the_training(name: str, tmp_pat
         RecipeError, "recipe-does-not-fit-the-model/unmatched-layer-rule", "prune.layers", "'conv9'", "stem"
     ):
         ahead(name, PruningTarget(nodes=0.5, rules=(LayerRule("conv9", freeze=True),)), tmp_path)
+
+
+def test_rules_that_freeze_everything_leave_nothing_to_prune(tmp_path: Path) -> None:
+    with raises_error(ModelError, "nothing-to-prune/all-frozen", "(match: *)", "prune.layers"):
+        ahead("earlybird", PruningTarget(macs=0.5, rules=(LayerRule("*", freeze=True),)), tmp_path)
 
 
 def test_so_are_weights(tmp_path: Path) -> None:

@@ -216,6 +216,15 @@ def test_a_word_or_a_block_is_one_fault(setting: str, word: str, key: str) -> No
     assert key in error.hint
 
 
+def test_an_override_that_spoils_a_block_is_the_place() -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe("l1", ["seed=1", "prune.target.macs="])
+    assert (caught.value.place, caught.value.more) == ("--set prune.target.macs=", ())
+    with pytest.raises(RecipeError) as caught:
+        read_recipe("l1", ["prune.target={}"])
+    assert caught.value.place == "--set prune.target={}"
+
+
 def test_files_that_are_no_recipe(tmp_path: Path, write: Write) -> None:
     large, latin = tmp_path / "large.yaml", tmp_path / "latin.yaml"
     large.write_text("#" * (MAX_BYTES + 1))
@@ -245,7 +254,7 @@ FAULTS = [
     ("version: 1", "version: true", "r.yaml:1:10: version is true; "),
     ("version: 1\n", "", "r.yaml:1:1: version is missing; add it"),
     ("retrain:", "retran:", "r.yaml:5:1: retran is not a key; did you mean retrain? allowed: version, model, "),
-    ("method: l1", "method: l2", "r.yaml:3:11: prune.method is 'l2'; allowed: "),
+    ("method: l1", "method: l2", "r.yaml:3:11: prune.method is 'l2'; did you mean l1? allowed: "),
     ("method: l1", "method: [l1]", "r.yaml:3:11: prune.method is ['l1']; allowed: "),
     ("  method: l1\n", "", "r.yaml:3:3: prune.method is missing; add it"),
     ("method: l1", "method: l1\n  l1: {p: 2}", "r.yaml:4:8: prune.l1.p is not a key; allowed: nothing"),

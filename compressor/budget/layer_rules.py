@@ -10,6 +10,9 @@ from fnmatch import fnmatchcase
 from compressor.core import ChannelGroup
 from compressor.errors import RecipeError
 
+FROZEN_BY_RULE = "frozen by the recipe"
+"""How the reason begins why a group keeps all of its channels, where a rule freezes it."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerRule:
@@ -86,7 +89,7 @@ def _frozen(group: ChannelGroup, rules: Sequence[LayerRule]) -> ChannelGroup:
     rule = next((rule for rule in _matching(group, rules) if rule.freeze), None)
     if rule is None or group.frozen:
         return group
-    return replace(group, frozen=f"frozen by the recipe (match: {rule.match})")
+    return replace(group, frozen=f"{FROZEN_BY_RULE} (match: {rule.match})")
 
 
 def _matching(group: ChannelGroup, rules: Sequence[LayerRule]) -> Iterator[LayerRule]:
@@ -115,7 +118,7 @@ def _check_all_match(layers: Sequence[str], rules: Sequence[LayerRule]) -> None:
 def _unmatched(layers: Sequence[str], rules: Sequence[LayerRule]) -> Iterator[RecipeError]:
     for rule in rules:
         if not any(_matches(layer, rule.match) for layer in layers):
-            near = ", ".join(get_close_matches(rule.match, layers, n=3, cutoff=0.0))
+            near = ", ".join(get_close_matches(rule.match, dict.fromkeys(layers), n=3, cutoff=0.0))
             problem = f"the pattern {rule.match!r} matches no layer"
             hint = f"use a pattern of layer names such as {near or 'those that compress inspect lists'}"
             yield RecipeError("recipe-does-not-fit-the-model/unmatched-layer-rule", "prune.layers", problem, hint)

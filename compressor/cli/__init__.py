@@ -78,11 +78,14 @@ def run(args: Sequence[str]) -> int:
 
 
 def _command_meant(args: Sequence[str]) -> str:
-    """Return a hint for `compress inspcet model.pt` and `compress -q plan model.pt`, whose first word is no command."""
+    """Return a hint for `compress inspcet model.pt`, `compress list` and `compress -q plan model.pt`."""
     late = next((word for word in args if word in command_line.commands), None)
     if late:
         return f"the command comes first, compress {late}; "
-    return did_you_mean(args[0] if args else "", command_line.commands)
+    if near := did_you_mean(args[0] if args else "", command_line.commands):
+        return near
+    is_word = bool(args) and args[0].isalpha() and not os.path.exists(args[0])
+    return f"there is no command {args[0]} among {', '.join(command_line.commands)}; " if is_word else ""
 
 
 def _terminate(signum: int, frame: object) -> None:

@@ -199,7 +199,8 @@ def check_samples(samples: Samples, inputs: Sequence[ModelInput]) -> Samples:
         shape = tuple(size for dim, size in enumerate(tensor.shape) if dim != expected.batch_dim)
         if shape != expected.shape:
             problem = f"the samples have shape {_shape(shape)}, but the model takes {_shape(expected.shape)}"
-            hint = "resize them or set model.input"
+            channels_last = len(shape) == 3 and (shape[2], *shape[:2]) == expected.shape
+            hint = "transpose them to channels first" if channels_last else "resize them or set model.input"
             raise DataError("data/sample-shape", f"{samples.name}: {expected.name}", problem, hint)
         if tensor.dtype != getattr(torch, expected.dtype):
             problem = f"the samples are {tensor.dtype}, but the model takes torch.{expected.dtype}"

@@ -95,7 +95,7 @@ def _explain(
     path = _path(error, document.data)
     name = dotted_path(path) or "the recipe"
     value = document.value(path)
-    place, problem = document.place(path), f"{name} is {show_value(value)}"
+    place, problem = _place(document, path), f"{name} is {show_value(value)}"
     match kind:
         case "extra_forbidden":
             code, place, problem = "recipe/unknown-key", document.place(path, of_key=True), f"{name} is not a key"
@@ -129,6 +129,12 @@ def _explain(
             code = "recipe/wrong-type"
             hint = f"allowed: {_KINDS.get(kind.split('_')[0], error['msg'])}"
     return place, RecipeError(code, str(place), problem, hint)
+
+
+def _place(document: YamlDocument, path: Path) -> SourcePosition:
+    """The position of a value; of a block with a key from an override that of the override, which spoilt the block."""
+    overrides = [place for key, place in document.values.items() if path and key[:-1] == path and not place.line]
+    return overrides[-1] if overrides else document.place(path)
 
 
 def _path(error: ErrorDetails, data: Any) -> Path:

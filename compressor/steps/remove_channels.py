@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from compressor.budget.layer_rules import FROZEN_BY_RULE
 from compressor.errors import ModelError, VerificationFailed
 from compressor.steps.base import Step
 
@@ -118,4 +119,6 @@ def nothing_to_prune(name: str, groups: Sequence[ChannelGroup]) -> ModelError:
         )
     reasons = sorted({group.frozen for group in groups if group.frozen})
     problem = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
-    return ModelError("nothing-to-prune/all-frozen", name, problem, "run inspect to see why each group is frozen")
+    by_rule = any(reason.startswith(FROZEN_BY_RULE) for reason in reasons)
+    hint = "unfreeze layers in prune.layers" if by_rule else "run inspect to see why each group is frozen"
+    return ModelError("nothing-to-prune/all-frozen", name, problem, hint)

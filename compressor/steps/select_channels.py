@@ -132,10 +132,12 @@ class SelectChannels(Step):
             return self._select(state, context, choose)
         except TargetNotReached:
             mixed = state.with_normalized_channels()
+            if not state.is_smaller:
+                groups = apply_freeze_rules((mixed or state).groups, self.target.rules)
+                if all(group.frozen for group in groups):
+                    raise nothing_to_prune(state.model.name, groups) from None
             if mixed is not None:
                 return self._select(mixed, context, choose)
-            if not state.is_smaller and all(group.frozen for group in state.selected_graph.groups):
-                raise nothing_to_prune(state.model.name, state.groups) from None
             raise
 
     def _select(self, state: PruningState, context: Context, choose: Choose) -> PruningState:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compressor.budget.layer_rules import LayerRule
+from compressor.budget.layer_rules import LayerRule, apply_freeze_rules
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget, Scope
 from compressor.core import ChannelGroup, Cost, PrunePlan, TensorSlot
@@ -209,6 +209,13 @@ def test_globs_that_name_nothing_are_all_reported() -> None:
     assert "'layr1.*'" in first
     assert "layer1.0" in first
     assert "'nothing'" in second
+
+
+def test_a_layer_of_several_groups_is_suggested_once() -> None:
+    groups = [group("layer1", 4), group("layer1", 4)]
+    with raises_error(RecipeError, "recipe-does-not-fit-the-model/unmatched-layer-rule") as caught:
+        apply_freeze_rules(groups, (LayerRule("other"),))
+    assert caught.value.hint.count("layer1") == 1
 
 
 def test_a_target_out_of_reach_says_what_is() -> None:

@@ -182,6 +182,15 @@ def test_samples_that_the_model_does_not_take(tmp_path: Path, values: np.ndarray
     assert place in caught.value.place
 
 
+@pytest.mark.parametrize(("shape", "hint"), [((8, 8, 3), "transpose"), ((9, 9, 3), "resize"), ((3, 9, 9), "resize")])
+def test_floats_with_channels_last_are_to_be_transposed(tmp_path: Path, shape: tuple[int, ...], hint: str) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((9, *shape), np.float32))
+    with pytest.raises(DataError) as caught:
+        open_samples(tmp_path / "x.npy")
+    assert caught.value.code == "data/sample-shape"
+    assert hint in caught.value.hint
+
+
 def test_files_that_are_no_samples(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(b"no archive")
     (tmp_path / "x.txt").write_text("text")
