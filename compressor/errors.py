@@ -87,7 +87,7 @@ class RecipeError(CompressorError):
 
     exit_code = 2
 
-    def __init__(self, code: str, place: str, problem: str, hint: str, more: tuple[RecipeError, ...] = ()) -> None:
+    def __init__(self, code: str, place: str, problem: str, hint: str, more: tuple[CompressorError, ...] = ()) -> None:
         super().__init__(code, place, problem, hint)
         self.more = more
 

@@ -278,6 +278,32 @@ def test_each_fault_of_a_recipe_is_a_line(calls: Calls, capsys: pytest.CaptureFi
     ]
 
 
+DATA, TARGET, RECIPE = "data/no-such-file", "target/no-targets-file", "recipe/not-allowed"
+
+
+@pytest.mark.parametrize(
+    ("words", "codes"),
+    [
+        (
+            "--data /nonexistent --target pi5 --set prune.target.macs=50 --set prune.scope=x",
+            [RECIPE] * 2 + [TARGET, DATA],
+        ),
+        ("--data /nonexistent --set prune.target.macs=50", [RECIPE, DATA]),
+        ("--data no.py:make --target pi5", [TARGET, DATA]),
+        ("--data no.py:make", [DATA]),
+    ],
+)
+@pytest.mark.parametrize("command", [[], ["plan"]])
+def test_faults_of_the_recipe_and_of_options_are_reported_together(
+    calls: Calls, capsys: pytest.CaptureFixture[str], command: list[str], words: str, codes: list[str]
+) -> None:
+    assert cli.run([*command, MODEL, "-r", "l1", "--json", *words.split()]) == 2
+    out, err = capsys.readouterr()
+    error = json.loads(out)["error"]
+    assert [error["code"], *(fault["code"] for fault in error["more"])] == codes
+    assert len(err.splitlines()) == len(codes)
+
+
 def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--help"]) == 0
     text = capsys.readouterr().out

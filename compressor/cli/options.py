@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from compressor.cli.completion import complete_file, complete_recipe
 from compressor.cli.help import Function, option
 from compressor.errors import CompressorError, RecipeError
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from compressor.core import EventSink
@@ -88,20 +90,46 @@ class RunArguments:
             The recipe with all overrides in their places.
 
         Raises:
-            RecipeError: The recipe, an override or the target is invalid; it carries every fault.
+            RecipeError: The recipe, an override or an option is invalid; it carries every fault.
+            DataError: The data of an option do not exist, and all else is valid.
         """
         short = {"bench.target": self.target, "seed": self.seed}
         overrides = [*self.overrides, *more, *(f"{key}={value}" for key, value in short.items() if value is not None)]
         gc.disable()  # the schema is many objects that all remain; collecting takes a tenth of the time to an error
         try:
             from compressor.recipe import read_recipe
+            from compressor.recipe.data_location import check_data_option
             from compressor.recipe.device_config import find_target
 
-            recipe = read_recipe(self.recipe, overrides)
-            find_target(recipe.bench.target, self.target_file)
+            faults: list[CompressorError] = []
+            recipe = _checked(faults, read_recipe, self.recipe, overrides)
+            target = self.target if recipe is None else recipe.bench.target
+            if target is not None:
+                _checked(faults, find_target, target, self.target_file)
+            if self.data is not None:
+                _checked(faults, check_data_option, self.data)
+            if faults:
+                raise _with_others(*faults)
+            assert recipe is not None, "it has no fault"
             return recipe
         finally:
             gc.enable()
+
+
+def _checked(faults: list[CompressorError], check: Callable[..., T], *arguments: object) -> T | None:
+    """What `check` returns; or None, with its faults added to `faults`."""
+    try:
+        return check(*arguments)
+    except CompressorError as error:
+        faults.append(error)
+        return None
+
+
+def _with_others(first: CompressorError, *others: CompressorError) -> CompressorError:
+    """The first fault, which carries the others as well. Only faults of data, which come last, can carry none."""
+    if not isinstance(first, RecipeError):
+        return first
+    return RecipeError(first.code, first.place, first.problem, first.hint, (*first.more, *others))
 
 
 @dataclass(frozen=True, slots=True)

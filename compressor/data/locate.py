@@ -56,6 +56,18 @@ def is_source(path: str) -> bool:
     return path in ("digits", "noise") or path.startswith(("torchvision:", "noise:")) or _is_code(path)
 
 
+def option_path(path: str) -> Path | None:
+    """Return the file or folder that `--data` names; None for a source that needs none.
+
+    Raises:
+        DataError: It does not exist.
+    """
+    if is_source(path) and not _is_code(path):
+        return None
+    file = path.rpartition(":")[0] if _is_code(path) else path
+    return find_data_file(Path(), file, "--data").resolve()
+
+
 def check_paths(source: str, *, train: str | None, val: str | None, base: Path | None) -> None:
     """Check that the files or folders of a source exist, without opening them.
 
@@ -91,12 +103,11 @@ def infer_source(path: str) -> dict[str, str]:
     column. Samples without labels are any other folder of images, a Parquet file or folder, or a file of arrays.
     `file.py:factory`, `digits`, `torchvision:NAME` and `noise` are sources themselves.
     """
+    where = option_path(path)
     if _is_code(path):
-        file, _, factory = path.rpartition(":")
-        return {"source": f"{find_data_file(Path(), file, '--data').resolve()}:{factory}"}
-    if is_source(path):
+        return {"source": f"{where}:{path.rpartition(':')[2]}"}
+    if where is None:
         return {"source": path}
-    where = find_data_file(Path(), path, "--data").resolve()
     from compressor.data.array_files import ARRAY_FILES
     from compressor.data.open_samples import find_image_files
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from compressor.data.data_settings import DataSettings
-from compressor.data.locate import locate_data
+from compressor.data.locate import locate_data, option_path
 from compressor.errors import RecipeError
 from compressor.recipe.recipe_config import Recipe
+
+
+def check_data_option(data: str) -> None:
+    """Check that what `--data` names exists, whatever the recipe says. Raises DataError."""
+    option_path(data)
 
 
 def locate_recipe_data(recipe: Recipe, data: object, *, required: bool) -> tuple[DataSettings, Path | None] | None:

@@ -21,7 +21,7 @@ from pydantic import (
     field_validator,
 )
 
-from compressor.errors import RecipeError, did_you_mean
+from compressor.errors import CompressorError, RecipeError, did_you_mean
 from compressor.field_types import Count, Word, refused
 from compressor.recipe.block import Conflict, RecipeBlock, written_keys
 from compressor.recipe.fields import Version
@@ -168,10 +168,11 @@ def read_targets(path: Path) -> DevicesFile:
         raise _with_subject(error) from None
 
 
-def _with_subject(error: RecipeError) -> RecipeError:
+def _with_subject(error: CompressorError) -> RecipeError:
     """The same error about targets instead of a recipe: both are read by the same code."""
     slug = error.code.partition("/")[2]
-    return RecipeError(f"targets/{slug}", error.place, error.problem, error.hint, tuple(map(_with_subject, error.more)))
+    more = tuple(map(_with_subject, error.errors[1:]))
+    return RecipeError(f"targets/{slug}", error.place, error.problem, error.hint, more)
 
 
 def _user_file() -> Path:
