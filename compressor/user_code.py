@@ -111,9 +111,9 @@ def find_callable(
     Raises:
         CompressorError: Of class `error`, with the names that the file defines, if it has none of that name.
     """
-    found: Any = getattr(code, name, None) if name else None
-    if callable(found):
-        return found  # type: ignore[no-any-return]
+    value: Any = getattr(code, name, None) if name else None
+    if callable(value):
+        return value  # type: ignore[no-any-return]
     own = [
         own_name
         for own_name, value in vars(code).items()
