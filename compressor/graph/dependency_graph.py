@@ -116,10 +116,11 @@ def build_dependency_graph(
             if dim is not None:
                 tracker.frozen.append((dim.ids, "output of the model"))
     channels = _Channels(tracker)
-    attributes = tuple(
+    stored = (
         SizeAttribute(tracked.module, tracked.name, tracked.index, *channels.split(tracked.ids))
         for tracked in tracker.attributes
     )
+    attributes = tuple(size for size in stored if size.channels)  # others, such as a number of repeats, do not change
     frozen_block_lines, sibling_lines = _block_lines(tracker.taken_apart, channels)
     cost = cost_model(module, tracker, channels.groups, channels.group_of)
     mixtures = tuple(channels.mixed(mixture) for mixture in tracker.mixtures if channels.any(mixture.over))

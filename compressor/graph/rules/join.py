@@ -80,7 +80,10 @@ def _split_axis(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _stored_sizes(tracker: ChannelTracker, call: Call, pieces: Sequence[Dim]) -> bool:
-    """Whether the module stores every size of an explicit split, as a list or one by one; then they follow."""
+    """Whether the module stores every size of an explicit split, as a list or one by one; then they follow.
+
+    Parts of one size may share one attribute. They lose the same places, so that they stay as large as each other.
+    """
     sizes = [len(piece) for piece in pieces]
     if call.args.get("split_sizes", call.args.get("split_size")) != sizes:
         return False
@@ -88,10 +91,12 @@ def _stored_sizes(tracker: ChannelTracker, call: Call, pieces: Sequence[Dim]) ->
     for name, value in stored.items():
         if isinstance(value, list | tuple) and list(value) == sizes:
             return all(tracker.bind_attribute(call, name, piece, index) for index, piece in enumerate(pieces))
-    names = {value: name for name, value in stored.items() if type(value) is int}
-    if len(set(sizes)) < len(sizes) or any(size not in names for size in sizes):
+    names = {size: [name for name, value in stored.items() if type(value) is int and value == size] for size in sizes}
+    if len(names) == 1 or not all(names.values()):
         return False
-    return all(tracker.bind_attribute(call, names[len(piece)], piece) for piece in pieces)
+    for piece in pieces:
+        tracker.tie(piece.ids, pieces[sizes.index(len(piece))].ids)
+    return all(tracker.bind_attribute(call, name, piece) for piece in pieces for name in names[len(piece)])
 
 
 def _gather(tracker: ChannelTracker, call: Call) -> None:
