@@ -48,6 +48,7 @@ class Call:
     module: str  # the innermost module running, "" for the root
     where: str  # file:line of the user's code that called it, or the place that the module stands for
     view: bool = False  # the result lies in memory that an argument lies in
+    writes: bool = False  # into an argument
 
     def refs(self) -> tuple[Ref, ...]:
         """All tensor arguments."""
@@ -229,7 +230,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         self.data_dependent |= torch.Tag.dynamic_output_shape in func.tags
         outs = tuple(self.ref(leaf) for leaf in pytree_leaves(result) if isinstance(leaf, Tensor))
         where = (source_place(running[0]) if running else None) or _caller()
-        self.calls.append(Call(op, pointwise, before, outs, module, where, _shares(named, result)))
+        view, writes = _shares(named, result), func._schema.is_mutable
+        self.calls.append(Call(op, pointwise, before, outs, module, where, view, writes))
         return result
 
 

@@ -18,7 +18,7 @@ class Dim:
     """A prunable dimension: its ids (size,), and the tensor dimension that they index where it is a parameter's own.
 
     `beside`: dimensions of other parameters that are added to it or multiplied with it before it is applied.
-    `repeated`: one entry repeated, as expanding makes it; it takes on the size of what it is combined with.
+    `repeated`: one entry repeated, as in expanded and constant tensors; it is as large as what it is combined with.
     `blocks`: blocks of a larger dimension, such as attention heads.
     """
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressor.graph.arithmetic import learned
+from compressor.graph.constants import constants
 from compressor.graph.trace import Call, CallId, Ref, Trace
 from compressor.graph.tracked import (
     Blank,
@@ -52,7 +53,7 @@ class ChannelTracker:
         self.mixed: list[IntArray] = []  # by the call at hand
         self.mixtures: list[MixedNormalization] = []
         self.blank: dict[int, Blank] = {}  # by uid
-        self.learned = learned(trace)
+        self.learned, self.constants = learned(trace), constants(trace)
         self._dims: dict[int, Dims] = {}
         self._names = trace.tensors
 

@@ -132,7 +132,7 @@ def _depthwise(tracker: ChannelTracker, call: Call, x_dim: Dim, w: Ref, *, trans
         return outputs
     tracker.tie_or_freeze(first, rows, call, "depthwise convolution with a weight of fixed size")
     tracker.set_role(first, "writer")
-    return outputs if transposed or first is None else first
+    return outputs if transposed or first is None or first.repeated else first
 
 
 def _transposed(tracker: ChannelTracker, call: Call) -> None:

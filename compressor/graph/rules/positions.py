@@ -82,7 +82,7 @@ def _across(tracker: ChannelTracker, call: Call, at: int, refs: Sequence[Ref]) -
     dims: list[Dim | None] = []
     for axis in range(len(refs[0].shape)):
         meeting = [(ref, tracker.dims(ref)[axis]) for ref in refs]
-        some = next((dim for _, dim in meeting if dim is not None), None)
+        some = min((dim for _, dim in meeting if dim is not None), key=lambda dim: dim.repeated, default=None)
         if axis == at or some is None:
             dims.append(None)
             continue

@@ -80,6 +80,9 @@ def _reshaped(
             if index != kept or other.repeated:
                 tracker.freeze(other, call, "merged with a larger dimension of channels")
         if dim.repeated:
+            if len(labelled) == len(sources):  # one number everywhere
+                for index in targets:
+                    result[index] = replace(tracker.fresh(after[index]), repeated=True)
             continue
         spread = [-1 if index == kept else 1 for index in sources]
         table = np.broadcast_to(dim.ids.reshape(spread), [before[index] for index in sources])
@@ -264,10 +267,15 @@ def _shuffle_pixels(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _constant_tensor(tracker: ChannelTracker, call: Call) -> None:
-    """Tensors made from sizes alone are fixed; those of one value take on the size of what is written into them."""
+    """Tensors made from sizes alone are fixed. Those of one value are as large as what they are combined with, or as
+    what is written into them."""
     for out in call.outs:
         tracker.set_dims(out, (None,) * len(out.shape))
-        if call.op.removeprefix("aten.new_").removeprefix("aten.") in ("zeros", "ones", "empty", "full"):
+        if out.uid in tracker.constants:
+            dims = [replace(tracker.fresh(size), repeated=True) if size > 1 else None for size in out.shape]
+            tracker.bind_size_attributes(call, dims)
+            tracker.set_dims(out, dims)
+        elif call.op.removeprefix("aten.new_").removeprefix("aten.") in ("zeros", "ones", "empty", "full"):
             tracker.blank[out.uid] = Blank(call, tracker.interpretation)
 
 
