@@ -15,6 +15,7 @@ import numpy as np
 
 from compressor.graph.arithmetic import learned
 from compressor.graph.constants import constants
+from compressor.graph.liveness import live_tensors
 from compressor.graph.trace import Call, CallId, Ref, Trace
 from compressor.graph.tracked import (
     Blank,
@@ -53,7 +54,7 @@ class ChannelTracker:
         self.mixed: list[IntArray] = []  # by the call at hand
         self.mixtures: list[MixedNormalization] = []
         self.blank: dict[int, Blank] = {}  # by uid
-        self.learned, self.constants = learned(trace), constants(trace)
+        self.learned, self.constants, self.live = learned(trace), constants(trace), live_tensors(trace)
         self._dims: dict[int, Dims] = {}
         self._names = trace.tensors
 

@@ -113,10 +113,17 @@ def _gather(tracker: ChannelTracker, call: Call) -> None:
             tracker.set_dims(out, dims)
             continue
         part = _sliced(tracker, call, dims[at], x.shape[at]) if call.op == "aten.slice" else None
-        if part is None:
+        if part is None and not _only_shape_read(tracker, call, out):
             tracker.freeze(dims[at], call, "a fixed part of the channels is taken")
         kept = dims[at + 1 :] if len(out.shape) < rank else (part, *dims[at + 1 :])
         tracker.set_dims(out, (*dims[:at], *kept))
+
+
+def _only_shape_read(tracker: ChannelTracker, call: Call, out: Ref) -> bool:
+    """Whether of the first or last channel, which there always is, only the shape is read: `zeros_like(x[:, :1])`."""
+    single = len(out.shape) < len(call.args["self"].shape) or out.shape[call.args["dim"]] == 1
+    begin = call.args.get("start", call.args.get("index")) or 0
+    return single and begin in (0, -1) and len(call.outs) == 1 and out.uid not in tracker.live
 
 
 def _sliced(tracker: ChannelTracker, call: Call, dim: Dim | None, size: int) -> Dim | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from compressor.graph.rules.base import OperatorRule, aten_rules, tie_all
 from compressor.graph.trace import Call
-from compressor.graph.tracked import Blank, Dim, Dims, TakenApart
+from compressor.graph.tracked import Dim, Dims, TakenApart
 from compressor.graph.tracker import ChannelTracker
 from compressor.layers import source_place
 
@@ -266,20 +266,7 @@ def _shuffle_pixels(tracker: ChannelTracker, call: Call) -> None:
     tracker.set_dims(out, (*dims[:-3], channels, None, None))
 
 
-def _constant_tensor(tracker: ChannelTracker, call: Call) -> None:
-    """Tensors made from sizes alone are fixed. Those of one value are as large as what they are combined with, or as
-    what is written into them."""
-    for out in call.outs:
-        tracker.set_dims(out, (None,) * len(out.shape))
-        if out.uid in tracker.constants:
-            dims = [replace(tracker.fresh(size), repeated=True) if size > 1 else None for size in out.shape]
-            tracker.bind_size_attributes(call, dims)
-            tracker.set_dims(out, dims)
-        elif call.op.removeprefix("aten.new_").removeprefix("aten.") in ("zeros", "ones", "empty", "full"):
-            tracker.blank[out.uid] = Blank(call, tracker.interpretation)
-
-
-TAKES_SIZES = (_reshape, _expand, _constant_tensor)
+TAKES_SIZES = (_reshape, _expand)
 """Rules of operators that take sizes, which code may have fixed."""
 
 RULES: dict[str, OperatorRule] = {
@@ -298,6 +285,4 @@ RULES: dict[str, OperatorRule] = {
     **aten_rules(_reduce, "median var_mean std_mean"),
     **aten_rules(_along, "softmax log_softmax cumsum cumprod logcumsumexp"),
     **aten_rules(_like_input, "zeros_like ones_like full_like empty_like rand_like randn_like"),
-    **aten_rules(_constant_tensor, "zeros ones full arange empty rand randn linspace scalar_tensor eye"),
-    **aten_rules(_constant_tensor, "new_zeros new_ones new_empty new_full"),
 }

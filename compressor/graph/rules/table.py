@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from compressor.graph.rules import (
     convolutions,
+    creation,
     join,
     linear,
     normalization,
@@ -26,6 +27,7 @@ RULES: dict[str, OperatorRule] = {
     **recurrent.RULES,
     **products.RULES,
     **shape.RULES,
+    **creation.RULES,
     **join.RULES,
     **positions.RULES,
 }
@@ -38,7 +40,7 @@ def has_rule(op: str) -> bool:
 
 def takes_sizes(op: str) -> bool:
     """Whether an operator takes sizes or positions that code may have fixed."""
-    return RULES.get(op) in (*shape.TAKES_SIZES, *join.TAKES_SIZES, *positions.TAKES_SIZES)
+    return RULES.get(op) in (*shape.TAKES_SIZES, *creation.TAKES_SIZES, *join.TAKES_SIZES, *positions.TAKES_SIZES)
 
 
 def apply_rule(tracker: ChannelTracker, call: Call) -> None:
