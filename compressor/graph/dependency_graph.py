@@ -46,7 +46,7 @@ ChannelIndex = tuple["IntArray", "IntArray"]
 
 @dataclass(frozen=True, slots=True)
 class NormalizationSite:
-    """A call that mixes channels, with the channels in every dimension of its arguments and results."""
+    """A call that mixes channels or draws for them, with those in every dimension of its arguments and results."""
 
     call: CallId
     args: Mapping[str, Mapping[int, ChannelIndex]]  # argument -> dimension
@@ -64,6 +64,7 @@ class DependencyGraph:
     frozen_block_lines: frozenset[str]  # their reshape splits frozen channels; removing blocks may work there
     sibling_lines: frozenset[str]  # they split as a line does whose blocks are frozen; so may their blocks
     mixtures: tuple[NormalizationSite, ...]  # calls whose result depends on which channels of a group are there
+    draws: tuple[NormalizationSite, ...]  # calls that draw random numbers for channels of a group
     expected_shapes: tuple[ExpectedShape, ...]  # of operators with sizes
     channels_of: ChannelsOf
     data_dependent: bool  # some sizes depend on the values of the input, and with them the multiply-adds
@@ -123,7 +124,10 @@ def build_dependency_graph(
     attributes = tuple(size for size in stored if size.channels)  # others, such as a number of repeats, do not change
     frozen_block_lines, sibling_lines = _block_lines(tracker.taken_apart, channels)
     cost = cost_model(module, tracker, channels.groups, channels.group_of)
-    mixtures = tuple(channels.mixed(mixture) for mixture in tracker.mixtures if channels.any(mixture.over))
+    mixtures, draws = (
+        tuple(channels.mixed(site) for site in sites if channels.any(site.over))
+        for sites in (tracker.mixtures, tracker.draws)
+    )
     sizes = activation_sizes(trace, tracker, channels.groups, channels.group_of)
     return DependencyGraph(
         channels.groups,
@@ -133,6 +137,7 @@ def build_dependency_graph(
         frozen_block_lines,
         sibling_lines,
         mixtures,
+        draws,
         tuple(shapes),
         channels.split,
         trace.data_dependent,

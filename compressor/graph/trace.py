@@ -49,6 +49,7 @@ class Call:
     where: str  # file:line of the user's code that called it, or the place that the module stands for
     view: bool = False  # the result lies in memory that an argument lies in
     writes: bool = False  # into an argument
+    seeded: bool = False  # the operator may draw random numbers
 
     def refs(self) -> tuple[Ref, ...]:
         """All tensor arguments."""
@@ -230,8 +231,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
         self.data_dependent |= torch.Tag.dynamic_output_shape in func.tags
         outs = tuple(self.ref(leaf) for leaf in pytree_leaves(result) if isinstance(leaf, Tensor))
         where = (source_place(running[0]) if running else None) or _caller()
-        view, writes = _shares(named, result), func._schema.is_mutable
-        self.calls.append(Call(op, pointwise, before, outs, module, where, view, writes))
+        facts = _shares(named, result), func._schema.is_mutable, torch.Tag.nondeterministic_seeded in func.tags
+        self.calls.append(Call(op, pointwise, before, outs, module, where, *facts))
         return result
 
 

@@ -102,12 +102,12 @@ class TakenApart:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MixedNormalization:
-    """A call whose result depends on which channels are present: a norm, a mean over channels."""
+    """A call whose result depends on which channels are present: a norm, a mean over channels, random numbers."""
 
     call: CallId
     args: Mapping[str, Dims]
     outs: tuple[Dims, ...]
-    over: tuple[IntArray, ...]  # the ids that are mixed
+    over: tuple[IntArray, ...]  # the ids that are mixed, or that numbers are drawn for
 
 
 @dataclass(frozen=True, slots=True)

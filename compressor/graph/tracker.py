@@ -15,6 +15,7 @@ import numpy as np
 
 from compressor.graph.arithmetic import learned
 from compressor.graph.constants import constants
+from compressor.graph.draws import draws_numbers
 from compressor.graph.liveness import live_tensors
 from compressor.graph.trace import Call, CallId, Ref, Trace
 from compressor.graph.tracked import (
@@ -53,6 +54,7 @@ class ChannelTracker:
         self.mixing = mixing  # whether channels may go that a normalisation mixes with others
         self.mixed: list[IntArray] = []  # by the call at hand
         self.mixtures: list[MixedNormalization] = []
+        self.draws: list[MixedNormalization] = []
         self.blank: dict[int, Blank] = {}  # by uid
         self.learned, self.constants, self.live = learned(trace), constants(trace), live_tensors(trace)
         self._dims: dict[int, Dims] = {}
@@ -148,17 +150,20 @@ class ChannelTracker:
             self.mixed.append(dim.ids)
 
     def close_call(self, identity: CallId, call: Call) -> None:
-        """Record what the call just walked has mixed.
+        """Record what the call just walked has mixed, and what it draws random numbers for.
 
         Args:
             identity: Its identity in the trace.
             call: The call.
         """
+        args = {name: self.dims(ref) for name, ref in call.args.items() if isinstance(ref, Ref)}
+        outs = tuple(self.dims(ref) for ref in call.outs)
         if self.mixed:
-            args = {name: self.dims(ref) for name, ref in call.args.items() if isinstance(ref, Ref)}
-            outs = tuple(self.dims(ref) for ref in call.outs)
             self.mixtures.append(MixedNormalization(identity, args, outs, tuple(self.mixed)))
             self.mixed = []
+        over = tuple(dim.ids for dims in (*args.values(), *outs) for dim in dims if dim is not None)
+        if over and draws_numbers(call):
+            self.draws.append(MixedNormalization(identity, args, outs, over))
 
     def set_role(self, dim: Dim | None, role: Role) -> None:
         """Record the role of a parameter's dimension.

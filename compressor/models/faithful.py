@@ -97,4 +97,4 @@ def _notes_on_randomness(module: nn.Module, inputs: Sequence[Tensor], expected: 
         again = [leaf.detach() for leaf in tree_leaves(module(*inputs))]
     if _same(again, expected):
         return []
-    return ["forward draws random numbers: comparisons draw the same numbers on both sides"]
+    return ["forward draws random numbers: proofs draw the same ones on both sides, for the channels that stay"]

@@ -22,7 +22,7 @@ from compressor.surgery.removal import plan_from_kept, remove_channels, removed_
 from compressor.tensors import named_tensors
 
 RESTRICTED = "restricted-dense"
-MIXED = f"{RESTRICTED}-float64"  # for a plan that changes what a norm works on
+MIXED = f"{RESTRICTED}-float64"  # for a plan that changes what a norm works on or numbers are drawn for
 REORDERED = "reordered-float64"
 DROPPED = "dropped-blocks-float64"
 
@@ -41,7 +41,8 @@ def certify_removal(
     - The outputs of a detector that detects nothing in `inputs`, or that sorts by scores which differ in the last digit
       only, are not comparable. The outputs of its layers of unchanged width are compared instead. If they differ, too,
       the slim model takes over the choices of the dense one, and the scores behind them are compared like outputs.
-    - If the plan removes channels that a normalisation mixes, the dense model's norms work on the kept channels only.
+    - If the plan removes channels that a normalisation mixes or that random numbers are drawn for, the dense model's
+      norms work on the kept channels only, and it draws for these only.
     - A forward that does not run in float64 is compared in float32, within 1e-4.
 
     Args:

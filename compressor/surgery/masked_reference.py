@@ -1,6 +1,7 @@
 """The dense model without the effect of the channels a plan removes: the reference that slim models are compared with.
 
-Weights that read removed channels are zero. A norm, or a mean over channels, works on the kept channels only.
+Weights that read removed channels are zero. A norm, or a mean over channels, works on the kept channels only, and
+random numbers are drawn for these only, so that both models draw the same ones.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def with_readers_zeroed(dense: nn.Module, groups: Sequence[ChannelGroup], plan: 
 
 
 def run_restricted(module: nn.Module, *inputs: Tensor, structure: DependencyGraph, plan: PrunePlan) -> Any:
-    """Run a module; every call that mixes channels works on the kept ones and gives zeros for the others.
+    """Run a module; every call that mixes channels or draws for them has the kept ones, and zeros for the others.
 
     Args:
         module: The module.
@@ -56,22 +57,26 @@ def run_restricted(module: nn.Module, *inputs: Tensor, structure: DependencyGrap
     Returns:
         The module's output.
     """
-    touched = [site for site in structure.mixtures if _touched(site, structure, plan)]
+    touched = [site for site in _sites(structure) if _touched(site, structure, plan)]
     handlers = {site.call: partial(_on_kept, site, structure, plan) for site in touched}
     return replay(module, *inputs, known=rules.has_rule, handlers=handlers) if handlers else module(*inputs)
 
 
 def mixes_channels(structure: DependencyGraph, plan: PrunePlan) -> bool:
-    """Test whether a plan changes the channels that some normalisation works on.
+    """Test whether a plan changes the channels that some normalisation works on, or that numbers are drawn for.
 
     Args:
         structure: The model's dependency graph.
         plan: The channels to keep.
 
     Returns:
-        True where at least one normalisation is affected.
+        True where at least one call is affected.
     """
-    return any(_touched(site, structure, plan) for site in structure.mixtures)
+    return any(_touched(site, structure, plan) for site in _sites(structure))
+
+
+def _sites(structure: DependencyGraph) -> tuple[NormalizationSite, ...]:
+    return *structure.mixtures, *structure.draws
 
 
 def _touched(call: NormalizationSite, structure: DependencyGraph, plan: PrunePlan) -> bool:
@@ -98,7 +103,8 @@ def _on_kept(
     small = dict(args)
     for name, dims in call.args.items():
         for at, entries in dims.items():
-            small[name] = small[name].index_select(at, torch.from_numpy(_kept(entries, structure, plan)))
+            part = small[name].index_select(at, torch.from_numpy(_kept(entries, structure, plan)))
+            small[name] = _laid_out_as(part, args[name])
     if "normalized_shape" in small:
         small["normalized_shape"] = list(small["input"].shape[-len(small["normalized_shape"]) :])
     schema = operator._schema.arguments
@@ -107,6 +113,8 @@ def _on_kept(
     result = operator(*positional, **named)
     outs = iter(call.outs)
     parts = [_scatter(leaf, next(outs), structure, plan) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    if operator._schema.is_mutable:
+        return args["self"].copy_(parts[0])
     return parts[0] if isinstance(result, Tensor) else tuple(parts)
 
 
@@ -114,5 +122,11 @@ def _scatter(part: Tensor, dims: Mapping[int, ChannelIndex], structure: Dependen
     for at, entries in dims.items():
         shape = (*part.shape[:at], len(entries[0]), *part.shape[at + 1 :])
         kept = torch.from_numpy(_kept(entries, structure, plan))
-        part = part.new_zeros(shape).index_copy(at, kept, part)
+        part = _laid_out_as(part.new_zeros(shape).index_copy(at, kept, part), part)
     return part
+
+
+def _laid_out_as(part: Tensor, like: Tensor) -> Tensor:
+    """The same entries with dimensions in another tensor's order in memory, in which random numbers are drawn."""
+    order = sorted(range(part.ndim), key=like.stride, reverse=True)
+    return part.permute(order).contiguous().permute(np.argsort(order).tolist())

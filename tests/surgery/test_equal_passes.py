@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from compressor.core import Certificate, PrunePlan
 from compressor.graph.cost import count_cost
@@ -39,6 +40,31 @@ class Net(nn.Module):
 class Noisy(Net):
     def special(self, x: Tensor) -> Tensor:
         return x * torch.rand(x.shape[0], 1, *x.shape[2:])
+
+
+class Drawing(Net):
+    """Draws for each channel, so that a smaller model draws fewer numbers."""
+
+    def __init__(self, draw: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def special(self, x: Tensor) -> Tensor:
+        return self.draw(x)
+
+
+DRAWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "dropout": lambda x: functional.dropout(x, 0.3, training=True),
+    "in place": lambda x: functional.dropout(x, 0.3, training=True, inplace=True) + torch.empty_like(x).normal_(),
+    "whole channels": lambda x: functional.dropout2d(x, 0.3, training=True) * torch.bernoulli(x.sigmoid()),
+    "noise in another order": lambda x: with_noise(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
+    "of a constant": lambda x: x * functional.dropout(torch.ones(len(x), x.shape[1], 1, 1), 0.3),
+}
+
+
+def with_noise(x: Tensor) -> Tensor:
+    y = functional.dropout(x, 0.3)
+    return y + torch.rand_like(y)
 
 
 class NumpyNoise(Net):
@@ -125,6 +151,36 @@ def test_equal_passes_agree_in_float64(make: Callable[[], Net]) -> None:
     assert right.max_rel_error < 1e-12
     assert not wrong.ok
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_both_models_draw_the_same_numbers_for_the_channels_that_stay(draw: Callable[[Tensor], Tensor]) -> None:
+    right, wrong = halved(Drawing(draw).eval())
+    assert right.ok, right
+    assert right.kind == "restricted-dense-float64"
+    assert right.max_rel_error < 1e-12
+    assert not wrong.ok
+
+
+class DropsAttention(nn.Module):
+    """Attention that drops some of its weights in eval mode, too; heads are removed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.qkv, self.o = 4, nn.Linear(6, 48), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return self.o(functional.scaled_dot_product_attention(q, k, v, dropout_p=0.2).transpose(1, 2).flatten(2))
+
+
+def test_heads_whose_attention_weights_are_dropped() -> None:
+    net, x = DropsAttention().eval(), torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0))
+    structure = analyze(net, x[:1], name="net")
+    plan = PrunePlan({"qkv": np.array([True, False, True, False])})
+    proof = certify_removal(net, remove_channels(net, structure, plan), structure, plan, x)
+    assert proof.ok, proof
+    assert proof.kind == "restricted-dense-float64"
 
 
 def test_a_forward_that_insists_on_its_types_is_compared_in_them() -> None:

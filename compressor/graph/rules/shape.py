@@ -274,7 +274,7 @@ RULES: dict[str, OperatorRule] = {
     **aten_rules(_like_input, "contiguous clone dropout dropout_ feature_dropout detach alias to _to_copy lift_fresh"),
     **aten_rules(_like_input, "alpha_dropout hardswish_ hardswish type_as float _conj resolve_conj resolve_neg"),
     **aten_rules(_like_input, "fake_quantize_per_tensor_affine fake_quantize_per_tensor_affine_cachemask"),
-    **aten_rules(pointwise, "complex polar"),
+    **aten_rules(pointwise, "complex polar bernoulli bernoulli_ normal normal_ uniform_ exponential_ randint_like"),
     **aten_rules(_permute_dims, "permute transpose t mT numpy_T swapaxes"),
     **aten_rules(_expand, "expand expand_as"),
     **aten_rules(_chunk_half, "glu"),

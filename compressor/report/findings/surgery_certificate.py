@@ -14,7 +14,8 @@ MEANING: Mapping[str, str] = {
     "masked-dense-float64": "in float64, right after the removal, the slim model computes what the dense model "
     "computes when no layer reads the removed channels",
     "restricted-dense-float64": "in float64, right after the removal, the slim model computes what the dense model "
-    "computes when no layer reads the removed channels and its normalization layers use the kept channels only",
+    "computes when no layer reads the removed channels and its normalization layers and random draws use the kept "
+    "channels only",
     "dropped-blocks-float64": "in float64, the model without the dropped blocks computes what the dense model computes "
     "when these blocks add nothing to their input",
     "reordered-float64": "in float64, the model computes the same with its channels in another order",
