@@ -87,9 +87,10 @@ def inputs_that_run(module: nn.Module, where: str, samples: ShowSamples = dict) 
         The inputs, and a note that says where they come from.
 
     Raises:
-        ModelError: It runs on none of them.
+        ModelError: It runs on none of them, or the samples are complex numbers.
     """
     of_samples = _in_order(samples(), module)
+    _refuse_complex(of_samples, where)
     usual = [(torch.zeros(2, *size),) for size in USUAL_SIZES]
     failures: dict[str, Exception] = {}
     for rows in (of_samples, *usual) if of_samples else usual:
@@ -151,12 +152,13 @@ def inputs_like(
         The inputs, and a note on what was not certain.
 
     Raises:
-        ModelError: `value` shows no inputs.
+        ModelError: `value` shows no inputs, or complex ones.
     """
     if isinstance(value, Mapping) and set(own := _positional(module)[: len(value)]) == set(value):
         value = tuple(value[name] for name in own)
     parts = [value] if isinstance(value, Tensor) else value
     if isinstance(parts, list | tuple) and parts and all(isinstance(part, Tensor) for part in parts):
+        _refuse_complex(parts, where)
         if batch_dim == "auto":
             dims, note = find_batch_dims(module, parts)
         else:
@@ -171,6 +173,15 @@ def inputs_like(
     if isinstance(value, Mapping | list | tuple):
         hint += "; wrap a network whose forward takes keywords, lists or dicts"
     raise ModelError("model-input/malformed", where, f"its value is {_described(value)}", hint)
+
+
+def _refuse_complex(tensors: Sequence[Tensor], where: str) -> None:
+    """ONNX Runtime takes no complex inputs."""
+    given = next((tensor for tensor in tensors if tensor.is_complex()), None)
+    if given is not None:
+        problem = f"an input of type {str(given.dtype).removeprefix('torch.')}: ONNX Runtime takes real inputs only"
+        hint = "wrap the network: take a last dimension of 2, real and imaginary, and call torch.view_as_complex"
+        raise ModelError("model-input/complex", where, problem, hint)
 
 
 def _described(value: object) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from compressor.core import ModelInput
 from compressor.errors import ModelError
 from compressor.models.source import load_model
+from compressor.models.user_inputs import inputs_that_run
 from compressor.recipe import read_recipe
 from compressor.recipe.inputs import load_inputs
 from compressor.run_log import RunLog
@@ -250,3 +251,28 @@ def test_a_dict_shows_inputs_by_the_parameters_they_are_for(tmp_path: Path) -> N
     path.write_text(TWO.format(star="").replace("self, left", "self, *, left"))
     with raises_error(ModelError, "model-input/malformed", "a dict of right, left", "wrap"):
         load_model(f"{path}:Two")
+
+
+COMPLEX = """
+import torch
+from torch import nn
+
+class Signal(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv1d(2, 4, 3)
+
+    def forward(self, x):
+        return self.a(torch.view_as_real(x).transpose(1, 2))
+"""
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_inputs_are_refused_whether_the_file_or_the_samples_show_them(tmp_path: Path, dtype: str) -> None:
+    path, shown = tmp_path / "signal_net.py", f"torch.ones(2, 8, dtype=torch.{dtype})"
+    path.write_text(f"{COMPLEX}\n\ndef example_inputs():\n    return {shown}\n")
+    with raises_error(ModelError, "model-input/complex", dtype, "view_as_complex"):
+        load_model(f"{path}:Signal")
+    module, ones = torch.nn.Identity(), torch.ones(2, 8, dtype=getattr(torch, dtype))
+    with raises_error(ModelError, "model-input/complex", dtype, "view_as_complex"):
+        inputs_that_run(module, "here", lambda: {"input": ones})
