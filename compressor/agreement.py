@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
+from compressor.batches import batch_length, output_batch_dims
+from compressor.core import BatchDims
 from compressor.tensors import Inputs, call_module, tree_leaves, tree_names
 
 
@@ -39,18 +42,19 @@ class Agreement:
         return sum(output.divergence for output in self.outputs) / max(1, len(self.outputs))
 
 
-def is_class_scores(output: Tensor, num_classes: int | None = None) -> bool:
+def is_class_scores(output: Tensor, num_classes: int | None = None, batch_dim: int | None = 0) -> bool:
     """Whether an output holds scores of classes.
 
     Args:
         output: (B, K): scores unless its rows have unit length, as embeddings have. (B, K, H, W): scores of pixels
             where K is the number of classes.
         num_classes: The model's number of classes; None = not known.
+        batch_dim: Where the output has its samples; only with samples first it is one of these.
 
     Returns:
         True for scores. Everything else is compared by its values.
     """
-    if not output.is_floating_point() or output.ndim not in (2, 4) or output.shape[1] < 2:
+    if batch_dim != 0 or not output.is_floating_point() or output.ndim not in (2, 4) or output.shape[1] < 2:
         return False
     if output.ndim == 4:
         return output.shape[1] == num_classes
@@ -61,27 +65,31 @@ def is_class_scores(output: Tensor, num_classes: int | None = None) -> bool:
 class AgreementMeter:
     """Sums over batches of outputs."""
 
-    def __init__(self, num_classes: int | None = None) -> None:
+    def __init__(self, num_classes: int | None = None, output_dims: BatchDims | None = None) -> None:
         """Start without samples.
 
         Args:
             num_classes: The model's number of classes; None = not known.
+            output_dims: What `output_batch_dims` returns.
         """
-        self._num_classes = num_classes
+        self._num_classes, self._output_dims = num_classes, output_dims
         self._samples = 0
         self._names: list[str] = []
         self._sums: Tensor | None = None  # (outputs, 5)
 
-    def update(self, dense: object, slim: object) -> None:
+    def update(self, dense: object, slim: object, samples: int) -> None:
         """Add the outputs of both models on one batch.
 
         Args:
             dense: The dense model's output, any tree of tensors.
             slim: The slim model's output, of the same structure.
+            samples: How many the batch has.
         """
-        pairs = list(zip(tree_leaves(dense), tree_leaves(slim), strict=True))
-        rows = torch.stack([torch.stack(_sums(a, b, self._num_classes)) for a, b in pairs])
-        self._names, self._samples = tree_names(dense), self._samples + len(pairs[0][0])
+        leaves, others = tree_leaves(dense), tree_leaves(slim)
+        dims = self._output_dims or (0,) * len(leaves)
+        sums = [_sums(a, b, self._num_classes, dim) for a, b, dim in zip(leaves, others, dims, strict=True)]
+        rows = torch.stack([torch.stack(row) for row in sums])
+        self._names, self._samples = tree_names(dense), self._samples + samples
         self._sums = rows if self._sums is None else self._sums + rows
 
     def compute(self) -> Agreement:
@@ -96,7 +104,11 @@ class AgreementMeter:
 
 
 def measure_agreement(
-    dense: nn.Module, slim: nn.Module, batches: Iterable[Inputs], num_classes: int | None = None
+    dense: nn.Module,
+    slim: nn.Module,
+    batches: Iterable[Inputs],
+    num_classes: int | None = None,
+    batch_dims: BatchDims | None = None,
 ) -> Agreement:
     """Run both models on held-out samples and compare all their outputs.
 
@@ -105,23 +117,26 @@ def measure_agreement(
         slim: The model to judge, in eval mode.
         batches: Inputs of both models.
         num_classes: The model's number of classes; None = not known.
+        batch_dims: Batch dimension of each input; None = the first of all.
 
     Returns:
         The agreement of every output tensor.
     """
-    meter = AgreementMeter(num_classes)
+    batches = iter(batches)
+    first = next(batches)
+    meter = AgreementMeter(num_classes, output_batch_dims(dense, first, batch_dims))
     with torch.inference_mode():
-        for inputs in batches:
-            meter.update(call_module(dense, inputs), call_module(slim, inputs))
+        for inputs in chain([first], batches):
+            meter.update(call_module(dense, inputs), call_module(slim, inputs), batch_length(inputs, batch_dims))
     return meter.compute()
 
 
-def _sums(dense: Tensor, slim: Tensor, num_classes: int | None) -> list[Tensor]:
+def _sums(dense: Tensor, slim: Tensor, num_classes: int | None, batch_dim: int | None) -> list[Tensor]:
     """Squared difference and squared size; for class scores also positions, equal classes and divergence."""
     a, b = dense.detach().double(), slim.detach().double()
     zero = torch.zeros((), dtype=torch.float64, device=a.device)
     sums = [(a - b).square().sum(), a.square().sum(), zero, zero, zero]
-    if is_class_scores(dense, num_classes):
+    if is_class_scores(dense, num_classes, batch_dim):
         log_dense, log_slim = a.log_softmax(1), b.log_softmax(1)
         same = (a.argmax(1) == b.argmax(1)).double()
         sums[2:] = [zero + same.numel(), same.sum(), (log_dense.exp() * (log_dense - log_slim)).sum()]

@@ -46,12 +46,6 @@ def as_file_takes(module: nn.Module, inputs: Sequence[Tensor]) -> Sequence[Tenso
     return module.arranged_for_file(inputs) if isinstance(module, FileModule) else inputs
 
 
-def shared_inputs(module: nn.Module) -> frozenset[int]:
-    """Return the indices of a module's inputs without a batch dimension; only modules of files tell."""
-    dims = module.batch_dims if isinstance(module, FileModule) else ()
-    return frozenset(index for index, dim in enumerate(dims) if dim is None)
-
-
 def batch_at_most(module: nn.Module, size: int) -> int:
     """Limit batches to one sample for a module of a file that runs samples one after the other.
 

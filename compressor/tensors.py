@@ -5,15 +5,14 @@ And the tensors that modules hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 Inputs = Tensor | tuple[Tensor, ...]
-"""One batch of what a module takes: a tensor (B, ...), or a tuple of them where it has several inputs."""
+"""One batch of what a module takes: a tensor, or a tuple of them where it has several inputs."""
 
 
 def named_tensors(module: nn.Module, *, every_name: bool = False) -> dict[str, Tensor]:
@@ -85,42 +84,6 @@ def call_module(module: Callable[..., Any], inputs: Inputs) -> Any:
 def as_arguments(inputs: Inputs) -> tuple[Tensor, ...]:
     """Return a batch as the arguments of a module, one tensor for each input."""
     return inputs if isinstance(inputs, tuple) else (inputs,)
-
-
-def join_batches(batches: Iterable[Inputs], shared: Collection[int] = ()) -> tuple[Tensor, ...]:
-    """Join all samples of some batches.
-
-    Args:
-        batches: The batches.
-        shared: Indices of inputs without a batch dimension, whose value is the same in every batch.
-
-    Returns:
-        One tensor for each input of the module.
-    """
-    columns = enumerate(zip(*map(as_arguments, batches), strict=True))
-    return tuple(parts[0] if index in shared else torch.cat(parts) for index, parts in columns)
-
-
-def samples_between(
-    columns: Sequence[Tensor], first: int, stop: int | None, shared: Collection[int] = ()
-) -> tuple[Tensor, ...]:
-    """Take some samples of joined batches.
-
-    Args:
-        columns: What `join_batches` returns.
-        first: The first sample.
-        stop: The sample to stop before; None = the end.
-        shared: Indices of inputs without a batch dimension.
-
-    Returns:
-        One tensor for each input of the module.
-    """
-    return tuple(column if index in shared else column[first:stop] for index, column in enumerate(columns))
-
-
-def batch_length(inputs: Inputs) -> int:
-    """Return the number of samples in a batch."""
-    return len(as_arguments(inputs)[0])
 
 
 def to_float32(tree: Any) -> Any:

@@ -11,8 +11,8 @@ from compressor.agreement import AgreementMeter, measure_agreement
 
 def test_class_scores_by_hand() -> None:
     meter = AgreementMeter()
-    meter.update(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]))
-    meter.update(torch.tensor([[0.0, 3.0]]), torch.tensor([[0.0, 3.0]]))
+    meter.update(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]), 1)
+    meter.update(torch.tensor([[0.0, 3.0]]), torch.tensor([[0.0, 3.0]]), 1)
     result = meter.compute()
     (output,) = result.outputs
     share = math.exp(2) / (1 + math.exp(2))
@@ -21,6 +21,28 @@ def test_class_scores_by_hand() -> None:
     assert output.kl == pytest.approx((share * 2 - (1 - share) * 2) / 2)
     assert output.relative_error == pytest.approx((8 / 13) ** 0.5)
     assert result.divergence == output.kl
+
+
+class Tagger(nn.Module):
+    """Time first: a mean over samples, then a number for each step and sample."""
+
+    def __init__(self, error: float = 0.0) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: Tensor, gain: Tensor) -> dict[str, Tensor]:
+        tags = gain * x.sum(2) * (1 + self.error)
+        return {"loss": tags.square().mean(), "tags": tags}
+
+
+@pytest.mark.parametrize("steps", [3, 4, 7])
+def test_samples_are_counted_and_classes_looked_for_where_the_batch_is(steps: int) -> None:
+    batches = [(torch.randn(steps, size, 5), torch.tensor(2.0)) for size in (4, 4, 3)]
+    result = measure_agreement(Tagger(), Tagger(0.1), batches, batch_dims=(1, None))
+    loss, tags = result.outputs
+    assert result.samples == 11
+    assert tags.relative_error == pytest.approx(0.1)
+    assert (loss.top1, tags.top1) == (None, None), "steps and samples are no classes"
 
 
 def test_pixels_and_trees_of_outputs() -> None:

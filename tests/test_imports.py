@@ -18,17 +18,9 @@ PACKAGE = Path(compressor.__file__).parent
 # Imports inside functions count like any others.
 # The program that is sent to devices is a room by itself: it imports nothing of the package.
 CORE = {
-    "agreement",
-    "atomic_write",
-    "bench.runner",
-    "core",
-    "errors",
-    "execution",
-    "file_module",
-    "layers",
-    "random_samples",
-    "tensors",
-}
+    "agreement", "atomic_write", "batches", "bench.runner", "core", "errors", "execution", "file_module", "layers",
+    "random_samples", "tensors",
+}  # fmt: skip
 STARTS_RUNS = {"commands", "pipeline", "preflight", "progress", "recipe", "report", "run_options"}
 ALLOWED = {
     "": set(),
@@ -39,7 +31,8 @@ ALLOWED = {
     "tensors": set(),
     "file_module": {"core"},
     "random_samples": {"core"},
-    "agreement": {"tensors"},
+    "batches": {"core", "execution", "tensors"},
+    "agreement": {"batches", "core", "tensors"},
     "execution": {"errors", "tensors"},
     "layers": set(),
     "atomic_write": set(),

@@ -77,7 +77,8 @@ def accuracy_preview(baseline: PruningState, state: PruningState, data: Data) ->
     """
     metric = labelled_task(data, "a preview of the accuracy").metric
     slim = copy_module(state.model.module)
-    recalibrate_batchnorm(slim, data.calibration_batches(BATCH_SIZE, images=BATCHES * BATCH_SIZE))
+    batches = data.calibration_batches(BATCH_SIZE, images=BATCHES * BATCH_SIZE)
+    recalibrate_batchnorm(slim, batches, data.batch_dims)
 
     def measure(module: nn.Module) -> float:
         if data.has_holdout:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from compressor.core.model import BatchDims
+
 
 Augment = Literal["none", "flip", "cifar", "imagenet", "trivialaugment", "randaugment"]
 
@@ -54,6 +56,8 @@ class Data(Protocol):
     def task(self) -> Task | None: ...  # None = samples without labels
     @property
     def num_classes(self) -> int | None: ...  # None = the targets are not classes
+    @property
+    def batch_dims(self) -> BatchDims | None: ...  # of the inputs, see `compressor.batches`; None = the first of all
     @property
     def train_size(self) -> int: ...
     @property

@@ -48,7 +48,7 @@ class FeatureMapRank:
         from compressor.error_curves.channel_maps import mean_over_maps
 
         batches = context.training_data.calibration_batches(self.batch_size, images=self.images)
-        return mean_over_maps(module, groups, list(batches), map_rank)
+        return mean_over_maps(module, groups, list(batches), map_rank, context.training_data.batch_dims)
 
 
 def map_rank(maps_BCr: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class MeanActivation:
         from compressor.error_curves.channel_maps import mean_over_maps
 
         batches = context.training_data.calibration_batches(self.batch_size, images=self.images)
-        return mean_over_maps(module, groups, list(batches), _mean_magnitude)
+        return mean_over_maps(module, groups, list(batches), _mean_magnitude, context.training_data.batch_dims)
 
 
 def _mean_magnitude(maps_BCr: Tensor) -> Tensor:

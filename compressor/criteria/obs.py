@@ -48,8 +48,9 @@ class GroupOBS:
         from compressor.error_curves.curves import error_curves, scores_along
         from compressor.tensors import as_arguments
 
-        batches = context.training_data.calibration_batches(self.batch_size, images=self.images)
-        curves = error_curves(module, groups, [as_arguments(inputs) for inputs in batches], seed=context.seed)
+        data = context.training_data
+        batches = [as_arguments(inputs) for inputs in data.calibration_batches(self.batch_size, images=self.images)]
+        curves = error_curves(module, groups, batches, seed=context.seed, batch_dims=data.batch_dims)
         curves = magnitude_curves(module, groups) | curves
         return {name: scores_along(curve) for name, curve in curves.items()}
 

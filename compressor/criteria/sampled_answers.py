@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.agreement import is_class_scores
-from compressor.core import ChannelGroup, Data
+from compressor.batches import output_batch_dims
+from compressor.core import BatchDims, ChannelGroup, Data
 from compressor.criteria.base import ScoringContext
 from compressor.criteria.gradient import writing_parameters
 from compressor.execution.copies import copy_module
@@ -62,40 +63,52 @@ def answer_losses(
         Scalars that can be differentiated.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    dims: BatchDims | None = None
     for inputs, targets in islice(data.train_batches(batch_size, epoch=epoch, seed=seed), batches):
+        dims = dims or output_batch_dims(module, inputs, data.batch_dims)
         output = call_module(module, inputs)
         if data.task is not None:
             yield data.task.loss(output, targets, 0.0)
         else:
-            yield own_answer_loss(output, generator, data.num_classes)
+            yield own_answer_loss(output, generator, data.num_classes, dims)
 
 
-def own_answer_loss(output: Any, generator: torch.Generator, num_classes: int | None = None) -> Tensor:
+def own_answer_loss(
+    output: Any, generator: torch.Generator, num_classes: int | None = None, output_dims: BatchDims | None = None
+) -> Tensor:
     """Compute `-log p(answer)` for answers drawn from the output, the mean over samples.
 
     Args:
         output: What the model returns.
         generator: Draws the answers.
         num_classes: The model's number of classes; None = not known.
+        output_dims: What `output_batch_dims` returns for the model.
 
     Returns:
-        A scalar, the sum over all floating-point outputs.
+        A scalar, the sum over all floating-point outputs with samples; a mean over samples is no answer.
     """
+    leaves = tree_leaves(output)
     losses = [
-        _negative_log_likelihood(leaf, generator, num_classes) for leaf in tree_leaves(output) if leaf.requires_grad
+        _negative_log_likelihood(leaf.movedim(dim, 0), generator, num_classes, dim)
+        for leaf, dim in zip(leaves, output_dims or (0,) * len(leaves), strict=True)
+        if leaf.requires_grad and leaf.ndim and dim is not None
     ]
     return torch.stack(losses).sum()
 
 
-def _negative_log_likelihood(output: Tensor, generator: torch.Generator, num_classes: int | None) -> Tensor:
+def _negative_log_likelihood(
+    output: Tensor, generator: torch.Generator, num_classes: int | None, batch_dim: int
+) -> Tensor:
+    """The loss of one output, samples first; `batch_dim` is where the model has them."""
+    scored = is_class_scores(output, num_classes, batch_dim)
     with torch.no_grad():
-        if is_class_scores(output, num_classes):
+        if scored:
             probabilities = output.softmax(1).movedim(1, -1)
             labels = torch.multinomial(probabilities.reshape(-1, probabilities.shape[-1]), 1, generator=generator)
             answer = labels.reshape(probabilities.shape[:-1])
         else:
             spread = output.std().clamp_min(1e-12)
             answer = output + spread * torch.randn(output.shape, generator=generator)
-    if is_class_scores(output, num_classes):
+    if scored:
         return torch.nn.functional.cross_entropy(output, answer)
-    return ((output - answer) / spread).square().flatten(1).sum(1).mean() / 2
+    return ((output - answer) / spread).square().reshape(len(output), -1).sum(1).mean() / 2

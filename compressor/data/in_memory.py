@@ -32,6 +32,7 @@ class ImageData:
     augment: Augment = "none"
     task: Task = field(default_factory=classification)
     held_out: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # rows of `train`
+    batch_dims: None = None
 
     @property
     def train_size(self) -> int:

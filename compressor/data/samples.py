@@ -31,6 +31,8 @@ class InputSource(Protocol):
 
     @property
     def names(self) -> Sequence[str]: ...  # of the samples, for messages
+    @property
+    def batch_dims(self) -> BatchDims | None: ...  # of the inputs; None = the first dimension of all
 
     def batches(self, rows: Iterable[Tensor]) -> Iterator[Inputs]:
         """Yield the inputs for each tensor of rows (B,)."""
@@ -43,6 +45,7 @@ class ImageInputs:
 
     split: ImageSource
     normalize: Normalize
+    batch_dims: None = None
 
     @property
     def names(self) -> Sequence[str]:
@@ -86,6 +89,10 @@ class Samples:
     task: None = None
     num_classes: None = None
     held_out: int = 0  # samples that choices are made by, neither trained nor measured on
+
+    @property
+    def batch_dims(self) -> BatchDims | None:
+        return self.source.batch_dims
 
     @property
     def train_size(self) -> int:
@@ -226,7 +233,7 @@ def check_finite_samples(tensors: Sequence[Tensor], names: Sequence[str], where:
     """
     for tensor in tensors:
         if tensor.is_floating_point() and len(tensor):
-            finite = torch.isfinite(tensor).flatten(1).all(dim=1)
+            finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1)
             if not bool(finite.all()):
                 rows = (~finite).nonzero().flatten()
                 problem = f"it has a number that is not finite ({len(rows)} of {len(names)} samples are affected)"

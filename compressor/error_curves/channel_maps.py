@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from compressor.core import ChannelGroup, TensorSlot
+from compressor.core import BatchDims, ChannelGroup, TensorSlot
 from compressor.error_curves.visit_layers import LayerCall, LayerVisitor
 from compressor.tensors import Inputs, as_arguments
 
@@ -27,6 +27,7 @@ def visit_channel_maps(
     show: ShowMaps,
     *,
     written: bool = False,
+    batch_dims: BatchDims | None = None,
 ) -> None:
     """Show the values of every group in all layers that read it; of groups without such layers, in those that write it.
 
@@ -36,8 +37,9 @@ def visit_channel_maps(
         batches: Samples without labels.
         show: Called for every layer and batch.
         written: Whether all groups are shown where they are written.
+        batch_dims: Batch dimension of each input; None = the first of all.
     """
-    visitor = LayerVisitor(module, [as_arguments(inputs) for inputs in batches])
+    visitor = LayerVisitor(module, [as_arguments(inputs) for inputs in batches], batch_dims)
     calls: dict[str, list[Callable[[LayerCall], None]]] = {}
     for group in groups:
         if group.frozen is not None:
@@ -65,7 +67,11 @@ def _show(show: ShowMaps, name: str, slot: TensorSlot, of_input: bool, call: Lay
 
 
 def mean_over_maps(
-    module: nn.Module, groups: Sequence[ChannelGroup], batches: Sequence[Inputs], formula: Callable[[Tensor], Tensor]
+    module: nn.Module,
+    groups: Sequence[ChannelGroup],
+    batches: Sequence[Inputs],
+    formula: Callable[[Tensor], Tensor],
+    batch_dims: BatchDims | None = None,
 ) -> dict[str, FloatArray]:
     """Average a score of channels over samples, and over the layers that read them.
 
@@ -74,6 +80,7 @@ def mean_over_maps(
         groups: The groups; frozen ones are left out.
         batches: Samples without labels.
         formula: Values (B, C, r, *) -> scores (B, C) in float64.
+        batch_dims: Batch dimension of each input; None = the first of all.
 
     Returns:
         Group name -> scores (C,).
@@ -86,5 +93,5 @@ def mean_over_maps(
         sums[name] = sums.get(name, 0.0) + scores_BC.sum(0)
         counts[name] = counts.get(name, 0) + len(scores_BC)
 
-    visit_channel_maps(module, groups, batches, _add)
+    visit_channel_maps(module, groups, batches, _add, batch_dims=batch_dims)
     return {name: (total / counts[name]).numpy() for name, total in sums.items()}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.core import ChannelGroup, ErrorCurve
+from compressor.core import BatchDims, ChannelGroup, ErrorCurve
 from compressor.error_curves.channel_maps import visit_channel_maps
 from compressor.error_curves.elimination import eliminate
 from compressor.error_curves.readers import MeasuredReader, measure_readers
@@ -25,7 +25,12 @@ CONSTANT = "its readers see constant values: any channel can be removed"
 
 
 def error_curves(
-    module: nn.Module, groups: Sequence[ChannelGroup], batches: Sequence[Arguments], *, seed: int = 0
+    module: nn.Module,
+    groups: Sequence[ChannelGroup],
+    batches: Sequence[Arguments],
+    *,
+    seed: int = 0,
+    batch_dims: BatchDims | None = None,
 ) -> dict[str, ErrorCurve]:
     """Compute the error curve of every group that is not frozen.
 
@@ -34,12 +39,13 @@ def error_curves(
         groups: The groups of its channels.
         batches: Samples without labels.
         seed: Of the sampled positions.
+        batch_dims: Batch dimension of each input; None = the first of all.
 
     Returns:
         Group name -> curve. Groups that no convolution or linear layer reads or writes are absent.
     """
-    readers = measure_readers(module, groups, batches, seed=seed)
-    return curves_of(readers, groups) | energy_curves(module, groups, readers, batches)
+    readers = measure_readers(module, groups, batches, seed=seed, batch_dims=batch_dims)
+    return curves_of(readers, groups) | energy_curves(module, groups, readers, batches, batch_dims)
 
 
 def curves_of(
@@ -101,6 +107,7 @@ def energy_curves(
     groups: Sequence[ChannelGroup],
     readers: Mapping[str, Sequence[MeasuredReader]],
     batches: Sequence[Arguments],
+    batch_dims: BatchDims | None = None,
 ) -> dict[str, ErrorCurve]:
     """Make the curves of groups that no layer reads, such as those of queries and keys: nothing can be refitted.
 
@@ -112,6 +119,7 @@ def energy_curves(
         groups: Its groups.
         readers: Group name -> what was measured of the layers that read it.
         batches: Samples without labels.
+        batch_dims: Batch dimension of each input; None = the first of all.
 
     Returns:
         Group name -> curve, for the groups without readers.
@@ -124,7 +132,7 @@ def energy_curves(
         energies[name][weight] = energies[name].get(weight, torch.zeros_like(energy_C)) + energy_C
 
     if unseen:
-        visit_channel_maps(module, unseen, batches, _add, written=True)
+        visit_channel_maps(module, unseen, batches, _add, written=True, batch_dims=batch_dims)
     curves = {}
     for group in unseen:
         if energies[group.name]:

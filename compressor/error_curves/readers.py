@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from compressor.core import ChannelGroup
+from compressor.core import BatchDims, ChannelGroup
 from compressor.error_curves.elimination import QuadraticReader
 from compressor.error_curves.visit_layers import LayerCall, LayerVisitor
 from compressor.reconstruction.moments import Moments, Statistics
@@ -81,7 +81,12 @@ def find_readers(group: ChannelGroup, layers: Mapping[str, SolvableLayer], modul
 
 
 def measure_readers(
-    module: nn.Module, groups: Sequence[ChannelGroup], batches: Sequence[Arguments], *, seed: int = 0
+    module: nn.Module,
+    groups: Sequence[ChannelGroup],
+    batches: Sequence[Arguments],
+    *,
+    seed: int = 0,
+    batch_dims: BatchDims | None = None,
 ) -> dict[str, list[MeasuredReader]]:
     """Measure the inputs of all readers in one pass over the samples.
 
@@ -90,11 +95,12 @@ def measure_readers(
         groups: The groups; frozen ones are left out.
         batches: Samples without labels.
         seed: Of the sampled positions.
+        batch_dims: Batch dimension of each input; None = the first of all.
 
     Returns:
         Group -> its readers; an empty list where none is seen.
     """
-    visitor = LayerVisitor(module, rebatch(module, batches, BATCH_SIZE))
+    visitor = LayerVisitor(module, rebatch(module, batches, BATCH_SIZE, batch_dims), batch_dims)
     readers_of = {group.name: find_readers(group, visitor.layers, module) for group in groups if group.frozen is None}
     readers_of = _within_memory(readers_of)
     requests: dict[tuple[str, str], _Request] = {}

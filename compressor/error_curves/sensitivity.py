@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.agreement import AgreementMeter
-from compressor.core import ChannelGroup, ErrorCurve
+from compressor.batches import batch_length, output_batch_dims
+from compressor.core import BatchDims, ChannelGroup, ErrorCurve
 from compressor.error_curves.readers import MeasuredReader
 from compressor.error_curves.single_cut import cut_tensors
 
@@ -39,6 +40,7 @@ def measure_sensitivities(
     curves: Mapping[str, ErrorCurve],
     batches: Sequence[tuple[Tensor, ...]],
     num_classes: int | None,
+    batch_dims: BatchDims | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, ErrorCurve], list[SingleCut]]:
     """Add its sensitivity to every curve.
@@ -50,6 +52,7 @@ def measure_sensitivities(
         curves: Group -> its error curve.
         batches: Held-out samples.
         num_classes: The model's number of classes; None = not known.
+        batch_dims: Batch dimension of each input; None = the first of all.
         progress: Called after every group.
 
     Returns:
@@ -57,6 +60,7 @@ def measure_sensitivities(
     """
     with torch.inference_mode():
         dense = [module(*inputs) for inputs in batches]
+    output_dims = output_batch_dims(module, batches[0], batch_dims)
     cuts, weighted = [], {}
     for number, group in enumerate(group for group in groups if group.name in curves):
         curve = curves[group.name]
@@ -64,10 +68,11 @@ def measure_sensitivities(
         kept = torch.ones(group.size, dtype=torch.bool)
         kept[torch.from_numpy(curve.order[:removed])] = False
         tensors = cut_tensors(module, group, readers.get(group.name, ()), kept)
-        meter = AgreementMeter(num_classes)
+        meter = AgreementMeter(num_classes, output_dims)
         with torch.inference_mode():
             for inputs, answers in zip(batches, dense, strict=True):
-                meter.update(answers, torch.func.functional_call(module, tensors, inputs))
+                cut = torch.func.functional_call(module, tensors, inputs)
+                meter.update(answers, cut, batch_length(inputs, batch_dims))
         agreement = meter.compute()
         divergence = float(
             np.mean([out.relative_error**2 if out.kl is None else max(0.0, out.kl) for out in agreement.outputs])

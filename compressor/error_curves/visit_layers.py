@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from compressor.batches import batch_length
+from compressor.core import BatchDims
 from compressor.reconstruction.pair import Arguments
 from compressor.reconstruction.program import Program, Values, record, replaying
 from compressor.reconstruction.solvable_layers import Site, SolvableLayer, find_layers
@@ -27,14 +29,15 @@ class LayerCall:
 class LayerVisitor:
     """A model whose layers are visited; its forward pass is recorded once for every batch size."""
 
-    def __init__(self, module: nn.Module, batches: Sequence[Arguments]) -> None:
+    def __init__(self, module: nn.Module, batches: Sequence[Arguments], batch_dims: BatchDims | None = None) -> None:
         """Record the first batch.
 
         Args:
             module: The model, in eval mode.
-            batches: Inputs, samples along dimension 0.
+            batches: Inputs.
+            batch_dims: Batch dimension of each input; None = the first of all.
         """
-        self._module, self._batches = module, batches
+        self._module, self._batches, self._batch_dims = module, batches, batch_dims
         self._programs: dict[int, Program] = {}
         self.layers = {layer.weight: layer for layer in find_layers(self._program(batches[0]))}
 
@@ -55,7 +58,7 @@ class LayerVisitor:
             key=lambda stop: stop[0],
         )
         for number, inputs in enumerate(self._batches):
-            program = self._program(inputs)
+            program, images = self._program(inputs), batch_length(inputs, self._batch_dims)
             values: Values = dict(zip(program.inputs, inputs, strict=True))
             at = 0
             with replaying():
@@ -65,10 +68,10 @@ class LayerVisitor:
                     program.run(values, operation, operation + 1)
                     at = operation + 1
                     if site.output in values:  # absent where nothing reads it
-                        show(LayerCall(layer, site, number, len(inputs[0]), before, values[site.output]))
+                        show(LayerCall(layer, site, number, images, before, values[site.output]))
 
     def _program(self, inputs: Arguments) -> Program:
-        images = len(inputs[0])
+        images = batch_length(inputs, self._batch_dims)
         if images not in self._programs:
             self._programs[images] = record(self._module, *inputs)
         return self._programs[images]

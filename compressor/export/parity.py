@@ -131,7 +131,7 @@ def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], out
         if [array.shape for array in actual] != shapes:
             if not is_rounding_sensitive(module, batch, outputs, rounding):
                 others = [array.shape for array in actual]
-                raise CannotRun(f"batch {len(batch[0])}: shapes {others} instead of {shapes}")
+                raise CannotRun(f"{_inputs(batch)}: shapes {others} instead of {shapes}")
             ok = False
             continue
         for name, array, expected in zip(names, actual, reference, strict=True):
@@ -276,8 +276,12 @@ def run_session(
         arrays = {node.name: _as_type(tensor.numpy(), node.type) for node, tensor in zip(nodes, batch, strict=True)}
         result: list[Array] = session.run(outputs, arrays)
     except Exception as error:
-        raise CannotRun(f"batch {len(batch[0])}: {error}") from error
+        raise CannotRun(f"{_inputs(batch)}: {error}") from error
     return result
+
+
+def _inputs(batch: Sequence[Tensor]) -> str:
+    return f"inputs of {', '.join(str(tuple(tensor.shape)) for tensor in batch)}"
 
 
 def _as_type(array: Array, runtime_type: str) -> Array:

@@ -1,7 +1,8 @@
 """Finds the batch dimension of a user's example inputs: the one along which samples are independent.
 
 With a and b two samples along dimension d, d is a batch dimension where `f(cat(a, b)) = cat(f(a), f(b))`. In most
-networks it is the first; in recurrent networks and transformers often the second, after time; graphs have none.
+networks it is the first; in recurrent networks and transformers often the second, after time; graphs have none. Outputs
+that are a single number, such as a loss, say nothing of it.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _is_batch(module: nn.Module, examples: Sequence[Tensor], dims: BatchDims) ->
         return False
     if len({len(leaves) for leaves in (*alone, together)}) != 1:
         return False
-    joined = [_is_joined(*leaves) for leaves in zip(*alone, together, strict=True)]
+    joined = [_is_joined(*leaves) for leaves in zip(*alone, together, strict=True) if leaves[-1].ndim]
     return bool(joined) and all(joined)
 
 

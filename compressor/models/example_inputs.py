@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compressor.batches import join_batches
 from compressor.core import Data, LoadedModel
-from compressor.file_module import arranged, shared_inputs
+from compressor.file_module import arranged
 from compressor.random_samples import random_samples
-from compressor.tensors import join_batches
 
 
 def example_inputs(model: LoadedModel, images: int = 1, *, seed: int = 0) -> tuple[Tensor, ...]:
@@ -35,8 +35,8 @@ def calibration_inputs(model: LoadedModel, data: Data | None, images: int) -> tu
         images: Number of images.
 
     Returns:
-        One tensor (images, ...) for each input.
+        One tensor for each input, with the images in its batch dimension.
     """
     if data is None:
         return example_inputs(model, images)
-    return join_batches(data.calibration_batches(images, images=images), shared_inputs(model.module))
+    return join_batches(data.calibration_batches(images, images=images), data.batch_dims)

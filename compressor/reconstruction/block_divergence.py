@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.agreement import AgreementMeter
+from compressor.batches import batch_length, output_batch_dims
+from compressor.core import BatchDims
 from compressor.execution.copies import copy_module
 from compressor.tensors import Inputs, call_module
 
@@ -87,6 +89,7 @@ class BlockDivergence:
         fitted: Sequence[Inputs],
         judged: Sequence[Inputs],
         num_classes: int | None,
+        batch_dims: BatchDims | None = None,
     ) -> None:
         """Fit the maps in one pass over the dense model, and store its answers.
 
@@ -96,8 +99,10 @@ class BlockDivergence:
             fitted: Batches that the maps are fitted to.
             judged: Batches that the answers are compared on.
             num_classes: The model's number of classes; None = not known.
+            batch_dims: Batch dimension of each input; None = the first of all.
         """
-        self._dense, self._judged, self._num_classes = dense, judged, num_classes
+        self._dense, self._judged, self._batch_dims = dense, judged, batch_dims
+        self._meter = partial(AgreementMeter, num_classes, output_batch_dims(dense, judged[0], batch_dims))
         moments = {name: ChannelMoments(dim) for name, dim in channel_dims.items()}
         observed = copy_module(dense)
         for name, sums in moments.items():
@@ -116,10 +121,10 @@ class BlockDivergence:
         slim = copy_module(self._dense)
         for name in names:
             slim.set_submodule(name, self._stand_ins[name])
-        meter = AgreementMeter(self._num_classes)
+        meter = self._meter()
         with torch.inference_mode():
             for inputs, answer in zip(self._judged, self._answers, strict=True):
-                meter.update(answer, call_module(slim, inputs))
+                meter.update(answer, call_module(slim, inputs), batch_length(inputs, self._batch_dims))
         return meter.compute().divergence
 
 

@@ -67,7 +67,7 @@ class Lockstep:
 
     def _start(self, number: int) -> Batch:
         inputs = self._pair.inputs[number]
-        images = len(inputs[0])
+        images = self._pair.images_of(inputs)
         dense = dict(zip(self._pair.dense_program(images).inputs, inputs, strict=True))
         slim = dict(zip(self._pair.slim_program(images).inputs, inputs, strict=True))
         return Batch(number, images, self._holdout[number], dense, slim)

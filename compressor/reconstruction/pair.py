@@ -7,21 +7,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from compressor.core import KeptIndices
+from compressor.batches import batch_length, join_batches, samples_between, samples_first
+from compressor.core import BatchDims, KeptIndices
 from compressor.errors import DataError
-from compressor.file_module import batch_at_most, shared_inputs
+from compressor.file_module import batch_at_most
 from compressor.reconstruction.program import Program, record
 from compressor.reconstruction.solvable_layers import find_layers, with_branches_last
-from compressor.tensors import join_batches, samples_between
 
 Arguments = tuple[Tensor, ...]
-"""The arguments of a model for one batch, samples along dimension 0."""
+"""The arguments of a model for one batch."""
 
 
 class ModelPair:
     """Both models on the same batches. The slim one's weights change while its layers are solved."""
 
-    def __init__(self, dense: nn.Module, slim: nn.Module, kept: KeptIndices, inputs: Sequence[Arguments]) -> None:
+    def __init__(
+        self,
+        dense: nn.Module,
+        slim: nn.Module,
+        kept: KeptIndices,
+        inputs: Sequence[Arguments],
+        batch_dims: BatchDims | None = None,
+    ) -> None:
         """Record nothing yet.
 
         Args:
@@ -29,11 +36,16 @@ class ModelPair:
             slim: The model after surgery.
             kept: Tensor name -> dimension -> kept indices in the dense model's numbering.
             inputs: Calibration batches.
+            batch_dims: Batch dimension of each input; None = the first of all.
         """
-        self.dense, self.slim, self.kept, self.inputs = dense, slim, kept, inputs
-        self.images = len(inputs[0][0])  # of a full batch
+        self.dense, self.slim, self.kept, self.inputs, self._batch_dims = dense, slim, kept, inputs, batch_dims
+        self.images = self.images_of(inputs[0])  # of a full batch
         self._dense_programs: dict[int, Program] = {}
         self._slim_programs: dict[int, Program] = {}
+
+    def images_of(self, inputs: Arguments) -> int:
+        """Return the number of samples in a batch."""
+        return batch_length(inputs, self._batch_dims)
 
     def dense_program(self, images: int) -> Program:
         """Look up the dense program for a batch of this size; record it at its first use."""
@@ -49,7 +61,7 @@ class ModelPair:
         return self._slim_programs[images]
 
     def _example(self, images: int) -> Arguments:
-        return next(inputs for inputs in self.inputs if len(inputs[0]) == images)
+        return next(inputs for inputs in self.inputs if self.images_of(inputs) == images)
 
 
 def refuse_non_finite(samples: Tensor) -> None:
@@ -62,19 +74,22 @@ def refuse_non_finite(samples: Tensor) -> None:
         DataError: A sample is not finite.
     """
     if samples.is_floating_point():
-        broken = (~torch.isfinite(samples)).flatten(1).any(1).nonzero().flatten().tolist()
+        broken = (~torch.isfinite(samples)).reshape(len(samples), -1).any(1).nonzero().flatten().tolist()
         if broken:
             problem = f"NaN or infinity in {len(broken)} of {len(samples)} samples"
             raise DataError("calibration/not-finite", f"sample {broken[0]}", problem, "remove or repair these samples")
 
 
-def rebatch(module: nn.Module, batches: Sequence[Arguments], size: int) -> list[Arguments]:
+def rebatch(
+    module: nn.Module, batches: Sequence[Arguments], size: int, batch_dims: BatchDims | None = None
+) -> list[Arguments]:
     """Split the samples into batches, small enough that several of them can be held out.
 
     Args:
         module: The model, whose inputs they are.
         batches: Batches of any sizes.
         size: Most samples in a batch.
+        batch_dims: Batch dimension of each input; None = the first of all.
 
     Returns:
         The same samples in their order.
@@ -82,10 +97,9 @@ def rebatch(module: nn.Module, batches: Sequence[Arguments], size: int) -> list[
     Raises:
         DataError: A sample is not finite.
     """
-    shared = shared_inputs(module)
-    columns = join_batches(batches, shared)
-    for column in columns:
+    columns = join_batches(batches, batch_dims)
+    for column in samples_first(columns, batch_dims):
         refuse_non_finite(column)
-    count = len(columns[0])
+    count = batch_length(columns, batch_dims)
     size = batch_at_most(module, max(1, min(size, count // 10)))
-    return [samples_between(columns, at, at + size, shared) for at in range(0, count, size)]
+    return [samples_between(columns, at, at + size, batch_dims) for at in range(0, count, size)]

@@ -21,7 +21,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from compressor.core import KeptIndices
+from compressor.core import BatchDims, KeptIndices
 from compressor.execution.copies import copy_module
 from compressor.reconstruction.pair import Arguments, ModelPair, rebatch
 from compressor.reconstruction.program import Program, replaying
@@ -52,6 +52,7 @@ def refine(
     passes: int,
     masks: Mapping[str, Tensor] = MappingProxyType({}),
     progress: Progress = lambda done, total: None,
+    batch_dims: BatchDims | None = None,
 ) -> nn.Module | None:
     """Train a solved network on feature maps of the dense model.
 
@@ -59,18 +60,19 @@ def refine(
         dense: The model before pruning, in eval mode.
         slim: The solved model, in eval mode. It is not changed.
         kept: Tensor name -> dimension -> kept indices in the dense model's numbering.
-        batches: Calibration inputs without labels, tuples of the model's arguments with samples along dimension 0.
+        batches: Calibration inputs without labels, tuples of the model's arguments.
         settings: Batch size, memory and seed.
         passes: Passes over the inputs.
         masks: Weight of `slim` -> True where it may be other than zero.
         progress: Called after every batch.
+        batch_dims: Batch dimension of each input; None = the first of all.
 
     Returns:
         A copy of `slim` with other values. None where nothing can be compared, where one pass takes too much memory, or
         where the model has no gradient.
     """
     module = copy_module(slim)
-    pair = ModelPair(dense, module, kept, rebatch(slim, batches, settings.batch_size))
+    pair = ModelPair(dense, module, kept, rebatch(slim, batches, settings.batch_size, batch_dims), batch_dims)
     program, dense_program = pair.slim_program(pair.images), pair.dense_program(pair.images)
     maps = _compared_maps(pair)
     stored = sum(dict(program.storages.values()).values()) + max(dense_program.memory)
@@ -149,14 +151,14 @@ def _compared_maps(pair: ModelPair) -> list[ComparedMap]:
     answers = [
         ComparedMap(uid, other, None)
         for uid, other in zip(slim.outputs, dense.outputs, strict=False)
-        if slim.shapes[uid] == dense.shapes[other]
+        if slim.shapes[uid] == dense.shapes[other] and len(slim.shapes[uid])  # a single number has no spread
     ]
     return [*(sums or outputs).values(), *answers]
 
 
 def _distance(pair: ModelPair, inputs: Arguments, maps: Sequence[ComparedMap]) -> Tensor:
     """The loss of one batch."""
-    images = len(inputs[0])
+    images = pair.images_of(inputs)
     with replaying():
         wanted = _run(pair.dense_program(images), inputs, {compared.dense for compared in maps})
     given = _run(pair.slim_program(images), inputs, {compared.slim for compared in maps})

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from compressor.core import KeptIndices
+from compressor.core import BatchDims, KeptIndices
 from compressor.execution.copies import copy_module
 from compressor.reconstruction.attention import AttentionProblem, find_attention_problems
 from compressor.reconstruction.lockstep import Lockstep
@@ -50,6 +50,7 @@ def reconstruct(
     settings: ReconstructionSettings,
     masks: Mapping[str, Tensor] = MappingProxyType({}),
     progress: Progress = lambda done, total: None,
+    batch_dims: BatchDims | None = None,
 ) -> ReconstructionResult:
     """Solve every layer behind the first pruned one in closed form, so that its output is that of the dense model.
 
@@ -57,16 +58,19 @@ def reconstruct(
         dense: The model before pruning, in eval mode.
         slim: The model after surgery, in eval mode; it may lack residual blocks. It is not changed.
         kept: Tensor name -> dimension -> kept indices in the dense model's numbering.
-        batches: Calibration inputs without labels, tuples of the model's arguments with samples along dimension 0.
+        batches: Calibration inputs without labels, tuples of the model's arguments.
         settings: How layers are solved.
         masks: Weight of `slim` -> True where it may be other than zero.
         progress: Called after every layer.
+        batch_dims: Batch dimension of each input; None = the first of all.
 
     Returns:
         A copy of `slim` with other values and the same shapes.
     """
     start = time.perf_counter()
-    pair = ModelPair(dense, copy_module(slim), kept, rebatch(slim, batches, settings.batch_size))
+    pair = ModelPair(
+        dense, copy_module(slim), kept, rebatch(slim, batches, settings.batch_size, batch_dims), batch_dims
+    )
     program = pair.slim_program(pair.images)
     dense_program = pair.dense_program(pair.images)
     dense_layers = {layer.weight: layer for layer in find_layers(dense_program)}
@@ -116,7 +120,7 @@ def reconstruct(
         del problems[number]  # and with it the moments and samples
         progress(len(results), total)
     results += unreached(pair.slim, program, changed)
-    images, seconds = sum(len(inputs[0]) for inputs in pair.inputs), time.perf_counter() - start
+    images, seconds = sum(map(pair.images_of, pair.inputs)), time.perf_counter() - start
     return ReconstructionResult(pair.slim, tuple(results), {**masks, **searched}, images, seconds)
 
 

@@ -48,13 +48,14 @@ class BlockTrials:
         self._state, self._context, self._target = state, context, target
         self._cost = count_cost(state.model.module, *state.example_inputs())
         self._images = int(min(MOST_IMAGES, max(FEWEST_IMAGES, MACS / max(self._cost.macs, 1))))
-        batches = list(context.training_data.calibration_batches(BATCH_SIZE, images=2 * self._images))
+        data = context.training_data
+        batches, self._batch_dims = list(data.calibration_batches(BATCH_SIZE, images=2 * self._images)), data.batch_dims
         half = max(1, len(batches) // 2)
         self._fitted, self._judged = batches[:half], batches[half:] or batches
         dims = {block.name: block.channel_dim for block in blocks}
         classes, module = state.model.spec.num_classes, state.model.module
         ordering = self._judged[: max(1, len(self._judged) // 2)]  # the order of blocks needs fewer samples
-        self._affine = BlockDivergence(module, dims, self._fitted, ordering, classes)
+        self._affine = BlockDivergence(module, dims, self._fitted, ordering, classes, self._batch_dims)
         alike = _alike(module, blocks)
         self._costs = self._cost_of_each(alike)
         self._ms, self._dense_ms = self._time_of_each(alike) if target.has_latency_target else ({}, 0.0)
@@ -95,11 +96,12 @@ class BlockTrials:
         steps = [replace(step, images=self._images) if isinstance(step, SelectChannels) else step for step in steps]
         for step in steps:
             state = step.adapted(state, context).run(state, context)
-        dense = state.baseline.module
+        dense, classes, dims = state.baseline.module, state.model.spec.num_classes, self._batch_dims
         fitted = [as_arguments(inputs) for inputs in self._fitted]
         settings = ReconstructionSettings(seed=context.seed)
-        repaired = reconstruct(dense, state.model.module, state.kept_of_baseline, fitted, settings).module
-        return measure_agreement(dense, repaired, self._judged, state.model.spec.num_classes).divergence
+        slim, kept = state.model.module, state.kept_of_baseline
+        repaired = reconstruct(dense, slim, kept, fitted, settings, batch_dims=dims).module
+        return measure_agreement(dense, repaired, self._judged, classes, dims).divergence
 
     def _cost_of_each(self, alike: Sequence[Sequence[str]]) -> dict[str, Cost]:
         costs: dict[str, Cost] = {}

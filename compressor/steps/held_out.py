@@ -33,15 +33,19 @@ def held_out_divergences(state: PruningState, modules: Sequence[nn.Module], data
     import torch
 
     from compressor.agreement import AgreementMeter
+    from compressor.batches import batch_length, output_batch_dims
     from compressor.tensors import call_module
 
     if not data.has_holdout:
         return [math.inf for _ in modules]
-    meters = [AgreementMeter(state.model.spec.num_classes) for _ in modules]
+    dense, dims = state.baseline.module, data.batch_dims
+    batches = [inputs for inputs, _ in islice(data.holdout_batches(BATCH_SIZE), JUDGES // BATCH_SIZE)]
+    output_dims = output_batch_dims(dense, batches[0], dims)
+    meters = [AgreementMeter(state.model.spec.num_classes, output_dims) for _ in modules]
     with torch.inference_mode():
-        for inputs, _ in islice(data.holdout_batches(BATCH_SIZE), JUDGES // BATCH_SIZE):
-            answer = call_module(state.baseline.module, inputs)
+        for inputs in batches:
+            answer = call_module(dense, inputs)
             for meter, module in zip(meters, modules, strict=True):
-                meter.update(answer, call_module(module, inputs))
+                meter.update(answer, call_module(module, inputs), batch_length(inputs, dims))
     values = [meter.compute().divergence for meter in meters]
     return [value if math.isfinite(value) else math.inf for value in values]

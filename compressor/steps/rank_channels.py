@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from compressor.batches import batch_length, join_batches, samples_between
 from compressor.budget.target import PruningTarget
 from compressor.core import ErrorCurves, PrunePlan
 from compressor.criteria.base import ChannelCriterion, ScoringContext
@@ -22,11 +23,9 @@ from compressor.error_curves.elimination import QuadraticReader, improve
 from compressor.error_curves.readers import measure_readers
 from compressor.error_curves.sensitivity import SingleCut, measure_sensitivities
 from compressor.errors import DataError
-from compressor.file_module import shared_inputs
 from compressor.steps.calibration import BATCH_SIZE, calibration_arguments
 from compressor.steps.context import Context
 from compressor.steps.state import PruningState
-from compressor.tensors import join_batches, samples_between
 
 if TYPE_CHECKING:
     from compressor.core import BoolArray, FloatArray
@@ -79,26 +78,25 @@ def rank_channels(
     if target.scope != "error":
         return Ranking(scores())
     start, data = time.perf_counter(), context.training_data
-    batches = calibration_arguments(data, images)
-    count = sum(len(inputs[0]) for inputs in batches)
+    batches, dims = calibration_arguments(data, images), data.batch_dims
+    count = sum(batch_length(inputs, dims) for inputs in batches)
     if count < FEWEST:
         problem = f"{count} samples, and error curves need {FEWEST}"
         raise DataError("data/too-few-samples", data.name, problem, "give more samples, or set prune.scope: local")
     held_out = _count_held_out(count, state)
-    shared = shared_inputs(module)
-    columns = join_batches(batches, shared)
+    columns = join_batches(batches, dims)
     fitted, judged = (
-        [samples_between(columns, at, min(at + BATCH_SIZE, stop), shared) for at in range(first, stop, BATCH_SIZE)]
+        [samples_between(columns, at, min(at + BATCH_SIZE, stop), dims) for at in range(first, stop, BATCH_SIZE)]
         for first, stop in ((0, count - held_out), (count - held_out, count))
     )
-    readers = measure_readers(module, groups, fitted, seed=context.seed)
+    readers = measure_readers(module, groups, fitted, seed=context.seed, batch_dims=dims)
     by_obs = isinstance(criterion, GroupOBS)
     curves = curves_of(readers, groups, {} if by_obs else scores())
-    curves |= energy_curves(module, groups, readers, fitted)
+    curves |= energy_curves(module, groups, readers, fitted, dims)
     curves = magnitude_curves(module, groups) | curves
 
     curves, cuts = measure_sensitivities(
-        module, groups, readers, curves, judged, state.model.spec.num_classes, context.progress("groups")
+        module, groups, readers, curves, judged, state.model.spec.num_classes, dims, context.progress("groups")
     )
     noted: dict[str, list[str]] = defaultdict(list)
     for name, curve in curves.items():

@@ -40,6 +40,6 @@ class Recalibrate(Step):
         from compressor.training.batchnorm_statistics import recalibrate_batchnorm
 
         module = copy_module(state.model.module)
-        batches = context.training_data.calibration_batches(BATCH_SIZE, images=self.images)
-        recalibrate_batchnorm(module, batches)
+        data = context.training_data
+        recalibrate_batchnorm(module, data.calibration_batches(BATCH_SIZE, images=self.images), data.batch_dims)
         return state.with_module(module)

@@ -82,6 +82,7 @@ class Reconstruct(Step):
                 settings,
                 state.masks,
                 progress=context.progress("layers"),
+                batch_dims=data.batch_dims,
             )
             module, power = _with_best_statistics(state, result.module, data)
             about = {"layers": result.layers, "masks": result.masks, "images": result.images, "seconds": result.seconds}
@@ -127,7 +128,7 @@ def _with_best_statistics(state: PruningState, module: nn.Module, data: Data) ->
 
     estimated = copy_module(module)
     samples = data.calibration_batches(BATCH_SIZE, images=MAX_ESTIMATED)
-    if not data.has_holdout or not recalibrate_batchnorm(estimated, samples):
+    if not data.has_holdout or not recalibrate_batchnorm(estimated, samples, data.batch_dims):
         return module, 0.0
     candidates = [interpolate_statistics(module, estimated, power) for power in POWERS]
     divergences = held_out_divergences(state, candidates, data)

@@ -52,6 +52,7 @@ class Refine(Step):
         Raises:
             DataError: A sample is not finite.
         """
+        from compressor.batches import batch_length
         from compressor.graph.cost import count_cost
         from compressor.reconstruction.refinement import refine
         from compressor.reconstruction.solver_options import ReconstructionSettings
@@ -71,7 +72,7 @@ class Refine(Step):
         in_memory = SAMPLES // sum(tensor.nbytes for tensor in state.example_inputs())
         images = int(min(self.images, most, max(in_memory, 1)))
         batches = calibration_arguments(data, images)
-        passes = min(MAX_PASSES, int(most // sum(len(inputs[0]) for inputs in batches)))
+        passes = min(MAX_PASSES, int(most // sum(batch_length(inputs, data.batch_dims) for inputs in batches)))
 
         def train() -> dict[str, Any] | None:
             refined = refine(
@@ -83,6 +84,7 @@ class Refine(Step):
                 passes,
                 state.masks,
                 progress=context.progress("batches"),
+                batch_dims=data.batch_dims,
             )
             return None if refined is None else refined.state_dict()
 

@@ -95,8 +95,9 @@ def _divergence(before: PruningState, after: PruningState, repaired_on: int, con
     """Divergence from the dense model on samples behind those of the repair, or on its last without others."""
     from compressor.agreement import measure_agreement
 
-    batches = list(context.training_data.calibration_batches(BATCH_SIZE, images=repaired_on + JUDGED))
+    data, spec = context.training_data, after.model.spec
+    batches = list(data.calibration_batches(BATCH_SIZE, images=repaired_on + JUDGED))
     judged = batches[-(JUDGED // BATCH_SIZE) :]
     return measure_agreement(
-        before.baseline.module, after.model.module, judged, after.model.spec.num_classes
+        before.baseline.module, after.model.module, judged, spec.num_classes, data.batch_dims
     ).divergence

@@ -139,7 +139,8 @@ def _with_agreement(state: PruningState, stage: str, data: Data) -> PruningState
     """The state with the agreement of its model and the dense one, on samples that nothing was chosen by."""
     batches = (inputs for inputs, _ in data.val_batches(BATCH_SIZE))
     few = islice(batches, MAX_AGREEMENT_SAMPLES // BATCH_SIZE)
-    agreement = measure_agreement(state.baseline.module, state.model.module, few, state.model.spec.num_classes)
+    classes = state.model.spec.num_classes
+    agreement = measure_agreement(state.baseline.module, state.model.module, few, classes, data.batch_dims)
     return replace(state, agreement={**state.agreement, stage: agreement})
 
 

@@ -186,7 +186,8 @@ class Train(TrainSettings, Step):
             only_one_sample = data.sample_batches(size, images=1)
             pairs = data.holdout_batches(size) if data.has_holdout else only_one_sample
             batches = (inputs for inputs, _ in pairs)
-            return measure_agreement(state.baseline.module, candidate, batches, state.model.spec.num_classes).divergence
+            classes = state.model.spec.num_classes
+            return measure_agreement(state.baseline.module, candidate, batches, classes, data.batch_dims).divergence
 
         before, after = divergence(state.model.module), divergence(module)
         if math.isfinite(after) and after <= before:

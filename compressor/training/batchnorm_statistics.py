@@ -8,13 +8,15 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compressor.batches import batch_length
+from compressor.core import BatchDims
 from compressor.execution.copies import copy_module
-from compressor.tensors import Inputs, batch_length, call_module
+from compressor.tensors import Inputs, call_module
 from compressor.training.training_memory import keep_freed_memory
 
 
 @torch.no_grad()
-def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Inputs]) -> int:
+def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Inputs], batch_dims: BatchDims | None = None) -> int:
     """Replace running statistics by the mean of the statistics of all batches, weighted by batch size.
 
     This is the precise BN of Wu and Johnson, arXiv:2105.07576. Parameters do not change, all other layers run in eval
@@ -23,6 +25,7 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Inputs]) -> int:
     Args:
         module: The network.
         batches: Inputs of the network.
+        batch_dims: Batch dimension of each input; None = the first of all.
 
     Returns:
         The number of BatchNorm layers.
@@ -34,7 +37,7 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Inputs]) -> int:
     seen = 0
     try:
         for inputs in batches if norms else ():
-            count = batch_length(inputs)
+            count = batch_length(inputs, batch_dims)
             if count < 2:
                 continue  # a layer may have one value per channel for one image, which has no variance
             for norm in norms:

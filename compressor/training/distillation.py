@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.agreement import is_class_scores
+from compressor.core import BatchDims
 from compressor.errors import RecipeError
 from compressor.layers import observe_outputs
 from compressor.tensors import Inputs, call_module, tree_leaves
@@ -39,16 +40,17 @@ def divergence(logits_BK: Tensor, taught_BK: Tensor, temperature: float) -> Tens
     return F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=1).mean() * temperature**2
 
 
-def answer_distance(answer: Any, taught: Any, temperature: float) -> Tensor:
+def answer_distance(answer: Any, taught: Any, temperature: float, output_dims: BatchDims | None = None) -> Tensor:
     """Compute the distance between the outputs of a network and of its teacher, for outputs of any kind.
 
     It is `T^2 KL` for scores of classes (B, K) and `|f - g|^2 / |g - mean g|^2` for every other floating-point output,
-    g the teacher's; the mean over all outputs.
+    g the teacher's; the mean over all outputs that have samples.
 
     Args:
         answer: The student's output for a batch, any tree of tensors.
         taught: The teacher's, of the same shapes.
         temperature: T, which scores of classes are divided by.
+        output_dims: What `output_batch_dims` returns for the networks.
 
     Returns:
         A scalar, 0 if both are equal.
@@ -56,11 +58,11 @@ def answer_distance(answer: Any, taught: Any, temperature: float) -> Tensor:
     Raises:
         RecipeError: No output can be compared.
     """
-    terms = []
-    for f, g in zip(tree_leaves(answer), tree_leaves(taught), strict=True):
-        if not g.is_floating_point() or not g.numel() or f.shape != g.shape:
-            continue  # counts and indices have no gradient, and detections may differ in number
-        if is_class_scores(g):
+    terms, leaves = [], tree_leaves(taught)
+    for f, g, dim in zip(tree_leaves(answer), leaves, output_dims or (0,) * len(leaves), strict=True):
+        if dim is None or not g.is_floating_point() or not g.numel() or f.shape != g.shape:
+            continue  # means over samples answer none, indices have no gradient, detections may differ in number
+        if is_class_scores(g, batch_dim=dim):
             terms.append(divergence(f, g, temperature))
         else:
             spread = (g - g.mean()).square().sum()
@@ -76,6 +78,7 @@ class TeacherAnswers:
     """The outputs of the teacher, cached by row of the samples."""
 
     teacher: Callable[[Inputs], Any]
+    output_dims: BatchDims | None = None  # what `output_batch_dims` returns for it
     limit: int = 2**28  # bytes of the cache
     cache: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     bytes: int = 0  # in the cache
@@ -95,15 +98,24 @@ class TeacherAnswers:
             return self.teacher(inputs)
         samples = rows.tolist()
         if all(row in self.cache for row in samples):
-            return [torch.stack(column) for column in zip(*(self.cache[row] for row in samples), strict=True)]
+            columns = list(zip(*(self.cache[row] for row in samples), strict=True))
+            dims = self._dims(len(columns))
+            return [torch.stack(column, dim) for column, dim in zip(columns, dims, strict=True) if dim is not None]
         answer = self.teacher(inputs)
         leaves = tree_leaves(answer)
-        has_row_per_sample = all(leaf.ndim and len(leaf) == len(samples) for leaf in leaves)
-        if has_row_per_sample and not self.full:
+        pairs = list(zip(leaves, self._dims(len(leaves)), strict=True))
+        has_part_per_sample = all(
+            dim is not None and leaf.ndim > dim and leaf.shape[dim] == len(samples) for leaf, dim in pairs
+        )
+        if has_part_per_sample and not self.full:
             self.bytes += sum(leaf.nbytes for leaf in leaves)
             self.full = self.bytes > self.limit
-            self.cache |= {row: tuple(leaf[index] for leaf in leaves) for index, row in enumerate(samples)}
+            parts = (leaf.unbind(dim) for leaf, dim in pairs if dim is not None)
+            self.cache |= dict(zip(samples, zip(*parts, strict=True), strict=True))
         return answer
+
+    def _dims(self, outputs: int) -> BatchDims:
+        return self.output_dims or (0,) * outputs
 
 
 def feature_distance(maps: Mapping[str, Tensor], taught: Mapping[str, Tensor], names: tuple[str, ...]) -> Tensor:

@@ -11,10 +11,10 @@ from functools import partial
 import torch
 from torch import nn
 
+from compressor.batches import batch_length
 from compressor.core import Data, EventSink, OptimizerState, TrainingCost
 from compressor.data.sampling import random_words
 from compressor.errors import RecipeError, VerificationFailed
-from compressor.tensors import batch_length
 from compressor.training.cost_meter import CostMeter, Joules, no_energy_meter, training_cost
 from compressor.training.distributed.runtime import Runtime, single_process
 from compressor.training.evaluate import validation_metric
@@ -176,7 +176,7 @@ class _Loop:
             if state.average is not None:
                 state.average.update_parameters(state.module)
             ended = time.perf_counter()
-            progress.add(loss, batch_length(inputs) * self.part[1], ended - started)
+            progress.add(loss, batch_length(inputs, self.data.batch_dims) * self.part[1], ended - started)
             started = ended
             if ended - logged > EMIT_EVERY:
                 logged = ended

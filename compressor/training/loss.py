@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressor.core import Data, EventSink
+from compressor.batches import output_batch_dims
+from compressor.core import BatchDims, Data, EventSink
 from compressor.data.tasks import primary_output
 from compressor.errors import RecipeError
 from compressor.execution.copies import copy_module
@@ -122,17 +123,22 @@ def _distillation_loss(
     emit: EventSink,
 ) -> Iterator[DistillationLoss]:
     teacher = copy_module(teacher).to(precision.device).to(memory_format=LAYOUT).eval()
-    answers = TeacherAnswers(in_precision(precision, teacher))
+    labelled = settings.labels and data.task is not None
     names: tuple[str, ...] = ()
-    if settings.features:
+    output_dims: BatchDims | None = None
+    if settings.features or not labelled:
         sample = next(iter(data.calibration_batches(2, images=2)))
-        names = feature_matching(module, teacher, tree_map(lambda leaf: leaf.to(precision.device), sample))
+        sample = tree_map(lambda leaf: leaf.to(precision.device), sample)
+    if not labelled:
+        output_dims = output_batch_dims(teacher, sample, data.batch_dims)
+    answers = TeacherAnswers(in_precision(precision, teacher), output_dims)
+    if settings.features:
+        names = feature_matching(module, teacher, sample)
         if names:
             emit("note", {"text": f"feature maps are compared after {', '.join(names)}"})
         else:
             problem = "retrain.distill.features has no effect: no feature map has the same shape as in the dense model"
             emit("warning", {"text": problem})
-    labelled = settings.labels and data.task is not None
     classes = data.task is not None and data.task.name == "classification"
     with record_features(module, names) as maps, record_features(teacher, names) as teacher_maps:
 
@@ -140,7 +146,7 @@ def _distillation_loss(
             with torch.no_grad():
                 taught = answers(inputs, None if names else rows)
             if not labelled:
-                loss = answer_distance(output, taught, settings.temperature)
+                loss = answer_distance(output, taught, settings.temperature, output_dims)
             elif classes:
                 scores, taught_scores = primary_output(output), primary_output(taught)
                 loss = settings.weight * divergence(scores, taught_scores, settings.temperature)

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from compressor import __version__
 from compressor.atomic_write import write_bytes
+from compressor.batches import join_batches
 from compressor.core import Data, EventSink, LoadedModel
 from compressor.errors import RecipeError
-from compressor.file_module import shared_inputs
-from compressor.tensors import join_batches
 
 SAMPLED_IMAGES = 64  # which identify a data set
 MAX_SHARE = 0.01  # of the time that writing may take
@@ -161,9 +160,7 @@ def run_fingerprint(settings: object, round_to: int, model: LoadedModel, data: D
     about = (data.name, data.train_size, data.num_classes) if data else None
     sample: dict[str, Tensor] = {}
     if data is not None:
-        inputs = join_batches(
-            data.calibration_batches(SAMPLED_IMAGES, images=SAMPLED_IMAGES), shared_inputs(model.module)
-        )
+        inputs = join_batches(data.calibration_batches(SAMPLED_IMAGES, images=SAMPLED_IMAGES), data.batch_dims)
         sample = {f"sample {index}" if index else "sample": tensor for index, tensor in enumerate(inputs)}
     described = f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n"
     return hash_of(described, {**model.module.state_dict(), **sample})

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from compressor.batches import join_batches
 from compressor.core import Data
 from compressor.errors import Temporary, is_out_of_memory
 from compressor.tensors import Inputs, tree_leaves, tree_map
@@ -65,7 +66,7 @@ def forward_and_backward(answer: Callable[[Inputs], Any], data: Data, device: to
         images: The size of the batch.
     """
     sample = next(iter(data.calibration_batches(1, images=1)))
-    repeated = tree_map(lambda leaf: leaf.to(device).expand(images, *leaf.shape[1:]).clone(), sample)
+    repeated = tree_map(lambda leaf: leaf.to(device), join_batches([sample] * images, data.batch_dims))
     output = answer(repeated)
     torch.autograd.backward(torch.stack([leaf.sum() for leaf in tree_leaves(output) if leaf.requires_grad]).sum())
 

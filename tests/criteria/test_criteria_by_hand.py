@@ -92,6 +92,13 @@ def test_drawn_answers_have_a_gradient_of_mean_zero() -> None:
     assert float(gradient.abs().sum()) > 0.5, "a divergence from the model itself would have none at all"
 
 
+def test_answers_are_drawn_for_samples_wherever_they_are() -> None:
+    tags = torch.randn(4, 4, requires_grad=True)  # as many steps as samples
+    loss = own_answer_loss({"tags": tags, "loss": tags.mean()}, torch.Generator().manual_seed(0), None, (1, None))
+    noise = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loss, noise.square().sum() / 4 / 2)
+
+
 @pytest.mark.parametrize("criterion", [TaylorFO(2, 8), FisherDiagonal(2, 8), HessianVector(2, 8)])
 def test_gradient_criteria_work_with_and_without_labels(criterion: TaylorFO | FisherDiagonal | HessianVector) -> None:
     module = Shortcut().eval()

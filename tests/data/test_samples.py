@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from compressor.batches import join_batches
 from compressor.core import ModelInput
 from compressor.data.locate import check_paths, infer_source
 from compressor.data.open_data import open_data
 from compressor.data.open_samples import noise_samples
 from compressor.data.samples import Samples
 from compressor.errors import DataError
-from compressor.tensors import join_batches
 
 IMAGE = (3, 8, 8)
 TOKENS = (ModelInput((5,), "int64", (0, 99), "input_ids"), ModelInput((5,), "int64", (0, 1), "attention_mask"))

@@ -86,6 +86,19 @@ class Mixes(Picture):
         return x - x.mean(0)
 
 
+class TimeFirstWithLoss(TimeFirst):
+    """A single number says nothing about the batch."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        answer = super().forward(x)
+        return answer.square().mean(), answer
+
+
+class OnlyLoss(Picture):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean()
+
+
 PICTURE = torch.randn(2, 3, 6, 6)
 
 
@@ -97,6 +110,7 @@ PICTURE = torch.randn(2, 3, 6, 6)
         (Several, [PICTURE], (0,)),
         (TimeFirst, [torch.randn(7, 1, 6)], (1,)),
         (TimeFirst, [torch.randn(7, 7, 6)], (1,)),
+        (TimeFirstWithLoss, [torch.randn(7, 3, 6)], (1,)),
         (TimeFirstWithLengths, [torch.randn(7, 3, 6), torch.randn(3, 2)], (1, 0)),
         (Graph, [torch.randn(5, 4), torch.randint(0, 5, (2, 9))], (None, None)),
         (Shared, [torch.randn(2, 5, 4), torch.randn(5, 5)], (0, None)),
@@ -111,8 +125,9 @@ def test_batch_dimensions_are_found(
     assert (note is None) == (set(dims) == {0})
 
 
-def test_where_none_is_seen_the_first_is_taken_and_said() -> None:
-    found, note = find_batch_dims(Mixes().eval(), [PICTURE])
+@pytest.mark.parametrize("make", [Mixes, OnlyLoss])
+def test_where_none_is_seen_the_first_is_taken_and_said(make: type[nn.Module]) -> None:
+    found, note = find_batch_dims(make().eval(), [PICTURE])
     assert found == (0,)
     assert note is not None
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressor.core import KeptIndices, NMPattern
 from compressor.errors import DataError
+from compressor.reconstruction.pair import rebatch
 from compressor.reconstruction.sequential import ReconstructionResult, reconstruct
 from compressor.reconstruction.solver_options import ReconstructionSettings
 
@@ -338,6 +339,16 @@ def test_a_sample_that_is_not_finite_is_named() -> None:
     x[7, 1, 2, 3] = math.nan
     with pytest.raises(DataError, match="sample 7"):
         reconstruct(dense, dense, {}, [(x,)], EXACT)
+
+
+def test_batches_are_cut_and_checked_along_the_samples() -> None:
+    shared, sequences, rows = torch.tensor(2.0), torch.randn(7, 40, 3), torch.randn(40)
+    batches = rebatch(nn.Identity(), [(shared, sequences, rows)], 32, (None, 1, 0))
+    assert [[tuple(part.shape) for part in batch] for batch in batches] == [[(), (7, 4, 3), (4,)]] * 10
+    assert torch.equal(torch.cat([batch[1] for batch in batches], 1), sequences)
+    sequences[2, 23] = math.inf
+    with pytest.raises(DataError, match="sample 23"):
+        rebatch(nn.Identity(), [(shared, sequences, rows)], 32, (None, 1, 0))
 
 
 def test_constant_samples_do_no_harm() -> None:

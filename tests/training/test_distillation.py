@@ -89,6 +89,23 @@ def test_a_teacher_answers_a_row_once() -> None:
     assert len(calls) == 6, "beyond the limit nothing more is kept"
 
 
+def test_answers_with_time_first_are_kept_by_sample() -> None:
+    inputs, rows = torch.randn(4, 4, 2), torch.arange(4)  # as many steps as samples
+    answers = TeacherAnswers(lambda x: (x, x[0]), (1, 0))
+    answers(inputs, rows)
+    every, first = answers(inputs[:, [3, 1]], rows[[3, 1]])
+    assert torch.equal(every, inputs[:, [3, 1]])
+    assert torch.equal(first, inputs[0, [3, 1]])
+    assert len(answers.cache) == 4
+
+
+def test_steps_are_no_classes_and_a_mean_over_samples_is_no_answer() -> None:
+    tags, loss = torch.randn(4, 4), torch.tensor(3.0)
+    spread = (tags - tags.mean()).square().sum()
+    far = answer_distance({"loss": loss + 1, "tags": tags + 0.5}, {"loss": loss, "tags": tags}, 2.0, (None, 1))
+    assert far.item() == pytest.approx(16 * 0.25 / spread.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("inputs", [((8,),), ((5, 4), (2,))])
 def test_training_by_the_dense_models_answers_alone(inputs: tuple[tuple[int, ...], ...]) -> None:
     torch.manual_seed(0)

@@ -281,6 +281,7 @@ def test_a_finite_loss_that_has_exploded_ends_the_training_too() -> None:
 def test_progress_is_told_a_few_times_a_second() -> None:
     class Slow:
         name, num_classes, train_size, has_holdout, task = "slow", 4, 6, False, classification()
+        batch_dims = None
 
         def train_batches(
             self, batch_size: int, *, epoch: int, seed: int, start: int = 0, part: tuple[int, int] = (0, 1)

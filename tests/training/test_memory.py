@@ -10,12 +10,15 @@ import torch
 from failures import raises_error
 from torch import Tensor, nn
 
+from compressor.core import ModelInput
 from compressor.data.in_memory import ImageData
+from compressor.data.open_samples import noise_samples
 from compressor.data.splits import InMemorySplit
 from compressor.errors import Temporary
 from compressor.steps.train import Train
 from compressor.training.loop import train
 from compressor.training.train_settings import OptimizerSettings
+from compressor.training.training_memory import forward_and_backward
 
 
 class Narrow(nn.Module):
@@ -69,3 +72,15 @@ def test_what_an_allocator_really_says_is_understood() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "True", done.stderr
+
+
+def test_memory_is_tried_with_so_many_samples_wherever_they_are() -> None:
+    inputs = ModelInput((7, 3), batch_dim=1, name="x"), ModelInput((), batch_dim=None, name="gain")
+    taken: list[tuple[int, ...]] = []
+
+    def answer(inputs: tuple[Tensor, ...]) -> Tensor:
+        taken.extend(tuple(tensor.shape) for tensor in inputs)
+        return inputs[0].requires_grad_()
+
+    forward_and_backward(answer, noise_samples(inputs, 0, 10), torch.device("cpu"), 5)
+    assert taken == [(7, 5, 3), ()]

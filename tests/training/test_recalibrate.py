@@ -52,6 +52,19 @@ def test_a_single_odd_image_is_left_out() -> None:
     torch.testing.assert_close(module[1].running_mean, images[:8].flatten(1).mean(0))
 
 
+def test_batches_weigh_what_they_have_of_samples() -> None:
+    module = nn.BatchNorm1d(5)  # of 5 steps, time first as the network's own
+    x = torch.randn(5, 12, 3) + torch.arange(12.0)[:, None]
+    taken = nn.Sequential(Transposed(), module)
+    recalibrate_batchnorm(taken, [x[:, :8], x[:, 8:]], (1,))
+    torch.testing.assert_close(module.running_mean, x.mean((1, 2)))
+
+
+class Transposed(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(0, 1)
+
+
 def test_without_batch_norm_there_is_nothing_to_do() -> None:
     def never() -> torch.Tensor:
         pytest.fail("read an image for nothing")
