@@ -27,6 +27,16 @@ def tagger():
     torch.manual_seed(0)
     return Tagger()
 
+class Scaler(nn.Module):  # samples first
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(6, 24), nn.Linear(24, 3)
+    def forward(self, gain, x):
+        return gain * self.head(torch.relu(self.hidden(x)))
+def scaler():
+    torch.manual_seed(0)
+    return Scaler()
+
 class Reader(nn.Module):  # pictures first, their columns first in the answer
     def __init__(self):
         super().__init__()
@@ -60,3 +70,14 @@ def test_samples_are_counted_and_not_steps(name: str, recipe: str, tmp_path: Pat
     assert report["agreement"]["samples"] == 18
     assert report["agreement"]["top1"] is None
     assert report["reconstruction"]["images"] == 65, "the others of 72 judge"
+
+
+def test_a_network_without_examples_shares_the_single_numbers_of_a_file(tmp_path: Path) -> None:
+    net, data, out = tmp_path / "net.py", tmp_path / "data.npz", tmp_path / "out"
+    net.write_text(CODE)
+    arrays = {"gain": np.float32(2), "x": np.random.default_rng(0).normal(size=(SAMPLES, 7, 6)).astype(np.float32)}
+    np.savez(data, **arrays)
+    options = ["--data", str(data), "--set", "bench.target=none", "--set", "prune.round_to=1"]
+    assert run([f"{net}:scaler", "-r", "minutes", "-o", str(out), "-q", *options]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["agreement"]["samples"] == 18

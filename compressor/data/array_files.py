@@ -64,7 +64,7 @@ def first_samples(path: Path, count: int) -> Mapping[str, Tensor]:
         count: Number of rows.
 
     Returns:
-        Name -> rows (count, ...); the one array of a .npy file has an empty name.
+        Name -> rows (count, ...), or a single number; the one array of a .npy file has an empty name.
 
     Raises:
         DataError: The file cannot be read.
@@ -72,8 +72,8 @@ def first_samples(path: Path, count: int) -> Mapping[str, Tensor]:
     try:
         content = _content(path)
         arrays = content if isinstance(content, dict) else {"": content}
-        return {name: tensor[:count].clone() for name, tensor in arrays.items()}
-    except (*FAILURES, IndexError) as error:  # an array without dimensions has no rows
+        return {name: tensor[:count].clone() if tensor.ndim else tensor for name, tensor in arrays.items()}
+    except FAILURES as error:
         raise _unreadable(path, error) from error
 
 

@@ -204,17 +204,18 @@ def _only_value(tensor: Tensor, like: ModelInput, where: str) -> Tensor:
 
 
 def _collected(items: Iterable[Any], inputs: Sequence[ModelInput]) -> tuple[Tensor, ...]:
-    """Stack the samples or batches of an iterable. An item in the shape of the input is one sample."""
+    """Stack the samples or batches of an iterable. An item in the shape of the first input with a batch is a sample."""
     columns: list[list[Tensor]] = [[] for _ in inputs]
+    first = next((index for index, like in enumerate(inputs) if like.batch_dim is not None), 0)
     count = 0
     for item in items:
         tensors = to_inputs(item, inputs)
-        single = tensors[0].ndim == len(inputs[0].shape)
+        single = tensors[first].ndim == len(inputs[first].shape)
         for column, tensor, like in zip(columns, tensors, inputs, strict=True):
             if tensor.ndim == 0 and like.shape:
                 raise ValueError(f"what is given for {like.name} is a single number")
             column.append(tensor[None] if single or like.batch_dim is None else tensor)
-        count += len(columns[0][-1])
+        count += len(columns[first][-1])
         if count >= MAX_FACTORY_SAMPLES:
             break
     if not count:
@@ -235,6 +236,7 @@ def _items(value: Any) -> Iterator[Any]:
 
 
 def _is_stacked(value: object) -> bool:
-    """Whether all samples are stacked already: a tensor (N, ...), or a tuple or mapping of such tensors."""
-    tensors = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else [value]
-    return all(isinstance(tensor, Tensor) for tensor in tensors)
+    """Whether all samples are stacked already: a tensor (N, ...), or a tuple or mapping of them and of numbers."""
+    parts = list(value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else [value])
+    are_values = all(isinstance(part, Tensor | int | float) for part in parts)
+    return are_values and any(isinstance(part, Tensor) for part in parts)

@@ -94,12 +94,12 @@ def inputs_that_run(module: nn.Module, where: str, samples: ShowSamples = dict) 
     usual = [(torch.zeros(2, *size),) for size in USUAL_SIZES]
     failures: dict[str, Exception] = {}
     for rows in (of_samples, *usual) if of_samples else usual:
-        sizes = " and ".join("x".join(map(str, tensor.shape[1:])) for tensor in rows)
+        sizes = " and ".join("x".join(map(str, tensor.shape[1:])) or "a number" for tensor in rows)
         failure = forward_error(module, *rows)
         if failure is None:
             source = "as in the samples" if rows is of_samples else "found by running it"
-            inputs = hold_valid_values(module, [_like(tensor, 0) for tensor in rows], rows)
-            return named_in(inputs, module), f"input {sizes} {source}"
+            like = [_like(tensor, 0 if tensor.ndim else None) for tensor in rows]
+            return named_in(hold_valid_values(module, like, rows), module), f"input {sizes} {source}"
         failures.setdefault(sizes, failure)
     first = next(iter(failures.values()))
     problem = f"none of {', '.join(failures)} runs; the first fails with {type(first).__name__}: {str(first)[:200]}"

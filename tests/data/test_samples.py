@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from failures import raises_error
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -155,6 +156,43 @@ def test_a_factory_of_inputs(tmp_path: Path, factory: str) -> None:
     )
     data = open_samples(f"{tmp_path}/mine.py:{factory}", TOKENS)
     assert (data.train_size, data.val_size) == (10, 2)
+
+
+GUIDED = (
+    ModelInput((), name="guidance", batch_dim=None),
+    ModelInput((4, 3), batch_dim=1, name="x"),
+    ModelInput((), name="t"),
+)
+GUIDED_FACTORY = """
+import torch
+x, t = torch.randn(20, 4, 3), torch.rand(20)
+def singles(): return [(2.0, x[i], t[i]) for i in range(20)]
+def batches(): return ({"x": x[i:i + 6], "t": t[i:i + 6], "guidance": torch.tensor(2.0)} for i in range(0, 20, 6))
+def stacked(): return {"guidance": 2.0, "x": x, "t": t}
+def differing(): return [(float(i % 3), x[i], t[i]) for i in range(20)]
+"""
+
+
+@pytest.mark.parametrize("factory", ["singles", "batches", "stacked", "file"])
+def test_a_number_that_all_samples_share(tmp_path: Path, factory: str) -> None:
+    (tmp_path / "mine.py").write_text(GUIDED_FACTORY)
+    arrays = {"guidance": np.float32(2), "x": np.random.rand(20, 4, 3), "t": np.random.rand(20)}
+    np.savez(tmp_path / "d.npz", **arrays)
+    data = open_samples(f"{tmp_path}/{'d.npz' if factory == 'file' else f'mine.py:{factory}'}", GUIDED)
+    assert (data.train_size, data.val_size, data.batch_dims) == (16, 4, (None, 1, 0))
+    (batch,) = data.calibration_batches(5, images=5)
+    assert [tuple(tensor.shape) for tensor in batch] == [(), (4, 5, 3), (5,)]
+    assert batch[0] == 2
+
+
+def test_a_shared_number_that_differs_and_a_number_of_a_sample_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(GUIDED_FACTORY)
+    with raises_error(DataError, "data/shared-input", "guidance"):
+        open_samples(f"{tmp_path}/mine.py:differing", GUIDED)
+    t = np.where(np.arange(20) == 7, np.nan, 0.5)
+    np.savez(tmp_path / "d.npz", guidance=np.float32(2), x=np.random.rand(20, 4, 3), t=t)
+    with raises_error(DataError, "data/not-finite", "row 7"):
+        open_samples(tmp_path / "d.npz", GUIDED)
 
 
 def test_noise_is_taken_only_where_it_is_asked_for_by_name() -> None:
