@@ -41,6 +41,11 @@ class Agreement:
         """The mean over outputs."""
         return sum(output.divergence for output in self.outputs) / max(1, len(self.outputs))
 
+    @property
+    def class_scores(self) -> OutputAgreement | None:
+        """The first output with class scores, if there is one."""
+        return next((output for output in self.outputs if output.top1 is not None), None)
+
 
 def is_class_scores(output: Tensor, num_classes: int | None = None, batch_dim: int | None = 0) -> bool:
     """Whether an output holds scores of classes.

@@ -77,7 +77,7 @@ def measure_sensitivities(
         divergence = float(
             np.mean([out.relative_error**2 if out.kl is None else max(0.0, out.kl) for out in agreement.outputs])
         )
-        top1 = agreement.outputs[0].top1
+        top1 = agreement.class_scores.top1 if agreement.class_scores else None
         cuts.append(SingleCut(divergence, None if top1 is None else 1 - top1))
         error = float(curve.errors[removed])
         sensitivity = divergence / error if error > 1e-12 else 0.0

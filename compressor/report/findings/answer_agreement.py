@@ -23,8 +23,14 @@ class StageAgreement(TypedDict):
 
 
 class AgreementRecord(StageAgreement):
-    """The last stage's values, the number of held-out samples, and the values of every stage."""
+    """The last stage's values, the number of held-out samples, and the values of every stage.
 
+    Of several outputs, `top1_output` is the first with class scores, which `top1` and `kl` are of, and `error_output`
+    the one with the largest error. Both are None where there is one output.
+    """
+
+    top1_output: str | None
+    error_output: str | None
     samples: int
     steps: dict[str, StageAgreement]
 
@@ -40,30 +46,44 @@ class AnswerAgreement(Finding):
             return {"agreement": None}
         last = list(stages.values())[-1]
         steps = {stage: stage_agreement(agreement) for stage, agreement in stages.items()}
-        return {"agreement": AgreementRecord(**stage_agreement(last), samples=last.samples, steps=steps)}
+        top1, error = output_names(last)
+        named = AgreementRecord(
+            **stage_agreement(last), top1_output=top1, error_output=error, samples=last.samples, steps=steps
+        )
+        return {"agreement": named}
 
     def terminal(self, report: Report) -> Iterable[Block]:
         record: AgreementRecord | None = report["agreement"]
         if record is not None:
             stages = [f"{stage.removeprefix('after ')} {_main(values)}" for stage, values in record["steps"].items()]
             samples = f"on {record['samples']:,} samples that no decision used"
-            yield Fact("Agreement with dense", f"{' -> '.join(stages)}, {samples}{_divergence(record)}")
+            facts = f"{' -> '.join(stages)}{_name(record)}, {samples}{_divergence(record)}{_largest_error(record)}"
+            yield Fact("Agreement with dense", facts)
 
     def page(self, report: Report) -> Iterable[Block]:
         record: AgreementRecord | None = report["agreement"]
         if record is not None:
             label = "output error" if record["top1"] is None else "same top-1 prediction"
-            note = f"{record['samples']:,} samples, labels not read"
-            yield Card("What did I lose?", _main(record).removesuffix(" error"), label, note)
+            note = f"{record['samples']:,} samples, labels not read{_largest_error(record)}"
+            yield Card("What did I lose?", _main(record).removesuffix(" error"), f"{label}{_name(record)}", note)
         yield from self.terminal(report)
 
 
 def stage_agreement(agreement: Agreement) -> StageAgreement:
     """The JSON of one measurement: class scores by the first output that has them, errors by the worst output."""
-    scores = next((output for output in agreement.outputs if output.top1 is not None), None)
+    scores = agreement.class_scores
     error = max((output.relative_error for output in agreement.outputs), default=0.0)
     top1 = None if scores is None or scores.top1 is None else 100 * scores.top1
     return {"top1": top1, "kl": finite(scores.kl) if scores else None, "output_error": finite(100 * error)}
+
+
+def output_names(agreement: Agreement) -> tuple[str | None, str | None]:
+    """Name the outputs that `top1` and `output_error` are of, where there are several."""
+    if len(agreement.outputs) < 2:
+        return None, None
+    scores = agreement.class_scores
+    worst = max(agreement.outputs, key=lambda output: output.relative_error)
+    return None if scores is None else scores.name, worst.name
 
 
 def _main(values: StageAgreement) -> str:
@@ -74,3 +94,17 @@ def _main(values: StageAgreement) -> str:
 
 def _divergence(values: StageAgreement) -> str:
     return "" if values["kl"] is None else f"; KL divergence {format_significant(values['kl'])} nats"
+
+
+def _name(record: AgreementRecord) -> str:
+    """The output that the main value is of, where there are several."""
+    name = record.get("error_output" if record["top1"] is None else "top1_output")
+    return "" if name is None else f" ({name})"
+
+
+def _largest_error(record: AgreementRecord) -> str:
+    """What the best class of one output leaves out of the others."""
+    worst = record.get("error_output")
+    if record["top1"] is None or worst is None:
+        return ""
+    return f"; largest error {format_percent(record['output_error'])} ({worst})"

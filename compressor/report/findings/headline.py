@@ -67,8 +67,10 @@ def is_far(report: Report) -> bool:
     agreement = report["agreement"]
     if agreement is None or _has_metric(report):
         return False
-    top1 = agreement["top1"]
-    return bool(agreement["output_error"] > MOST_ERROR if top1 is None else top1 < LEAST_AGREEMENT)
+    top1, error = agreement["top1"], agreement["output_error"]
+    is_another = agreement.get("error_output") != agreement.get("top1_output")  # than the one with classes
+    differs = (top1 is None or is_another) and error > MOST_ERROR
+    return bool(differs or (top1 is not None and top1 < LEAST_AGREEMENT))
 
 
 def describe_quality(report: Report) -> str:
@@ -79,9 +81,12 @@ def describe_quality(report: Report) -> str:
     agreement = report["agreement"]
     if agreement is None:
         return f"{metric['name']} not measured"
-    if agreement["top1"] is not None:
-        return f"{format_percent(agreement['top1'])} agreement with dense"
-    return f"outputs differ by {format_percent(agreement['output_error'])} from the dense model's"
+    error, worst = format_percent(agreement["output_error"]), agreement.get("error_output")
+    differ = f"outputs differ by {error}" if worst is None else f"outputs differ by up to {error} ({worst})"
+    if agreement["top1"] is None:
+        return f"{differ} from the dense model's"
+    agrees = f"{format_percent(agreement['top1'])} agreement with dense"
+    return agrees if worst is None else f"{agrees} ({agreement['top1_output']}), {differ}"
 
 
 def _has_metric(report: Report) -> bool:
