@@ -86,6 +86,7 @@ def open_data(
     """
     base, task = base or Path(), task or classification()
     inputs = inputs or (one_image(input) if input else ())
+    _check_batch_dims(inputs, str(base / train) if source == "samples" and train else source)
     preprocessing = Preprocessing(zoom, mean, std)
     worker_count = available_workers() if workers is None else workers
     if source == "samples":
@@ -117,6 +118,14 @@ def open_data(
     held_out = hold_out(first.targets if count else torch.zeros(len(first.names)), holdout)
     check_held_out(held_out, holdout, first)
     return ImageData(_name(source, first), count, mean, std, first, second, augment, task, held_out)
+
+
+def _check_batch_dims(inputs: Sequence[ModelInput], where: str) -> None:
+    """Raise an error where the model takes one sample at a time, as graphs of any size are."""
+    if inputs and all(like.batch_dim is None for like in inputs):
+        problem = "the model has no batch dimension, so that it does not take the batches of samples"
+        hint = "run without data (recipe l1 needs none), or set model.batch_dim if there is one"
+        raise DataError("data/no-batch-dimension", where, problem, hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,7 @@ def _tensors(
     preprocessing: Preprocessing,
 ) -> InputSource:
     """Keep inputs in memory. uint8 images (N, C, H, W) or (N, H, W, C) are normalized like images of files."""
-    by_row = [tensor for tensor, like in zip(tensors, inputs, strict=True) if like.batch_dim is not None] or tensors
+    by_row = [tensor for tensor, like in zip(tensors, inputs, strict=True) if like.batch_dim is not None]
     lengths = sorted({len(tensor) if tensor.ndim else 0 for tensor in by_row})
     if len(lengths) != 1:
         problem = f"the arrays have {' and '.join(map(str, lengths))} samples"

@@ -195,6 +195,25 @@ def test_a_shared_number_that_differs_and_a_number_of_a_sample_that_is_none(tmp_
         open_samples(tmp_path / "d.npz", GUIDED)
 
 
+GRAPH = ModelInput((5, 4), name="nodes", batch_dim=None), ModelInput((2, 9), "int64", (0, 4), "edges", None)
+GRAPHS = """
+import torch
+graph = torch.randn(5, 4), torch.zeros(2, 9, dtype=torch.int64)
+def several(): return [graph] * 20
+def one(): return graph
+"""
+
+
+@pytest.mark.parametrize("samples", ["graph.npz", "mine.py:several", "mine.py:one"])
+def test_a_model_without_a_batch_takes_no_samples(tmp_path: Path, samples: str) -> None:
+    (tmp_path / "mine.py").write_text(GRAPHS)
+    np.savez(tmp_path / "graph.npz", nodes=np.zeros((5, 4), np.float32), edges=np.zeros((2, 9), int))
+    with raises_error(DataError, "data/no-batch-dimension", samples):
+        open_samples(tmp_path / samples, GRAPH)
+    with raises_error(DataError, "data/no-batch-dimension", "noise"):
+        open_samples("noise", GRAPH)
+
+
 def test_noise_is_taken_only_where_it_is_asked_for_by_name() -> None:
     one, same, other = (every_row(open_samples(name))[0] for name in ("noise", "noise:0", "noise:1"))
     assert torch.equal(one, same)
