@@ -119,7 +119,8 @@ def events(tmp_path: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def test_dense_regression(tmp_path: Path) -> None:
-    data = "{source: data.py:depths, task: regression, loss: l1, metric: mae, holdout: 20%}"
+    of_training = "mean: [0.5, 0.5, 0.5], std: [0.29, 0.29, 0.29]"
+    data = f"{{source: data.py:depths, task: regression, loss: l1, metric: mae, holdout: 20%, {of_training}}}"
     report, warnings = run(tmp_path, data, "gates.accuracy_drop=0.0%", model="depth")
     assert report["metric"] == {"name": "mae", "unit": "", "higher_is_better": False}
     assert report["dense"]["accuracy"] is report["slim"]["accuracy"] is None
