@@ -15,7 +15,7 @@ from compressor.file_module import arranged
 from compressor.random_samples import random_samples
 from compressor.tensors import tree_leaves
 
-TRIED_SAMPLES = 32  # a category that a column does not have is drawn in one of them
+TRIED_SAMPLES = 32  # a category that a column does not have is noise in one of them
 HELD_SAMPLES = 16
 HELD_NUMBERS = 2**20  # of one input
 
@@ -34,9 +34,9 @@ def hold_valid_values(
         The inputs.
     """
     integers = any(like.integer_range for like in inputs)
-    drawn = random_samples(inputs, TRIED_SAMPLES if integers else 2, torch.Generator().manual_seed(0))
+    noise = random_samples(inputs, TRIED_SAMPLES if integers else 2, torch.Generator().manual_seed(0))
     dims = [like.batch_dim for like in inputs]
-    if _has_finite_outputs(module, arranged(drawn, tuple(dims))) or not _has_finite_outputs(module, tensors):
+    if _has_finite_outputs(module, arranged(noise, tuple(dims))) or not _has_finite_outputs(module, tensors):
         return tuple(inputs)
     samples = [
         tensor if dim is None else tensor.movedim(dim, 0)[:HELD_SAMPLES]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeGuard
 
@@ -26,30 +26,19 @@ def parse_share(value: object) -> float:
 
 
 def parse_points(value: object) -> float:
-    """Parse percentage points from 0 to 100: `'1.5%'` or 1.5 is 1.5. Below 1 they need the sign."""
-    return _percentage(value, "percentage points, 0 to 100, written as 1.0% or 1.0")
-
-
-def parse_error(value: object) -> float:
-    """Parse a small share in %: `'2%'` or 2 is 2. Below 1 it needs the sign."""
-    return _percentage(value, "a share, 0% to 100%, written as 2%")
+    """Parse a percentage from 0 to 100: `'1.5%'` or 1.5 is 1.5."""
+    if isinstance(value, str) and (percent := _PERCENT.fullmatch(value)):
+        value = float(percent[1])
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 100:
+        return float(value)
+    raise refused("a percentage, 0 to 100, written as 1.0% or 1.0")
 
 
 def parse_agreement(value: object) -> float:
-    """Parse a share in % near 100: `'98%'` or 98 is 98. Up to 1 it needs the sign."""
-    return _percentage(value, "a share, 0% to 100%, written as 98%", one_is_ambiguous=True)
-
-
-def _percentage(value: object, allowed: str, *, one_is_ambiguous: bool = False) -> float:
-    """Parse a percentage. 0.98 could be 98% or 0.98%, and targets read it as the former: it is refused."""
-    if isinstance(value, str) and (percent := _PERCENT.fullmatch(value)):
-        if (number := float(percent[1])) <= 100:
-            return number
-    elif isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 100:
-        if 0 < value < 1 or (value == 1 and one_is_ambiguous):
-            raise refused(f"{100 * value:g}% or {value:g}%, written with the sign: {value:g} alone could be either")
-        return float(value)
-    raise refused(allowed)
+    """Parse a percentage as `parse_points` does; 0.98 without the sign could be a share, as in targets."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
+        raise refused(f"{100 * value:g}% or {value:g}%, written with the sign: {value:g} alone could be either")
+    return parse_points(value)
 
 
 def write_share(share: float) -> str | float:
@@ -73,18 +62,20 @@ Share = Annotated[
 ]
 
 
-def _percentages(
-    parse: Callable[[object], float], **bounds: float
-) -> tuple[PlainValidator, PlainSerializer, WithJsonSchema]:
-    """Create the annotations of a percentage; `bounds` are those of numbers without the sign."""
-    numbers: list[dict[str, Any]] = [{"const": 0}, {"type": "number", **bounds, "maximum": 100}]
-    schema = WithJsonSchema({"anyOf": [_PERCENT_SCHEMA, *numbers]})
-    return PlainValidator(parse), PlainSerializer(write_points), schema
-
-
-Points = Annotated[float, *_percentages(parse_points, minimum=1)]
-OutputError = Annotated[float, *_percentages(parse_error, minimum=1)]
-Agreement = Annotated[float, *_percentages(parse_agreement, exclusiveMinimum=1)]
+Points = Annotated[
+    float,
+    PlainValidator(parse_points),
+    PlainSerializer(write_points),
+    WithJsonSchema({"anyOf": [_PERCENT_SCHEMA, {"type": "number", "minimum": 0, "maximum": 100}]}),
+]
+Agreement = Annotated[
+    float,
+    PlainValidator(parse_agreement),
+    PlainSerializer(write_points),
+    WithJsonSchema(
+        {"anyOf": [_PERCENT_SCHEMA, {"const": 0}, {"type": "number", "exclusiveMinimum": 1, "maximum": 100}]}
+    ),
+]
 
 
 # ---------------------------------------------------------------- choices of numbers, auto

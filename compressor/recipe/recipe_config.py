@@ -20,7 +20,6 @@ from compressor.recipe.fields import (
     Agreement,
     InputBatchDims,
     InputSizes,
-    OutputError,
     OutputSelection,
     Points,
     Version,
@@ -144,7 +143,7 @@ class GatesConfig(RecipeBlock):
     agreement: Agreement | None = Field(
         default=None, description="smallest share of held-out samples with the dense model's best class, such as 98%"
     )
-    output_error: OutputError | None = Field(
+    output_error: Points | None = Field(
         default=None, description="largest relative error of the outputs against the dense model's, such as 2%"
     )
     speedup: Positive | None = Field(default=None, description="smallest dense / slim latency, such as 1.3")

@@ -30,7 +30,7 @@ def attention_in_float32() -> Iterator[None]:
     attention = F.scaled_dot_product_attention
 
     @wraps(attention)
-    def in_float32(
+    def _in_float32(
         query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Tensor:
         device = query.device.type
@@ -41,7 +41,7 @@ def attention_in_float32() -> Iterator[None]:
             result = attention(query.float(), key.float(), value.float(), mask, *args, **kwargs)
         return result.to(torch.get_autocast_dtype(device))
 
-    F.scaled_dot_product_attention = in_float32
+    F.scaled_dot_product_attention = _in_float32
     try:
         yield
     finally:
