@@ -11,6 +11,8 @@ from compressor.graph.trace import Call, Ref
 from compressor.graph.tracked import Dim
 from compressor.graph.tracker import ChannelTracker
 
+MIXES_CHANNELS = "a normalisation mixes these channels, so that they are removed only where a target needs it"
+
 
 def _channelwise(tracker: ChannelTracker, call: Call) -> None:
     """(B, C, *) with per-channel vectors (C,): batch and instance normalisation, PReLU."""
@@ -26,7 +28,7 @@ def _channelwise(tracker: ChannelTracker, call: Call) -> None:
     elif call.args.get("use_input_stats"):  # of one sample: channels lie there if groups were split off by a reshape
         averaged = dims[at + 1 :]
     for dim in averaged:
-        tracker.mark_mixed(dim, call, "normalisation mixes channels")
+        tracker.mark_mixed(dim, call, MIXES_CHANNELS)
     tracker.bind_attribute(call, "num_features", dims[at])
     tracker.bind_attribute(call, "num_parameters", dims[at])
     tracker.set_dims(out, dims)
@@ -39,7 +41,7 @@ def _mixing_norm(tracker: ChannelTracker, call: Call) -> None:
     x, (out, *rest) = call.args["input"], call.outs
     dims, lead = tracker.dims(x), len(x.shape) - len(call.args["normalized_shape"])
     for at, dim in enumerate(dims[lead:]):
-        tracker.mark_mixed(dim, call, "normalisation mixes channels")
+        tracker.mark_mixed(dim, call, MIXES_CHANNELS)
         for name in ("weight", "bias"):
             if isinstance(call.args.get(name), Ref):
                 tracker.tie_or_freeze(dim, tracker.dims(call.args[name])[at], call, "normalises fixed channels")
@@ -62,7 +64,7 @@ def _group_norm(tracker: ChannelTracker, call: Call) -> None:
     if dims[1] is not None:
         table = dims[1].ids.reshape(groups, -1)
         if groups == 1:
-            tracker.mark_mixed(dims[1], call, "normalisation mixes channels")
+            tracker.mark_mixed(dims[1], call, MIXES_CHANNELS)
         else:
             tracker.tie(table, np.broadcast_to(table[:, :1], table.shape))
         if groups > 1 and not tracker.bind_attribute(call, "num_groups", Dim(table[:, 0])):
