@@ -74,14 +74,25 @@ def test_force_replaces_an_earlier_result(here: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mine.txt", "notes/mine.txt", ".hidden"])
-def test_force_never_deletes_what_users_added(here: Path, name: str) -> None:
+def test_force_keeps_what_users_added(here: Path, name: str) -> None:
+    """A pipeline may write a report of its own into the folder of the run before."""
     finished(here / "out")
     (here / "out" / name).parent.mkdir(exist_ok=True)
-    (here / "out" / name).touch()
-    for force, code in ((True, "output/not-replaceable"), (False, "output/exists")):
-        with raises_error(RecipeError, code, name) as raised:
-            check_output_free(Path("out"), force=force)
-        assert "--force" not in raised.value.hint
+    (here / "out" / name).write_text("mine")
+    with staged_output(Path("out"), force=True, resume=False) as folder:
+        (folder / "new").touch()
+    files = {path.relative_to(here / "out").as_posix() for path in (here / "out").rglob("*") if path.is_file()}
+    assert files == {"new", name}
+    assert (here / "out" / name).read_text() == "mine"
+
+
+def test_force_replaces_an_added_file_that_the_new_run_writes(here: Path) -> None:
+    finished(here / "out")
+    (here / "out" / "new").write_text("mine")
+    with staged_output(Path("out"), force=True, resume=False) as folder:
+        (folder / "new").write_text("of the run")
+    assert [path.name for path in (here / "out").iterdir()] == ["new"]
+    assert (here / "out" / "new").read_text() == "of the run"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ JOURNAL = "run.jsonl"
 REPORT = "report.json"
 _LOCK = ".lock"
 _DRAFT = ".partial"
-_NAMED = 3  # files that an error names
 _ANOTHER = "choose another --out, such as a new folder"
 
 
@@ -76,19 +75,9 @@ def _reason_to_keep(out: Path, inputs: Iterable[str]) -> str | None:
     contained = [path for path in inputs if resolved in Path(path).resolve().parents and Path(path).exists()]
     if contained:
         return f"it holds {contained[0]}, which --force would delete"
-    report = read_report(out)
-    if report is None:
+    if read_report(out) is None:
         return f"it was not written by compress: it has no {REPORT} of a run"
-    if added := _added_files(out, report):
-        return f"it holds {', '.join(added[:_NAMED])}{', ...' if len(added) > _NAMED else ''}, which no run wrote"
     return None
-
-
-def _added_files(out: Path, report: Mapping[str, Any]) -> list[str]:
-    """List what lies in a finished folder without being of the run. A link alone is replaced, not what it leads to."""
-    files = (path for path in sorted(out.rglob("*")) if path.is_symlink() or not path.is_dir())
-    names = [path.relative_to(out).as_posix() for path in files]
-    return [] if out.is_symlink() else [name for name in names if name != REPORT and name not in report["files"]]
 
 
 @contextmanager
@@ -170,7 +159,8 @@ def _clear(draft: Path, keep: Set[str]) -> None:
 def _publish(draft: Path, out: Path) -> None:
     """Rename the folder, or move its files into the folder around it.
 
-    An old folder is deleted only once the new one is in its place. One that is filled looks finished at the end only.
+    An old folder is deleted only once the new one is in its place, which then has the files that users added to the old
+    one. One that is filled looks finished at the end only.
     """
     if draft.parent == out:
         for path in sorted(draft.iterdir(), key=lambda path: path.name == REPORT):
@@ -182,7 +172,19 @@ def _publish(draft: Path, out: Path) -> None:
     if os.path.lexists(out):
         out.rename(old)
     draft.rename(out)
+    if not old.is_symlink():
+        _carry_over(old, out)
     _remove(old)
+
+
+def _carry_over(old: Path, out: Path) -> None:
+    """Move the files that no run wrote, such as a pipeline's own report, and whose names the new run does not need."""
+    written = (read_report(old) or {}).get("files", {}).keys() | {REPORT}
+    for path in sorted(old.rglob("*")):
+        name, target = path.relative_to(old).as_posix(), out / path.relative_to(old)
+        if name not in written and (path.is_symlink() or not path.is_dir()) and not os.path.lexists(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
 
 
 def _remove(path: Path) -> None:
