@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from compressor.file_module import arranged
 from compressor.random_samples import random_samples
 from compressor.tensors import tree_leaves
 
-TRIED_SAMPLES = 32  # a category that a column does not have is noise in one of them
+TRIED_NUMBERS, TRIED_SAMPLES = 1024, 32  # at most; of a table so many that an impossible category is among them
 HELD_SAMPLES = 16
 HELD_NUMBERS = 2**20  # of one input
 
@@ -33,8 +34,8 @@ def hold_valid_values(
     Returns:
         The inputs.
     """
-    integers = any(like.integer_range for like in inputs)
-    noise = random_samples(inputs, TRIED_SAMPLES if integers else 2, torch.Generator().manual_seed(0))
+    count = min(TRIED_SAMPLES, TRIED_NUMBERS // max(math.prod(like.shape) for like in inputs))
+    noise = random_samples(inputs, max(count, 2), torch.Generator().manual_seed(0))
     dims = [like.batch_dim for like in inputs]
     if _has_finite_outputs(module, arranged(noise, tuple(dims))) or not _has_finite_outputs(module, tensors):
         return tuple(inputs)
