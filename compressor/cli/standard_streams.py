@@ -23,7 +23,7 @@ def open_standard_streams() -> None:
 def stdout_reserved() -> Iterator[None]:
     """Let `sys.stdout` alone lead to standard output; C libraries and child processes print to standard error.
 
-    After the block `sys.stdout` does, too: users' code may print while the process ends.
+    After the block `sys.stdout` leads to standard error as well, because users' code may print while the process ends.
     """
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
     sys.stdout = open(os.dup(1), "w", encoding=encoding, errors=errors)  # noqa: SIM115 - closed below

@@ -64,12 +64,13 @@ def answer_losses(
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     dims: BatchDims | None = None
-    for inputs, targets in islice(data.train_batches(batch_size, epoch=epoch, seed=seed), batches):
-        dims = dims or output_batch_dims(module, inputs, data.batch_dims)
+    for number, (inputs, targets) in enumerate(islice(data.train_batches(batch_size, epoch=epoch, seed=seed), batches)):
         output = call_module(module, inputs)
         if data.task is not None:
             yield data.task.loss(output, targets, 0.0)
         else:
+            if number == 0:
+                dims = output_batch_dims(module, inputs, data.batch_dims)
             yield own_answer_loss(output, generator, data.num_classes, dims)
 
 

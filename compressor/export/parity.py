@@ -136,7 +136,7 @@ def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], out
             continue
         for name, array, expected in zip(names, actual, reference, strict=True):
             if np.isfinite(expected).all() and not np.isfinite(array).all():
-                raise CannotRun(f"batch {len(batch[0])}: {name} is NaN or infinite, and PyTorch's is finite")
+                raise CannotRun(f"{_inputs(batch)}: {name} is NaN or infinite, and PyTorch's is finite")
         exact, noisy = _in_float64(module, batch, outputs), _in_noise(module, batch, outputs, rounding)
         difference, same = within_tolerance(actual, reference, exact, names, noisy, rounding)
         largest, ok = max(largest, difference), ok and same

@@ -156,13 +156,16 @@ class ChannelTracker:
             identity: Its identity in the trace.
             call: The call.
         """
+        draws = draws_numbers(call)
+        if not self.mixed and not draws:
+            return
         args = {name: self.dims(ref) for name, ref in call.args.items() if isinstance(ref, Ref)}
         outs = tuple(self.dims(ref) for ref in call.outs)
         if self.mixed:
             self.mixtures.append(MixedNormalization(identity, args, outs, tuple(self.mixed)))
             self.mixed = []
         over = tuple(dim.ids for dims in (*args.values(), *outs) for dim in dims if dim is not None)
-        if over and draws_numbers(call):
+        if over and draws:
             self.draws.append(MixedNormalization(identity, args, outs, over))
 
     def set_role(self, dim: Dim | None, role: Role) -> None:

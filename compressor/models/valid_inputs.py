@@ -36,8 +36,8 @@ def hold_valid_values(
     """
     count = min(TRIED_SAMPLES, TRIED_NUMBERS // max(1, *(math.prod(like.shape) for like in inputs)))
     noise = random_samples(inputs, max(count, 2), torch.Generator().manual_seed(0))
-    dims = [like.batch_dim for like in inputs]
-    if _has_finite_outputs(module, arranged(noise, tuple(dims))) or not _has_finite_outputs(module, tensors):
+    dims = tuple(like.batch_dim for like in inputs)
+    if _has_finite_outputs(module, arranged(noise, dims)) or not _has_finite_outputs(module, tensors):
         return tuple(inputs)
     samples = [
         tensor if dim is None else tensor.movedim(dim, 0)[:HELD_SAMPLES]

@@ -159,8 +159,8 @@ def _clear(draft: Path, keep: Set[str]) -> None:
 def _publish(draft: Path, out: Path) -> None:
     """Rename the folder, or move its files into the folder around it.
 
-    An old folder is deleted only once the new one is in its place, which then has the files that users added to the old
-    one. One that is filled looks finished at the end only.
+    An old folder is deleted once the new one is in its place and has the files that users added to the old one. A
+    folder that is filled gets its report last, so that it looks finished at the end only.
     """
     if draft.parent == out:
         for path in sorted(draft.iterdir(), key=lambda path: path.name == REPORT):

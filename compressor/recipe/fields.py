@@ -60,8 +60,6 @@ Share = Annotated[
     PlainSerializer(write_share),
     WithJsonSchema({"anyOf": [_PERCENT_SCHEMA, {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}]}),
 ]
-
-
 Points = Annotated[
     float,
     PlainValidator(parse_points),

@@ -118,9 +118,8 @@ class SelectChannels(Step):
             return stored_result(context.checkpoints, what, state.model.module, compute, records)
 
         selected = self._select_any(state, context, choose)
-        if not self.target.has_latency_target and makes_layers_narrow(
-            selected, self.target
-        ):  # a device measures once only
+        # For a latency target the device would measure once more.
+        if not self.target.has_latency_target and makes_layers_narrow(selected, self.target):
             mixed = None if selected.selected_graph.mixtures else state.with_normalized_channels()
             if mixed is not None:
                 selected = max(selected, self._select(mixed, context, choose), key=smallest_share)

@@ -68,7 +68,7 @@ def make_loss(
     task = data.task
     if step.distill is None and task is None:
         problem = f"{data.name} has no labels, and nothing is distilled"
-        hint = "give data with labels: a model with random weights, or this method's training, has no other teacher"
+        hint = "give data with labels: this training has no teacher"
         raise RecipeError("retrain/no-labels", "retrain.distill", problem, hint)
     mix = make_mixup(step.mixup, step.cutmix, data.num_classes)
 

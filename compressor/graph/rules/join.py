@@ -120,7 +120,7 @@ def _gather(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _only_shape_read(tracker: ChannelTracker, call: Call, out: Ref) -> bool:
-    """Whether of the first or last channel, which there always is, only the shape is read: `zeros_like(x[:, :1])`."""
+    """Whether only the shape of the first or last channel is read, as by `zeros_like(x[:, :1])`; it always exists."""
     single = len(out.shape) < len(call.args["self"].shape) or out.shape[call.args["dim"]] == 1
     begin = call.args.get("start", call.args.get("index")) or 0
     return single and begin in (0, -1) and len(call.outs) == 1 and out.uid not in tracker.live
