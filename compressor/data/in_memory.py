@@ -62,12 +62,11 @@ class ImageData:
             Batches of images and targets.
         """
         order = shuffled(self._rows(), seed, epoch, self.train.blocks)
+        keys = image_keys(order, seed, epoch)
         size = min(batch_size, self.train_size)
-        firsts = range(start * size, self.train_size - size + 1, size)
-        chosen = (process_share(order[first : first + size], part) for first in firsts)
-        return self.train.batches(
-            ((rows, image_keys(rows, seed, epoch)) for rows in chosen), make_augmentation(self.augment), self._normalize
-        )
+        shares = (process_share(first, size, part) for first in range(start * size, self.train_size - size + 1, size))
+        chosen = ((order[share], keys[share]) for share in shares)
+        return self.train.batches(chosen, make_augmentation(self.augment), self._normalize)
 
     def calibration_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
         """Yield a fixed random sample of training images, without augmentation.

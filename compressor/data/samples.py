@@ -124,7 +124,7 @@ class Samples:
         order = shuffled(self._training_rows(), seed, epoch, None)
         size = min(batch_size, len(order))
         firsts = range(start * size, len(order) - size + 1, size)
-        chosen = [process_share(order[first : first + size], part) for first in firsts]
+        chosen = [order[process_share(first, size, part)] for first in firsts]
         return zip(self.source.batches(chosen), chosen, strict=True)
 
     def calibration_batches(self, batch_size: int, *, images: int) -> Iterator[Inputs]:

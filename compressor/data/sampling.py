@@ -82,18 +82,19 @@ def held_out_count(samples: int, images: int) -> int:
     return min(images, max(samples // 10, 1), samples - 1)
 
 
-def process_share(batch: Tensor, part: ProcessShare) -> Tensor:
-    """Take the contiguous share of a batch that one process works on. The shares of all processes make up the batch.
+def process_share(first: int, size: int, part: ProcessShare) -> slice:
+    """Find the contiguous share of a batch that one process works on. The shares of all processes make up the batch.
 
     Args:
-        batch: Rows (B,).
+        first: Index of the batch's first sample in the order of the epoch.
+        size: Samples in the batch.
         part: (rank, world size).
 
     Returns:
-        The rows of this process.
+        The samples of this process in the order of the epoch.
     """
-    rank, size = part
-    return batch[rank * len(batch) // size : (rank + 1) * len(batch) // size]
+    rank, world_size = part
+    return slice(first + rank * size // world_size, first + (rank + 1) * size // world_size)
 
 
 def image_keys(rows: Tensor, seed: int, epoch: int) -> RandomWords:

@@ -100,7 +100,7 @@ class InMemorySplit:
         """
         height, width = self.images.shape[2:]
         for rows, keys in chosen:
-            images = self.images[rows]
+            images = self.images.index_select(0, rows)  # copies whole images, and takes half of the time of [rows]
             if keys is not None and augmentation.change is not None:
                 images = augmentation.change(images, keys, (height, width))
             yield finish(images), tree_map(itemgetter(rows), self.targets)

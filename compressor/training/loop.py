@@ -120,7 +120,7 @@ def train(
         torch.random.fork_rng(devices=()),
     ):
         iterate = run_iteration(loss, optimizer, bound, step.clip, runtime, state.scaler)
-        loop = _Loop(state, data, step, seed, iterate, per_epoch, total, runtime.part, meter, emit, checkpoint)
+        loop = _Loop(state, data, step, seed, iterate, per_epoch, total, runtime, meter, emit, checkpoint)
         if saved := runtime.broadcast(checkpoint.restore(emit) if checkpoint else None):
             state.load(saved)
         elif state.monitor is not None:
@@ -154,7 +154,7 @@ class _Loop:
     iterate: Iterate
     per_epoch: int  # iterations
     total: int  # iterations
-    part: tuple[int, int]  # (rank, world size)
+    runtime: Runtime
     meter: CostMeter
     emit: EventSink
     checkpoint: TrainingCheckpoint | None
@@ -165,18 +165,19 @@ class _Loop:
         epochs_before, iterations_before = self.step.start_epoch, self.step.start_epoch * self.per_epoch
         self.meter.begin()
         started = logged = time.perf_counter()
+        part = self.runtime.part
         for inputs, targets in self.data.train_batches(
-            self.step.batch_size, epoch=epochs_before + epoch, seed=self.seed, start=progress.batches, part=self.part
+            self.step.batch_size, epoch=epochs_before + epoch, seed=self.seed, start=progress.batches, part=part
         ):
             # For dropout and the like; data have their own random numbers.
-            torch.manual_seed(random_words(self.seed, iterations_before + progress.iterations, self.part))
+            self.runtime.seed(random_words(self.seed, iterations_before + progress.iterations, part))
             lr = self._lr(epoch + progress.batches / self.per_epoch)
             loss = self.iterate(inputs, targets, progress.iterations, lr)
             self._check(loss)
             if state.average is not None:
                 state.average.update_parameters(state.module)
             ended = time.perf_counter()
-            progress.add(loss, batch_length(inputs, self.data.batch_dims) * self.part[1], ended - started)
+            progress.add(loss, batch_length(inputs, self.data.batch_dims) * self.runtime.world_size, ended - started)
             started = ended
             if ended - logged > EMIT_EVERY:
                 logged = ended

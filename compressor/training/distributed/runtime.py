@@ -46,6 +46,13 @@ class Runtime:
         """The device of this process."""
         return self.fabric.device
 
+    def seed(self, seed: int) -> None:
+        """Seed the random numbers of PyTorch on the CPU and on the device of this process."""
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 0.6 ms to look for other devices
+        else:
+            torch.manual_seed(seed)
+
     def to_device(self, batch: _Any) -> _Any:
         """Move the tensors of a tree to the device of this process."""
         return cast(_Any, self.fabric.to_device(batch))
