@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.batches import batch_length, output_batch_dims
-from compressor.core import BatchDims
+from compressor.core import BatchDims, Data, ModelSpec
 from compressor.tensors import Inputs, call_module, tree_leaves, tree_names
 
 
@@ -47,19 +47,34 @@ class Agreement:
         return next((output for output in self.outputs if output.top1 is not None), None)
 
 
+def classes_scored(spec: ModelSpec, data: Data) -> int | None:
+    """Look up how many classes the outputs of a model score.
+
+    Args:
+        spec: The model, which knows its number of classes.
+        data: The data, whose task says that outputs are values.
+
+    Returns:
+        The number; 0 = the outputs are values, None = not known.
+    """
+    return 0 if data.num_classes == 0 else spec.num_classes
+
+
 def is_class_scores(output: Tensor, num_classes: int | None = None, batch_dim: int | None = 0) -> bool:
     """Whether an output holds scores of classes.
 
     Args:
         output: (B, K): scores unless its rows have unit length, as embeddings have. (B, K, H, W): scores of pixels
             where K is the number of classes.
-        num_classes: The model's number of classes; None = not known.
+        num_classes: What `classes_scored` returns.
         batch_dim: Where the output has its samples; only with samples first it is one of these.
 
     Returns:
         True for scores. Everything else is compared by its values.
     """
-    if batch_dim != 0 or not output.is_floating_point() or output.ndim not in (2, 4) or output.shape[1] < 2:
+    if num_classes == 0 or batch_dim != 0:
+        return False
+    if not output.is_floating_point() or output.ndim not in (2, 4) or output.shape[1] < 2:
         return False
     if output.ndim == 4:
         return output.shape[1] == num_classes
@@ -74,7 +89,7 @@ class AgreementMeter:
         """Start without samples.
 
         Args:
-            num_classes: The model's number of classes; None = not known.
+            num_classes: What `classes_scored` returns.
             output_dims: What `output_batch_dims` returns.
         """
         self._num_classes, self._output_dims = num_classes, output_dims
@@ -121,7 +136,7 @@ def measure_agreement(
         dense: The model before pruning, in eval mode.
         slim: The model to judge, in eval mode.
         batches: Inputs of both models.
-        num_classes: The model's number of classes; None = not known.
+        num_classes: What `classes_scored` returns.
         batch_dims: Batch dimension of each input; None = the first of all.
 
     Returns:

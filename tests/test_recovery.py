@@ -137,6 +137,12 @@ def test_training_that_moves_away_from_the_answers_is_undone(
     assert any("retrain.optimizer.lr=0.3" in warning for warning in report["warnings"])
 
 
+def test_outputs_of_regression_agree_by_their_values(samples: Path, tmp_path: Path) -> None:
+    fast = ("data.task=regression", "reconstruct=off", "retrain.epochs=1")
+    steps = run("auto", samples, tmp_path / "out", *fast)["agreement"]["steps"]
+    assert all(step["top1"] is None and step["kl"] is None and step["output_error"] > 0 for step in steps.values())
+
+
 def test_gates_on_the_agreement(samples: Path, tmp_path: Path) -> None:
     with pytest.raises(AccuracyGateFailed) as caught:
         run("minutes", samples, tmp_path / "out", "gates={output_error: 0.01%}", "reconstruct=off")

@@ -55,7 +55,7 @@ class Data(Protocol):
     @property
     def task(self) -> Task | None: ...  # None = samples without labels
     @property
-    def num_classes(self) -> int | None: ...  # None = the targets are not classes
+    def num_classes(self) -> int | None: ...  # 0 = the targets, or the outputs, are values; None = not known
     @property
     def batch_dims(self) -> BatchDims | None: ...  # of the inputs, see `compressor.batches`; None = the first of all
     @property

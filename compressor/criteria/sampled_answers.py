@@ -82,7 +82,7 @@ def own_answer_loss(
     Args:
         output: What the model returns.
         generator: Draws the answers.
-        num_classes: The model's number of classes; None = not known.
+        num_classes: Classes that the outputs score; 0 = they are values, None = not known.
         output_dims: What `output_batch_dims` returns for the model.
 
     Returns:

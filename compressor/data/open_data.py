@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def open_data(
         mean: Per channel, for pixels in 0..1; None = that of the training images.
         std: Like `mean`.
         augment: The augmentation of training images.
-        task: The task of labelled data; None = classification.
+        task: The task; None = classification.
         holdout: Share of each class's training images that is held out for choices.
         workers: Processes that decode images on disk; None = one per processor.
         inputs: The inputs of the model; () = one image of shape `input`.
@@ -90,9 +90,10 @@ def open_data(
     preprocessing = Preprocessing(zoom, mean, std)
     worker_count = available_workers() if workers is None else workers
     if source == "samples":
-        return open_samples(base / (train or ""), inputs, input, preprocessing, worker_count)
+        samples = open_samples(base / (train or ""), inputs, input, preprocessing, worker_count)
+        return _with_outputs_of(samples, task)
     if source.partition(":")[0] == "noise":
-        return noise_samples(inputs, int(source.partition(":")[2] or 0))
+        return _with_outputs_of(noise_samples(inputs, int(source.partition(":")[2] or 0)), task)
     returned = objects_in_memory(value) if source == IN_MEMORY else None
     if source.rpartition(":")[0].endswith(".py"):
         returned = call_factory(base, source, "data.source")
@@ -100,7 +101,7 @@ def open_data(
             hint = f"return inputs of the model, or an iterable of them; with labels, {RETURN_SPLITS}"
             raise DataError("data/factory", source, f"it returned {type(returned).__name__}", hint)
     if returned is not None and not is_split_pair(returned, inputs):
-        return samples_from_object(returned, source, inputs, input, preprocessing)
+        return _with_outputs_of(samples_from_object(returned, source, inputs, input, preprocessing), task)
     if input is None:
         takes = " and ".join("x".join(map(str, expected.shape)) for expected in inputs)
         problem = f"the data are labelled images, but the model takes {takes}"
@@ -118,6 +119,11 @@ def open_data(
     held_out = hold_out(first.targets if count else torch.zeros(len(first.names)), holdout)
     check_held_out(held_out, holdout, first)
     return ImageData(_name(source, first), count, mean, std, first, second, augment, task, held_out)
+
+
+def _with_outputs_of(samples: Samples, task: Task) -> Samples:
+    """Samples have no labels, but outputs of regression are compared by their values, and not as scores of classes."""
+    return replace(samples, num_classes=0) if task.name == "regression" else samples
 
 
 def _check_batch_dims(inputs: Sequence[ModelInput], where: str) -> None:

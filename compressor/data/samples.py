@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -87,7 +87,7 @@ class Samples:
     name: str
     source: InputSource
     task: None = None
-    num_classes: None = None
+    num_classes: Literal[0] | None = None  # 0 = the outputs are values
     held_out: int = 0  # samples that choices are made by, neither trained nor measured on
 
     @property

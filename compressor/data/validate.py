@@ -23,7 +23,7 @@ def check_targets(task: Task, train: ImageSource, val: ImageSource, num_classes:
         num_classes: The model's number of classes; None = any number.
 
     Returns:
-        The number of classes; None if the task has none.
+        The number of classes; 0 for regression, None for a task of the user.
 
     Raises:
         DataError: A split is empty, a label is out of range, the classes differ from the model's, or a target is not
@@ -46,7 +46,7 @@ def check_targets(task: Task, train: ImageSource, val: ImageSource, num_classes:
                 place = f"{split.where}: {split.names[int(rows[0])]}"
                 problem = f"the target is not finite ({len(rows)} in all)"
                 raise DataError("data/non-finite-target", place, problem, "correct or remove them")
-    return None
+    return 0 if task.name == "regression" else None
 
 
 def check_answers(module: nn.Module, data: Data) -> None:
@@ -65,7 +65,7 @@ def check_answers(module: nn.Module, data: Data) -> None:
     images, targets = next(iter(data.sample_batches(2, images=2)))
     with torch.inference_mode():
         output = to_float32(copy_module(module)(images))  # forward may change the module's state
-        if data.num_classes is None:
+        if not data.num_classes:
             _check_metric(data.task, data.task.metric.update(output, targets), len(images))
             return
     scores = primary_output(output)

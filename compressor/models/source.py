@@ -137,12 +137,12 @@ def resize_head(model: LoadedModel, num_classes: int | None) -> LoadedModel:
 
     Args:
         model: The model.
-        num_classes: The number of classes in the data; None if the targets are no classes.
+        num_classes: The number of classes in the data; 0 or None if the targets are no classes.
 
     Returns:
         The new model; the model itself where its weights are trained or the number is the same.
     """
-    if not model.untrained or num_classes in (None, model.spec.num_classes):
+    if not model.untrained or not num_classes or num_classes == model.spec.num_classes:
         return model
     return load_model(model.name, num_classes=num_classes, input=model.spec.input)
 

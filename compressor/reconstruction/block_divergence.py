@@ -98,7 +98,7 @@ class BlockDivergence:
             channel_dims: Block -> the dimension of its channels.
             fitted: Batches that the maps are fitted to.
             judged: Batches that the answers are compared on.
-            num_classes: The model's number of classes; None = not known.
+            num_classes: What `classes_scored` returns.
             batch_dims: Batch dimension of each input; None = the first of all.
         """
         self._dense, self._judged, self._batch_dims = dense, judged, batch_dims

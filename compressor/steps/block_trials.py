@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from compressor.agreement import measure_agreement
+from compressor.agreement import classes_scored, measure_agreement
 from compressor.budget.target import PruningTarget
 from compressor.core import Cost
 from compressor.execution.dropped_blocks import without_blocks
@@ -53,9 +53,9 @@ class BlockTrials:
         half = max(1, len(batches) // 2)
         self._fitted, self._judged = batches[:half], batches[half:] or batches
         dims = {block.name: block.channel_dim for block in blocks}
-        classes, module = state.model.spec.num_classes, state.model.module
+        self._classes, module = classes_scored(state.model.spec, data), state.model.module
         ordering = self._judged[: max(1, len(self._judged) // 2)]  # the order of blocks needs fewer samples
-        self._affine = BlockDivergence(module, dims, self._fitted, ordering, classes, self._batch_dims)
+        self._affine = BlockDivergence(module, dims, self._fitted, ordering, self._classes, self._batch_dims)
         alike = _alike(module, blocks)
         self._costs = self._cost_of_each(alike)
         self._ms, self._dense_ms = self._time_of_each(alike) if target.has_latency_target else ({}, 0.0)
@@ -96,12 +96,12 @@ class BlockTrials:
         steps = [replace(step, images=self._images) if isinstance(step, SelectChannels) else step for step in steps]
         for step in steps:
             state = step.adapted(state, context).run(state, context)
-        dense, classes, dims = state.baseline.module, state.model.spec.num_classes, self._batch_dims
+        dense, dims = state.baseline.module, self._batch_dims
         fitted = [as_arguments(inputs) for inputs in self._fitted]
         settings = ReconstructionSettings(seed=context.seed)
         slim, kept = state.model.module, state.kept_of_baseline
         repaired = reconstruct(dense, slim, kept, fitted, settings, batch_dims=dims).module
-        return measure_agreement(dense, repaired, self._judged, classes, dims).divergence
+        return measure_agreement(dense, repaired, self._judged, self._classes, dims).divergence
 
     def _cost_of_each(self, alike: Sequence[Sequence[str]]) -> dict[str, Cost]:
         costs: dict[str, Cost] = {}

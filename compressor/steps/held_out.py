@@ -32,7 +32,7 @@ def held_out_divergences(state: PruningState, modules: Sequence[nn.Module], data
     """
     import torch
 
-    from compressor.agreement import AgreementMeter
+    from compressor.agreement import AgreementMeter, classes_scored
     from compressor.batches import batch_length, output_batch_dims
     from compressor.tensors import call_module
 
@@ -41,7 +41,8 @@ def held_out_divergences(state: PruningState, modules: Sequence[nn.Module], data
     dense, dims = state.baseline.module, data.batch_dims
     batches = [inputs for inputs, _ in islice(data.holdout_batches(BATCH_SIZE), JUDGES // BATCH_SIZE)]
     output_dims = output_batch_dims(dense, batches[0], dims)
-    meters = [AgreementMeter(state.model.spec.num_classes, output_dims) for _ in modules]
+    classes = classes_scored(state.model.spec, data)
+    meters = [AgreementMeter(classes, output_dims) for _ in modules]
     with torch.inference_mode():
         for inputs in batches:
             answer = call_module(dense, inputs)

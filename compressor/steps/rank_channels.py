@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from compressor.agreement import classes_scored
 from compressor.batches import batch_length, join_batches, samples_between
 from compressor.budget.target import PruningTarget
 from compressor.core import ErrorCurves, PrunePlan
@@ -95,9 +96,8 @@ def rank_channels(
     curves |= energy_curves(module, groups, readers, fitted, dims)
     curves = magnitude_curves(module, groups) | curves
 
-    curves, cuts = measure_sensitivities(
-        module, groups, readers, curves, judged, state.model.spec.num_classes, dims, context.progress("groups")
-    )
+    classes, progress = classes_scored(state.model.spec, data), context.progress("groups")
+    curves, cuts = measure_sensitivities(module, groups, readers, curves, judged, classes, dims, progress)
     noted: dict[str, list[str]] = defaultdict(list)
     for name, curve in curves.items():
         if curve.note:

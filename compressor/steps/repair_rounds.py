@@ -93,11 +93,10 @@ class RepairRounds(Step):
 
 def _divergence(before: PruningState, after: PruningState, repaired_on: int, context: Context) -> float:
     """Divergence from the dense model on samples behind those of the repair, or on its last without others."""
-    from compressor.agreement import measure_agreement
+    from compressor.agreement import classes_scored, measure_agreement
 
-    data, spec = context.training_data, after.model.spec
+    data = context.training_data
     batches = list(data.calibration_batches(BATCH_SIZE, images=repaired_on + JUDGED))
     judged = batches[-(JUDGED // BATCH_SIZE) :]
-    return measure_agreement(
-        before.baseline.module, after.model.module, judged, spec.num_classes, data.batch_dims
-    ).divergence
+    classes = classes_scored(after.model.spec, data)
+    return measure_agreement(before.baseline.module, after.model.module, judged, classes, data.batch_dims).divergence

@@ -9,7 +9,7 @@ from itertools import dropwhile, islice
 
 import torch
 
-from compressor.agreement import measure_agreement
+from compressor.agreement import classes_scored, measure_agreement
 from compressor.core import Data, LoadedModel, PrunePlan
 from compressor.data.validate import check_answers
 from compressor.diagnostics.isometry import IMAGES, jacobian_isometry
@@ -139,7 +139,7 @@ def _with_agreement(state: PruningState, stage: str, data: Data) -> PruningState
     """The state with the agreement of its model and the dense one, on samples that nothing was chosen by."""
     batches = (inputs for inputs, _ in data.val_batches(BATCH_SIZE))
     few = islice(batches, MAX_AGREEMENT_SAMPLES // BATCH_SIZE)
-    classes = state.model.spec.num_classes
+    classes = classes_scored(state.model.spec, data)
     agreement = measure_agreement(state.baseline.module, state.model.module, few, classes, data.batch_dims)
     return replace(state, agreement={**state.agreement, stage: agreement})
 

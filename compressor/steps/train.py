@@ -179,14 +179,14 @@ class Train(TrainSettings, Step):
 
     def _is_closer(self, module: nn.Module, state: PruningState, data: Data, context: Context) -> bool:
         """Whether training brought the answers nearer to the dense model's, on held-out samples; warns where not."""
-        from compressor.agreement import measure_agreement
+        from compressor.agreement import classes_scored, measure_agreement
 
         def divergence(candidate: nn.Module) -> float:
             size = self.batch_size
             only_one_sample = data.sample_batches(size, images=1)
             pairs = data.holdout_batches(size) if data.has_holdout else only_one_sample
             batches = (inputs for inputs, _ in pairs)
-            classes = state.model.spec.num_classes
+            classes = classes_scored(state.model.spec, data)
             return measure_agreement(state.baseline.module, candidate, batches, classes, data.batch_dims).divergence
 
         before, after = divergence(state.model.module), divergence(module)

@@ -40,7 +40,13 @@ def divergence(logits_BK: Tensor, taught_BK: Tensor, temperature: float) -> Tens
     return F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(dim=1).mean() * temperature**2
 
 
-def answer_distance(answer: Any, taught: Any, temperature: float, output_dims: BatchDims | None = None) -> Tensor:
+def answer_distance(
+    answer: Any,
+    taught: Any,
+    temperature: float,
+    output_dims: BatchDims | None = None,
+    num_classes: int | None = None,
+) -> Tensor:
     """Compute the distance between the outputs of a network and of its teacher, for outputs of any kind.
 
     It is `T^2 KL` for scores of classes (B, K) and `|f - g|^2 / |g - mean g|^2` for every other floating-point output,
@@ -51,6 +57,7 @@ def answer_distance(answer: Any, taught: Any, temperature: float, output_dims: B
         taught: The teacher's, of the same shapes.
         temperature: T, which scores of classes are divided by.
         output_dims: What `output_batch_dims` returns for the networks.
+        num_classes: Classes that the outputs score; 0 = they are values, None = not known.
 
     Returns:
         A scalar, 0 if both are equal.
@@ -62,7 +69,7 @@ def answer_distance(answer: Any, taught: Any, temperature: float, output_dims: B
     for f, g, dim in zip(tree_leaves(answer), leaves, output_dims or (0,) * len(leaves), strict=True):
         if dim is None or not g.is_floating_point() or not g.numel() or f.shape != g.shape:
             continue  # means over samples answer none, indices have no gradient, detections may differ in number
-        if is_class_scores(g, batch_dim=dim):
+        if is_class_scores(g, num_classes, dim):
             terms.append(divergence(f, g, temperature))
         else:
             spread = (g - g.mean()).square().sum()

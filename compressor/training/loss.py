@@ -146,7 +146,7 @@ def _distillation_loss(
             with torch.no_grad():
                 taught = answers(inputs, None if names else rows)
             if not labelled:
-                loss = answer_distance(output, taught, settings.temperature, output_dims)
+                loss = answer_distance(output, taught, settings.temperature, output_dims, data.num_classes)
             elif classes:
                 scores, taught_scores = primary_output(output), primary_output(taught)
                 loss = settings.weight * divergence(scores, taught_scores, settings.temperature)
@@ -168,7 +168,7 @@ def make_mixup(mixup: float, cutmix: float, num_classes: int | None) -> Mix:
     Args:
         mixup: Alpha of the weights' Beta distribution; 0 = no mixup.
         cutmix: Alpha of the areas' Beta distribution; 0 = no CutMix.
-        num_classes: The number of classes.
+        num_classes: The number of classes; 0 or None = the targets are no classes.
 
     Returns:
         The function that mixes a batch.
@@ -178,7 +178,7 @@ def make_mixup(mixup: float, cutmix: float, num_classes: int | None) -> Mix:
     """
     if not mixup and not cutmix:
         return lambda images, targets: (images, targets)
-    if num_classes is None:
+    if not num_classes:
         key, hint = "retrain.mixup" if mixup else "retrain.cutmix", "omit retrain.mixup and retrain.cutmix"
         raise RecipeError("retrain/mixing-without-classes", key, "the targets are not classes", hint)
     from torchvision.transforms import v2

@@ -589,7 +589,7 @@ def targets(tmp_path: Path) -> Path:
 
 def test_targets_of_any_shape(targets: Path) -> None:
     ages = open_("mine.py:ages", targets, task=regression(), num_classes=1, augment="cifar", holdout=0.3)
-    assert (ages.num_classes, ages.train_size, ages.task.name) == (None, 4, "regression")
+    assert (ages.num_classes, ages.train_size, ages.task.name) == (0, 4, "regression")
     assert [each.tolist() for _, each in ages.val_batches(2)] == [[0.0, 1.0], [2.0]]
     depths = open_("mine.py:depths", targets, task=regression(), num_classes=None)
     assert [each.shape for _, each in depths.train_batches(3, epoch=0, seed=0)] == [(3, 4, 4)] * 2

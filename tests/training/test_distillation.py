@@ -69,6 +69,14 @@ def test_embeddings_of_unit_length_are_no_scores() -> None:
     assert not is_class_scores(vectors[None])
 
 
+def test_outputs_of_regression_are_no_scores() -> None:
+    taught = torch.tensor([[1.0, 2.0, 6.0]])
+    assert not is_class_scores(taught, num_classes=0)
+    # Probabilities do not change if all scores grow by 1; values do, and lie 2, 1 and 3 from their mean.
+    assert answer_distance(taught + 1, taught, 1.0).item() == pytest.approx(0, abs=1e-6)
+    assert answer_distance(taught + 1, taught, 1.0, num_classes=0).item() == pytest.approx(3 / (4 + 1 + 9))
+
+
 def test_a_teacher_answers_a_row_once() -> None:
     calls = []
 
