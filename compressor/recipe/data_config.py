@@ -43,8 +43,8 @@ class DataConfig(RecipeBlock):
     )
     task: Word = Field(
         default="classification",
-        description="classification | regression (floats of any shape; outputs are compared by value, also without labels) "
-        "| path/to/file.py:factory of a core.Task",
+        description="classification | regression (floats of any shape; outputs are values, also without labels) | "
+        "path/to/file.py:factory of a core.Task",
         examples=["classification", "regression"],
     )
     loss: Literal["mse", "l1", "smooth_l1"] | None = Field(default=None, description="loss of regression; null = mse")
