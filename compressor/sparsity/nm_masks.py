@@ -89,6 +89,28 @@ def upper_bound_share(weight: Tensor, pattern: NMPattern) -> float:
     return float(magnitude.topk(magnitude.numel() * n // m).values.sum()) / total if total else 1.0
 
 
+def values_behind_mask(weight: Tensor, mask: Tensor, dense: Tensor, pattern: NMPattern) -> Tensor:
+    """Fill the zeros of a masked weight with the values from before the masking, so that its largest are still its own.
+
+    Where a kept weight has become smaller, as by reconstruction, the filled values of its group are reduced to just
+    below the smallest kept one: `magnitude_mask` of the result is the mask.
+
+    Args:
+        weight: The masked weight (K, C, *).
+        mask: True for kept weights, (K, C, *).
+        dense: The values from before the masking (K, C, *).
+        pattern: N and M.
+
+    Returns:
+        (K, C, *).
+    """
+    kept = _groups(weight.detach().abs().masked_fill(~mask, torch.inf), pattern[1])
+    smallest = kept.amin(dim=2, keepdim=True).expand_as(kept).reshape(weight.shape)
+    below = torch.nextafter(smallest, torch.zeros_like(smallest)).copysign(dense)
+    filled = torch.where(dense.abs() > smallest, below, dense)
+    return torch.where(mask, weight, filled)
+
+
 def _groups(weight: Tensor, m: int) -> Tensor:
     """View (K, C, *) as (K, C/M, M, kernel positions)."""
     return weight.reshape(weight.shape[0], weight.shape[1] // m, m, -1)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from compressor.core import NMPattern
-from compressor.sparsity.nm_masks import magnitude_mask
+from compressor.sparsity.nm_masks import magnitude_mask, values_behind_mask
 
 
 class _Refined(torch.autograd.Function):
@@ -60,25 +60,30 @@ class SparseRefined(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class SRSTEState:
-    """The state that training continues from. `latent`: values of the masked weights before masking, by name."""
+    """The state that training continues from. `dense`: values of the weights before masking, by name."""
 
     pattern: NMPattern
     decay: float
-    latent: Mapping[str, Tensor]
+    dense: Mapping[str, Tensor]
 
 
 @contextmanager
-def train_with_sr_ste(module: nn.Module, regrow: SRSTEState) -> Iterator[None]:
-    """While the block runs, train the weights as in SR-STE from their latent values. Then mask them for good.
+def train_with_sr_ste(module: nn.Module, regrow: SRSTEState, masks: Mapping[str, Tensor]) -> Iterator[None]:
+    """While the block runs, train the weights as in SR-STE. Then mask them for good.
+
+    Kept weights begin with the values that they have, which may be those of a reconstruction, and masked ones with the
+    values that they had before.
 
     Args:
         module: The network, changed in place.
-        regrow: Pattern, strength and latent values.
+        regrow: Pattern, strength, and the values before masking.
+        masks: True for kept weights, by name.
     """
-    layers = [module.get_submodule(name.rpartition(".")[0]) for name in regrow.latent]
-    for layer, latent in zip(layers, regrow.latent.values(), strict=True):
+    layers = [module.get_submodule(name.rpartition(".")[0]) for name in regrow.dense]
+    for layer, (name, dense) in zip(layers, regrow.dense.items(), strict=True):
+        weight = layer.get_parameter("weight")
         with torch.no_grad():
-            layer.get_parameter("weight").copy_(latent)
+            weight.copy_(values_behind_mask(weight, masks[name], dense, regrow.pattern))
         parametrize.register_parametrization(layer, "weight", SparseRefined(regrow.pattern, regrow.decay))
     try:
         yield

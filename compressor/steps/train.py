@@ -145,7 +145,7 @@ class Train(TrainSettings, Step):
         if stable_lr is not None:
             rate = {"lr": stable_lr.lr, "curvature": stable_lr.curvature, "images": stable_lr.images}
             context.log("stable_rate", rate)
-        with _regrowing(module, state.regrow):
+        with _regrowing(module, state.regrow, state.masks):
             try:
                 result = context.train(
                     module,
@@ -243,10 +243,12 @@ def _removal_is_lossless(state: PruningState, context: Context) -> bool:
     return False
 
 
-def _regrowing(module: nn.Module, regrow: SRSTEState | None) -> AbstractContextManager[None]:
+def _regrowing(
+    module: nn.Module, regrow: SRSTEState | None, masks: Mapping[str, Tensor]
+) -> AbstractContextManager[None]:
     from compressor.sparsity.sr_ste import train_with_sr_ste
 
-    return nullcontext() if regrow is None else train_with_sr_ste(module, regrow)
+    return nullcontext() if regrow is None else train_with_sr_ste(module, regrow, masks)
 
 
 def _masks_after_training(

@@ -92,6 +92,19 @@ def test_sr_ste_by_hand() -> None:
     assert weight.grad[0].tolist() == pytest.approx([1, 0.99996, 1.00002, 1], abs=1e-12)
 
 
+def test_sr_ste_starts_from_the_repaired_weights() -> None:
+    """The refit (.1, 0, 0, -.4) keeps its values and its mask: -.2 is reduced to just below .1, and .05 stays."""
+    net = nn.Sequential(nn.Linear(4, 1, bias=False))
+    dense, refit = torch.tensor([[0.5, -0.2, 0.05, -0.4]]), torch.tensor([[0.1, 0.0, 0.0, -0.4]])
+    mask = magnitude_mask(dense, TWO_FOUR)
+    net[0].weight.data.copy_(refit)
+    with train_with_sr_ste(net, SRSTEState(TWO_FOUR, 2e-4, {"0.weight": dense}), {"0.weight": mask}):
+        (original,) = net.parameters()
+        assert torch.equal(net[0].weight, refit)
+        assert original[0].tolist() == pytest.approx([0.1, -0.1, 0.05, -0.4])
+        assert torch.equal(magnitude_mask(original, TWO_FOUR), mask)
+
+
 def test_sr_ste_starts_from_dense_values_lets_masks_move_and_leaves_them_masked() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 8, bias=False))
@@ -99,7 +112,7 @@ def test_sr_ste_starts_from_dense_values_lets_masks_move_and_leaves_them_masked(
     first = magnitude_mask(dense, TWO_FOUR)
     net = apply_masks(net, {"0.weight": first})
     target = torch.randn(8, 8)
-    with train_with_sr_ste(net, SRSTEState(TWO_FOUR, 2e-4, {"0.weight": dense})):
+    with train_with_sr_ste(net, SRSTEState(TWO_FOUR, 2e-4, {"0.weight": dense}), {"0.weight": first}):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
         (original,) = net.parameters()
         assert torch.equal(original, dense)
