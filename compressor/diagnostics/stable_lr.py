@@ -19,8 +19,9 @@ MAX_SHARE = 0.02  # of the training's iterations that the estimate may cost
 
 
 def stable_learning_rate(module: nn.Module, data: Data, step: TrainSettings, seed: int) -> StableLearningRate | None:
-    """Estimate `2 (1 + m) / lambda`, at which gradient descent with momentum m is just stable.
+    """Estimate the learning rate at which gradient descent with momentum m is just stable.
 
+    It is `2 (1 + m) / lambda`, and `2 (1 + m) / ((1 + 2 m) lambda)` with Nesterov momentum.
     lambda is the largest eigenvalue of the Hessian of the loss. Power iteration with Hessian-vector products from a
     random start gives a lower bound of it. Networks train well near this rate or slightly above it (Cohen et al.,
     Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability, ICLR 2021, arXiv:2103.00065), so the
@@ -33,11 +34,11 @@ def stable_learning_rate(module: nn.Module, data: Data, step: TrainSettings, see
         seed: Seed of the batch and of the start.
 
     Returns:
-        The learning rate; None without labels, if it would cost over 2 % of the training, for optimizers other than
-        SGD, whose steps are not multiples of the gradient, and if no curvature is positive.
+        The learning rate; None if labels are not all of the loss, if it would cost over 2 % of the training, for
+        optimizers other than SGD, whose steps are not multiples of the gradient, and if no curvature is positive.
     """
     _, iterations = iterations_of(step, data)
-    if data.task is None or step.optimizer.name != "sgd" or MAX_SHARE * iterations < STEPS:
+    if data.task is None or step.distill is not None or step.optimizer.name != "sgd" or MAX_SHARE * iterations < STEPS:
         return None
     batch_size = max(1, step.batch_size // 4)
     images, targets = next(iter(data.train_batches(batch_size, epoch=0, seed=seed)))
@@ -52,7 +53,9 @@ def stable_learning_rate(module: nn.Module, data: Data, step: TrainSettings, see
         largest = _largest_eigenvalue(gradients, parameters)
     if not math.isfinite(largest) or largest <= 0:
         return None
-    return StableLearningRate(2 * (1 + step.optimizer.momentum) / largest, largest, len(images))
+    momentum = step.optimizer.momentum
+    lookahead = 1 + 2 * momentum if step.optimizer.nesterov else 1
+    return StableLearningRate(2 * (1 + momentum) / (lookahead * largest), largest, len(images))
 
 
 def _largest_eigenvalue(gradients: tuple[Tensor, ...], parameters: list[nn.Parameter]) -> float:

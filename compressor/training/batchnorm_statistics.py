@@ -34,22 +34,26 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Inputs], batch_di
     momenta = [norm.momentum for norm in norms]
     keep_freed_memory()
     module.eval()
-    seen = 0
+    seen, count = dict.fromkeys(norms, 0), 0
+
+    def _average(norm: _BatchNorm, _inputs: object) -> None:
+        if not seen[norm]:
+            norm.reset_running_stats()
+        seen[norm] += count
+        norm.momentum = count / seen[norm]  # a cumulative average over all calls: a forward may make several
+        norm.train()
+
+    hooks = [norm.register_forward_pre_hook(_average) for norm in norms]
     try:
         for inputs in batches if norms else ():
             count = batch_length(inputs, batch_dims)
             if count < 2:
                 continue  # a layer may have one value per channel for one image, which has no variance
-            for norm in norms:
-                if not seen:
-                    norm.reset_running_stats()
-                norm.train()
-                norm.momentum = count / (seen + count)  # a cumulative average
-            seen += count
             call_module(module, inputs)
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
             norm.momentum = momentum
+            hook.remove()
         module.eval()
     return len(norms)
 

@@ -45,16 +45,16 @@ def test_of_least_squares_it_is_two_over_the_largest_eigenvalue() -> None:
     assert found.images == 5
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_descent_converges_just_below_it_and_diverges_just_above(momentum: float) -> None:
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_descent_converges_just_below_it_and_diverges_just_above(momentum: float, nesterov: bool) -> None:
     data = Column()
-    step = replace(LONG, batch_size=4, optimizer=OptimizerSettings("sgd", lr=0.1, momentum=momentum))
+    step = replace(LONG, batch_size=4, optimizer=OptimizerSettings("sgd", 0.1, momentum, nesterov=nesterov))
     found = stable_learning_rate(linear(), data, step, 0)
     assert found is not None
     losses = []
     for factor in (0.97, 1.03):
         module = linear()
-        optimizer = torch.optim.SGD(module.parameters(), lr=factor * found.lr, momentum=momentum)
+        optimizer = torch.optim.SGD(module.parameters(), lr=factor * found.lr, momentum=momentum, nesterov=nesterov)
         for _ in range(1000):
             optimizer.zero_grad()
             loss = nn.functional.mse_loss(module(data.x), data.y)

@@ -45,6 +45,21 @@ def test_later_layers_see_what_earlier_ones_give_now() -> None:
     torch.testing.assert_close(module[2].running_mean, module[1](normalised).mean((0, 2, 3)), atol=1e-4, rtol=1e-4)
 
 
+def test_all_calls_of_a_norm_count_that_a_forward_makes() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.norm(x) + self.norm(10 + x / 2)
+
+    module, batches = Twice(), [torch.randn(6, 2), torch.randn(3, 2)]
+    assert recalibrate_batchnorm(module, batches) == 1
+    whole = torch.cat(batches)
+    torch.testing.assert_close(module.norm.running_mean, torch.cat([whole, 10 + whole / 2]).mean(0))
+
+
 def test_a_single_odd_image_is_left_out() -> None:
     module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12))
     images = torch.randn(9, 3, 2, 2)
