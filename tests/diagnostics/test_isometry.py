@@ -83,6 +83,15 @@ def test_the_estimate_and_its_error_agree_with_the_decomposition(monkeypatch: py
     assert within >= 7
 
 
+def test_the_error_covers_the_quadrature_where_most_singular_values_are_zero() -> None:
+    """1000 outputs of 432 inputs: 568 singular values are 0. Gauss quadrature alone is 7 % too high, by six errors."""
+    torch.manual_seed(0)
+    product = torch.randn(1000, 512) @ torch.randn(512, 432) / 400
+    found = measured(linear(product), torch.randn(32, 3, 12, 12))
+    exact = float(torch.linalg.svdvals(product).mean())
+    assert abs(found.mean - exact) <= found.error < 0.1 * exact
+
+
 def test_more_outputs_than_inputs_and_few_distinct_values() -> None:
     tall = torch.cat([torch.eye(4) * 3.0, torch.zeros(200, 4)])
     assert measured(linear(tall), torch.randn(2, 1, 2, 2)).mean == pytest.approx(3.0, rel=0.5)
