@@ -117,7 +117,7 @@ def _bounds_of_sqrt(apply: Callable[[Tensor], Tensor], start: Tensor) -> tuple[T
         basis.append(v / length.clamp(min=1e-30)[:, None])
     nodes, vectors = _decomposed(diagonal, off_diagonal[:-1])
     upper = (vectors[:, 0].square() * nodes.sqrt()).sum(dim=1)
-    # The last diagonal entry that makes 0 an eigenvalue: beta^2 times the last entry of the inverse of the matrix so far.
+    # The last diagonal entry makes 0 an eigenvalue: beta^2 times the last entry of the inverse of the matrix before it.
     inverse = 1 / nodes.clamp(min=1e-12 * float(nodes.max()) + 1e-300)
     last = off_diagonal[-1].square() * (vectors[:, -1].square() * inverse).sum(dim=1)
     nodes, vectors = _decomposed([*diagonal, last], off_diagonal)
