@@ -17,6 +17,8 @@ from compressor.errors import RecipeError
 from compressor.layers import observe_outputs
 from compressor.tensors import Inputs, call_module, tree_leaves
 
+LEAST_SQUARES = 1e-12  # sum of squares below which a teacher's tensor gives a distance no scale
+
 Maps = dict[str, Tensor]
 """module name -> the tensor it returned last"""
 
@@ -72,8 +74,7 @@ def answer_distance(
         if is_class_scores(g, num_classes, dim):
             terms.append(divergence(f, g, temperature))
         else:
-            spread = (g - g.mean()).square().sum()
-            terms.append((f - g).square().sum() / spread.clamp_min(1e-12))
+            terms.append(_relative_square(f - g, g - g.mean()))
     if not terms:
         problem = "the model answers with no floating-point tensor of the dense model's shape"
         raise RecipeError("retrain/no-comparable-answers", "retrain.distill", problem, "set retrain.epochs=0")
@@ -140,8 +141,13 @@ def feature_distance(maps: Mapping[str, Tensor], taught: Mapping[str, Tensor], n
         A scalar.
     """
     pairs = [(maps[name].float(), taught[name].float()) for name in names]  # sums of squares may exceed 65504
-    terms = [(f - g).square().sum() / g.square().sum() for f, g in pairs]
-    return torch.stack(terms).mean()
+    return torch.stack([_relative_square(f - g, g) for f, g in pairs]).mean()
+
+
+def _relative_square(error: Tensor, taught: Tensor) -> Tensor:
+    """`|error|^2 / |taught|^2`; the mean square of `error` where `taught` is zero, as of dead channels."""
+    squares = taught.square().sum()
+    return error.square().sum() / torch.where(squares > LEAST_SQUARES, squares, error.numel())
 
 
 def feature_matching(student: nn.Module, teacher: nn.Module, inputs: Inputs) -> tuple[str, ...]:

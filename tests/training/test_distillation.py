@@ -57,6 +57,7 @@ def test_scores_are_compared_by_divergence_and_everything_else_by_relative_error
     )
     assert both.item() == pytest.approx((divergence(scores, taught, 2.0).item() + squares) / 2, rel=1e-6)
     assert answer_distance(taught_boxes, taught_boxes, 2.0).item() == 0
+    assert answer_distance(torch.tensor([[1.5]]), torch.tensor([[1.0]]), 1.0).item() == 0.25, "one value has no spread"
     with pytest.raises(RecipeError):
         answer_distance(torch.tensor([1]), torch.tensor([2]), 2.0)
 

@@ -74,6 +74,12 @@ def test_tokens_are_maps_too_and_sums_of_half_precision_stay_finite() -> None:
     assert feature_distance(maps, theirs, ("2",)).item() == 1.0
 
 
+def test_a_teachers_map_of_zeros_has_no_scale() -> None:
+    maps, theirs = ({"2": torch.full((2, 3, 4, 4), value)} for value in (0.5, 0.0))
+    assert feature_distance(maps, theirs, ("2",)).item() == 0.25
+    assert feature_distance(theirs, theirs, ("2",)).item() == 0.0
+
+
 @pytest.mark.parametrize(("width", "text"), [(6, "maps are compared after 3"), (5, "features has no effect: no feat")])
 def test_which_maps_are_compared_is_told(width: int, text: str) -> None:
     teacher, student, told = toy_net(0), toy_net(0), list[str]()
