@@ -76,6 +76,7 @@ def accuracy_preview(baseline: PruningState, state: PruningState, data: Data) ->
         The metric of both models.
     """
     metric = labelled_task(data, "a preview of the accuracy").metric
+    split = "held-out" if data.has_holdout else "training"
     slim = copy_module(state.model.module)
     batches = data.calibration_batches(BATCH_SIZE, images=BATCHES * BATCH_SIZE)
     recalibrate_batchnorm(slim, batches, data.batch_dims)
@@ -85,11 +86,11 @@ def accuracy_preview(baseline: PruningState, state: PruningState, data: Data) ->
             batches = data.holdout_batches(BATCH_SIZE)
         else:
             batches = data.train_batches(BATCH_SIZE, epoch=0, seed=0)
-        return evaluate(module, islice(batches, BATCHES), metric)
+        return evaluate(module, islice(batches, BATCHES), metric, split)
 
     return {
         "metric": metric.name,
-        "split": "held-out" if data.has_holdout else "training",
+        "split": split,
         "dense": measure(baseline.model.module),
         "slim": measure(slim),
     }

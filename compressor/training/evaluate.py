@@ -25,13 +25,14 @@ SAMPLE = 2048
 
 
 @torch.inference_mode()
-def evaluate(module: nn.Module, batches: Iterable[tuple[Tensor, Any]], metric: Metric) -> float:
+def evaluate(module: nn.Module, batches: Iterable[tuple[Tensor, Any]], metric: Metric, split: str = "test") -> float:
     """Compute a metric in float32, on a copy of the module on its device.
 
     Args:
         module: The network.
         batches: Images (B, C, H, W) and targets.
         metric: The metric.
+        split: What the images are, for messages: test, held-out or training.
 
     Returns:
         The metric over all batches.
@@ -47,12 +48,12 @@ def evaluate(module: nn.Module, batches: Iterable[tuple[Tensor, Any]], metric: M
         images, targets = images.to(device), tree_map(lambda leaf: leaf.to(device), targets)
         output = to_float32(module(images.contiguous(memory_format=LAYOUT)))
         if not all(bool(torch.isfinite(leaf).all()) for leaf in tree_leaves(output)):
-            raise _not_finite(f"test images {count} to {count + len(images) - 1}", "outputs are not finite numbers")
+            raise _not_finite(f"{split} images {count} to {count + len(images) - 1}", "outputs are not finite numbers")
         total = total + metric.update(output, targets).cpu().double().sum(dim=0)
         count += len(images)
     value = float(metric.compute(total / count))
     if not math.isfinite(value):
-        raise _not_finite("test set", f"{metric.name} is {value}")
+        raise _not_finite(f"{split} set", f"{metric.name} is {value}")
     return value
 
 
@@ -71,8 +72,8 @@ def validation_metric(module: nn.Module, data: Data) -> dict[str, float]:
         return {}
     metric = data.task.metric
     if data.has_holdout:
-        return {"held_out": evaluate(module, data.holdout_batches(BATCH_SIZE), metric)}
-    return {"train_sample": evaluate(module, data.sample_batches(BATCH_SIZE, images=SAMPLE), metric)}
+        return {"held_out": evaluate(module, data.holdout_batches(BATCH_SIZE), metric, "held-out")}
+    return {"train_sample": evaluate(module, data.sample_batches(BATCH_SIZE, images=SAMPLE), metric, "training")}
 
 
 def _not_finite(place: str, problem: str) -> VerificationFailed:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from compressor.data.in_memory import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.data.tasks import classification, regression
 from compressor.errors import VerificationFailed
-from compressor.training.evaluate import evaluate
+from compressor.training.evaluate import evaluate, validation_metric
 
 ACCURACY = classification().metric
 
@@ -80,3 +81,14 @@ def test_answers_that_are_not_finite_are_an_error(wrap) -> None:
     with raises_error(VerificationFailed, "evaluation/non-finite", "test images 0 to 1") as caught:
         evaluate(Broken(), data([1, 1]).val_batches(2), ACCURACY)
     assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize(("held_out", "split"), [(1, "held-out"), (0, "training")])
+def test_an_error_names_the_split(held_out: int, split: str) -> None:
+    class Broken(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1) / 0
+
+    toy = replace(data([1, 1]), held_out=torch.arange(held_out))
+    with raises_error(VerificationFailed, "evaluation/non-finite", f"{split} images 0 to"):
+        validation_metric(Broken(), toy)
