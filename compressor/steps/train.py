@@ -200,7 +200,7 @@ class Train(TrainSettings, Step):
         return False
 
     def _constraints(self, state: PruningState) -> Sequence[ConstraintFactory]:
-        from compressor.training.constraints import PenaltyConstraint, ScalesOnly, fixed_masks
+        from compressor.training.constraints import FixedMaskConstraint, PenaltyConstraint, ScalesOnly
 
         constraints: list[ConstraintFactory] = []
         if self.penalty:
@@ -208,7 +208,7 @@ class Train(TrainSettings, Step):
         if self.trainable == "scales":
             constraints.append(ScalesOnly)
         if state.masks and not state.regrow:
-            constraints.append(partial(fixed_masks, masks=state.masks))
+            constraints.append(partial(FixedMaskConstraint, masks=state.masks))
         return constraints
 
     def _stop_message(self, rule: str, result: TrainResult) -> str:

@@ -55,9 +55,6 @@ class PenaltyConstraint:
             if penalty.zero_from is not None and pruned.tensor in parameters
         ]
 
-    def loss_term(self, iteration: int) -> None:
-        """Return None: the gradients of all terms are known in closed form."""
-
     @torch.no_grad()
     def after_backward(self, iteration: int) -> None:
         """Add the gradient of every term at its present strength."""
@@ -110,9 +107,6 @@ class ScalesOnly:
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in trained)
 
-    def loss_term(self, iteration: int) -> None:
-        """Return None."""
-
     def after_backward(self, iteration: int) -> None:
         """Do nothing: the other parameters have no gradient."""
 
@@ -127,18 +121,16 @@ class FixedMaskConstraint:
     that are not masked would count in their common norm when they are clipped.
     """
 
-    def __init__(self, module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    def __init__(self, module: nn.Module, iterations: int, *, masks: Mapping[str, Tensor]) -> None:
         """Bind the masks to a module.
 
         Args:
             module: The network.
+            iterations: Not used, because masks are the same in every iteration.
             masks: By parameter name, True for kept weights.
         """
         parameters = {name: module.get_parameter(name) for name in masks}
         self._masked = [(parameters[name], ~mask.to(parameters[name].device)) for name, mask in masks.items()]
-
-    def loss_term(self, iteration: int) -> None:
-        """Return None."""
 
     def after_backward(self, iteration: int) -> None:
         """Set the gradients of masked weights to zero."""
@@ -150,17 +142,3 @@ class FixedMaskConstraint:
         """Set masked weights to zero."""
         for parameter, removed in self._masked:
             parameter.data.masked_fill_(removed, 0)
-
-
-def fixed_masks(module: nn.Module, iterations: int, *, masks: Mapping[str, Tensor]) -> FixedMaskConstraint:
-    """Bind fixed masks to a module, as a `ConstraintFactory`.
-
-    Args:
-        module: The network.
-        iterations: Not used, because masks are the same in every iteration.
-        masks: By parameter name, True for kept weights.
-
-    Returns:
-        The constraint.
-    """
-    return FixedMaskConstraint(module, masks)

@@ -1,4 +1,4 @@
-"""Penalties and constraints, which act on the weights of a training in addition to the loss."""
+"""Penalties and constraints, which act on gradients and weights of a training in addition to the loss."""
 
 from __future__ import annotations
 
@@ -52,10 +52,6 @@ class Constraint(Protocol):
     `iteration`, so that a resumed run continues as if it had never been interrupted.
     """
 
-    def loss_term(self, iteration: int) -> Tensor | None:
-        """Return a scalar that is added to the loss of the task, or None."""
-        ...
-
     def after_backward(self, iteration: int) -> None:
         """Change `.grad` in place after the backward pass."""
         ...
@@ -68,5 +64,6 @@ class Constraint(Protocol):
 ConstraintFactory = Callable[["nn.Module", int], Constraint]
 """A module and the number of iterations it is trained for -> a constraint on its parameters.
 
-It is picklable (a `functools.partial` of a function of a module), because every process of a training calls it.
+It is picklable (a class or function of a module, or a `functools.partial` of one), because every process of a training
+calls it.
 """

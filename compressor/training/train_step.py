@@ -29,13 +29,13 @@ def run_iteration(
 ) -> Iterate:
     """Make the function that does one iteration.
 
-    It steps on the loss plus the terms of the constraints, averaged over all processes. If the loss is not finite,
-    nothing is changed. If a scaled gradient is not finite, all processes skip the step and the scale is reduced.
+    It steps on the loss, averaged over all processes. If the loss is not finite, nothing is changed. If a scaled
+    gradient is not finite, all processes skip the step and the scale is reduced.
 
     Args:
         loss_fn: The loss of a batch.
         optimizer: Steps on all parameters.
-        constraints: Act on loss, gradients and weights.
+        constraints: Act on gradients and weights.
         clip: Maximum norm of all gradients together; larger ones are scaled down (Pascanu et al., ICML 2013,
             arXiv:1211.5063).
         runtime: The device and the processes.
@@ -53,9 +53,6 @@ def run_iteration(
             return value
         for group in optimizer.param_groups:
             group["lr"] = lr
-        for constraint in constraints:
-            if (term := constraint.loss_term(iteration)) is not None:
-                loss = loss + term
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(scaler.scale(loss))
         runtime.average_gradients(parameters)  # not finite in one process = in all

@@ -41,7 +41,7 @@ def test_a_momentum_from_before_revives_a_weight_unless_it_is_masked_after_the_s
     module = Two()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
     sgd_step(module, optimizer, None, after=False)
-    held = FixedMaskConstraint(module, {"w": torch.tensor([True, False])})
+    held = FixedMaskConstraint(module, 10, masks={"w": torch.tensor([True, False])})
     held.after_step(0)
     sgd_step(module, optimizer, held, after=after)
     assert module.w.tolist() == pytest.approx([0.71, 0.0 if after else -0.09])
@@ -57,7 +57,7 @@ def test_masked_weights_stay_exactly_zero(make) -> None:  # type: ignore[no-unty
     names = {"0.weight": net[0].weight, "2.weight": net[2].weight}
     masks = {name: magnitude_mask(weight, TWO_FOUR) for name, weight in names.items()}
     optimizer = make(net.parameters())
-    held = FixedMaskConstraint(net, masks)
+    held = FixedMaskConstraint(net, 10, masks=masks)
     for iteration in range(6):
         optimizer.zero_grad()
         net(torch.randn(4, 8, 4, 4)).square().mean().backward()

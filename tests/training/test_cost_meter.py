@@ -31,9 +31,6 @@ class Costly:
     def __init__(self, module: nn.Module, total: int, *, spend: Callable[[], None], octets: int) -> None:
         self._spend, self._octets = spend, octets
 
-    def loss_term(self, iteration: int) -> None:
-        return None
-
     def after_backward(self, iteration: int) -> None:
         self._spend()
         torch.ones(self._octets, dtype=torch.uint8)

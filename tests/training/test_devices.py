@@ -13,7 +13,7 @@ from toys import SGD, toy_net
 
 from compressor.core import PrunedEntries
 from compressor.tensors import tree_leaves
-from compressor.training.constraints import PenaltyConstraint, fixed_masks
+from compressor.training.constraints import FixedMaskConstraint, PenaltyConstraint
 from compressor.training.optimizers import load_optimizer_state, make_optimizer
 from compressor.training.penalty import Constraint, Penalty, PenaltyTerm
 from compressor.training.penalty_terms import decay_pruned, gram_mean, group_lasso
@@ -35,7 +35,7 @@ def elsewhere() -> nn.Module:
 
 
 def masks(module: nn.Module) -> Constraint:
-    return fixed_masks(module, 10, masks={"0.weight": torch.ones(6, 3, 3, 3, dtype=torch.bool)})
+    return FixedMaskConstraint(module, 10, masks={"0.weight": torch.ones(6, 3, 3, 3, dtype=torch.bool)})
 
 
 def penalty(module: nn.Module) -> Constraint:
@@ -50,7 +50,7 @@ def test_constraints(elsewhere: nn.Module, bind: Callable[[nn.Module], Constrain
     held_beside = list(tree_leaves(list(vars(constraint).values())))
     assert len(held_beside) > 1
     assert {each.device.type for each in held_beside} == {"meta"}
-    constraint.loss_term(0), constraint.after_backward(0), constraint.after_step(0)
+    constraint.after_backward(0), constraint.after_step(0)
     assert all(each.grad is not None and each.grad.device.type == "meta" for each in elsewhere.parameters())
 
 

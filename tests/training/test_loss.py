@@ -139,9 +139,6 @@ class Gradients:
     def __init__(self, module: nn.Module, total: int, norms: list[float]) -> None:
         self.module, self.norms = module, norms
 
-    def loss_term(self, iteration: int) -> None:
-        return None
-
     def after_backward(self, iteration: int) -> None:
         for parameter in self.module.parameters():
             assert parameter.grad is not None

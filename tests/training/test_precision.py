@@ -104,14 +104,11 @@ class Spy:
         self.weight = weight
         self.seen: list[float] = []
 
-    def loss_term(self, iteration: int) -> None:
-        return None
-
-    def after_backward(self, run_iteration: int) -> None:
+    def after_backward(self, iteration: int) -> None:
         assert self.weight.grad is not None
         self.seen.append(self.weight.grad.item())
 
-    def after_step(self, run_iteration: int) -> None:
+    def after_step(self, iteration: int) -> None:
         pass
 
 

@@ -83,9 +83,6 @@ class Halt:
     def __init__(self, module: nn.Module, total: int, at: int) -> None:
         self.at = at
 
-    def loss_term(self, iteration: int) -> None:
-        return None
-
     def after_backward(self, iteration: int) -> None:
         pass
 
@@ -100,11 +97,9 @@ class Shrinking:
     def __init__(self, module: nn.Module, total: int) -> None:
         self._weight = dict(module.named_parameters())["4.weight"]
 
-    def loss_term(self, iteration: int) -> torch.Tensor:
-        return 0.01 * (self._weight**4).sum()
-
     def after_backward(self, iteration: int) -> None:
-        self._weight.grad += 0.01 * self._weight.detach().sign()
+        weight = self._weight.detach()
+        self._weight.grad += 0.04 * weight**3 + 0.01 * weight.sign()
 
     def after_step(self, iteration: int) -> None:
         with torch.no_grad():
@@ -117,12 +112,9 @@ class Dying:
     def __init__(self, module: nn.Module, total: int, *, at: int) -> None:
         self._at = at
 
-    def loss_term(self, iteration: int) -> None:
+    def after_backward(self, iteration: int) -> None:
         if iteration == self._at and os.environ.get("RANK") == "1":
             os.kill(os.getpid(), signal.SIGKILL)
-
-    def after_backward(self, iteration: int) -> None:
-        pass
 
     def after_step(self, iteration: int) -> None:
         pass
