@@ -23,7 +23,8 @@ from compressor.run_options import RunOptions
 from compressor.steps.context import Context
 from compressor.steps.narrow_layers import warn_of_narrow_layers
 from compressor.steps.run import check_feasible, compares_answers, initial_state, run_step
-from compressor.training.training_checkpoint import Checkpoints, run_fingerprint
+from compressor.training.run_fingerprint import run_fingerprint
+from compressor.training.training_checkpoint import Checkpoints
 
 
 def compress_model(source: str | LoadedModel, recipe: Recipe, out: Path, options: RunOptions) -> Report:

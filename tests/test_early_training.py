@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from compressor.budget.target import PruningTarget
 from compressor.core import Data, LoadedModel, ModelSpec, one_image
 from compressor.criteria.magnitude import l1
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.run_log import RunLog
 from compressor.steps.base import Step
 from compressor.steps.context import Context

@@ -46,7 +46,7 @@ ALLOWED = {
     "data": CORE | {"user_code"},
     "training": CORE | {"budget", "data"},
     "error_curves": CORE | {"reconstruction"},
-    "criteria": CORE | {"data", "error_curves", "training"},
+    "criteria": CORE | {"data", "error_curves"},
     "diagnostics": CORE | {"training"},
     "models": CORE | {"export", "sparsity", "user_code"},
     "reconstruction": CORE,

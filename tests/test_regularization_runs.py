@@ -14,7 +14,7 @@ from torch import nn
 from compressor.budget.target import PruningTarget
 from compressor.commands.plan import plan_run
 from compressor.core import EventSink, LoadedModel, ModelSpec, one_image
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.errors import RecipeError
 from compressor.methods._training import GrowingPenalty
 from compressor.methods.tpp import TPP

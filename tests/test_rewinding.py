@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import LoadedModel, ModelSpec, one_image
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.run_log import RunLog
 from compressor.steps.base import Step
 from compressor.steps.context import Context

@@ -8,15 +8,16 @@ from functools import cache
 
 from compressor.criteria.base import ChannelCriterion
 
-NOT_CRITERIA = ("aggregate", "base", "sampled_answers")  # imported only where scores are computed, as torch is
-
 
 @cache
 def channel_criteria() -> dict[str, ChannelCriterion]:
-    """Return the criteria that `prune.criterion` may name: the instances that the files here define, by name."""
+    """Return the criteria that `prune.criterion` may name: the instances that the files here define, by name.
+
+    Files with an underscore help to compute scores. They import torch, which reading a recipe must not.
+    """
     criteria: dict[str, ChannelCriterion] = {}
     for info in pkgutil.iter_modules(__path__):
-        if info.name not in NOT_CRITERIA:
+        if not info.name.startswith("_"):
             module = importlib.import_module(f"{__name__}.{info.name}")
             values = [value for value in vars(module).values() if hasattr(value, "score_channels")]
             criteria |= {value.name: value for value in values if not isinstance(value, type)}

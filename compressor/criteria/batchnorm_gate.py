@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 from compressor.core import Data, normalization_scales
@@ -57,7 +58,7 @@ class BatchNormGateCriterion:
         Returns:
             Group name -> scores (C,). Groups whose channels pass no normalisation are absent.
         """
-        from compressor.criteria.aggregate import sum_over_norms
+        from compressor.criteria._aggregate import sum_over_norms
 
         return sum_over_norms(groups, gate_scores(module, self, context.training_data, context.seed, context.round))
 
@@ -77,12 +78,11 @@ def gate_scores(
     Returns:
         Name of a norm scale -> scores (N,).
     """
-    import itertools
-
     import torch
 
+    from compressor.data.tasks import labelled_task
     from compressor.execution.copies import copy_module
-    from compressor.training.train_step import unfreeze
+    from compressor.execution.unfreeze import unfreeze
 
     network = copy_module(module).train()
     unfreeze(network)
@@ -92,13 +92,11 @@ def gate_scores(
         for name in normalization_scales(parameters)
     }
     total = {name: torch.zeros_like(scale) for name, (scale, _) in pairs.items()}
-    from compressor.data.tasks import labelled_task
-
     task = labelled_task(data, f"criterion {criterion.name}")
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         batches = data.train_batches(criterion.batch_size, epoch=epoch, seed=seed)
-        for images, targets in itertools.islice(batches, criterion.batches):
+        for images, targets in islice(batches, criterion.batches):
             loss = task.loss(network(images), targets, 0.0)
             tensors = [tensor for pair in pairs.values() for tensor in pair]
             gradients = torch.autograd.grad(loss, tensors, materialize_grads=True)

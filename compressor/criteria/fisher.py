@@ -49,8 +49,8 @@ class FisherDiagonal:
         """
         import torch
 
-        from compressor.criteria.aggregate import sum_over_writers
-        from compressor.criteria.sampled_answers import writers_and_losses
+        from compressor.criteria._aggregate import sum_over_writers
+        from compressor.criteria._sampled_answers import writers_and_losses
 
         parameters, losses = writers_and_losses(module, groups, context, self.batch_size, self.batches)
         squares = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}

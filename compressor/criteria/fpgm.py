@@ -48,7 +48,7 @@ class GeometricMedian:
         Returns:
             Group name -> scores (C,).
         """
-        from compressor.criteria.aggregate import mean_over_writers
+        from compressor.criteria._aggregate import mean_over_writers
 
         return mean_over_writers(module, groups, mean_distance)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -53,11 +55,10 @@ class GradientCriterion:
         Returns:
             Group name -> scores (C,).
         """
-        from compressor.criteria.aggregate import sum_over_writers
+        from compressor.criteria._aggregate import sum_over_writers
 
-        writers = [slot.tensor for group in groups for slot in group.writers()]
         data = context.training_data
-        entries = gradient_scores(module, self, data, context.seed, epoch=context.round, also=writers)
+        entries = gradient_scores(module, self, data, context.seed, epoch=context.round, groups=groups)
         scores = sum_over_writers(groups, entries, self.signed)
         idle = [name for name, scores_C in scores.items() if not scores_C.any()]
         if idle:
@@ -95,11 +96,11 @@ def gradient_scores(
     seed: int,
     *,
     epoch: int = 0,
-    also: Collection[str] = (),
+    groups: Sequence[ChannelGroup] = (),
     masks: Mapping[str, Tensor] = MappingProxyType({}),
     weights: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
-    """Compute the criterion's formula for the weights and biases of all convolutions and linear layers.
+    """Compute the criterion's formula for the `writing_parameters` of a network.
 
     With L_b the mean loss of batch b and W all weights without biases (Rachwan et al., Winning the Lottery Ahead
     of Time, ICML 2022, arXiv:2206.10451):
@@ -116,7 +117,7 @@ def gradient_scores(
         data: The batches are the first of a training's epoch, never test images.
         seed: Seed of that training.
         epoch: Its epoch.
-        also: Further parameters that serve as weights in the module's own code.
+        groups: The groups whose channels are scored; () = only layers are.
         masks: Tensor name -> mask; where it is False, g counts as 0.
         weights: Tensor name -> what counts as w, where that is not the module's parameter.
 
@@ -130,7 +131,7 @@ def gradient_scores(
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     from compressor.execution.copies import copy_module
-    from compressor.training.train_step import unfreeze
+    from compressor.execution.unfreeze import unfreeze
 
     if criterion.loss == "logit" and not data.num_classes:
         problem = f"{data.name} has no classes, and {criterion.name} scores by the answer for the right class"
@@ -139,8 +140,7 @@ def gradient_scores(
         )
     network = copy_module(module).train(criterion.training)
     unfreeze(network)
-    parameters = layer_parameters(network)
-    parameters |= {name: network.get_parameter(name) for name in also if name not in parameters}
+    parameters = writing_parameters(network, groups)
 
     def losses() -> Iterator[Tensor]:
         return batch_losses(network, criterion, data, seed, epoch)
@@ -206,13 +206,10 @@ def batch_losses(
     Returns:
         An iterator over scalar losses.
     """
-    import itertools
-    from operator import itemgetter
-
     from compressor.tensors import tree_map
 
     batches = data.train_batches(criterion.batch_size, epoch=epoch, seed=seed)
-    for images, targets in itertools.islice(batches, criterion.batches):
+    for images, targets in islice(batches, criterion.batches):
         size = len(images) if criterion.training else max(1, MAX_INPUT_VALUES // images[0].numel())
         for start in range(0, len(images), size):
             piece = slice(start, start + size)

@@ -11,6 +11,7 @@ Torch-Pruning's criterion of this name squares gradients of single samples inste
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -45,15 +46,13 @@ class HessianVector:
         Returns:
             Group name -> scores (C,).
         """
-        from contextlib import nullcontext
-
         import numpy as np
         import torch
         from torch import nn
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
-        from compressor.criteria.aggregate import sum_over_writers
-        from compressor.criteria.sampled_answers import writers_and_losses
+        from compressor.criteria._aggregate import sum_over_writers
+        from compressor.criteria._sampled_answers import writers_and_losses
 
         parameters, losses = writers_and_losses(module, groups, context, self.batch_size, self.batches)
         generator = torch.Generator().manual_seed(context.seed)

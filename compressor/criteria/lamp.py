@@ -58,7 +58,7 @@ class LayerAdaptiveMagnitude:
         Returns:
             Group name -> scores (C,).
         """
-        from compressor.criteria.aggregate import mean_over_writers
+        from compressor.criteria._aggregate import mean_over_writers
 
         squares = mean_over_writers(module, groups, _mean_square)
         return {name: lamp_scores(squares_C) for name, squares_C in squares.items()}

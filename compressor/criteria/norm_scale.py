@@ -39,7 +39,7 @@ class NormScaleCriterion:
         Returns:
             Group name -> scores (C,). Groups whose channels pass no normalisation are absent.
         """
-        from compressor.criteria.aggregate import mean_over_norms
+        from compressor.criteria._aggregate import mean_over_norms
 
         return mean_over_norms(module, groups, mean_abs)
 

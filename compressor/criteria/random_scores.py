@@ -36,7 +36,7 @@ class RandomScores:
         """
         import torch
 
-        from compressor.criteria.aggregate import mean_over_writers
+        from compressor.criteria._aggregate import mean_over_writers
 
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(context.seed)

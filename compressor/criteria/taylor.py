@@ -2,7 +2,7 @@
 
 Molchanov, Mallya, Tyree, Frosio and Kautz, Importance Estimation for Neural Network Pruning, CVPR 2019,
 arXiv:1906.10771, equation 8, with the sum over a channel's weights inside the square. Without labels the answers are
-drawn from the model itself, see `sampled_answers`.
+drawn from the model itself, see `_sampled_answers`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class TaylorFO:
         """
         import torch
 
-        from compressor.criteria.aggregate import sum_over_writers
-        from compressor.criteria.sampled_answers import writers_and_losses
+        from compressor.criteria._aggregate import sum_over_writers
+        from compressor.criteria._sampled_answers import writers_and_losses
 
         parameters, losses = writers_and_losses(module, groups, context, self.batch_size, self.batches)
         scores = dict[str, "FloatArray"]()

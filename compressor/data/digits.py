@@ -31,7 +31,7 @@ def digits_split(split: str, input: Shape) -> InMemorySplit:
     Returns:
         The split.
     """
-    with files("compressor.training").joinpath("digits.npz").open("rb") as stored, np.load(stored) as arrays:
+    with files("compressor.data").joinpath("digits.npz").open("rb") as stored, np.load(stored) as arrays:
         values, labels = arrays["images"], arrays["labels"]
     order = np.random.RandomState(SPLIT_SEED).permutation(len(labels))  # the stream of this generator never changes
     rows = order[:TRAIN_SIZE] if split == "train" else order[TRAIN_SIZE:]

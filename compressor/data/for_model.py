@@ -11,7 +11,7 @@ from torch import Tensor
 from compressor.core import Data, LoadedModel, ModelInput
 from compressor.data.array_files import ARRAY_FILES, array_shapes, first_samples
 from compressor.data.data_settings import DataSettings
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.data.normalize import Normalize
 from compressor.data.open_data import open_data
 from compressor.data.samples import ImageInputs, Samples

@@ -13,8 +13,8 @@ from compressor.core import Augment, ModelInput, Task, one_image
 from compressor.data.augmentation import Augmentation, make_augmentation
 from compressor.data.decode import check_channels, decode
 from compressor.data.digits import digits_split
+from compressor.data.image_data import ImageData
 from compressor.data.image_folder import folder_split
-from compressor.data.in_memory import ImageData
 from compressor.data.locate import IN_MEMORY
 from compressor.data.normalize import channel_statistics
 from compressor.data.open_samples import Preprocessing, noise_samples, open_samples, samples_from_object

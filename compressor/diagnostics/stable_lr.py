@@ -10,9 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compressor.core import Data, StableLearningRate
 from compressor.execution.copies import copy_module
+from compressor.execution.unfreeze import unfreeze
 from compressor.training.train_settings import TrainSettings
 from compressor.training.train_state import iterations_of
-from compressor.training.train_step import unfreeze
 
 STEPS = 12  # of the power iteration; each costs less than an iteration of the training
 MAX_SHARE = 0.02  # of the training's iterations that the estimate may cost

@@ -67,7 +67,7 @@ class SelectChannels(Step):
             TargetNotReached: The target cannot be reached.
             RecipeError: A rule matches no layer.
         """
-        from compressor.criteria.aggregate import mean_over_writers
+        from compressor.criteria._aggregate import mean_over_writers
         from compressor.run_log import RunLog
         from compressor.steps.rank_channels import Ranking
 

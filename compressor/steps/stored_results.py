@@ -10,7 +10,9 @@ import numpy as np
 from numpy._core.multiarray import _reconstruct  # how NumPy builds an array that is read
 from torch import nn
 
-from compressor.training.training_checkpoint import Checkpoints, hash_of, read_saved, write_saved
+from compressor.training.run_fingerprint import hash_of
+from compressor.training.saved_file import read_saved, write_saved
+from compressor.training.training_checkpoint import Checkpoints
 
 LONG = 10.0  # seconds; results of shorter computations are not worth a file
 FOLDER = "results"  # inside that of the checkpoints

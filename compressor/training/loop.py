@@ -15,6 +15,7 @@ from compressor.batches import batch_length
 from compressor.core import Data, EventSink, OptimizerState, TrainingCost
 from compressor.data.sampling import random_words
 from compressor.errors import RecipeError, VerificationFailed
+from compressor.execution.unfreeze import unfreeze
 from compressor.training.cost_meter import CostMeter, Joules, no_energy_meter, training_cost
 from compressor.training.distributed.runtime import Runtime, single_process
 from compressor.training.evaluate import validation_metric
@@ -31,7 +32,7 @@ from compressor.training.train_state import (
     ema_weights,
     iterations_of,
 )
-from compressor.training.train_step import Iterate, run_iteration, unfreeze
+from compressor.training.train_step import Iterate, make_iteration
 from compressor.training.training_checkpoint import TrainingCheckpoint
 from compressor.training.training_memory import forward_and_backward, keep_freed_memory, suggest_batch_size_on_oom
 
@@ -119,7 +120,7 @@ def train(
         make_loss(module, runtime.forward(module), data, step, teacher, precision, emit) as loss,
         torch.random.fork_rng(devices=()),
     ):
-        iterate = run_iteration(loss, optimizer, bound, step.clip, runtime, state.scaler)
+        iterate = make_iteration(loss, optimizer, bound, step.clip, runtime, state.scaler)
         loop = _Loop(state, data, step, seed, iterate, per_epoch, total, runtime, meter, emit, checkpoint)
         if saved := runtime.broadcast(checkpoint.restore(emit) if checkpoint else None):
             state.load(saved)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from compressor.training.distributed.runtime import Runtime
@@ -19,7 +19,7 @@ Iterate = Callable[[Tensor, Tensor, int, float], float]
 """images, targets, index of the iteration, learning rate -> the loss before the step"""
 
 
-def run_iteration(
+def make_iteration(
     loss_fn: LossFn,
     optimizer: torch.optim.Optimizer,
     constraints: Sequence[Constraint],
@@ -68,9 +68,3 @@ def run_iteration(
         return value
 
     return _iterate
-
-
-def unfreeze(module: nn.Module) -> None:
-    """Train all parameters: checkpoints may have frozen layers, but a pruned network adapts all of them."""
-    for parameter in module.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from compressor import __version__
-from compressor.atomic_write import write_bytes
-from compressor.batches import join_batches
-from compressor.core import Data, EventSink, LoadedModel
+from compressor.core import EventSink
 from compressor.errors import RecipeError
+from compressor.training.saved_file import read_saved, write_saved
 
-SAMPLED_IMAGES = 64  # which identify a data set
 MAX_SHARE = 0.01  # of the time that writing may take
 MIN_INTERVAL = 10.0  # seconds between two writes within an epoch
 
@@ -140,84 +131,3 @@ class Checkpoints:
         """Delete the folder after the run."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def run_fingerprint(settings: object, round_to: int, model: LoadedModel, data: Data | None) -> str:
-    """Hash everything that a training depends on, so that only the same run is continued.
-
-    Learning rates are left out, because they may be changed after a training diverged; checkpoints store them.
-
-    Args:
-        settings: The parts of the recipe that say how to prune and train, as JSON.
-        round_to: All widths are multiples of it.
-        model: The dense model.
-        data: The data; None = the run has none.
-
-    Returns:
-        A SHA-256 over version, settings, weights and a sample of the images.
-    """
-    text = json.dumps(_without_rates(settings), sort_keys=True)
-    about = (data.name, data.train_size, data.num_classes) if data else None
-    sample: dict[str, Tensor] = {}
-    if data is not None:
-        inputs = join_batches(data.calibration_batches(SAMPLED_IMAGES, images=SAMPLED_IMAGES), data.batch_dims)
-        sample = {f"sample {index}" if index else "sample": tensor for index, tensor in enumerate(inputs)}
-    described = f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n"
-    return hash_of(described, {**model.module.state_dict(), **sample})
-
-
-def hash_of(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Hash a text and named tensors.
-
-    Args:
-        text: Any text.
-        tensors: Name -> tensor.
-
-    Returns:
-        A SHA-256 in hexadecimal digits.
-    """
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in tensors.items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _without_rates(settings: object) -> object:
-    if isinstance(settings, dict):
-        return {key: _without_rates(value) for key, value in settings.items() if key != "lr"}
-    return settings
-
-
-def write_saved(path: Path, saved: Mapping[str, object]) -> None:
-    """Write a file for a resumed run, and its folder.
-
-    Args:
-        path: The file.
-        saved: Tensors, numbers, text, containers of these, and records.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    buffer = io.BytesIO()  # because torch reports a full disk as a RuntimeError
-    torch.save(saved, buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, buffer.getbuffer())
-
-
-def read_saved(path: Path, records: Sequence[Any] = ()) -> dict[str, Any] | None:
-    """Read what `write_saved` wrote, without unpickling anything but the given classes.
-
-    Args:
-        path: The file.
-        records: The classes of records and arrays.
-
-    Returns:
-        The content; None where there is no file, or one that cannot be read.
-    """
-    try:
-        with torch.serialization.safe_globals([*records]):
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # no file, or one that the unpickler rejects in any way
-        return None
-    return saved if isinstance(saved, dict) else None

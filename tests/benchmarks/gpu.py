@@ -21,7 +21,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from compressor.core import ModelSpec, one_image
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.models.build import build_named
 from compressor.steps.train import Train

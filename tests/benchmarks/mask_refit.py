@@ -18,7 +18,7 @@ from pathlib import Path
 from rows import collected
 
 from compressor.agreement import measure_agreement
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.recipe import Recipe, read_recipe
 from compressor.recipe.build_steps import steps_of_run
 from compressor.recipe.inputs import load_inputs

@@ -33,7 +33,7 @@ from compressor.training.optimizers import make_optimizer
 from compressor.training.penalty import Constraint
 from compressor.training.precision import precision_policy
 from compressor.training.train_settings import OptimizerSettings
-from compressor.training.train_step import run_iteration
+from compressor.training.train_step import make_iteration
 
 BATCH, WHOLE, NOW = 128, 110_000, 109_000  # an iteration at which all is at work: every pull, and the zeroing
 INNER = (LayerRule("layer*.conv1"), LayerRule("*", freeze=True))
@@ -60,7 +60,7 @@ def ratio(rules: tuple[LayerRule, ...], pairs: int) -> None:
 
     def timed(constraints: list[Constraint]) -> float:
         start = time.process_time()
-        run_iteration(objective, optimizer, constraints, None, single_process(), unscaled)(images, targets, NOW, 1e-3)
+        make_iteration(objective, optimizer, constraints, None, single_process(), unscaled)(images, targets, NOW, 1e-3)
         return time.process_time() - start
 
     penalised = [partial(PenaltyConstraint, penalty=TPP().penalty(), leaving=lost)(module, WHOLE)]

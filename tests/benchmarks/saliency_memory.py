@@ -24,10 +24,10 @@ import torch
 
 from compressor.core import ModelInput, ModelSpec
 from compressor.criteria import gradient as sensitivity
-from compressor.criteria.aggregate import sum_over_writers
+from compressor.criteria._aggregate import sum_over_writers
 from compressor.criteria.gradient import GradientCriterion
 from compressor.criteria.gradient_formulas import crop
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.models.build import build_named
 from compressor.surgery.analysis import analyze

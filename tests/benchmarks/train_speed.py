@@ -172,7 +172,7 @@ def images(size: int) -> tuple[Any, Any]:
 
 
 def ours(module: Any, network: Network, gate: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
-    from compressor.data.in_memory import ImageData
+    from compressor.data.image_data import ImageData
     from compressor.data.splits import InMemorySplit
     from compressor.steps.train import Train
     from compressor.training.loop import train

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compressor.core import ChannelGroup, TensorSlot
-from compressor.criteria.aggregate import mean_over_writers
+from compressor.criteria._aggregate import mean_over_writers
 
 
 def test_a_channel_scores_the_mean_of_its_filters_and_then_of_its_layers() -> None:

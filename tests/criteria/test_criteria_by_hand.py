@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from compressor.core import ChannelGroup
 from compressor.criteria import channel_criteria
+from compressor.criteria._sampled_answers import own_answer_loss
 from compressor.criteria.base import ScoringContext
 from compressor.criteria.fisher import FisherDiagonal
 from compressor.criteria.fpgm import mean_distance
 from compressor.criteria.hessian import HessianVector
 from compressor.criteria.hrank import map_rank
 from compressor.criteria.lamp import lamp_scores
-from compressor.criteria.sampled_answers import own_answer_loss
 from compressor.criteria.taylor import TaylorFO
 from compressor.error_curves.channel_maps import visit_channel_maps
 from compressor.surgery.analysis import analyze

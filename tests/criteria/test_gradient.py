@@ -12,7 +12,7 @@ from failures import raises_error
 from torch import Tensor, nn
 
 from compressor.core import ChannelGroup, TensorSlot
-from compressor.criteria.aggregate import sum_over_writers
+from compressor.criteria._aggregate import sum_over_writers
 from compressor.criteria.gradient import GradientCriterion, gradient_scores
 from compressor.criteria.gradient_formulas import crop, crop_gated, snip
 from compressor.errors import RecipeError
@@ -121,9 +121,8 @@ def test_weights_that_no_layer_holds_count_like_the_others() -> None:
     found = []
     for module in (plain, Own(plain)):
         groups = analyze(module.eval(), torch.randn(1, 3, 8, 8), name="net").groups
-        writers = [slot.tensor for group in groups for slot in group.writers()]
         saliency = GradientCriterion("it", crop, 2, batches=1, batch_size=8)
-        entries = gradient_scores(module, saliency, toy_data(), 0, also=writers)
+        entries = gradient_scores(module, saliency, toy_data(), 0, groups=groups)
         found.append(sum_over_writers(groups, entries, signed=False))
     (first, second), own = found[0].values(), found[1]
     assert own.keys() == {"kernel", "rest.2"}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compressor.budget.target import PruningTarget
 from compressor.core import ChannelGroup, LoadedModel, ModelSpec, one_image
-from compressor.criteria.aggregate import mean_over_writers, sum_over_writers
+from compressor.criteria._aggregate import mean_over_writers, sum_over_writers
 from compressor.criteria.base import WEIGHTS_ONLY, ScoringContext
 from compressor.criteria.gradient import layer_parameters
 from compressor.criteria.random_scores import random_scores

@@ -73,7 +73,7 @@ def test_the_embedded_checkpoints_are_as_good_as_stated(name: str, accuracy: flo
 
 
 def test_both_files_stay_small() -> None:
-    data = files("compressor.training").joinpath("digits.npz").read_bytes()
+    data = files("compressor.data").joinpath("digits.npz").read_bytes()
     names = ("resnet8-digits.safetensors", "resnet8x2-digits.safetensors")
     checkpoints = [files("compressor.models").joinpath(name).read_bytes() for name in names]
     assert len(data) + sum(map(len, checkpoints)) < 1_000_000

@@ -25,7 +25,7 @@ from torchvision import datasets
 from compressor.commands.plan import plan_run
 from compressor.core import Task
 from compressor.data.data_settings import DataSettings
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.data.locate import infer_source, locate_data
 from compressor.data.open_data import open_data
 from compressor.data.python_sources import TORCHVISION

@@ -18,7 +18,7 @@ from torchvision import transforms
 
 import compressor.data.parquet as parquet
 import compressor.data.splits as splits
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.data.open_data import open_data
 from compressor.data.sampling import ReadBlocks, shuffled
 from compressor.data.streaming import StreamingSplit

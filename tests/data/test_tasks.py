@@ -13,7 +13,7 @@ from failures import raises_error
 from torch import Tensor, nn
 
 from compressor.core import Task
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.data.tasks import classification, open_task, primary_output, regression
 from compressor.data.validate import check_answers

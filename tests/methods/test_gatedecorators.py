@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
 from compressor.core import ChannelGroup, PrunePlan, TensorSlot
-from compressor.criteria.aggregate import sum_over_norms
+from compressor.criteria._aggregate import sum_over_norms
 from compressor.criteria.batchnorm_gate import BatchNormGateCriterion, gate_scores, gate_taylor
 from compressor.methods._rounds import exponential_targets
 from compressor.methods.gatedecorators import GateDecorators

@@ -13,7 +13,7 @@ from torch import nn
 
 from compressor.budget.target import PruningTarget
 from compressor.core import LoadedModel, ModelSpec, one_image
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.errors import RecipeError
 from compressor.methods.lottery import IMP, LTH, LTR
 from compressor.recipe import read_recipe

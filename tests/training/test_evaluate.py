@@ -9,7 +9,7 @@ from failures import raises_error
 from torch import Tensor, nn
 
 from compressor.core import Metric
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.data.tasks import classification, regression
 from compressor.errors import VerificationFailed

@@ -14,7 +14,7 @@ from failures import raises_error
 from torch import nn
 from toys import Dying, Shrinking  # by a name that other processes find them under
 
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.errors import RecipeError, Temporary, VerificationFailed
 from compressor.steps.train import Train

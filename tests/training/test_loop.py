@@ -18,7 +18,7 @@ from failures import raises_error
 from torch import Tensor, nn
 from toys import SGD, STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.data.splits import InMemorySplit
 from compressor.data.tasks import classification, regression
 from compressor.errors import RecipeError, VerificationFailed

@@ -11,7 +11,7 @@ from failures import raises_error
 from torch import Tensor, nn
 
 from compressor.core import ModelInput
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.data.open_samples import noise_samples
 from compressor.data.splits import InMemorySplit
 from compressor.errors import Temporary

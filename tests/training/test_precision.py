@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from toys import STEP, Halt, Interrupted, quiet, same, toy_data, toy_net
 
 from compressor.core import Task
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.errors import VerificationFailed
 from compressor.training.distributed.runtime import single_process
 from compressor.training.float32_attention import MOST_POSITIONS
@@ -24,7 +24,7 @@ from compressor.training.loop import train
 from compressor.training.precision import LEAST_SCALE, precision_policy
 from compressor.training.schedules import constant
 from compressor.training.train_settings import Precision
-from compressor.training.train_step import run_iteration
+from compressor.training.train_step import make_iteration
 from compressor.training.training_checkpoint import TrainingCheckpoint
 
 CPU = torch.device("cpu")
@@ -117,7 +117,7 @@ def test_steps_are_skipped_until_the_gradient_has_room() -> None:
     weight = nn.Parameter(torch.ones(()))
     optimizer, spy = torch.optim.SGD([weight], 1e-3), Spy(weight)
     scaler = precision_policy("fp16", toy_net(), CPU).scaler()
-    iterate = run_iteration(
+    iterate = make_iteration(
         lambda images, targets: (weight.half() * 1000).float(), optimizer, [spy], None, single_process(), scaler
     )
     for number in range(10):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from compressor.data.in_memory import ImageData
+from compressor.data.image_data import ImageData
 from compressor.data.open_data import open_data
 from compressor.data.splits import InMemorySplit
 from compressor.steps.train import Train

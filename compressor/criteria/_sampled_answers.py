@@ -21,8 +21,8 @@ from compressor.core import BatchDims, ChannelGroup, Data
 from compressor.criteria.base import ScoringContext
 from compressor.criteria.gradient import writing_parameters
 from compressor.execution.copies import copy_module
+from compressor.execution.unfreeze import unfreeze
 from compressor.tensors import call_module, tree_leaves
-from compressor.training.train_step import unfreeze
 
 
 def writers_and_losses(

@@ -1,0 +1,62 @@
+"""A hash of everything that the trainings of a run depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from compressor import __version__
+from compressor.batches import join_batches
+from compressor.core import Data, LoadedModel
+
+SAMPLED_IMAGES = 64  # which identify a data set
+
+
+def run_fingerprint(settings: object, round_to: int, model: LoadedModel, data: Data | None) -> str:
+    """Hash everything that a training depends on, so that only the same run is continued.
+
+    Learning rates are left out, because they may be changed after a training diverged; checkpoints store them.
+
+    Args:
+        settings: The parts of the recipe that say how to prune and train, as JSON.
+        round_to: All widths are multiples of it.
+        model: The dense model.
+        data: The data; None = the run has none.
+
+    Returns:
+        A SHA-256 over version, settings, weights and a sample of the images.
+    """
+    text = json.dumps(_without_rates(settings), sort_keys=True)
+    about = (data.name, data.train_size, data.num_classes) if data else None
+    sample: dict[str, Tensor] = {}
+    if data is not None:
+        inputs = join_batches(data.calibration_batches(SAMPLED_IMAGES, images=SAMPLED_IMAGES), data.batch_dims)
+        sample = {f"sample {index}" if index else "sample": tensor for index, tensor in enumerate(inputs)}
+    described = f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n"
+    return hash_of(described, {**model.module.state_dict(), **sample})
+
+
+def hash_of(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Hash a text and named tensors.
+
+    Args:
+        text: Any text.
+        tensors: Name -> tensor.
+
+    Returns:
+        A SHA-256 in hexadecimal digits.
+    """
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in tensors.items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _without_rates(settings: object) -> object:
+    if isinstance(settings, dict):
+        return {key: _without_rates(value) for key, value in settings.items() if key != "lr"}
+    return settings
