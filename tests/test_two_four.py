@@ -20,6 +20,7 @@ from compressor.commands import inspect_onnx as inspecting
 from compressor.commands import plan as planning
 from compressor.commands import verify as verifying
 from compressor.core import LoadedModel, NMPattern
+from compressor.data.data_settings import DataSettings
 from compressor.data.open_data import open_data
 from compressor.errors import ModelError
 from compressor.export.int8 import quantize_int8
@@ -57,10 +58,7 @@ def dense() -> LoadedModel:
 
 @pytest.fixture
 def around(dense: LoadedModel, tmp_path: Path) -> Context:
-    data = open_data(
-        "digits", train=None, val=None, base=None, input=dense.spec.input, num_classes=10, mean=None, std=None,
-        augment="none",
-    )  # fmt: skip
+    data = open_data(DataSettings("digits"), None, dense.spec, num_classes=10)
     return Context(data, 0, RunLog(), Checkpoints(tmp_path, "test"))
 
 

@@ -36,22 +36,9 @@ def open_data_for(
     Raises:
         DataError: The data cannot be trained or measured on.
     """
-    return open_data(
-        settings.source,
-        train=settings.train,
-        val=settings.val,
-        base=base,
-        input=model.spec.image,
-        inputs=model.spec.inputs,
-        num_classes=num_classes,
-        mean=settings.mean or model.mean,
-        std=settings.std or model.std,
-        augment=settings.augment,
-        task=open_task(settings.task, task_base, loss=settings.loss, metric=settings.metric),
-        holdout=settings.holdout,
-        workers=settings.workers,
-        value=settings.value,
-    )
+    task = open_task(settings.task, task_base, loss=settings.loss, metric=settings.metric)
+    settings = replace(settings, mean=settings.mean or model.mean, std=settings.std or model.std)
+    return open_data(settings, base, model.spec, num_classes=num_classes, task=task)
 
 
 def estimated_normalization(model: LoadedModel, settings: DataSettings, data: Data) -> Normalize | None:

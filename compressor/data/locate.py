@@ -38,13 +38,8 @@ def locate_data(settings: DataSettings | None, path: object) -> tuple[DataSettin
     if settings is not None and (path is None or (settings.has_own_paths and not is_source(path))):
         base = Path(path) if path else None
     elif path is not None:
-        source = infer_source(path)
-        settings = replace(
-            settings or DataSettings(source["source"]),
-            source=source["source"],
-            train=source.get("train"),
-            val=source.get("val"),
-        )
+        inferred = infer_source(path)
+        settings = replace(settings or inferred, source=inferred.source, train=inferred.train, val=inferred.val)
     if settings is None:
         return None
     check_paths(settings.source, train=settings.train, val=settings.val, base=base)
@@ -96,8 +91,8 @@ def check_paths(source: str, *, train: str | None, val: str | None, base: Path |
             find_data_file(base, source.rpartition(":")[0], "data.source")
 
 
-def infer_source(path: str) -> dict[str, str]:
-    """Return what `--data PATH` means: `source`, and `train` and `val` as absolute paths or globs.
+def infer_source(path: str) -> DataSettings:
+    """Return what `--data PATH` means: `source`, with `train` and `val` as absolute paths or globs.
 
     Data with labels are a folder with `train/<class>/` and `val/<class>/`, or with Parquet files that have a label
     column. Samples without labels are any other folder of images, a Parquet file or folder, or a file of arrays.
@@ -105,9 +100,9 @@ def infer_source(path: str) -> dict[str, str]:
     """
     where = option_path(path)
     if _is_code(path):
-        return {"source": f"{where}:{path.rpartition(':')[2]}"}
+        return DataSettings(f"{where}:{path.rpartition(':')[2]}")
     if where is None:
-        return {"source": path}
+        return DataSettings(path)
     from compressor.data.array_files import ARRAY_FILES
     from compressor.data.open_samples import find_image_files
 
@@ -128,7 +123,7 @@ def infer_source(path: str) -> dict[str, str]:
     if unlabelled and find_image_files(train or where):
         return _samples(train or where)
     if any((where / name).is_dir() for names in NAMES.values() for name in names):
-        return {"source": "folder", **{split: str(split_folder(where, split, None)) for split in NAMES}}
+        return DataSettings("folder", str(split_folder(where, "train", None)), str(split_folder(where, "val", None)))
     raise DataError(
         "data/unknown-layout",
         f"--data {path}",
@@ -137,7 +132,7 @@ def infer_source(path: str) -> dict[str, str]:
     )
 
 
-def _parquet(folder: Path) -> dict[str, str]:
+def _parquet(folder: Path) -> DataSettings:
     """Labelled splits if the files have a label column, else samples, from the training files if there are any."""
     files = sorted(folder.glob("*.parquet"))
     train = next((file for file in files if file.name.startswith(NAMES["train"])), None)
@@ -147,11 +142,11 @@ def _parquet(folder: Path) -> dict[str, str]:
 
     if train is not None and not has_labels(train):
         return _samples(folder / shards(parquet_files(folder, "train", None)))
-    return {"source": "parquet", **{split: _files(folder, split) for split in NAMES}}
+    return DataSettings("parquet", _files(folder, "train"), _files(folder, "val"))
 
 
-def _samples(path: Path) -> dict[str, str]:
-    return {"source": "samples", "train": str(path)}
+def _samples(path: Path) -> DataSettings:
+    return DataSettings("samples", str(path))
 
 
 def _is_code(path: str) -> bool:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from compressor.core import Augment, ModelInput, Task, one_image
+from compressor.core import ModelInput, ModelSpec, Task
 from compressor.data.augmentation import Augmentation, make_augmentation
+from compressor.data.data_settings import DataSettings
 from compressor.data.decode import check_channels, decode
 from compressor.data.digits import digits_split
 from compressor.data.image_data import ImageData
@@ -39,22 +40,12 @@ SOURCES = "parquet, folder, digits, torchvision:NAME, file.py:factory, samples o
 
 
 def open_data(
-    source: str,
-    *,
-    train: str | None,
-    val: str | None,
+    settings: DataSettings,
     base: Path | None,
-    input: Shape | None,
-    num_classes: int | None,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    augment: Augment,
+    spec: ModelSpec,
+    *,
+    num_classes: int | None = None,
     task: Task | None = None,
-    holdout: float = 0.0,
-    workers: int | None = None,
-    inputs: Sequence[ModelInput] = (),
-    zoom: float = 1.0,
-    value: object = None,
 ) -> ImageData | Samples:
     """Open both splits of labelled data, or samples without labels, in the shape that the model takes.
 
@@ -62,21 +53,11 @@ def open_data(
     from disk batch by batch.
 
     Args:
-        source: Parquet, folder, digits, torchvision:NAME, file.py:factory, samples or noise[:SEED].
-        train: Path or glob of the training split or of the samples, relative to `base`.
-        val: The same for the test split.
+        settings: The data, with any source but `auto`. Without `mean` or `std` these are the training images' own.
         base: The folder that paths are relative to; None = the current one.
-        input: (C, H, W) of the one image that the model takes; None for a model with other inputs.
+        spec: The inputs of the model.
         num_classes: The model's number of classes; None = any number.
-        mean: Per channel, for pixels in 0..1; None = that of the training images.
-        std: Like `mean`.
-        augment: The augmentation of training images.
-        task: The task; None = classification.
-        holdout: Share of each class's training images that is held out for choices.
-        workers: Processes that decode images on disk; None = one per processor.
-        inputs: The inputs of the model; () = one image of shape `input`.
-        zoom: Short side of an unlabelled image before its centre is cut, relative to that of `input`.
-        value: With the source `memory`: what a factory would return.
+        task: The task, opened; None = classification.
 
     Returns:
         The data.
@@ -85,40 +66,41 @@ def open_data(
         DataError: The data cannot be trained, calibrated or measured on.
     """
     base, task = base or Path(), task or classification()
-    inputs = inputs or (one_image(input) if input else ())
-    _check_batch_dims(inputs, str(base / train) if source == "samples" and train else source)
-    preprocessing = Preprocessing(zoom, mean, std)
-    worker_count = available_workers() if workers is None else workers
+    source, inputs, image = settings.source, spec.inputs, spec.image
+    _check_batch_dims(inputs, str(base / settings.train) if source == "samples" and settings.train else source)
+    preprocessing = Preprocessing(settings.mean, settings.std)
+    workers = available_workers() if settings.workers is None else settings.workers
     if source == "samples":
-        samples = open_samples(base / (train or ""), inputs, input, preprocessing, worker_count)
+        samples = open_samples(base / (settings.train or ""), inputs, image, preprocessing, workers)
         return _with_outputs_of(samples, task)
     if source.partition(":")[0] == "noise":
         return _with_outputs_of(noise_samples(inputs, int(source.partition(":")[2] or 0)), task)
-    returned = objects_in_memory(value) if source == IN_MEMORY else None
+    returned = objects_in_memory(settings.value) if source == IN_MEMORY else None
     if source.rpartition(":")[0].endswith(".py"):
         returned = call_factory(base, source, "data.source")
         if not isinstance(returned, Iterable) and not hasattr(returned, "__getitem__"):
             hint = f"return inputs of the model, or an iterable of them; with labels, {RETURN_SPLITS}"
             raise DataError("data/factory", source, f"it returned {type(returned).__name__}", hint)
     if returned is not None and not is_split_pair(returned, inputs):
-        return _with_outputs_of(samples_from_object(returned, source, inputs, input, preprocessing), task)
-    if input is None:
+        return _with_outputs_of(samples_from_object(returned, source, inputs, image, preprocessing), task)
+    if image is None:
         takes = " and ".join("x".join(map(str, expected.shape)) for expected in inputs)
         problem = f"the data are labelled images, but the model takes {takes}"
         raise DataError("data/no-picture-input", source, problem, "give samples without labels, or no data")
-    reader = _SplitReader(input, make_augmentation(augment), worker_count)
-    first, second = _splits(source, train, val, base, reader, returned, labels=task.name == "classification")
+    reader = _SplitReader(image, make_augmentation(settings.augment), workers)
+    first, second = _splits(settings, base, reader, returned, labels=task.name == "classification")
     count = check_targets(task, first, second, num_classes)
-    check_augmentation(augment, first)
-    measured = channel_statistics(first, input[0]) if mean is None or std is None else (mean, std)
+    check_augmentation(settings.augment, first)
+    mean, std = settings.mean, settings.std
+    measured = channel_statistics(first, image[0]) if mean is None or std is None else (mean, std)
     mean, std = mean or measured[0], std or measured[1]
     for key, values in (("data.mean", mean), ("data.std", std)):
-        if len(values) != input[0]:
-            problem, hint = f"it has {len(values)} values", f"give one value for each of the {input[0]} channels"
+        if len(values) != image[0]:
+            problem, hint = f"it has {len(values)} values", f"give one value for each of the {image[0]} channels"
             raise DataError("data/wrong-statistics-length", key, problem, hint)
-    held_out = hold_out(first.targets if count else torch.zeros(len(first.names)), holdout)
-    check_held_out(held_out, holdout, first)
-    return ImageData(_name(source, first), count, mean, std, first, second, augment, task, held_out)
+    held_out = hold_out(first.targets if count else torch.zeros(len(first.names)), settings.holdout)
+    check_held_out(held_out, settings.holdout, first)
+    return ImageData(_name(source, first), count, mean, std, first, second, settings.augment, task, held_out)
 
 
 def _with_outputs_of(samples: Samples, task: Task) -> Samples:
@@ -182,9 +164,10 @@ def _name(source: str, train: ImageSource) -> str:
 
 
 def _splits(
-    source: str, train: str | None, val: str | None, base: Path, reader: _SplitReader, returned: object, *, labels: bool
+    settings: DataSettings, base: Path, reader: _SplitReader, returned: object, *, labels: bool
 ) -> tuple[ImageSource, ImageSource]:
     """Read both splits. `returned`: what the factory of a `file.py:factory` source returned, or data in memory."""
+    source, train, val = settings.source, settings.train, settings.val
     kind, _, rest = source.partition(":")
     is_factory = returned is not None
     if not is_factory:  # a factory may return floats with any number of channels

@@ -41,7 +41,6 @@ MAX_FACTORY_SAMPLES = 100_000  # because a factory may yield samples without end
 class Preprocessing:
     """How an image becomes an input: it is scaled, its centre is cut, then (pixel / 255 - mean) / std."""
 
-    zoom: float = 1.0  # short side of the scaled image, relative to that of the input
     mean: tuple[float, ...] | None = None  # None = of the samples
     std: tuple[float, ...] | None = None
 
@@ -147,9 +146,9 @@ def _encoded(path: Path) -> EncodedImages:
 def _pictures(encoded: EncodedImages, image: Shape, preprocessing: Preprocessing, workers: int) -> InputSource:
     split: ImageSource
     if fits_in_memory(len(encoded.pictures), image):
-        split = decode(encoded, image, preprocessing.zoom)
+        split = decode(encoded, image)
     else:
-        split = StreamingSplit(encoded, image, preprocessing.zoom, workers)
+        split = StreamingSplit(encoded, image, workers=workers)
     return ImageInputs(split, _normalize(split, image, preprocessing))
 
 

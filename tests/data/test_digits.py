@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from compressor.core import ModelSpec, one_image
+from compressor.data.data_settings import DataSettings
 from compressor.data.digits import digits_split
 from compressor.data.open_data import open_data
 from compressor.models.cifar import cifar_resnet
@@ -43,28 +45,10 @@ def test_the_embedded_checkpoints_are_as_good_as_stated(name: str, accuracy: flo
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     module = cifar_resnet(name, num_classes=10, in_channels=1)
     module.load_state_dict(state)
-    data = open_data(
-        "digits",
-        train=None,
-        val=None,
-        base=None,
-        input=tuple(header["input"]),
-        num_classes=10,
-        mean=tuple(header["mean"]),
-        std=tuple(header["std"]),
-        augment="none",
-    )
-    measured = open_data(
-        "digits",
-        train=None,
-        val=None,
-        base=None,
-        input=tuple(header["input"]),
-        num_classes=None,
-        mean=None,
-        std=None,
-        augment="none",
-    )
+    spec = ModelSpec(name, one_image(tuple(header["input"])))
+    settings = DataSettings("digits", mean=tuple(header["mean"]), std=tuple(header["std"]))
+    data = open_data(settings, None, spec, num_classes=10)
+    measured = open_data(DataSettings("digits"), None, spec)
     assert data.mean == pytest.approx(measured.mean, abs=1e-4)
     assert data.std == pytest.approx(measured.std, abs=1e-4)
     assert evaluate(module, data.val_batches(64), data.task.metric) == pytest.approx(

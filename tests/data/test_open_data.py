@@ -9,6 +9,7 @@ import shutil
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch import nn
 from torchvision import datasets
 
 from compressor.commands.plan import plan_run
-from compressor.core import Task
+from compressor.core import ModelSpec, Task, one_image
 from compressor.data.data_settings import DataSettings
 from compressor.data.image_data import ImageData
 from compressor.data.locate import infer_source, locate_data
@@ -74,12 +75,20 @@ def parquet(folder: Path, **settings: Any) -> Path:
     return folder
 
 
-def open_(source: str, base: Path, **changed: Any) -> ImageData:
-    settings: dict[str, Any] = {
-        "train": None, "val": None, "input": (3, 4, 4), "num_classes": 3,
-        "mean": (0.5,) * 3, "std": (0.25,) * 3, "augment": "none",
-    }  # fmt: skip
-    return open_data(source, base=base, **(settings | changed))
+def open_(
+    source: str | DataSettings,
+    base: Path,
+    *,
+    input: tuple[int, int, int] = (3, 4, 4),
+    num_classes: int | None = 3,
+    task: Task | None = None,
+    **changed: Any,
+) -> ImageData:
+    settings = DataSettings(source) if isinstance(source, str) else source
+    settings = replace(settings, **({"mean": (0.5,) * 3, "std": (0.25,) * 3} | changed))
+    data = open_data(settings, base, ModelSpec("net", one_image(input)), num_classes=num_classes, task=task)
+    assert isinstance(data, ImageData)
+    return data
 
 
 RAISED = "data/user-code-raised"
@@ -179,8 +188,8 @@ def test_shards_in_order_and_names_of_the_hub(tmp_path: Path) -> None:
         write(tmp_path / f"train-{shard:05}-of-00003.parquet", [picture(shard)], [shard])
     write(tmp_path / "validation-00000-of-00001.parquet", [picture(9)], [0])
     write(tmp_path / "test-00000-of-00001.parquet", [picture(8)], [-1])  # published without labels
-    for found in ({"source": "parquet"}, infer_source(str(tmp_path))):
-        data = open_(base=tmp_path, **found)
+    for found in (DataSettings("parquet"), infer_source(str(tmp_path))):
+        data = open_(found, tmp_path)
         assert torch.equal(data.train.images, torch.stack([pixels(index) for index in range(3)]))
         assert torch.equal(data.val.images[0], pixels(9))
         assert data.name == tmp_path.name
@@ -198,8 +207,8 @@ def image_folder(top: Path, val: str = "val") -> Path:
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "test"])
 def test_folder(tmp_path: Path, val: str) -> None:
-    for found in ({"source": "folder"}, infer_source(str(image_folder(tmp_path, val)))):
-        data = open_(base=tmp_path, **found)
+    for found in (DataSettings("folder"), infer_source(str(image_folder(tmp_path, val)))):
+        data = open_(found, tmp_path)
         assert torch.equal(data.train.images, torch.stack([pixels(index) for index in (0, 3, 1, 4, 2, 5)]))
         assert data.train.targets.tolist() == data.val.targets.tolist() == [0, 0, 1, 1, 2, 2]
 
@@ -250,7 +259,7 @@ def test_factories(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(FACTORY)
     pairs = open_("mine.py:pairs", tmp_path)
     assert torch.equal(pairs.train.images, torch.arange(6 * 48).reshape(6, 3, 4, 4).to(torch.uint8))
-    (images, _), *_ = open_(infer_source(f"{tmp_path}/mine.py:floats")["source"], tmp_path).val_batches(3)
+    (images, _), *_ = open_(infer_source(f"{tmp_path}/mine.py:floats"), tmp_path).val_batches(3)
     assert (images.dtype, images.unique().tolist()) == (torch.float32, [0.5])  # normalised by whoever made them
     assert open_("mine.py:dataset", tmp_path).train.images.unique().tolist() == [200]
     (images, _), *_ = open_("mine.py:bands", tmp_path, input=(5, 4, 4), mean=None, std=None).val_batches(3)
@@ -496,14 +505,12 @@ def test_bad_settings(tmp_path: Path, source: str, changed: dict[str, Any], code
 def test_infer_source(tmp_path: Path) -> None:
     parquet(tmp_path / "set")
     here = tmp_path / "set"
-    assert infer_source(str(here)) == {
-        "source": "parquet", "train": str(here / "train.parquet"), "val": str(here / "test.parquet"),
-    }  # fmt: skip
-    assert infer_source("digits") == {"source": "digits"}
-    assert infer_source("torchvision:MNIST") == {"source": "torchvision:MNIST"}
+    assert infer_source(str(here)) == DataSettings("parquet", str(here / "train.parquet"), str(here / "test.parquet"))
+    assert infer_source("digits") == DataSettings("digits")
+    assert infer_source("torchvision:MNIST") == DataSettings("torchvision:MNIST")
     (tmp_path / "empty").mkdir()
     single = here / "train.parquet"
-    assert infer_source(str(single)) == {"source": "samples", "train": str(single)}
+    assert infer_source(str(single)) == DataSettings("samples", str(single))
     for path, code, *values in [
         (tmp_path / "empty", "data/unknown-layout", "*.parquet", "train/"),
         (tmp_path / "sett", "data/no-such-file", "did you mean set?"),
@@ -516,7 +523,7 @@ def test_infer_source(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the CIFAR-10 Parquet files beside the repository")
 def test_cifar10() -> None:
-    data = open_(base=SHARED, num_classes=10, input=(3, 32, 32), **infer_source(str(SHARED)))
+    data = open_(infer_source(str(SHARED)), SHARED, num_classes=10, input=(3, 32, 32))
     assert (data.train_size, data.val_size, data.num_classes) == (50_000, 10_000, 10)
     assert data.train.targets.bincount().tolist() == [5000] * 10
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from compressor.batches import join_batches
-from compressor.core import ModelInput
+from compressor.core import ModelInput, ModelSpec
+from compressor.data.data_settings import DataSettings
 from compressor.data.locate import check_paths, infer_source
 from compressor.data.open_data import open_data
 from compressor.data.open_samples import noise_samples
@@ -30,13 +32,9 @@ def open_samples(
     path: str | Path, inputs: tuple[ModelInput, ...] = (ModelInput(IMAGE),), **settings: object
 ) -> Samples:
     place = infer_source(str(path))
-    check_paths(place["source"], train=place.get("train"), val=None, base=None)
-    image = inputs[0].shape if len(inputs) == 1 and len(inputs[0].shape) == 3 else None
+    check_paths(place.source, train=place.train, val=None, base=None)
     given = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "workers": 0, **settings}
-    data = open_data(
-        place["source"], train=place.get("train"), val=None, base=None, input=image, num_classes=None,
-        augment="none", inputs=inputs, **given,
-    )  # fmt: skip
+    data = open_data(replace(place, **given), None, ModelSpec("net", inputs))
     assert isinstance(data, Samples)
     return data
 
@@ -95,7 +93,7 @@ def test_the_training_folder_alone_where_pictures_lie_beside_a_test_folder(tmp_p
     pictures(tmp_path / "train", 6)
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "broken.png").write_bytes(b"not a picture")
-    assert infer_source(str(tmp_path)) == {"source": "samples", "train": str(tmp_path / "train")}
+    assert infer_source(str(tmp_path)) == DataSettings("samples", str(tmp_path / "train"))
     assert open_samples(tmp_path).train_size == 5
 
 
@@ -111,8 +109,7 @@ def parquet(path: Path, **columns: list[object]) -> None:
 def test_parquet_without_a_label_column_and_a_single_file_with_one(tmp_path: Path) -> None:
     for name in ("train", "test"):
         parquet(tmp_path / f"{name}.parquet")
-    place = infer_source(str(tmp_path))
-    assert place == {"source": "samples", "train": str(tmp_path / "train.parquet")}
+    assert infer_source(str(tmp_path)) == DataSettings("samples", str(tmp_path / "train.parquet"))
     (tmp_path / "test.parquet").write_bytes(b"never opened")
     assert open_samples(tmp_path).train_size == 5
     parquet(tmp_path / "labelled.parquet", label=[0, 1, 2, 0, 1, 2])

@@ -18,6 +18,8 @@ from torchvision import transforms
 
 import compressor.data.parquet as parquet
 import compressor.data.splits as splits
+from compressor.core import ModelSpec, one_image
+from compressor.data.data_settings import DataSettings
 from compressor.data.image_data import ImageData
 from compressor.data.open_data import open_data
 from compressor.data.sampling import ReadBlocks, shuffled
@@ -62,12 +64,12 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def open_(base: Path, source: str = "folder", **changed: Any) -> ImageData:
-    settings: dict[str, Any] = {
-        "train": None, "val": None, "input": (3, 8, 8), "num_classes": 2,
-        "mean": (0.5,) * 3, "std": (0.25,) * 3, "augment": "cifar", "workers": 0,
-    }  # fmt: skip
-    return open_data(source, base=base, **(settings | changed))
+def open_(base: Path, source: str = "folder", *, input: tuple[int, int, int] = (3, 8, 8), **changed: Any) -> ImageData:
+    settings: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "augment": "cifar", "workers": 0}
+    settings = DataSettings(source, **(settings | changed))
+    data = open_data(settings, base, ModelSpec("net", one_image(input)), num_classes=2)
+    assert isinstance(data, ImageData)
+    return data
 
 
 def everything(data: ImageData) -> list[torch.Tensor]:

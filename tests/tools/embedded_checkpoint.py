@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
+from compressor.core import ModelSpec, one_image
+from compressor.data.data_settings import DataSettings
 from compressor.data.open_data import open_data
 from compressor.models.cifar import cifar_resnet
 from compressor.models.families.cifar_resnets import DIGITS
@@ -51,17 +53,8 @@ def main(name: str, path: Path) -> None:
     torch.manual_seed(SEED)
     training = TRAININGS[name]
     mean, std = (training.mean,), (training.std,)
-    data = open_data(
-        "digits",
-        train=None,
-        val=None,
-        base=None,
-        input=training.input,
-        num_classes=10,
-        mean=mean,
-        std=std,
-        augment="none",
-    )
+    settings = DataSettings("digits", mean=mean, std=std)
+    data = open_data(settings, None, ModelSpec(name, one_image(training.input)), num_classes=10)
     module = cifar_resnet(name, num_classes=10, in_channels=1)
     optimizer = OptimizerSettings("sgd", lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     epochs = training.epochs

@@ -10,6 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from compressor.core import ModelSpec, one_image
+from compressor.data.data_settings import DataSettings
 from compressor.data.image_data import ImageData
 from compressor.data.open_data import open_data
 from compressor.data.splits import InMemorySplit
@@ -57,9 +59,7 @@ class Shortcut(nn.Module):
 
 def few_digits(count: int) -> ImageData:
     """The embedded data with so many images to train on."""
-    whole = open_data(
-        "digits", train=None, val=None, base=None, input=(1, 8, 8), num_classes=10, mean=None, std=None, augment="none"
-    )
+    whole = open_data(DataSettings("digits"), None, ModelSpec("net", one_image((1, 8, 8))), num_classes=10)
     assert isinstance(whole, ImageData)
     return replace(whole, held_out=torch.arange(count, 1500))
 
