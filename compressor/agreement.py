@@ -130,7 +130,7 @@ def measure_agreement(
     num_classes: int | None = None,
     batch_dims: BatchDims | None = None,
 ) -> Agreement:
-    """Run both models on held-out samples and compare all their outputs.
+    """Run both models on the same samples and compare all their outputs.
 
     Args:
         dense: The model before pruning, in eval mode.

@@ -22,8 +22,8 @@ from compressor.errors import DataError
 from compressor.tensors import Inputs, as_arguments
 
 SAMPLE_SEED = 0
-HELD_OUT_SHARE = 0.2  # share of the samples on which the agreement is measured
-MAX_HELD_OUT = 2048  # samples; more would take time without a better estimate
+TEST_SHARE = 0.2  # of the samples, on which the agreement is measured
+MAX_TEST_SAMPLES = 2048  # more would take time without a better estimate
 
 
 class InputSource(Protocol):
@@ -79,7 +79,7 @@ class TensorInputs:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Samples as `core.Data` without labels. The held-out samples are the test set.
+    """Samples as `core.Data` without labels.
 
     Instead of targets, training batches have the rows of their samples (B,), by which outputs of a teacher are cached.
     """
@@ -168,7 +168,7 @@ class Samples:
         return self if self.has_holdout else replace(self, held_out=held_out_count(self.train_size, images))
 
     def val_batches(self, batch_size: int) -> Iterator[tuple[Inputs, None]]:
-        """Yield the held-out samples in order; the last batch may be smaller."""
+        """Yield the test samples in order; the last batch may be smaller."""
         return ((inputs, None) for inputs in self.source.batches(torch.split(self._split()[1], batch_size)))
 
     def _training_rows(self) -> Tensor:
@@ -177,11 +177,11 @@ class Samples:
         return rows[: len(rows) - self.held_out]
 
     def _split(self) -> tuple[Tensor, Tensor]:
-        """Split the rows: those to calibrate and train on, shuffled, and the held-out ones, sorted."""
+        """Split the rows: those to calibrate and train on, shuffled, and the test samples, sorted."""
         count = len(self.source.names)
         order = shuffled(torch.arange(count), SAMPLE_SEED, 0, None)
-        held_out = min(max(round(HELD_OUT_SHARE * count), 1), MAX_HELD_OUT)
-        return order[held_out:], order[:held_out].sort().values
+        tested = min(max(round(TEST_SHARE * count), 1), MAX_TEST_SAMPLES)
+        return order[tested:], order[:tested].sort().values
 
 
 def check_samples(samples: Samples, inputs: Sequence[ModelInput]) -> Samples:
@@ -199,7 +199,7 @@ def check_samples(samples: Samples, inputs: Sequence[ModelInput]) -> Samples:
     """
     count = len(samples.source.names)
     if count < 2:
-        problem = f"there are {count} samples, and at least one is held out"
+        problem = f"there are {count} samples, and at least one is a test sample"
         raise DataError("data/too-few-samples", samples.name, problem, "give at least 2, better 256 or more")
     tensors = as_arguments(next(iter(samples.calibration_batches(64, images=64))))
     for tensor, expected in zip(tensors, inputs, strict=True):

@@ -141,7 +141,7 @@ class GatesConfig(RecipeBlock):
 
     accuracy_drop: Points | None = Field(default=None, description="largest loss of accuracy in percentage points")
     agreement: Agreement | None = Field(
-        default=None, description="smallest share of held-out samples with the dense model's best class, such as 98%"
+        default=None, description="smallest share of test samples with the dense model's best class, such as 98%"
     )
     output_error: Points | None = Field(
         default=None, description="largest relative error of the outputs against the dense model's, such as 2%"

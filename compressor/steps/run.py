@@ -21,7 +21,7 @@ from compressor.steps.state import Baseline, PruningState
 from compressor.surgery.analysis import analyze
 from compressor.training.evaluate import BATCH_SIZE, evaluate
 
-MAX_AGREEMENT_SAMPLES = 2048  # of the held-out samples
+MAX_AGREEMENT_SAMPLES = 2048  # of the test set
 
 
 def initial_state(model: LoadedModel, context: Context, *, trained: bool = True) -> PruningState:

@@ -83,7 +83,7 @@ class PruningState:
     sparse: RetainedMagnitude | None = None  # what N:M masks keep of each layer
     regrow: SRSTEState | None = None  # the masked weights that the next training may bring back
     reconstruction: ReconstructionResult | None = None  # of the last reconstruction
-    agreement: Mapping[str, Agreement] = field(default_factory=dict)  # stage -> with the dense model, held out
+    agreement: Mapping[str, Agreement] = field(default_factory=dict)  # stage -> with the dense model, on test samples
     errors: ErrorCurves | None = None  # of the groups, where channels were selected by error
     latency: LatencyEstimate | None = None  # of the selected channels, where a latency was the target
     metric: Metric | None = None  # of the data's task

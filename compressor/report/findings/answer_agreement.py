@@ -23,7 +23,7 @@ class StageAgreement(TypedDict):
 
 
 class AgreementRecord(StageAgreement):
-    """The last stage's values, the number of held-out samples, and the values of every stage.
+    """The last stage's values, the number of test samples, and the values of every stage.
 
     Of several outputs, `top1_output` is the first with class scores, which `top1` and `kl` are of, and `error_output`
     the one with the largest error. Both are None where there is one output.
