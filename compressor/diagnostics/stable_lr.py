@@ -18,7 +18,9 @@ STEPS = 12  # of the power iteration; each costs less than an iteration of the t
 MAX_SHARE = 0.02  # of the training's iterations that the estimate may cost
 
 
-def stable_learning_rate(module: nn.Module, data: Data, step: TrainSettings, seed: int) -> StableLearningRate | None:
+def stable_learning_rate(
+    module: nn.Module, data: Data, settings: TrainSettings, seed: int
+) -> StableLearningRate | None:
     """Estimate the learning rate at which gradient descent with momentum m is just stable.
 
     It is `2 (1 + m) / lambda`, and `2 (1 + m) / ((1 + 2 m) lambda)` with Nesterov momentum.
@@ -30,17 +32,19 @@ def stable_learning_rate(module: nn.Module, data: Data, step: TrainSettings, see
     Args:
         module: The network.
         data: The data. A quarter of the first batch is used, which takes no more memory than the training.
-        step: The settings of the training.
+        settings: Those of the training.
         seed: Seed of the batch and of the start.
 
     Returns:
         The learning rate; None if labels are not all of the loss, if it would cost over 2 % of the training, for
         optimizers other than SGD, whose steps are not multiples of the gradient, and if no curvature is positive.
     """
-    _, iterations = iterations_of(step, data)
-    if data.task is None or step.distill is not None or step.optimizer.name != "sgd" or MAX_SHARE * iterations < STEPS:
+    _, iterations = iterations_of(settings, data)
+    if data.task is None or settings.distill is not None:
         return None
-    batch_size = max(1, step.batch_size // 4)
+    if settings.optimizer.name != "sgd" or MAX_SHARE * iterations < STEPS:
+        return None
+    batch_size = max(1, settings.batch_size // 4)
     images, targets = next(iter(data.train_batches(batch_size, epoch=0, seed=seed)))
     module = copy_module(module).train()
     unfreeze(module)
@@ -48,13 +52,13 @@ def stable_learning_rate(module: nn.Module, data: Data, step: TrainSettings, see
     # Fused attention has no second derivative. The seed makes dropout reproducible.
     with sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        loss = data.task.loss(module(images), targets, step.label_smoothing)
+        loss = data.task.loss(module(images), targets, settings.label_smoothing)
         gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True)
         largest = _largest_eigenvalue(gradients, parameters)
     if not math.isfinite(largest) or largest <= 0:
         return None
-    momentum = step.optimizer.momentum
-    lookahead = 1 + 2 * momentum if step.optimizer.nesterov else 1
+    momentum = settings.optimizer.momentum
+    lookahead = 1 + 2 * momentum if settings.optimizer.nesterov else 1
     return StableLearningRate(2 * (1 + momentum) / (lookahead * largest), largest, len(images))
 
 

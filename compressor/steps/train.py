@@ -156,12 +156,12 @@ class Train(TrainSettings, Step):
                     checkpoint=checkpoint,
                     teacher=state.baseline.module if self.distill else None,
                     constraints=constraints,
-                    momentum=state.optimizer,
+                    optimizer_state=state.optimizer,
                 )
             except VerificationFailed:
                 checkpoint.mark_diverged()
                 raise
-        optimizer = result.momentum
+        optimizer = result.optimizer_state
         if self.compares_answers and not self._is_closer(module, state, data, context):
             module, optimizer = copy_module(state.model.module), state.optimizer
         if self.stop is not None:

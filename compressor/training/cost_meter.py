@@ -49,12 +49,12 @@ class CostMeter:
 
 
 def training_cost(
-    step: TrainSettings, module: nn.Module, device: torch.device, records: Sequence[Mapping[str, float]]
+    settings: TrainSettings, module: nn.Module, device: torch.device, records: Sequence[Mapping[str, float]]
 ) -> TrainingCost:
     """Sum up the cost of a training.
 
     Args:
-        step: Its settings.
+        settings: Its settings.
         module: The trained network.
         device: The device.
         records: One record per epoch.
@@ -65,10 +65,10 @@ def training_cost(
     energies = [record["energy_j"] for record in records if "energy_j" in record]
     peaks = [record["peak_bytes"] for record in records if "peak_bytes" in record]
     return TrainingCost(
-        stage=step.stage,
+        stage=settings.stage,
         device=device.type,
         params=sum(parameter.numel() for parameter in module.parameters()),
-        batch_size=step.batch_size,
+        batch_size=settings.batch_size,
         epochs=len(records),
         seconds=sum(record["seconds"] for record in records),
         batch_ms=median(record["batch_ms"] for record in records) if records else None,

@@ -20,7 +20,7 @@ from compressor.training.cost_meter import CostMeter, Joules, no_energy_meter, t
 from compressor.training.distributed.runtime import Runtime, single_process
 from compressor.training.evaluate import validation_metric
 from compressor.training.loss import in_precision, make_loss
-from compressor.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
+from compressor.training.optimizers import copy_optimizer_state, load_optimizer_state, make_optimizer
 from compressor.training.penalty import ConstraintFactory
 from compressor.training.precision import LAYOUT, LEAST_SCALE, precision_policy
 from compressor.training.train_settings import TrainSettings
@@ -45,7 +45,7 @@ class TrainResult:
     """The result of a training besides the weights."""
 
     records: tuple[EpochRecord, ...]
-    momentum: OptimizerState
+    optimizer_state: OptimizerState
     cost: TrainingCost
     stopped: bool = False  # by its stopping rule
 
@@ -53,14 +53,14 @@ class TrainResult:
 def train(
     module: nn.Module,
     data: Data,
-    step: TrainSettings,
+    settings: TrainSettings,
     *,
     seed: int,
     emit: EventSink,
     checkpoint: TrainingCheckpoint | None = None,
     teacher: nn.Module | None = None,
     constraints: Sequence[ConstraintFactory] = (),
-    momentum: OptimizerState | None = None,
+    optimizer_state: OptimizerState | None = None,
     runtime: Runtime | None = None,
     joules: Joules = no_energy_meter,
 ) -> TrainResult:
@@ -72,13 +72,13 @@ def train(
     Args:
         module: The network.
         data: The data.
-        step: The settings.
+        settings: The settings.
         seed: Seed of batches, augmentation and dropout.
         emit: Takes progress, epochs, notes and warnings.
         checkpoint: Stores the state of the training; None = it cannot be resumed.
-        teacher: The dense model, if `step` distills from it.
+        teacher: The dense model, if `settings` distill from it.
         constraints: Bound to the network; they act in every iteration.
-        momentum: Optimizer state of an earlier training.
+        optimizer_state: That of an earlier training.
         runtime: Device and processes; None = this process alone.
         joules: The energy meter.
 
@@ -91,7 +91,7 @@ def train(
         Temporary: Memory ran out; the error names a batch size that fits.
         RecipeError: The best epoch is to be kept, but no images are held out to choose it by.
     """
-    if step.keep == "best" and not data.has_holdout:
+    if settings.keep == "best" and not data.has_holdout:
         problem = "it is best, but no training images are held out to choose the epoch by"
         raise RecipeError(
             "retrain/best-without-holdout", "retrain.keep", problem, "set data.holdout=10% or retrain.keep=last"
@@ -100,35 +100,47 @@ def train(
     keep_freed_memory()
     runtime = runtime or single_process()
     unfreeze(module)
-    precision = precision_policy(step.precision, module, runtime.device)
+    precision = precision_policy(settings.precision, module, runtime.device)
     meter = CostMeter(module, runtime.device, joules)
     module.to(runtime.device)
     module.to(memory_format=LAYOUT)
-    optimizer = make_optimizer(module, step.optimizer)
-    load_optimizer_state(module, optimizer, momentum or {})
-    per_epoch, total = iterations_of(step, data)
+    optimizer = make_optimizer(module, settings.optimizer)
+    load_optimizer_state(module, optimizer, optimizer_state or {})
+    per_epoch, total = iterations_of(settings, data)
     bound = [bind(module, total) for bind in constraints]
     state = TrainState(
         module,
         optimizer,
         precision.scaler(),
-        ema_weights(module, step.ema),
-        BestWeights() if step.keep == "best" else None,
-        StopMonitor(step.stop, runtime.broadcast) if step.stop else None,
+        ema_weights(module, settings.ema),
+        BestWeights() if settings.keep == "best" else None,
+        StopMonitor(settings.stop, runtime.broadcast) if settings.stop else None,
     )
     with (
-        make_loss(module, runtime.forward(module), data, step, teacher, precision, emit) as loss,
+        make_loss(module, runtime.forward(module), data, settings, teacher, precision, emit) as loss,
         torch.random.fork_rng(devices=()),
     ):
-        iterate = make_iteration(loss, optimizer, bound, step.clip, runtime, state.scaler)
-        loop = _Loop(state, data, step, seed, iterate, per_epoch, total, runtime, meter, emit, checkpoint)
+        iterate = make_iteration(loss, optimizer, bound, settings.clip, runtime, state.scaler)
+        loop = _Loop(
+            state=state,
+            data=data,
+            settings=settings,
+            seed=seed,
+            iterate=iterate,
+            per_epoch=per_epoch,
+            total=total,
+            runtime=runtime,
+            meter=meter,
+            emit=emit,
+            checkpoint=checkpoint,
+        )
         if saved := runtime.broadcast(checkpoint.restore(emit) if checkpoint else None):
             state.load(saved)
         elif state.monitor is not None:
             state.monitor.step(0, module)
         module.train()
         attempt = partial(forward_and_backward, in_precision(precision, module), data, runtime.device)
-        with suggest_batch_size_on_oom(attempt, step.batch_size, runtime.world_size):
+        with suggest_batch_size_on_oom(attempt, settings.batch_size, runtime.world_size):
             while not loop.is_over:
                 loop.run_epoch()
     module.load_state_dict(state.result())
@@ -138,10 +150,10 @@ def train(
     module.eval()
     if checkpoint is not None:
         writing = {"written": checkpoint.written, "writing_seconds": checkpoint.seconds}
-        emit("trained", {"stage": step.stage, "seconds": time.perf_counter() - started, **writing})
+        emit("trained", {"stage": settings.stage, "seconds": time.perf_counter() - started, **writing})
     records = tuple(state.progress.records)
-    cost = training_cost(step, module, runtime.device, records)
-    return TrainResult(records, optimizer_state(module, optimizer), cost, state.stopped)
+    cost = training_cost(settings, module, runtime.device, records)
+    return TrainResult(records, copy_optimizer_state(module, optimizer), cost, state.stopped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +162,7 @@ class _Loop:
 
     state: TrainState
     data: Data
-    step: TrainSettings
+    settings: TrainSettings
     seed: int
     iterate: Iterate
     per_epoch: int  # iterations
@@ -163,12 +175,12 @@ class _Loop:
     def run_epoch(self) -> None:
         """Do the remaining iterations of the current epoch."""
         state, progress, epoch = self.state, self.state.progress, self.state.progress.epoch
-        epochs_before, iterations_before = self.step.start_epoch, self.step.start_epoch * self.per_epoch
+        epochs_before, iterations_before = self.settings.start_epoch, self.settings.start_epoch * self.per_epoch
         self.meter.begin()
         started = logged = time.perf_counter()
         part = self.runtime.part
         for inputs, targets in self.data.train_batches(
-            self.step.batch_size, epoch=epochs_before + epoch, seed=self.seed, start=progress.batches, part=part
+            self.settings.batch_size, epoch=epochs_before + epoch, seed=self.seed, start=progress.batches, part=part
         ):
             # For dropout and the like; data have their own random numbers.
             self.runtime.seed(random_words(self.seed, iterations_before + progress.iterations, part))
@@ -199,15 +211,13 @@ class _Loop:
             metric = validation_metric(state.candidate, self.data)
         except VerificationFailed as error:
             raise self._diverged("its end", error.problem) from error
-        record = progress.close_epoch(self._lr(progress.epoch))
-        record |= peak | metric
         if state.best is not None and self.data.task is not None:
-            state.best.update(record["held_out"], state.candidate, self.data.task.metric)
-        if state.monitor is not None:
-            record |= state.monitor.step(progress.epoch, state.module)
+            state.best.update(metric["held_out"], state.candidate, self.data.task.metric)
+        judged = state.monitor.step(progress.epoch + 1, state.module) if state.monitor is not None else {}
+        record = progress.close_epoch(self._lr(progress.epoch), {**peak, **metric, **judged})
         if self.checkpoint and (self.checkpoint.is_cheap or self.is_over):
             self.checkpoint.save(state.state)
-        self.emit("epoch", {**record, "epochs": self.epochs, "stage": self.step.stage})
+        self.emit("epoch", {**record, "epochs": self.epochs, "stage": self.settings.stage})
 
     @property
     def is_over(self) -> bool:
@@ -220,7 +230,7 @@ class _Loop:
         return math.ceil(self.total / self.per_epoch)
 
     def _lr(self, epochs_done: float) -> float:
-        return self.step.optimizer.lr * self.step.schedule(epochs_done)
+        return self.settings.optimizer.lr * self.settings.schedule(epochs_done)
 
     def _progress_fields(self) -> dict[str, object]:
         progress = self.state.progress
@@ -246,8 +256,8 @@ class _Loop:
             raise self._diverged(place, "gradients are not finite at any scale of the loss")
 
     def _diverged(self, place: str, problem: str) -> VerificationFailed:
-        progress, optimizer = self.state.progress, self.step.optimizer
-        self.emit("diverged", {"stage": self.step.stage, "epoch": progress.epoch + 1, "lr": optimizer.lr})
+        progress, optimizer = self.state.progress, self.settings.optimizer
+        self.emit("diverged", {"stage": self.settings.stage, "epoch": progress.epoch + 1, "lr": optimizer.lr})
         before = (
             f"the last finite loss was {progress.last:.4g}" if math.isfinite(progress.last) else "no loss was finite"
         )

@@ -40,7 +40,7 @@ def make_loss(
     module: nn.Module,
     forward: ForwardFn,
     data: Data,
-    step: TrainSettings,
+    settings: TrainSettings,
     teacher: nn.Module | None,
     precision: PrecisionPolicy,
     emit: EventSink,
@@ -53,7 +53,7 @@ def make_loss(
         module: The network that is trained.
         forward: Runs `module`, over all processes.
         data: Gives the task. Samples without labels have none and need a teacher.
-        step: The training, with its mixup and its distillation.
+        settings: The training, with its mixup and its distillation.
         teacher: The dense model; None = nothing is distilled.
         precision: The precision of both networks.
         emit: Takes notes and warnings.
@@ -66,33 +66,33 @@ def make_loss(
     """
     forward = in_precision(precision, forward)
     task = data.task
-    if step.distill is None and task is None:
+    if settings.distill is None and task is None:
         problem = f"{data.name} has no labels, and nothing is distilled"
         hint = "give data with labels: this training has no teacher"
         raise RecipeError("retrain/no-labels", "retrain.distill", problem, hint)
-    mix = make_mixup(step.mixup, step.cutmix, data.num_classes)
+    mix = make_mixup(settings.mixup, settings.cutmix, data.num_classes)
 
     def _task_loss(inputs: Any, targets: Any) -> tuple[Tensor, Inputs, Any]:
         assert task is not None, "data without labels are distilled"
         inputs, targets = mix(inputs, targets)
         output = forward(inputs)
-        return task.loss(output, targets, step.label_smoothing), inputs, output
+        return task.loss(output, targets, settings.label_smoothing), inputs, output
 
-    if step.distill is None:
+    if settings.distill is None:
         yield lambda inputs, targets: _task_loss(inputs, targets)[0]
         return
     assert teacher is not None, "distillation needs the dense model"
-    settings = step.distill
-    with _distillation_loss(module, teacher, data, settings, precision, emit) as distillation_loss:
+    distill = settings.distill
+    with _distillation_loss(module, teacher, data, distill, precision, emit) as distillation_loss:
 
         def _from_both(inputs: Any, targets: Any) -> Tensor:
             loss, inputs, output = _task_loss(inputs, targets)
-            return (1 - settings.weight) * loss + distillation_loss(inputs, None, output)
+            return (1 - distill.weight) * loss + distillation_loss(inputs, None, output)
 
         def _from_teacher(inputs: Any, targets: Any) -> Tensor:
             return distillation_loss(inputs, targets if task is None else None, forward(inputs))
 
-        yield _from_both if settings.labels and task is not None else _from_teacher
+        yield _from_both if distill.labels and task is not None else _from_teacher
 
 
 def in_precision(precision: PrecisionPolicy, forward: ForwardFn) -> ForwardFn:

@@ -43,7 +43,7 @@ def make_optimizer(module: nn.Module, settings: OptimizerSettings) -> TorchOptim
             return AdamW(groups, settings.lr, foreach=True)
 
 
-def optimizer_state(module: nn.Module, optimizer: TorchOptimizer) -> OptimizerState:
+def copy_optimizer_state(module: nn.Module, optimizer: TorchOptimizer) -> OptimizerState:
     """Copy the state of an optimizer.
 
     Args:
@@ -60,17 +60,17 @@ def optimizer_state(module: nn.Module, optimizer: TorchOptimizer) -> OptimizerSt
     }
 
 
-def load_optimizer_state(module: nn.Module, optimizer: TorchOptimizer, momentum: OptimizerState) -> None:
+def load_optimizer_state(module: nn.Module, optimizer: TorchOptimizer, saved: OptimizerState) -> None:
     """Give a new optimizer the state of an earlier one of the same kind; state of another kind is ignored.
 
     Args:
         module: The network.
         optimizer: Its new optimizer.
-        momentum: What `optimizer_state` returned.
+        saved: What `copy_optimizer_state` returned.
     """
     keys = {"momentum_buffer"} if isinstance(optimizer, SGD) else {"step", "exp_avg", "exp_avg_sq"}
     for name, parameter in module.named_parameters():
-        state = momentum.get(name, {})
+        state = saved.get(name, {})
         if state.keys() == keys:
             optimizer.state[parameter] = {
                 key: value.clone().to(parameter.device if value.ndim else "cpu") for key, value in state.items()

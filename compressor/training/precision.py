@@ -1,7 +1,7 @@
 """The precision of training: chosen by a fixed rule, so that a run can be repeated.
 
 Milliseconds of one iteration at batch size 128 (32 from MobileNetV2 on), with 1 and with 2 threads of an EPYC with
-AVX512_BF16, with freed memory kept (memory.py), the minimum of 6:
+AVX512_BF16, with freed memory kept (training_memory.py), the minimum of 6:
 
                                         float32                   bfloat16 autocast
                                  contiguous      last          contiguous      last

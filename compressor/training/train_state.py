@@ -21,18 +21,18 @@ EpochRecord = dict[str, float]
 it is metered, the metric of the task (`held_out` or `train_sample`), and in the first epoch peak_bytes."""
 
 
-def iterations_of(step: TrainSettings, data: Data) -> tuple[int, int]:
+def iterations_of(settings: TrainSettings, data: Data) -> tuple[int, int]:
     """Compute the length of a training.
 
     Args:
-        step: Its settings.
+        settings: Its settings.
         data: Its data.
 
     Returns:
         Iterations per epoch, and of the training.
     """
-    per_epoch = max(1, data.train_size // step.batch_size)
-    return per_epoch, step.epochs * per_epoch if step.iterations is None else step.iterations
+    per_epoch = max(1, data.train_size // settings.batch_size)
+    return per_epoch, settings.epochs * per_epoch if settings.iterations is None else settings.iterations
 
 
 @dataclass(slots=True)
@@ -79,8 +79,16 @@ class TrainProgress:
         """Count energy of the current epoch; None makes it unknown."""
         self.energy_j = None if joules is None or self.energy_j is None else self.energy_j + joules
 
-    def close_epoch(self, lr: float) -> EpochRecord:
-        """Finish the current epoch and return its record."""
+    def close_epoch(self, lr: float, measured: Mapping[str, float]) -> EpochRecord:
+        """Finish the current epoch.
+
+        Args:
+            lr: The learning rate at its start.
+            measured: What else is recorded of it.
+
+        Returns:
+            Its record.
+        """
         record = {
             "epoch": self.epoch + 1,
             "loss": self.loss / self.images,
@@ -89,6 +97,7 @@ class TrainProgress:
             "images_per_second": self.images / self.seconds,
             "batch_ms": 1e3 * median(self.times),
             **({} if self.energy_j is None else {"energy_j": self.energy_j}),
+            **measured,
         }
         self.records.append(record)
         self.batches = self.images = 0

@@ -111,7 +111,7 @@ def test_the_time_of_a_batch_is_the_median_of_the_medians() -> None:
         for seconds in times:
             progress.add(0.5, 8, seconds)
         progress.add_energy(None)
-        progress.close_epoch(0.1)
+        progress.close_epoch(0.1, {})
     assert [each["batch_ms"] for each in progress.records] == [2000, 4000, 3000]
     assert [each["seconds"] for each in progress.records] == [12, 13, 36]
     net = toy_net()

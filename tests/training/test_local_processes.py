@@ -64,9 +64,9 @@ def test_two_processes_train_what_one_does() -> None:
     assert [loss for _, loss, _ in seen] == pytest.approx([each["loss"] for each in expected.records], rel=1e-4)
     assert not torch.equal(seen[0][2], toy_net()[0].weight), "who listens sees the weights of the epoch told"
     assert torch.equal(seen[1][2], two[0].weight)
-    for name, remembered in expected.momentum.items():
+    for name, remembered in expected.optimizer_state.items():
         torch.testing.assert_close(
-            found.momentum[name]["momentum_buffer"], remembered["momentum_buffer"], rtol=1e-3, atol=1e-5
+            found.optimizer_state[name]["momentum_buffer"], remembered["momentum_buffer"], rtol=1e-3, atol=1e-5
         )
 
 

@@ -203,7 +203,7 @@ def test_what_an_optimizer_remembers_goes_on_in_the_next_training(optimizer: Opt
     module = toy_net(0)
     first = train(module, toy_data(), step, seed=0, emit=quiet)
     again = copy.deepcopy(module)
-    train(module, toy_data(), step, seed=0, emit=quiet, momentum=first.momentum)
+    train(module, toy_data(), step, seed=0, emit=quiet, optimizer_state=first.optimizer_state)
     twice, forgetful = toy_net(0), again
     bound = make_optimizer(twice, optimizer)
     twice.train()
@@ -225,7 +225,7 @@ def test_a_course_in_parts_is_the_course(optimizer: OptimizerSettings) -> None:
     whole, parts = toy_net(), toy_net()
     expected = train(whole, toy_data(), step, seed=2, emit=quiet)
     first = train(parts, toy_data(), step.segment(0, 1), seed=2, emit=quiet)
-    rest = train(parts, toy_data(), step.segment(1, 3), seed=2, emit=quiet, momentum=first.momentum)
+    rest = train(parts, toy_data(), step.segment(1, 3), seed=2, emit=quiet, optimizer_state=first.optimizer_state)
     assert same(parts, whole)
     assert [each["lr"] for each in (*first.records, *rest.records)] == [each["lr"] for each in expected.records]
     assert [each["epoch"] for each in rest.records] == [1, 2], "a training by itself"

@@ -50,13 +50,13 @@ def train_with_processes(processes: int) -> Callable[..., TrainResult]:
     def _train(
         module: nn.Module,
         data: Data,
-        step: TrainSettings,
+        settings: TrainSettings,
         *,
         emit: EventSink,
         checkpoint: TrainingCheckpoint | None = None,
         **options: Any,
     ) -> TrainResult:
-        check_batch_sharding(step, data, processes)
+        check_batch_sharding(settings, data, processes)
 
         def _emit(event: str, fields: Mapping[str, object], weights: Mapping[str, torch.Tensor] | None) -> None:
             if weights is not None:  # listeners may read the module
@@ -65,7 +65,7 @@ def train_with_processes(processes: int) -> Callable[..., TrainResult]:
 
         with _started(processes) as crew:
             for rank, connection in enumerate(crew):
-                connection.send_bytes(serialize((module, step, None if rank else checkpoint, options)))
+                connection.send_bytes(serialize((module, settings, None if rank else checkpoint, options)))
                 connection.send_bytes(serialize_shared(data))
             return _result(crew, _emit)
 
@@ -160,7 +160,7 @@ def _work(connection: Connection, environment: Mapping[str, str], threads: int) 
     os.environ.update(environment)
     torch.set_num_threads(threads)
     try:
-        (module, step, checkpoint, options), data = (pickle.loads(connection.recv_bytes()) for _ in range(2))
+        (module, settings, checkpoint, options), data = (pickle.loads(connection.recv_bytes()) for _ in range(2))
 
         def _emit(event: str, fields: Mapping[str, object]) -> None:
             weights = module.state_dict() if event == "epoch" else None
@@ -169,7 +169,7 @@ def _work(connection: Connection, environment: Mapping[str, str], threads: int) 
         is_leader = environment["RANK"] == "0"
         with distributed_runtime() as runtime:
             emit = _emit if is_leader else ignore_event  # only the leader reports
-            result = train(module, data, step, emit=emit, checkpoint=checkpoint, runtime=runtime, **options)
+            result = train(module, data, settings, emit=emit, checkpoint=checkpoint, runtime=runtime, **options)
         connection.send_bytes(serialize(("done", result if is_leader else None)))
     except BaseException as error:
         if isinstance(error, Temporary):
@@ -184,20 +184,20 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
-def check_batch_sharding(step: TrainSettings, data: Data, processes: int) -> None:
+def check_batch_sharding(settings: TrainSettings, data: Data, processes: int) -> None:
     """Check that every process gets the same number of images of a batch.
 
     Args:
-        step: The training.
+        settings: The training.
         data: Its data.
         processes: The number of processes.
 
     Raises:
         RecipeError: The batch size is not a multiple of the number of processes.
     """
-    batch = min(step.batch_size, data.train_size)
+    batch = min(settings.batch_size, data.train_size)
     if batch % processes:
         problem = f"{processes} processes cannot share batches of {batch} images equally"
         nearest = max(batch - batch % processes, processes)
         hint = f"use a batch_size that is a multiple of {processes}, such as {nearest}"
-        raise RecipeError("training/uneven-batches", step.stage, problem, hint)
+        raise RecipeError("training/uneven-batches", settings.stage, problem, hint)

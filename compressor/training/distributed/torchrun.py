@@ -38,17 +38,17 @@ def lead_training() -> Iterator[Callable[..., TrainResult]]:
         def _train(
             module: nn.Module,
             data: Data,
-            step: TrainSettings,
+            settings: TrainSettings,
             *,
             emit: EventSink,
             checkpoint: TrainingCheckpoint | None = None,
             **options: Any,
         ) -> TrainResult:
             nonlocal sent
-            check_batch_sharding(step, data, runtime.world_size)
-            runtime.broadcast(serialize((module, None if data is sent else data, step, options)))
+            check_batch_sharding(settings, data, runtime.world_size)
+            runtime.broadcast(serialize((module, None if data is sent else data, settings, options)))
             sent = data
-            return train(module, data, step, emit=emit, checkpoint=checkpoint, runtime=runtime, **options)
+            return train(module, data, settings, emit=emit, checkpoint=checkpoint, runtime=runtime, **options)
 
         try:
             yield _train
@@ -65,7 +65,7 @@ def follow_training() -> None:
     with distributed_runtime() as runtime:
         data: Any = None
         while work := runtime.broadcast(b""):
-            module, new_data, step, options = pickle.loads(work)
+            module, new_data, settings, options = pickle.loads(work)
             data = data if new_data is None else new_data
             with suppress(VerificationFailed):  # the leading process has the same error, and reports it
-                train(module, data, step, emit=ignore_event, runtime=runtime, **options)
+                train(module, data, settings, emit=ignore_event, runtime=runtime, **options)
