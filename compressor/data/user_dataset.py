@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from compressor.data.decode import decode_error, resize_crop
 from compressor.data.splits import EncodedImage, EncodedImages, InMemorySplit, Shape, as_targets
@@ -25,12 +25,12 @@ class UserDataset:
 
     def __init__(self, given: Any, where: str) -> None:
         given = given.dataset if isinstance(given, DataLoader) else given
-        self.pair = isinstance(given, tuple) and len(given) == 2 and all(isinstance(part, Tensor) for part in given)
-        if self.pair:
+        if isinstance(given, tuple) and len(given) == 2 and all(isinstance(part, Tensor) for part in given):
             images, targets = (len(part) if part.ndim else 0 for part in given)
             if images != targets:
                 problem = f"it has {images} images, but {targets} targets"
                 raise DataError("data/factory", where, problem, "give one target for each image")
+            given = TensorDataset(*given)
         elif not _is_dataset(given):
             problem = f"it is a {type(given).__name__}, neither a data set with a length nor (images, targets)"
             raise DataError("data/factory", where, problem, RETURN_SPLITS)
@@ -42,16 +42,14 @@ class UserDataset:
         return [f"item {index}" for index in range(len(self))]
 
     def __len__(self) -> int:
-        return len(self.given[0] if self.pair else self.given)
+        return len(self.given)
 
     def items(self) -> Iterator[Any]:
         """Yield each image with its target."""
-        if self.pair:
-            return zip(*self.given, strict=True)
         return (self.given[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> EncodedImage:
-        picture: EncodedImage = self.given[0][index] if self.pair else self.given[index][0]
+        picture: EncodedImage = self.given[index][0]
         return picture
 
 
