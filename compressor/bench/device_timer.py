@@ -30,7 +30,6 @@ from compressor.budget.latency_model import (
     LatencyModel,
     Step,
     fit_latency_model,
-    is_depthwise,
     layers_that_change,
     layers_to_benchmark,
 )
@@ -255,13 +254,13 @@ Kind = tuple[str, str, bool, bool]
 
 def _kind(layer: Layer) -> Kind:
     """Layers of one kind prefer the same multiples."""
-    grouping = "depthwise" if is_depthwise(layer) else "grouped" if layer.groups > 1 else "dense"
+    grouping = "depthwise" if layer.is_depthwise else "grouped" if layer.groups > 1 else "dense"
     return layer.op, grouping, max(layer.kernel, default=1) > 1, max(layer.spatial_shape) > 1
 
 
 def _can_be_scanned(layer: Layer) -> bool:
     """Layers of an image are special, and the widths of grouped layers are multiples of the groups already."""
-    return layer.in_channels > IMAGE_CHANNELS and (layer.groups == 1 or is_depthwise(layer))
+    return layer.in_channels > IMAGE_CHANNELS and (layer.groups == 1 or layer.is_depthwise)
 
 
 def _macs(layer: Layer) -> int:
@@ -271,7 +270,7 @@ def _macs(layer: Layer) -> int:
 def _scan(layer: Layer, axis: int) -> dict[int, Layer]:
     """The layer at many widths of its inputs (axis 0) or outputs (axis 1); the other side has a medium width."""
     widths = [width for multiples in WIDTHS.values() for width in multiples]
-    if is_depthwise(layer):
+    if layer.is_depthwise:
         return {width: layer.resized(width, width * (layer.out_channels // layer.in_channels)) for width in widths}
     inputs, outputs = (min(max(width, min(widths)), MAX_WIDTH) for width in (layer.in_channels, layer.out_channels))
     return {width: layer.resized(width, outputs) if axis == 0 else layer.resized(inputs, width) for width in widths}

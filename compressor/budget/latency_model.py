@@ -241,7 +241,7 @@ class _Grid:
     def layers(self) -> list[list[Layer]]:
         """By inputs, then by outputs; a depthwise layer's outputs follow its inputs."""
         ratio = self.layer.out_channels // self.layer.in_channels
-        if is_depthwise(self.layer):
+        if self.layer.is_depthwise:
             return [[self.layer.resized(width, width * ratio)] for width in self.inputs]
         return [[self.layer.resized(a, b) for b in self.outputs] for a in self.inputs]
 
@@ -253,7 +253,7 @@ def _grids(work: ActivationSizes, groups: Sequence[ChannelGroup], step: Step, sh
         steps = _step_within(rewarded[0], widths[0]), _step_within(rewarded[1], widths[1])
         inputs = _levels(widths[0], layer, steps[0], shares if fewer_in else ())
         outputs = _levels(widths[1], layer, steps[1], shares if fewer_out else ())
-        grids.append(_Grid(layer, inputs, (layer.out_channels,) if is_depthwise(layer) else outputs, steps))
+        grids.append(_Grid(layer, inputs, (layer.out_channels,) if layer.is_depthwise else outputs, steps))
     return grids
 
 
@@ -269,10 +269,5 @@ def _levels(width: int, layer: Layer, step: int, shares: Sequence[float]) -> tup
     """Widths to time, on the steps; the full width alone where it cannot change."""
     if not shares:
         return (width,)
-    unit = step if is_depthwise(layer) else math.lcm(step, layer.groups)
+    unit = step if layer.is_depthwise else math.lcm(step, layer.groups)
     return tuple(sorted({min(width, math.ceil(share * width / unit) * unit) for share in shares}))
-
-
-def is_depthwise(layer: Layer) -> bool:
-    """Whether every input channel is a group of its own."""
-    return layer.groups == layer.in_channels > 1

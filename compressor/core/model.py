@@ -72,6 +72,11 @@ class Layer:
     padding: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
 
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every input channel is a group of its own."""
+        return self.groups == self.in_channels > 1
+
     def resized(self, inputs: int, outputs: int) -> Layer:
         """Change the widths; in a depthwise convolution every channel remains its own group.
 
@@ -82,8 +87,8 @@ class Layer:
         Returns:
             The layer with these widths.
         """
-        depthwise = self.groups == self.in_channels > 1
-        return replace(self, in_channels=inputs, out_channels=outputs, groups=inputs if depthwise else self.groups)
+        groups = inputs if self.is_depthwise else self.groups
+        return replace(self, in_channels=inputs, out_channels=outputs, groups=groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class RemoveDeadChannels(Step):
         Returns:
             The state with the smaller model, and with masks of the new shapes.
         """
-        from compressor.surgery.removal import slice_optimizer_state
+        from compressor.surgery.removal import slice_tensors
 
         state = state.with_graph()
         plan = _lossless_plan(state.model, state.selected_graph)
@@ -40,10 +40,9 @@ class RemoveDeadChannels(Step):
             return state
         removed = sum(int((~kept_C).sum()) for kept_C in plan.kept.values())
         context.log.note(f"{removed} channels of {len(plan.kept)} groups had no effect any more and were removed")
-        masks = {name: {"mask": mask} for name, mask in state.masks.items()}
-        sliced = slice_optimizer_state(masks, state.groups, plan)
+        masks = slice_tensors(state.masks, state.groups, plan)
         state = RemoveChannels().run(replace(state, plan=plan, zeroed=True), context)
-        return replace(state, masks={name: tensors["mask"] for name, tensors in sliced.items()})
+        return replace(state, masks=masks)
 
 
 def _lossless_plan(model: LoadedModel, graph: DependencyGraph) -> PrunePlan:

@@ -47,11 +47,26 @@ def remove_channels(module: nn.Module, structure: DependencyGraph, plan: PrunePl
     return slim
 
 
-def slice_optimizer_state(momentum: OptimizerState, groups: Sequence[ChannelGroup], plan: PrunePlan) -> OptimizerState:
+def slice_tensors(tensors: Mapping[str, Tensor], groups: Sequence[ChannelGroup], plan: PrunePlan) -> dict[str, Tensor]:
+    """Keep the entries of the kept channels in tensors of a module's shapes, such as masks.
+
+    Args:
+        tensors: Name in the module -> tensor; single numbers do not change.
+        groups: The groups of the module's channels.
+        plan: The channels to keep.
+
+    Returns:
+        The tensors for the smaller module.
+    """
+    removed = removed_entries(groups, plan)
+    return {name: _drop(removed, name, tensor) for name, tensor in tensors.items()}
+
+
+def slice_optimizer_state(state: OptimizerState, groups: Sequence[ChannelGroup], plan: PrunePlan) -> OptimizerState:
     """Keep the optimizer state of the kept channels; single numbers, such as Adam's step, do not change.
 
     Args:
-        momentum: The state: parameter name -> key -> tensor.
+        state: Parameter name -> key -> tensor.
         groups: The groups of the module's channels.
         plan: The channels to keep.
 
@@ -60,13 +75,12 @@ def slice_optimizer_state(momentum: OptimizerState, groups: Sequence[ChannelGrou
     """
     removed = removed_entries(groups, plan)
     return {
-        name: {key: _drop(removed, name, value) if value.ndim else value for key, value in values.items()}
-        for name, values in momentum.items()
+        name: {key: _drop(removed, name, tensor) for key, tensor in tensors.items()} for name, tensors in state.items()
     }
 
 
 def _drop(removed: Mapping[tuple[str, int], IntArray], name: str, tensor: Tensor) -> Tensor:
-    """Drop the removed entries of a tensor of this name."""
+    """Drop the removed entries of a tensor of this name; a single number has none."""
     for dim, size in enumerate(tensor.shape):
         if (name, dim) in removed:
             kept = np.delete(np.arange(size), removed[name, dim])
