@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from compressor.core import EventSink
+from compressor.core import EventSink, ignore_event
 
 Fields = Mapping[str, object]
 
@@ -27,16 +27,12 @@ def progress_reporter(*, quiet: bool = False, stream: TextIO | None = None) -> I
     """
     stream = sys.stderr if stream is None else stream
     if quiet:
-        yield _silent
+        yield ignore_event
     elif stream.isatty():
         with _bars(stream) as emit:
             yield emit
     else:
         yield _lines(stream)
-
-
-def _silent(event: str, fields: Fields) -> None:
-    """Ignore an event."""
 
 
 def _lines(stream: TextIO) -> EventSink:

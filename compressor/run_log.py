@@ -11,14 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, TypeVar
 
-from compressor.core import EventSink
+from compressor.core import EventSink, ignore_event
 
 DECISION = "decision"
 T = TypeVar("T")
-
-
-def _discard(event: str, fields: Mapping[str, object]) -> None:
-    """Receive an event and do nothing."""
 
 
 class RunLog:
@@ -27,7 +23,7 @@ class RunLog:
     What a resumed run must decide as the interrupted run did goes through `decision`. Nothing else is read back.
     """
 
-    def __init__(self, path: Path | None = None, emit: EventSink = _discard) -> None:
+    def __init__(self, path: Path | None = None, emit: EventSink = ignore_event) -> None:
         self._path, self._emit = path, emit
         self._file: TextIO | None = None
         self._start = time.perf_counter()

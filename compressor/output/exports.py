@@ -111,7 +111,7 @@ def _metadata(baseline: PruningState, state: PruningState, recipe: Recipe) -> di
 def _export_int8(path: Path, data: Data | None, log: RunLog) -> QuantizedModel | None:
     """Quantize the exported model and measure its metric."""
     if data is None or data.task is None:
-        log("warning", {"text": f"{INT8_MODEL} not written: its ranges come from images, add --data"})
+        log.warning(f"{INT8_MODEL} not written: its ranges come from images, add --data")
         return None
     out = path.with_name(INT8_MODEL)
     with log.stage("quantise"):
@@ -160,5 +160,5 @@ def compare_on_device(
             for batch in recipe.bench.batch
         )
     for clock in {comparison.environment["clock"] for comparison in comparisons} - {"wall"}:
-        log("warning", {"text": f"latency is not wall time but {clock}"})
+        log.warning(f"latency is not wall time but {clock}")
     return comparisons
