@@ -21,6 +21,7 @@ from compressor.core import BatchDims, ChannelGroup, Data
 from compressor.criteria.base import ScoringContext
 from compressor.criteria.gradient import writing_parameters
 from compressor.execution.copies import copy_module
+from compressor.execution.randomness import seeded_generator
 from compressor.execution.unfreeze import unfreeze
 from compressor.tensors import call_module, tree_leaves
 
@@ -62,7 +63,7 @@ def answer_losses(
     Returns:
         Scalars that can be differentiated.
     """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    generator = seeded_generator(seed, epoch)
     dims: BatchDims | None = None
     for number, (inputs, targets) in enumerate(islice(data.train_batches(batch_size, epoch=epoch, seed=seed), batches)):
         output = call_module(module, inputs)

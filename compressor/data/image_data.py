@@ -12,11 +12,9 @@ from torch import Tensor
 from compressor.core import Augment, Task
 from compressor.data.augmentation import Augmentation, make_augmentation
 from compressor.data.normalize import Normalize
-from compressor.data.sampling import ProcessShare, held_out_count, image_keys, process_share, shuffled
+from compressor.data.sampling import SAMPLE_SEED, ProcessShare, held_out_count, image_keys, process_share, shuffled
 from compressor.data.splits import ImageSource
 from compressor.data.tasks import classification
-
-SAMPLE_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,11 @@ from torch import Tensor
 from compressor.core import BatchDims, ModelInput
 from compressor.data.augmentation import Augmentation
 from compressor.data.normalize import Normalize
-from compressor.data.sampling import ProcessShare, held_out_count, process_share, shuffled
+from compressor.data.sampling import SAMPLE_SEED, ProcessShare, held_out_count, process_share, shuffled
 from compressor.data.splits import ImageSource
 from compressor.errors import DataError
 from compressor.tensors import Inputs, as_arguments
 
-SAMPLE_SEED = 0
 TEST_SHARE = 0.2  # of the samples, on which the agreement is measured
 MAX_TEST_SAMPLES = 2048  # more would take time without a better estimate
 

@@ -17,6 +17,7 @@ RandomWords = NDArray[np.uint64]
 ProcessShare = tuple[int, int]  # (rank, world)
 
 HOLDOUT_SEED = 0  # fixed, so that runs with different seeds hold out the same images
+SAMPLE_SEED = 0  # fixed like it, for the images to calibrate on and for test samples
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from compressor.core import BatchDims, ChannelGroup
 from compressor.error_curves.elimination import QuadraticReader
 from compressor.error_curves.visit_layers import LayerCall, LayerVisitor
+from compressor.execution.randomness import seeded_generator
 from compressor.reconstruction.moments import Moments, Statistics
 from compressor.reconstruction.pair import Arguments, rebatch
 from compressor.reconstruction.regression import aim_through, as_regression, weight_rows
@@ -116,8 +117,7 @@ def measure_readers(
 
     def show(call: LayerCall) -> None:
         regression = regressions[call.layer.weight]
-        number = (seed * 1_000_003 + call.batch) * 1_000_003 + call.site.operation
-        generator = torch.Generator().manual_seed(number % 2**63)
+        generator = seeded_generator(seed, call.batch, call.site.operation)
         positions = regression.positions(call.output, POSITIONS, call.images, generator)
         columns = regression.columns(call.input, call.output, positions)  # (R, G, n)
         for request in by_weight[call.layer.weight]:

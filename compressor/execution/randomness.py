@@ -1,4 +1,4 @@
-"""Equal random numbers for passes that are compared."""
+"""Equal random numbers for passes that are compared, and for computations that are repeated."""
 
 from __future__ import annotations
 
@@ -25,3 +25,18 @@ def equal_randomness() -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def seeded_generator(seed: int, *indices: int) -> torch.Generator:
+    """Make a source of random numbers that are the same on every run, and others for other indices.
+
+    Args:
+        seed: The seed of the run.
+        indices: Such as those of a round, or of a batch and an operation.
+
+    Returns:
+        A generator on the CPU.
+    """
+    for index in indices:
+        seed = seed * 1_000_003 + index
+    return torch.Generator().manual_seed(seed % 2**63)

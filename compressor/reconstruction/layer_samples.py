@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compressor.execution.randomness import seeded_generator
 from compressor.reconstruction.lockstep import Batch, Lockstep
 from compressor.reconstruction.pair import ModelPair
 from compressor.reconstruction.regression import aim_through, as_regression, kept_entries
@@ -115,5 +116,4 @@ class LayerSampler:
 
     def _draw(self, batch: Batch, call: int) -> torch.Generator:
         """The source of sampled positions of one batch at one call, the same on every run."""
-        seed = (self._settings.seed * 1_000_003 + batch.number) * 1_000_003 + self._layer.sites[call].operation
-        return torch.Generator().manual_seed(seed % 2**63)
+        return seeded_generator(self._settings.seed, batch.number, self._layer.sites[call].operation)
