@@ -1,10 +1,10 @@
 """Allocation by error: the widths with the least predicted divergence of the answers that meet every target.
 
-    minimise  sum_g f_g(k_g)   subject to   cost_b(k) <= limit_b for every budget b
+    minimize  sum_g f_g(k_g)   subject to   cost_b(k) <= limit_b for every budget b
 
 f_g is the weighted error curve of group g (Frantar and Alistarh, SPDY, arXiv:2201.13096; Shen et al., HALP,
 arXiv:2110.10811; both choose by what is lost against measured time). Costs are products of widths, so that no knapsack
-is exact: for multipliers l_b the sum f + sum_b l_b cost_b / limit_b is minimised group by group until nothing changes,
+is exact: for multipliers l_b the sum f + sum_b l_b cost_b / limit_b is minimized group by group until nothing changes,
 multipliers are found by bisection, and exchanges between two groups improve the result. The minimum of the Lagrange
 function bounds the optimum from below; the bound is as good as that minimum. M plans at once, G groups.
 """
@@ -123,8 +123,8 @@ class _Search:
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             multipliers_B = np.exp(middle) * weights_B
-            removed_G = self._minimise(multipliers_B, largest_G)
-            other_G = self._minimise(multipliers_B, best_G)
+            removed_G = self._minimize(multipliers_B, largest_G)
+            other_G = self._minimize(multipliers_B, best_G)
             if self._lagrangian(other_G, multipliers_B) < self._lagrangian(removed_G, multipliers_B):
                 removed_G = other_G
             bound = max(bound, self._lagrangian(removed_G, multipliers_B) - float(multipliers_B.sum()))
@@ -179,8 +179,8 @@ class _Search:
     def _lagrangian(self, removed_G: IntArray, multipliers_B: FloatArray) -> float:
         return self.error(removed_G) + float(self.usage(removed_G[None])[0] @ multipliers_B)
 
-    def _minimise(self, multipliers_B: FloatArray, removed_G: IntArray) -> IntArray:
-        """Minimise the Lagrange function over one group after the other until nothing changes."""
+    def _minimize(self, multipliers_B: FloatArray, removed_G: IntArray) -> IntArray:
+        """Minimize the Lagrange function over one group after the other until nothing changes."""
         removed_G = removed_G.copy()
         for _ in range(SWEEPS):
             before_G = removed_G.copy()

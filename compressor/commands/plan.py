@@ -86,7 +86,7 @@ def plan_several(
     emit: EventSink,
     targets: Path | None = None,
 ) -> Pareto:
-    """Plan several recipes that differ in their target. The model is analysed once, and its layers are timed once.
+    """Plan several recipes that differ in their target. The model is analyzed once, and its layers are timed once.
 
     Args:
         source: The model: a checkpoint, a folder or a name.

@@ -137,7 +137,7 @@ class LoadedModel:
     spec: ModelSpec
     name: str  # as the user wrote it
     sha256: str | None = None  # of the checkpoint file
-    notes: tuple[str, ...] = ()  # removed prefixes, opened wrappers, the recognised architecture
+    notes: tuple[str, ...] = ()  # removed prefixes, opened wrappers, the recognized architecture
     mean: tuple[float, ...] | None = None  # normalization that the weights expect
     std: tuple[float, ...] | None = None
     kept: KeptIndices = field(default_factory=dict)  # channels that earlier runs kept; empty = never pruned

@@ -36,7 +36,7 @@ def mean_over_writers(
 
 
 def mean_over_norms(module: nn.Module, groups: Sequence[ChannelGroup], formula: RowFormula) -> Mapping[str, FloatArray]:
-    """Average a score of norm scales over the normalisations that each channel passes through.
+    """Average a score of norm scales over the normalizations that each channel passes through.
 
     Args:
         module: The network.
@@ -44,7 +44,7 @@ def mean_over_norms(module: nn.Module, groups: Sequence[ChannelGroup], formula: 
         formula: The score of a scale, which is a row (N, 1).
 
     Returns:
-        Group name -> scores (C,). Groups whose channels pass no normalisation are absent.
+        Group name -> scores (C,). Groups whose channels pass no normalization are absent.
     """
     scales = set(normalization_scales(dict(module.named_parameters())))
     return _mean_over_slots(
@@ -77,7 +77,7 @@ def sum_over_norms(groups: Sequence[ChannelGroup], gates: Mapping[str, Tensor]) 
 
     Args:
         groups: Groups of channels; frozen groups get no scores.
-        gates: Name of a norm scale -> scores (N,) of the gates behind that normalisation.
+        gates: Name of a norm scale -> scores (N,) of the gates behind that normalization.
 
     Returns:
         Group name -> scores (C,). Groups whose channels pass no gate are absent.

@@ -1,4 +1,4 @@
-"""Gate Decorator: the loss that closing a gate behind each normalisation costs, batch by batch.
+"""Gate Decorator: the loss that closing a gate behind each normalization costs, batch by batch.
 
 You, Yan, Ye, Ma and Wang, Gate Decorator: Global Filter Pruning Method for Accelerating Deep Convolutional Neural
 Networks, NeurIPS 2019, arXiv:1909.08174. Their gate g takes the scale's place, and the shift is t / g.
@@ -24,7 +24,7 @@ def gate_taylor(scale: Tensor, scale_grad: Tensor, shift: Tensor, shift_grad: Te
     """Estimate to first order what closing a gate costs that multiplies scale s and shift t: `|s dL/ds + t dL/dt|`.
 
     Args:
-        scale: Scales of a normalisation (N,).
+        scale: Scales of a normalization (N,).
         scale_grad: Gradients of the loss with respect to them (N,).
         shift: Its shifts (N,).
         shift_grad: Gradients of the loss with respect to them (N,).
@@ -37,7 +37,7 @@ def gate_taylor(scale: Tensor, scale_grad: Tensor, shift: Tensor, shift_grad: Te
 
 @dataclass(frozen=True, slots=True)
 class BatchNormGateCriterion:
-    """Score a channel by `gate_taylor`, summed over training batches and over all normalisations it passes through."""
+    """Score a channel by `gate_taylor`, summed over training batches and over all normalizations it passes through."""
 
     name: ClassVar[str] = "gates"
     needs_data: ClassVar[bool] = True
@@ -56,7 +56,7 @@ class BatchNormGateCriterion:
             context: Data, seed and round.
 
         Returns:
-            Group name -> scores (C,). Groups whose channels pass no normalisation are absent.
+            Group name -> scores (C,). Groups whose channels pass no normalization are absent.
         """
         from compressor.criteria._aggregate import sum_over_norms
 
@@ -66,7 +66,7 @@ class BatchNormGateCriterion:
 def gate_scores(
     module: nn.Module, criterion: BatchNormGateCriterion, data: Data, seed: int, epoch: int = 0
 ) -> dict[str, Tensor]:
-    """Sum `gate_taylor` of every normalisation over training batches.
+    """Sum `gate_taylor` of every normalization over training batches.
 
     Args:
         module: The network; a copy of it runs in train mode.

@@ -1,4 +1,4 @@
-"""Norm scales: the absolute factors by which normalisations multiply their channels.
+"""Norm scales: the absolute factors by which normalizations multiply their channels.
 
 Liu, Li, Shen, Huang, Yan and Zhang, Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017,
 arXiv:1708.06519.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NormScaleCriterion:
-    """Score a channel by the mean `|scale|` of all normalisations that it passes through."""
+    """Score a channel by the mean `|scale|` of all normalizations that it passes through."""
 
     name: ClassVar[str] = "bn_scale"
     needs_data: ClassVar[bool] = False
@@ -37,7 +37,7 @@ class NormScaleCriterion:
             context: Not used.
 
         Returns:
-            Group name -> scores (C,). Groups whose channels pass no normalisation are absent.
+            Group name -> scores (C,). Groups whose channels pass no normalization are absent.
         """
         from compressor.criteria._aggregate import mean_over_norms
 

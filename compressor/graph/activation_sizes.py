@@ -37,7 +37,7 @@ class ActivationSizes:
     outputs_W: IntArray
     places: IntArray  # (W, most): dimensions that are channels of another layer and places for this one
     results: IntArray  # (T, most dimensions), of tensors with memory of their own
-    elementwise_T: IntArray  # 1 where no layer made the tensor: normalisation, activation, product, sum
+    elementwise_T: IntArray  # 1 where no layer made the tensor: normalization, activation, product, sum
     first_use_T: IntArray  # number of the call that makes it
     last_use_T: IntArray  # number of the last call that reads it
     calls: int

@@ -30,7 +30,7 @@ class ResidualBlock:
     """A module that can be dropped. The model computes the same without it where these parameters are zero."""
 
     name: str
-    writers: tuple[str, ...]  # parameters that write the branches last: of their last normalisation where there is one
+    writers: tuple[str, ...]  # parameters that write the branches last: of their last normalization where there is one
     channel_dim: int  # of its input
     shape: tuple[int, ...]  # of its input, with the batch
 

@@ -51,7 +51,7 @@ class ChannelTracker:
         self.id_count = 0
         self.interpretation: SizeInterpretation = "follow"  # of the call at hand
         self.taken_apart: list[TakenApart] = []
-        self.mixing = mixing  # whether channels may go that a normalisation mixes with others
+        self.mixing = mixing  # whether channels may go that a normalization mixes with others
         self.mixed: list[IntArray] = []  # by the call at hand
         self.mixtures: list[MixedNormalization] = []
         self.draws: list[MixedNormalization] = []

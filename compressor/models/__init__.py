@@ -1,1 +1,1 @@
-"""From what a user names to a `core.LoadedModel`: reading files safely, building and recognising architectures."""
+"""From what a user names to a `core.LoadedModel`: reading files safely, building and recognizing architectures."""

@@ -15,7 +15,7 @@ from compressor.models.shape_match import (
     COUNTER,
 )
 
-SAME_OUTPUT = 1e-4  # of the largest output; epsilons of normalisation layers differ between libraries
+SAME_OUTPUT = 1e-4  # of the largest output; epsilons of normalization layers differ between libraries
 
 
 def load_weights(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[str, ...]]:

@@ -133,7 +133,7 @@ def _identified(
     if num_classes is not None and spec.num_classes != num_classes:
         problem = f"its last layer has {spec.num_classes} classes, but model.num_classes is {num_classes}"
         raise ModelError("checkpoint/class-count-differs", where, problem, "set model.num_classes to auto")
-    return IdentifiedModel(module, spec, (*change, f"recognised as {spec.source}", *notes))
+    return IdentifiedModel(module, spec, (*change, f"recognized as {spec.source}", *notes))
 
 
 def load_named(

@@ -1,4 +1,4 @@
-"""Normalises a state dict: plain float32 tensors under the names of layers, without wrappers."""
+"""Normalizes a state dict: plain float32 tensors under the names of layers, without wrappers."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def dense_float32(tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, 
 _META = "has a shape but no numbers (meta device)"
 _DENSE = "save the dense float state dict of the model"
 _UNUSUAL = {
-    "torch._utils._rebuild_qtensor": "is quantised",
+    "torch._utils._rebuild_qtensor": "is quantized",
     "torch._utils._rebuild_sparse_tensor": "is sparse",
     "torch._utils._rebuild_meta_tensor_no_storage": _META,
 }
@@ -106,11 +106,11 @@ _UNUSUAL = {
 def _refuse_unusual(name: str, tensor: Tensor, where: str) -> None:
     problem = None
     if tensor.is_quantized:
-        problem = "is quantised"
+        problem = "is quantized"
     elif tensor.layout != torch.strided or tensor.is_nested:
         problem = "is sparse or nested"
     elif not tensor.is_floating_point() and not tensor.is_complex() and name.endswith(("weight", "bias")):
-        problem = f"is {tensor.dtype}, not floating point (quantised?)"
+        problem = f"is {tensor.dtype}, not floating point (quantized?)"
     elif tensor.is_complex():
         problem = "holds complex numbers"
     elif type(tensor) not in (Tensor, nn.Parameter):

@@ -1,6 +1,6 @@
 """Removes wrappers from a module and folds computed weights, once its weights are loaded.
 
-In eval mode a normalised weight (`w = g v / |v|`, `w = W / sigma`) and a masked one are constants. They are computed
+In eval mode a normalized weight (`w = g v / |v|`, `w = W / sigma`) and a masked one are constants. They are computed
 once and kept as plain parameters, so that channels can be removed and nothing is computed anew for every input.
 """
 
@@ -27,7 +27,7 @@ WRAPPERS: dict[str, str] = {  # class -> attribute that holds the module
     "torch.optim.swa_utils.AveragedModel": "module",
     "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
 }
-QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+QUANTIZED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 FLOAT_FUNCTIONS = ("FloatFunctional", "FXFloatFunctional")  # add and multiply floating-point numbers, for later
 NAMED = 3  # modules that a note names
 
@@ -56,7 +56,7 @@ def refuse_opaque(module: nn.Module, where: str) -> None:
         where: The place that the message names.
 
     Raises:
-        ModelError: A part is a script module or a quantised one.
+        ModelError: A part is a script module or a quantized one.
     """
     for name, part in module.named_modules():
         place = f"its part {name}" if name else "it"
@@ -64,7 +64,7 @@ def refuse_opaque(module: nn.Module, where: str) -> None:
             problem = f"{place} is a TorchScript module ({type(part).__name__}), in which no channel can be removed"
             hint = "return the module as it is before torch.jit.script or trace"
             raise ModelError("model/torchscript-module", where, problem, hint)
-        if type(part).__module__.startswith(QUANTISED) and type(part).__name__ not in FLOAT_FUNCTIONS:
+        if type(part).__module__.startswith(QUANTIZED) and type(part).__name__ not in FLOAT_FUNCTIONS:
             problem = f"{place} is quantized ({type(part).__name__}), and pruning needs floating-point weights"
             hint = "return the module as it is before its conversion; quantize it after pruning"
             raise ModelError("model/quantized-module", where, problem, hint)

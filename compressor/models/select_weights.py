@@ -147,7 +147,7 @@ def _tensor_in(value: object) -> Tensor | None:
 
 
 def is_unusual_tensor(value: object) -> bool:
-    """Return whether a value is a tensor of a kind that is not read, such as a sparse or quantised one."""
+    """Return whether a value is a tensor of a kind that is not read, such as a sparse or quantized one."""
     return isinstance(value, UnreadObject) and value.name.startswith("torch._utils._rebuild_")
 
 

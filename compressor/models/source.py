@@ -177,7 +177,7 @@ def _from_name(source: str, num_classes: int | None, size: ImageSize | None) -> 
     family, name = split_name(base)
     usual = model_defaults(base)
     spec = ModelSpec(base, one_image(size or usual.input), usual.num_classes if num_classes is None else num_classes)
-    mean, std = _normalisation(spec)
+    mean, std = _normalization(spec)
     if not weights:
         with fixed_seed():
             module = build_named(spec)
@@ -241,7 +241,7 @@ def _from_checkpoint(
                 raise ModelError(error.code, error.place, error.problem, hint) from None
             raise
         identified = pickled_module(checkpoint, source, settings)
-    mean, std = _normalisation(identified.spec)
+    mean, std = _normalization(identified.spec)
     loaded = LoadedModel(
         identified.module,
         identified.spec,
@@ -254,7 +254,7 @@ def _from_checkpoint(
     return loaded if can_rebuild(identified.spec) else checked_copies(loaded)
 
 
-def _normalisation(spec: ModelSpec) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+def _normalization(spec: ModelSpec) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Return the usual mean and standard deviation, unless the number of channels is another one."""
     if not can_rebuild(spec):
         return None, None

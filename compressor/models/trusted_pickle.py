@@ -33,7 +33,7 @@ def pickled_module(checkpoint: LoadedCheckpoint, source: str, settings: LoadSett
         The module, prepared, and how to build it again.
 
     Raises:
-        ModelError: The module cannot be analysed, or runs on no usual input.
+        ModelError: The module cannot be analyzed, or runs on no usual input.
     """
     assert checkpoint.module is not None, source
     refuse_opaque(checkpoint.module, source)

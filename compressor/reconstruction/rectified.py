@@ -2,7 +2,7 @@
 
 Where the dense model is negative before the ReLU, any negative value serves as well:
 
-    minimise over W, b   mean ( zh - z )^2 where z > 0,  max(zh, 0)^2 elsewhere
+    minimize over W, b   mean ( zh - z )^2 where z > 0,  max(zh, 0)^2 elsewhere
 
 with z the dense value before the ReLU and zh the slim one. The solution alternates: targets of negative entries move to
 the layer's present output, min(zh, 0), and the least-squares fit to these targets follows. No step raises the loss

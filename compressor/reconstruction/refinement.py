@@ -3,7 +3,7 @@
 A closed-form fit takes the layers before it as they are. Here they change together, so that every residual sum and
 every output is that of the dense model:
 
-    minimise   mean over maps of   || f - g ||^2 / || g - mean(g) ||^2
+    minimize   mean over maps of   || f - g ||^2 / || g - mean(g) ||^2
 
 with f and g the maps of the slim and of the dense model. In a network without residual sums, the outputs of all layers
 are compared. With about 1,000 samples, maps generalize where the divergence of the final scores does not (Wang, Zhang

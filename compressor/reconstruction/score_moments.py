@@ -2,7 +2,7 @@
 
 The scores of a head are c q k^T. A map M between the kept dimensions compensates:
 
-    minimise over M   sum over images || c_s Q_S M K_S^T - c Q K^T ||^2 + lambda || M - I ||^2
+    minimize over M   sum over images || c_s Q_S M K_S^T - c Q K^T ||^2 + lambda || M - I ||^2
 
 A softmax does not change with a constant for each query, so that keys are centred over the tokens of an image first.
 """

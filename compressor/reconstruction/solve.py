@@ -1,6 +1,6 @@
 """The least-squares fit of a layer to its target, with a ridge towards the weight that surgery kept.
 
-    minimise over W, b   mean || W x + b - y ||^2 + lambda || W - W0 ||^2
+    minimize over W, b   mean || W x + b - y ||^2 + lambda || W - W0 ||^2
     W = W0 + (D - W0 A) (A + lambda I)^-1,    b = mean(y) - W mean(x)
 
 with A = Cov(x, x) and D = Cov(y, x). At lambda = infinity W equals W0 and b compensates for the mean of what was
@@ -45,7 +45,7 @@ SolverFor = Callable[[Statistics, Tensor], Solver]
 
 
 def cholesky_solver(statistics: Statistics, weight: Tensor) -> Solver:
-    """The solution by one Cholesky factorisation for each ridge, and by eigenvalues where one fails.
+    """The solution by one Cholesky factorization for each ridge, and by eigenvalues where one fails.
 
     Args:
         statistics: Moments of the layer's inputs and targets.
@@ -69,7 +69,7 @@ def cholesky_solver(statistics: Statistics, weight: Tensor) -> Solver:
 def spectral_solver(statistics: Statistics, weight: Tensor) -> Solver:
     """The solution for any ridge from one eigendecomposition A = V diag(e) V^T; directions without variance keep W0.
 
-    It works for every A, but takes about fourteen times as long as one Cholesky factorisation.
+    It works for every A, but takes about fourteen times as long as one Cholesky factorization.
 
     Args:
         statistics: Moments of the layer's inputs and targets.

@@ -36,7 +36,7 @@ class Train(TrainSettings, Step):
     trains: ClassVar[bool] = True
     in_plan: ClassVar[bool] = False
 
-    trainable: Literal["all", "scales"] = "all"  # scales = scales and shifts of normalisations only
+    trainable: Literal["all", "scales"] = "all"  # scales = scales and shifts of normalizations only
     evaluate: bool = True  # measure the test metric after it
     counts_toward_retraining: bool = False  # shorten the retraining by its epochs
     penalty: Penalty | None = None

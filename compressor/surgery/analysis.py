@@ -42,7 +42,7 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
         module: The module. It is not changed.
         inputs: A batch of one.
         name: What errors call the module.
-        mixing: Whether channels may be removed that a normalisation mixes with others. Its statistics change with every
+        mixing: Whether channels may be removed that a normalization mixes with others. Its statistics change with every
             removed channel, so that no removal keeps the others as they were.
 
     Returns:

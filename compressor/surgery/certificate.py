@@ -41,7 +41,7 @@ def certify_removal(
     - The outputs of a detector that detects nothing in `inputs`, or that sorts by scores which differ in the last digit
       only, are not comparable. The outputs of its layers of unchanged width are compared instead. If they differ, too,
       the slim model takes over the choices of the dense one, and the scores behind them are compared like outputs.
-    - If the plan removes channels that a normalisation mixes or that random numbers are drawn for, the dense model's
+    - If the plan removes channels that a normalization mixes or that random numbers are drawn for, the dense model's
       norms work on the kept channels only, and it draws for these only.
     - A forward that does not run in float64 is compared in float32, within 1e-4.
 

@@ -63,7 +63,7 @@ def run_restricted(module: nn.Module, *inputs: Tensor, structure: DependencyGrap
 
 
 def mixes_channels(structure: DependencyGraph, plan: PrunePlan) -> bool:
-    """Test whether a plan changes the channels that some normalisation works on, or that numbers are drawn for.
+    """Test whether a plan changes the channels that some normalization works on, or that numbers are drawn for.
 
     Args:
         structure: The model's dependency graph.

@@ -121,7 +121,7 @@ CASES: dict[str, tuple[bytes, int, str, str]] = {
         "model-file/unsupported-tensor",
         "more values",
     ),
-    "integers": (saved({"w.weight": torch.ones(2, dtype=torch.int8)}), 3, "model-file/unsupported-tensor", "quantised"),
+    "integers": (saved({"w.weight": torch.ones(2, dtype=torch.int8)}), 3, "model-file/unsupported-tensor", "quantized"),
     "damaged pickle": (rezipped(nothing, pickled=b"\x80\x02}q"), 3, "model-file/damaged", "damaged"),
     "safetensors cut": (safetensors(HEADER, bytes(8))[:40], 3, "model-file/damaged", "truncated"),
     "safetensors short": (safetensors(HEADER, bytes(4)), 3, "model-file/damaged", "safetensors"),

@@ -215,7 +215,7 @@ def trained(comparison: Comparison) -> Run:
         weights_bytes=1_730_000,
         seconds={"load": 0.4, "groups": 2.1, "prune": 1.3, "recalibrate": 9.8, "retrain": 431.0, "export": 14.2},
         warnings=(),
-        notes=("prefix module. removed from 338 names", "recognised as cifar:resnet56 (option A)"),
+        notes=("prefix module. removed from 338 names", "recognized as cifar:resnet56 (option A)"),
     )
     return Run(build_report(result), result)
 

@@ -1,4 +1,4 @@
-"""Rules of normalisation layers and of PReLU, all with parameters for each channel."""
+"""Rules of normalization layers and of PReLU, all with parameters for each channel."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from compressor.graph.trace import Call, Ref
 from compressor.graph.tracked import Dim
 from compressor.graph.tracker import ChannelTracker
 
-MIXES_CHANNELS = "a normalisation mixes these channels, so that they are removed only where a target needs it"
+MIXES_CHANNELS = "a normalization mixes these channels, so that they are removed only where a target needs it"
 
 
 def _channelwise(tracker: ChannelTracker, call: Call) -> None:
-    """(B, C, *) with per-channel vectors (C,): batch and instance normalisation, PReLU."""
+    """(B, C, *) with per-channel vectors (C,): batch and instance normalization, PReLU."""
     x = call.args.get("input") or call.args["self"]
     dims, (out, *rest) = tracker.dims(x), call.outs
     at = min(1, len(dims) - 1)
@@ -23,7 +23,7 @@ def _channelwise(tracker: ChannelTracker, call: Call) -> None:
         if ref != x and len(ref.shape) == 1 and ref.shape[0] > 1:
             tracker.tie_or_freeze(dims[at], tracker.dims(ref)[0], call, "per-channel parameters of fixed channels")
     averaged: Sequence[Dim | None] = ()
-    if call.args.get("training"):  # batch statistics, as standardised convolutions take of their weights
+    if call.args.get("training"):  # batch statistics, as standardized convolutions take of their weights
         averaged = (*dims[:at], *dims[at + 1 :])
     elif call.args.get("use_input_stats"):  # of one sample: channels lie there if groups were split off by a reshape
         averaged = dims[at + 1 :]
@@ -44,9 +44,9 @@ def _mixing_norm(tracker: ChannelTracker, call: Call) -> None:
         tracker.mark_mixed(dim, call, MIXES_CHANNELS)
         for name in ("weight", "bias"):
             if isinstance(call.args.get(name), Ref):
-                tracker.tie_or_freeze(dim, tracker.dims(call.args[name])[at], call, "normalises fixed channels")
+                tracker.tie_or_freeze(dim, tracker.dims(call.args[name])[at], call, "normalizes fixed channels")
         if dim is not None and not tracker.bind_attribute(call, "normalized_shape", dim, at):
-            tracker.freeze(dim, call, "normalisation whose sizes are not an attribute of the module")
+            tracker.freeze(dim, call, "normalization whose sizes are not an attribute of the module")
     tracker.set_dims(out, dims)
     for ref in rest:
         tracker.set_dims(ref, (None,) * len(ref.shape))
@@ -68,7 +68,7 @@ def _group_norm(tracker: ChannelTracker, call: Call) -> None:
         else:
             tracker.tie(table, np.broadcast_to(table[:, :1], table.shape))
         if groups > 1 and not tracker.bind_attribute(call, "num_groups", Dim(table[:, 0])):
-            tracker.freeze(dims[1], call, "group normalisation whose groups are not an attribute of the module")
+            tracker.freeze(dims[1], call, "group normalization whose groups are not an attribute of the module")
         tracker.bind_attribute(call, "num_channels", dims[1])
     tracker.set_dims(out, dims)
     for ref in rest:

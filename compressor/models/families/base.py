@@ -21,7 +21,7 @@ from compressor.models.user_inputs import ShowSamples
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """Input size, classes and normalisation that an architecture expects unless they are set."""
+    """Input size, classes and normalization that an architecture expects unless they are set."""
 
     input: ImageSize
     num_classes: int

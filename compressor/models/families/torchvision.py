@@ -23,7 +23,7 @@ from compressor.models.families.base import (
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
-_RESCALES_INPUT = ("googlenet", "inception_v3")  # published weights re-normalise ImageNet's statistics to one half
+_RESCALES_INPUT = ("googlenet", "inception_v3")  # published weights re-normalize ImageNet's statistics to one half
 
 Statistics = tuple[float, ...]
 
