@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from compressor.core import ChannelGroup, FloatArray
 
+SIGNS = 1  # index of their random numbers, so that they do not follow those of the drawn answers
+
 
 @dataclass(frozen=True, slots=True)
 class HessianVector:
@@ -36,7 +38,7 @@ class HessianVector:
     def score_channels(
         self, module: nn.Module, groups: Sequence[ChannelGroup], context: ScoringContext = WEIGHTS_ONLY
     ) -> Mapping[str, FloatArray]:
-        """See `ChannelCriterion`. New signs are drawn for every batch.
+        """See `ChannelCriterion`. New signs are drawn for every batch of every round.
 
         Args:
             module: The network; a copy runs in eval mode.
@@ -53,9 +55,10 @@ class HessianVector:
 
         from compressor.criteria._aggregate import sum_over_writers
         from compressor.criteria._sampled_answers import writers_and_losses
+        from compressor.execution.randomness import seeded_generator
 
         parameters, losses = writers_and_losses(module, groups, context, self.batch_size, self.batches)
-        generator = torch.Generator().manual_seed(context.seed)
+        generator = seeded_generator(context.seed, context.round, SIGNS)
         scores = dict[str, "FloatArray"]()
         count = 0
         recurrent = any(isinstance(layer, nn.RNNBase) for layer in module.modules())

@@ -84,6 +84,18 @@ def test_fisher_and_hessian_of_a_linear_network_with_normal_answers() -> None:
     np.testing.assert_allclose(hessian, block, rtol=0.1, atol=0.03)
 
 
+def test_signs_differ_from_round_to_round() -> None:
+    """One batch of all images has the same Hessian in every round, so that only the signs can differ."""
+    module, data = Shortcut().eval(), toy_data(augmented=False)
+    groups = analyze(module, torch.randn(1, 3, 8, 8), name="toy").groups
+    criterion = HessianVector(batches=1, batch_size=data.train_size)
+    first, again, other = (
+        criterion.score_channels(module, groups, ScoringContext(data, round=number))["inner"] for number in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other, rtol=1e-3)
+
+
 def test_drawn_answers_have_a_gradient_of_mean_zero() -> None:
     logits = torch.randn(1, 5).expand(20000, 5).clone().requires_grad_()
     loss = own_answer_loss(logits, torch.Generator().manual_seed(0))
