@@ -1,4 +1,4 @@
-"""Equal random numbers for passes that are compared, and for computations that are repeated."""
+"""Equal random numbers for passes that are compared."""
 
 from __future__ import annotations
 

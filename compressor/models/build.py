@@ -56,7 +56,7 @@ def _unknown(source: str, name: str, candidates: Sequence[Family]) -> ModelError
 
 
 def model_defaults(source: str) -> Defaults:
-    """Return input size, classes and normalization of an architecture, whatever its weights."""
+    """Return input size, classes and normalisation of an architecture, whatever its weights."""
     family, name = split_name(source)
     return family.defaults(name)
 
