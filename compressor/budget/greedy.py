@@ -39,7 +39,7 @@ def greedy_allocate(
     those of its layers. With k_g the share of its scores that group g retains and n_g the number of layers that write
     it,
 
-        maximize  sum_g n_g log k_g    under the limits.
+        maximise  sum_g n_g log k_g    under the limits.
 
     In every step, the next unit of channels is removed from the group that loses least of that sum for its gain towards
     the limits that do not hold yet, counted in shares of what is missing. At the end surplus units return, the most

@@ -84,7 +84,7 @@ def build_dependency_graph(
         module: The module that was traced.
         trace: The trace.
         interpretations: Source line -> how the sizes of its operators are interpreted; "follow" for other lines.
-        mixing: Whether channels may be removed that a normalization mixes.
+        mixing: Whether channels may be removed that a normalisation mixes.
         compared: (module, attribute) that code compares with a size -> which of the dimensions of that size is meant,
             in the order in which the module's operators read them.
 

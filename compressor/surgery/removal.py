@@ -47,6 +47,33 @@ def remove_channels(module: nn.Module, structure: DependencyGraph, plan: PrunePl
     return slim
 
 
+def slice_optimizer_state(optimizer: OptimizerState, groups: Sequence[ChannelGroup], plan: PrunePlan) -> OptimizerState:
+    """Keep the optimizer state of the kept channels; single numbers, such as Adam's step, do not change.
+
+    Args:
+        optimizer: Its state: parameter name -> key -> tensor.
+        groups: The groups of the module's channels.
+        plan: The channels to keep.
+
+    Returns:
+        The state for the smaller module.
+    """
+    removed = removed_entries(groups, plan)
+    return {
+        name: {key: _drop(removed, name, value) if value.ndim else value for key, value in values.items()}
+        for name, values in optimizer.items()
+    }
+
+
+def _drop(removed: Mapping[tuple[str, int], IntArray], name: str, tensor: Tensor) -> Tensor:
+    """Drop the removed entries of a tensor of this name."""
+    for dim, size in enumerate(tensor.shape):
+        if (name, dim) in removed:
+            kept = np.delete(np.arange(size), removed[name, dim])
+            tensor = tensor.index_select(dim, torch.from_numpy(kept).to(tensor.device))
+    return tensor
+
+
 def slice_tensors(tensors: Mapping[str, Tensor], groups: Sequence[ChannelGroup], plan: PrunePlan) -> dict[str, Tensor]:
     """Keep the entries of the kept channels in tensors of a module's shapes, such as masks.
 
@@ -60,32 +87,6 @@ def slice_tensors(tensors: Mapping[str, Tensor], groups: Sequence[ChannelGroup],
     """
     removed = removed_entries(groups, plan)
     return {name: _drop(removed, name, tensor) for name, tensor in tensors.items()}
-
-
-def slice_optimizer_state(state: OptimizerState, groups: Sequence[ChannelGroup], plan: PrunePlan) -> OptimizerState:
-    """Keep the optimizer state of the kept channels; single numbers, such as Adam's step, do not change.
-
-    Args:
-        state: Parameter name -> key -> tensor.
-        groups: The groups of the module's channels.
-        plan: The channels to keep.
-
-    Returns:
-        The state for the smaller module.
-    """
-    removed = removed_entries(groups, plan)
-    return {
-        name: {key: _drop(removed, name, tensor) for key, tensor in tensors.items()} for name, tensors in state.items()
-    }
-
-
-def _drop(removed: Mapping[tuple[str, int], IntArray], name: str, tensor: Tensor) -> Tensor:
-    """Drop the removed entries of a tensor of this name; a single number has none."""
-    for dim, size in enumerate(tensor.shape):
-        if (name, dim) in removed:
-            kept = np.delete(np.arange(size), removed[name, dim])
-            tensor = tensor.index_select(dim, torch.from_numpy(kept).to(tensor.device))
-    return tensor
 
 
 def pruned_entries(groups: Sequence[ChannelGroup], plan: PrunePlan, module: nn.Module) -> tuple[PrunedEntries, ...]:
