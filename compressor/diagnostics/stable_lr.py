@@ -32,7 +32,7 @@ def stable_learning_rate(
     Args:
         module: The network.
         data: The data. A quarter of the first batch is used, which takes no more memory than the training.
-        settings: Those of the training.
+        settings: The settings of the training.
         seed: Seed of the batch and of the start.
 
     Returns:
