@@ -82,10 +82,8 @@ def accuracy_preview(baseline: PruningState, state: PruningState, data: Data) ->
     recalibrate_batchnorm(slim, batches, data.batch_dims)
 
     def measure(module: nn.Module) -> float:
-        if data.has_holdout:
-            batches = data.holdout_batches(BATCH_SIZE)
-        else:
-            batches = data.train_batches(BATCH_SIZE, epoch=0, seed=0)
+        trained = data.sample_batches(BATCH_SIZE, images=BATCHES * BATCH_SIZE)
+        batches = data.holdout_batches(BATCH_SIZE) if data.has_holdout else trained
         return evaluate(module, islice(batches, BATCHES), metric, split)
 
     return {

@@ -106,7 +106,7 @@ class Data(Protocol):
         ...
 
     def holdout_batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]:
-        """Yield the held-out split in order, without augmentation; empty if nothing is held out."""
+        """Yield the held-out split in random order, without augmentation; empty if nothing is held out."""
         ...
 
     def with_holdout(self, images: int) -> Data:
@@ -120,6 +120,14 @@ class Data(Protocol):
         """
         ...
 
-    def val_batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]:
-        """Yield the test set in order, without augmentation."""
+    def val_batches(self, batch_size: int, *, images: int | None = None) -> Iterator[tuple[Any, Any]]:
+        """Yield the test set in order, without augmentation.
+
+        Args:
+            batch_size: Images in a batch.
+            images: Images at most, at equal distances; None = all.
+
+        Returns:
+            Batches of images and targets.
+        """
         ...

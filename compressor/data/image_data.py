@@ -12,7 +12,15 @@ from torch import Tensor
 from compressor.core import Augment, Task
 from compressor.data.augmentation import Augmentation, make_augmentation
 from compressor.data.normalize import Normalize
-from compressor.data.sampling import SAMPLE_SEED, ProcessShare, held_out_count, image_keys, process_share, shuffled
+from compressor.data.sampling import (
+    SAMPLE_SEED,
+    ProcessShare,
+    held_out_count,
+    image_keys,
+    process_share,
+    shuffled,
+    spread_rows,
+)
 from compressor.data.splits import ImageSource
 from compressor.data.tasks import classification
 
@@ -92,7 +100,7 @@ class ImageData:
         return self._plain(self.train, sample, batch_size)
 
     def holdout_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
-        """Yield the held-out images in order, without augmentation; the last batch may be smaller."""
+        """Yield the held-out images in random order, without augmentation; the last batch may be smaller."""
         return self._plain(self.train, self.held_out, batch_size)
 
     def with_holdout(self, images: int) -> ImageData:
@@ -108,11 +116,11 @@ class ImageData:
             return self
         count = held_out_count(self.train_size, images)
         sample = shuffled(self._rows(), SAMPLE_SEED, 0, self.train.blocks)
-        return replace(self, held_out=sample[len(sample) - count :].sort().values)
+        return replace(self, held_out=sample[len(sample) - count :])
 
-    def val_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
-        """Yield the test set in order; the last batch may be smaller."""
-        return self._plain(self.val, torch.arange(self.val_size), batch_size)
+    def val_batches(self, batch_size: int, *, images: int | None = None) -> Iterator[tuple[Tensor, Any]]:
+        """Yield the test set in order, or at most `images` of it at equal distances; the last batch may be smaller."""
+        return self._plain(self.val, spread_rows(self.val_size, images), batch_size)
 
     def _plain(self, split: ImageSource, rows: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
         batches = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))

@@ -16,7 +16,7 @@ from torch import Tensor
 from compressor.core import BatchDims, ModelInput
 from compressor.data.augmentation import Augmentation
 from compressor.data.normalize import Normalize
-from compressor.data.sampling import SAMPLE_SEED, ProcessShare, held_out_count, process_share, shuffled
+from compressor.data.sampling import SAMPLE_SEED, ProcessShare, held_out_count, process_share, shuffled, spread_rows
 from compressor.data.splits import ImageSource
 from compressor.errors import DataError
 from compressor.tensors import Inputs, as_arguments
@@ -166,9 +166,10 @@ class Samples:
         """
         return self if self.has_holdout else replace(self, held_out=held_out_count(self.train_size, images))
 
-    def val_batches(self, batch_size: int) -> Iterator[tuple[Inputs, None]]:
-        """Yield the test samples in order; the last batch may be smaller."""
-        return ((inputs, None) for inputs in self.source.batches(torch.split(self._split()[1], batch_size)))
+    def val_batches(self, batch_size: int, *, images: int | None = None) -> Iterator[tuple[Inputs, None]]:
+        """Yield the test samples in order, or at most `images` at equal distances; the last batch may be smaller."""
+        rows = self._split()[1][spread_rows(self.val_size, images)]
+        return ((inputs, None) for inputs in self.source.batches(torch.split(rows, batch_size)))
 
     def _training_rows(self) -> Tensor:
         """The rows to calibrate and train on, shuffled."""

@@ -59,7 +59,7 @@ def hold_out(classes: Tensor, share: float) -> Tensor:
         share: The share, rounded to a number of rows of each class.
 
     Returns:
-        Sorted rows.
+        The rows in random order, so that the first ones are of all classes where files are sorted by class.
     """
     generator = torch.Generator().manual_seed(HOLDOUT_SEED)
     chosen = []
@@ -67,7 +67,22 @@ def hold_out(classes: Tensor, share: float) -> Tensor:
         rows = (classes == label).nonzero().flatten()
         count = min(round(share * len(rows)), len(rows) - 1)
         chosen.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
-    return torch.cat(chosen).sort().values
+    held_out = torch.cat(chosen)
+    return held_out[torch.randperm(len(held_out), generator=generator)]
+
+
+def spread_rows(count: int, most: int | None) -> Tensor:
+    """Choose rows at equal distances, so that they are of all classes where files are sorted by class.
+
+    Args:
+        count: The number of rows.
+        most: Rows to choose at most; None = all.
+
+    Returns:
+        Sorted rows.
+    """
+    chosen = count if most is None else min(count, most)
+    return torch.arange(chosen) * count // max(chosen, 1)
 
 
 def held_out_count(samples: int, images: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import dropwhile, islice
+from itertools import dropwhile
 
 import torch
 
@@ -137,10 +137,9 @@ def _evaluated(state: PruningState, stage: str, context: Context) -> PruningStat
 
 def _with_agreement(state: PruningState, stage: str, data: Data) -> PruningState:
     """The state with the agreement of its model and the dense one, on samples that nothing was chosen by."""
-    batches = (inputs for inputs, _ in data.val_batches(BATCH_SIZE))
-    few = islice(batches, MAX_AGREEMENT_SAMPLES // BATCH_SIZE)
+    batches = (inputs for inputs, _ in data.val_batches(BATCH_SIZE, images=MAX_AGREEMENT_SAMPLES))
     classes = classes_scored(state.model.spec, data)
-    agreement = measure_agreement(state.baseline.module, state.model.module, few, classes, data.batch_dims)
+    agreement = measure_agreement(state.baseline.module, state.model.module, batches, classes, data.batch_dims)
     return replace(state, agreement={**state.agreement, stage: agreement})
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressor.data.sampling import _mixed, hold_out, image_keys, process_share, shuffled, uniform
+from compressor.data.sampling import _mixed, hold_out, image_keys, process_share, shuffled, spread_rows, uniform
 
 
 def test_the_mixing_function_is_splitmix64() -> None:
@@ -61,11 +63,26 @@ def test_every_class_gives_its_share_and_keeps_one(counts: list[int], share: flo
     classes = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
     classes = classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(1))]
     rows = hold_out(classes, share)
-    assert rows.tolist() == sorted(set(rows.tolist()))
+    assert len(rows) == len(set(rows.tolist()))
     given_up = classes[rows].bincount(minlength=len(counts)).tolist()
     assert given_up == [min(round(share * count), max(count - 1, 0)) for count in counts]
     torch.manual_seed(0)
     assert torch.equal(hold_out(classes, share), rows)
+
+
+def test_the_first_held_out_rows_are_of_all_classes_where_files_are_sorted_by_class() -> None:
+    classes = torch.arange(10).repeat_interleave(5000)
+    assert classes[hold_out(classes, 0.1)[:256]].bincount(minlength=10).min() >= 10, "25.6 are expected of each"
+
+
+@given(count=st.integers(0, 500), most=st.none() | st.integers(1, 600))
+def test_rows_at_equal_distances(count: int, most: int | None) -> None:
+    rows = spread_rows(count, most).tolist()
+    assert len(rows) == min(count, most or count)
+    steps = {after - before for before, after in itertools.pairwise([*rows, count])} if rows else {1}
+    assert rows[:1] in ([], [0])
+    assert min(steps) >= 1
+    assert max(steps) - min(steps) <= 1
 
 
 def test_held_out_rows_are_drawn_at_random() -> None:
