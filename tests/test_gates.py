@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from compressor.core import Comparison, Cost, Latency, Metric
+from compressor.core import Comparison, Cost, Latency, Metric, Verdict
 from compressor.errors import AccuracyGateFailed, LatencyGateFailed, MeasurementUnstable, TargetNotReached
 from compressor.output.gates import check_gates, judge_gates, worsening
 from compressor.recipe import read_recipe
@@ -15,9 +15,10 @@ from compressor.report.findings import Report
 
 def comparison(low: float, high: float, *, stable: bool = True) -> Comparison:
     latency = Latency(1.0, None, None, 10, (0.9, 1.1), 5.0, ())
-    verdict = f"faster 1.40x [{low}, {high}]" if stable else "unstable: the control moved"
+    faster, unstable = Verdict("faster", f"faster 1.40x [{low}, {high}]"), Verdict("unstable", "unstable: it moved")
+    verdict = faster if stable else unstable
     return Comparison(
-        latency, latency, 1.4, (low, high), 1.0, (0.99, 1.01), verdict, stable, "local", "onnxruntime", "CPU", 1, 1, {}
+        latency, latency, 1.4, (low, high), 1.0, (0.99, 1.01), verdict, "local", "onnxruntime", "CPU", 1, 1, {}
     )
 
 

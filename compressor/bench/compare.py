@@ -25,7 +25,7 @@ from compressor.bench.statistics import (
     tail_quantiles,
 )
 from compressor.bench.timed_inputs import TimedInputs
-from compressor.core import Comparison, EventSink, Latency, LayerTime, SustainedLoad
+from compressor.core import Comparison, EventSink, Latency, LayerTime, SustainedLoad, Verdict
 from compressor.errors import RecipeError
 from compressor.export.onnx_file import OnnxFile, validate_onnx
 
@@ -95,9 +95,9 @@ def compare_latency(
 
     conditions = describe_conditions(session, before, after, _all_blocks(arms))
     ratio, control = _ratios(session, arms)
-    verdict, stable = latency_verdict(ratio, control, conditions.disturbance)
+    verdict = latency_verdict(ratio, control, conditions.disturbance)
     if conditions.throttled:
-        verdict, stable = f"unstable: {conditions.throttled}", False
+        verdict = Verdict("unstable", f"unstable: {conditions.throttled}")
     environment = {
         **conditions.facts,
         "blocks": f"{len(arms[A])} rounds of at most {len(orders)}: {WINDOWS} windows of each model, "
@@ -113,7 +113,6 @@ def compare_latency(
         control=control.value,
         control_ci95=(control.low, control.high),
         verdict=verdict,
-        stable=stable,
         target=session.device.name,
         runtime=session.runtime,
         provider=session.provider,

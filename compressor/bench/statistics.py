@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
-from compressor.core import SustainedLoad
+from compressor.core import SustainedLoad, Verdict, VerdictKind
 
 RESAMPLES = 2000
 MIN_BOOTSTRAP = 6  # rounds, from which the bootstrap alone gives a 95 % interval
@@ -137,7 +137,7 @@ def tail_quantiles(samples: Sequence[float]) -> tuple[float | None, float | None
     return p90, p99
 
 
-def latency_verdict(ratio: Ratio | None, control: Ratio, disturbance: str) -> tuple[str, bool]:
+def latency_verdict(ratio: Ratio | None, control: Ratio, disturbance: str) -> Verdict:
     """Judge a measurement.
 
     The control is a model against a byte copy of itself in the same rounds: differences of its size mean nothing.
@@ -145,7 +145,7 @@ def latency_verdict(ratio: Ratio | None, control: Ratio, disturbance: str) -> tu
     - unstable: the effect of the control is above 2 % and above half of the ratio's effect (of one model: above 2 %,
       or its interval extends beyond 10 %); or the ratio's interval contains 1 and extends more than 8 % from it;
     - faster, slower: the interval excludes 1 and the effect is more than twice the control's;
-    - no measurable change: everything else.
+    - unchanged: everything else.
 
     Args:
         ratio: Time of a / time of b; None = one model was measured.
@@ -153,22 +153,24 @@ def latency_verdict(ratio: Ratio | None, control: Ratio, disturbance: str) -> tu
         disturbance: What disturbed the measurement, appended to the reason of an unstable one; empty = nothing known.
 
     Returns:
-        The verdict in words, and whether the measurement is stable.
+        The verdict.
     """
     because = f"; {disturbance}" if disturbance else ""
     if control.effect > max(MAX_CONTROL, MAX_CONTROL_SHARE * ratio.effect if ratio else 0.0):
-        return f"unstable: the same model twice differs by {control.effect:.1%}{because}", False
+        return Verdict("unstable", f"unstable: the same model twice differs by {control.effect:.1%}{because}")
     if ratio is None:
         if max(control.high, 1 / control.low) - 1 > MAX_CONTROL_INTERVAL:
             reason = f"unstable: the same model twice differs by {control.low:.2f} to {control.high:.2f}"
-            return f"{reason}{because}", False
-        return "stable", True
+            return Verdict("unstable", f"{reason}{because}")
+        return Verdict("stable", "stable")
     width = max(ratio.high, 1 / ratio.low) - 1
     if ratio.low <= 1 <= ratio.high and width > RESOLUTION:
-        return f"unstable: the ratio is anywhere from {ratio.low:.2f} to {ratio.high:.2f}{because}", False
+        words = f"unstable: the ratio is anywhere from {ratio.low:.2f} to {ratio.high:.2f}{because}"
+        return Verdict("unstable", words)
     if ratio.low <= 1 <= ratio.high or control.effect > MAX_CONTROL_SHARE * ratio.effect:
-        return "no measurable change", True
-    return f"{'faster' if ratio.value > 1 else 'slower'} {ratio}", True
+        return Verdict("unchanged", "no measurable change")
+    kind: VerdictKind = "faster" if ratio.value > 1 else "slower"
+    return Verdict(kind, f"{kind} {ratio}")
 
 
 def is_decided(ratio: Ratio | None, control: Ratio) -> bool:
@@ -188,7 +190,7 @@ def is_decided(ratio: Ratio | None, control: Ratio) -> bool:
     tolerated = max(NARROW, NARROW_SHARE * abs(math.log(ratio.value))) if ratio else NARROW
     shown = ratio or control
     is_narrow = shown.half_width <= tolerated or shown.spread <= math.log(1 + RESOLUTION)
-    return latency_verdict(ratio, control, "")[1] and is_narrow
+    return latency_verdict(ratio, control, "").kind != "unstable" and is_narrow
 
 
 def abba_schedule(arms: Sequence[str], rounds: int) -> list[tuple[str, ...]]:

@@ -50,6 +50,8 @@ from compressor.core.results import (
     SustainedLoad,
     TrainingCost,
     TrainingHistory,
+    Verdict,
+    VerdictKind,
     ignore_event,
 )
 
@@ -98,6 +100,8 @@ __all__ = [
     "TensorSlot",
     "TrainingCost",
     "TrainingHistory",
+    "Verdict",
+    "VerdictKind",
     "ignore_event",
     "normalization_scales",
     "one_image",

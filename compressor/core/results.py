@@ -147,6 +147,18 @@ class LayerTime:
     after_bytes: int
 
 
+VerdictKind = Literal["faster", "slower", "unchanged", "unstable", "stable"]
+"""What a measurement says of two models, or of one: "stable" or "unstable"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a measurement says, decided once, and how it is told."""
+
+    kind: VerdictKind
+    words: str  # "faster 1.42x [1.38, 1.46]" | "no measurable change" | "slower ..." | "unstable: ..." | "stable"
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Two models measured alternately on one device."""
@@ -157,8 +169,7 @@ class Comparison:
     ratio_ci95: tuple[float, float] | None
     control: float | None  # a / byte copy of a, measured in the same schedule
     control_ci95: tuple[float, float] | None
-    verdict: str  # "faster 1.42x [1.38, 1.46]" | "no measurable change" | "slower ..." | "unstable: ..."
-    stable: bool
+    verdict: Verdict
     target: str
     runtime: str
     provider: str
@@ -167,6 +178,11 @@ class Comparison:
     environment: Mapping[str, str]
     layers: tuple[LayerTime, ...] = ()  # of a and b, from separate profiled runs; empty = not profiled
     sustained: SustainedLoad | None = None  # of b, or of a if there is no b
+
+    @property
+    def stable(self) -> bool:
+        """Whether a ratio may be stated."""
+        return self.verdict.kind != "unstable"
 
 
 EventSink = Callable[[str, Mapping[str, object]], None]

@@ -74,7 +74,7 @@ def _latency_targets(recipe: Recipe, comparison: Comparison) -> Iterator[Gate]:
     """Judged by the ratio of the comparison, whose pairs were measured in turn, and by the median of all runs."""
     target, slim = recipe.selection(1), comparison.b
     assert slim is not None, "dense and slim are compared"
-    note = "" if comparison.stable else f" ({comparison.verdict})"
+    note = "" if comparison.stable else f" ({comparison.verdict.words})"
     if target.latency is not None:
         share = 1 / comparison.ratio if comparison.ratio else slim.p50 / comparison.a.p50
         status = _met(share <= target.latency, stable=comparison.stable)
@@ -116,10 +116,10 @@ def _latency_gates(recipe: Recipe, comparison: Comparison) -> Iterator[Gate]:
     if gates.speedup is not None:
         low = comparison.ratio_ci95[0] if comparison.ratio_ci95 and stable else -math.inf
         status = _met(low >= gates.speedup, stable=stable)
-        yield _gate("speedup", f"at least {gates.speedup:.2f}x", comparison.verdict, status)
+        yield _gate("speedup", f"at least {gates.speedup:.2f}x", comparison.verdict.words, status)
     if gates.latency_ms is not None and comparison.b is not None:
         low, high = comparison.b.ci95
-        interval = f"{comparison.b.p50:.4g} ms [{low:.4g}, {high:.4g}]" if stable else comparison.verdict
+        interval = f"{comparison.b.p50:.4g} ms [{low:.4g}, {high:.4g}]" if stable else comparison.verdict.words
         status = _met(stable and high <= gates.latency_ms, stable=stable)
         yield _gate("latency_ms", f"at most {gates.latency_ms:.4g} ms", interval, status)
 

@@ -8,7 +8,7 @@ from typing import TypedDict, cast
 
 from rich.console import Console
 
-from compressor.core import Comparison
+from compressor.core import Comparison, VerdictKind
 from compressor.report.blocks import Fact, Table
 from compressor.report.findings.base import finite, finite_interval
 from compressor.report.findings.latency import LatencyRecord, describe_measurement, latency_ratio, latency_record
@@ -45,6 +45,7 @@ class BenchResult(TypedDict):
     control: float | None
     control_ci95: list[float] | None
     verdict: str
+    verdict_kind: VerdictKind
     stable: bool
     target: str
     runtime: str
@@ -76,7 +77,8 @@ def bench_record(comparison: Comparison, files: Sequence[str]) -> BenchResult:
         "ratio_ci95": cast("list[float] | None", ratio["latency_ci95"]),
         "control": finite(comparison.control),
         "control_ci95": finite_interval(comparison.control_ci95),
-        "verdict": comparison.verdict,
+        "verdict": comparison.verdict.words,
+        "verdict_kind": comparison.verdict.kind,
         "stable": comparison.stable,
         "target": comparison.target,
         "runtime": comparison.runtime,

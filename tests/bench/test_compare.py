@@ -18,7 +18,7 @@ from compressor.bench.device.session import RunnerSession
 from compressor.bench.interleaved import BUDGET, LEAST_ROUNDS, rounds_within
 from compressor.bench.runner import timing
 from compressor.bench.timed_inputs import TimedInput
-from compressor.core import Comparison
+from compressor.core import Comparison, Verdict
 from compressor.errors import ModelError, RecipeError, VerificationFailed
 
 Make = Callable[..., Path]
@@ -38,8 +38,8 @@ def test_less_work_is_faster(here: RunnerSession, linear: Make) -> None:
     assert found.ratio_ci95 is not None
     assert 1.8 < found.ratio < 4.5  # 3 by the work alone
     assert found.ratio_ci95[0] <= found.ratio <= found.ratio_ci95[1]
-    assert found.verdict.startswith(("faster", "unstable"))  # the machine may be too busy to say, never the opposite
-    assert found.stable == found.verdict.startswith("faster")
+    assert found.verdict.kind in ("faster", "unstable")  # the machine may be too busy to say, never the opposite
+    assert found.stable == (found.verdict.kind == "faster")
     assert found.control is not None
     assert 0.5 < found.control < 2
     assert [event["arm"] for event in events[:6]] == ["a", "b", "control", "control", "b", "a"]
@@ -61,7 +61,7 @@ def test_one_model_with_weights_beside_it_and_real_inputs(here: RunnerSession, l
     found = compare_latency(here, path, None, batch=3, seconds=0.05, inputs=inputs, emit=quiet)
     assert (found.b, found.ratio, found.ratio_ci95) == (None, None, None)
     assert found.control is not None
-    assert found.verdict.split(":")[0] in ("stable", "unstable")
+    assert found.verdict.kind in ("stable", "unstable")
     assert found.environment["inputs"] == "real"
 
 
@@ -223,7 +223,7 @@ def test_a_device_that_throttled_has_no_speed(linear: Make) -> None:
     assert (cool.environment["throttled"], cool.environment["power"]) == ("no", "27 W supply")
     hot = scripted(a, b, throttled=(7, 9))
     assert (hot.stable, hot.environment["throttled"]) == (False, "2 times")
-    assert hot.verdict == "unstable: heat or power slowed the device down while it was measured"
+    assert hot.verdict.words == "unstable: heat or power slowed the device down while it was measured"
 
 
 def test_energy_is_that_of_one_run(linear: Make) -> None:
@@ -245,6 +245,6 @@ def test_a_clear_ratio_ends_the_measurement_and_an_unclear_one_takes_the_budget(
 
 def test_two_equal_files_are_never_different(linear: Make) -> None:
     found = scripted(linear("a.onnx"), linear("c.onnx"))
-    assert (found.verdict, found.stable) == ("no measurable change", True)
+    assert found.verdict == Verdict("unchanged", "no measurable change")
     assert found.ratio_ci95 == pytest.approx((0.99, 1.01), abs=1e-4), "measurements minutes apart differ by this"
     assert found.a.ci95 == pytest.approx((4 * 0.99, 4 * 1.01), abs=1e-3)

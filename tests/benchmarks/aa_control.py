@@ -32,7 +32,7 @@ def repeat(device: object, a: Path, copy: Path, seconds: float) -> tuple[Row, li
     assert found.control_ci95 is not None
     row: Row = {"ratio": round(found.ratio, 4), "ci95": [round(each, 4) for each in found.ratio_ci95]}
     row |= {"control": round(found.control, 4), "control_ci95": [round(each, 4) for each in found.control_ci95]}
-    row |= {"p50_ms": round(found.a.p50, 4), "clock": found.environment["clock"], "verdict": found.verdict}
+    row |= {"p50_ms": round(found.a.p50, 4), "clock": found.environment["clock"], "verdict": found.verdict.words}
     return row, [(found.ratio, found.ratio_ci95), (found.control, found.control_ci95)]
 
 

@@ -65,7 +65,7 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
         }
         if asked.confirm:
             found = _compared(work, Path(name), watch.export, asked.confirm)
-            row |= {"measured": round(1 / found.ratio, 4) if found.ratio else None, "verdict": found.verdict}
+            row |= {"measured": round(1 / found.ratio, 4) if found.ratio else None, "verdict": found.verdict.words}
             row |= {"control": found.control, "control_ci95": found.control_ci95}
         if asked.uniform:
             goal = float(str(rounds[-1]["slim_ms"])) / float(str(rounds[-1]["dense_ms"]))

@@ -28,6 +28,7 @@ from compressor.core import (
     TensorSlot,
     TrainingCost,
     TrainingHistory,
+    Verdict,
     one_image,
 )
 from compressor.recipe import read_recipe
@@ -128,8 +129,7 @@ def comparison() -> Comparison:
         ratio_ci95=(1.571, 1.633),
         control=1.002,
         control_ci95=(0.991, 1.012),
-        verdict="faster 1.60x [1.57, 1.63]",
-        stable=True,
+        verdict=Verdict("faster", "faster 1.60x [1.57, 1.63]"),
         target="local",
         runtime="onnxruntime 1.31.1",
         provider="CPUExecutionProvider",

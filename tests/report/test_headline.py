@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from compressor.report.blocks import Headline
+from compressor.core import VerdictKind
+from compressor.report.blocks import Card, Headline
 from compressor.report.findings import Report, findings
 from compressor.report.findings.headline import FAR, NOT_FASTER, UNSTABLE, ZEROS, ResultHeadline, describe_quality
+from compressor.report.findings.latency import MeasuredLatency
 
 
 def headline(report: Report) -> Headline:
@@ -16,33 +18,46 @@ def headline(report: Report) -> Headline:
     return block
 
 
-def timed(report: Report, ratio: float | None, bounds: list[float] | None, verdict: str, **ratios: float) -> Report:
+def timed(
+    report: Report, ratio: float | None, bounds: list[float] | None, kind: VerdictKind | None, **ratios: float
+) -> Report:
     return {
         **report,
         "ratios": {**report["ratios"], "latency": ratio, "latency_ci95": bounds, **ratios},
-        "bench": {**report["bench"], "verdict": verdict},
+        "bench": {**report["bench"], "verdict": f"{kind} in words", "verdict_kind": kind},
     }
 
 
 @pytest.mark.parametrize(
-    ("ratio", "bounds", "verdict", "ok", "hint", "word"),
+    ("ratio", "bounds", "kind", "ok", "hint", "word"),
     [
-        (3.3, [2.8, 3.9], "faster 3.30x", True, "", "3.30x faster [2.80, 3.90]"),
-        (0.88, [0.76, 0.92], "slower 0.88x", False, NOT_FASTER, "SLOWER: 0.88x [0.76, 0.92]"),
-        (1.02, [0.99, 1.04], "no measurable change", False, NOT_FASTER, "NOT FASTER: 1.02x"),
-        (1.10, [1.01, 1.20], "no measurable change", False, NOT_FASTER, "NOT FASTER"),  # the control differs as much
-        (None, None, "unstable: the ratio is anywhere", None, UNSTABLE, "speed uncertain (unstable: the ratio"),
-        (None, None, "not measured", None, "", "fewer MACs (speed not measured)"),
+        (3.3, [2.8, 3.9], "faster", True, "", "3.30x faster [2.80, 3.90]"),
+        (0.88, [0.76, 0.92], "slower", False, NOT_FASTER, "SLOWER: 0.88x [0.76, 0.92]"),
+        (1.02, [0.99, 1.04], "unchanged", False, NOT_FASTER, "NOT FASTER: 1.02x"),
+        (1.10, [1.01, 1.20], "unchanged", False, NOT_FASTER, "NOT FASTER"),  # the control differs as much
+        (None, None, "unstable", None, UNSTABLE, "speed uncertain (unstable in words)"),
+        (None, None, None, None, "", "fewer MACs (speed not measured)"),
     ],
 )
-def test_speed(trained, ratio, bounds, verdict, ok, hint, word) -> None:
-    block = headline(timed(trained.report, ratio, bounds, verdict))
+def test_speed(trained, ratio, bounds, kind, ok, hint, word) -> None:
+    block = headline(timed(trained.report, ratio, bounds, kind))
     assert (block.ok, block.hint) == (ok, hint)
     assert word in block.text
 
 
+@pytest.mark.parametrize(
+    ("bounds", "kind", "ok"),
+    [([1.2, 1.3], "faster", True), ([0.8, 0.9], "slower", False), ([1.01, 1.2], "unchanged", None)],
+)
+def test_the_card_of_the_page_says_what_the_headline_says(trained, bounds, kind, ok) -> None:
+    report = timed(trained.report, 1.1, bounds, kind)
+    (card,) = (block for block in MeasuredLatency().page(report) if isinstance(block, Card))
+    assert card.ok is ok
+    assert (headline(report).ok is True) == (ok is True)
+
+
 def test_zeros_alone_get_a_hint_of_their_own(trained) -> None:
-    report = {**timed(trained.report, 1.0, [0.99, 1.01], "no measurable change", macs=1.0), "masks": {"layers": []}}
+    report = {**timed(trained.report, 1.0, [0.99, 1.01], "unchanged", macs=1.0), "masks": {"layers": []}}
     assert headline(report).hint == ZEROS
 
 

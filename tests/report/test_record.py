@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compressor.atomic_write import write_json
-from compressor.core import ChannelGroup, Comparison, Cost, PrunePlan, TensorSlot
+from compressor.core import ChannelGroup, Comparison, Cost, PrunePlan, TensorSlot, Verdict
 from compressor.report.bench_result import bench_record
 from compressor.report.findings.base import finite, finite_interval
 from compressor.report.findings.latency import latency_ratio, latency_record
@@ -46,6 +46,7 @@ CONTRACT = {
         "threads": (int, type(None)),
         "batch": (int, type(None)),
         "verdict": str,
+        "verdict_kind": (str, type(None)),
     },
     "seconds": dict,
     "environment": {"python": str, "torch": str, "onnxruntime": str, "cpu": str, "seed": int},
@@ -102,7 +103,7 @@ def test_what_was_not_done_is_said(untrained) -> None:
 
 
 def test_an_unstable_measurement_has_no_ratio(comparison: Comparison) -> None:
-    shaky = dataclasses.replace(comparison, stable=False, verdict="unstable: control 1.09")
+    shaky = dataclasses.replace(comparison, verdict=Verdict("unstable", "unstable: control 1.09"))
     assert latency_ratio(shaky) == {"latency": None, "latency_ci95": None}
     assert bench_record(shaky, ["a.onnx", "b.onnx"])["ratio"] is None
 

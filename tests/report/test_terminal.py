@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from compressor.core import Comparison, LayerTime, SustainedLoad
+from compressor.core import Comparison, LayerTime, SustainedLoad, Verdict
 from compressor.report.bench_result import bench_record
 from compressor.report.findings import Report
 from compressor.report.inspect_result import Inspect
@@ -260,7 +260,7 @@ def test_bench_says_where_the_time_goes_and_what_it_took(comparison: Comparison)
 
 
 def test_bench_that_was_unstable_states_no_ratio(comparison: Comparison) -> None:
-    shaky = dataclasses.replace(comparison, stable=False, verdict="unstable: control 1.09")
+    shaky = dataclasses.replace(comparison, verdict=Verdict("unstable", "unstable: control 1.09"))
     text = joined(printed(show_bench, bench_record(shaky, ["dense.onnx", "model.onnx"])))
     assert "1.60x" not in text
     assert "not stable enough" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from compressor.core import VerdictKind
 from compressor.report.blocks import Block, Headline
 from compressor.report.findings.base import Finding, Report
 from compressor.report.findings.task_metric import format_change, format_metric
@@ -50,15 +51,15 @@ def describe_speed(report: Report) -> tuple[bool | None, str, str]:
     """
     ratio, bounds = report["ratios"]["latency"], report["ratios"]["latency_ci95"]
     macs = f"{format_ratio(report['ratios']['macs'])} fewer MACs"
-    verdict = report["bench"]["verdict"]
-    if verdict.startswith("unstable"):  # no ratio is stated then
-        return None, f"{macs}, speed uncertain ({verdict})", UNSTABLE
+    kind: VerdictKind | None = report["bench"]["verdict_kind"]
+    if kind == "unstable":  # no ratio is stated then
+        return None, f"{macs}, speed uncertain ({report['bench']['verdict']})", UNSTABLE
     if ratio is None:
         return None, f"{macs} (speed not measured)", ""
-    if bounds is not None and bounds[0] > 1 and verdict.startswith("faster"):
+    if kind == "faster":
         return True, f"{format_ratio(ratio)} faster [{bounds[0]:.2f}, {bounds[1]:.2f}]", ""
     only_zeros = report["ratios"]["macs"] == 1 and (report.get("masks") or report.get("sparsity"))
-    words = "SLOWER" if bounds is not None and bounds[1] < 1 else "NOT FASTER"
+    words = "SLOWER" if kind == "slower" else "NOT FASTER"
     return False, f"{words}: {format_ratio(ratio, bounds)}", ZEROS if only_zeros else NOT_FASTER
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
-from compressor.core import Comparison, Latency
+from compressor.core import Comparison, Latency, VerdictKind
 from compressor.report.blocks import Block, Card, Fact, Row, Section, Table
 from compressor.report.findings.base import Finding, Report, finite, finite_interval
 from compressor.report.format import (
@@ -46,6 +46,7 @@ class ConditionsRecord(TypedDict):
     threads: int | None
     batch: int | None
     verdict: str
+    verdict_kind: VerdictKind | None  # None = not measured
     control: float | None
     control_ci95: list[float] | None
     environment: dict[str, str]
@@ -82,7 +83,7 @@ class MeasuredLatency(Finding):
         else:
             low, high = ratios["latency_ci95"]
             note = f"95 % interval {low:.2f} to {high:.2f}; {describe_measurement(bench)}"
-            faster = True if low > 1 else False if high < 1 else None
+            faster = {"faster": True, "slower": False}.get(bench["verdict_kind"])
             yield Card("Is it faster?", format_ratio(ratios["latency"]), "speed-up", note, faster)
         yield from self.terminal(report)
         dense, slim = (report[model]["latency_ms"] for model in ("dense", "slim"))
@@ -147,7 +148,8 @@ def conditions_record(comparison: Comparison | None) -> ConditionsRecord:
         "provider": comparison.provider if comparison else None,
         "threads": comparison.threads if comparison else None,
         "batch": comparison.batch if comparison else None,
-        "verdict": comparison.verdict if comparison else "not measured",
+        "verdict": comparison.verdict.words if comparison else "not measured",
+        "verdict_kind": comparison.verdict.kind if comparison else None,
         "control": finite(comparison.control) if comparison else None,
         "control_ci95": finite_interval(comparison.control_ci95) if comparison else None,
         "environment": dict(comparison.environment) if comparison else {},

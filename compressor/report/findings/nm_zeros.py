@@ -180,10 +180,10 @@ def measured_speedup(state: PruningState, comparisons: Sequence[Comparison]) -> 
     if not comparisons:
         return None
     first = comparisons[0]
-    result = f"{first.verdict} on {first.target}, {first.runtime} {first.provider}"
+    result = f"{first.verdict.words} on {first.target}, {first.runtime} {first.provider}"
     if not first.stable or first.ratio_ci95 is None:
         return result
-    if first.ratio_ci95[0] <= 1:
+    if first.verdict.kind != "faster":
         return f"{result}: no speed-up"
     return result if state.removed is None else f"{result}: due to the removed channels, not to the zeros"
 
