@@ -141,13 +141,11 @@ def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], out
         difference, same = within_tolerance(actual, reference, exact, names, noisy, rounding)
         largest, ok = max(largest, difference), ok and same
     if not ok and any(is_rounding_sensitive(module, batch, outputs, rounding) for batch in batches):
-        return _check_layers(path, module, batches) or Parity(largest, ok)
+        return _check_layers(path, module, batches, rounding) or Parity(largest, ok)
     return Parity(largest, ok)
 
 
-def is_rounding_sensitive(
-    module: nn.Module, batch: Inputs, outputs: Outputs = module_outputs, rounding: FileRounding = FLOAT32
-) -> bool:
+def is_rounding_sensitive(module: nn.Module, batch: Inputs, outputs: Outputs, rounding: FileRounding) -> bool:
     """Test whether rounding changes the outputs of a module.
 
     Three kinds of rounding are tried: float64, which orders values that are equal in float32; noise like rounding
@@ -197,7 +195,7 @@ def _perturbed(module: nn.Module, noise: float, least: float) -> Iterator[None]:
             handle.remove()
 
 
-def _check_layers(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Parity | None:
+def _check_layers(path: Path, module: nn.Module, batches: Sequence[Inputs], rounding: FileRounding) -> Parity | None:
     """Compare the outputs of layers before the first discrete operator; None if they cannot be compared."""
     with layer_outputs_before_discrete_ops(path, module) as layers:
         if layers is None:
@@ -210,7 +208,8 @@ def _check_layers(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> P
             if [array.shape for array in actual] != [array.shape for array in reference]:
                 return None
             names = [f"{path.name}, before a choice"] * len(actual)
-            difference, same = within_tolerance(actual, reference, _in_float64(module, batch, layers.of), names)
+            exact = _in_float64(module, batch, layers.of)
+            difference, same = within_tolerance(actual, reference, exact, names, tuple, rounding)
             largest, ok = max(largest, difference), ok and same
     return Parity(largest, ok, "layers before a choice by value")
 

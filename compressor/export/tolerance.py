@@ -36,8 +36,8 @@ def within_tolerance(
     reference: Sequence[Array],
     exact: Callable[[], Sequence[Array]],
     names: Sequence[str],
-    perturbed: Callable[[], Sequence[Sequence[Array]]] = tuple,
-    rounding: FileRounding = FLOAT32,
+    perturbed: Callable[[], Sequence[Sequence[Array]]],
+    rounding: FileRounding,
 ) -> tuple[float, bool]:
     """Compare the outputs of an ONNX file with those of PyTorch.
 

@@ -15,7 +15,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
-from compressor.export.parity import check_parity, is_rounding_sensitive
+from compressor.export.parity import check_parity, is_rounding_sensitive, module_outputs
+from compressor.export.tolerance import FLOAT32
+from compressor.file_module import FileModule
 
 IMAGES = (torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)),)
 
@@ -65,7 +67,7 @@ def turned(path: Path) -> None:
 
 def test_answers_that_rounding_decides_are_not_compared_but_all_layers_before_are(tmp_path: Path) -> None:
     path, module = exported(tmp_path)
-    assert is_rounding_sensitive(module, IMAGES)
+    assert is_rounding_sensitive(module, IMAGES, module_outputs, FLOAT32)
     turned(path)
     found = check_parity(path, module, [IMAGES])
     assert (found.ok, found.compared) == (True, "layers before a choice by value")
@@ -89,9 +91,44 @@ def test_a_wrong_layer_before_the_choice_is_found(tmp_path: Path, name: str) -> 
     assert not check_parity(path, module, [IMAGES]).ok
 
 
+class OfFile(FileModule):
+    """The module of a file whose trunk is in float16."""
+
+    batch_dims = (0,)
+
+    def __init__(self, inner: Best) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def test_layers_of_a_file_in_float16_may_differ_as_its_answers_may(tmp_path: Path) -> None:
+    """Its trunk is in float16, and its scores and boxes in float32, as exports of detectors have them."""
+    path, module = exported(tmp_path)
+    turned(path)
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("trunk"):
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    conv, relu, *rest = model.graph.node
+    value = relu.output[0]
+    conv.input[0], relu.output[0] = "image16", "relu16"
+    to_half = onnx.helper.make_node("Cast", ["input"], ["image16"], to=onnx.TensorProto.FLOAT16)
+    to_float = onnx.helper.make_node("Cast", ["relu16"], [value], to=onnx.TensorProto.FLOAT)
+    nodes = [to_half, conv, relu, to_float, *rest]
+    del model.graph.node[:], model.graph.value_info[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+    found = check_parity(path, OfFile(module).eval(), [IMAGES])
+    assert (found.ok, found.compared) == (True, "layers before a choice by value")
+    assert found.max_abs_error > 1e-5
+
+
 def test_firm_answers_are_compared_themselves(tmp_path: Path) -> None:
     path, module = exported(tmp_path, firm=1.0)
-    assert not is_rounding_sensitive(module, IMAGES)
+    assert not is_rounding_sensitive(module, IMAGES, module_outputs, FLOAT32)
     assert (check_parity(path, module, [IMAGES]).ok, check_parity(path, module, [IMAGES]).compared) == (True, "answers")
     turned(path)
     found = check_parity(path, module, [IMAGES])
@@ -122,8 +159,8 @@ def test_scores_of_outputs_near_zero_are_equal_whatever_rounding_does_to_these()
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(x).softmax(1).topk(1).indices * 10.0
 
-    assert is_rounding_sensitive(Chosen(1e-15), [torch.ones(1, 8)])
-    assert not is_rounding_sensitive(Chosen(1.0), [torch.ones(1, 8)])
+    assert is_rounding_sensitive(Chosen(1e-15), [torch.ones(1, 8)], module_outputs, FLOAT32)
+    assert not is_rounding_sensitive(Chosen(1.0), [torch.ones(1, 8)], module_outputs, FLOAT32)
 
 
 def test_what_is_equal_in_float32_only_is_decided_by_rounding_too() -> None:
@@ -134,5 +171,5 @@ def test_what_is_equal_in_float32_only_is_decided_by_rounding_too() -> None:
             slope = torch.arange(x.shape[1], dtype=x.dtype) * 1e-9
             return (1 + slope).topk(1).indices * x.square().sum().clamp(1, 1)
 
-    assert is_rounding_sensitive(Tied(), [torch.ones(1, 8)])
-    assert not is_rounding_sensitive(nn.Linear(8, 8), [torch.ones(1, 8)])
+    assert is_rounding_sensitive(Tied(), [torch.ones(1, 8)], module_outputs, FLOAT32)
+    assert not is_rounding_sensitive(nn.Linear(8, 8), [torch.ones(1, 8)], module_outputs, FLOAT32)

@@ -18,7 +18,7 @@ from compressor.core import ExportedModel
 from compressor.errors import ModelError
 from compressor.execution.central_draws import CentralDraws, UnknownDraw
 from compressor.export.parity import _in_float64, check_parity, module_outputs
-from compressor.export.tolerance import rounding_error, within_tolerance
+from compressor.export.tolerance import FLOAT32, rounding_error, within_tolerance
 
 DRAWS: dict[str, Callable[[Tensor], Tensor]] = {
     "randn_like": lambda x: x + torch.randn_like(x),
@@ -164,7 +164,7 @@ def test_scores_of_matrix_products_are_compared_before_the_choice(tmp_path: Path
 @pytest.mark.parametrize(("scale", "ok"), [(1e-41, True), (1e-30, False)])
 def test_differences_below_the_smallest_normal_number_do_not_count(scale: float, ok: bool) -> None:
     reference = np.array([scale, 0.0], dtype=np.float32)
-    assert within_tolerance([np.zeros(2, dtype=np.float32)], [reference], list, ["out"])[1] is ok
+    assert within_tolerance([np.zeros(2, dtype=np.float32)], [reference], list, ["out"], tuple, FLOAT32)[1] is ok
 
 
 class QuickVariance(nn.Module):
@@ -195,4 +195,4 @@ def test_rounding_that_the_network_magnifies_is_allowed_and_another_weight_is_no
 def test_rounding_is_measured_in_float64_and_by_noise(exact: float, noise: float, ok: bool) -> None:
     reference = np.ones(1, np.float32)
     truth, noisy = [reference + exact], [[reference + noise], [np.ones(2)]]
-    assert within_tolerance([reference + 2.5e-4], [reference], lambda: truth, ["out"], lambda: noisy)[1] is ok
+    assert within_tolerance([reference + 2.5e-4], [reference], lambda: truth, ["out"], lambda: noisy, FLOAT32)[1] is ok

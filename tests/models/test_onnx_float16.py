@@ -70,7 +70,7 @@ def test_a_float16_file_may_differ_by_a_hundredth() -> None:
 
     def ok(difference: float, rounding: object) -> bool:
         actual = [reference[0] + np.float32(difference)]
-        return within_tolerance(actual, reference, list, ["y"], rounding=rounding)[1]  # type: ignore[arg-type]
+        return within_tolerance(actual, reference, list, ["y"], tuple, rounding)[1]  # type: ignore[arg-type]
 
     assert ok(0.03, FLOAT16)
     assert not ok(0.03, FLOAT32)
