@@ -38,7 +38,7 @@ def read_rapl() -> float | None:
 
 
 def read_nvml() -> float | None:
-    """Joules of the first NVIDIA board."""
+    """Joules of all NVIDIA boards: which of them the runtime uses is not known."""
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
@@ -46,10 +46,20 @@ def read_nvml() -> float | None:
     if library.nvmlInit_v2() != 0:
         return None
     try:
-        board, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
-        if library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(board)) != 0:
-            return None
-        status = library.nvmlDeviceGetTotalEnergyConsumption(board, ctypes.byref(millijoules))
-        return millijoules.value / 1e3 if status == 0 else None
+        count = ctypes.c_uint()
+        library.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        joules = [
+            value for value in (_board_joules(library, index) for index in range(count.value)) if value is not None
+        ]
+        return sum(joules) if joules else None
     finally:
         library.nvmlShutdown()
+
+
+def _board_joules(library: ctypes.CDLL, index: int) -> float | None:
+    """Joules of one NVIDIA board; None if it has no counter."""
+    board, millijoules = ctypes.c_void_p(), ctypes.c_ulonglong()
+    if library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(board)) != 0:
+        return None
+    status = library.nvmlDeviceGetTotalEnergyConsumption(board, ctypes.byref(millijoules))
+    return millijoules.value / 1e3 if status == 0 else None
