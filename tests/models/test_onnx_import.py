@@ -22,6 +22,7 @@ from compressor.bench.device.device import Device
 from compressor.bench.device_timer import latency_probe
 from compressor.core import PrunePlan, ignore_event
 from compressor.errors import ModelError, VerificationFailed
+from compressor.models.onnx_import import read_graph
 from compressor.models.onnx_import.host import evaluate_on_host
 from compressor.models.onnx_import.node import Node
 from compressor.models.onnx_import.write_back import write_module
@@ -348,3 +349,34 @@ def test_a_file_that_is_cut_off(net_file: Path, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(net_file.read_bytes()[:-2000])
     with raises_error(ModelError, "onnx-model/not-onnx", "m.onnx"):
         load_model(str(tmp_path / "m.onnx"))
+
+
+def test_nodes_in_any_order_are_sorted_as_passes_over_the_file_do_and_each_is_read_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A chain in reverse takes as many passes as it has nodes: a hostile file would keep the reader busy for hours."""
+    reads: list[str] = []
+
+    def counted(node: onnx.NodeProto) -> list[str]:
+        reads.append(node.name)
+        return list(node.input)
+
+    monkeypatch.setattr(read_graph, "read_names", counted)
+    random = np.random.default_rng(0)
+    for count in (1, 5, 40):
+        for order in (random.permutation(count), range(count)[::-1]):
+            sources = [random.integers(0, index + 1, 2).tolist() for index in range(count)]
+            nodes = [NODE("Add", [f"v{a}", f"v{b}"], [f"v{i + 1}"], f"n{i}") for i, (a, b) in enumerate(sources)]
+            given = [nodes[index] for index in order]
+            model = helper.make_model(helper.make_graph(given, "g", [], []))
+            model.graph.input.add(name="v0")
+            reads.clear()
+            names = [node.name for node in read_graph._ordered(model, Path("m.onnx"))]
+            assert len(reads) == count
+            known, expected = {"v0"}, list[str]()
+            while len(expected) < count:
+                for node in given:
+                    if node.name not in expected and known.issuperset(node.input):
+                        expected.append(node.name)
+                        known.update(node.output)
+            assert names == expected

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
 
 import numpy as np
@@ -131,26 +133,32 @@ def _ordered(model: ModelProto, path: Path) -> list[NodeProto]:
     """Sort the nodes so that each comes after those that make its inputs."""
     known = {value.name for value in model.graph.input} | {tensor.name for tensor in model.graph.initializer}
     known |= {sparse.values.name for sparse in model.graph.sparse_initializer} | {""}
-    made = [name for node in model.graph.node for name in node.output if name]
-    if len(set(made) - known) < len(made):
-        doubled = next(name for at, name in enumerate(made) if name in known or name in made[:at])
+    nodes = list(model.graph.node)
+    makers = Counter(name for node in nodes for name in node.output if name)
+    doubled = next((name for name, count in makers.items() if count > 1 or name in known), None)
+    if doubled is not None:
         raise _contradiction(path, f"several nodes make the value {doubled!r}")
-    waiting, ordered = list(model.graph.node), []
-    while waiting:
-        later = []
-        for node in waiting:
-            if known.issuperset(read_names(node)):
-                ordered.append(node)
-                known.update(node.output)
-            else:
-                later.append(node)
-        if len(later) == len(waiting):
-            node = later[0]
-            missing = next(name for name in read_names(node) if name not in known)
-            cyclic = any(missing in other.output for other in later)
-            what = "depends on its own result" if cyclic else f"reads {missing!r}, which nothing makes"
-            raise _contradiction(path, f"node {node.name or node.op_type} {what}")
-        waiting = later
+    missing = [dict.fromkeys(name for name in read_names(node) if name not in known) for node in nodes]
+    readers: dict[str, list[int]] = {}
+    for index, names in enumerate(missing):
+        for name in names:
+            readers.setdefault(name, []).append(index)
+    ready = [(0, index) for index, names in enumerate(missing) if not names]  # a heap: lowest pass, then lowest index
+    ordered = []
+    while ready:
+        turn, index = heappop(ready)
+        ordered.append(nodes[index])
+        for name in filter(None, nodes[index].output):
+            for reader in readers.get(name, ()):
+                del missing[reader][name]
+                if not missing[reader]:
+                    heappush(ready, (turn + (reader < index), reader))  # a pass over the file goes forward only
+    stuck = next((index for index, names in enumerate(missing) if names), None)
+    if stuck is not None:
+        name = next(iter(missing[stuck]))
+        what = "depends on its own result" if name in makers else f"reads {name!r}, which nothing makes"
+        raise _contradiction(path, f"node {nodes[stuck].name or nodes[stuck].op_type} {what}")
+    known |= makers.keys()
     absent = next((value.name for value in model.graph.output if value.name not in known), None)
     if absent is not None:
         raise _contradiction(path, f"nothing makes its output {absent!r}")
