@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from compressor.atomic_write import move_into_place
 from compressor.bench.runner.traced_sizes import BATCH_DIMS
 from compressor.core import ExportedModel, LoadedModel, ModelSpec
-from compressor.errors import RecipeError
+from compressor.errors import ModelError, RecipeError
 from compressor.execution.copies import copy_module
-from compressor.export.exporters import ExportRefused
+from compressor.export.exporters import first_line
 from compressor.export.onnx import OnnxExporter, split_batches
 from compressor.export.onnx_file import has_free_batch, validate_onnx
-from compressor.export.parity import check_parity
+from compressor.export.parity import CannotRun, check_parity
 from compressor.export.save_onnx import checker_error, external_files, save_unchecked, write_errors_named
 from compressor.models.checkpoint import sha256
 
@@ -72,7 +72,7 @@ class ModelExporter:
             The file's facts.
 
         Raises:
-            ModelError: No exporter converts the model.
+            ModelError: No exporter converts the model, or the given file does not run with the slim weights.
             VerificationFailed: An output is not finite.
             RecipeError: The opset is not that of the given file, or the file cannot be written.
         """
@@ -118,9 +118,13 @@ def _write_back(
             save_unchecked(ir.from_proto(write_module(copied, given, single, metadata)), draft)
             problem = checker_error(draft)
             if problem is not None and checker_error(given) is None:  # runtimes take more than the checker does
-                raise ExportRefused(f"ONNX checker: {problem}")
+                raise _unusable("export/written-back-invalid", path, f"the ONNX checker refuses it: {problem}")
         free = has_free_batch(draft, copied.batch_dims) and not copied.samples_apart
-        parity = check_parity(draft, copied, split_batches(samples, free, spec.batch_dims))
+        try:
+            parity = check_parity(draft, copied, split_batches(samples, free, spec.batch_dims))
+        except CannotRun as error:
+            problem = f"ONNX Runtime cannot run it: {first_line(error)}"
+            raise _unusable("export/written-back-does-not-run", path, problem) from error
         version = ir.load(draft).opset_imports[""]
         if opset not in (None, version):
             hint = "set export.opset: auto, which keeps the opset of the given file"
@@ -130,3 +134,8 @@ def _write_back(
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     size = path.stat().st_size + sum(data.stat().st_size for data in external_files(path))
     return ExportedModel(path, version, size, digest, parity.max_abs_error, parity.ok, (), parity.compared)
+
+
+def _unusable(code: str, path: Path, problem: str) -> ModelError:
+    hint = "report this with the given file; the model's PyTorch code can be compressed instead"
+    return ModelError(code, path.name, f"the given file with the slim weights is not usable: {problem}", hint)
