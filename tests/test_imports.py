@@ -19,7 +19,7 @@ PACKAGE = Path(compressor.__file__).parent
 # The program that is sent to devices is a room by itself: it imports nothing of the package.
 CORE = {
     "agreement", "atomic_write", "batches", "bench.runner", "core", "errors", "execution", "file_module", "layers",
-    "random_samples", "tensors",
+    "random_samples", "silence", "tensors",
 }  # fmt: skip
 STARTS_RUNS = {"commands", "pipeline", "preflight", "progress", "recipe", "report", "run_options"}
 ALLOWED = {
@@ -35,6 +35,7 @@ ALLOWED = {
     "agreement": {"batches", "core", "tensors"},
     "execution": {"errors", "tensors"},
     "layers": set(),
+    "silence": set(),
     "atomic_write": set(),
     "user_code": {"errors"},
     "run_log": CORE,

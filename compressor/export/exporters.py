@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from compressor.export.exact_zeros import zeros_matched_exactly
 from compressor.export.exporter_shortcuts import operators_listed_once, pairs_matched_by_first
 from compressor.export.free_sizes import note_largest_sizes
 from compressor.export.onnx_passes import register_constants
-from compressor.export.silence import silent_streams
+from compressor.silence import silent_output, silent_streams
 from compressor.tensors import tree_leaves
 
 Exporter = Literal["dynamo", "torchscript"]
@@ -156,13 +155,8 @@ def _quiet() -> Iterator[None]:
 
     Its exceptions are not documented, so that any becomes ExportRefused.
     """
-    silence = io.StringIO()
     try:
-        with (
-            warnings.catch_warnings(action="ignore"),
-            contextlib.redirect_stdout(silence),
-            contextlib.redirect_stderr(silence),
-        ):
+        with warnings.catch_warnings(action="ignore"), silent_output():
             yield
     except Exception as error:
         raise ExportRefused(first_line(root_cause(error))) from error

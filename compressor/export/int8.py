@@ -7,8 +7,7 @@ The outputs differ from those of the float32 file, so the metric of the int8 fil
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from compressor.atomic_write import atomic_path
 from compressor.errors import ModelError
 from compressor.export.cpu_session import cpu_session
 from compressor.export.save_onnx import write_errors_named
+from compressor.silence import silent_logging
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]  # ships no types
@@ -74,7 +74,8 @@ def quantize_int8(path: Path, out: Path, batches: Iterable[Tensor]) -> OnnxModul
         RecipeError: `out` cannot be written.
     """
     try:
-        with write_errors_named(out), _quiet(), atomic_path(out) as draft:
+        # The quantizer recommends to optimize models beforehand.
+        with write_errors_named(out), silent_logging(logging.WARNING), atomic_path(out) as draft:
             quantize_static(
                 str(path),
                 str(draft),
@@ -90,13 +91,3 @@ def quantize_int8(path: Path, out: Path, batches: Iterable[Tensor]) -> OnnxModul
         raise ModelError(
             "export/int8-failed", path.name, f"it cannot be quantized: {error}", "set export.int8: false"
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the root logger, where the quantizer recommends to optimize models beforehand."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError, ModelError, UntrustedFile
+from compressor.silence import silent_output
 
 NAMED = 4  # tensors that a note names
 _UNUSED = ("auto_map", "_name_or_path", "transformers_version", "dtype", "torch_dtype")  # a module depends on none
@@ -164,8 +164,7 @@ def _errors_named(where: object) -> Iterator[None]:
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Swallow progress bars and logs: stdout and stderr belong to the command line."""
-    silence = io.StringIO()
-    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+    with silent_output():
         from transformers.utils import logging
 
         before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

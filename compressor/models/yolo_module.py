@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import nn
 
 from compressor.errors import ModelError
 from compressor.models.yolo_checkpoint import NO_LAYER, check_yaml
+from compressor.silence import silent_logging, silent_output
 
 _NO_YAML = {"backbone": [[-1, 1, NO_LAYER, []]], "head": []}
 """What a trainer would rebuild a slim model from. It fails; from the dense yaml the model would silently be dense."""
@@ -28,7 +27,7 @@ def ultralytics_tasks(where: str) -> Any:
         ModelError: It is not installed.
     """
     try:
-        with _silence():
+        with silent_logging(logging.WARNING), silent_output():
             from ultralytics.nn import tasks
     except ImportError as error:
         problem = f"ultralytics builds this model, and it is not installed ({error})"
@@ -63,7 +62,7 @@ def build_yolo(model_class: str, yaml: Mapping[str, Any], fused: bool, where: st
         _check_layer(tasks, str(layer[2]), where)
     channels = yaml.get("channels", yaml.get("ch", 3))
     try:
-        with _silence():
+        with silent_logging(logging.WARNING), silent_output():
             module: nn.Module = cls(deepcopy(dict(yaml)), ch=channels, nc=yaml.get("nc"), verbose=False).eval()
             return module.fuse(verbose=False) if fused else module  # type: ignore[operator]
     except Exception as error:  # layers raise whatever they happen to
@@ -109,14 +108,3 @@ def _check_layer(tasks: Any, word: str, where: str) -> None:
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         problem = f"its yaml names {word!r}, which is no layer of the installed ultralytics"
         raise ModelError("model/unknown-architecture", where, problem, "install the version that wrote it")
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    silence = io.StringIO()
-    logging.disable(logging.WARNING)  # its logger writes to stdout
-    try:
-        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

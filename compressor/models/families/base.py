@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,6 +15,7 @@ from compressor.core import ImageSize, LoadedModel, ModelSpec
 from compressor.errors import CompressorError, ModelError
 from compressor.models.batch_dims import BatchDimSetting
 from compressor.models.user_inputs import ShowSamples
+from compressor.silence import silent_logging, silent_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,15 +234,11 @@ def download(source: str, fetch: Callable[[], Any]) -> Any:
     Raises:
         ModelError: The download failed.
     """
-    silence = io.StringIO()
-    logging.disable(logging.ERROR)  # the clients announce themselves and every retry, on stdout too
     try:
-        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        with silent_logging(logging.ERROR), silent_output():  # the clients announce themselves and every retry
             return fetch()
     except Exception as error:  # no network, no space, a wrong hash, no such file: each client has its own errors
         problem = f"the weights could not be downloaded ({type(error).__name__}: {str(error)[:200]})"
         raise ModelError(
             "weights/download-failed", source, problem, "check the network connection, or give a checkpoint file"
         ) from None
-    finally:
-        logging.disable(logging.NOTSET)

@@ -1,9 +1,11 @@
-"""Silence for libraries that print from C++, past Python's streams."""
+"""Silence for libraries that log and print."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -12,8 +14,27 @@ STREAMS = (1, 2)  # stdout, stderr
 
 
 @contextlib.contextmanager
+def silent_logging(level: int) -> Iterator[None]:
+    """Within, records up to `level` are not logged; what the user has disabled stays disabled, then too."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, level))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def silent_output() -> Iterator[None]:
+    """Within, what Python writes to stdout and stderr is lost."""
+    nowhere = io.StringIO()
+    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
+@contextlib.contextmanager
 def silent_streams() -> Iterator[None]:
-    """Within, what the process writes to stdout and stderr is lost, whoever writes it."""
+    """Within, what the process writes to stdout and stderr is lost: C++ prints past Python's streams."""
     _flush()
     saved = [os.dup(stream) for stream in STREAMS]
     nowhere = os.open(os.devnull, os.O_WRONLY)
