@@ -46,8 +46,9 @@ def load_code(source: str, settings: LoadSettings, *, trust_pickle: bool) -> Loa
         checkpoint = read_checkpoint(checkpoint_path, trust_pickle=trust_pickle, weights=settings.weights)
     saved = checkpoint.hyper_parameters if checkpoint else {}
     with fixed_seed():
-        arguments = user_module.constructor_arguments(base, saved)
-        module = user_module.build_module(base, settings.num_classes, arguments)
+        maker = user_module.import_factory(base)
+        arguments = user_module.constructor_arguments(maker, saved)
+        module = user_module.build_module(maker, settings.num_classes, arguments)
     digest: str | None = None
     notes: tuple[str, ...] = ("weights as the factory returns them",)
     prepared: tuple[str, ...] = ()

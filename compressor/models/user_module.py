@@ -6,10 +6,13 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -35,13 +38,37 @@ def split_code(source: str) -> tuple[Path, str, str | None]:
     return Path(match["file"]), match["factory"], match["checkpoint"]
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFactory:
+    """A function or class of a user's file that builds a network."""
+
+    path: Path
+    name: str
+    function: Callable[..., Any]
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.name}"
+
+
+def import_factory(source: str) -> ModelFactory:
+    """Run the file of `path/to/file.py:factory`, and find the factory.
+
+    Raises:
+        ModelError: The code failed, or has no such function or class.
+    """
+    path, name, _ = split_code(source)
+    with _running(path):
+        function = find_callable(_import(path), path, name, ModelError, "model-code/no-such-callable")
+    return ModelFactory(path, name, function)
+
+
 def build_module(
-    source: str, num_classes: int | None, arguments: Mapping[str, object] = MappingProxyType({})
+    factory: ModelFactory, num_classes: int | None, arguments: Mapping[str, object] = MappingProxyType({})
 ) -> nn.Module:
     """Call the factory.
 
     Args:
-        source: `path/to/file.py:factory`.
+        factory: The factory.
         num_classes: The argument `num_classes`, if the factory takes it.
         arguments: The arguments that a class is built with.
 
@@ -51,32 +78,30 @@ def build_module(
     Raises:
         ModelError: The code failed, or did not return a module whose parts can be changed.
     """
-    path, factory_name, _ = split_code(source)
-    with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
-        factory = find_callable(_import(path), path, factory_name, ModelError, "model-code/no-such-callable")
-        classes = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory) else {}
-        module = factory(**_with_attributes(arguments), **classes)
+    with _running(factory.path):
+        classes = {"num_classes": num_classes} if num_classes is not None and _takes_classes(factory.function) else {}
+        module = factory.function(**_with_attributes(arguments), **classes)
     if not isinstance(module, nn.Module):
         problem = f"it returned {type(module).__name__}"
-        raise ModelError("model-code/not-a-module", f"{path}:{factory_name}", problem, "return a torch.nn.Module")
-    refuse_opaque(module, f"{path}:{factory_name}")
+        raise ModelError("model-code/not-a-module", str(factory), problem, "return a torch.nn.Module")
+    refuse_opaque(module, str(factory))
     lazy = [name for name, tensor in module.named_parameters() if is_lazy(tensor)]
     if lazy:
         problem = f"it has lazy parameters without a shape ({', '.join(lazy[:3])})"
         raise ModelError(
             "model-code/lazy-parameters",
-            f"{path}:{factory_name}",
+            str(factory),
             problem,
             "run the module once on an example input before returning it",
         )
     return module.float().eval()
 
 
-def constructor_arguments(source: str, saved: Mapping[str, object]) -> Mapping[str, object]:
+def constructor_arguments(factory: ModelFactory, saved: Mapping[str, object]) -> Mapping[str, object]:
     """Return the saved hyper-parameters that a class takes, as Lightning passes them; none for a function.
 
     Args:
-        source: `path/to/file.py:Class`.
+        factory: The class or function.
         saved: Hyper-parameters of a checkpoint, plain data only.
 
     Returns:
@@ -85,12 +110,9 @@ def constructor_arguments(source: str, saved: Mapping[str, object]) -> Mapping[s
     Raises:
         ModelError: The constructor needs an argument that was not saved as plain data.
     """
-    path, name, _ = split_code(source)
-    with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
-        factory = find_callable(_import(path), path, name, ModelError, "model-code/no-such-callable")
-    if not isinstance(factory, type):
+    if not isinstance(factory.function, type):
         return {}
-    parameters = inspect.signature(factory).parameters.values()
+    parameters = inspect.signature(factory.function).parameters.values()
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     accepted = [parameter for parameter in parameters if parameter.kind in _NAMED_KINDS]
     names = {parameter.name for parameter in accepted}
@@ -103,7 +125,7 @@ def constructor_arguments(source: str, saved: Mapping[str, object]) -> Mapping[s
     if missing:
         problem = f"its constructor needs {', '.join(missing)}, and the checkpoint has no such plain hyper-parameter"
         hint = "give a function that builds it: file.py:factory@checkpoint"
-        raise ModelError("model-code/missing-arguments", f"{path}:{name}", problem, hint)
+        raise ModelError("model-code/missing-arguments", str(factory), problem, hint)
     return arguments
 
 
@@ -128,6 +150,13 @@ def _module_name(path: Path) -> str:
 def imported_code(path: Path) -> ModuleType:
     """Return the module of a user's file, which was imported when the network was built."""
     return sys.modules[_module_name(path)]
+
+
+@contextmanager
+def _running(path: Path) -> Iterator[None]:
+    """Within, user code runs: its neighbours are importable, and what it raises is an error of the model."""
+    with user_errors_as(ModelError, "model-code/user-code-raised", f"{path}:1", path), importable(path.parent):
+        yield
 
 
 def _import(path: Path) -> ModuleType:

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from compressor.errors import ModelError
 from compressor.models.prepare import prepare_module, refuse_opaque
 from compressor.models.source import load_model
-from compressor.models.user_module import build_module
+from compressor.models.user_module import build_module, import_factory
 
 CODE = """
 import torch
@@ -151,8 +151,8 @@ def test_checkpoints_from_before_and_after_fit(net: Path, factory: str, tmp_path
     """A checkpoint holds the names of the module that the factory returns, or those of what is inside it."""
     loaded = load_model(f"{net}:{factory}")
     for name, module in (
-        ("before", build_module(f"{net}:{factory}", None)),
-        ("after", build_module(f"{net}:make", None)),
+        ("before", build_module(import_factory(f"{net}:{factory}"), None)),
+        ("after", build_module(import_factory(f"{net}:make"), None)),
     ):
         with torch.no_grad():
             for parameter in module.parameters():

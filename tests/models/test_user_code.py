@@ -74,6 +74,17 @@ def test_factory(net: Path) -> None:
     assert torch.equal(loaded.module.head.weight, again.module.head.weight)
 
 
+@pytest.mark.parametrize("checkpoint", ["", "@{}/w.pt"], ids=["alone", "with a checkpoint"])
+def test_a_file_runs_once_for_a_model(net: Path, checkpoint: str, tmp_path: Path) -> None:
+    """Whoever registers layers or opens files at import must not do it twice."""
+    log = tmp_path / "runs"
+    net.write_text(net.read_text() + f"\nwith open({str(log)!r}, 'a') as log:\n    log.write('run ')\n")
+    convolution = {f"model.0.{name}": tensor for name, tensor in nn.Conv2d(1, 4, 3).state_dict().items()}
+    torch.save({**convolution, "head.weight": torch.ones(10, 4), "head.bias": torch.ones(10)}, tmp_path / "w.pt")
+    load_model(f"{net}:make{checkpoint.format(tmp_path)}")
+    assert log.read_text() == "run "
+
+
 def test_smaller_input_and_float32(net: Path) -> None:
     loaded = load_model(f"{net}:small")
     assert loaded.spec.input == (3, 32, 32)

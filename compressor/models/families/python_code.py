@@ -7,7 +7,7 @@ from torch import nn
 from compressor.core import ModelSpec
 from compressor.models.families.base import Defaults, Family
 from compressor.models.prepare import prepare_module
-from compressor.models.user_module import build_module, is_code
+from compressor.models.user_module import build_module, import_factory, is_code
 
 
 class PythonCode(Family):
@@ -42,7 +42,7 @@ class PythonCode(Family):
         Raises:
             ModelError: The code failed, or did not return a module.
         """
-        module, _ = prepare_module(build_module(spec.source, spec.num_classes, spec.arguments))
+        module, _ = prepare_module(build_module(import_factory(spec.source), spec.num_classes, spec.arguments))
         return module
 
 
