@@ -18,8 +18,8 @@ PACKAGE = Path(compressor.__file__).parent
 # Imports inside functions count like any others.
 # The program that is sent to devices is a room by itself: it imports nothing of the package.
 CORE = {
-    "agreement", "atomic_write", "batches", "bench.runner", "core", "errors", "execution", "file_module", "layers",
-    "random_samples", "silence", "tensors",
+    "agreement", "atomic_write", "batches", "bench.runner", "core", "errors", "execution", "file_digest", "file_module",
+    "layers", "random_samples", "silence", "tensors",
 }  # fmt: skip
 STARTS_RUNS = {"commands", "pipeline", "preflight", "progress", "recipe", "report", "run_options"}
 ALLOWED = {
@@ -36,6 +36,7 @@ ALLOWED = {
     "execution": {"errors", "tensors"},
     "layers": set(),
     "silence": set(),
+    "file_digest": set(),
     "atomic_write": set(),
     "user_code": {"errors"},
     "run_log": CORE,

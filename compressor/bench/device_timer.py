@@ -36,7 +36,7 @@ from compressor.budget.latency_model import (
 from compressor.core import EventSink, Layer, LoadedModel
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.models.example_inputs import example_inputs
-from compressor.models.export_model import ModelExporter, is_as_given
+from compressor.models.export_model import model_exporter
 from compressor.recipe import Recipe
 from compressor.steps.latency_probe import DeviceSession, LatencyPair, known_well
 
@@ -69,14 +69,8 @@ def latency_probe(
         return None
     batch = recipe.bench.batch[0]
     inputs = example_inputs(model, images=2)
-    exporter = ModelExporter(model.spec, inputs, opset=recipe.export.opset_version, dynamic_batch=batch > 1)
-    timed = named_samples(model, inputs)
-    given = is_as_given(model)
-
-    def _export(module: nn.Module, path: Path) -> None:
-        exporter.export(module, path, as_given=given and module is model.module)
-
-    return DeviceTimer(device, batch, rounds, timed, _export, emit)
+    exporter = model_exporter(model, inputs, opset=recipe.export.opset_version, dynamic_batch=batch > 1)
+    return DeviceTimer(device, batch, rounds, named_samples(model, inputs), exporter.export, emit)
 
 
 @dataclass(frozen=True, slots=True)

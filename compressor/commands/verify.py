@@ -16,11 +16,11 @@ from compressor.errors import VerificationFailed
 from compressor.export.onnx import split_batches
 from compressor.export.onnx_file import has_free_batch
 from compressor.export.parity import CannotRun, check_parity
+from compressor.file_digest import sha256
 from compressor.file_module import batch_at_most
 from compressor.graph.cost import count_cost
 from compressor.graph.residual_blocks import residual_blocks
 from compressor.models.build import build_named, can_rebuild
-from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
 from compressor.models.plan_record import PLAN, read_record
 from compressor.models.saved_model import WEIGHTS, load_folder

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import onnx
 import onnx_ir as ir
@@ -33,7 +33,7 @@ from compressor.export.exporters import (
 from compressor.export.free_sizes import Place, find_open_sizes, in_other_sizes, name_free_sizes
 from compressor.export.onnx_passes import keep_zero_padding, set_metadata
 from compressor.export.parity import AT_CENTRE, CannotRun, Parity, check_parity
-from compressor.export.save_onnx import external_files, save_checked, write_errors_named
+from compressor.export.save_onnx import exported_file, external_files, save_checked, write_errors_named
 from compressor.export.traced_network import TracedNetwork
 from compressor.tensors import is_flat, named_tensors, tree_names
 
@@ -83,6 +83,7 @@ class OnnxExporter:
         dynamic_sizes: bool = False,
         names: Sequence[str] = ("input",),
         batch_dims: BatchDims | None = None,
+        metadata: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Set what all files have in common.
 
@@ -93,6 +94,7 @@ class OnnxExporter:
             dynamic_sizes: Whether every other size should be free that the module does not fix, where the batch is.
             names: Names of the inputs; outputs are named by key, field or index (see `tree_names`).
             batch_dims: The batch dimension of each input, None for an input without one; by default the first of each.
+            metadata: Stored in the files.
 
         Raises:
             RecipeError: The opset is not supported.
@@ -107,15 +109,17 @@ class OnnxExporter:
         self._inputs = tuple(map(_plain, inputs))
         self._opset, self._dynamic_batch, self._dynamic_sizes = opset, dynamic_batch, dynamic_sizes
         self._names, self._dims = tuple(names), batch_dims or (0,) * len(inputs)
+        self._metadata = dict(metadata)
+        if set(self._dims) != {0}:
+            self._metadata[BATCH_DIMS] = json.dumps(self._dims)
         self._ways: dict[frozenset[str], Attempt | None] = {}  # tensors of a module -> its way, None = to be traced
 
-    def export(self, module: nn.Module, path: Path, metadata: Mapping[str, str]) -> ExportedModel:
+    def export(self, module: nn.Module, path: Path) -> ExportedModel:
         """Export a module and compare the file with it. A copy is exported; the module itself does not change.
 
         Args:
             module: The module, in any mode and on any device.
             path: The file to write.
-            metadata: Stored in the file.
 
         Returns:
             The file's facts: opset, size, hash, largest difference from PyTorch, and notes.
@@ -126,11 +130,9 @@ class OnnxExporter:
             RecipeError: The file cannot be written.
         """
         copied = copy_module(module).cpu().float().to(memory_format=torch.contiguous_format).eval()  # complex ones stay
-        if set(self._dims) != {0}:
-            metadata = {**metadata, BATCH_DIMS: json.dumps(self._dims)}
         with write_errors_named(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             draft = Path(folder) / path.name
-            written = self._first_that_agrees(copied, draft, metadata)
+            written = self._first_that_agrees(copied, draft)
             if self._opset not in (None, written.opset):
                 raise ModelError(
                     "export/opset-not-applied",
@@ -139,21 +141,17 @@ class OnnxExporter:
                     "set export.opset: auto",
                 )
             move_into_place(draft, path, *external_files(draft))
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = path.stat().st_size + sum(data.stat().st_size for data in external_files(path))
-        parity = written.parity
-        notes = (*written.notes, *_comparison_note(parity.compared))
-        return ExportedModel(path, written.opset, size, digest, parity.max_abs_error, parity.ok, notes, parity.compared)
+        notes = (*written.notes, *_comparison_note(written.parity.compared))
+        return exported_file(path, written.opset, written.parity, notes)
 
-    def _first_that_agrees(self, copied: nn.Module, draft: Path, metadata: Mapping[str, str]) -> Written:
+    def _first_that_agrees(self, copied: nn.Module, draft: Path) -> Written:
         """Try one way to export after the other."""
         single = split_batches(self._inputs, False, self._dims)[0]
         names = TensorNames(self._names, *_output_names(copied, single, self._names))
         tensors, refused = frozenset(named_tensors(copied, every_name=True)), list[str]()
         for attempt in self._attempts(copied, self._ways.get(tensors)):
             try:
-                written = self._write(attempt, copied, names, draft, metadata)
+                written = self._write(attempt, copied, names, draft)
             except (ExportRefused, CannotRun) as reason:
                 if attempt.traced is not None:
                     self._ways[tensors] = None  # the code computes sizes from widths
@@ -186,9 +184,7 @@ class OnnxExporter:
             yield Attempt("dynamo")
         yield Attempt("torchscript")
 
-    def _write(
-        self, attempt: Attempt, copied: nn.Module, names: TensorNames, draft: Path, metadata: Mapping[str, str]
-    ) -> Written:
+    def _write(self, attempt: Attempt, copied: nn.Module, names: TensorNames, draft: Path) -> Written:
         """Export in one way, and compare the file with the module."""
         batches = split_batches(self._inputs, attempt.batch, self._dims)
         example = batches[attempt.batch]
@@ -201,7 +197,7 @@ class OnnxExporter:
         keep_zero_padding(model)
         sizes = {name: example[number].shape[dim] for name, ((number, dim), *_) in places.items()}
         free = {FREE_SIZES: json.dumps(sizes)} if sizes else {}
-        set_metadata(model, {**metadata, **free, "exporter": attempt.exporter})
+        set_metadata(model, {**self._metadata, **free, "exporter": attempt.exporter})
         save_checked(model, draft)
         parity = check_parity(draft, copied, batches)
         if not parity.ok and (places or attempt.traced):

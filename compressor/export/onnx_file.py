@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 from compressor.bench.runner.traced_sizes import traced_sizes
 from compressor.core import BatchDims
 from compressor.errors import ModelError
+from compressor.file_digest import sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,7 @@ def validate_onnx(path: Path) -> OnnxFile:
         raise ModelError("onnx-model/no-such-file", str(path), problem, "give an .onnx file")
     try:
         model = onnx.load(str(path), load_external_data=False)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(path)
     except (DecodeError, OSError) as error:
         raise ModelError(
             "onnx-model/not-onnx",

@@ -10,8 +10,11 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from compressor.core import ExportedModel
 from compressor.errors import RecipeError
 from compressor.export.exporters import ExportRefused, first_line
+from compressor.export.parity import Parity
+from compressor.file_digest import sha256
 
 SINGLE_FILE = 2**31 - 2**24  # bytes of weights; protobuf is limited to 2 GiB
 
@@ -50,6 +53,22 @@ def checker_error(path: Path) -> str | None:
     except onnx.checker.ValidationError as error:
         return first_line(error)
     return None
+
+
+def exported_file(path: Path, opset: int, parity: Parity, notes: tuple[str, ...]) -> ExportedModel:
+    """Describe a file that is in its place.
+
+    Args:
+        path: The file.
+        opset: Its operator set.
+        parity: Its comparison with PyTorch.
+        notes: How it was made.
+
+    Returns:
+        The file's facts, with its size and hash.
+    """
+    size = sum(file.stat().st_size for file in (path, *external_files(path)))
+    return ExportedModel(path, opset, size, sha256(path), parity.max_abs_error, parity.ok, notes, parity.compared)
 
 
 def external_files(path: Path) -> list[Path]:

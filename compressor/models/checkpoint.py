@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
+from compressor.file_digest import sha256
 from compressor.models.archive import MAX_EXPANSION, SPARE_BYTES, Kind, detect_format
 from compressor.models.finite_weights import count_not_finite
 from compressor.models.normalize_checkpoint import dense_float32, flatten_names
@@ -124,12 +124,6 @@ def _refuse_inflated(state: Mapping[str, object], path: Path) -> None:
         raise UntrustedFile(
             "untrusted-file/oversized-tensors", str(path), problem, "get the file from its author again"
         )
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ from compressor.core import Cost, LoadedModel, ModelInput, ModelSpec, NMPattern
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
 from compressor.execution.copies import copy_module
 from compressor.execution.dropped_blocks import drop_blocks_
+from compressor.file_digest import sha256
 from compressor.models.build import PICKLE, build_named, weights_to_come
-from compressor.models.checkpoint import sha256
 from compressor.models.finite_weights import count_not_finite
 from compressor.models.plan_record import PLAN, Attributes, PlanRecord, read_record
 from compressor.models.prepare import prepare_module

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from compressor.errors import ModelError
-from compressor.models.checkpoint import read_checkpoint, sha256
+from compressor.file_digest import sha256
+from compressor.models.checkpoint import read_checkpoint
 
 CONFIG = "config.json"
 INDEX = ".index.json"

@@ -8,9 +8,10 @@ from torch import nn
 
 from compressor.core import ModelInput, ModelSpec
 from compressor.errors import ModelError
+from compressor.file_digest import sha256
 from compressor.models.batch_dims import with_batch_dim
 from compressor.models.build import PICKLE
-from compressor.models.checkpoint import LoadedCheckpoint, read_checkpoint, sha256
+from compressor.models.checkpoint import LoadedCheckpoint, read_checkpoint
 from compressor.models.families.base import LoadSettings
 from compressor.models.identify import IdentifiedModel
 from compressor.models.prepare import prepare_module, refuse_opaque

@@ -15,7 +15,7 @@ from compressor.errors import VerificationFailed
 from compressor.export.int8 import quantize_int8
 from compressor.export.onnx_file import has_free_batch, has_free_sizes
 from compressor.models.example_inputs import calibration_inputs
-from compressor.models.export_model import ModelExporter, is_as_given, is_onnx
+from compressor.models.export_model import is_onnx, model_exporter
 from compressor.recipe import Recipe
 from compressor.run_log import RunLog
 from compressor.steps.state import PruningState
@@ -54,8 +54,8 @@ def export_models(
         VerificationFailed: Outputs of ONNX Runtime and PyTorch differ.
         ModelError: No exporter takes the model.
     """
-    exporter = ModelExporter(
-        state.model.spec,
+    exporter = model_exporter(
+        baseline.model,
         calibration_inputs(state.model, data, _parity_images(state.baseline.cost.macs)),
         opset=recipe.export.opset_version,
         dynamic_batch=recipe.export.dynamic_batch,
@@ -66,8 +66,7 @@ def export_models(
     with log.stage("export"):
         for name, model in ((DENSE_MODEL, baseline.model), (SLIM_MODEL, state.model)):
             log("stage", {"name": f"export {name}"})
-            as_given = name == DENSE_MODEL and is_as_given(model)
-            exported[name] = exporter.export(model.module, folder / name, as_given=as_given)
+            exported[name] = exporter.export(model.module, folder / name)
             if not exported[name].ok:
                 error = exported[name].max_abs_error
                 problem = f"the outputs of ONNX Runtime and PyTorch differ by {error:.2e}"

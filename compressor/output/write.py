@@ -13,9 +13,9 @@ from compressor.atomic_write import write_bytes, write_json, write_text
 from compressor.budget.memory import memory_of
 from compressor.core import Comparison, LoadedModel, NMPattern
 from compressor.execution.dropped_blocks import is_inside
+from compressor.file_digest import sha256
 from compressor.graph.cost import count_cost, zeros
 from compressor.models.build import can_rebuild
-from compressor.models.checkpoint import sha256
 from compressor.models.example_inputs import example_inputs
 from compressor.models.families import family_of
 from compressor.models.families.base import LibraryFiles

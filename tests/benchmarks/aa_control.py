@@ -58,7 +58,7 @@ def main() -> None:
     with TemporaryDirectory() as name:
         model = load_model(asked.model)
         a, copy = Path(name) / "a.onnx", Path(name) / "copy.onnx"
-        OnnxExporter(example_inputs(model, images=2), opset=None, dynamic_batch=False).export(model.module, a, {})
+        OnnxExporter(example_inputs(model, images=2), opset=None, dynamic_batch=False).export(model.module, a)
         shutil.copy(a, copy)
         for _ in range(asked.repeats):
             with Device().open() as device:

@@ -92,11 +92,11 @@ def test_the_pruned_network_takes_the_trace_where_it_can(
 ) -> None:
     x = torch.randn(4, 3, 16, 16)
     slim = half_of(module.eval(), x[:1])
-    alone = OnnxExporter([x], opset=None, dynamic_batch=True).export(slim, tmp_path / "alone.onnx", {})
+    alone = OnnxExporter([x], opset=None, dynamic_batch=True).export(slim, tmp_path / "alone.onnx")
     traced = count_traces(monkeypatch)
-    exporter = OnnxExporter([x], opset=None, dynamic_batch=True)
-    assert exporter.export(module, tmp_path / "dense.onnx", {}).ok
-    again = exporter.export(slim, tmp_path / "slim.onnx", {"recipe": "abc"})
+    exporter = OnnxExporter([x], opset=None, dynamic_batch=True, metadata={"recipe": "abc"})
+    assert exporter.export(module, tmp_path / "dense.onnx").ok
+    again = exporter.export(slim, tmp_path / "slim.onnx")
     assert len(traced) == traces
     assert (again.ok, again.opset, again.notes) == (True, alone.opset, alone.notes)
     assert operators(again.path) == operators(alone.path)
@@ -112,7 +112,7 @@ def test_another_network_is_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     exporter = OnnxExporter([torch.randn(4, 3, 8, 8)], opset=None, dynamic_batch=True)
     for number, bias in enumerate((False, True)):
         module = nn.Sequential(nn.Conv2d(3, 4, 3, bias=bias), nn.ReLU()).eval()
-        assert exporter.export(module, tmp_path / f"{number}.onnx", {}).ok
+        assert exporter.export(module, tmp_path / f"{number}.onnx").ok
     assert len(traced) == 2
 
 
@@ -131,5 +131,5 @@ def test_a_width_that_the_file_computes_wrongly_is_seen(tmp_path: Path, monkeypa
     traced = count_traces(monkeypatch)
     exporter = OnnxExporter([torch.randn(4, 3, 4, 4)], opset=None, dynamic_batch=True)
     for width in (8, 6, 4):
-        assert exporter.export(Scaled(width).eval(), tmp_path / f"{width}.onnx", {}).ok
+        assert exporter.export(Scaled(width).eval(), tmp_path / f"{width}.onnx").ok
     assert len(traced) == 3  # one for each: after the second, traces are not tried any more

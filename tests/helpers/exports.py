@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,5 @@ from compressor.core import ExportedModel
 from compressor.export.onnx import OnnxExporter
 
 
-def export_onnx(
-    module: nn.Module, inputs: Sequence[Tensor], path: Path, *, metadata: Mapping[str, str], **options: Any
-) -> ExportedModel:
-    return OnnxExporter(inputs, **options).export(module, path, metadata)
+def export_onnx(module: nn.Module, inputs: Sequence[Tensor], path: Path, **options: Any) -> ExportedModel:
+    return OnnxExporter(inputs, **options).export(module, path)

@@ -36,7 +36,7 @@ from compressor.criteria.magnitude import l1
 from compressor.export.exporter_shortcuts import operators_listed_once
 from compressor.models.build import build_named
 from compressor.models.example_inputs import example_inputs
-from compressor.models.export_model import ModelExporter
+from compressor.models.export_model import model_exporter
 from compressor.models.source import load_model
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
@@ -138,7 +138,7 @@ def _through(module: nn.Module, x: Tensor, how: str, opset: int | None, expected
             return {"outcome": "not imported", "error": f"{type(error).__name__}: {error}"[:500], "exported": exported}
         try:
             state = pruned(model)
-            exporter = ModelExporter(model.spec, example_inputs(model, 3), opset=None, dynamic_batch=True)
+            exporter = model_exporter(model, example_inputs(model, 3), opset=None, dynamic_batch=True)
             slim = exporter.export(state.model.module, Path(folder) / "slim.onnx")
         except Exception as error:
             return {"outcome": "not pruned", "error": f"{type(error).__name__}: {error}"[:500], "exported": exported}

@@ -155,7 +155,7 @@ def prune(name: str, tell: Tell, *, onnx: bool, native: bool) -> dict[str, Any]:
     if onnx:
         with phase("onnx"), tempfile.TemporaryDirectory() as folder:
             exporter = OnnxExporter(example_inputs(work.model, 2), opset=None, dynamic_batch=False)
-            exported = exporter.export(slim, Path(folder) / "slim.onnx", {})
+            exported = exporter.export(slim, Path(folder) / "slim.onnx")
         if not exported.ok:
             return {"outcome": "parity", "error": f"{exported.max_abs_error:.1e}", "seconds": seconds}
         return {

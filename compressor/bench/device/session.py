@@ -28,6 +28,7 @@ from compressor.bench.device.protocol import (
 from compressor.bench.runner.ort_session import PROVIDERS
 from compressor.errors import CompressorError, DeviceUnavailable, ModelError, RecipeError, Temporary, VerificationFailed
 from compressor.export.onnx_file import validate_onnx
+from compressor.file_digest import sha256
 
 if TYPE_CHECKING:
     from compressor.bench.device.device import Device
@@ -169,8 +170,7 @@ class RunnerSession:
 
     def _send_file(self, path: Path, name: str) -> None:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            fields = {"name": name, "sha256": digest, "size": file.seek(0, 2)}
+            fields = {"name": name, "sha256": sha256(path), "size": file.seek(0, 2)}
             if self._ask({"do": "copy", **fields}, FileStatus).present:
                 return
             file.seek(0)

@@ -15,7 +15,7 @@ from torch import nn
 
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import ModelError
-from compressor.models.checkpoint import sha256
+from compressor.file_digest import sha256
 from compressor.models.example_inputs import example_inputs
 from compressor.models.families.base import Defaults, Family, LibraryFiles, LoadSettings
 from compressor.models.shape_match import compare_shapes, shapes_of
