@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from compressor.core import ModelSpec
 from compressor.errors import ModelError
-from compressor.models.families import families, family_of
-from compressor.models.families.base import Defaults, Family
+from compressor.models.families import families, family_of, named_families
+from compressor.models.families.base import Defaults, Family, FileFamily, NamedFamily
 from compressor.models.signature import select_outputs
 
 SEED = 0
@@ -38,27 +38,42 @@ def split_name(source: str) -> tuple[Family, str]:
         hint = "give trust_pickle=True or --trust-pickle to run it, or its code: path/to/net.py:factory@checkpoint"
         raise ModelError("model/whole-pickled-module", name, problem, hint)
     if family is None:
-        raise _unknown(source, name or source, families())
+        raise _unknown(source, name or source, named_families())
     name = name if family.prefix else source
-    if not family.has(name):
+    if isinstance(family, NamedFamily) and not family.has(name):
         raise _unknown(source, name, [family])
     return family, name
 
 
-def _unknown(source: str, name: str, candidates: Sequence[Family]) -> ModelError:
+def _unknown(source: str, name: str, candidates: Sequence[NamedFamily]) -> ModelError:
     names = {family.prefix: family.names() for family in candidates}
     exact = [f"{prefix}:{name}" for prefix, known in names.items() if name in known]
     similar = [f"{prefix}:{close}" for prefix, known in names.items() for close in get_close_matches(name, known, n=3)]
     nearest = exact or similar
-    forms = ", ".join(f"{family.prefix}:{family.form}" for family in families() if family.prefix)
+    forms = ", ".join(
+        f"{family.prefix}:{family.form}" for family in families() if isinstance(family, NamedFamily | FileFamily)
+    )
     hint = f"did you mean {' or '.join(nearest[:4])}?" if nearest else f"give {forms} or a path"
     return ModelError("model/unknown-architecture", source, "the architecture is unknown", hint)
 
 
 def model_defaults(source: str) -> Defaults:
     """Return input size, classes and normalisation of an architecture, whatever its weights."""
-    family, name = split_name(source)
+    family, name = named_architecture(source)
     return family.defaults(name)
+
+
+def named_architecture(source: str) -> tuple[NamedFamily, str]:
+    """Split a source as `split_name` does.
+
+    Raises:
+        ModelError: It is no name of an architecture.
+    """
+    family, name = split_name(source)
+    if isinstance(family, NamedFamily):
+        return family, name
+    problem, hint = "it is a file or folder, and no name of an architecture", "give it as the model itself"
+    raise ModelError("model/not-a-name", source, problem, hint)
 
 
 def build_named(spec: ModelSpec) -> nn.Module:

@@ -30,6 +30,7 @@ from compressor.export.save_onnx import (
     write_errors_named,
 )
 from compressor.file_digest import sha256
+from compressor.models.families.onnx_files import is_onnx
 
 
 class ModelExporter(Protocol):
@@ -88,11 +89,6 @@ def model_exporter(
         batch_dims=dense.spec.batch_dims,
         metadata=metadata,
     )
-
-
-def is_onnx(source: str) -> bool:
-    """Return whether a source is an ONNX file."""
-    return source.endswith(".onnx")
 
 
 class GivenFileExporter:

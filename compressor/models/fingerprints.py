@@ -21,7 +21,7 @@ from pathlib import Path
 from compressor.core import ImageSize, ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models.build import model_defaults
-from compressor.models.families import families
+from compressor.models.families import named_families
 from compressor.models.shape_match import COUNTER, FreeDim, Shapes, class_counts, likely_counts, probe_free_dims
 
 FILE = Path(__file__).with_name("index.json.gz")
@@ -137,13 +137,13 @@ def fingerprint(source: str) -> list[Fingerprint]:
 
 def all_sources() -> Iterator[str]:
     """Yield every architecture, the preferred one of two equal ones first; shorter names come first in a family."""
-    for family in families():
+    for family in named_families():
         yield from (f"{family.prefix}:{name}" for name in sorted(family.names(), key=lambda name: (len(name), name)))
 
 
 def libraries() -> tuple[str, ...]:
     """Return the packages whose versions decide which architectures there are."""
-    return tuple(family.library for family in families() if family.library is not None)
+    return tuple(family.library for family in named_families() if family.library is not None)
 
 
 def write_fingerprints(entries: Iterable[Fingerprint], versions: Mapping[str, str], path: Path = FILE) -> None:
@@ -221,7 +221,7 @@ def rebuild_fingerprints(prefixes: Collection[str], path: Path = FILE) -> None:
         prefixes: The families' prefixes; none = all families.
         path: The file.
     """
-    chosen = {family.prefix: family for family in families() if not prefixes or family.prefix in prefixes}
+    chosen = {family.prefix: family for family in named_families() if not prefixes or family.prefix in prefixes}
     shipped: dict[str, list[Fingerprint]] = {}
     for entry in read_fingerprints():
         shipped.setdefault(entry.source, []).append(entry)

@@ -12,8 +12,8 @@ from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models import fingerprints as index
 from compressor.models.adapters import refuse_adapters
-from compressor.models.build import model_defaults
-from compressor.models.families import families, family_of
+from compressor.models.build import named_architecture
+from compressor.models.families import named_families
 from compressor.models.fingerprints import spec_of
 from compressor.models.fitting_architectures import choose_fitting, load_weights
 from compressor.models.nearest import nearest, unknown_architecture
@@ -228,7 +228,7 @@ def _variants(tensors: Mapping[str, Tensor]) -> Iterator[tuple[Mapping[str, Tens
 def _fingerprinted(tensors: Mapping[str, Tensor], size: Size | None) -> list[ModelSpec]:
     """Return the architectures that every tensor fits, the preferred one first."""
     shapes = shapes_of(tensors)
-    implied = (spec for family in families() for spec in family.specs_from_shapes(shapes, size))
+    implied = (spec for family in named_families() for spec in family.specs_from_shapes(shapes, size))
     specs = [spec for spec in implied if compare_shapes(shapes, expected_shapes(spec)).ok]
     if specs:
         return specs
@@ -240,9 +240,9 @@ def _fingerprinted(tensors: Mapping[str, Tensor], size: Size | None) -> list[Mod
 
 def _spec_for(arch: str, shapes: Shapes, num_classes: int | None, size: Size | None) -> ModelSpec:
     """Size an architecture that the user named: as the user says, else as the tensors imply, else as its default."""
-    usual = model_defaults(arch)
-    family = family_of(arch)
-    implied_specs = family.specs_from_shapes(shapes, size) if family is not None else []
+    family, name = named_architecture(arch)
+    usual = family.defaults(name)
+    implied_specs = family.specs_from_shapes(shapes, size)
     entries = [entry for entry in index.read_fingerprints() if entry.source == arch.partition(".")[0]]
     implied: dict[str, int] = {}
     if implied_specs:

@@ -16,6 +16,7 @@ from compressor.execution.copies import copy_module
 from compressor.execution.dropped_blocks import drop_blocks_
 from compressor.file_digest import sha256
 from compressor.models.build import PICKLE, build_named, weights_to_come
+from compressor.models.families.onnx_files import is_onnx
 from compressor.models.finite_weights import count_not_finite
 from compressor.models.plan_record import PLAN, Attributes, PlanRecord, read_record
 from compressor.models.prepare import prepare_module
@@ -75,7 +76,7 @@ def load_folder(folder: str | Path, dense: nn.Module | None = None, *, trust_pic
         _refuse_enclosed_code(folder, plan.model.source)
     inputs = tuple(ModelInput(**record.model_dump()) for record in plan.model.inputs)
     saved, source = plan.model, plan.model.source
-    if "/" not in source and source.endswith(".onnx"):
+    if "/" not in source and is_onnx(source):
         source = str(folder.resolve() / source)  # the graph that the run wrote beside the weights
     spec = ModelSpec(source, inputs, saved.num_classes, saved.arguments, saved.outputs)
     if dense is None and trust_pickle and source.startswith(PICKLE):

@@ -12,12 +12,21 @@ from compressor.core import ImageSize, LoadedModel, ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models import user_module
 from compressor.models.batch_dims import BatchDimSetting
-from compressor.models.build import SEED, build_named, can_rebuild, fixed_seed, model_defaults, split_name
+from compressor.models.build import (
+    SEED,
+    build_named,
+    can_rebuild,
+    fixed_seed,
+    model_defaults,
+    named_architecture,
+    split_name,
+)
 from compressor.models.checkpoint import LoadedCheckpoint, read_checkpoint
 from compressor.models.example_inputs import example_inputs
 from compressor.models.faithful import checked_copies
 from compressor.models.families import families, family_of
-from compressor.models.families.base import LoadSettings
+from compressor.models.families.base import FileFamily, LoadSettings
+from compressor.models.families.onnx_files import is_onnx
 from compressor.models.identify import identify_architecture, load_named
 from compressor.models.load_code import load_code
 from compressor.models.plan_record import PLAN
@@ -77,10 +86,13 @@ def _from_library(source: str, settings: LoadSettings) -> LoadedModel | None:
     if user_module.is_code(source) or (Path(source) / PLAN).is_file():
         return None
     family = family_of(source)
-    if family is not None:
+    if isinstance(family, FileFamily):
         return family.load(Path(source.removeprefix(f"{family.prefix}:")), source, settings)
-    family = next((family for family in families() if family.claims(Path(source))), None)
-    return None if family is None else family.load(Path(source), source, settings)
+    if family is not None:
+        return None
+    libraries = (family for family in families() if isinstance(family, FileFamily))
+    claiming = next((family for family in libraries if family.claims(Path(source))), None)
+    return None if claiming is None else claiming.load(Path(source), source, settings)
 
 
 def _with_outputs(loaded: LoadedModel, outputs: Sequence[int | str]) -> LoadedModel:
@@ -101,7 +113,7 @@ def _from_rest(source: str, arch: str, settings: LoadSettings, trust_pickle: boo
         )
     if user_module.is_code(source):
         loaded = load_code(source, settings, trust_pickle=trust_pickle)
-    elif source.endswith(".onnx"):
+    elif is_onnx(source):
         from compressor.models.onnx_import.load_onnx import load_onnx  # and with it ONNX Runtime
 
         loaded = load_onnx(Path(source), settings.shapes)
@@ -174,7 +186,7 @@ def _weights_in(folder: Path) -> str:
 
 def _from_name(source: str, num_classes: int | None, size: ImageSize | None) -> LoadedModel:
     base, _, weights = source.partition("@")
-    family, name = split_name(base)
+    family, name = named_architecture(base)
     usual = model_defaults(base)
     spec = ModelSpec(base, one_image(size or usual.input), usual.num_classes if num_classes is None else num_classes)
     mean, std = _normalization(spec)

@@ -15,7 +15,8 @@ from compressor.errors import VerificationFailed
 from compressor.export.int8 import quantize_int8
 from compressor.export.onnx_file import has_free_batch, has_free_sizes
 from compressor.models.example_inputs import calibration_inputs
-from compressor.models.export_model import is_onnx, model_exporter
+from compressor.models.export_model import model_exporter
+from compressor.models.families.onnx_files import is_onnx
 from compressor.recipe import Recipe
 from compressor.run_log import RunLog
 from compressor.steps.state import PruningState

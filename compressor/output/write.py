@@ -18,7 +18,7 @@ from compressor.graph.cost import count_cost, zeros
 from compressor.models.build import can_rebuild
 from compressor.models.example_inputs import example_inputs
 from compressor.models.families import family_of
-from compressor.models.families.base import LibraryFiles
+from compressor.models.families.base import FileFamily, LibraryFiles
 from compressor.models.plan_record import PLAN, plan_json
 from compressor.models.saved_model import WEIGHTS
 from compressor.output.exports import Exports
@@ -114,7 +114,7 @@ def save_for_library(model: LoadedModel, folder: Path) -> LibraryFiles | None:
         What was written; None where the model comes from no such library.
     """
     family = family_of(model.spec.source)
-    return None if family is None else family.save(model, folder)
+    return family.save(model, folder) if isinstance(family, FileFamily) else None
 
 
 def _files(folder: Path) -> list[Path]:

@@ -20,10 +20,10 @@ from compressor.models.source import load_model
 TOY = """
 from torch import nn
 
-from compressor.models.families.base import Defaults, Family
+from compressor.models.families.base import Defaults, NamedFamily
 
 
-class Toy(Family):
+class Toy(NamedFamily):
     prefix = "toy"
     rank = 9
 

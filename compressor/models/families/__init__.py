@@ -6,7 +6,7 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 
-from compressor.models.families.base import Family
+from compressor.models.families.base import Family, NamedFamily
 
 
 @cache
@@ -15,6 +15,11 @@ def families() -> tuple[Family, ...]:
     names = [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"]
     members: list[Family] = [import_module(f"{__name__}.{name}").FAMILY for name in names]
     return tuple(sorted(members, key=lambda family: family.rank))
+
+
+def named_families() -> tuple[NamedFamily, ...]:
+    """Return the families whose architectures have names."""
+    return tuple(family for family in families() if isinstance(family, NamedFamily))
 
 
 def family_of(source: str) -> Family | None:

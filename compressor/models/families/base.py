@@ -1,4 +1,4 @@
-"""What a family of architectures answers: its names, their defaults, how to build them, and published weights."""
+"""What a family of models answers: its names or its files, how they are built, loaded and saved."""
 
 from __future__ import annotations
 
@@ -62,15 +62,12 @@ class LibraryFiles:
 
 
 class Family(ABC):
-    """A source of architectures, named `prefix:NAME`, or of files and folders, named `prefix:PATH` or by the path."""
+    """A source of models, whose form says which it is; the architecture can be built again without its weights."""
 
     prefix: ClassVar[str]
-    form: ClassVar[str] = "NAME"
-    """What follows the prefix, as help writes it."""
+    """What a source begins with; empty where another form decides."""
     rank: ClassVar[int]
     """Order of the families: the lowest one that has an architecture is preferred."""
-    library: ClassVar[str | None] = None
-    """The installed package whose version decides which architectures there are."""
     draws_only_weights: ClassVar[bool] = True
     """Whether building needs random numbers for weights only, so that they can be omitted before loading."""
 
@@ -78,38 +75,41 @@ class Family(ABC):
         """Return whether a source belongs to this family, by its form."""
         return source.partition(":")[0] == self.prefix
 
-    def claims(self, path: Path) -> bool:
-        """Return whether a file or folder that is given without a prefix belongs to this family, by its content."""
-        return False
-
-    def load(self, path: Path, name: str, settings: LoadSettings) -> LoadedModel | None:
-        """Load a file or folder that holds both the architecture and its weights.
+    @abstractmethod
+    def build(self, spec: ModelSpec, name: str) -> nn.Module:
+        """Build an architecture with random weights, without auxiliary heads.
 
         Args:
-            path: The file or folder.
-            name: The model as the user names it.
-            settings: What the user sets.
+            spec: Its source, classes and input.
+            name: The source without the prefix.
 
         Returns:
-            The model; None in a family of named architectures.
+            The module.
 
         Raises:
-            ModelError: The file is none of this family's, or a setting contradicts it.
-            UntrustedFile: Loading it would run code.
+            ModelError: It cannot be built with these sizes.
         """
-        return None
 
-    def save(self, model: LoadedModel, folder: Path) -> LibraryFiles | None:
-        """Write the slim model as the library itself reads it.
+    def save_architecture(self, spec: ModelSpec, folder: Path) -> str:
+        """Write what is needed to build an architecture again into an output folder, if anything.
 
         Args:
-            model: The slim model.
+            spec: The architecture.
             folder: The output folder.
 
         Returns:
-            What was written, or why nothing was; None in a family that has no such format.
+            The source by which the folder names it: a path inside the folder, or the source itself.
         """
-        return None
+        return spec.source
+
+
+class NamedFamily(Family):
+    """Architectures that have names, `prefix:NAME`, and are fingerprinted."""
+
+    form: ClassVar[str] = "NAME"
+    """What follows the prefix, as help writes it."""
+    library: ClassVar[str | None] = None
+    """The installed package whose version decides which architectures there are."""
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -122,21 +122,6 @@ class Family(ABC):
     @abstractmethod
     def defaults(self, name: str) -> Defaults:
         """Return what an architecture expects unless it is set."""
-
-    @abstractmethod
-    def build(self, spec: ModelSpec, name: str) -> nn.Module:
-        """Build an architecture with random weights, without auxiliary heads.
-
-        Args:
-            spec: Its source, classes and input.
-            name: Its name in the family.
-
-        Returns:
-            The module.
-
-        Raises:
-            ModelError: It cannot be built with these sizes.
-        """
 
     def published_weights(
         self, spec: ModelSpec, name: str, tag: str, size: ImageSize | None
@@ -157,18 +142,6 @@ class Family(ABC):
         """
         raise unknown_weights(spec, tag, f"give {spec.source} alone, which has random weights")
 
-    def save_architecture(self, spec: ModelSpec, folder: Path) -> str:
-        """Write what is needed to build an architecture again into an output folder, if anything.
-
-        Args:
-            spec: The architecture.
-            folder: The output folder.
-
-        Returns:
-            The source by which the folder names it: a path inside the folder, or the source itself.
-        """
-        return spec.source
-
     def specs_from_shapes(self, shapes: Mapping[str, tuple[int, ...]], size: ImageSize | None) -> list[ModelSpec]:
         """Return architectures that shapes imply, beyond those that are fingerprinted.
 
@@ -180,6 +153,46 @@ class Family(ABC):
             Candidates, which may differ from the state dict.
         """
         return []
+
+
+class FileFamily(Family):
+    """Files or folders of a library, `prefix:PATH` or the path alone, which hold architecture and weights."""
+
+    form: ClassVar[str]
+    """What follows the prefix, as help writes it."""
+
+    @abstractmethod
+    def claims(self, path: Path) -> bool:
+        """Return whether a file or folder that is given without a prefix belongs to this family, by its content."""
+
+    @abstractmethod
+    def load(self, path: Path, name: str, settings: LoadSettings) -> LoadedModel:
+        """Load a file or folder that holds both the architecture and its weights.
+
+        Args:
+            path: The file or folder.
+            name: The model as the user names it.
+            settings: What the user sets.
+
+        Returns:
+            The model.
+
+        Raises:
+            ModelError: The file is none of this family's, or a setting contradicts it.
+            UntrustedFile: Loading it would run code.
+        """
+
+    @abstractmethod
+    def save(self, model: LoadedModel, folder: Path) -> LibraryFiles:
+        """Write the slim model as the library itself reads it.
+
+        Args:
+            model: The slim model.
+            folder: The output folder.
+
+        Returns:
+            What was written, or why nothing was.
+        """
 
 
 def unknown_weights(spec: ModelSpec, tag: str, hint: str) -> ModelError:

@@ -12,7 +12,7 @@ from torch import nn
 from compressor.core import ImageSize, ModelSpec, one_image
 from compressor.models import cifar
 from compressor.models.checkpoint import read_checkpoint
-from compressor.models.families.base import Defaults, Family, PublishedWeights, unknown_weights
+from compressor.models.families.base import Defaults, NamedFamily, PublishedWeights, unknown_weights
 
 DIGITS = {
     "cifar:resnet8x2": Path(__file__).parents[1] / "resnet8x2-digits.safetensors",
@@ -21,7 +21,7 @@ DIGITS = {
 """The included weights, by their source."""
 
 
-class CifarResNets(Family):
+class CifarResNets(NamedFamily):
     """Any depth 6n + 2, with shortcuts of option A or B, and widths of 16, 32, 64 times 1 to 9."""
 
     prefix = "cifar"

@@ -19,7 +19,7 @@ from compressor.core import LoadedModel, ModelSpec
 from compressor.errors import ModelError
 from compressor.models import transformers_module as library
 from compressor.models.example_inputs import example_inputs
-from compressor.models.families.base import Defaults, Family, LibraryFiles, LoadSettings
+from compressor.models.families.base import FileFamily, LibraryFiles, LoadSettings
 from compressor.models.identify import load_named
 from compressor.models.signature import name_inputs, select_outputs, without_selection, without_signature
 from compressor.models.transformers_folder import (
@@ -41,7 +41,7 @@ SETTINGS = "config"
 """The key of `ModelSpec.arguments` that holds the configuration, as plain data."""
 
 
-class HuggingFace(Family):
+class HuggingFace(FileFamily):
     """The networks of the installed transformers, with weights in a folder."""
 
     prefix = "hf"
@@ -52,17 +52,8 @@ class HuggingFace(Family):
     def claims(self, path: Path) -> bool:
         return names_architecture(path)
 
-    def names(self) -> list[str]:
-        return []
-
-    def has(self, name: str) -> bool:
-        return True
-
-    def defaults(self, name: str) -> Defaults:
-        return Defaults((3, 224, 224), 0, None, None)
-
     def load(self, path: Path, name: str, settings: LoadSettings) -> LoadedModel:
-        """Load a folder, as `Family.load` does.
+        """Load a folder, as `FileFamily.load` does.
 
         Args:
             path: The folder.

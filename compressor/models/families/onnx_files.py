@@ -7,7 +7,12 @@ from pathlib import Path
 from torch import nn
 
 from compressor.core import ModelSpec
-from compressor.models.families.base import Defaults, Family
+from compressor.models.families.base import Family
+
+
+def is_onnx(source: str) -> bool:
+    """Return whether a source is an ONNX file."""
+    return source.endswith(".onnx")
 
 
 class OnnxFiles(Family):
@@ -17,16 +22,7 @@ class OnnxFiles(Family):
     rank = 0
 
     def owns(self, source: str) -> bool:
-        return source.endswith(".onnx")
-
-    def names(self) -> list[str]:
-        return []
-
-    def has(self, name: str) -> bool:
-        return True
-
-    def defaults(self, name: str) -> Defaults:
-        return Defaults((3, 224, 224), 0, None, None)
+        return is_onnx(source)
 
     def build(self, spec: ModelSpec, name: str) -> nn.Module:
         """Build the module of the file, as `Family.build` does.

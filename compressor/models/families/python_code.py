@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from compressor.core import ModelSpec
-from compressor.models.families.base import Defaults, Family
+from compressor.models.families.base import Family
 from compressor.models.prepare import prepare_module
 from compressor.models.user_module import build_module, import_factory, is_code
 
@@ -19,15 +19,6 @@ class PythonCode(Family):
 
     def owns(self, source: str) -> bool:
         return is_code(source)
-
-    def names(self) -> list[str]:
-        return []
-
-    def has(self, name: str) -> bool:
-        return True
-
-    def defaults(self, name: str) -> Defaults:
-        return Defaults((3, 224, 224), 0, None, None)
 
     def build(self, spec: ModelSpec, name: str) -> nn.Module:
         """Call the factory, as `Family.build` does.

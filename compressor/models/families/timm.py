@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 
 from compressor.core import ImageSize, ModelSpec
-from compressor.models.families.base import Defaults, Family, call_builder, download, unknown_weights
+from compressor.models.families.base import Defaults, NamedFamily, call_builder, download, unknown_weights
 
 
-class Timm(Family):
+class Timm(NamedFamily):
     """The architectures of the installed timm."""
 
     prefix = "timm"

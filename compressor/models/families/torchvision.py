@@ -14,7 +14,7 @@ from compressor.core import ImageSize, ModelSpec
 from compressor.errors import ModelError
 from compressor.models.families.base import (
     Defaults,
-    Family,
+    NamedFamily,
     PublishedWeights,
     call_builder,
     download,
@@ -28,7 +28,7 @@ _RESCALES_INPUT = ("googlenet", "inception_v3")  # published weights re-normaliz
 Statistics = tuple[float, ...]
 
 
-class Torchvision(Family):
+class Torchvision(NamedFamily):
     """The architectures of the installed torchvision that take one image."""
 
     prefix = "torchvision"

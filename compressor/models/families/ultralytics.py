@@ -17,7 +17,7 @@ from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import ModelError
 from compressor.file_digest import sha256
 from compressor.models.example_inputs import example_inputs
-from compressor.models.families.base import Defaults, Family, LibraryFiles, LoadSettings
+from compressor.models.families.base import FileFamily, LibraryFiles, LoadSettings
 from compressor.models.shape_match import compare_shapes, shapes_of
 from compressor.models.signature import select_outputs, without_signature
 from compressor.models.yolo_checkpoint import YoloCheckpoint, is_yolo, read_yolo
@@ -28,7 +28,7 @@ SLIM = "slim.pt"
 IMAGE_SIZE = 640  # what ultralytics trains at unless it is told
 
 
-class Ultralytics(Family):
+class Ultralytics(FileFamily):
     """Models that ultralytics saved."""
 
     prefix = "ultralytics"
@@ -39,17 +39,8 @@ class Ultralytics(Family):
     def claims(self, path: Path) -> bool:
         return is_yolo(path) and find_spec("ultralytics") is not None
 
-    def names(self) -> list[str]:
-        return []
-
-    def has(self, name: str) -> bool:
-        return True
-
-    def defaults(self, name: str) -> Defaults:
-        return Defaults((3, IMAGE_SIZE, IMAGE_SIZE), 0, (0.0,) * 3, (1.0,) * 3)
-
     def load(self, path: Path, name: str, settings: LoadSettings) -> LoadedModel:
-        """Load a checkpoint, as `Family.load` does.
+        """Load a checkpoint, as `FileFamily.load` does.
 
         Args:
             path: The file.
