@@ -88,3 +88,9 @@ def test_new_family_has_the_errors_of_all() -> None:
         load_model("toy:linea")
     with raises_error(ModelError, "weights/unknown-name", "toy:linear@best"):
         load_model("toy:linear@best")
+
+
+@pytest.mark.parametrize("source", ["hf:folder", "ultralytics:yolo.pt", "net.onnx", "net.py:make"])
+def test_files_and_folders_have_no_defaults(source: str) -> None:
+    with raises_error(ModelError, "model/not-a-name", source):
+        model_defaults(source)
