@@ -159,7 +159,7 @@ class InventedTarget:
     name: str = "invented"
     provider: str = "cpu"
     threads: int = 1
-    single_threaded_cpu: bool = True
+    clock: str = "cpu"
     device: InventedDevice = dataclasses.field(default_factory=InventedDevice)
 
     @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from compressor.bench.conditions import choose_clock, describe_conditions
-from compressor.bench.device.protocol import Job, Timing
+from compressor.bench.device.protocol import Clock, Job, Timing
 from compressor.bench.device.session import RunnerSession
 from compressor.bench.interleaved import BUDGET, CONTROL, WINDOWS, A, Arms, B, interleave, rounds_within, run_rounds
 from compressor.bench.profile_by_layer import time_by_layer
@@ -106,8 +106,8 @@ def compare_latency(
         **{f"sha256_{arm}": file.sha256 for arm, file in files.items()},
     }
     return Comparison(
-        a=_latency(arms[A], control, peaks[A], by_cpu_time=conditions.by_cpu_time),
-        b=_latency(arms[B], control, peaks[B], by_cpu_time=conditions.by_cpu_time) if b else None,
+        a=_latency(arms[A], control, peaks[A], conditions.clock),
+        b=_latency(arms[B], control, peaks[B], conditions.clock) if b else None,
         ratio=ratio.value if ratio else None,
         ratio_ci95=(ratio.low, ratio.high) if ratio else None,
         control=control.value,
@@ -141,8 +141,8 @@ def measure_sustained(session: RunnerSession, model: Path, *, batch: int, second
     windows = max(10, round(seconds / SUSTAINED_WINDOW))
     job = Job((model,), window_s=seconds / windows, windows=windows, batch=batch, timeout=2 * seconds + 60)
     (timing,) = session.run(job)
-    by_cpu_time, _ = choose_clock(session, [timing])
-    return slowdown_per_minute([median(window) for window in timing.windows(by_cpu_time=by_cpu_time)], seconds)
+    clock, _ = choose_clock(session, [timing])
+    return slowdown_per_minute([median(window) for window in timing.windows(clock)], seconds)
 
 
 def _describe_inputs(file: OnnxFile, inputs: TimedInputs | None, real: bool) -> str:
@@ -163,18 +163,17 @@ def _ratios(session: RunnerSession, arms: Arms) -> tuple[Ratio | None, Ratio]:
     The interval of the first reaches as far from its value as the second's from 1, where two equal files are: by as
     much as this the same file differs.
     """
-    by_cpu_time, _ = choose_clock(session, _all_blocks(arms))
+    clock, _ = choose_clock(session, _all_blocks(arms))
     times = {
-        arm: [[median(window) for window in block.windows(by_cpu_time=by_cpu_time)] for block in blocks]
-        for arm, blocks in arms.items()
+        arm: [[median(window) for window in block.windows(clock)] for block in blocks] for arm, blocks in arms.items()
     }
     control = ratio_interval(times[A], times[CONTROL]).widened(MIN_SPREAD)
     return ratio_interval(times[A], times[B]).widened(control.spread) if B in times else None, control
 
 
-def _latency(blocks: Sequence[Timing], control: Ratio, peak_bytes: int, *, by_cpu_time: bool) -> Latency:
+def _latency(blocks: Sequence[Timing], control: Ratio, peak_bytes: int, clock: Clock) -> Latency:
     """The latency of one arm. The interval of its median is widened like that of a ratio."""
-    times = [sum(block.windows(by_cpu_time=by_cpu_time), ()) for block in blocks]
+    times = [sum(block.windows(clock), ()) for block in blocks]
     samples = tuple(sample for block_times in times for sample in block_times)
     estimate = median_interval(times)
     p90, p99 = tail_quantiles(samples)

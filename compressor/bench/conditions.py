@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from compressor.bench.device.protocol import DeviceState, Timing
+from compressor.bench.device.protocol import Clock, DeviceState, Timing
 from compressor.bench.device.session import RunnerSession
 
 MIN_CPU_SHARE = 0.97  # of its CPU that every block must have received for wall time to be used
@@ -16,7 +16,7 @@ CLOCK_DRIFT = 0.05  # of the CPU's frequency, from the slowest block to the fast
 class MeasurementConditions:
     """`disturbance` and `throttled` are reasons in words; empty = there was none."""
 
-    by_cpu_time: bool  # whether CPU time replaces wall time
+    clock: Clock
     disturbance: str
     throttled: str
     facts: Mapping[str, str]
@@ -37,7 +37,7 @@ def describe_conditions(
         The conditions; facts that the device does not report are left out.
     """
     device = session.device
-    by_cpu_time, disturbance = choose_clock(session, blocks)
+    clock, disturbance = choose_clock(session, blocks)
     frequencies = [block.mhz for block in blocks if block.mhz]
     drift = max(frequencies) / min(frequencies) - 1 if frequencies else 0.0
     has_throttled = (after.throttled or 0) > (before.throttled or 0)
@@ -55,21 +55,21 @@ def describe_conditions(
         "throttled": _throttling(before, after),
         "lowest_cpu_share": f"{min(block.cpu_share for block in blocks):.2f}",
         "energy": "metered" if any(block.energy_j is not None for block in blocks) else "no meter that can be read",
-        "clock": f"CPU time, for {disturbance}" if by_cpu_time else "wall",
+        "clock": f"CPU time, for {disturbance}" if clock == "cpu" else "wall",
         "warm": f"{sum(block.warm for block in blocks)} of {len(blocks)} blocks",
         "outputs": _output_errors(blocks),
     }
     if after.total > before.total:
         facts["steal"] = f"{(after.steal - before.steal) / (after.total - before.total):.2%}"
     return MeasurementConditions(
-        by_cpu_time,
+        clock,
         disturbance,
         "heat or power slowed the device down while it was measured" if has_throttled else "",
         {name: value for name, value in facts.items() if value},
     )
 
 
-def choose_clock(session: RunnerSession, blocks: Sequence[Timing]) -> tuple[bool, str]:
+def choose_clock(session: RunnerSession, blocks: Sequence[Timing]) -> tuple[Clock, str]:
     """Choose between wall time and CPU time.
 
     CPU time is used if other processes took the CPU from a model in one thread. It means nothing for several threads
@@ -80,12 +80,12 @@ def choose_clock(session: RunnerSession, blocks: Sequence[Timing]) -> tuple[bool
         blocks: The timings.
 
     Returns:
-        Whether CPU time is used, and the reason in words.
+        The clock, and the reason for CPU time in words.
     """
     lowest = min(block.cpu_share for block in blocks)
     if not session.device.single_threaded_cpu or lowest >= MIN_CPU_SHARE:
-        return False, ""
-    return True, f"other processes took up to {1 - lowest:.0%} of the CPU"
+        return "wall", ""
+    return "cpu", f"other processes took up to {1 - lowest:.0%} of the CPU"
 
 
 def _output_errors(blocks: Sequence[Timing]) -> str:

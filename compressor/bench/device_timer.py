@@ -17,7 +17,7 @@ import onnx
 from torch import nn
 
 from compressor.bench.device.device import Device
-from compressor.bench.device.protocol import Job, Timing
+from compressor.bench.device.protocol import Clock, Job, Timing
 from compressor.bench.device.session import RunnerSession
 from compressor.bench.layer_latency import measure_layers, reference_model
 from compressor.bench.statistics import ratio_interval
@@ -88,11 +88,18 @@ class DeviceTimer:
     def open(self) -> Iterator[DeviceSession]:
         """Hold the device for all of a search."""
         with self.device.open() as session, tempfile.TemporaryDirectory(prefix="compress-search-") as folder:
-            by_cpu_time = self.device.single_threaded_cpu
             levels = LEVELS if self.rounds else FEW_LEVELS  # predictions alone are given with their uncertainty
             inputs = write_timed_inputs(self.inputs, Path(folder))
             job = Job((), WINDOW_SECONDS, WINDOWS, WARM_SECONDS, self.batch, inputs)
-            yield DeviceTimerSession(session, job, by_cpu_time, levels, self.export, self.emit, Path(folder))
+            yield DeviceTimerSession(session, job, self.device.clock, levels, self.export, self.emit, Path(folder))
+
+
+@dataclass(frozen=True, slots=True)
+class TimeInTurn:
+    """Time of a model beside the reference of layers' times, in milliseconds of the session's first timing."""
+
+    ms: float
+    reference_ms: float  # the same for all models of a session
 
 
 @dataclass(slots=True)
@@ -101,7 +108,7 @@ class DeviceTimerSession:
 
     runner: RunnerSession
     job: Job  # its models are replaced
-    by_cpu_time: bool  # see `Device.single_threaded_cpu`
+    clock: Clock  # see `Device.clock`
     levels: Sequence[float]  # shares of a layer's width that are timed
     export: Callable[[nn.Module, Path], object]
     emit: EventSink
@@ -109,8 +116,7 @@ class DeviceTimerSession:
     # By id of the module or graph, which stays valid because the entry holds the object itself.
     _dense_files: dict[int, tuple[nn.Module, Path]] = field(default_factory=dict)
     _models: dict[int, tuple[DependencyGraph, LatencyModel]] = field(default_factory=dict)
-    _times: dict[int, float] = field(default_factory=dict)  # of the modules in `_dense_files`
-    _reference_ms: float = 0.0  # when the first of them was timed
+    _times: dict[int, TimeInTurn] = field(default_factory=dict)  # of the modules in `_dense_files`
     _slim_numbers: Iterator[int] = field(default_factory=count)
 
     def latency_model(self, graph: DependencyGraph, module: nn.Module) -> LatencyModel:
@@ -135,9 +141,9 @@ class DeviceTimerSession:
         changing = layers_that_change(sizes, groups)
         step = self._steps([layer for layer, ends in zip(sizes.layers, changing, strict=True) if any(ends)])
         relative = self._relative_times(layers_to_benchmark(sizes, groups, step, self.levels))
-        dense_ms = self.time(module)
-        times = {layer: multiple * self._reference_ms for layer, multiple in relative.items()}
-        return fit_latency_model(sizes, groups, step, times, self.levels).calibrated(dense_ms)
+        dense = self._time_in_turn(module)
+        times = {layer: multiple * dense.reference_ms for layer, multiple in relative.items()}
+        return fit_latency_model(sizes, groups, step, times, self.levels).calibrated(dense.ms)
 
     def time(self, module: nn.Module) -> float:
         """Time a model in turn with the reference of layers' times, once for each module.
@@ -151,13 +157,17 @@ class DeviceTimerSession:
         Raises:
             DeviceUnavailable: The connection to the device is lost.
         """
+        return self._time_in_turn(module).ms
+
+    def _time_in_turn(self, module: nn.Module) -> TimeInTurn:
         models = self._dense_file(module), self.folder / "reference.onnx"
         if id(module) not in self._times:
             onnx.save(reference_model(self.job.batch), models[1])
             runs = [self._in_turn(models, mirrored=index % 2 == 1) for index in range(MIN_PROCESSES)]
-            ms, reference_ms = self._median(runs, 0), self._median(runs, 1)
-            self._reference_ms = self._reference_ms or reference_ms
-            self._times[id(module)] = ms / reference_ms * self._reference_ms
+            ms, own_reference_ms = self._median(runs, 0), self._median(runs, 1)
+            first = next(iter(self._times.values()), None)
+            reference_ms = own_reference_ms if first is None else first.reference_ms
+            self._times[id(module)] = TimeInTurn(ms / own_reference_ms * reference_ms, reference_ms)
         return self._times[id(module)]
 
     def measure_pair(
@@ -214,14 +224,14 @@ class DeviceTimerSession:
         return self.runner.run(replace(self.job, models=models[::step]))[::step]
 
     def _windows(self, timing: Timing) -> Sequence[Sequence[float]]:
-        return timing.windows(by_cpu_time=self.by_cpu_time)
+        return timing.windows(self.clock)
 
     def _median(self, runs: Sequence[Sequence[Timing]], side: int) -> float:
         return median(chain.from_iterable(chain.from_iterable(self._windows(run[side]) for run in runs)))
 
     def _relative_times(self, layers: Sequence[Layer]) -> Mapping[Layer, float]:
         """Times of layers as multiples of the reference's time."""
-        return measure_layers(self.runner, layers, batch=self.job.batch, by_cpu_time=self.by_cpu_time, emit=self.emit)
+        return measure_layers(self.runner, layers, batch=self.job.batch, clock=self.clock, emit=self.emit)
 
     def _steps(self, layers: Sequence[Layer]) -> Step:
         """The preferred multiple of widths for each kind of layer, measured on its layer of median size."""

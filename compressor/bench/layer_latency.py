@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from compressor.bench.device.protocol import Job, Timing
+from compressor.bench.device.protocol import Clock, Job, Timing
 from compressor.bench.device.session import RunnerSession
 from compressor.bench.measurement_cache import add_to_cache, cache_file, read_cache
 from compressor.bench.synthetic_models import IMAGE_CHANNELS, LayerBenchmark, layer_model
@@ -32,7 +32,7 @@ KEY_PREFIX = "multiple of the reference: "
 
 
 def measure_layers(
-    session: RunnerSession, layers: Sequence[Layer], *, batch: int, by_cpu_time: bool, emit: EventSink
+    session: RunnerSession, layers: Sequence[Layer], *, batch: int, clock: Clock, emit: EventSink
 ) -> Mapping[Layer, float]:
     """Time layers on a device. Equal layers are timed once, and those in the cache are not timed again.
 
@@ -40,7 +40,7 @@ def measure_layers(
         session: The device.
         layers: The layers.
         batch: Batch size.
-        by_cpu_time: Whether CPU time is used instead of wall time.
+        clock: What the runs are timed by.
         emit: Receives the progress.
 
     Returns:
@@ -59,7 +59,7 @@ def measure_layers(
         job = Job((), WINDOW_SECONDS, WINDOWS, WARM_SECONDS, batch)
         models = [reference_model(batch), *(layer_model(benchmark) for benchmark in part)]
         timings = time_models(session, models, job)
-        unit, *typical = [typical_ms(timing.windows(by_cpu_time=by_cpu_time)) for timing in timings]
+        unit, *typical = [typical_ms(timing.windows(clock)) for timing in timings]
         times |= {_key(benchmark): ms / unit for benchmark, ms in zip(part, typical, strict=True)}
         emit("progress", {"stage": "time layers", "done": start + len(part), "total": len(missing)})
     if missing:

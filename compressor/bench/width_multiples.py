@@ -12,7 +12,7 @@ from statistics import median
 import numpy as np
 
 from compressor.bench.device.device import Device
-from compressor.bench.device.protocol import Job, Timing
+from compressor.bench.device.protocol import Clock, Job, Timing
 from compressor.bench.device.session import RunnerSession
 from compressor.bench.layer_latency import time_models, typical_ms
 from compressor.bench.measurement_cache import add_to_cache, cache_file, read_cache
@@ -95,8 +95,7 @@ def preferred_width_multiple(session: RunnerSession, *, emit: EventSink) -> int:
         emit("staircase", {"round_to": int(cached), "cached": True})
         return int(cached)
     timings = time_blocks(session)
-    by_cpu_time = session.device.single_threaded_cpu
-    halves = [coarsest_free_step(latency_tables(timings, half, by_cpu_time=by_cpu_time)) for half in (0, 1)]
+    halves = [coarsest_free_step(latency_tables(timings, half, session.device.clock)) for half in (0, 1)]
     agreed = halves[0] == halves[1]
     emit("staircase", {"round_to": max(halves), "cached": False, "agreed": agreed})
     if agreed:
@@ -145,18 +144,18 @@ def time_blocks(session: RunnerSession) -> dict[tuple[str, int], Timing]:
     return dict(zip(blocks, timings, strict=True))
 
 
-def latency_tables(timings: Mapping[tuple[str, int], Timing], half: int, *, by_cpu_time: bool) -> list[Times]:
+def latency_tables(timings: Mapping[tuple[str, int], Timing], half: int, clock: Clock) -> list[Times]:
     """Make a table of typical times for each kind of block from every second window.
 
     Args:
         timings: Timings by kind and width.
         half: 0 for the even windows, 1 for the odd ones.
-        by_cpu_time: Whether CPU time is used instead of wall time.
+        clock: What the runs are timed by.
 
     Returns:
         One table for each kind, in milliseconds.
     """
     tables: dict[str, dict[int, float]] = {kind: {} for kind in BLOCKS}
     for (kind, width), timing in timings.items():
-        tables[kind][width] = typical_ms(timing.windows(by_cpu_time=by_cpu_time)[half::2])
+        tables[kind][width] = typical_ms(timing.windows(clock)[half::2])
     return list(tables.values())

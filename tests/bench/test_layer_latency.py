@@ -94,14 +94,14 @@ def test_what_stands_around_a_layer_is_taken_off(
     """Half of (before + after) at the layer's inputs, and half at its outputs; an image comes as it is."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     device = Timed(besides_the_reference(layers_in))
-    found = measure_layers(device, [LAYERS[name]], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
+    found = measure_layers(device, [LAYERS[name]], batch=1, clock="cpu", emit=silent)  # type: ignore[arg-type]
     assert found == {LAYERS[name]: pytest.approx(ms / REFERENCE_MS)}
 
 
 def test_a_layer_lost_in_its_surroundings_keeps_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     device = Timed(besides_the_reference(lambda _model: 5.0))
-    found = measure_layers(device, [LAYERS["dense"]], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
+    found = measure_layers(device, [LAYERS["dense"]], batch=1, clock="cpu", emit=silent)  # type: ignore[arg-type]
     assert found[LAYERS["dense"]] == pytest.approx(MIN_SHARE * 5.0 / REFERENCE_MS)
 
 
@@ -109,12 +109,12 @@ def test_each_shape_is_timed_once_and_once_ever(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     device = Timed(layers_in)
     layer = LAYERS["dense"]
-    first = measure_layers(device, [layer] * 20, batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
+    first = measure_layers(device, [layer] * 20, batch=1, clock="cpu", emit=silent)  # type: ignore[arg-type]
     assert [len(job.models) for job in device.jobs] == [4]
-    again = measure_layers(device, [layer], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
+    again = measure_layers(device, [layer], batch=1, clock="cpu", emit=silent)  # type: ignore[arg-type]
     assert again == first
     assert len(device.jobs) == 1
-    measure_layers(device, [layer], batch=2, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
+    measure_layers(device, [layer], batch=2, clock="cpu", emit=silent)  # type: ignore[arg-type]
     assert len(device.jobs) == 2, "another batch is another time"
     assert cache_file("another") != cache_file("f")
 
@@ -124,8 +124,8 @@ def test_times_of_a_slow_and_of_a_fast_hour_can_be_compared(tmp_path: Path, monk
     first, second = LAYERS["dense"], LAYERS["strided"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     fast, slow = Timed(layers_in), Timed(lambda model: 3 * layers_in(model))
-    measure_layers(fast, [first], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
-    found = measure_layers(slow, [first, second], batch=1, by_cpu_time=True, emit=silent)  # type: ignore[arg-type]
+    measure_layers(fast, [first], batch=1, clock="cpu", emit=silent)  # type: ignore[arg-type]
+    found = measure_layers(slow, [first, second], batch=1, clock="cpu", emit=silent)  # type: ignore[arg-type]
     assert [len(job.models) for job in slow.jobs] == [4], "the first one is not timed again"
     assert found[first] == pytest.approx(found[second]) == pytest.approx(10 / 13)
 

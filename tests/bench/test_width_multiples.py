@@ -152,6 +152,6 @@ def test_halves_that_disagree_give_the_coarser_and_are_not_kept(
         for windows in [(steep[block].cpu[0], flat[block].cpu[0]) * 2]
     }
     monkeypatch.setattr(staircase, "time_blocks", lambda session: mixed)
-    assert coarsest_free_step(latency_tables(mixed, 1, by_cpu_time=True)) == 1
+    assert coarsest_free_step(latency_tables(mixed, 1, "cpu")) == 1
     assert preferred_width_multiple(HERE, emit=lambda _name, _fields: None) == 16
     assert read_cache(cache_file("print")) == {}

@@ -16,6 +16,7 @@ from typing import Literal
 
 from compressor.bench import runner
 from compressor.bench.device.connection import Connection, ConnectionLost
+from compressor.bench.device.protocol import Clock
 from compressor.bench.device.session import RunnerSession
 from compressor.bench.device.transport import LocalTransport, Transport
 from compressor.errors import CompressorError, DeviceUnavailable, Temporary
@@ -53,6 +54,11 @@ class Device:
     def single_threaded_cpu(self) -> bool:
         """Whether the CPU time of the calling thread is the time of a run, whoever else uses the CPU."""
         return self.threads == 1 and self.provider == "cpu"
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of times that are compared with one another: CPU time, where that is the time of a run."""
+        return "cpu" if self.single_threaded_cpu else "wall"
 
     @contextmanager
     def open(self) -> Iterator[RunnerSession]:

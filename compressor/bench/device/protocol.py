@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+Clock = Literal["wall", "cpu"]
+"""What a run is timed by: time that passes, or CPU time of the calling thread."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -41,9 +44,9 @@ class Timing:
     peak_bytes: int = 0  # peak memory above that of an empty process, for all models of the job
     mhz: float | None = None  # of the CPUs at the end; None = the kernel does not report it
 
-    def windows(self, *, by_cpu_time: bool) -> tuple[tuple[float, ...], ...]:
+    def windows(self, clock: Clock) -> tuple[tuple[float, ...], ...]:
         """The milliseconds by one of the clocks."""
-        return self.cpu if by_cpu_time else self.wall
+        return self.cpu if clock == "cpu" else self.wall
 
     @property
     def cpu_share(self) -> float:
