@@ -20,6 +20,7 @@ from compressor.models.onnx_import.imported_module import (
     ImportedModule,
     NodeCall,
     OperatorNode,
+    WrittenLayer,
     add_tensor,
     place_module,
 )
@@ -136,7 +137,7 @@ class _Builder:
         self.fused |= set(fusion.nodes)
         name = layer_name(built.named_after, self.graph.nodes[fusion.nodes[-1]])
         path = place_module(self.module, name, built.module)
-        self.module.written.append((path, "written-out normalization", built.nodes))
+        self.module.written[path] = WrittenLayer("written-out normalization", built.nodes)
         self._run(path, built.inputs, built.outputs, index)
         return True
 
@@ -159,10 +160,9 @@ class _Builder:
         path = self.layers.get(key)
         if path is None:
             path = self.layers[key] = place_module(self.module, layer_name(built.named_after, node), built.module)
-            self.module.written.append((path, node.op, nodes))
+            self.module.written[path] = WrittenLayer(node.op, nodes)
         else:
-            at = next(at for at, entry in enumerate(self.module.written) if entry[0] == path)
-            self.module.written[at] = (path, node.op, (*self.module.written[at][2], *nodes))
+            self.module.written[path] = WrittenLayer(node.op, (*self.module.written[path].nodes, *nodes))
         self._run(path, built.inputs, built.outputs, index)
         return True
 

@@ -11,15 +11,13 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from compressor.models.onnx_import.layers.base import Editor
-
 WHERE_SINCE = 9  # the opset that has Where
 
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
-class GraphEditor(Editor):
+class GraphEditor:
     """Changes a model in place; nodes are found by their index in the given file."""
 
     def __init__(self, model: ModelProto) -> None:
@@ -39,15 +37,16 @@ class GraphEditor(Editor):
         return next(int(entry.version) for entry in self._model.opset_import if entry.domain in ("", "ai.onnx"))
 
     def node(self, index: int) -> NodeProto:
+        """Return the node at an index of the given file."""
         return self._nodes[index]
 
     def set_input(self, index: int, position: int, tensor: Tensor) -> None:
-        """Make an input a constant, as `Editor.set_input` does.
+        """Make an input of a node a constant.
 
         Args:
             index: The node's index in the given file.
-            position: The input.
-            tensor: Its value.
+            position: The input; missing ones before it are left out, as ONNX writes them.
+            tensor: Its value, which is cast to the element type that the input has.
         """
         node = self._nodes[index]
         while len(node.input) <= position:
@@ -132,7 +131,7 @@ class GraphEditor(Editor):
         self._model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
 
     def set_attribute(self, index: int, name: str, value: Any) -> None:
-        """Set an attribute, as `Editor.set_attribute` does.
+        """Set an attribute of a node.
 
         Args:
             index: The node's index in the given file.
@@ -145,7 +144,7 @@ class GraphEditor(Editor):
         node.attribute.extend([*others, helper.make_attribute(name, value)])
 
     def reshape_like(self, index: int, name: str) -> None:
-        """Give the result of a Reshape the shape of another value, as `Editor.reshape_like` does.
+        """Give the result of a Reshape the shape of another value.
 
         Args:
             index: The Reshape's index in the given file.
@@ -157,7 +156,7 @@ class GraphEditor(Editor):
         node.input[1] = shape
 
     def add_after(self, index: int, op: str, tensor: Tensor) -> None:
-        """Apply an operator to a result, as `Editor.add_after` does.
+        """Apply an operator with a constant to the result of a node.
 
         Args:
             index: The node's index in the given file.

@@ -99,6 +99,14 @@ class JoinedSlice(SharedByCopies):
     fixed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenLayer(SharedByCopies):
+    """What a layer is written back as: the kind of layer, and the nodes of the file that it stands for."""
+
+    kind: str
+    nodes: tuple[int, ...]
+
+
 class ImportedModule(FileModule):
     """Runs steps in the order of the file. Layers have the names of the file's weights."""
 
@@ -108,7 +116,7 @@ class ImportedModule(FileModule):
         self.steps: tuple[NodeCall, ...] = ()
         self.tensors: dict[str, str] = {}  # value of the file -> parameter or buffer
         self.constants: dict[str, HostArray] = {}  # outputs that depend on no input
-        self.written: list[tuple[str, str, tuple[int, ...]]] = []  # layer, operator, nodes of the file
+        self.written: dict[str, WrittenLayer] = {}  # by path of the layer
         self.operators_written: list[tuple[str, int]] = []  # operator, node of the file
         self.joined: list[JoinedSlice] = []
         self.branches: Branches = ()  # of the file's Ifs, which the indices of nodes count
@@ -239,8 +247,3 @@ def _parent(root: nn.Module, path: str) -> tuple[nn.Module, str]:
 def _free(module: nn.Module, name: str) -> str:
     candidates = (name if index == 0 else f"{name}_{index}" for index in range(10**6))
     return next(candidate for candidate in candidates if not hasattr(module, candidate))
-
-
-def host(values: Sequence[int] | int) -> HostArray:
-    """Make an array of 64-bit integers, as sizes are."""
-    return np.asarray(values, dtype=np.int64)

@@ -6,6 +6,7 @@ shapes alone are traced, they follow the widths after surgery, and no operator o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -116,3 +117,8 @@ def stays_on_host(op: str, position: int, array: HostArray) -> bool:
         False where it becomes a tensor of the module.
     """
     return position in HOST_INPUTS.get(op, ()) or array.size <= (1 if array.dtype.kind == "f" else SMALL)
+
+
+def host(values: Sequence[int] | int) -> HostArray:
+    """Make an array of 64-bit integers, as sizes are."""
+    return np.asarray(values, dtype=np.int64)

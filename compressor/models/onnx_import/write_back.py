@@ -41,8 +41,8 @@ def write_module(module: nn.Module, given: Path, examples: Sequence[Tensor], met
     assert isinstance(module, ImportedModule), "the module that build made"
     editor = GraphEditor(read_model(given, module.branches))
     kinds = layer_kinds()
-    for path, op, nodes in module.written:
-        kinds[op].write(module.get_submodule(path), nodes, editor)
+    for path, written in module.written.items():
+        kinds[written.kind].write(module.get_submodule(path), written.nodes, editor)
     for name, path in module.tensors.items():
         editor.replace_everywhere(name, module.tensor(path))
     shapes = _output_shapes(module, examples)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressor.models.onnx_import.graph_editor import GraphEditor
 from compressor.models.onnx_import.node import Node
 from compressor.models.onnx_import.values import HostArray, Value
 
@@ -83,63 +83,6 @@ class Operands:
         return torch.from_numpy(np.array(self.constants[position], dtype=np.float32))
 
 
-class Editor(ABC):
-    """Changes a graph; implemented by write_back.py."""
-
-    @abstractmethod
-    def node(self, index: int) -> Any:
-        """Return the node at an index of the given file."""
-
-    @abstractmethod
-    def set_input(self, index: int, position: int, tensor: Tensor) -> None:
-        """Make an input of a node a constant.
-
-        Args:
-            index: The node's index in the given file.
-            position: The input; the ones before it must be there.
-            tensor: Its value, in the element type that the input has.
-        """
-
-    @abstractmethod
-    def set_attribute(self, index: int, name: str, value: Any) -> None:
-        """Set an attribute of a node.
-
-        Args:
-            index: The node's index in the given file.
-            name: The attribute.
-            value: Its value.
-        """
-
-    @abstractmethod
-    def set_numbers(self, index: int, position: int, values: Sequence[int]) -> None:
-        """Make an input of a node an array of integers, which no other node gets.
-
-        Args:
-            index: The node's index in the given file.
-            position: The input.
-            values: The integers.
-        """
-
-    @abstractmethod
-    def reshape_like(self, index: int, name: str) -> None:
-        """Give the result of a Reshape the shape of another value.
-
-        Args:
-            index: The Reshape's index in the given file.
-            name: The other value.
-        """
-
-    @abstractmethod
-    def add_after(self, index: int, op: str, tensor: Tensor) -> None:
-        """Apply an operator with a constant to the result of a node.
-
-        Args:
-            index: The node's index in the given file.
-            op: `Add` or `Mul`.
-            tensor: The constant.
-        """
-
-
 @dataclass(frozen=True, slots=True)
 class Built:
     """A layer, and which inputs and nodes it stands for."""
@@ -169,7 +112,7 @@ class LayerKind(ABC):
         """
 
     @abstractmethod
-    def write(self, module: nn.Module, nodes: Sequence[int], editor: Editor) -> None:
+    def write(self, module: nn.Module, nodes: Sequence[int], editor: GraphEditor) -> None:
         """Put the weights of a layer back into the file.
 
         Args:

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compressor.models.onnx_import.layers.base import Built, Editor, LayerKind, Operands
+from compressor.models.onnx_import.graph_editor import GraphEditor
+from compressor.models.onnx_import.layers.base import Built, LayerKind, Operands
 from compressor.models.onnx_import.node import Node, unsupported
 from compressor.models.onnx_import.operators.spatial import as_pad, padding_of
 
@@ -72,7 +73,7 @@ class Convolution(LayerKind):
         layer.bias = None if operands.absent(2) else operands.weight(2)
         return Built(layer, node.inputs[:1], node.outputs, node.inputs[1])
 
-    def write(self, module: nn.Module, nodes: Sequence[int], editor: Editor) -> None:
+    def write(self, module: nn.Module, nodes: Sequence[int], editor: GraphEditor) -> None:
         """Put the weights of a layer back, as `LayerKind.write` does.
 
         Args:

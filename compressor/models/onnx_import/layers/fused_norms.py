@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from compressor.models.onnx_import.fusions import Fusion
-from compressor.models.onnx_import.layers.base import Built, Editor, LayerKind, Operands, SharedWeights, like_vector
+from compressor.models.onnx_import.graph_editor import GraphEditor
+from compressor.models.onnx_import.layers.base import Built, LayerKind, Operands, SharedWeights, like_vector
 from compressor.models.onnx_import.links import Links
 from compressor.models.onnx_import.node import Node
 from compressor.models.onnx_import.values import HostArray
@@ -20,7 +21,7 @@ class WrittenOut(LayerKind):
     def build(self, operands: Operands) -> Built | None:
         return None  # no operator has this name; build_graph.py calls `fused_layer`
 
-    def write(self, module: nn.Module, nodes: Sequence[int], editor: Editor) -> None:
+    def write(self, module: nn.Module, nodes: Sequence[int], editor: GraphEditor) -> None:
         """Put the weights of a layer back, as `LayerKind.write` does.
 
         Args:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from compressor.models.onnx_import.layers.base import Built, Editor, LayerKind, Operands
+from compressor.models.onnx_import.graph_editor import GraphEditor
+from compressor.models.onnx_import.layers.base import Built, LayerKind, Operands
 from compressor.models.onnx_import.values import HostArray
 
 
@@ -36,7 +37,7 @@ class ProductLayer(LayerKind):
         layer = linear_layer(operands.weight(1, np.transpose, tag="T"), None)
         return Built(layer, operands.node.inputs[:1], operands.node.outputs, operands.node.inputs[1])
 
-    def write(self, module: nn.Module, nodes: Sequence[int], editor: Editor) -> None:
+    def write(self, module: nn.Module, nodes: Sequence[int], editor: GraphEditor) -> None:
         """Put the weights of a layer back, as `LayerKind.write` does.
 
         Args:
@@ -56,7 +57,7 @@ class ProductLayer(LayerKind):
                 editor.add_after(index, "Add", module.get_parameter("bias"))
 
 
-def _constant_side(editor: Editor, index: int, nodes: Sequence[int]) -> int:
+def _constant_side(editor: GraphEditor, index: int, nodes: Sequence[int]) -> int:
     products = {name for other in nodes if other != index for name in editor.node(other).output}
     return 0 if editor.node(index).input[1] in products else 1
 
@@ -84,7 +85,7 @@ class AffineProduct(LayerKind):
         bias = None if operands.absent(2) else operands.weight(2, vector, tag="" if beta == 1.0 else str(beta))
         return Built(linear_layer(weight, bias), node.inputs[:1], node.outputs, node.inputs[1])
 
-    def write(self, module: nn.Module, nodes: Sequence[int], editor: Editor) -> None:
+    def write(self, module: nn.Module, nodes: Sequence[int], editor: GraphEditor) -> None:
         """Put the weights of a layer back, as `LayerKind.write` does.
 
         Args:
@@ -116,7 +117,7 @@ class Lookup(LayerKind):
         layer.weight = operands.weight(0)
         return Built(layer, node.inputs[1:2], node.outputs, node.inputs[0])
 
-    def write(self, module: nn.Module, nodes: Sequence[int], editor: Editor) -> None:
+    def write(self, module: nn.Module, nodes: Sequence[int], editor: GraphEditor) -> None:
         """Put the weights of a layer back, as `LayerKind.write` does.
 
         Args:

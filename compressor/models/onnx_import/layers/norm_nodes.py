@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from compressor.models.onnx_import.layers.base import Built, Editor, LayerKind, Operands, like_vector
+from compressor.models.onnx_import.graph_editor import GraphEditor
+from compressor.models.onnx_import.layers.base import Built, LayerKind, Operands, like_vector
 from compressor.models.onnx_import.node import unsupported
 
 BATCH: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
@@ -20,7 +21,7 @@ class _Normalization(LayerKind):
 
     tensors: tuple[str, ...] = SCALE_AND_SHIFT
 
-    def write(self, module: nn.Module, nodes: Sequence[int], editor: Editor) -> None:
+    def write(self, module: nn.Module, nodes: Sequence[int], editor: GraphEditor) -> None:
         """Put the weights of a layer back, as `LayerKind.write` does.
 
         Args:
@@ -110,7 +111,7 @@ class PReLU(LayerKind):
         layer.given_shape = slope.shape  # type: ignore[assignment]
         return Built(layer, node.inputs[:1], node.outputs, node.inputs[1])
 
-    def write(self, module: nn.Module, nodes: Sequence[int], editor: Editor) -> None:
+    def write(self, module: nn.Module, nodes: Sequence[int], editor: GraphEditor) -> None:
         """Put the weights of a layer back, as `LayerKind.write` does.
 
         Args:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.models.onnx_import.layers.base import Built, Editor, LayerKind, Operands
+from compressor.models.onnx_import.graph_editor import GraphEditor
+from compressor.models.onnx_import.layers.base import Built, LayerKind, Operands
 from compressor.models.onnx_import.node import Node, unsupported
 from compressor.models.onnx_import.values import HostArray, Value, is_host
 
@@ -72,7 +73,7 @@ class RecurrentKind(LayerKind):
         states = () if module.starts_at_zero else tuple(name for name in node.inputs[5:7] if name)
         return Built(module, (node.inputs[0], *states), node.outputs, node.inputs[1])
 
-    def write(self, module: nn.Module, nodes: Sequence[int], editor: Editor) -> None:
+    def write(self, module: nn.Module, nodes: Sequence[int], editor: GraphEditor) -> None:
         """Put the weights of a layer back, as `LayerKind.write` does.
 
         Args:

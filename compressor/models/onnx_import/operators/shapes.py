@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from compressor.models.onnx_import.host import axes_of
-from compressor.models.onnx_import.imported_module import Function, OperatorNode, host
-from compressor.models.onnx_import.values import HostArray, Value, ints
+from compressor.models.onnx_import.imported_module import Function, OperatorNode
+from compressor.models.onnx_import.values import HostArray, Value, host, ints
 
 
 def _reshape(node: OperatorNode, x: Tensor, shape: Value) -> Tensor:
