@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,18 +15,15 @@ from compressor.core import ParityScope
 from compressor.execution.autocast import without_autocast
 from compressor.execution.central_draws import CentralDraws, UnknownDraw
 from compressor.execution.copies import copy_module
-from compressor.execution.float64 import in_float64, widen
 from compressor.execution.randomness import equal_randomness
 from compressor.export.cpu_session import cpu_session
 from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
 from compressor.export.onnx_file import has_float16_weights
 from compressor.export.random_nodes import CannotCompare, with_central_draws
-from compressor.export.tolerance import FLOAT16, FLOAT32, Array, FileRounding, max_abs, within_tolerance
+from compressor.export.reference import Inputs, Outputs, Reference
+from compressor.export.tolerance import FLOAT16, FLOAT32, Array, FileRounding, compare_outputs
 from compressor.file_module import FileModule, as_file_takes
 from compressor.tensors import tree_leaves
-
-TRIALS = 4  # of noise
-TIE_BREAK = 1e-6  # changes a score between 0 and 1 in its last digits
 
 AT_CENTRE: ParityScope = "answers with random numbers at their centres"
 
@@ -44,12 +39,6 @@ class Parity:
     max_abs_error: float
     ok: bool
     compared: ParityScope = "answers"
-
-
-Inputs = Sequence[Tensor]
-"""a batch of each input of the module"""
-
-Outputs = Callable[[nn.Module, Inputs], list[Array]]
 
 
 def module_outputs(module: nn.Module, inputs: Inputs) -> list[Array]:
@@ -102,7 +91,7 @@ def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Pa
         batches: The batches.
 
     Returns:
-        The largest absolute difference, and whether it is within the tolerance (see `within_tolerance`).
+        The largest absolute difference, and whether it is within the tolerance (see `compare_outputs`).
 
     Raises:
         CannotRun: ONNX Runtime cannot run the file, or its outputs have other shapes.
@@ -126,73 +115,25 @@ def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], out
     names = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
     largest, ok = 0.0, True
     for batch in batches:
-        reference, actual = outputs(module, batch), run_session(session, as_file_takes(module, batch))
-        shapes = [array.shape for array in reference]
+        reference, actual = (
+            Reference(module, batch, outputs, rounding),
+            run_session(session, as_file_takes(module, batch)),
+        )
+        shapes = [array.shape for array in reference.outputs]
         if [array.shape for array in actual] != shapes:
-            if not is_rounding_sensitive(module, batch, outputs, rounding):
+            if not reference.is_rounding_sensitive():
                 others = [array.shape for array in actual]
                 raise CannotRun(f"{_inputs(batch)}: shapes {others} instead of {shapes}")
             ok = False
             continue
-        for name, array, expected in zip(names, actual, reference, strict=True):
+        for name, array, expected in zip(names, actual, reference.outputs, strict=True):
             if np.isfinite(expected).all() and not np.isfinite(array).all():
                 raise CannotRun(f"{_inputs(batch)}: {name} is NaN or infinite, and PyTorch's is finite")
-        exact, noisy = _in_float64(module, batch, outputs), _in_noise(module, batch, outputs, rounding)
-        difference, same = within_tolerance(actual, reference, exact, names, noisy, rounding)
-        largest, ok = max(largest, difference), ok and same
-    if not ok and any(is_rounding_sensitive(module, batch, outputs, rounding) for batch in batches):
+        difference = compare_outputs(actual, reference, names)
+        largest, ok = max(largest, difference.largest), ok and difference.ok
+    if not ok and any(Reference(module, batch, outputs, rounding).is_rounding_sensitive() for batch in batches):
         return _check_layers(path, module, batches, rounding) or Parity(largest, ok)
     return Parity(largest, ok)
-
-
-def is_rounding_sensitive(module: nn.Module, batch: Inputs, outputs: Outputs, rounding: FileRounding) -> bool:
-    """Test whether rounding changes the outputs of a module.
-
-    Three kinds of rounding are tried: float64, which orders values that are equal in float32; noise like rounding
-    after each layer; and noise of at least `TIE_BREAK`, because scores of outputs that are almost zero are equal
-    whatever rounding does to these.
-
-    Args:
-        module: The module.
-        batch: A batch.
-        outputs: Computes the outputs.
-        rounding: The noise, and the share of the largest value from which a change counts.
-
-    Returns:
-        True if the shape of an output changes, or its values by more than this share.
-    """
-    reference = outputs(module, batch)
-
-    def variants() -> Iterator[list[Array]]:
-        yield _in_float64(module, batch, outputs)() or reference
-        yield from _in_noise(module, batch, outputs, rounding)()
-        yield from _in_noise(module, batch, outputs, rounding, TIE_BREAK)()
-
-    return any(
-        array.shape != expected.shape or max_abs(array - expected) > rounding.at_most * max_abs(expected)
-        for variant in variants()
-        for array, expected in zip(variant, reference, strict=True)
-    )
-
-
-@contextmanager
-def _perturbed(module: nn.Module, noise: float, least: float) -> Iterator[None]:
-    """Add seeded noise to the output of every layer, relative to its largest value but at least `least`."""
-    random = torch.Generator().manual_seed(0)
-
-    def _add_noise(_layer: nn.Module, _inputs: object, output: object) -> object:
-        if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
-            size = max(noise * float(output.abs().max()), least)
-            return output + size * torch.randn(output.shape, generator=random)
-        return output
-
-    layers = [layer for layer in module.modules() if next(layer.children(), None) is None]
-    handles = [layer.register_forward_hook(_add_noise) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _check_layers(path: Path, module: nn.Module, batches: Sequence[Inputs], rounding: FileRounding) -> Parity | None:
@@ -204,42 +145,14 @@ def _check_layers(path: Path, module: nn.Module, batches: Sequence[Inputs], roun
         largest, ok = 0.0, True
         for batch in batches:
             fed = as_file_takes(module, batch)
-            reference, actual = layers.of(module, batch), run_session(session, fed, layers.outputs)
-            if [array.shape for array in actual] != [array.shape for array in reference]:
+            reference = Reference(module, batch, layers.of, rounding, trials=0)
+            actual = run_session(session, fed, layers.outputs)
+            if [array.shape for array in actual] != [array.shape for array in reference.outputs]:
                 return None
             names = [f"{path.name}, before a choice"] * len(actual)
-            exact = _in_float64(module, batch, layers.of)
-            difference, same = within_tolerance(actual, reference, exact, names, tuple, rounding)
-            largest, ok = max(largest, difference), ok and same
+            difference = compare_outputs(actual, reference, names)
+            largest, ok = max(largest, difference.largest), ok and difference.ok
     return Parity(largest, ok, "layers before a choice by value")
-
-
-def _in_float64(module: nn.Module, batch: Inputs, outputs: Outputs) -> Callable[[], list[Array]]:
-    """A function that computes the outputs in float64 once; they are empty if the module cannot run in float64."""
-
-    @functools.cache
-    def compute() -> list[Array]:
-        try:
-            wide = copy_module(module).double()  # first: a float32 buffer cannot be copied while everything is float64
-            with in_float64():
-                return outputs(wide, widen(batch))
-        except Exception:  # a user's forward may raise anything when its types are not those it expects
-            return []
-
-    return compute
-
-
-def _in_noise(
-    module: nn.Module, batch: Inputs, outputs: Outputs, rounding: FileRounding, least: float = 0.0
-) -> Callable[[], list[list[Array]]]:
-    """A function that computes the outputs once for each trial with noise; none if noise changes their shapes."""
-
-    @functools.cache
-    def compute() -> list[list[Array]]:
-        with _perturbed(module, rounding.noise, least):
-            return [outputs(module, batch) for _ in range(TRIALS)]
-
-    return compute
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:

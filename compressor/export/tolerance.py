@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,14 +31,35 @@ FLOAT32 = FileRounding(noise=1e-6, relative=1e-4, at_most=1e-2)
 FLOAT16 = FileRounding(noise=1e-3, relative=1e-2, at_most=5e-2)
 
 
-def within_tolerance(
-    actual: Sequence[Array],
-    reference: Sequence[Array],
-    exact: Callable[[], Sequence[Array]],
-    names: Sequence[str],
-    perturbed: Callable[[], Sequence[Sequence[Array]]],
-    rounding: FileRounding,
-) -> tuple[float, bool]:
+class RoundedOutputs(Protocol):
+    """PyTorch's outputs in float32, and what rounding makes of them; read only where they are needed."""
+
+    @property
+    def rounding(self) -> FileRounding:
+        """The shares for the type that the file computes in."""
+
+    @property
+    def outputs(self) -> Sequence[Array]:
+        """The outputs in float32."""
+
+    @property
+    def in_float64(self) -> Sequence[Array]:
+        """The outputs in float64; empty = not possible."""
+
+    @property
+    def in_noise(self) -> Sequence[Sequence[Array]]:
+        """The outputs of several passes with noise like rounding after every layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The largest absolute difference of any output, and whether all are within the tolerance."""
+
+    largest: float
+    ok: bool
+
+
+def compare_outputs(actual: Sequence[Array], reference: RoundedOutputs, names: Sequence[str]) -> Difference:
     """Compare the outputs of an ONNX file with those of PyTorch.
 
     An output is equal if `max|actual - reference| <= 1e-4 max|reference|`. The tolerance is relative, because outputs
@@ -50,29 +71,29 @@ def within_tolerance(
 
     Args:
         actual: The file's outputs.
-        reference: PyTorch's outputs in float32, of the same shapes.
-        exact: Computes them in float64; called only if an output exceeds the first tolerance. Empty = not possible.
+        reference: PyTorch's, of the same shapes. Those in float64 are read only if an output exceeds the first
+            tolerance, those with noise last.
         names: A name for each output, for the error.
-        perturbed: Computes them several times, with noise like rounding after every layer; called last.
-        rounding: The shares for the type that the file computes in.
 
     Returns:
-        The largest absolute difference, and whether all outputs are equal.
+        The difference.
 
     Raises:
         VerificationFailed: An output is not finite.
     """
-    differences = [max_difference(*arrays) for arrays in zip(actual, reference, names, strict=True)]
+    outputs, rounding = reference.outputs, reference.rounding
+    differences = [max_difference(*arrays) for arrays in zip(actual, outputs, names, strict=True)]
     ok = True
     for index, difference in enumerate(differences):
-        if difference > max(rounding.relative * (scale := max_abs(reference[index])), SMALLEST):
-            truth = exact()
-            error = rounding_error(reference[index], truth[index]) if len(truth) == len(reference) else 0.0
+        if difference > max(rounding.relative * (scale := max_abs(outputs[index])), SMALLEST):
+            exact = reference.in_float64
+            error = rounding_error(outputs[index], exact[index]) if len(exact) == len(outputs) else 0.0
             allowed = CONDITION * error
             if difference > allowed:
-                allowed = max((rounding_error(reference[index], noisy[index]) for noisy in perturbed()), default=0.0)
+                noisy = reference.in_noise
+                allowed = max((rounding_error(outputs[index], trial[index]) for trial in noisy), default=0.0)
             ok = ok and difference <= min(allowed, rounding.at_most * scale)
-    return max(differences, default=0.0), ok
+    return Difference(max(differences, default=0.0), ok)
 
 
 def max_abs(array: Array) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
-from compressor.export.parity import check_parity, is_rounding_sensitive, module_outputs
+from compressor.export.parity import check_parity, module_outputs
+from compressor.export.reference import Reference
 from compressor.export.tolerance import FLOAT32
 from compressor.file_module import FileModule
 
@@ -55,6 +57,10 @@ def exported(folder: Path, firm: float = 1e-6, normalised: bool = False) -> tupl
     return path, Best(firm, normalised).eval()
 
 
+def is_rounding_sensitive(module: nn.Module, batch: Sequence[Tensor]) -> bool:
+    return Reference(module, batch, module_outputs, FLOAT32).is_rounding_sensitive()
+
+
 def turned(path: Path) -> None:
     """Make the file take the lowest scores: another answer from the same layers."""
     model = onnx.load(path)
@@ -67,7 +73,7 @@ def turned(path: Path) -> None:
 
 def test_answers_that_rounding_decides_are_not_compared_but_all_layers_before_are(tmp_path: Path) -> None:
     path, module = exported(tmp_path)
-    assert is_rounding_sensitive(module, IMAGES, module_outputs, FLOAT32)
+    assert is_rounding_sensitive(module, IMAGES)
     turned(path)
     found = check_parity(path, module, [IMAGES])
     assert (found.ok, found.compared) == (True, "layers before a choice by value")
@@ -128,7 +134,7 @@ def test_layers_of_a_file_in_float16_may_differ_as_its_answers_may(tmp_path: Pat
 
 def test_firm_answers_are_compared_themselves(tmp_path: Path) -> None:
     path, module = exported(tmp_path, firm=1.0)
-    assert not is_rounding_sensitive(module, IMAGES, module_outputs, FLOAT32)
+    assert not is_rounding_sensitive(module, IMAGES)
     assert (check_parity(path, module, [IMAGES]).ok, check_parity(path, module, [IMAGES]).compared) == (True, "answers")
     turned(path)
     found = check_parity(path, module, [IMAGES])
@@ -159,8 +165,8 @@ def test_scores_of_outputs_near_zero_are_equal_whatever_rounding_does_to_these()
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(x).softmax(1).topk(1).indices * 10.0
 
-    assert is_rounding_sensitive(Chosen(1e-15), [torch.ones(1, 8)], module_outputs, FLOAT32)
-    assert not is_rounding_sensitive(Chosen(1.0), [torch.ones(1, 8)], module_outputs, FLOAT32)
+    assert is_rounding_sensitive(Chosen(1e-15), [torch.ones(1, 8)])
+    assert not is_rounding_sensitive(Chosen(1.0), [torch.ones(1, 8)])
 
 
 def test_what_is_equal_in_float32_only_is_decided_by_rounding_too() -> None:
@@ -171,5 +177,5 @@ def test_what_is_equal_in_float32_only_is_decided_by_rounding_too() -> None:
             slope = torch.arange(x.shape[1], dtype=x.dtype) * 1e-9
             return (1 + slope).topk(1).indices * x.square().sum().clamp(1, 1)
 
-    assert is_rounding_sensitive(Tied(), [torch.ones(1, 8)], module_outputs, FLOAT32)
-    assert not is_rounding_sensitive(nn.Linear(8, 8), [torch.ones(1, 8)], module_outputs, FLOAT32)
+    assert is_rounding_sensitive(Tied(), [torch.ones(1, 8)])
+    assert not is_rounding_sensitive(nn.Linear(8, 8), [torch.ones(1, 8)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 from compressor.core import ExportedModel
 from compressor.errors import ModelError
 from compressor.execution.central_draws import CentralDraws, UnknownDraw
-from compressor.export.parity import _in_float64, check_parity, module_outputs
-from compressor.export.tolerance import FLOAT32, rounding_error, within_tolerance
+from compressor.export.parity import check_parity, module_outputs
+from compressor.export.reference import Reference
+from compressor.export.tolerance import FLOAT32, compare_outputs, rounding_error
 
 DRAWS: dict[str, Callable[[Tensor], Tensor]] = {
     "randn_like": lambda x: x + torch.randn_like(x),
@@ -164,7 +166,8 @@ def test_scores_of_matrix_products_are_compared_before_the_choice(tmp_path: Path
 @pytest.mark.parametrize(("scale", "ok"), [(1e-41, True), (1e-30, False)])
 def test_differences_below_the_smallest_normal_number_do_not_count(scale: float, ok: bool) -> None:
     reference = np.array([scale, 0.0], dtype=np.float32)
-    assert within_tolerance([np.zeros(2, dtype=np.float32)], [reference], list, ["out"], tuple, FLOAT32)[1] is ok
+    expected = SimpleNamespace(rounding=FLOAT32, outputs=[reference], in_float64=[], in_noise=[])
+    assert compare_outputs([np.zeros(2, dtype=np.float32)], expected, ["out"]).ok is ok
 
 
 class QuickVariance(nn.Module):
@@ -183,7 +186,7 @@ class QuickVariance(nn.Module):
 
 def test_rounding_that_the_network_magnifies_is_allowed_and_another_weight_is_not(tmp_path: Path) -> None:
     module, inputs = QuickVariance().eval(), [torch.randn(3, 4, generator=torch.Generator().manual_seed(0))]
-    exact = _in_float64(module, inputs, module_outputs)()
+    exact = Reference(module, inputs, module_outputs, FLOAT32).in_float64
     assert 1e-5 < rounding_error(module_outputs(module, inputs)[0], exact[0]) < 1e-2
     done = exported(module, tmp_path, 4)
     assert done.ok
@@ -195,4 +198,5 @@ def test_rounding_that_the_network_magnifies_is_allowed_and_another_weight_is_no
 def test_rounding_is_measured_in_float64_and_by_noise(exact: float, noise: float, ok: bool) -> None:
     reference = np.ones(1, np.float32)
     truth, noisy = [reference + exact], [[reference + noise], [np.ones(2)]]
-    assert within_tolerance([reference + 2.5e-4], [reference], lambda: truth, ["out"], lambda: noisy, FLOAT32)[1] is ok
+    expected = SimpleNamespace(rounding=FLOAT32, outputs=[reference], in_float64=truth, in_noise=noisy)
+    assert compare_outputs([reference + 2.5e-4], expected, ["out"]).ok is ok
