@@ -37,6 +37,7 @@ from compressor.core.model import (
 )
 from compressor.core.results import (
     LAYOUT_COPIES,
+    RETRAINING,
     Certificate,
     Comparison,
     EventSink,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAYOUT_COPIES",
+    "RETRAINING",
     "Augment",
     "BatchDims",
     "BoolArray",

@@ -147,6 +147,9 @@ class LayerTime:
     after_bytes: int
 
 
+RETRAINING = "retraining"
+"""The stage of the recipe's own training, which follows the method's steps."""
+
 VerdictKind = Literal["faster", "slower", "unchanged", "unstable", "stable"]
 """What a measurement says of two models, or of one: "stable" or "unstable"."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TypedDict, cast
 
@@ -11,7 +11,13 @@ from rich.console import Console
 from compressor.core import Comparison, VerdictKind
 from compressor.report.blocks import Fact, Table
 from compressor.report.findings.base import finite, finite_interval
-from compressor.report.findings.latency import LatencyRecord, describe_measurement, latency_ratio, latency_record
+from compressor.report.findings.latency import (
+    LatencyRecord,
+    SetupRecord,
+    describe_measurement,
+    latency_ratio,
+    latency_record,
+)
 from compressor.report.findings.layer_times import (
     LayerTimeRecord,
     bottleneck_facts,
@@ -34,7 +40,7 @@ class SustainedRecord(TypedDict):
     percent_per_minute: float
 
 
-class BenchResult(TypedDict):
+class BenchResult(SetupRecord):
     """`compress bench`. `b` and all ratios are None for a single file; ratio = a / b."""
 
     files: list[str]
@@ -47,11 +53,6 @@ class BenchResult(TypedDict):
     verdict: str
     verdict_kind: VerdictKind
     stable: bool
-    target: str
-    runtime: str
-    provider: str
-    threads: int
-    batch: int
     environment: dict[str, str]
     layer_times: list[LayerTimeRecord]
     left_to_win: list[str]
@@ -73,8 +74,8 @@ def bench_record(comparison: Comparison, files: Sequence[str]) -> BenchResult:
         "files": list(files),
         "a": a,
         "b": latency_record(comparison.b),
-        "ratio": cast("float | None", ratio["latency"]),
-        "ratio_ci95": cast("list[float] | None", ratio["latency_ci95"]),
+        "ratio": ratio["latency"],
+        "ratio_ci95": ratio["latency_ci95"],
         "control": finite(comparison.control),
         "control_ci95": finite_interval(comparison.control_ci95),
         "verdict": comparison.verdict.words,
@@ -127,7 +128,7 @@ def _latency_cells(name: str, latency: LatencyRecord) -> tuple[str, ...]:
 
 def _facts(bench: BenchResult, models: Sequence[LatencyRecord]) -> Iterable[Fact]:
     yield Fact("Verdict", bench["verdict"])
-    yield Fact("Measured", describe_measurement(cast(Mapping[str, object], bench)))
+    yield Fact("Measured", describe_measurement(bench))
     if bench["control"] is not None:
         ratio = format_ratio(bench["control"], bench["control_ci95"])
         yield Fact("Control", f"{ratio}, the first file against a copy of itself")

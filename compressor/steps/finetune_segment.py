@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from compressor.core import RETRAINING
 from compressor.errors import RecipeError
 from compressor.steps.base import Step
-from compressor.training.train_settings import RETRAINING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

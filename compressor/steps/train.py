@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from compressor.core import TrainingHistory
+from compressor.core import RETRAINING, TrainingHistory
 from compressor.errors import VerificationFailed
 from compressor.steps.base import Step
 from compressor.training.penalty import ConstraintFactory, Penalty
-from compressor.training.train_settings import RETRAINING, Schedule, TrainSettings
+from compressor.training.train_settings import Schedule, TrainSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

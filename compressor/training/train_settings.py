@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from compressor.core import RETRAINING
 from compressor.training.early_stopping import EarlyStop
-
-RETRAINING = "retraining"
-"""The stage of the recipe's own training, which follows the method's steps."""
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 

@@ -21,6 +21,7 @@ from statistics import mean
 
 from rows import collected, spread
 
+from compressor.core import RETRAINING
 from compressor.graph.cost import count_cost
 from compressor.models.example_inputs import example_inputs
 from compressor.recipe import Recipe, read_recipe
@@ -31,7 +32,6 @@ from compressor.steps.context import Context
 from compressor.steps.reinitialize import Reinitialize
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.train import Train
-from compressor.training.train_settings import RETRAINING
 from compressor.training.training_checkpoint import Checkpoints
 
 METHODS = ("dense", "random-s", "efficientconvnets", "snap", "crop-s", "cropit-s", "earlycrop-s")

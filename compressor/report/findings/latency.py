@@ -37,14 +37,19 @@ class LatencyRecord(TypedDict):
     peak_bytes: NotRequired[int | None]
 
 
-class ConditionsRecord(TypedDict):
-    """Where latency was measured, and the result in words."""
+class SetupRecord(TypedDict):
+    """Where and how latency was measured; all but `target` are None where nothing was."""
 
     target: str
     runtime: str | None
     provider: str | None
     threads: int | None
     batch: int | None
+
+
+class ConditionsRecord(SetupRecord):
+    """The conditions of a measurement, and its result in words."""
+
     verdict: str
     verdict_kind: VerdictKind | None  # None = not measured
     control: float | None
@@ -134,8 +139,15 @@ def latency_record(latency: Latency | None) -> LatencyRecord | None:
     }
 
 
-def latency_ratio(comparison: Comparison | None) -> dict[str, float | list[float] | None]:
+class RatioRecord(TypedDict):
     """dense / slim with its interval: None where the measurement is unstable or has no interval."""
+
+    latency: float | None
+    latency_ci95: list[float] | None
+
+
+def latency_ratio(comparison: Comparison | None) -> RatioRecord:
+    """The JSON under `ratios` of a comparison, or of none."""
     bounds = finite_interval(comparison.ratio_ci95) if comparison and comparison.stable else None
     return {"latency": finite(comparison.ratio) if comparison and bounds else None, "latency_ci95": bounds}
 
@@ -156,15 +168,15 @@ def conditions_record(comparison: Comparison | None) -> ConditionsRecord:
     }
 
 
-def describe_measurement(conditions: Mapping[str, object]) -> str:
-    """'1 thread, batch 1, onnxruntime 1.31 CPU, on local': from `threads`, `batch`, `runtime`, `provider`, `target`."""
-    threads, batch = conditions["threads"], conditions["batch"]
-    provider = str(conditions["provider"] or "").removesuffix("ExecutionProvider")
+def describe_measurement(setup: SetupRecord) -> str:
+    """'1 thread, batch 1, onnxruntime 1.31 CPU, on local'."""
+    threads, batch = setup["threads"], setup["batch"]
+    provider = (setup["provider"] or "").removesuffix("ExecutionProvider")
     parts = (
-        format_number(threads, "thread") if isinstance(threads, int) else "",
+        "" if threads is None else format_number(threads, "thread"),
         "" if batch is None else f"batch {batch}",
-        f"{conditions['runtime'] or ''} {provider}".strip(),
-        f"on {conditions['target']}",
+        f"{setup['runtime'] or ''} {provider}".strip(),
+        f"on {setup['target']}",
     )
     return printable(", ".join(filter(None, parts)))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from compressor.core import RETRAINING
 from compressor.report.blocks import Block, Notice
 from compressor.report.findings.base import Finding, Report, finite
 from compressor.report.run_result import RunResult
 
-RETRAINED = "after retraining"
+RETRAINED = f"after {RETRAINING}"
 """The stage that exists where the model was retrained."""
 
 NOT_RETRAINED = "not retrained: expect the slim model to be less accurate than the dense one until it is retrained"

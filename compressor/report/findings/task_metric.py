@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
-from compressor.core import Metric
+from compressor.core import RETRAINING, Metric
 from compressor.report.blocks import Block, Card, Fact, Row
 from compressor.report.findings.base import Finding, Report, finite
 from compressor.report.format import NOTHING, format_percent, format_significant
 from compressor.report.run_result import RunResult
 from compressor.report.svg import Figure, Frame, figure, linear_scale, tag
 
-STAGES = ("dense", "after surgery", "after recalibration", "after retraining")
+STAGES = ("dense", "after surgery", "after recalibration", f"after {RETRAINING}")
 """The stages that every report lists; others that a run measured are listed between them."""
 
 
