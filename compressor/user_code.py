@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from compressor.errors import CompressorError, did_you_mean
+from compressor.listed import listed
 
 T = TypeVar("T")
 NAMED = 8  # functions and classes that an error names
@@ -119,7 +120,7 @@ def find_callable(
         for own_name, value in vars(code).items()
         if callable(value) and not own_name.startswith("_") and getattr(value, "__module__", None) == code.__name__
     ]
-    names = f"{did_you_mean(name, own)}use one of {', '.join(own[:NAMED])}{', ...' if len(own) > NAMED else ''}"
+    names = f"{did_you_mean(name, own)}use one of {listed(own, NAMED)}"
     hint = names if own else "define such a function in it"
     raise error(error_code, f"{path}:{name}", "the file defines no such callable", hint)
 

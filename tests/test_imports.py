@@ -19,7 +19,7 @@ PACKAGE = Path(compressor.__file__).parent
 # The program that is sent to devices is a room by itself: it imports nothing of the package.
 CORE = {
     "agreement", "atomic_write", "batches", "bench.runner", "core", "errors", "execution", "file_digest", "file_module",
-    "layers", "random_samples", "silence", "tensors",
+    "layers", "listed", "random_samples", "silence", "tensors",
 }  # fmt: skip
 STARTS_RUNS = {"commands", "pipeline", "preflight", "progress", "recipe", "report", "run_options"}
 ALLOWED = {
@@ -35,10 +35,11 @@ ALLOWED = {
     "agreement": {"batches", "core", "tensors"},
     "execution": {"errors", "tensors"},
     "layers": set(),
+    "listed": set(),
     "silence": set(),
     "file_digest": set(),
     "atomic_write": set(),
-    "user_code": {"errors"},
+    "user_code": {"errors", "listed"},
     "run_log": CORE,
     "run_options": CORE,
     "graph": CORE,

@@ -20,7 +20,7 @@ from compressor.export.cpu_session import cpu_session
 from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
 from compressor.export.onnx_file import has_float16_weights
 from compressor.export.random_nodes import CannotCompare, with_central_draws
-from compressor.export.reference import Inputs, Outputs, Reference
+from compressor.export.reference import Batch, Outputs, Reference
 from compressor.export.tolerance import FLOAT16, FLOAT32, Array, FileRounding, compare_outputs
 from compressor.file_module import FileModule, as_file_takes
 from compressor.tensors import tree_leaves
@@ -41,7 +41,7 @@ class Parity:
     compared: ParityScope = "answers"
 
 
-def module_outputs(module: nn.Module, inputs: Inputs) -> list[Array]:
+def module_outputs(module: nn.Module, inputs: Batch) -> list[Array]:
     """Run a copy of a module from equal random numbers, so that earlier calls do not change its outputs.
 
     Args:
@@ -55,7 +55,7 @@ def module_outputs(module: nn.Module, inputs: Inputs) -> list[Array]:
         return [tensor.detach().cpu().numpy() for tensor in tree_leaves(copy_module(module)(*inputs))]
 
 
-def central_outputs(module: nn.Module, inputs: Inputs) -> list[Array]:
+def central_outputs(module: nn.Module, inputs: Batch) -> list[Array]:
     """Run a copy of a module with every random number at the centre of its distribution.
 
     Args:
@@ -75,7 +75,7 @@ def central_outputs(module: nn.Module, inputs: Inputs) -> list[Array]:
         raise CannotRun(f"{error}, which cannot be compared") from error
 
 
-def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Parity:
+def check_parity(path: Path, module: nn.Module, batches: Sequence[Batch]) -> Parity:
     """Compare ONNX Runtime (CPU, default options) with the module on every output of every batch.
 
     If outputs differ and the module itself is sensitive to rounding, its outputs cannot be compared: a detector that
@@ -107,7 +107,7 @@ def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Pa
         raise CannotRun(str(reason)) from reason
 
 
-def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], outputs: Outputs) -> Parity:
+def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Batch], outputs: Outputs) -> Parity:
     """Compare a file without random numbers with what `outputs` computes."""
     session = open_session(path)
     is_half = isinstance(module, FileModule) and has_float16_weights(path)  # exporters write float32 alone
@@ -136,7 +136,7 @@ def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], out
     return Parity(largest, ok)
 
 
-def _check_layers(path: Path, module: nn.Module, batches: Sequence[Inputs], rounding: FileRounding) -> Parity | None:
+def _check_layers(path: Path, module: nn.Module, batches: Sequence[Batch], rounding: FileRounding) -> Parity | None:
     """Compare the outputs of layers before the first discrete operator; None if they cannot be compared."""
     with layer_outputs_before_discrete_ops(path, module) as layers:
         if layers is None:
@@ -168,7 +168,7 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def run_session(
-    session: onnxruntime.InferenceSession, batch: Inputs, outputs: Sequence[str] | None = None
+    session: onnxruntime.InferenceSession, batch: Batch, outputs: Sequence[str] | None = None
 ) -> list[Array]:
     """Run a file on a batch.
 

@@ -16,17 +16,17 @@ from compressor.export.tolerance import Array, FileRounding, max_abs
 TRIALS = 4  # of noise
 TIE_BREAK = 1e-6  # changes a score between 0 and 1 in its last digits
 
-Inputs = Sequence[Tensor]
+Batch = Sequence[Tensor]
 """a batch of each input of the module"""
 
-Outputs = Callable[[nn.Module, Inputs], list[Array]]
+Outputs = Callable[[nn.Module, Batch], list[Array]]
 
 
 class Reference:
     """The outputs of a module for a batch. What rounding changes is computed where it is read, and once."""
 
     def __init__(
-        self, module: nn.Module, batch: Inputs, outputs: Outputs, rounding: FileRounding, trials: int = TRIALS
+        self, module: nn.Module, batch: Batch, outputs: Outputs, rounding: FileRounding, trials: int = TRIALS
     ) -> None:
         """Compute the outputs.
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from compressor.errors import ModelError
+from compressor.listed import listed
 
 _ADAPTERS = re.compile(r"\.?(lora_[A-Za-z_]+|hada_w[12]_[ab]|ia3_l|oft_[rs]|adalora_\w+)(\.|$)")
 
@@ -24,8 +25,7 @@ def refuse_adapters(tensors: Mapping[str, Tensor], where: str) -> None:
     """
     modules = adapters(tensors)
     if modules:
-        layers = f"{', '.join(modules[:3])}{' ...' * (len(modules) > 3)}"
-        problem = f"its adapters (LoRA) are not merged into the weights of {layers}"
+        problem = f"its adapters (LoRA) are not merged into the weights of {listed(modules, 3)}"
         raise ModelError(
             "checkpoint/unmerged-adapters", where, problem, "merge them with merge_and_unload() and save the state dict"
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
 from compressor.file_digest import sha256
+from compressor.listed import listed
 from compressor.models.archive import MAX_EXPANSION, SPARE_BYTES, Kind, detect_format
 from compressor.models.finite_weights import count_not_finite
 from compressor.models.normalize_checkpoint import dense_float32, flatten_names
@@ -91,7 +92,7 @@ def _weights_of(saved: object, reading: PickleContent, where: str, weights: str 
     except ModelError:
         if not reading.objects:
             raise
-        problem = f"its weights are inside objects of {_listed(reading.objects)}; their code was not executed"
+        problem = f"its weights are inside objects of {listed(sorted(reading.objects), 5)}; their code was not executed"
         if isinstance(saved, UnreadObject):
             problem = f"it holds a whole {saved.name} rather than a state dict; its code was not executed"
         raise UntrustedFile("untrusted-file/pickle-with-code", where, problem, _SAVE_STATE_DICT) from None
@@ -103,14 +104,10 @@ _SAVE_STATE_DICT = (
 )
 
 
-def _listed(names: tuple[str, ...]) -> str:
-    return f"{', '.join(sorted(names)[:5])}{f' and {len(names) - 5} more' * (len(names) > 5)}"
-
-
 def _unread_notes(reading: PickleContent) -> tuple[str, ...]:
     if not reading.objects:
         return ()
-    return (f"left out objects whose code was not executed: {_listed(reading.objects)}",)
+    return (f"left out objects whose code was not executed: {listed(sorted(reading.objects), 5)}",)
 
 
 def _refuse_inflated(state: Mapping[str, object], path: Path) -> None:
@@ -140,7 +137,7 @@ def _read_torch(path: Path, kind: Kind, *, trust_pickle: bool) -> PickleContent:
     if trust_pickle and (reading.calls or (reading.objects and not _holds_weights(reading, path))):
         return PickleContent((_load_trusted(path),), (), ())
     if reading.calls:
-        problem = f"it asks to run {_listed(reading.calls)}, nothing was executed"
+        problem = f"it asks to run {listed(sorted(reading.calls), 5)}, nothing was executed"
         raise UntrustedFile("untrusted-file/pickle-with-code", str(path), problem, _SAVE_STATE_DICT)
     if reading.hostile:
         problem = f"{reading.fault}; it was not loaded"

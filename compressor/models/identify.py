@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from compressor.core import ModelSpec, one_image
+from compressor.core import ImageSize, ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models import fingerprints as index
 from compressor.models.adapters import refuse_adapters
@@ -35,8 +35,6 @@ MAX_NAMED_PARTS = 3  # of a state dict that a named architecture is built for
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.", "aux_classifier.")
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
-Size = tuple[int, int, int]
-
 
 @dataclass(frozen=True, slots=True)
 class IdentifiedModel:
@@ -52,7 +50,7 @@ def identify_architecture(
     where: str,
     *,
     num_classes: int | None,
-    size: Size | None,
+    size: ImageSize | None,
     hint: str | None = None,
     head: str | None = None,
 ) -> IdentifiedModel:
@@ -142,7 +140,7 @@ def load_named(
     *,
     arch: str,
     num_classes: int | None,
-    size: Size | None,
+    size: ImageSize | None,
     head: str | None = None,
 ) -> IdentifiedModel:
     """Load the weights into an architecture named by the user, from the part of a state dict that fits it.
@@ -225,7 +223,7 @@ def _variants(tensors: Mapping[str, Tensor]) -> Iterator[tuple[Mapping[str, Tens
         yield renamed, ("renamed fc to linear and downsample to shortcut",)
 
 
-def _fingerprinted(tensors: Mapping[str, Tensor], size: Size | None) -> list[ModelSpec]:
+def _fingerprinted(tensors: Mapping[str, Tensor], size: ImageSize | None) -> list[ModelSpec]:
     """Return the architectures that every tensor fits, the preferred one first."""
     shapes = shapes_of(tensors)
     implied = (spec for family in named_families() for spec in family.specs_from_shapes(shapes, size))
@@ -238,7 +236,7 @@ def _fingerprinted(tensors: Mapping[str, Tensor], size: Size | None) -> list[Mod
     return [spec for spec in specs if compare_shapes(shapes, expected_or_nothing(spec)).ok]
 
 
-def _spec_for(arch: str, shapes: Shapes, num_classes: int | None, size: Size | None) -> ModelSpec:
+def _spec_for(arch: str, shapes: Shapes, num_classes: int | None, size: ImageSize | None) -> ModelSpec:
     """Size an architecture that the user named: as the user says, else as the tensors imply, else as its default."""
     family, name = named_architecture(arch)
     usual = family.defaults(name)

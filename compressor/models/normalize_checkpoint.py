@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import ModelError
+from compressor.listed import listed
 from compressor.models.pickle_reader import UnreadObject
 from compressor.models.select_weights import is_unusual_tensor
 
@@ -39,7 +40,7 @@ def flatten_names(state: Mapping[str, object], where: str) -> tuple[dict[str, Te
     tensors = {name: value for name, value in tensors.items() if name not in counters}
     for dropped, what in ((other, "entries that are no tensors"), (counters, "counters")):
         if dropped:
-            notes.append(f"left out {len(dropped)} {what}: {', '.join(dropped[:3])}{' ...' * (len(dropped) > 3)}")
+            notes.append(f"left out {len(dropped)} {what}: {listed(dropped, 3)}")
     tensors = _without_inner_wrappers(tensors, notes)
     return _fold_masks(tensors, notes), tuple(notes)
 

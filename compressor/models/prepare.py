@@ -18,6 +18,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from compressor.errors import ModelError
 from compressor.execution.computed_tensors import forget_computed_tensors_
+from compressor.listed import listed
 from compressor.models.free_attention import free_attention
 from compressor.models.free_rearrange import free_rearrange
 
@@ -116,8 +117,7 @@ def fold_weights(module: nn.Module) -> tuple[str, ...]:
 
 
 def _note(kind: str, names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{kind} folded into the weights of {', '.join(names[:NAMED])}{more}"
+    return f"{kind} folded into the weights of {listed(names, NAMED)}"
 
 
 def _folds(part: nn.Module) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
+from compressor.listed import listed
 from compressor.models.build import build_named
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -39,7 +40,7 @@ class ShapeMatch:
 
     def __str__(self) -> str:
         parts = [
-            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
+            f"{len(names)} {what} ({listed(names, 3)})"
             for names, what in (
                 (self.missing, "missing"),
                 (self.extra, "extra"),

@@ -34,7 +34,7 @@ from compressor.models.saved_model import load_folder
 from compressor.models.signature import output_indices, select_outputs, without_selection
 from compressor.models.transformers_folder import INDEX, read_tensors, sha256_of_weights
 from compressor.models.trusted_pickle import pickled_module
-from compressor.models.user_inputs import InputShapes, ShowSamples, shapes_in
+from compressor.models.user_inputs import InputShapes, ShowSamples, no_samples, shapes_in
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
@@ -50,7 +50,7 @@ def load_model(
     weights: str | None = None,
     head: str | None = None,
     outputs: Sequence[int | str] | None = None,
-    samples: ShowSamples = dict,
+    samples: ShowSamples = no_samples,
 ) -> LoadedModel:
     """Load a name such as `timm:resnet26d`, a file.py:factory, a checkpoint, a library's folder, or an output folder.
 

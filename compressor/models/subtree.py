@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from compressor.listed import listed
 from compressor.models.select_weights import is_averaged, of_training
 from compressor.models.shape_match import ShapeMatch
 
@@ -33,9 +34,8 @@ class Subtree:
         if not self.outside:
             return (*peeled, *self.renamed)
         names = list(self.outside)
-        first = f"{', '.join(names[:3])}{' ...' * (len(names) > 3)}"
         tensors = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
-        return (*peeled, *self.renamed, f"left out {tensors} beside the model: {first}")
+        return (*peeled, *self.renamed, f"left out {tensors} beside the model: {listed(names, 3)}")
 
 
 def subtree(tensors: Mapping[str, Tensor], prefix: str) -> Subtree:

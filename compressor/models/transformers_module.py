@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError, ModelError, UntrustedFile
+from compressor.listed import listed
 from compressor.silence import silent_output
 
 NAMED = 4  # tensors that a note names
@@ -128,13 +129,13 @@ def load_architecture(
         )
     missing, unused = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
     if 2 * len(missing) > len(module.state_dict()):
-        problem = f"{len(missing)} of the tensors of {cls.__name__} are missing ({_few(missing)})"
+        problem = f"{len(missing)} of the tensors of {cls.__name__} are missing ({listed(missing, NAMED)})"
         raise ModelError("checkpoint/tensors-differ", str(where), problem, "give the weights of this architecture")
     notes = []
     if missing:
-        notes.append(f"random weights, because the folder has none: {_few(missing)}")
+        notes.append(f"random weights, because the folder has none: {listed(missing, NAMED)}")
     if unused:
-        notes.append(f"weights that the architecture does not have were left out: {_few(unused)}")
+        notes.append(f"weights that the architecture does not have were left out: {listed(unused, NAMED)}")
     return module.float().eval(), tuple(notes)
 
 
@@ -176,7 +177,3 @@ def _silence() -> Iterator[None]:
             logging.set_verbosity(before)
             if bars:
                 logging.enable_progress_bar()
-
-
-def _few(names: list[str]) -> str:
-    return f"{', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}"

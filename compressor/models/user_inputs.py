@@ -27,12 +27,17 @@ InputShapes = tuple[tuple[int, ...], ...]
 """The shape of each input, without the batch."""
 
 
+def no_samples() -> Mapping[str, Tensor]:
+    """Show no samples."""
+    return {}
+
+
 def find_inputs(
     source: str,
     module: nn.Module,
     shapes: Sequence[tuple[int, ...]] | None,
     batch_dim: BatchDimSetting = "auto",
-    samples: ShowSamples = dict,
+    samples: ShowSamples = no_samples,
 ) -> tuple[tuple[ModelInput, ...], str | None]:
     """Find the inputs of the module: from the recipe, the file, the samples, or the first usual image size that runs.
 
@@ -75,7 +80,9 @@ def find_inputs(
     return inputs, f"{note}; set model.input to change it"
 
 
-def inputs_that_run(module: nn.Module, where: str, samples: ShowSamples = dict) -> tuple[tuple[ModelInput, ...], str]:
+def inputs_that_run(
+    module: nn.Module, where: str, samples: ShowSamples = no_samples
+) -> tuple[tuple[ModelInput, ...], str]:
     """Find what a module takes by running it: on samples, or else on images of the usual sizes.
 
     Args:

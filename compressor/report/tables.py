@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from compressor.listed import listed
 from compressor.report.blocks import Block, Fact, Headline, Notice, Row, Status, Table
 from compressor.report.format import printable
 
@@ -170,9 +171,8 @@ def print_frozen(console: Console, groups: Sequence[Mapping[str, str]], shares: 
     console.print(Text(heading, STRONG))
     ordered = sorted(by_reason.items(), key=lambda item: -shares.get(item[0], 0.0))
     for reason, names in ordered[:REASONS]:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         share = f", {shares[reason]:.1f} % of the MACs" if reason in shares else ""
-        console.print(Text(printable(f"{names[0]}{more}{share}")).append(f": {printable(reason)}", FAINT))
+        console.print(Text(printable(f"{listed(names, 1)}{share}")).append(f": {printable(reason)}", FAINT))
     if len(by_reason) > REASONS:
         console.print(Text(f"and {len(by_reason) - REASONS} more reasons; --json lists all", FAINT))
     console.print()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compressor.core import ImageSize, LoadedModel, ModelSpec
 from compressor.errors import CompressorError, ModelError
 from compressor.models.batch_dims import BatchDimSetting
-from compressor.models.user_inputs import ShowSamples
+from compressor.models.user_inputs import ShowSamples, no_samples
 from compressor.silence import silent_logging, silent_output
 
 
@@ -48,7 +48,7 @@ class LoadSettings:
     batch_dim: BatchDimSetting = "auto"
     num_classes: int | None = None
     weights: str | None = None  # key or prefix, if a file holds several
-    samples: ShowSamples = dict
+    samples: ShowSamples = no_samples
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypedDict
 
+from compressor.listed import listed
 from compressor.report.blocks import Block, Fact, Section, Table
 from compressor.report.findings.base import Finding, Report, finite
 from compressor.report.format import printable
@@ -102,9 +103,8 @@ def describe_dropped(record: DroppedRecord) -> str:
     names = [printable(block["name"]) for block in record["dropped"]]
     if not names:
         return f"none of {record['candidates']} residual blocks was dropped"
-    more = ", ..." if len(names) > NAMED else ""
     verb = "was" if len(names) == 1 else "were"
-    return f"{len(names)} of {record['candidates']} residual blocks {verb} dropped: {', '.join(names[:NAMED])}{more}"
+    return f"{len(names)} of {record['candidates']} residual blocks {verb} dropped: {listed(names, NAMED)}"
 
 
 def _params(baseline: PruningState, name: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
 
 from compressor.core import LAYOUT_COPIES, Comparison
+from compressor.listed import listed
 from compressor.report.blocks import Block, Fact, Section, Table
 from compressor.report.findings.base import Finding, Report, finite
 from compressor.report.format import format_bytes, format_quotient, format_significant, format_us, printable
@@ -13,7 +14,7 @@ from compressor.report.run_result import RunResult
 from compressor.report.svg import GLYPH, Figure, Frame, figure, legend, linear_scale, tag, ticks
 
 SMALLEST_SHARE = 0.03  # of the slim model's time that is worth a sentence
-NOT_FASTER = 0.9  # of the dense model's time: a layer that takes more did not become faster
+HARDLY_FASTER = 0.9  # of the dense model's time: a layer that takes more did not become faster
 SHORTEST_US = 5.0  # below this, an operator's time is mostly the cost of starting it
 MEMORY_BOUND = 0.5  # of the highest rate of bytes measured
 NAMED = 4  # layers named in a sentence
@@ -127,7 +128,7 @@ def _longer(layer: LayerTimeRecord) -> float:
 
 def _is_not_faster(layer: LayerTimeRecord, total: float) -> bool:
     before, after = layer["before_us"], layer["after_us"]
-    return bool(before and after and after >= NOT_FASTER * before and after >= SMALLEST_SHARE * total / 2)
+    return bool(before and after and after >= HARDLY_FASTER * before and after >= SMALLEST_SHARE * total / 2)
 
 
 def _bytes_per_us(layer: LayerTimeRecord) -> float:
@@ -137,8 +138,7 @@ def _bytes_per_us(layer: LayerTimeRecord) -> float:
 def _names(layers: Sequence[LayerTimeRecord]) -> str:
     """The slowest by name, and how many others there are."""
     slowest = sorted(layers, key=_after, reverse=True)
-    more = f" and {len(layers) - NAMED} more" if len(layers) > NAMED else ""
-    return ", ".join(layer["name"] for layer in slowest[:NAMED]) + more
+    return listed([layer["name"] for layer in slowest], NAMED)
 
 
 def _shortened(name: str) -> str:
