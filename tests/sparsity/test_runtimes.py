@@ -8,7 +8,7 @@ from torch import nn
 
 from compressor.core import NMPattern
 from compressor.sparsity.masking import candidates
-from compressor.sparsity.retained_magnitude import max_speedup, runtime_verdict
+from compressor.sparsity.runtime_speedup import max_speedup, runtime_verdict
 from compressor.sparsity.runtimes import RUNTIMES, NMSparsity, ineligible_reason
 
 TWO_FOUR = NMPattern(2, 4)

@@ -146,7 +146,7 @@ def predicted_speedup(state: PruningState, provider: str | None) -> str | None:
     """
     from compressor.graph.cost import macs_by_weight
     from compressor.models.example_inputs import example_inputs
-    from compressor.sparsity.retained_magnitude import runtime_verdict
+    from compressor.sparsity.runtime_speedup import runtime_verdict
 
     if state.sparse is None:
         return None
