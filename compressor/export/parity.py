@@ -115,10 +115,8 @@ def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Batch], outp
     names = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
     largest, ok = 0.0, True
     for batch in batches:
-        reference, actual = (
-            Reference(module, batch, outputs, rounding),
-            run_session(session, as_file_takes(module, batch)),
-        )
+        reference = Reference(module, batch, outputs, rounding)
+        actual = run_session(session, as_file_takes(module, batch))
         shapes = [array.shape for array in reference.outputs]
         if [array.shape for array in actual] != shapes:
             if not reference.is_rounding_sensitive():
