@@ -13,11 +13,12 @@ __all__ = ["Compressed", "RunReport", "__version__", "compress", "load", "plan",
 if TYPE_CHECKING:
     from compressor.api import Compressed, RunReport, compress, plan
     from compressor.models.saved_model import load
-    from compressor.models.yolo_trainer import yolo_trainer
+    from compressor.models.yolo.yolo_trainer import yolo_trainer
 
-_HOMES = {"load": "compressor.models.saved_model", "yolo_trainer": "compressor.models.yolo_trainer"} | dict.fromkeys(
-    ("Compressed", "RunReport", "compress", "plan"), "compressor.api"
-)
+_HOMES = {
+    "load": "compressor.models.saved_model",
+    "yolo_trainer": "compressor.models.yolo.yolo_trainer",
+} | dict.fromkeys(("Compressed", "RunReport", "compress", "plan"), "compressor.api")
 """public name -> its module"""
 
 

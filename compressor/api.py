@@ -186,7 +186,7 @@ def loaded_module(module: nn.Module, recipe: Recipe, example_inputs: Tensor | Se
     Raises:
         ModelError: The module cannot be compressed.
     """
-    from compressor.models.given_module import model_in_memory
+    from compressor.models.user_modules.given_module import model_in_memory
 
     options = recipe.model.load_options()
     wanted = {name: options[name] for name in ("input", "batch_dim", "num_classes")}

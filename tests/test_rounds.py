@@ -19,7 +19,7 @@ from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.criteria.magnitude import l1
 from compressor.errors import ModelError
 from compressor.graph.cost import count_cost
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.recipe import read_recipe
 from compressor.run_log import RunLog
 from compressor.steps.base import Step

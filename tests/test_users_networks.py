@@ -13,7 +13,7 @@ import torch
 
 import compressor
 from compressor.cli import run
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.saved_model import load_folder
 from compressor.tensors import tree_leaves
 

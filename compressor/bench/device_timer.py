@@ -35,8 +35,8 @@ from compressor.budget.latency_model import (
 )
 from compressor.core import EventSink, Layer, LoadedModel
 from compressor.graph.dependency_graph import DependencyGraph
-from compressor.models.example_inputs import example_inputs
 from compressor.models.export_model import model_exporter
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.recipe import Recipe
 from compressor.steps.latency_probe import DeviceSession, LatencyPair, known_well
 

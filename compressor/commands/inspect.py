@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compressor.core import EventSink, PrunePlan
 from compressor.graph.residual_blocks import residual_blocks
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.source import load_model
 from compressor.report.findings.prunable_groups import coverage_record
 from compressor.report.findings.run_identity import input_shapes

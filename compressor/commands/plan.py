@@ -24,7 +24,7 @@ from compressor.commands.softer_targets import agreement_at_risk, softer_targets
 from compressor.core import Cost, EventSink, LoadedModel, PrunePlan
 from compressor.errors import TargetNotReached
 from compressor.graph.cost import count_cost
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.recipe import Recipe
 from compressor.recipe.build_steps import build_steps, steps_of_run
 from compressor.recipe.inputs import load_inputs

@@ -21,7 +21,7 @@ from compressor.file_module import batch_at_most
 from compressor.graph.cost import count_cost
 from compressor.graph.residual_blocks import residual_blocks
 from compressor.models.build import build_named, can_rebuild
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.plan_record import PLAN, read_record
 from compressor.models.saved_model import WEIGHTS, load_folder
 from compressor.output.folder import REPORT

@@ -15,7 +15,7 @@ from compressor.core import ModelSpec
 from compressor.errors import ModelError
 from compressor.models.families import families, family_of, named_families
 from compressor.models.families.base import Defaults, Family, FileFamily, NamedFamily
-from compressor.models.signature import select_outputs
+from compressor.models.preparation.signature import select_outputs
 
 SEED = 0
 PICKLE = "pickle:"

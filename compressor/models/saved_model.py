@@ -16,13 +16,13 @@ from compressor.execution.copies import copy_module
 from compressor.execution.dropped_blocks import drop_blocks_
 from compressor.file_digest import sha256
 from compressor.models.build import PICKLE, build_named, weights_to_come
+from compressor.models.checkpoints.finite_weights import count_not_finite
 from compressor.models.families.onnx_files import is_onnx
-from compressor.models.finite_weights import count_not_finite
+from compressor.models.identification.shape_match import compare_shapes, shapes_of
 from compressor.models.plan_record import PLAN, Attributes, PlanRecord, read_record
-from compressor.models.prepare import prepare_module
-from compressor.models.shape_match import compare_shapes, shapes_of
-from compressor.models.trusted_pickle import rebuild_pickled
-from compressor.models.user_module import is_code, split_code
+from compressor.models.preparation.prepare import prepare_module
+from compressor.models.user_modules.trusted_pickle import rebuild_pickled
+from compressor.models.user_modules.user_module import is_code, split_code
 from compressor.sparsity.compressed_format import unpack
 from compressor.tensors import named_tensors
 

@@ -10,8 +10,6 @@ from torch import nn
 
 from compressor.core import ImageSize, LoadedModel, ModelSpec, one_image
 from compressor.errors import ModelError
-from compressor.models import user_module
-from compressor.models.batch_dims import BatchDimSetting
 from compressor.models.build import (
     SEED,
     build_named,
@@ -21,20 +19,22 @@ from compressor.models.build import (
     named_architecture,
     split_name,
 )
-from compressor.models.checkpoint import LoadedCheckpoint, read_checkpoint
-from compressor.models.example_inputs import example_inputs
-from compressor.models.faithful import checked_copies
+from compressor.models.checkpoints.checkpoint import LoadedCheckpoint, read_checkpoint
 from compressor.models.families import families, family_of
 from compressor.models.families.base import FileFamily, LoadSettings
 from compressor.models.families.onnx_files import is_onnx
-from compressor.models.identify import identify_architecture, load_named
-from compressor.models.load_code import load_code
+from compressor.models.hugging_face.transformers_folder import INDEX, read_tensors, sha256_of_weights
+from compressor.models.identification.identify import identify_architecture, load_named
+from compressor.models.inputs.batch_dims import BatchDimSetting
+from compressor.models.inputs.example_inputs import example_inputs
+from compressor.models.inputs.user_inputs import InputShapes, ShowSamples, no_samples, shapes_in
 from compressor.models.plan_record import PLAN
+from compressor.models.preparation.signature import output_indices, select_outputs, without_selection
 from compressor.models.saved_model import load_folder
-from compressor.models.signature import output_indices, select_outputs, without_selection
-from compressor.models.transformers_folder import INDEX, read_tensors, sha256_of_weights
-from compressor.models.trusted_pickle import pickled_module
-from compressor.models.user_inputs import InputShapes, ShowSamples, no_samples, shapes_in
+from compressor.models.user_modules import user_module
+from compressor.models.user_modules.faithful import checked_copies
+from compressor.models.user_modules.load_code import load_code
+from compressor.models.user_modules.trusted_pickle import pickled_module
 
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 

@@ -14,9 +14,9 @@ from compressor.core import Comparison, Data, ExportedModel, LoadedModel, Quanti
 from compressor.errors import VerificationFailed
 from compressor.export.int8 import quantize_int8
 from compressor.export.onnx_file import has_free_batch, has_free_sizes
-from compressor.models.example_inputs import calibration_inputs
 from compressor.models.export_model import model_exporter
 from compressor.models.families.onnx_files import is_onnx
+from compressor.models.inputs.example_inputs import calibration_inputs
 from compressor.recipe import Recipe
 from compressor.run_log import RunLog
 from compressor.steps.state import PruningState

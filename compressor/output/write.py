@@ -16,9 +16,9 @@ from compressor.execution.dropped_blocks import is_inside
 from compressor.file_digest import sha256
 from compressor.graph.cost import count_cost, zeros
 from compressor.models.build import can_rebuild
-from compressor.models.example_inputs import example_inputs
 from compressor.models.families import family_of
 from compressor.models.families.base import FileFamily, LibraryFiles
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.plan_record import PLAN, plan_json
 from compressor.models.saved_model import WEIGHTS
 from compressor.output.exports import Exports

@@ -47,7 +47,7 @@ class RemoveDeadChannels(Step):
 
 def _lossless_plan(model: LoadedModel, graph: DependencyGraph) -> PrunePlan:
     """The dead channels whose removal changes no output; group by group where all together would."""
-    from compressor.models.example_inputs import example_inputs
+    from compressor.models.inputs.example_inputs import example_inputs
     from compressor.surgery.certificate import output_change
     from compressor.surgery.dead_channels import dead_channels
     from compressor.surgery.output_comparison import TOLERANCE

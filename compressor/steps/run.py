@@ -14,7 +14,7 @@ from compressor.core import Data, LoadedModel, PrunePlan
 from compressor.data.validate import check_answers
 from compressor.diagnostics.isometry import IMAGES, jacobian_isometry
 from compressor.errors import RecipeError
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.steps.base import Step
 from compressor.steps.context import Context
 from compressor.steps.state import Baseline, PruningState

@@ -24,7 +24,7 @@ from compressor.core import (
 from compressor.execution.copies import copy_module
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.graph.residual_blocks import ResidualBlock
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.reconstruction.sequential import ReconstructionResult
 from compressor.sparsity.retained_magnitude import RetainedMagnitude
 from compressor.sparsity.sr_ste import SRSTEState

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from compressor.bench.compare import compare_latency
 from compressor.bench.device.device import Device
 from compressor.export.onnx import OnnxExporter
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.source import load_model
 
 Row = dict[str, object]

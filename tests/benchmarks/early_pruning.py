@@ -23,7 +23,7 @@ from rows import collected, spread
 
 from compressor.core import RETRAINING
 from compressor.graph.cost import count_cost
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.recipe import Recipe, read_recipe
 from compressor.recipe.build_steps import build_steps
 from compressor.recipe.inputs import load_inputs

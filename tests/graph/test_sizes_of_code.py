@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressor.models.free_rearrange import FreeRearrange, free_rearrange
-from compressor.models.prepare import prepare_module
+from compressor.models.preparation.free_rearrange import FreeRearrange, free_rearrange
+from compressor.models.preparation.prepare import prepare_module
 
 Cut = Callable[..., tuple[dict[str, int], nn.Module]]  # see conftest.py
 

@@ -9,7 +9,7 @@ from onnx_models import export
 from torch import nn
 from torchvision.models import SwinTransformer
 
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.onnx_import.alike_places import alike_places
 from compressor.models.onnx_import.imported_module import NodeCall
 from compressor.models.source import load_model

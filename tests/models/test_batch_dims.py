@@ -16,8 +16,8 @@ from compressor.bench.runner.ort_session import make_feed
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import ModelError
 from compressor.export.onnx import split_batches
-from compressor.models.batch_dims import find_batch_dims, with_batch_dim
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.batch_dims import find_batch_dims, with_batch_dim
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.source import load_model
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, UntrustedFile
-from compressor.models.checkpoint import read_checkpoint
-from compressor.models.finite_weights import count_not_finite
+from compressor.models.checkpoints.checkpoint import read_checkpoint
+from compressor.models.checkpoints.finite_weights import count_not_finite
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "checkpoints"
 STATE = {"conv1.weight": torch.ones(4, 3, 3, 3), "bn1.weight": torch.full((4,), 2.0), "fc.bias": torch.zeros(10)}

@@ -10,7 +10,7 @@ from failures import raises_error
 from torch import nn
 
 from compressor.errors import ModelError
-from compressor.models.transformers_widths import changed_config, find_config_steps, slim_config
+from compressor.models.hugging_face.transformers_widths import changed_config, find_config_steps, slim_config
 
 CONFIG = {"hidden_sizes": [16, 32], "parts": {"width": 6}, "depths": [1, 1], "strides": [2, 2]}
 

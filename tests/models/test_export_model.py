@@ -15,8 +15,8 @@ from onnx_models import model_of
 from compressor.errors import ModelError
 from compressor.export.parity import CannotRun
 from compressor.models import export_model
-from compressor.models.example_inputs import example_inputs
 from compressor.models.export_model import model_exporter
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.source import load_model
 
 

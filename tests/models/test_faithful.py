@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import ModelError
-from compressor.models.faithful import checked_copies
+from compressor.models.user_modules.faithful import checked_copies
 
 
 def loaded(module: nn.Module) -> LoadedModel:

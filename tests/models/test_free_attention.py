@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.models.free_attention import FreeAttention, free_attention
+from compressor.models.preparation.free_attention import FreeAttention, free_attention
 from compressor.surgery.analysis import analyze
 
 

@@ -16,7 +16,7 @@ from failures import raises_error
 from torch import nn
 
 from compressor.errors import CompressorError, ModelError, UntrustedFile
-from compressor.models.checkpoint import read_checkpoint
+from compressor.models.checkpoints.checkpoint import read_checkpoint
 
 
 class Evil:

@@ -17,13 +17,13 @@ from safetensors.torch import save_file
 import compressor
 from compressor.cli import run
 from compressor.errors import ModelError, UntrustedFile
-from compressor.models.example_inputs import example_inputs
 from compressor.models.families import family_of
+from compressor.models.hugging_face.transformers_folder import image_size, image_statistics, weight_files
+from compressor.models.hugging_face.transformers_module import architecture_of
+from compressor.models.hugging_face.transformers_widths import changed_config
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.saved_model import load_folder
 from compressor.models.source import load_model
-from compressor.models.transformers_folder import image_size, image_statistics, weight_files
-from compressor.models.transformers_module import architecture_of
-from compressor.models.transformers_widths import changed_config
 from compressor.tensors import tree_leaves
 
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "hidden_size": 32}

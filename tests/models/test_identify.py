@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
-from compressor.models import fingerprints as index
 from compressor.models.build import build_named
-from compressor.models.identify import IdentifiedModel, identify_architecture, load_named
-from compressor.models.shape_match import class_counts, free_dims
+from compressor.models.identification import fingerprints as index
+from compressor.models.identification.identify import IdentifiedModel, identify_architecture, load_named
+from compressor.models.identification.shape_match import class_counts, free_dims
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "checkpoints"
 

@@ -13,9 +13,9 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
 from compressor.errors import ModelError
-from compressor.models.prepare import prepare_module, refuse_opaque
+from compressor.models.preparation.prepare import prepare_module, refuse_opaque
 from compressor.models.source import load_model
-from compressor.models.user_module import build_module, import_factory
+from compressor.models.user_modules.user_module import build_module, import_factory
 
 CODE = """
 import torch

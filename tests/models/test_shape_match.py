@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compressor.models.shape_match import FreeDim, class_counts
+from compressor.models.identification.shape_match import FreeDim, class_counts
 
 STEM = FreeDim("conv1.weight", 1, "channels", 1, 0)
 HEAD = FreeDim("fc.weight", 0, "classes", 1, 0)

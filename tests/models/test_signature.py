@@ -13,7 +13,7 @@ import compressor
 from compressor.cli import run
 from compressor.errors import ModelError
 from compressor.execution.copies import copy_module
-from compressor.models.signature import (
+from compressor.models.preparation.signature import (
     name_inputs,
     output_indices,
     select_outputs,

@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compressor.errors import ModelError, UntrustedFile
-from compressor.models import archive
 from compressor.models.build import build_named
+from compressor.models.checkpoints import archive
 from compressor.models.families.cifar_resnets import DIGITS
 from compressor.models.missing_file import check_model_files
 from compressor.models.source import load_model
-from compressor.models.trusted_pickle import rebuild_pickled
+from compressor.models.user_modules.trusted_pickle import rebuild_pickled
 
 
 def test_random_weights_are_always_the_same() -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from compressor.core import ModelInput
 from compressor.errors import ModelError
+from compressor.models.inputs.user_inputs import inputs_that_run
 from compressor.models.source import load_model
-from compressor.models.user_inputs import inputs_that_run
 from compressor.recipe import read_recipe
 from compressor.recipe.inputs import load_inputs
 from compressor.run_log import RunLog

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import compressor
-from compressor.models.example_inputs import example_inputs
-from compressor.models.given_module import model_in_memory
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.source import load_model
+from compressor.models.user_modules.given_module import model_in_memory
 
 CODE = '''
 import torch

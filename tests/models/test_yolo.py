@@ -16,7 +16,7 @@ from PIL import Image
 import compressor
 from compressor.cli import run
 from compressor.errors import ModelError, UntrustedFile
-from compressor.models.yolo_checkpoint import check_yaml, is_yolo, read_yolo
+from compressor.models.yolo.yolo_checkpoint import check_yaml, is_yolo, read_yolo
 
 YAML: Mapping[str, Any] = {
     "nc": 2,

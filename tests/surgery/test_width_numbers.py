@@ -88,7 +88,7 @@ def test_operators_that_ask_for_values_by_themselves_are_traced_with_values() ->
 
 def test_attention_of_other_widths_keeps_its_scale() -> None:
     """With weights of attention returned, places within heads go; the scale stays that of the dense heads."""
-    from compressor.models.prepare import prepare_module
+    from compressor.models.preparation.prepare import prepare_module
 
     class Reader(nn.Module):
         def __init__(self) -> None:

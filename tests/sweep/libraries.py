@@ -127,7 +127,7 @@ def network(name: str) -> tuple[nn.Module, Sequence[Tensor], int]:
 
 def independent_difference(out: Path, name: str) -> float:
     """Compare the slim module of an output folder with its weights in the middle of zeros, in the dense module."""
-    from compressor.models.prepare import prepare_module
+    from compressor.models.preparation.prepare import prepare_module
     from compressor.models.saved_model import load_folder
 
     dense, inputs, _ = network(name)

@@ -35,8 +35,8 @@ from compressor.core import LoadedModel, ModelSpec, one_image
 from compressor.criteria.magnitude import l1
 from compressor.export.exporter_shortcuts import operators_listed_once
 from compressor.models.build import build_named
-from compressor.models.example_inputs import example_inputs
 from compressor.models.export_model import model_exporter
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.source import load_model
 from compressor.run_log import RunLog
 from compressor.steps.context import Context

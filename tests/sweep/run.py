@@ -35,7 +35,7 @@ from compressor.errors import CompressorError
 from compressor.export.onnx import OnnxExporter
 from compressor.graph.cost import count_cost
 from compressor.models.build import build_named, model_defaults
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.remove_channels import RemoveChannels

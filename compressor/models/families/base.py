@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from compressor.core import ImageSize, LoadedModel, ModelSpec
 from compressor.errors import CompressorError, ModelError
-from compressor.models.batch_dims import BatchDimSetting
-from compressor.models.user_inputs import ShowSamples, no_samples
+from compressor.models.inputs.batch_dims import BatchDimSetting
+from compressor.models.inputs.user_inputs import ShowSamples, no_samples
 from compressor.silence import silent_logging, silent_output
 
 

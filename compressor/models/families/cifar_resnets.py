@@ -11,7 +11,7 @@ from torch import nn
 
 from compressor.core import ImageSize, ModelSpec, one_image
 from compressor.models import cifar
-from compressor.models.checkpoint import read_checkpoint
+from compressor.models.checkpoints.checkpoint import read_checkpoint
 from compressor.models.families.base import Defaults, NamedFamily, PublishedWeights, unknown_weights
 
 DIGITS = {

@@ -17,12 +17,9 @@ from torch import Tensor, nn
 
 from compressor.core import LoadedModel, ModelSpec
 from compressor.errors import ModelError
-from compressor.models import transformers_module as library
-from compressor.models.example_inputs import example_inputs
 from compressor.models.families.base import FileFamily, LibraryFiles, LoadSettings
-from compressor.models.identify import load_named
-from compressor.models.signature import name_inputs, select_outputs, without_selection, without_signature
-from compressor.models.transformers_folder import (
+from compressor.models.hugging_face import transformers_module as library
+from compressor.models.hugging_face.transformers_folder import (
     CONFIG,
     copy_processor,
     image_statistics,
@@ -31,8 +28,16 @@ from compressor.models.transformers_folder import (
     read_tensors,
     sha256_of_weights,
 )
-from compressor.models.transformers_inputs import find_named_inputs, hidden_outputs
-from compressor.models.transformers_widths import build_on_meta, find_config_steps, slim_config, with_explicit_widths
+from compressor.models.hugging_face.transformers_inputs import find_named_inputs, hidden_outputs
+from compressor.models.hugging_face.transformers_widths import (
+    build_on_meta,
+    find_config_steps,
+    slim_config,
+    with_explicit_widths,
+)
+from compressor.models.identification.identify import load_named
+from compressor.models.inputs.example_inputs import example_inputs
+from compressor.models.preparation.signature import name_inputs, select_outputs, without_selection, without_signature
 from compressor.tensors import tree_leaves
 
 SLIM_FOLDER = "huggingface"

@@ -6,8 +6,8 @@ from torch import nn
 
 from compressor.core import ModelSpec
 from compressor.models.families.base import Family
-from compressor.models.prepare import prepare_module
-from compressor.models.user_module import build_module, import_factory, is_code
+from compressor.models.preparation.prepare import prepare_module
+from compressor.models.user_modules.user_module import build_module, import_factory, is_code
 
 
 class PythonCode(Family):

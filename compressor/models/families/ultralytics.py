@@ -16,12 +16,12 @@ from torch import nn
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import ModelError
 from compressor.file_digest import sha256
-from compressor.models.example_inputs import example_inputs
 from compressor.models.families.base import FileFamily, LibraryFiles, LoadSettings
-from compressor.models.shape_match import compare_shapes, shapes_of
-from compressor.models.signature import select_outputs, without_signature
-from compressor.models.yolo_checkpoint import YoloCheckpoint, is_yolo, read_yolo
-from compressor.models.yolo_module import build_yolo, write_yolo
+from compressor.models.identification.shape_match import compare_shapes, shapes_of
+from compressor.models.inputs.example_inputs import example_inputs
+from compressor.models.preparation.signature import select_outputs, without_signature
+from compressor.models.yolo.yolo_checkpoint import YoloCheckpoint, is_yolo, read_yolo
+from compressor.models.yolo.yolo_module import build_yolo, write_yolo
 from compressor.tensors import tree_leaves
 
 SLIM = "slim.pt"

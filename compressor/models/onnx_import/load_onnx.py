@@ -17,7 +17,7 @@ from compressor.errors import CompressorError, ModelError
 from compressor.export.parity import CannotRun, check_parity, open_session, run_session
 from compressor.file_digest import sha256
 from compressor.file_module import arranged
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.onnx_import.build_graph import build_imported
 from compressor.models.onnx_import.first_difference import first_difference
 from compressor.models.onnx_import.graph_inputs import batch_dims_of_file, free_sizes, input_candidates

@@ -145,7 +145,7 @@ def predicted_speedup(state: PruningState, provider: str | None) -> str | None:
         A sentence; None for a model without N:M masks.
     """
     from compressor.graph.cost import macs_by_weight
-    from compressor.models.example_inputs import example_inputs
+    from compressor.models.inputs.example_inputs import example_inputs
     from compressor.sparsity.runtime_speedup import runtime_verdict
 
     if state.sparse is None:

@@ -105,7 +105,7 @@ def unstructured_record(
 def _layers(baseline: PruningState, state: PruningState) -> Iterable[MaskedLayer]:
     """Every layer that runs, in the model's order."""
     from compressor.graph.cost import macs_by_weight
-    from compressor.models.example_inputs import example_inputs
+    from compressor.models.inputs.example_inputs import example_inputs
     from compressor.sparsity.masking import all_weights
 
     slim = all_weights(state.model.module)

@@ -1,9 +1,9 @@
 """Fingerprints of all named architectures: a state dict is identified without building each of them.
 
-`python -m compressor.models.fingerprints [FAMILY ...]` builds them on the meta device and writes `index.json.gz`. A new
-family takes seconds by its name; all take about ten minutes, which is needed when torchvision or timm change. A
-fingerprint ignores class count, input channels and batch counters. A sketch holds the smallest hashes of a set, from
-which the overlap of two sets can be estimated.
+`python -m compressor.models.identification.fingerprints [FAMILY ...]` builds them on the meta device and writes
+`index.json.gz`. A new family takes seconds by its name; all take about ten minutes, which is needed when torchvision or
+timm change. A fingerprint ignores class count, input channels and batch counters. A sketch holds the smallest hashes of
+a set, from which the overlap of two sets can be estimated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from compressor.core import ImageSize, ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models.build import model_defaults
 from compressor.models.families import named_families
-from compressor.models.shape_match import COUNTER, FreeDim, Shapes, class_counts, likely_counts, probe_free_dims
+from compressor.models.identification.shape_match import (
+    COUNTER,
+    FreeDim,
+    Shapes,
+    class_counts,
+    likely_counts,
+    probe_free_dims,
+)
 
 FILE = Path(__file__).with_name("index.json.gz")
 SKETCH_SIZE = 16

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from compressor.core import ImageSize, ModelSpec, one_image
 from compressor.errors import ModelError
-from compressor.models import fingerprints as index
-from compressor.models.adapters import refuse_adapters
 from compressor.models.build import named_architecture
+from compressor.models.checkpoints.adapters import refuse_adapters
 from compressor.models.families import named_families
-from compressor.models.fingerprints import spec_of
-from compressor.models.fitting_architectures import choose_fitting, load_weights
-from compressor.models.nearest import nearest, unknown_architecture
-from compressor.models.replaced_head import with_replaced_head
-from compressor.models.shape_match import (
+from compressor.models.identification import fingerprints as index
+from compressor.models.identification.fingerprints import spec_of
+from compressor.models.identification.fitting_architectures import choose_fitting, load_weights
+from compressor.models.identification.nearest import nearest, unknown_architecture
+from compressor.models.identification.replaced_head import with_replaced_head
+from compressor.models.identification.shape_match import (
     ShapeMatch,
     Shapes,
     class_counts,
@@ -27,7 +27,14 @@ from compressor.models.shape_match import (
     expected_shapes,
     shapes_of,
 )
-from compressor.models.subtree import Subtree, copies_of, foreign, subtrees, subtrees_named, without_extra
+from compressor.models.identification.subtree import (
+    Subtree,
+    copies_of,
+    foreign,
+    subtrees,
+    subtrees_named,
+    without_extra,
+)
 
 MAX_CANDIDATES = 12
 MAX_NAMED_PARTS = 3  # of a state dict that a named architecture is built for

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from compressor.errors import ModelError
 from compressor.listed import listed
-from compressor.models.pickle_reader import UnreadObject
-from compressor.models.select_weights import is_unusual_tensor
+from compressor.models.checkpoints.pickle_reader import UnreadObject
+from compressor.models.checkpoints.select_weights import is_unusual_tensor
 
 INSIDE = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")  # left by wrappers of single layers
 COUNTERS = ("total_ops", "total_params", "n_averaged")  # left by profilers and weight averaging

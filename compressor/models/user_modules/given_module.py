@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.execution.copies import copy_module
-from compressor.models.batch_dims import BatchDimSetting, with_batch_dim
 from compressor.models.build import IN_MEMORY
-from compressor.models.faithful import checked_copies
-from compressor.models.prepare import prepare_module, refuse_opaque
-from compressor.models.user_inputs import inputs_like, inputs_that_run, named_in, shapes_in
+from compressor.models.inputs.batch_dims import BatchDimSetting, with_batch_dim
+from compressor.models.inputs.user_inputs import inputs_like, inputs_that_run, named_in, shapes_in
+from compressor.models.preparation.prepare import prepare_module, refuse_opaque
+from compressor.models.user_modules.faithful import checked_copies
 
 
 def model_in_memory(

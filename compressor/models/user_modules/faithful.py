@@ -16,7 +16,7 @@ from compressor.core import LoadedModel
 from compressor.errors import ModelError
 from compressor.execution.copies import copy_module
 from compressor.execution.randomness import equal_randomness
-from compressor.models.example_inputs import example_inputs
+from compressor.models.inputs.example_inputs import example_inputs
 from compressor.tensors import tree_leaves
 
 RELATIVE_TOLERANCE = 1e-5  # of the largest output: the operators and the numbers are the same

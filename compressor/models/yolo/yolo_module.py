@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ModelError
-from compressor.models.yolo_checkpoint import NO_LAYER, check_yaml
+from compressor.models.yolo.yolo_checkpoint import NO_LAYER, check_yaml
 from compressor.silence import silent_logging, silent_output
 
 _NO_YAML = {"backbone": [[-1, 1, NO_LAYER, []]], "head": []}

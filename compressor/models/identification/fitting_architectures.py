@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
 from compressor.models.build import build_named, weights_to_come
-from compressor.models.shape_match import (
+from compressor.models.identification.shape_match import (
     COUNTER,
 )
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from compressor.listed import listed
-from compressor.models.select_weights import is_averaged, of_training
-from compressor.models.shape_match import ShapeMatch
+from compressor.models.checkpoints.select_weights import is_averaged, of_training
+from compressor.models.identification.shape_match import ShapeMatch
 
 _BODY, _HEAD = "backbone", ("head", "neck", "cls_head")  # of OpenMMLab's models, with the layers' usual names inside
 SMALLEST_PART = 8  # tensors; less is a layer rather than a model

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from compressor.errors import ModelError, UntrustedFile, VerificationFailed
 from compressor.file_digest import sha256
 from compressor.listed import listed
-from compressor.models.archive import MAX_EXPANSION, SPARE_BYTES, Kind, detect_format
-from compressor.models.finite_weights import count_not_finite
-from compressor.models.normalize_checkpoint import dense_float32, flatten_names
-from compressor.models.pickle_reader import PickleContent, UnreadObject
-from compressor.models.pt2_archive import is_exported, read_exported
-from compressor.models.saved_settings import architecture_name, hyper_parameters
-from compressor.models.select_weights import Weights, select_weights
-from compressor.models.torch_file import read_torch_file
+from compressor.models.checkpoints.archive import MAX_EXPANSION, SPARE_BYTES, Kind, detect_format
+from compressor.models.checkpoints.finite_weights import count_not_finite
+from compressor.models.checkpoints.normalize_checkpoint import dense_float32, flatten_names
+from compressor.models.checkpoints.pickle_reader import PickleContent, UnreadObject
+from compressor.models.checkpoints.pt2_archive import is_exported, read_exported
+from compressor.models.checkpoints.saved_settings import architecture_name, hyper_parameters
+from compressor.models.checkpoints.select_weights import Weights, select_weights
+from compressor.models.checkpoints.torch_file import read_torch_file
 
 
 @dataclass(frozen=True, slots=True)

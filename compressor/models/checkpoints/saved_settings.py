@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compressor.models.pickle_reader import UnreadObject
+from compressor.models.checkpoints.pickle_reader import UnreadObject
 
 _NAMES_OF_ARCHITECTURE = ("arch", "architecture", "model_name", "backbone", "encoder_name")
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from torch import Tensor
 
 from compressor.errors import ModelError
-from compressor.models.archive import entries_of
+from compressor.models.checkpoints.archive import entries_of
 
 _CONFIG = "data/weights/model_weights_config.json"
 _TYPES = {  # ScalarType of torch.export's schema

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from compressor.core import ModelInput
 from compressor.errors import ModelError
 from compressor.execution.forward_error import forward_error
-from compressor.models.batch_dims import BatchDimSetting, batch_dims_of, find_batch_dims, with_batch_dim
-from compressor.models.user_module import imported_code, split_code
-from compressor.models.valid_inputs import hold_valid_values
+from compressor.models.inputs.batch_dims import BatchDimSetting, batch_dims_of, find_batch_dims, with_batch_dim
+from compressor.models.inputs.valid_inputs import hold_valid_values
+from compressor.models.user_modules.user_module import imported_code, split_code
 from compressor.user_code import importable, user_errors_as
 
 USUAL_SIZES = ((3, 224, 224), (3, 32, 32), (1, 28, 28))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from compressor.models.pickle_globals import Global, global_named
+from compressor.models.checkpoints.pickle_globals import Global, global_named
 
 MAX_OPERATIONS = 2_000_000  # a checkpoint with optimizer state has about 30 for each tensor
 MAX_PARTS = 30_000_000  # of all values that are built or recalled, shared parts counted each time

@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 from compressor.core import LoadedModel, ModelSpec
 from compressor.errors import ModelError
-from compressor.models import user_module
-from compressor.models.adapters import refuse_adapters
 from compressor.models.build import fixed_seed
-from compressor.models.checkpoint import read_checkpoint
-from compressor.models.faithful import checked_copies
+from compressor.models.checkpoints.adapters import refuse_adapters
+from compressor.models.checkpoints.checkpoint import read_checkpoint
 from compressor.models.families.base import LoadSettings
-from compressor.models.identify import mismatch
-from compressor.models.nearest import MAX_PARTS_COMPARED
-from compressor.models.prepare import prepare_module
-from compressor.models.shape_match import compare_shapes, shapes_of, under_prefix
-from compressor.models.subtree import Subtree, subtrees_named, without_extra
-from compressor.models.user_inputs import find_inputs
+from compressor.models.identification.identify import mismatch
+from compressor.models.identification.nearest import MAX_PARTS_COMPARED
+from compressor.models.identification.shape_match import compare_shapes, shapes_of, under_prefix
+from compressor.models.identification.subtree import Subtree, subtrees_named, without_extra
+from compressor.models.inputs.user_inputs import find_inputs
+from compressor.models.preparation.prepare import prepare_module
+from compressor.models.user_modules import user_module
+from compressor.models.user_modules.faithful import checked_copies
 
 
 def load_code(source: str, settings: LoadSettings, *, trust_pickle: bool) -> LoadedModel:

@@ -9,14 +9,14 @@ from torch import nn
 from compressor.core import ModelInput, ModelSpec
 from compressor.errors import ModelError
 from compressor.file_digest import sha256
-from compressor.models.batch_dims import with_batch_dim
 from compressor.models.build import PICKLE
-from compressor.models.checkpoint import LoadedCheckpoint, read_checkpoint
+from compressor.models.checkpoints.checkpoint import LoadedCheckpoint, read_checkpoint
 from compressor.models.families.base import LoadSettings
-from compressor.models.identify import IdentifiedModel
-from compressor.models.prepare import prepare_module, refuse_opaque
-from compressor.models.signature import select_outputs
-from compressor.models.user_inputs import inputs_that_run, named_in
+from compressor.models.identification.identify import IdentifiedModel
+from compressor.models.inputs.batch_dims import with_batch_dim
+from compressor.models.inputs.user_inputs import inputs_that_run, named_in
+from compressor.models.preparation.prepare import prepare_module, refuse_opaque
+from compressor.models.preparation.signature import select_outputs
 
 SHA256 = "sha256"
 """The key of `ModelSpec.arguments` that holds the SHA-256 of the pickle."""

@@ -19,8 +19,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 from compressor.errors import ModelError
 from compressor.execution.computed_tensors import forget_computed_tensors_
 from compressor.listed import listed
-from compressor.models.free_attention import free_attention
-from compressor.models.free_rearrange import free_rearrange
+from compressor.models.preparation.free_attention import free_attention
+from compressor.models.preparation.free_rearrange import free_rearrange
 
 WRAPPERS: dict[str, str] = {  # class -> attribute that holds the module
     "torch.nn.parallel.data_parallel.DataParallel": "module",

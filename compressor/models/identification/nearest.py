@@ -11,11 +11,11 @@ from torch import Tensor
 
 from compressor.core import ImageSize, ModelSpec
 from compressor.errors import ModelError
-from compressor.models import fingerprints as index
-from compressor.models.adapters import refuse_adapters
-from compressor.models.fingerprints import Fingerprint, spec_of
-from compressor.models.shape_match import ShapeMatch, compare_shapes, expected_or_nothing, shapes_of
-from compressor.models.subtree import SMALLEST_PART, Subtree, subtree, subtrees
+from compressor.models.checkpoints.adapters import refuse_adapters
+from compressor.models.identification import fingerprints as index
+from compressor.models.identification.fingerprints import Fingerprint, spec_of
+from compressor.models.identification.shape_match import ShapeMatch, compare_shapes, expected_or_nothing, shapes_of
+from compressor.models.identification.subtree import SMALLEST_PART, Subtree, subtree, subtrees
 
 MAX_NEAR = 6  # architectures that are built and compared exactly
 MAX_PARTS_COMPARED = 8  # of a state dict that are looked at

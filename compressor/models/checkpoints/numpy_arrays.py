@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compressor.models.pickle_reader import Builders, UnreadObject
+from compressor.models.checkpoints.pickle_reader import Builders, UnreadObject
 
 _NUMPY_TYPE = re.compile(r"[fiub][1248]")
 

@@ -18,10 +18,10 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from compressor.models.archive import Kind, pickle_in_zip
-from compressor.models.numpy_arrays import NUMPY_BUILDERS
-from compressor.models.pickle_globals import Global
-from compressor.models.pickle_reader import Builders, PickleContent, UnreadObject, read_pickles
+from compressor.models.checkpoints.archive import Kind, pickle_in_zip
+from compressor.models.checkpoints.numpy_arrays import NUMPY_BUILDERS
+from compressor.models.checkpoints.pickle_globals import Global
+from compressor.models.checkpoints.pickle_reader import Builders, PickleContent, UnreadObject, read_pickles
 
 _DTYPES = {
     "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compressor.errors import ModelError
 from compressor.file_digest import sha256
-from compressor.models.checkpoint import read_checkpoint
+from compressor.models.checkpoints.checkpoint import read_checkpoint
 
 CONFIG = "config.json"
 INDEX = ".index.json"

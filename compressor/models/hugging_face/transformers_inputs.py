@@ -15,9 +15,9 @@ from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import ModelError
 from compressor.execution.copies import copy_module
 from compressor.execution.forward_error import forward_error
-from compressor.models.example_inputs import example_inputs
-from compressor.models.signature import name_inputs
-from compressor.models.transformers_folder import image_processor, image_size
+from compressor.models.hugging_face.transformers_folder import image_processor, image_size
+from compressor.models.inputs.example_inputs import example_inputs
+from compressor.models.preparation.signature import name_inputs
 from compressor.tensors import tree_names
 
 TOKENS = 64  # length of example sequences, where the positions are no fewer

@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 
 from compressor.errors import ModelError
 from compressor.models.missing_file import missing_code
-from compressor.models.prepare import refuse_opaque
+from compressor.models.preparation.prepare import refuse_opaque
 from compressor.user_code import find_callable, importable, user_errors_as
 
 _CODE = re.compile(r"(?P<file>.+\.py):(?P<factory>[^@:/\\]*)(?:@(?P<checkpoint>.+))?")

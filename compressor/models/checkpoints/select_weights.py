@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import ModelError
-from compressor.models.pickle_reader import UnreadObject
+from compressor.models.checkpoints.pickle_reader import UnreadObject
 
 USUAL = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "network_weights", "module",

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from compressor.models.fingerprints import Fingerprint, spec_of
-from compressor.models.shape_match import ShapeMatch, expected_shapes, shapes_of
-from compressor.models.subtree import Subtree, foreign, is_beside
+from compressor.models.identification.fingerprints import Fingerprint, spec_of
+from compressor.models.identification.shape_match import ShapeMatch, expected_shapes, shapes_of
+from compressor.models.identification.subtree import Subtree, foreign, is_beside
 
 
 def with_replaced_head(part: Subtree, fit: ShapeMatch, entry: Fingerprint, head: str | None) -> Subtree | None:

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from compressor.errors import ModelError, UntrustedFile
-from compressor.models.archive import detect_format, pickle_in_zip
-from compressor.models.normalize_checkpoint import dense_float32
-from compressor.models.pickle_reader import UnreadObject
-from compressor.models.torch_file import read_torch_file
+from compressor.models.checkpoints.archive import detect_format, pickle_in_zip
+from compressor.models.checkpoints.normalize_checkpoint import dense_float32
+from compressor.models.checkpoints.pickle_reader import UnreadObject
+from compressor.models.checkpoints.torch_file import read_torch_file
 
 TASKS = "ultralytics.nn.tasks."
 NO_LAYER = "no yaml says pruned widths: train with trainer=compressor.yolo_trainer(model)"

@@ -1,0 +1,1 @@
+"""Folders and networks of transformers."""

@@ -1,0 +1,1 @@
+"""What a network takes: shapes, batch dimensions and examples."""

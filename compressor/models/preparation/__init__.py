@@ -1,0 +1,1 @@
+"""What is changed of a module that was loaded, so that its channels can be removed."""

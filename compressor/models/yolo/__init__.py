@@ -1,0 +1,1 @@
+"""Checkpoints, networks and the trainer of ultralytics."""
