@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from compressor.core import Data
     from compressor.steps.state import PruningState
+    from compressor.tensors import Inputs
 
 JUDGES = 256  # samples
 
@@ -30,16 +31,33 @@ def held_out_divergences(state: PruningState, modules: Sequence[nn.Module], data
     Returns:
         A divergence for each network; infinite where it is not a number.
     """
+    if not data.has_holdout:
+        return [math.inf for _ in modules]
+    batches = [inputs for inputs, _ in islice(data.holdout_batches(BATCH_SIZE), JUDGES // BATCH_SIZE)]
+    return divergences_on(batches, state, modules, data)
+
+
+def divergences_on(
+    batches: Sequence[Inputs], state: PruningState, modules: Sequence[nn.Module], data: Data
+) -> list[float]:
+    """Compute the divergence of several networks from the dense model on the same samples.
+
+    Args:
+        batches: The samples.
+        state: It has the dense model.
+        modules: The networks.
+        data: It knows what the outputs are.
+
+    Returns:
+        A divergence for each network; infinite where it is not a number.
+    """
     import torch
 
     from compressor.agreement import AgreementMeter, classes_scored
     from compressor.batches import batch_length, output_batch_dims
     from compressor.tensors import call_module
 
-    if not data.has_holdout:
-        return [math.inf for _ in modules]
     dense, dims = state.baseline.module, data.batch_dims
-    batches = [inputs for inputs, _ in islice(data.holdout_batches(BATCH_SIZE), JUDGES // BATCH_SIZE)]
     output_dims = output_batch_dims(dense, batches[0], dims)
     classes = classes_scored(state.model.spec, data)
     meters = [AgreementMeter(classes, output_dims) for _ in modules]

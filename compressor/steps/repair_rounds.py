@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from compressor.budget.target import PruningTarget
 from compressor.steps.base import Step
-from compressor.steps.calibration import BATCH_SIZE
+from compressor.steps.held_out import held_out_divergences
 from compressor.steps.reconstruct import Reconstruct
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
@@ -20,9 +20,6 @@ from compressor.steps.select_channels import SelectChannels
 if TYPE_CHECKING:
     from compressor.steps.context import Context
     from compressor.steps.state import PruningState
-
-JUDGED = 256
-"""Training samples, behind those of the repair, that choose the number of rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +67,13 @@ class RepairRounds(Step):
             context: Its training samples are used.
 
         Returns:
-            The state after the best schedule.
+            The state after the best schedule; after the first one where no sample can be held out to compare them.
         """
+        data, first = context.data_with_holdout, self.schedules[0]
+        if len(self.schedules) == 1 or not data.has_holdout:
+            return self._in_rounds(state, first, context)
         candidates = [self._in_rounds(state, targets, context) for targets in self.schedules]
-        if len(candidates) == 1:
-            return candidates[0]
-        divergences = [_divergence(state, candidate, self.repair.images, context) for candidate in candidates]
+        divergences = held_out_divergences(state, [candidate.model.module for candidate in candidates], data)
         best = min(range(len(candidates)), key=divergences.__getitem__)
         tried = ", ".join(
             f"{len(targets)}: {divergence:.4g}" for targets, divergence in zip(self.schedules, divergences, strict=True)
@@ -89,14 +87,3 @@ class RepairRounds(Step):
             state = RemoveChannels().run(state, context)
             state = self.repair.run(state, context)
         return state
-
-
-def _divergence(before: PruningState, after: PruningState, repaired_on: int, context: Context) -> float:
-    """Divergence from the dense model on samples behind those of the repair, or on its last without others."""
-    from compressor.agreement import classes_scored, measure_agreement
-
-    data = context.training_data
-    batches = list(data.calibration_batches(BATCH_SIZE, images=repaired_on + JUDGED))
-    judged = batches[-(JUDGED // BATCH_SIZE) :]
-    classes = classes_scored(after.model.spec, data)
-    return measure_agreement(before.baseline.module, after.model.module, judged, classes, data.batch_dims).divergence

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from compressor.core import RETRAINING, TrainingHistory
 from compressor.errors import VerificationFailed
 from compressor.steps.base import Step
+from compressor.steps.held_out import divergences_on, held_out_divergences
 from compressor.training.penalty import ConstraintFactory, Penalty
 from compressor.training.train_settings import Schedule, TrainSettings
 
@@ -179,17 +180,12 @@ class Train(TrainSettings, Step):
 
     def _is_closer(self, module: nn.Module, state: PruningState, data: Data, context: Context) -> bool:
         """Whether training brought the answers nearer to the dense model's, on held-out samples; warns where not."""
-        from compressor.agreement import classes_scored, measure_agreement
-
-        def divergence(candidate: nn.Module) -> float:
-            size = self.batch_size
-            only_one_sample = data.sample_batches(size, images=1)
-            pairs = data.holdout_batches(size) if data.has_holdout else only_one_sample
-            batches = (inputs for inputs, _ in pairs)
-            classes = classes_scored(state.model.spec, data)
-            return measure_agreement(state.baseline.module, candidate, batches, classes, data.batch_dims).divergence
-
-        before, after = divergence(state.model.module), divergence(module)
+        modules = (state.model.module, module)
+        if data.has_holdout:
+            before, after = held_out_divergences(state, modules, data)
+        else:  # a single sample, which cannot be held out: it shows at least answers that moved far away
+            batches = [inputs for inputs, _ in data.sample_batches(1, images=1)]
+            before, after = divergences_on(batches, state, modules, data)
         if math.isfinite(after) and after <= before:
             return True
         problem = f"{self.stage} moved the model away from the dense one's answers ({before:.3g} to {after:.3g})"
