@@ -46,10 +46,19 @@ def compress_model(source: str | LoadedModel, recipe: Recipe, out: Path, options
         model, data = load_inputs(source, recipe, options.data, log, trust_pickle=options.trust_pickle, needs_data=True)
         round_to = choose_width_multiple(recipe, device, log)
         steps = steps_of_run(recipe, round_to, model, data)
-        fingerprint = run_fingerprint(recipe.training_settings(), round_to, model, data)
+        timed_on = device.description if device and recipe.selection(round_to).has_latency_target else None
+        fingerprint = run_fingerprint(recipe.training_settings(), round_to, model, data, timed_on)
         checkpoints = Checkpoints(folder / CHECKPOINTS, fingerprint)
         probe, compares = latency_probe(recipe, device, model, log), compares_answers(steps, data)
-        context = Context(data, recipe.seed, log, checkpoints, metered(options.trainer), probe, compares)
+        context = Context(
+            data,
+            recipe.seed,
+            log,
+            checkpoints,
+            train=metered(options.trainer),
+            latency_probe=probe,
+            compares_answers=compares,
+        )
         baseline = state = initial_state(model, context, trained=recipe.method.trained)
         check_feasible(steps, state, context)
         for step in steps:

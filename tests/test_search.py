@@ -227,6 +227,10 @@ def test_a_module_gets_the_widths_for_its_latency(
     assert planned_by(again).round_to == plan.round_to
     assert all((planned_by(again).kept[name] == kept).all() for name, kept in plan.kept.items())
     assert len(target.device.seen) == timed, "a resumed run keeps its widths and measures nothing"
+    with RunLog(tmp_path / "run.jsonl") as log:
+        other = dataclasses.replace(around, log=log, checkpoints=Checkpoints(tmp_path, "another recipe or device"))
+        run_step(SelectChannels(l1, selection), work, other)
+    assert len(target.device.seen) > timed, "decisions of another run are not repeated"
 
 
 def test_more_targets_beside_the_latency_hold_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

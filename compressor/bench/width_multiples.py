@@ -70,7 +70,7 @@ def choose_width_multiple(recipe: Recipe, device: Device | None, log: RunLog) ->
         log.note(f"target {device.name} prefers widths that are multiples of {multiple}")
         return multiple
 
-    return log.decision(f"width multiple on {device.name}, {device.provider}, {device.threads} threads", measure)
+    return log.decision(f"width multiple on {device.description}", measure)
 
 
 def preferred_width_multiple(session: RunnerSession, *, emit: EventSink) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from compressor.core import Data
 from compressor.run_log import RunLog
@@ -13,6 +14,8 @@ from compressor.training.training_checkpoint import Checkpoints
 
 MAX_HELD_OUT = 512
 """Training samples that choices between networks are made by."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,18 @@ class Context:
         """The data, for steps that need them."""
         assert self.data is not None, "run_step refuses steps that need data without data"
         return self.data
+
+    def decision(self, what: str, compute: Callable[[], T]) -> T:
+        """Decide as the interrupted run did if it was this run, with the same recipe and device; or compute it.
+
+        Args:
+            what: What is decided; unique within a run.
+            compute: Makes the decision, which JSON can hold.
+
+        Returns:
+            The decision.
+        """
+        return self.log.decision(f"{what} ({self.checkpoints.fingerprint})", compute)
 
     def progress(self, what: str) -> Callable[[int, int], None]:
         """Return a function of (done, total) that logs the progress of `what`."""

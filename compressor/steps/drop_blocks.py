@@ -75,7 +75,7 @@ class DropBlocks(Step):
         if not free:
             context.log.note("no block is dropped: the model has no residual block that can be dropped")
             return state
-        choice = context.log.decision("dropped blocks", partial(self._choose, state, context, blocks, free))
+        choice = context.decision("dropped blocks", partial(self._choose, state, context, blocks, free))
         by_count = {int(count): value for count, value in choice["by_count"].items()}
         selection = BlockSelection(blocks, tuple(choice["dropped"]), tuple(choice["divergence"]), by_count)
         if not selection.dropped:

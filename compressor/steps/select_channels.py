@@ -213,7 +213,7 @@ class SelectChannels(Step):
             widths = {name: int(kept_C.sum()) for name, kept_C in plan.kept.items()}
             return {"round_to": plan.round_to, "widths": widths, "latency": latency.to_json()}
 
-        decision = context.log.decision(f"widths for the latency of selection {state.selections}", search)
+        decision = context.decision(f"widths for the latency of selection {state.selections}", search)
         plan, groups = plan_from_widths(state.groups, scores, decision["widths"], target.rules)
         plan = replace(plan, round_to=decision["round_to"])
         return (plan, groups), LatencyEstimate.from_json(decision["latency"])

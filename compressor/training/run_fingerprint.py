@@ -15,7 +15,9 @@ from compressor.core import Data, LoadedModel
 SAMPLED_IMAGES = 64  # which identify a data set
 
 
-def run_fingerprint(settings: object, round_to: int, model: LoadedModel, data: Data | None) -> str:
+def run_fingerprint(
+    settings: object, round_to: int, model: LoadedModel, data: Data | None, device: str | None = None
+) -> str:
     """Hash everything that a training depends on, so that only the same run is continued.
 
     Learning rates are left out, because they may be changed after a training diverged; checkpoints store them.
@@ -25,9 +27,10 @@ def run_fingerprint(settings: object, round_to: int, model: LoadedModel, data: D
         round_to: All widths are multiples of it.
         model: The dense model.
         data: The data; None = the run has none.
+        device: The device, where the widths depend on its times.
 
     Returns:
-        A SHA-256 over version, settings, weights and a sample of the images.
+        A SHA-256 over version, settings, device, weights and a sample of the images.
     """
     text = json.dumps(_without_rates(settings), sort_keys=True)
     about = (data.name, data.train_size, data.num_classes) if data else None
@@ -35,7 +38,7 @@ def run_fingerprint(settings: object, round_to: int, model: LoadedModel, data: D
     if data is not None:
         inputs = join_batches(data.calibration_batches(SAMPLED_IMAGES, images=SAMPLED_IMAGES), data.batch_dims)
         sample = {f"sample {index}" if index else "sample": tensor for index, tensor in enumerate(inputs)}
-    described = f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n"
+    described = f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n{device}\n"
     return hash_of(described, {**model.module.state_dict(), **sample})
 
 

@@ -79,7 +79,7 @@ class TrainingCheckpoint:
             return None
         folder = str(self._path.parent)
         if saved["identity"] != self._identity:
-            problem = "the folder belongs to a run with another recipe, model, data or version"
+            problem = "the folder belongs to a run with another recipe, model, data, device or version"
             command = "repeat the command of that run (only a learning rate that diverged may change)"
             raise RecipeError("resume/other-run", folder, problem, f"{command}, or start over without --resume")
         state: Mapping[str, Any] | None = saved["state"]

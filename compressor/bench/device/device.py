@@ -51,6 +51,11 @@ class Device:
         return self.transport.shares_files
 
     @property
+    def description(self) -> str:
+        """What tells its times from those of another device, for runs that are resumed."""
+        return f"{self.name}, {self.provider}, {self.threads} threads"
+
+    @property
     def single_threaded_cpu(self) -> bool:
         """Whether the CPU time of the calling thread is the time of a run, whoever else uses the CPU."""
         return self.threads == 1 and self.provider == "cpu"
