@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from failures import raises_error
 
 import compressor
 from compressor.commands.plan import plan_run
@@ -191,3 +192,9 @@ def test_a_freeze_rule_keeps_a_block(source: str, samples: str) -> None:
     settings = recipe("1", rules.replace("blocks.1", "'blocks.1*'"))
     plan = plan_run(source, settings, data=samples, trust_pickle=False, emit=ignore_event)
     assert [block["name"] for block in plan["dropped_blocks"]["dropped"]] == ["blocks.3"]
+
+
+def test_a_rule_for_the_module_around_blocks_keeps_them_all(source: str, samples: str) -> None:
+    settings = recipe("1", "prune.layers=[{match: blocks, freeze: true}]")
+    with raises_error(RecipeError, "recipe-does-not-fit-the-model/too-few-blocks", "0 blocks"):
+        plan_run(source, settings, data=samples, trust_pickle=False, emit=ignore_event)

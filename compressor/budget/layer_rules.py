@@ -68,8 +68,22 @@ def frozen_layers(layers: Sequence[str], rules: Sequence[LayerRule]) -> dict[str
         RecipeError: A glob matches no layer. The error lists every such glob.
     """
     _check_all_match(layers, rules)
-    first = {layer: next((rule for rule in rules if _matches(layer, rule.match)), None) for layer in layers}
+    first = {layer: _deciding(layer, rules) for layer in layers}
     return {layer: rule.match for layer, rule in first.items() if rule is not None and rule.freeze}
+
+
+def freezes(name: str, rules: Sequence[LayerRule]) -> bool:
+    """Whether the first rule that matches a layer or block, or a module around it, freezes it.
+
+    Args:
+        name: The name of the module.
+        rules: The recipe's rules, in order.
+
+    Returns:
+        True where it keeps all channels, or where the block is not dropped.
+    """
+    rule = _deciding(name, rules)
+    return rule is not None and rule.freeze
 
 
 def layer_ratio(group: ChannelGroup, rules: Sequence[LayerRule]) -> float | None:
@@ -94,8 +108,12 @@ def _frozen(group: ChannelGroup, rules: Sequence[LayerRule]) -> ChannelGroup:
 
 def _matching(group: ChannelGroup, rules: Sequence[LayerRule]) -> Iterator[LayerRule]:
     """The rule that decides, for each layer that writes the group."""
-    for layer in _layers(group):
-        yield from [rule for rule in rules if _matches(layer, rule.match)][:1]
+    return (rule for layer in _layers(group) if (rule := _deciding(layer, rules)) is not None)
+
+
+def _deciding(layer: str, rules: Sequence[LayerRule]) -> LayerRule | None:
+    """The first rule that matches a layer."""
+    return next((rule for rule in rules if _matches(layer, rule.match)), None)
 
 
 def _matches(layer: str, glob: str) -> bool:

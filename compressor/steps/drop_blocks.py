@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from compressor.budget.layer_rules import freezes
 from compressor.budget.target import PruningTarget
 from compressor.errors import RecipeError, TargetNotReached, VerificationFailed, did_you_mean
 from compressor.steps.base import Step
@@ -68,7 +69,7 @@ class DropBlocks(Step):
         if isinstance(self.drop, tuple):
             check_names(self.drop, blocks)
             return drop_selected(state, BlockSelection(blocks, self.drop)).with_graph()
-        free = [block for block in blocks if not _is_frozen(block.name, self.target)]
+        free = [block for block in blocks if not freezes(block.name, self.target.rules)]
         if self.drop != "auto" and self.drop > len(free):
             problem = f"it is {self.drop}, but only {len(free)} blocks of the model can be dropped"
             raise RecipeError("recipe-does-not-fit-the-model/too-few-blocks", PLACE, problem, _allowed(free))
@@ -185,11 +186,3 @@ def check_names(names: Sequence[str], blocks: Sequence[ResidualBlock]) -> None:
 
 def _allowed(blocks: Sequence[ResidualBlock]) -> str:
     return f"allowed: {', '.join(block.name for block in blocks) or 'no block at all'}"
-
-
-def _is_frozen(name: str, target: PruningTarget) -> bool:
-    """Whether the first rule that matches the block itself freezes it."""
-    from fnmatch import fnmatchcase
-
-    rule = next((rule for rule in target.rules if fnmatchcase(name, rule.match)), None)
-    return rule is not None and rule.freeze
