@@ -437,6 +437,9 @@ FAILURES = [
     ),
     (OSError(errno.EROFS, "Read-only", f"{OUT.parent}/.out.partial/a"), 2, "output: "),
     (FileNotFoundError(errno.ENOENT, "No such file", str(OUT.parent)), 2, "output: "),
+    (PermissionError(errno.EACCES, "Permission denied", f"{OUT.parent}/layout/data.npy"), 2, "file: "),
+    (PermissionError(errno.EACCES, "Permission denied", f"{OUT.parent}/.out.partial.npy"), 2, "file: "),
+    (OSError(errno.EINVAL, "Invalid argument", f"{OUT}/a"), 1, "internal error: "),
     (
         PermissionError(errno.EACCES, "Permission denied", "/etc/x"),
         2,

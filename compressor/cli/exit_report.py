@@ -9,9 +9,11 @@ from pathlib import Path
 import click
 
 from compressor.errors import CompressorError, RecipeError, Temporary, did_you_mean, is_out_of_memory
+from compressor.output.folder import is_written_by_run
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_UNWRITABLE = (*_UNUSABLE, errno.ENOENT, errno.EBUSY, errno.EIO)
 
 
 class Terminated(KeyboardInterrupt):
@@ -64,7 +66,9 @@ def as_compressor_error(error: BaseException, out: Path | None = None, usage_hin
         case _ if is_out_of_memory(error):
             hint = f"free some memory or lower retrain.batch_size, then {again}"
             return Temporary("out-of-memory/allocation", place, _first_line(error), hint)
-        case OSError(filename=str() as name) if _is_inside(name, out):
+        case OSError(filename=str() as name) if (
+            out and error.errno in _UNWRITABLE and is_written_by_run(Path(name), out)
+        ):
             return RecipeError(
                 "output/not-writable", name, f"it cannot be written ({error.strerror})", "choose another --out"
             )
@@ -110,13 +114,9 @@ def _is_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in _FULL) or "No space left on device" in str(error)
 
 
-def _is_inside(name: str, out: Path | None) -> bool:
-    """Return whether a path leads to the output folder, lies in it, or in the draft of like name beside it."""
-    if out is None:
-        return False
-    path, folder = Path(name).absolute(), out.absolute()
-    beside = path.is_relative_to(folder.parent) and path != folder.parent
-    return folder.is_relative_to(path) or (beside and folder.name in path.relative_to(folder.parent).parts[0])
+def _is_unwritable(error: OSError, name: str, out: Path) -> bool:
+    """Return whether the output folder, or what is written beside it until the run ends, cannot be written."""
+    return error.errno in _UNWRITABLE and is_written_by_run(Path(name), out)
 
 
 def _first_line(error: BaseException) -> str:

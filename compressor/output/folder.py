@@ -23,7 +23,7 @@ CHECKPOINTS = ".training"
 JOURNAL = "run.jsonl"
 REPORT = "report.json"
 _LOCK = ".lock"
-_DRAFT = ".partial"
+_DRAFT, _REPLACED = ".partial", ".replaced"
 _ANOTHER = "choose another --out, such as a new folder"
 
 
@@ -80,6 +80,26 @@ def _reason_to_keep(out: Path, inputs: Iterable[str]) -> str | None:
     return None
 
 
+def _hidden(out: Path, suffix: str) -> Path:
+    """A folder beside the output folder."""
+    return out.with_name(f".{out.name}{suffix}")
+
+
+def is_written_by_run(path: Path, out: Path) -> bool:
+    """Whether a run into `out` writes a path: the folder, what lies in it or in those beside it, and what is above it.
+
+    Args:
+        path: Any path.
+        out: The output folder.
+
+    Returns:
+        True for these paths.
+    """
+    path, out = path.absolute(), out.absolute()
+    folders = (out, _hidden(out, _DRAFT), _hidden(out, _REPLACED))
+    return out.is_relative_to(path) or any(path.is_relative_to(folder) for folder in folders)
+
+
 @contextmanager
 def staged_output(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
     """Yield a folder to write into, which becomes `out` if the block succeeds.
@@ -98,7 +118,7 @@ def staged_output(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
     """
     check_output_free(out, force=force)
     out = out.absolute()
-    draft = out / _DRAFT if _is_empty(out) else out.with_name(f".{out.name}{_DRAFT}")
+    draft = out / _DRAFT if _is_empty(out) else _hidden(out, _DRAFT)
     with _locked(draft, out):
         _clear(draft, keep={_LOCK, CHECKPOINTS, JOURNAL} if resume else {_LOCK})
         try:
@@ -167,7 +187,7 @@ def _publish(draft: Path, out: Path) -> None:
             path.rename(out / path.name)
         draft.rmdir()
         return
-    old = out.with_name(f".{out.name}.replaced")
+    old = _hidden(out, _REPLACED)
     _remove(old)
     if os.path.lexists(out):
         out.rename(old)
