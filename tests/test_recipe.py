@@ -133,6 +133,8 @@ def test_points_read_back(points: float) -> None:
         ("", None),
         ("none", "none"),
         ("-.inf", -math.inf),
+        (".Inf", math.inf),
+        ("+.INF", math.inf),
         ("2020-01-01", "2020-01-01"),
         ("'50'", "50"),
         ("9" * 5000, math.inf),
@@ -142,6 +144,11 @@ def test_points_read_back(points: float) -> None:
 def test_scalars(written: str, value: object) -> None:
     data = parse_yaml(f"a: {written}", "t").data["a"]
     assert (data, type(data)) == (value, type(value))
+
+
+@pytest.mark.parametrize("written", [".nan", ".NaN", ".NAN"])
+def test_every_spelling_of_nan_is_a_number(written: str) -> None:
+    assert math.isnan(parse_yaml(f"a: {written}", "t").data["a"])
 
 
 def test_places_count_from_one() -> None:

@@ -211,7 +211,7 @@ def _scalar(node: Node) -> Any:
         case "int":
             return int(text)
         case "float":
-            return float(text.replace(".inf", "inf").replace(".nan", "nan") if text[-1].isalpha() else text)
+            return float(text.replace(".", "") if text[-1].isalpha() else text)  # .inf and .NaN, which float has bare
         case _:
             return text
 
