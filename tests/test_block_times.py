@@ -50,7 +50,7 @@ class Device:
 
 
 class Samples:
-    task = batch_dims = None
+    task = batch_dims = num_classes = None
 
     def calibration_batches(self, batch_size: int, *, images: int) -> Iterator[Tensor]:
         return iter(torch.randn(2, 16, 4, generator=torch.Generator().manual_seed(0)))
