@@ -31,7 +31,7 @@ def greedy_allocate(
     free_G: BoolArray,
     unit_G: IntArray,
     limits: Sequence[Budget],
-    least_G: IntArray | None = None,
+    least_G: IntArray,
 ) -> IntArray:
     """Choose how many channels each group loses so that every limit holds.
 
@@ -52,7 +52,7 @@ def greedy_allocate(
         free_G: True for the groups that may lose more.
         unit_G: Kept widths are multiples of these.
         limits: What has to hold.
-        least_G: The fewest channels that each group keeps; None for one.
+        least_G: The fewest channels that each group keeps, at least one.
 
     Returns:
         Channels to remove from each group, (G,); as many as possible where no choice meets the limits.
@@ -67,8 +67,7 @@ def greedy_allocate(
         """Channels removed after one more unit; as many as now where none can be removed."""
         width = int(size_G[index] - removed_G[index])
         down = (width - 1) // int(unit_G[index]) * int(unit_G[index])
-        fewest = 1 if least_G is None else int(least_G[index])
-        return int(size_G[index]) - down if down >= fewest else int(removed_G[index])
+        return int(size_G[index]) - down if down >= int(least_G[index]) else int(removed_G[index])
 
     while True:
         missing = {limit.name: _over(limit, removed_G) for limit in limits}

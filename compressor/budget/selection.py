@@ -152,7 +152,7 @@ def _per_layer(
     removed_G = greedy_allocate(*start, problem.fewest_kept(LEVEL))
     if problem.fits(removed_G):
         return removed_G, True
-    removed_G = greedy_allocate(*start)
+    removed_G = greedy_allocate(*start, problem.least_G)
     return removed_G, problem.fits(removed_G)
 
 

@@ -26,13 +26,18 @@ def linear_time(sizes: list[int], price: list[float], share: float) -> Budget:
     return Budget("latency", lambda gone_MG: (np.array(sizes) - gone_MG) @ np.array(price), share * whole, whole)
 
 
+def one_of(groups: int) -> np.ndarray:
+    """One channel is kept of each group."""
+    return np.ones(groups, np.int64)
+
+
 def spread(sizes: list[int], price: list[float], share: float, unit: int = 1) -> list[int]:
     groups = [group(f"g{index}", size) for index, size in enumerate(sizes)]
     scores = {each.name: np.ones(each.size) for each in groups}
     count = len(groups)
     found = greedy_allocate(
         groups, scores, np.zeros(count, dtype=np.int64), np.ones(count, dtype=bool),
-        np.full(count, unit), [linear_time(sizes, price, share)],
+        np.full(count, unit), [linear_time(sizes, price, share)], one_of(count),
     )  # fmt: skip
     return found.tolist()
 
@@ -52,7 +57,9 @@ def test_what_is_written_by_two_layers_counts_twice() -> None:
     groups = [group("a", 24, writers=2), group("b", 24)]
     scores = {each.name: np.ones(24) for each in groups}
     limit = linear_time([24, 24], [1.0, 1.0], 0.5)
-    found = greedy_allocate(groups, scores, np.zeros(2, np.int64), np.ones(2, bool), np.ones(2, np.int64), [limit])
+    found = greedy_allocate(
+        groups, scores, np.zeros(2, np.int64), np.ones(2, bool), np.ones(2, np.int64), [limit], one_of(2)
+    )
     assert found.tolist() == [8, 16]
 
 
@@ -61,7 +68,7 @@ def test_frozen_groups_stay_and_what_a_rule_removed_stays_removed() -> None:
     scores = {each.name: np.ones(16) for each in groups}
     limit = linear_time([16] * 3, [1.0] * 3, 0.75)
     free = np.array([True, True, False])
-    found = greedy_allocate(groups, scores, np.array([0, 0, 4]), free, np.ones(3, np.int64), [limit])
+    found = greedy_allocate(groups, scores, np.array([0, 0, 4]), free, np.ones(3, np.int64), [limit], one_of(3))
     assert found.tolist() == [4, 4, 4]
 
 
@@ -82,7 +89,7 @@ def test_limits_hold_where_they_can_and_widths_are_on_the_steps(
     limit = linear_time(sizes, price, share)
     count = len(sizes)
     found = greedy_allocate(
-        groups, scores, np.zeros(count, np.int64), np.ones(count, bool), np.full(count, unit), [limit]
+        groups, scores, np.zeros(count, np.int64), np.ones(count, bool), np.full(count, unit), [limit], one_of(count)
     )
     for size, gone in zip(sizes, found.tolist(), strict=True):
         assert size - gone >= 1
@@ -104,7 +111,9 @@ def test_more_is_kept_than_by_uniform_pruning_at_the_same_time(seed: int) -> Non
     groups = [group(f"g{index}", size) for index, size in enumerate(sizes)]
     scores = {each.name: random.random(each.size) for each in groups}
     limit = linear_time(sizes, (random.random(4) + 0.05).tolist(), 0.5)
-    found = greedy_allocate(groups, scores, np.zeros(4, np.int64), np.ones(4, bool), np.ones(4, np.int64), [limit])
+    found = greedy_allocate(
+        groups, scores, np.zeros(4, np.int64), np.ones(4, bool), np.ones(4, np.int64), [limit], one_of(4)
+    )
     uniform = np.array([size // 2 for size in sizes])
 
     def keeps(gone_G: np.ndarray) -> dict[str, np.ndarray]:

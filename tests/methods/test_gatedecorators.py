@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.budget.greedy import Budget
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
 from compressor.core import ChannelGroup, PrunePlan, TensorSlot
@@ -102,6 +103,15 @@ def test_every_group_keeps_its_floor_of_what_it_had_at_first() -> None:
     assert widths(replace(half, ratio=0.6), {"0": 20}) == {"0": 10, "3": 18}, "a quarter of 40 that it had"
     assert widths(PruningTarget(ratio=0.99, min_keep_ratio=0.1), {}) == {"0": 2, "3": 3}
     assert PruningTarget(min_keep_ratio=0.1).is_empty
+
+    size_G = np.array([group.size for group in structure.groups])
+    price_G = np.array([{"0": 10.0, "3": 1.0}.get(group.name, 0.0) for group in structure.groups])
+    latency = Budget("latency", lambda gone_MG: (size_G - gone_MG) @ price_G, 0.22 * 230, 230)  # 10 * 20 + 30
+    plan, _ = select_channels(
+        structure.groups, {"0": np.ones(20), "3": np.ones(30)}, PruningTarget(latency=0.22, min_keep_ratio=0.2),
+        structure.cost, dense, [latency], lambda groups, multiple: np.ones(len(groups), dtype=np.int64),
+    )  # fmt: skip
+    assert {name: int(kept.sum()) for name, kept in plan.kept.items()} == {"0": 4, "3": 10}
 
 
 def test_ticks_and_tocks() -> None:
