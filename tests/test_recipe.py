@@ -421,6 +421,21 @@ FAULTS = [
     ),
     (
         "retrain:",
+        "retrain:\n  distill: {labels: false}\n  mixup: 0.2",
+        "r.yaml:7:10: retrain.mixup is 0.2; allowed: 0 while retrain.distill.labels is false",
+    ),
+    (
+        "retrain:",
+        "retrain:\n  distill: {labels: false}\n  label_smoothing: 0.1",
+        "r.yaml:7:20: retrain.label_smoothing is 0.1; allowed: 0 while retrain.distill.labels is false",
+    ),
+    (
+        "retrain:",
+        "retrain:\n  distill: {labels: false, weight: 0.9}",
+        "r.yaml:6:36: retrain.distill.weight is 0.9; allowed: ",
+    ),
+    (
+        "retrain:",
         "data: {source: digits}\nretrain:\n  keep: best",
         "r.yaml:7:9: retrain.keep is 'best'; allowed: last, or best together with a data.holdout, such as 10%",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
@@ -15,7 +16,7 @@ from compressor.field_types import (
     OpenFraction,
     Positive,
 )
-from compressor.recipe.block import RecipeBlock, conflict_error, written_keys
+from compressor.recipe.block import Conflict, RecipeBlock, conflict_error, written_keys
 from compressor.recipe.optimizer_config import ORIGINAL_LR, SGD, AnyOptimizer
 from compressor.recipe.rewinding_schedules import CLR, FT, LRW, SLR
 from compressor.recipe.schedule_config import (
@@ -49,6 +50,12 @@ class DistillConfig(RecipeBlock):
         default=True, description="false = learn from the dense model's outputs alone, even where labels exist"
     )
 
+    @classmethod
+    def conflicts(cls, keys: Mapping[str, object]) -> Iterator[Conflict]:
+        default = cls.model_fields["weight"].default
+        if keys.get("labels") is False and keys.get("weight", default) != default:
+            yield "weight", "no weight beside labels: false, where the dense model's outputs are all that is learned"
+
     def to_core(self) -> Distillation:
         return Distillation(self.temperature, self.weight, self.features, self.labels)
 
@@ -75,6 +82,12 @@ class RetrainConfig(RecipeBlock):
         default="last", description="best = the epoch with the best metric on the held-out split; requires data.holdout"
     )
     recalibrate: StrictBool = Field(default=True, description="estimate BatchNorm statistics anew after pruning")
+
+    @classmethod
+    def conflicts(cls, keys: Mapping[str, object]) -> Iterator[Conflict]:
+        if written_keys(keys.get("distill")).get("labels") is False:
+            of_labels = ("label_smoothing", "mixup", "cutmix")
+            yield from ((key, "0 while retrain.distill.labels is false") for key in of_labels if keys.get(key))
 
     @model_validator(mode="before")
     @classmethod
