@@ -63,14 +63,16 @@ class GateDecorators(Method, name="gatedecorators"):
         criterion = BatchNormGateCriterion(self.batches, self.training.batch_size)
         tick = replace(self._train(self.tick_epochs, lambda done: LOW, "tick"), trainable="scales")
         tock = self._train(self.tock_epochs, triangle(self.tock_epochs, LOW), "tock", slimming_penalty(self.strength))
-        steps: tuple[Step, ...] = ()
+        steps: list[Step] = []
+        epoch = 0  # of all trainings together, which order and augmentation of the images follow
         targets = exponential_targets(replace(target, min_keep_ratio=self.floor), self.ticks)
         for number, tick_target in enumerate(targets):
-            if number % self.every == 0:
-                steps += (tock,)
+            for training in (tock, tick) if number % self.every == 0 else (tick,):
+                steps.append(replace(training, start_epoch=epoch))
+                epoch += training.epochs
             last = number == len(targets) - 1
-            steps += (tick, SelectChannels(criterion, tick_target), RemoveChannels(last=last))
-        return steps
+            steps += [SelectChannels(criterion, tick_target), RemoveChannels(last=last)]
+        return tuple(steps)
 
     def _train(self, epochs: int, schedule: Schedule, stage: str, penalty: Penalty | None = None) -> Train:
         """A training without a test of its own."""

@@ -130,6 +130,8 @@ def test_ticks_and_tocks() -> None:
     assert tock.penalty.terms[0].strength(3, 10) == 1e-3
     assert (first.epochs, first.trainable, first.penalty) == (1, "scales", None)
     assert first.optimizer.lr * first.schedule(0.5) == pytest.approx(0.001)
+    trainings = [step for step in steps if isinstance(step, Train)]
+    assert [training.start_epoch for training in trainings] == [0, 10, 11, 12, 22, 23, 24, 34], "no epoch comes twice"
     targets = [step.target for step in steps if isinstance(step, SelectChannels)]
     assert [target.nodes for target in targets] == pytest.approx([0.5 ** (number / 5) for number in range(1, 6)])
     assert all(target.min_keep_ratio == 0.1 for target in targets)
