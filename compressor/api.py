@@ -79,7 +79,7 @@ def compress(
         example_inputs: For a module: a batch for each of its inputs. Without, `model.input` of the recipe is used, or
             the first of the usual image sizes that runs.
         force: Whether to replace the folder of an earlier run.
-        resume: Whether to continue an interrupted run.
+        resume: Whether to continue an interrupted run; of a finished one the result is returned.
         trust_pickle: Whether to unpickle files that may contain code.
         progress: Whether to show progress: a bar in a notebook and on a terminal, lines elsewhere.
 
@@ -92,21 +92,24 @@ def compress(
     """
     from compressor import pipeline
     from compressor.models.saved_model import load
+    from compressor.output.finished import finished_report
     from compressor.run_options import RunOptions
 
     checked = as_recipe(recipe, overrides or {})
     folder = Path(out) if out is not None else default_folder(_name(model), _recipe_name(recipe))
-    check_before_loading(_source(model), checked, _data(data), folder, force=force or resume)
-    template = None if isinstance(model, str | Path) else loaded_module(model, checked, example_inputs)
-    with shown_progress(progress) as emit:
-        options = RunOptions(_data(data), resume, force, trust_pickle, emit)
-        try:
-            report = pipeline.compress_model(template or str(model), checked, folder, options)
-        except CompressorError as error:
-            if isinstance(error.report, dict):
-                error.report = RunReport(error.report, folder)
-            raise
-    slim = load(folder, None if template is None else template.module)
+    try:
+        report = finished_report(folder, _name(model), checked) if resume else None
+        if report is None:
+            check_before_loading(_source(model), checked, _data(data), folder, force=force)
+            source = str(model) if isinstance(model, str | Path) else loaded_module(model, checked, example_inputs)
+            with shown_progress(progress) as emit:
+                options = RunOptions(_data(data), resume, force, trust_pickle, emit)
+                report = pipeline.compress_model(source, checked, folder, options)
+    except CompressorError as error:
+        if isinstance(error.report, dict):
+            error.report = RunReport(error.report, folder)
+        raise
+    slim = load(folder, None if isinstance(model, str | Path) else model)
     return Compressed(slim, RunReport(report, folder))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,17 @@ def test_numpy_samples_and_a_recipe_object(net: Net) -> None:
     assert report.folder == Path("Net-recipe")
     with raises_error(RecipeError, "output/exists"):
         compressor.compress(net, recipe, data=images(32), example_inputs=images(2), progress=False)
+
+
+def test_resume_of_a_finished_run_returns_it(net: Net) -> None:
+    run = partial(compressor.compress, net, "minutes", data=images(), example_inputs=images(2), out="out")
+    slim, report = run(overrides=FAST, progress=False)
+    again, same = run(overrides=FAST, progress=False, resume=True)
+    assert same == json.loads(json.dumps(report))
+    with torch.no_grad():
+        assert torch.equal(again(images(3)), slim(images(3)))
+    with raises_error(RecipeError, "resume/other-run", "prune.round_to", "4"):
+        run(overrides={**FAST, "prune.round_to": 4}, progress=False, resume=True)
 
 
 def test_a_plan(net: Net) -> None:

@@ -111,7 +111,7 @@ ALLOWED = {
     "progress": CORE,
     "notebook": CORE,
     "preflight": CORE | {"models", "output", "recipe"},
-    "api": CORE | STARTS_RUNS | {"models", "notebook"},
+    "api": CORE | STARTS_RUNS | {"models", "notebook", "output"},
     "__main__": {"cli"},
     "cli": CORE | STARTS_RUNS | {"bench", "output", "training"},
 }

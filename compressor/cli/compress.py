@@ -96,9 +96,11 @@ def _compress(
     if dry_run:
         print_plan(run, recipe, output)
         return
+    from compressor.output.finished import finished_report
+
     folder = out or default_folder(run.model, run.recipe)
     with result_printed_on_failure("show_report", output, junit=junit, folder=folder):
-        report = _finished(folder, run, recipe) if resume else None
+        report = finished_report(folder, run.model, recipe) if resume else None
         if report is None:
             check_before_loading(run.model, recipe, run.data, folder, force=force)
             context.obj = folder
@@ -109,18 +111,6 @@ def _compress(
 
 
 compress_command: click.Command = _compress
-
-
-def _finished(folder: Path, run: RunArguments, recipe: Recipe) -> Report | None:
-    """The report of a run that has finished already, judged again; None if there is none."""
-    from compressor.output.finished import finished_report
-
-    report = finished_report(folder, run.model, recipe)
-    if report is None:
-        return None
-    from compressor.output.gates import check_gates
-
-    return check_gates(report)
 
 
 def _run(

@@ -9,19 +9,21 @@ from typing import Any
 
 from compressor.errors import RecipeError
 from compressor.output.folder import read_report
+from compressor.output.gates import check_gates
 from compressor.recipe import Recipe, read_recipe
 from compressor.recipe.validation import show_value
+from compressor.report.findings import Report
 
 RECIPE = "recipe.yaml"
 PLAN = "plan.json"
 
 
-def finished_report(out: Path, source: str, recipe: Recipe) -> dict[str, Any] | None:
-    """Return the report of a run that has finished, for `--resume`.
+def finished_report(out: Path, source: str, recipe: Recipe) -> Report | None:
+    """Return the report of a run that has finished, for `--resume`. Its gates are judged again.
 
     Args:
         out: The output folder.
-        source: The model, as it was named on the command line.
+        source: The model, as it was named; of one in memory the name of its class.
         recipe: The checked recipe.
 
     Returns:
@@ -29,6 +31,7 @@ def finished_report(out: Path, source: str, recipe: Recipe) -> dict[str, Any] | 
 
     Raises:
         RecipeError: `out` was made from another model or by another recipe; it names the first key that differs.
+        CompressorError: A gate failed; the error holds the report.
     """
     report = read_report(out)
     if report is None:
@@ -45,7 +48,7 @@ def finished_report(out: Path, source: str, recipe: Recipe) -> dict[str, Any] | 
         problem = f"the folder was made with {key} = {show_value(old)}, not {show_value(new)}"
         hint = "repeat the command of that run, or choose another --out"
         raise RecipeError("resume/other-run", str(out), problem, hint)
-    return report
+    return check_gates(report)
 
 
 def _model_name(source: str) -> str:
