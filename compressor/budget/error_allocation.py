@@ -27,6 +27,8 @@ LEVELS = 64
 BISECTIONS = 30
 SWEEPS = 20
 REWEIGHTINGS = 4
+LEAST_FALL = 1e-9
+"""Share of the error by which an exchange must lower it."""
 SLACK = 0.98
 """A budget that is used less counts less in the next search."""
 
@@ -98,7 +100,14 @@ class _Search:
         ]
 
     def error(self, removed_G: IntArray) -> float:
-        return float(sum(curve[removed] for curve, removed in zip(self._errors, removed_G, strict=True)))
+        return float(self.errors(removed_G[None])[0])
+
+    def errors(self, removed_MG: IntArray) -> FloatArray:
+        """Predicted divergence, (M,)."""
+        total_M = np.zeros(len(removed_MG))
+        for index, curve in enumerate(self._errors):
+            total_M += curve[removed_MG[:, index]]
+        return total_M
 
     def usage(self, removed_MG: IntArray) -> FloatArray:
         """Cost over limit, (M, B)."""
@@ -139,9 +148,14 @@ class _Search:
     def fill(self, removed_G: IntArray) -> IntArray:
         """Return channels to the groups where that gains most, as long as the limits hold."""
         while True:
-            tries_MG = np.array(list(self._neighbours(removed_G, -1))).reshape(-1, len(removed_G))
-            gains_M = np.array([self.error(removed_G) - self.error(tried_G) for tried_G in tries_MG])
-            usable_M = self.fits(tries_MG) & (gains_M > 0) if len(tries_MG) else np.zeros(0, dtype=bool)
+            wider_G = self._next(removed_G, -1)
+            indices = np.flatnonzero(wider_G != removed_G)
+            if not len(indices):
+                return removed_G
+            tries_MG = np.repeat(removed_G[None], len(indices), axis=0)
+            tries_MG[np.arange(len(indices)), indices] = wider_G[indices]
+            gains_M = self.error(removed_G) - self.errors(tries_MG)
+            usable_M = self.fits(tries_MG) & (gains_M > 0)
             if not usable_M.any():
                 return removed_G
             removed_G = tries_MG[int(np.argmax(np.where(usable_M, gains_M, -np.inf)))]
@@ -149,32 +163,45 @@ class _Search:
     def exchange(self, removed_G: IntArray) -> IntArray:
         """Widen one group at the cost of another as long as the error falls."""
         for _ in range(len(removed_G) * 4):
-            tries = [
-                narrower_G
-                for wider_G in self._neighbours(removed_G, -1)
-                for narrower_G in self._neighbours(wider_G, 1)
-                if self.error(narrower_G) < self.error(removed_G) * (1 - 1e-9)
-            ]
-            if not tries:
+            tries_MG = self._exchanges(removed_G)
+            errors_M = self.errors(tries_MG)
+            falls_M = errors_M < self.error(removed_G) * (1 - LEAST_FALL)
+            if not falls_M.any():
                 break
-            tries_MG = np.array(tries)
+            tries_MG, errors_M = tries_MG[falls_M], errors_M[falls_M]
             fits_M = self.fits(tries_MG)
             if not fits_M.any():
                 break
-            errors_M = np.array([self.error(tried_G) for tried_G in tries_MG])
             removed_G = tries_MG[int(np.argmin(np.where(fits_M, errors_M, np.inf)))]
         return removed_G
 
-    def _neighbours(self, removed_G: IntArray, step: int) -> list[IntArray]:
-        """Plans in which one group has its next wider (-1) or narrower (1) width."""
-        plans = []
+    def _exchanges(self, removed_G: IntArray) -> IntArray:
+        """Plans in which one group is wider, another narrower, and the error is less by the curves of these two."""
+        wider_G, narrower_G = self._next(removed_G, -1), self._next(removed_G, 1)
+        changes_GG = self._changes(removed_G, wider_G)[:, None] + self._changes(removed_G, narrower_G)
+        moves_GG = (wider_G != removed_G)[:, None] & (narrower_G != removed_G)
+        np.fill_diagonal(moves_GG, val=False)
+        # Half of the least fall: what rounding would decide is left to the sum over all groups.
+        falls_GG = changes_GG < -LEAST_FALL / 2 * self.error(removed_G)
+        wider, narrower = np.nonzero(moves_GG & falls_GG)
+        tries_MG = np.repeat(removed_G[None], len(wider), axis=0)
+        rows = np.arange(len(wider))
+        tries_MG[rows, wider], tries_MG[rows, narrower] = wider_G[wider], narrower_G[narrower]
+        return tries_MG
+
+    def _changes(self, removed_G: IntArray, moved_G: IntArray) -> FloatArray:
+        """What the error changes by where one group moves, (G,)."""
+        triples = zip(self._errors, moved_G, removed_G, strict=True)
+        return np.array([curve[moved] - curve[removed] for curve, moved, removed in triples])
+
+    def _next(self, removed_G: IntArray, step: int) -> IntArray:
+        """The next wider (-1) or narrower (1) width of each group, in channels removed; the same where it has none."""
+        moved_G = removed_G.copy()
         for index, levels in enumerate(self.levels):
             place = int(np.searchsorted(levels, removed_G[index])) + step
             if 0 <= place < len(levels):
-                plan_G = removed_G.copy()
-                plan_G[index] = levels[place]
-                plans.append(plan_G)
-        return plans
+                moved_G[index] = levels[place]
+        return moved_G
 
     def _lagrangian(self, removed_G: IntArray, multipliers_B: FloatArray) -> float:
         return self.error(removed_G) + float(self.usage(removed_G[None])[0] @ multipliers_B)
