@@ -845,7 +845,7 @@ def test_every_default_is_written_out() -> None:
     assert written["bench"] == {"target": "local", "threads": "auto", "batch": [1], "seconds": 6.0}
 
 
-def test_to_core(write: Write) -> None:
+def test_the_steps_of_a_recipe(write: Write) -> None:
     recipe = read_recipe(write(GOOD), ["prune.layers=[{match: a*, freeze: true}, {match: b, ratio: 30%}, {match: c}]"])
     assert recipe.selection(8) == PruningTarget(
         macs=0.5,

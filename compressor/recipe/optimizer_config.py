@@ -32,7 +32,7 @@ class SGD(RecipeBlock):
         if keys.get("nesterov") is True and keys.get("momentum") == 0:
             yield "nesterov", "false while momentum is 0"
 
-    def to_core(self) -> OptimizerSettings:
+    def settings(self) -> OptimizerSettings:
         return OptimizerSettings("sgd", self.lr, self.momentum, self.weight_decay, self.nesterov, self.decay_all)
 
 
@@ -42,7 +42,7 @@ class Adam(RecipeBlock):
     weight_decay: NonNegative = Field(default=0.0, description="L2 penalty, added to the gradient")
     decay_all: StrictBool = Field(default=False, description="false = no decay of biases and normalizations")
 
-    def to_core(self) -> OptimizerSettings:
+    def settings(self) -> OptimizerSettings:
         return OptimizerSettings("adam", self.lr, weight_decay=self.weight_decay, decay_all=self.decay_all)
 
 
@@ -52,7 +52,7 @@ class AdamW(RecipeBlock):
     weight_decay: NonNegative = 0.01
     decay_all: StrictBool = Field(default=False, description="false = no decay of biases and normalizations")
 
-    def to_core(self) -> OptimizerSettings:
+    def settings(self) -> OptimizerSettings:
         return OptimizerSettings("adamw", self.lr, weight_decay=self.weight_decay, decay_all=self.decay_all)
 
 

@@ -241,7 +241,7 @@ class Recipe(RecipeBlock):
 
     def train_step(self) -> Train | None:
         """Return the retraining step, or None if there is no retraining."""
-        return self.retrain.to_core()
+        return self.retrain.step()
 
     @property
     def needs_data(self) -> bool:
@@ -269,7 +269,7 @@ class Recipe(RecipeBlock):
         """Return the reconstruction, or None if there is none; `auto` asks for one where the model is trained."""
         match self.reconstruct:
             case ReconstructConfig() as settings:
-                return settings.to_core()
+                return settings.step()
             case "auto" if trained and self.method.trained:
                 return Reconstruct()
         return None

@@ -54,7 +54,7 @@ class ReconstructConfig(RecipeBlock):
         default=False, description="train all layers together on the dense model's feature maps afterwards"
     )
 
-    def to_core(self) -> Reconstruct:
+    def step(self) -> Reconstruct:
         """Return the step."""
         ridge = None if self.ridge == "auto" else self.ridge
         return Reconstruct(self.images, self.mode, ridge, self.holdout, MASK_SEARCHES[self.mask_search])

@@ -56,7 +56,7 @@ class DistillConfig(RecipeBlock):
         if keys.get("labels") is False and keys.get("weight", default) != default:
             yield "weight", "no weight beside labels: false, where the dense model's outputs are all that is learned"
 
-    def to_core(self) -> Distillation:
+    def settings(self) -> Distillation:
         return Distillation(self.temperature, self.weight, self.features, self.labels)
 
 
@@ -110,20 +110,20 @@ class RetrainConfig(RecipeBlock):
             raise conflict_error("schedule", misfits)
         return schedule
 
-    def to_core(self) -> Train | None:
+    def step(self) -> Train | None:
         """Return the training step, or None if there is no retraining."""
         if self.epochs == 0:
             return None
         return Train(
             epochs=self.epochs,
             batch_size=self.batch_size,
-            optimizer=self.optimizer.to_core(),
-            schedule=self.schedule.to_core(self.epochs, self.optimizer.lr),
+            optimizer=self.optimizer.settings(),
+            schedule=self.schedule.schedule(self.epochs, self.optimizer.lr),
             precision=self.precision,
             label_smoothing=self.label_smoothing,
             mixup=self.mixup,
             cutmix=self.cutmix,
-            distill=self.distill.to_core() if self.distill else None,
+            distill=self.distill.settings() if self.distill else None,
             clip=self.clip,
             ema=self.ema,
             keep=self.keep,

@@ -41,7 +41,7 @@ class ScheduleConfig(RecipeBlock):
         description="epochs of a linear warm-up from 0 to the schedule's own value, less than retrain.epochs",
     )
 
-    def to_core(self, epochs: int, lr: float) -> Schedule:
+    def schedule(self, epochs: int, lr: float) -> Schedule:
         """Return the schedule, from the epochs done to a factor on the learning rate.
 
         Args:
