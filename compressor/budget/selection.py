@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from compressor.budget.greedy import Budget, greedy_allocate
 from compressor.budget.layer_rules import LayerRule, apply_freeze_rules
 from compressor.budget.removal_order import removal_order
 from compressor.budget.rounding import Rounding, fewest_removed, removed_after
-from compressor.budget.target import PruningTarget
+from compressor.budget.target import COSTS, PruningTarget
 from compressor.budget.ties import freeze_untied, remove_in_steps, ties_of
 from compressor.core import ChannelGroup, ConfigStep, Cost, ErrorCurves, PrunePlan
 from compressor.errors import RecipeError, TargetNotReached
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from compressor.core import BoolArray, FloatArray, IntArray
 
 
-BUDGETED: tuple[Literal["macs", "params", "weights", "nodes"], ...] = ("macs", "params", "weights", "nodes")
 ERROR_LEVEL = 1 / 8
 LEAST_USAGE = 0.8  # share of a budget that rounded widths use, where finer ones are allowed
 LEVEL = 0.25  # share of its original channels that a layer keeps as long as the target allows it
@@ -248,7 +247,7 @@ def plan_from_widths(
 def _budgets(selection: PruningTarget, cost: CostModel, original: Cost) -> list[Budget]:
     """The budgets of multiply-adds, parameters, weights and nodes, as shares of the original's."""
     budgets = []
-    for name in BUDGETED:
+    for name in COSTS:
         share, baseline = getattr(selection, name), getattr(original, name)
         if share is None:
             continue

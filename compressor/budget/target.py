@@ -10,6 +10,11 @@ from compressor.budget.layer_rules import LayerRule
 
 Scope = Literal["local", "global", "isomorphic", "error"]
 
+COSTS: tuple[Literal["macs", "params", "weights", "nodes"], ...] = ("macs", "params", "weights", "nodes")
+"""The targets that are shares of what `core.Cost` counts."""
+SHARES = (*COSTS, "size", "memory", "latency")
+"""The targets that are shares of the original which may remain."""
+
 
 @dataclass(frozen=True, slots=True)
 class PruningTarget:
@@ -34,15 +39,12 @@ class PruningTarget:
     @property
     def is_empty(self) -> bool:
         """Whether only the policy is set, and nothing is to be removed."""
-        policy = PruningTarget(
-            scope=self.scope,
-            round_to=self.round_to,
-            allow_finer_rounding=self.allow_finer_rounding,
-            rules=self.rules,
-            config_widths=self.config_widths,
-            min_keep_ratio=self.min_keep_ratio,
-        )
-        return self == policy
+        return self.ratio is None and self.latency_ms is None and not self.shares
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The shares of the original that may remain, by name."""
+        return {name: share for name in SHARES if (share := getattr(self, name)) is not None}
 
     @property
     def has_latency_target(self) -> bool:
@@ -70,10 +72,7 @@ def pruned_channel_share(target: PruningTarget) -> float | None:
     """
     if target.ratio is not None:
         return target.ratio
-    squares = (target.macs, target.params, target.weights, target.size, target.memory, target.latency)
-    remaining = [math.sqrt(share) for share in squares if share is not None]
-    if target.nodes is not None:
-        remaining.append(target.nodes)
+    remaining = [share if name == "nodes" else math.sqrt(share) for name, share in target.shares.items()]
     return 1 - min(remaining) if remaining else None
 
 

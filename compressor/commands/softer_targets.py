@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from compressor.budget.memory import memory_budgets
 from compressor.budget.selection import select_channels
@@ -14,7 +15,6 @@ from compressor.steps.state import PruningState
 
 STEPS = (0.25, 0.5)
 """Shares of the way from the target to the dense model."""
-SHARES = ("macs", "params", "weights", "nodes", "size", "memory")
 
 
 def softer_targets(baseline: PruningState, state: PruningState, recipe: Recipe, round_to: int) -> list[SofterTarget]:
@@ -31,12 +31,12 @@ def softer_targets(baseline: PruningState, state: PruningState, recipe: Recipe, 
         dropped, whose loss the curves do not hold.
     """
     target = recipe.selection(round_to)
-    shares = {name: getattr(target, name) for name in SHARES if getattr(target, name) is not None}
+    shares = target.shares
     if state.errors is None or not shares or target.has_latency_target or state.selections > 1 or state.lost_blocks:
         return []
     results: list[SofterTarget] = []
     for step in STEPS:
-        softer = {name: share + step * (1 - share) for name, share in shares.items()}
+        softer: dict[str, Any] = {name: share + step * (1 - share) for name, share in shares.items()}
         removed = _removed(baseline, state, replace(target, **softer))
         if removed is not None:
             divergence = state.errors.divergence(removed)

@@ -16,9 +16,6 @@ from compressor.steps.base import Step
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
 
-REMAINING = ("macs", "params", "weights", "nodes", "size", "memory", "latency")
-"""The targets that are shares of the original which may remain."""
-
 AUTO_ROUNDS_BELOW = 0.5
 """Share that remains below which two rounds are tried."""
 
@@ -113,7 +110,7 @@ def halving_targets(final: PruningTarget, rounds: int = 7) -> tuple[PruningTarge
     Returns:
         One target for each round, or `final` alone if it names no share.
     """
-    shares = {name: halving_remaining(share, rounds) for name, share in _remaining(final).items()}
+    shares = {name: halving_remaining(share, rounds) for name, share in final.shares.items()}
     if final.ratio is not None:
         shares["ratio"] = halving_removed(final.ratio, rounds)
     return _targets(shares, final)
@@ -129,7 +126,7 @@ def exponential_targets(final: PruningTarget, rounds: int) -> tuple[PruningTarge
     Returns:
         One target for each round, or `final` alone if it names no share.
     """
-    shares = {name: exponential_remaining(share, rounds) for name, share in _remaining(final).items()}
+    shares = {name: exponential_remaining(share, rounds) for name, share in final.shares.items()}
     if final.ratio is not None:
         shares["ratio"] = tuple(1 - share for share in exponential_remaining(1 - final.ratio, rounds))
     return _targets(shares, final)
@@ -145,7 +142,7 @@ def repair_schedules(final: PruningTarget, rounds: int | Literal["auto"]) -> tup
     Returns:
         The targets of each schedule. A latency is reached in one round, because each round measures the device.
     """
-    shares = [*_remaining(final).values(), *([] if final.ratio is None else [1 - final.ratio])]
+    shares = [*final.shares.values(), *([] if final.ratio is None else [1 - final.ratio])]
     if final.has_latency_target or not shares:
         return ((final,),)
     if rounds == "auto":
@@ -167,10 +164,6 @@ def remove_in_rounds(criterion: ChannelCriterion, targets: tuple[PruningTarget, 
     for number, target in enumerate(targets, start=1):
         steps += (SelectChannels(criterion, target), RemoveChannels(last=number == len(targets)))
     return steps
-
-
-def _remaining(target: PruningTarget) -> dict[str, float]:
-    return {name: share for name in REMAINING if (share := getattr(target, name)) is not None}
 
 
 def _targets(shares: Mapping[str, tuple[float, ...]], final: PruningTarget) -> tuple[PruningTarget, ...]:

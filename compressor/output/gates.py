@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+from compressor.budget.target import COSTS
 from compressor.core import Comparison, Cost, Metric
 from compressor.errors import (
     AccuracyGateFailed,
@@ -53,7 +54,7 @@ def judge_gates(
         One entry for each target, then one for each gate.
     """
     target, first = recipe.selection(1), comparisons[0] if comparisons else None
-    costs = {name: (getattr(original, name), getattr(slim, name)) for name in ("macs", "params", "weights", "nodes")}
+    costs: dict[str, tuple[float, float]] = {name: (getattr(original, name), getattr(slim, name)) for name in COSTS}
     gates: list[Gate] = []
     for name, (dense_amount, slim_amount) in {**costs, **sizes}.items():
         limit = getattr(target, name)

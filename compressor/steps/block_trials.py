@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from compressor.agreement import classes_scored, measure_agreement
-from compressor.budget.target import PruningTarget
+from compressor.budget.target import COSTS, PruningTarget
 from compressor.core import Cost
 from compressor.execution.dropped_blocks import without_blocks
 from compressor.graph.cost import count_cost
@@ -28,7 +28,6 @@ from compressor.tensors import as_arguments
 
 MOST_IMAGES, FEWEST_IMAGES = 256, 64  # that repairs are fitted to, and as many that judge
 MACS = 3.2e10  # of one pass over them, beyond which fewer images are used
-COSTS = ("macs", "params", "weights", "nodes")
 
 
 class BlockTrials:
