@@ -46,7 +46,7 @@ def compress_model(source: str | LoadedModel, recipe: Recipe, out: Path, options
         model, data = load_inputs(source, recipe, options.data, log, trust_pickle=options.trust_pickle, needs_data=True)
         round_to = choose_width_multiple(recipe, device, log)
         steps = steps_of_run(recipe, round_to, model, data)
-        timed_on = device.description if device and recipe.selection(round_to).has_latency_target else None
+        timed_on = device.description if device and recipe.pruning_target().has_latency_target else None
         fingerprint = run_fingerprint(recipe.training_settings(), round_to, model, data, timed_on)
         checkpoints = Checkpoints(folder / CHECKPOINTS, fingerprint)
         probe, compares = latency_probe(recipe, device, model, log), compares_answers(steps, data)
@@ -63,7 +63,7 @@ def compress_model(source: str | LoadedModel, recipe: Recipe, out: Path, options
         check_feasible(steps, state, context)
         for step in steps:
             state = run_step(step, state, context)
-        warn_of_narrow_layers(state, recipe.selection(round_to), log)
+        warn_of_narrow_layers(state, recipe.pruning_target(round_to), log)
         exports = export_models(baseline, state, recipe, data, folder, log)
         latency = compare_on_device(exports, state.model, recipe, device, data, log)
         report = write_outputs(recipe, baseline, state, exports, latency, folder, log)

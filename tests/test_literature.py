@@ -57,7 +57,7 @@ def test_l1_cifar10_gives_the_literatures_networks(ratio: str, params: int, spee
     original = count_cost(module, inputs)
     assert (original.params, original.macs) == (DENSE_PARAMS, DENSE_MACS)
     assert recipe.prune.round_to == 1
-    (step,) = (each for each in recipe.method.steps(recipe.selection(1)) if isinstance(each, SelectChannels))
+    (step,) = (each for each in recipe.method.steps(recipe.pruning_target()) if isinstance(each, SelectChannels))
     graded = step.criterion.score_channels(module, structure.groups)
     plan, groups = select_channels(structure.groups, graded, step.target, structure.cost, original)
     cost = count_cost(remove_channels(module, structure, plan), inputs)
@@ -128,7 +128,7 @@ def test_tpp_imagenet_gives_the_published_speedups_of_resnet50(speedup: float, o
     module = load_model("torchvision:resnet50").module
     structure = analyze(module, torch.randn(1, 3, 224, 224), name="resnet50")
     whole = structure.cost.of(PrunePlan({}))
-    step = next(each for each in recipe.method.steps(recipe.selection(1)) if isinstance(each, SelectChannels))
+    step = next(each for each in recipe.method.steps(recipe.pruning_target()) if isinstance(each, SelectChannels))
     graded = step.criterion.score_channels(module, structure.groups)
     plan, _ = select_channels(structure.groups, graded, step.target, structure.cost, whole)
     assert round(whole.macs / structure.cost.of(plan).macs, 2) == speedup

@@ -547,7 +547,7 @@ def test_a_recipe_without_channels_to_remove(write: Write) -> None:
     """2of4 alone sets masks: no target, and nothing may be said of how channels go."""
     recipe = read_recipe("2of4")
     assert recipe.prune.target is None
-    assert recipe.selection(8).is_empty
+    assert recipe.pruning_target(8).is_empty
     assert Recipe.model_validate(parse_yaml(recipe.to_yaml(), "t").data) == recipe
     (only,) = faults(write(GOOD.replace("method: l1", "method: 2of4").replace("  target: {macs: 50%}\n", "")),
                      "prune.scope=global")  # fmt: skip
@@ -555,7 +555,7 @@ def test_a_recipe_without_channels_to_remove(write: Write) -> None:
         "prune.scope is 'global'; allowed: nothing while there is no prune.target: no channel is removed"
     )
     with_channels = read_recipe("2of4", ["prune.target={macs: 50%}", "prune.scope=global"])
-    assert not with_channels.selection(8).is_empty
+    assert not with_channels.pruning_target(8).is_empty
 
 
 @pytest.mark.parametrize(
@@ -847,13 +847,16 @@ def test_every_default_is_written_out() -> None:
 
 def test_the_steps_of_a_recipe(write: Write) -> None:
     recipe = read_recipe(write(GOOD), ["prune.layers=[{match: a*, freeze: true}, {match: b, ratio: 30%}, {match: c}]"])
-    assert recipe.selection(8) == PruningTarget(
+    assert recipe.pruning_target(8) == PruningTarget(
         macs=0.5,
         round_to=8,
         allow_finer_rounding=True,
         rules=(LayerRule("a*", freeze=True), LayerRule("b", ratio=0.3), LayerRule("c")),
     )
-    assert [str(step) for step in recipe.method.steps(recipe.selection(1))] == ["SelectChannels(l1)", "RemoveChannels"]
+    assert [str(step) for step in recipe.method.steps(recipe.pruning_target())] == [
+        "SelectChannels(l1)",
+        "RemoveChannels",
+    ]
     train = recipe.train_step()
     assert train is not None
     assert (train.epochs, train.optimizer) == (10, OptimizerSettings("sgd", 0.01, 0.9, 5e-4))
@@ -942,7 +945,7 @@ def test_a_shipped_recipe_opens_with_its_command_and_is_right(name: str) -> None
 
 def test_the_literatures_setting() -> None:
     recipe = read_recipe("l1-cifar10")
-    selection = recipe.selection(1)
+    selection = recipe.pruning_target()
     assert (selection.ratio, recipe.prune.round_to) == (0.5, 1)
     assert selection.rules == (LayerRule("layer*.conv1"), LayerRule("*", freeze=True))
     long = ["retrain.epochs=120", "retrain.schedule={name: multistep, milestones: [60, 90], gamma: 0.1}"]

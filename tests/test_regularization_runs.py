@@ -177,7 +177,7 @@ def test_the_published_settings() -> None:
     cifar, imagenet = read_recipe("tpp-cifar10"), read_recipe("tpp-imagenet")
     found = []
     for recipe in (cifar, imagenet):
-        (train,) = (step for step in recipe.method.steps(recipe.selection(1)) if isinstance(step, Train))
+        (train,) = (step for step in recipe.method.steps(recipe.pruning_target()) if isinstance(step, Train))
         retraining = recipe.train_step()
         assert retraining is not None
         rates = [retraining.optimizer.lr * retraining.schedule(epoch) for epoch in (0, 30, 60, 75, 89)]
@@ -187,6 +187,6 @@ def test_the_published_settings() -> None:
     assert found[0][3] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-3])
     assert found[1][:3] == (90_000, 256, 90)
     assert found[1][3] == pytest.approx([1e-2, 1e-3, 1e-4, 1e-5, 1e-5])
-    rules = imagenet.selection(1).rules
+    rules = imagenet.pruning_target().rules
     assert [rule.ratio for rule in rules] == [0.21, None, None]
-    assert imagenet.selection(1).ratio == 0.6
+    assert imagenet.pruning_target().ratio == 0.6

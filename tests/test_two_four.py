@@ -65,7 +65,7 @@ def around(dense: LoadedModel, tmp_path: Path) -> Context:
 def worked(dense: LoadedModel, around: Context, *overrides: str) -> PruningState:
     recipe = read_recipe("2of4", ["prune.2of4.rounds=1", *overrides])
     work = initial_state(dense, around)
-    for step in (*recipe.method.steps(recipe.selection(8)), TRAIN):
+    for step in (*recipe.method.steps(recipe.pruning_target(8)), TRAIN):
         work = run_step(step, work, around)
     return work
 
@@ -123,15 +123,15 @@ def test_channels_first_leave_widths_that_stay_eligible(dense: LoadedModel, arou
 
 def test_a_model_without_a_layer_to_mask_is_refused(dense: LoadedModel, around: Context) -> None:
     recipe = read_recipe("2of4", ["prune.2of4.dense=['*']", "prune.2of4.permute=false"])
-    (step,) = recipe.method.steps(recipe.selection(8))
+    (step,) = recipe.method.steps(recipe.pruning_target(8))
     with raises_error(ModelError, "nothing-to-mask/no-eligible-layer", "2:4", "left dense by the recipe"):
         run_step(step, initial_state(dense, around), around)
 
 
 def test_widths_of_its_own_only_where_the_recipe_leaves_them_to_the_target() -> None:
     steps = methods()["2of4"]().steps
-    auto = read_recipe("2of4", ["prune.target={macs: 50%}"]).selection(8)
-    named = read_recipe("2of4", ["prune.target={macs: 50%}", "prune.round_to=4"]).selection(4)
+    auto = read_recipe("2of4", ["prune.target={macs: 50%}"]).pruning_target(8)
+    named = read_recipe("2of4", ["prune.target={macs: 50%}", "prune.round_to=4"]).pruning_target(4)
     assert [steps(each)[0].target.round_to for each in (auto, named)] == [16, 4]  # type: ignore[union-attr]
 
 
@@ -232,7 +232,7 @@ def test_plan_says_it_before_any_training(dense: LoadedModel, around: Context) -
     assert plan["sparsity"] is not None
     assert plan["sparsity"].startswith("tensorrt-ampere: eligible: 6 of 8 layers with 99% of the MACs, expected at ")
     measured_here = read_recipe("2of4")
-    _, mask = measured_here.method.steps(measured_here.selection(8))
+    _, mask = measured_here.method.steps(measured_here.pruning_target(8))
     work = run_step(mask, initial_state(dense, replace(around, data=None)), around)
     for provider, row in (("cpu", "cpu"), ("CUDAExecutionProvider", "cuda"), ("xnnpack", "other")):
         said = predicted_speedup(work, provider)
@@ -254,6 +254,6 @@ def test_a_file_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
 
 def test_settings_of_the_steps_are_the_recipes() -> None:
     recipe = read_recipe("2of4", ["prune.2of4.dense=[fc]", "prune.2of4.pattern=[1, 4]"])
-    permute, mask = recipe.method.steps(recipe.selection(8))
+    permute, mask = recipe.method.steps(recipe.pruning_target(8))
     assert permute.sparsity == mask.sparsity == NMSparsity(NMPattern(1, 4), "tensorrt-ampere", ("fc",))  # type: ignore[union-attr]
     assert str(mask) == "MaskNM(1:4)"

@@ -59,7 +59,7 @@ def choose_width_multiple(recipe: Recipe, device: Device | None, log: RunLog) ->
         return 1
     if recipe.prune.round_to != "auto":
         return recipe.prune.round_to
-    if recipe.selection(MULTIPLES[-1]).allocates_per_layer:
+    if recipe.pruning_target().allocates_per_layer:
         return MULTIPLES[-1]  # the latency model knows the multiple of each layer
     if device is None:
         return DEFAULT_MULTIPLE

@@ -140,7 +140,7 @@ class _Planner:
         for step in build_steps(recipe, self.round_to, retrain=False):
             if step.in_plan:
                 state = run_step(step, state, context, evaluates=False)
-        warn_of_narrow_layers(state, recipe.selection(self.round_to), context.log)
+        warn_of_narrow_layers(state, recipe.pruning_target(self.round_to), context.log)
         estimate = state.latency or self._measured(state)
         latency = None if estimate is None else expected_latency(estimate)
         dense, slim = _cost(baseline.model), _cost(state.model)

@@ -30,7 +30,7 @@ def softer_targets(baseline: PruningState, state: PruningState, recipe: Recipe, 
         One entry for each target; none where channels are not selected by error, for time alone, or where blocks were
         dropped, whose loss the curves do not hold.
     """
-    target = recipe.selection(round_to)
+    target = recipe.pruning_target(round_to)
     shares = target.shares
     if state.errors is None or not shares or target.has_latency_target or state.selections > 1 or state.lost_blocks:
         return []

@@ -53,7 +53,7 @@ def judge_gates(
     Returns:
         One entry for each target, then one for each gate.
     """
-    target, first = recipe.selection(1), comparisons[0] if comparisons else None
+    target, first = recipe.pruning_target(), comparisons[0] if comparisons else None
     costs: dict[str, tuple[float, float]] = {name: (getattr(original, name), getattr(slim, name)) for name in COSTS}
     gates: list[Gate] = []
     for name, (dense_amount, slim_amount) in {**costs, **sizes}.items():
@@ -73,7 +73,7 @@ def judge_gates(
 
 def _latency_targets(recipe: Recipe, comparison: Comparison) -> Iterator[Gate]:
     """Judged by the ratio of the comparison, whose pairs were measured in turn, and by the median of all runs."""
-    target, slim = recipe.selection(1), comparison.b
+    target, slim = recipe.pruning_target(), comparison.b
     assert slim is not None, "dense and slim are compared"
     note = "" if comparison.stable else f" ({comparison.verdict.words})"
     if target.latency is not None:

@@ -37,7 +37,7 @@ def steps_of_run(recipe: Recipe, round_to: int, model: LoadedModel, data: Data |
 
 
 def build_steps(
-    recipe: Recipe, round_to: int, *, retrain: bool, labels: bool = True, trained: bool = False
+    recipe: Recipe, round_to: int = 1, *, retrain: bool, labels: bool = True, trained: bool = False
 ) -> tuple[Step, ...]:
     """List the steps of a run whose model and data are not loaded.
 

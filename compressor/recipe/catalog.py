@@ -22,8 +22,6 @@ GROUPS = (
 )
 """The groups in the order in which they are listed; every recipe names one of them in its header."""
 
-COARSEST = 32  # any value does: the number of epochs does not depend on the rounding of widths
-
 DataNeed = Literal["none", "included", "optional", "required"]
 
 
@@ -73,7 +71,7 @@ def _data_need(recipe: Recipe, epochs: int) -> DataNeed:
 
 def _training_length(recipe: Recipe) -> tuple[int, int]:
     """Epochs and iterations of all trainings of a run with data; a stopping rule may end one before."""
-    trainings = [step for step in build_steps(recipe, COARSEST, retrain=True) if isinstance(step, Train)]
+    trainings = [step for step in build_steps(recipe, retrain=True) if isinstance(step, Train)]
     return sum(step.epochs for step in trainings if not step.counts_toward_retraining), sum(
         step.iterations or 0 for step in trainings
     )

@@ -218,7 +218,7 @@ class Recipe(RecipeBlock):
         """The method with its settings."""
         return self.prune.settings
 
-    def selection(self, round_to: int) -> PruningTarget:
+    def pruning_target(self, round_to: int = 1) -> PruningTarget:
         """Return the pruning target. `round_to` is a number, the one of the device if the recipe has `auto`."""
         prune = self.prune
         target = prune.target or TargetConfig.model_construct()
@@ -246,13 +246,13 @@ class Recipe(RecipeBlock):
     @property
     def needs_data(self) -> bool:
         """Whether a step of the method, its retraining or a demanded reconstruction reads samples."""
-        steps = *self.method_steps(round_to=1), *self.method.finish()
+        steps = *self.method_steps(), *self.method.finish()
         reads = any(step.needs_data for step in steps) or self.method.needs_retraining
         return reads or isinstance(self.reconstruct, ReconstructConfig)
 
-    def method_steps(self, round_to: int) -> tuple[Step, ...]:
+    def method_steps(self, round_to: int = 1) -> tuple[Step, ...]:
         """Return the method's steps, with the criterion and the dropping of blocks that the recipe chooses."""
-        target, blocks = self.selection(round_to), self.prune.blocks
+        target, blocks = self.pruning_target(round_to), self.prune.blocks
         steps = self.method.steps(target)
         if self.prune.method == CHOOSES_CRITERION:
             criterion = channel_criteria()[self.prune.criterion]

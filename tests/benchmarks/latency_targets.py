@@ -51,7 +51,7 @@ def case(source: str, share: float, asked: argparse.Namespace) -> dict[str, obje
         start = initial_state(model, Context(None, 0, journal, Checkpoints(None, "")))
         began = time.perf_counter()
         work = run_step(
-            SelectChannels(l1, recipe.selection(32)), start, replace(_around(journal, name), latency_probe=watch)
+            SelectChannels(l1, recipe.pruning_target(32)), start, replace(_around(journal, name), latency_probe=watch)
         )
         seconds = time.perf_counter() - began
         rounds = [event for event in journal.events if event["event"] == "latency"]

@@ -183,7 +183,7 @@ def performed(name: str, tmp_path: Path, *more: str) -> tuple[PruningState, list
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_recipe_leaves_the_nodes_it_asks_for(name: str, tmp_path: Path) -> None:
     state, events = performed(name, tmp_path)
-    target = read_recipe(name).selection(1).nodes
+    target = read_recipe(name).pruning_target().nodes
     assert target is not None
     share = count_cost(state.model.module, *state.example_inputs()).nodes / state.baseline.cost.nodes
     assert target - 0.06 < share <= target, "one step of the shared channels is two of 40 nodes"
