@@ -29,6 +29,7 @@ class Method(BaseModel):
         trained: Whether it is made for trained models. If so, the run warns of one that was not trained.
         needs_target: Whether the recipe must have a target.
         unstructured: Whether it masks single weights; the only target is then prune.target.weights.
+        chooses_criterion: Whether recipes choose its criterion, its rounds of repair and the dropping of blocks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +39,7 @@ class Method(BaseModel):
     trained: ClassVar[bool]
     needs_target: ClassVar[bool]
     unstructured: ClassVar[bool]
+    chooses_criterion: ClassVar[bool]
 
     def __init_subclass__(
         cls,
@@ -47,9 +49,10 @@ class Method(BaseModel):
         trained: bool = True,
         needs_target: bool = True,
         unstructured: bool = False,
+        chooses_criterion: bool = False,
     ) -> None:
         cls.name, cls.needs_retraining, cls.trained = name, needs_retraining, trained
-        cls.needs_target, cls.unstructured = needs_target, unstructured
+        cls.needs_target, cls.unstructured, cls.chooses_criterion = needs_target, unstructured, chooses_criterion
 
     def steps(self, target: PruningTarget) -> tuple[Step, ...]:
         """Return the steps up to the pruned model. The recipe's retraining follows them."""

@@ -23,7 +23,7 @@ from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels
 
 
-class L1(Method, name="l1"):
+class L1(Method, name="l1", chooses_criterion=True):
     """Remove the filters with the smallest mean |w| from a trained network. It has no settings of its own."""
 
     def steps(self, target: PruningTarget) -> tuple[Step, ...]:

@@ -114,9 +114,6 @@ class BlocksConfig(RecipeBlock):
     )
 
 
-CHOOSES_CRITERION = "l1"
-"""The method whose criterion the recipe may choose."""
-
 CHANNEL_KEYS = ("scope", "round_to", "widths", "blocks")
 """The keys of `prune` that say how channels are selected. They have no meaning where single weights are masked."""
 
@@ -184,12 +181,13 @@ class PruneBase(RecipeBlock):
         elif "target" not in keys:
             allowed = "nothing while there is no prune.target: no channel is removed"
             yield from ((key, allowed) for key in TARGET_KEYS if key in keys)
-        if "criterion" in keys and method.name != CHOOSES_CRITERION:
-            yield "criterion", f"nothing while prune.method is {method.name}: it has a criterion of its own"
-        if "rounds" in keys and method.name != CHOOSES_CRITERION:
-            yield "rounds", f"nothing while prune.method is {method.name}: it has rounds of its own"
-        if keys.get("blocks") == "auto" and method.name != CHOOSES_CRITERION:
-            yield "blocks", f"blocks by number or name, {{drop: 2}}, while prune.method is {method.name}"
+        if not method.chooses_criterion:
+            if "criterion" in keys:
+                yield "criterion", f"nothing while prune.method is {method.name}: it has a criterion of its own"
+            if "rounds" in keys:
+                yield "rounds", f"nothing while prune.method is {method.name}: it has rounds of its own"
+            if keys.get("blocks") == "auto":
+                yield "blocks", f"blocks by number or name, {{drop: 2}}, while prune.method is {method.name}"
         if method.unstructured:
             yield from _channel_conflicts(method.name, keys)
         elif (instead := _allowed_drop(method, keys)) is not None:
@@ -208,7 +206,7 @@ class PruneBase(RecipeBlock):
     def _write_used_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         unused = TARGET_KEYS if self.target is None else CHANNEL_KEYS if self.settings.unstructured else ()
         written = {key: value for key, value in handler(self).items() if key not in methods() and key not in unused}
-        if self.method != CHOOSES_CRITERION:
+        if not methods()[self.method].chooses_criterion:
             written.pop("criterion")
             written.pop("rounds")
         if self.blocks is None:
@@ -222,8 +220,9 @@ def _allowed_drop(method: type[Method], keys: Mapping[str, Any]) -> str | None:
     drop = written_keys(keys.get("blocks")).get("drop")
     if not method.trained and (drop == "auto" or isinstance(drop, int)):
         return f"names while prune.method is {method.name}: it prunes before training, when no answers can be compared"
-    if drop == "auto" and method.name != CHOOSES_CRITERION:
-        return f"a number or names while prune.method is {method.name}; auto is for {CHOOSES_CRITERION}"
+    if drop == "auto" and not method.chooses_criterion:
+        others = ", ".join(name for name, other in methods().items() if other.chooses_criterion)
+        return f"a number or names while prune.method is {method.name}; auto is for {others}"
     if drop == "auto" and "ratio" in written_keys(keys.get("target")):
         return "a number or names while prune.target is a ratio, which says nothing about blocks"
     return None

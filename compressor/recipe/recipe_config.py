@@ -25,7 +25,7 @@ from compressor.recipe.fields import (
     Version,
     auto_or_integer,
 )
-from compressor.recipe.prune_config import CHOOSES_CRITERION, BlocksConfig, Prune, TargetConfig
+from compressor.recipe.prune_config import BlocksConfig, Prune, TargetConfig
 from compressor.recipe.reconstruct_config import AutoReconstruct, ReconstructConfig
 from compressor.recipe.retrain_config import RetrainConfig
 from compressor.recipe.yaml_source import dump_yaml
@@ -254,7 +254,7 @@ class Recipe(RecipeBlock):
         """Return the method's steps, with the criterion and the dropping of blocks that the recipe chooses."""
         target, blocks = self.pruning_target(round_to), self.prune.blocks
         steps = self.method.steps(target)
-        if self.prune.method == CHOOSES_CRITERION:
+        if self.method.chooses_criterion:
             criterion = channel_criteria()[self.prune.criterion]
             steps = tuple(
                 replace(step, criterion=criterion) if isinstance(step, SelectChannels) else step for step in steps
