@@ -11,12 +11,12 @@ from failures import raises_error
 from torch import Tensor
 
 from compressor.agreement import measure_agreement
+from compressor.budget.rounds import repair_schedules
 from compressor.budget.target import PruningTarget
 from compressor.core import Data
 from compressor.criteria import channel_criteria
 from compressor.data.in_memory import ImageData
 from compressor.errors import RecipeError
-from compressor.methods._rounds import repair_schedules
 from compressor.recipe import read_recipe
 from compressor.recipe.build_steps import build_steps
 from compressor.steps.reconstruct import Reconstruct

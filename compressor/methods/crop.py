@@ -17,12 +17,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool
 
+from compressor.budget.rounds import halving_remaining, halving_targets
 from compressor.budget.target import PruningTarget, pruned_channel_share, pruned_weight_share
 from compressor.criteria.gradient import GradientCriterion
 from compressor.criteria.gradient_formulas import crop, crop_gated
 from compressor.errors import RecipeError
 from compressor.field_types import Count, FormerKey, OpenFraction, former_words
-from compressor.methods._rounds import HalvingRounds, halving_remaining, halving_targets, remove_in_rounds
+from compressor.methods._rounds import HalvingRounds, remove_in_rounds
 from compressor.methods._shared import GlobalMask, ScoringImages, Start, final_share, initial_weights
 from compressor.methods._training import EarlyTraining
 from compressor.methods.base import Method, SettingsGroup

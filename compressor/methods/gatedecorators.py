@@ -22,10 +22,10 @@ from dataclasses import replace
 
 from pydantic import Field
 
+from compressor.budget.rounds import exponential_targets
 from compressor.budget.target import PruningTarget
 from compressor.criteria.batchnorm_gate import BatchNormGateCriterion
 from compressor.field_types import Count, FractionBelowOne, NonNegative
-from compressor.methods._rounds import exponential_targets
 from compressor.methods._training import PenaltyTraining, slimming_penalty
 from compressor.methods.base import Method
 from compressor.steps.base import Step

@@ -17,10 +17,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from compressor.budget.rounds import exponential_remaining
 from compressor.budget.target import PruningTarget
 from compressor.criteria.magnitude import magnitude
 from compressor.field_types import Count
-from compressor.methods._rounds import exponential_remaining
 from compressor.methods._shared import GlobalMask, Start, final_share, initial_weights
 from compressor.methods.base import Method
 from compressor.steps.base import Step

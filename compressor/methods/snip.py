@@ -13,10 +13,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from compressor.budget.rounds import halving_targets
 from compressor.budget.target import PruningTarget
 from compressor.criteria.gradient import GradientCriterion
 from compressor.criteria.gradient_formulas import snip
-from compressor.methods._rounds import HalvingRounds, PruningRounds, halving_targets, remove_in_rounds
+from compressor.methods._rounds import HalvingRounds, PruningRounds, remove_in_rounds
 from compressor.methods._shared import (
     BatchNormMode,
     GlobalMask,

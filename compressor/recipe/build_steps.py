@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from compressor.budget.rounds import repair_schedules
 from compressor.core import Data, LoadedModel
-from compressor.methods._rounds import repair_schedules
 from compressor.recipe.recipe_config import Recipe
 from compressor.steps.base import Step
 from compressor.steps.finetune_segment import place_retraining

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compressor.budget.removal_order import clamped_groups
+from compressor.budget.rounds import halving_removed, halving_targets
 from compressor.budget.target import PruningTarget
 from compressor.commands.plan import plan_run
 from compressor.core import LoadedModel, ModelSpec, PrunePlan, one_image
@@ -25,7 +26,6 @@ from compressor.criteria.magnitude import l1
 from compressor.errors import RecipeError, VerificationFailed
 from compressor.graph.cost import count_cost
 from compressor.methods import methods
-from compressor.methods._rounds import halving_removed, halving_targets
 from compressor.methods._shared import ScoringImages
 from compressor.methods.snip import connection_sensitivity
 from compressor.recipe import read_recipe

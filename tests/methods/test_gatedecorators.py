@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from compressor.budget.greedy import Budget
+from compressor.budget.rounds import exponential_targets
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
 from compressor.core import ChannelGroup, PrunePlan, TensorSlot
 from compressor.criteria._aggregate import sum_over_norms
 from compressor.criteria.batchnorm_gate import BatchNormGateCriterion, gate_scores, gate_taylor
-from compressor.methods._rounds import exponential_targets
 from compressor.methods.gatedecorators import GateDecorators
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.select_channels import SelectChannels

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.budget.rounds import exponential_remaining, halving_remaining, linear_remaining
 from compressor.budget.target import PruningTarget
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.criteria.gradient import GradientCriterion, gradient_scores
 from compressor.criteria.gradient_formulas import crop, snip
 from compressor.criteria.synaptic_flow import SynapticFlow
 from compressor.methods import methods
-from compressor.methods._rounds import PruningRounds, exponential_remaining, halving_remaining, linear_remaining
+from compressor.methods._rounds import PruningRounds
 from compressor.methods._shared import GlobalMask, ScoringImages
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
