@@ -54,7 +54,7 @@ class RemoveChannels(Step):
             slice_optimizer_state,
         )
 
-        graph, plan, dense, baseline = state.selected_graph, state.selected, state.model, state.baseline
+        graph, plan, dense, baseline = state.current_graph, state.selected, state.model, state.baseline
         if not plan.kept and state.is_smaller:
             return replace(state, graph=None, groups=(), plan=None)
         slim = remove_channels(dense.module, graph, plan)
@@ -79,7 +79,7 @@ def _prove(state: PruningState, slim: nn.Module) -> Certificate:
     from compressor.surgery.certificate import certify_removal, groups_at_fault, output_change
     from compressor.surgery.output_comparison import TOLERANCE
 
-    dense, graph, plan = state.model, state.selected_graph, state.selected
+    dense, graph, plan = state.model, state.current_graph, state.selected
     inputs = state.example_inputs(2)
     certificate = certify_removal(dense.module, slim, graph, plan, *inputs)
     if not certificate.ok:

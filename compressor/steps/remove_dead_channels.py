@@ -35,7 +35,7 @@ class RemoveDeadChannels(Step):
         from compressor.surgery.removal import slice_tensors
 
         state = state.with_graph()
-        plan = _lossless_plan(state.model, state.selected_graph)
+        plan = _lossless_plan(state.model, state.current_graph)
         if not plan.kept:
             return state
         removed = sum(int((~kept_C).sum()) for kept_C in plan.kept.values())

@@ -114,13 +114,13 @@ class SelectChannels(Step):
                 return self._chosen(state, context, ranking)
 
             predicts = context.latency_probe is not None and not context.latency_probe.rounds
-            what = f"{self} {self.target} {self.images} {bool(state.selected_graph.mixtures)} {predicts}"
+            what = f"{self} {self.target} {self.images} {bool(state.current_graph.mixtures)} {predicts}"
             return stored_result(context.checkpoints, what, state.model.module, compute, records)
 
         selected = self._select_any(state, context, choose)
         # For a latency target the device would measure once more.
         if not self.target.has_latency_target and makes_layers_narrow(selected, self.target):
-            mixed = None if selected.selected_graph.mixtures else state.with_normalized_channels()
+            mixed = None if selected.current_graph.mixtures else state.with_normalized_channels()
             if mixed is not None:
                 selected = max(selected, self._select(mixed, context, choose), key=smallest_share)
         return selected
@@ -161,7 +161,7 @@ class SelectChannels(Step):
         from compressor.budget.removal_order import clamped_groups
         from compressor.budget.selection import select_channels
 
-        graph, target, baseline = state.selected_graph, self.target, state.baseline
+        graph, target, baseline = state.current_graph, self.target, state.baseline
         scores, notes = ranking.scores, list(ranking.notes)
         check_finite("channels", scores)
         if state.is_smaller:  # groups of which one channel is left are no groups any more: no rule names them
@@ -207,7 +207,7 @@ class SelectChannels(Step):
             module = state.model.module
             baseline = state.baseline.module if state.is_smaller else module
             plan, latency = search_widths(
-                target, module, state.selected_graph, pick, limits,
+                target, module, state.current_graph, pick, limits,
                 baseline=baseline, probe=context.latency_probe, emit=context.log,
             )  # fmt: skip
             widths = {name: int(kept_C.sum()) for name, kept_C in plan.kept.items()}

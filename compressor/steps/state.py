@@ -156,9 +156,9 @@ class PruningState:
         return removed_per_group(self.groups, self.baseline.groups, self.removed, self.kept_of_baseline)
 
     @property
-    def selected_graph(self) -> DependencyGraph:
-        """The graph, for steps that follow a selection."""
-        assert self.graph is not None, "channels are selected before"
+    def current_graph(self) -> DependencyGraph:
+        """The graph, which `with_graph` makes and a change of the model drops."""
+        assert self.graph is not None, "the graph is made before"
         return self.graph
 
     @property

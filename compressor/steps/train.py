@@ -232,7 +232,7 @@ def _removal_is_lossless(state: PruningState, context: Context) -> bool:
     from compressor.surgery.certificate import is_lossless_when_zeroed
 
     inputs = state.example_inputs(2)
-    if is_lossless_when_zeroed(state.model.module, state.selected_graph, state.selected, *inputs):
+    if is_lossless_when_zeroed(state.model.module, state.current_graph, state.selected, *inputs):
         return True
     problem = "zero channels still matter, behind a sigmoid or in a norm that mixes channels"
     context.log.warning(f"removal will not be lossless: {problem}")
