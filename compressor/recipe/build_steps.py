@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from compressor.budget.rounds import repair_schedules
 from compressor.core import Data, LoadedModel
@@ -10,6 +12,7 @@ from compressor.recipe.recipe_config import Recipe
 from compressor.steps.base import Step
 from compressor.steps.finetune_segment import place_retraining
 from compressor.steps.recalibrate import Recalibrate
+from compressor.steps.reconstruct import Reconstruct
 from compressor.steps.remove_channels import RemoveChannels
 from compressor.steps.repair_rounds import RepairRounds
 from compressor.steps.select_channels import SelectChannels
@@ -58,25 +61,31 @@ def build_steps(
     if training is not None:
         training = replace(training, penalty=method.retraining())
         training = training if labels else _of_answers(training)
-    reconstruction, refinement = recipe.reconstruct_step(trained=trained), recipe.refine_step()
-    after: list[Step] = []
-    if retrain and reconstruction is not None:
-        after.append(reconstruction)  # it sets the statistics of BatchNorm as well
-        after += [refinement] if refinement is not None else []
-    elif retrain and recipe.retrain.recalibrate:
-        after.append(Recalibrate())
-    if retrain and training is not None:
-        after.append(training)
     steps = recipe.method_steps(round_to)
     if not labels and trained:
         steps = tuple(_of_answers(step) if isinstance(step, Train) else step for step in steps)
-    if retrain and reconstruction is not None and recipe.prune.rounds != 1:
-        match steps:
-            case (*before, SelectChannels() as selection, RemoveChannels()):
-                schedules = repair_schedules(selection.target, recipe.prune.rounds)
-                if any(len(targets) > 1 for targets in schedules):
-                    return *before, RepairRounds(selection, reconstruction, schedules), *after[1:], *method.finish()
-    return (*place_retraining(steps, training, after), *method.finish())
+    if not retrain:
+        return (*place_retraining(steps, training, ()), *method.finish())
+    repair, refinement = recipe.reconstruct_step(trained=trained), recipe.refine_step()
+    recovery: list[Step] = []
+    if repair is not None:
+        rounds = _in_rounds(steps, repair, recipe.prune.rounds)
+        steps, recovery = (steps, [repair]) if rounds is None else (rounds, [])  # it sets BatchNorm statistics as well
+        recovery += [refinement] if refinement is not None else []
+    elif recipe.retrain.recalibrate:
+        recovery = [Recalibrate()]
+    recovery += [training] if training is not None else []
+    return (*place_retraining(steps, training, recovery), *method.finish())
+
+
+def _in_rounds(steps: Sequence[Step], repair: Reconstruct, rounds: int | Literal["auto"]) -> tuple[Step, ...] | None:
+    """The method's steps with a repair after each of several rounds; None where one round is all."""
+    match steps:
+        case (*before, SelectChannels() as selection, RemoveChannels()):
+            schedules = repair_schedules(selection.target, rounds)
+            if max(map(len, schedules)) > 1:
+                return *before, RepairRounds(selection, repair, schedules)
+    return None
 
 
 def _of_answers(training: Train) -> Train:
