@@ -113,8 +113,8 @@ class Train(TrainSettings, Step):
             return ()
         per_epoch = next(parts for parts in (1, 10, 20, 50, 100, MIN_POINTS) if parts * self.epochs >= MIN_POINTS)
         done = [index / per_epoch for index in range(self.epochs * per_epoch)]
-        rates = [(epoch, self.optimizer.lr * self.schedule(epoch)) for epoch in done]
-        last = self.optimizer.lr * self.schedule(math.nextafter(self.epochs, 0))
+        rates = [(epoch, self.lr_at(epoch)) for epoch in done]
+        last = self.lr_at(math.nextafter(self.epochs, 0))
         return (*rates, (float(self.epochs), last))
 
     def run(self, state: PruningState, context: Context) -> PruningState:

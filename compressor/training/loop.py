@@ -184,7 +184,7 @@ class _Loop:
         ):
             # For dropout and the like; data have their own random numbers.
             self.runtime.seed(random_words(self.seed, iterations_before + progress.iterations, part))
-            lr = self._lr(epoch + progress.batches / self.per_epoch)
+            lr = self.settings.lr_at(epoch + progress.batches / self.per_epoch)
             loss = self.iterate(inputs, targets, progress.iterations, lr)
             self._check(loss)
             if state.average is not None:
@@ -214,7 +214,7 @@ class _Loop:
         if state.best is not None and self.data.task is not None:
             state.best.update(metric["held_out"], state.candidate, self.data.task.metric)
         judged = state.monitor.step(progress.epoch + 1, state.module) if state.monitor is not None else {}
-        record = progress.close_epoch(self._lr(progress.epoch), {**peak, **metric, **judged})
+        record = progress.close_epoch(self.settings.lr_at(progress.epoch), {**peak, **metric, **judged})
         if self.checkpoint and (self.checkpoint.is_cheap or self.is_over):
             self.checkpoint.save(state.state)
         self.emit("epoch", {**record, "epochs": self.epochs, "stage": self.settings.stage})
@@ -228,9 +228,6 @@ class _Loop:
     def epochs(self) -> int:
         """Number of epochs; the last may be incomplete."""
         return math.ceil(self.total / self.per_epoch)
-
-    def _lr(self, epochs_done: float) -> float:
-        return self.settings.optimizer.lr * self.settings.schedule(epochs_done)
 
     def _progress_fields(self) -> dict[str, object]:
         progress = self.state.progress

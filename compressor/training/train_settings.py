@@ -43,10 +43,7 @@ class Distillation:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """A training of `epochs` epochs or `iterations` iterations, which `stop` may end earlier.
-
-    The learning rate at any moment is `optimizer.lr * schedule(epochs done)`.
-    """
+    """A training of `epochs` epochs or `iterations` iterations, which `stop` may end earlier."""
 
     batch_size: int
     optimizer: OptimizerSettings
@@ -64,3 +61,7 @@ class TrainSettings:
     clip: float | None = None  # maximum norm of all gradients together
     ema: float | None = None  # decay of the moving average of the weights, which replaces them at the end
     keep: Literal["last", "best"] = "last"  # the epoch whose weights are kept; best = on the held-out split
+
+    def lr_at(self, epochs_done: float) -> float:
+        """The learning rate after so many epochs of this training."""
+        return self.optimizer.lr * self.schedule(epochs_done)
