@@ -24,6 +24,7 @@ from compressor.recipe.fields import parse_agreement, parse_points, parse_share,
 from compressor.recipe.read import MAX_BYTES
 from compressor.recipe.reconstruct_config import ReconstructConfig
 from compressor.recipe.yaml_source import dump_yaml, parse_yaml
+from compressor.steps.train import Train
 from compressor.training.train_settings import OptimizerSettings
 
 Write = Callable[[str], str]
@@ -843,6 +844,15 @@ def test_every_default_is_written_out() -> None:
     assert set(written) == set(Recipe.model_fields)
     assert written["retrain"]["optimizer"]["nesterov"] is False
     assert written["bench"] == {"target": "local", "threads": "auto", "batch": [1], "seconds": 6.0}
+
+
+@pytest.mark.parametrize("name", ["earlybird", "earlycrop-s", "gatedecorators", "greg-2", "tpp"])
+def test_hints_name_the_learning_rate_of_the_method(name: str) -> None:
+    recipe = read_recipe(name)
+    own = [step.optimizer.key for step in recipe.method_steps() if isinstance(step, Train)]
+    assert set(own) == {f"prune.{name}.lr"}
+    retraining = recipe.train_step()
+    assert retraining is None or retraining.optimizer.key == "retrain.optimizer.lr"
 
 
 def test_the_steps_of_a_recipe(write: Write) -> None:

@@ -31,21 +31,19 @@ class EarlyTraining(SettingsGroup):
         description="subtract these epochs from retrain.epochs, which is then the total of both trainings",
     )
 
-    def step(self, method: str, stop: EarlyStop | None, penalty: Penalty | None = None) -> Train:
+    def step(self, stop: EarlyStop | None, penalty: Penalty | None = None) -> Train:
         """Return the training step.
 
         Args:
-            method: The name of the method, for hints that name its settings.
             stop: Ends the training before its last epoch; None trains all epochs.
             penalty: Added to the loss.
 
         Returns:
             The step.
         """
-        key = f"prune.{method}.lr"
         return Train(
             batch_size=self.batch_size,
-            optimizer=OptimizerSettings(self.optimizer, self.lr, weight_decay=self.weight_decay, key=key),
+            optimizer=OptimizerSettings(self.optimizer, self.lr, weight_decay=self.weight_decay),
             schedule=constant(),
             epochs=self.epochs,
             stop=stop,
@@ -64,15 +62,15 @@ class PenaltyTraining(SettingsGroup):
     momentum: FractionBelowOne = 0.9
     weight_decay: NonNegative = 5e-4
 
-    def sgd(self, method: str) -> OptimizerSettings:
-        """Return the optimizer. `method` is the name of the method, for hints that name its settings."""
-        return OptimizerSettings("sgd", self.lr, self.momentum, self.weight_decay, key=f"prune.{method}.lr")
+    @property
+    def sgd(self) -> OptimizerSettings:
+        """The optimizer."""
+        return OptimizerSettings("sgd", self.lr, self.momentum, self.weight_decay)
 
-    def step(self, method: str, penalty: Penalty, *, epochs: int | None, iterations: int | None = None) -> Train:
+    def step(self, penalty: Penalty, *, epochs: int | None, iterations: int | None = None) -> Train:
         """Return the training step.
 
         Args:
-            method: The name of the method, for hints that name its settings.
             penalty: Added to the loss.
             epochs: The length of the training in epochs.
             iterations: The length in iterations, used if `epochs` is None.
@@ -82,7 +80,7 @@ class PenaltyTraining(SettingsGroup):
         """
         return Train(
             batch_size=self.batch_size,
-            optimizer=self.sgd(method),
+            optimizer=self.sgd,
             schedule=constant(),
             epochs=epochs or 0,
             iterations=None if epochs else iterations,
@@ -130,11 +128,10 @@ class GrowingPenalty(SettingsGroup):
             scale=scale,
         )
 
-    def train(self, method: str, training: PenaltyTraining, penalty: Penalty, *, start: float = 0.0) -> Train:
+    def train(self, training: PenaltyTraining, penalty: Penalty, *, start: float = 0.0) -> Train:
         """Return the training in which the strength grows from `start` to the ceiling and is held there.
 
         Args:
-            method: The name of the method, for hints that name its settings.
             training: The optimizer and the batch size.
             penalty: The penalty whose strength grows.
             start: The strength at the beginning.
@@ -143,7 +140,7 @@ class GrowingPenalty(SettingsGroup):
             The step.
         """
         iterations = self.growth_iterations(start) + self.hold_iterations
-        return training.step(method, penalty, epochs=self.epochs, iterations=iterations)
+        return training.step(penalty, epochs=self.epochs, iterations=iterations)
 
 
 def slimming_penalty(strength: float) -> Penalty:

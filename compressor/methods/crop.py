@@ -174,7 +174,7 @@ class EarlyCropS(Method, name="earlycrop-s", trained=False):
         stop = self.stop.early_stop(self.name, None if removed is None else channel_patience(removed))
         flow = gradient_flow(ScoringImages(batches=self.batches, batch_size=self.training.batch_size), self.score)
         rounds = remove_in_rounds(flow, halving_targets(target) if self.iterative else (target,))
-        return *initial_weights(self.start), self.training.step(self.name, stop), *rounds
+        return *initial_weights(self.start), self.training.step(stop), *rounds
 
 
 class EarlyCropU(Method, name="earlycrop-u", trained=False, unstructured=True):
@@ -200,4 +200,4 @@ class EarlyCropU(Method, name="earlycrop-u", trained=False, unstructured=True):
         stop = self.stop.early_stop(self.name, None if removed is None else weight_patience(removed))
         flow = gradient_flow(ScoringImages(batches=self.batches, batch_size=self.training.batch_size))
         shares = halving_remaining(final_share(target), self.rounds)
-        return *initial_weights(self.start), self.training.step(self.name, stop), self.mask.step(flow, target, shares)
+        return *initial_weights(self.start), self.training.step(stop), self.mask.step(flow, target, shares)

@@ -58,7 +58,7 @@ class EarlyBird(Method, name="earlybird"):
             raise RecipeError("recipe/not-derivable-from-target", place, problem, hint)
         stop = EarlyStop("early bird", partial(early_bird, removed=removed, masks=self.masks, distance=self.distance))
         return (
-            self.training.step(self.name, stop, slimming_penalty(self.strength)),
+            self.training.step(stop, slimming_penalty(self.strength)),
             SelectChannels(NormScaleCriterion(), target),
             RemoveChannels(),
         )

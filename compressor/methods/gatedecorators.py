@@ -76,5 +76,5 @@ class GateDecorators(Method, name="gatedecorators"):
 
     def _train(self, epochs: int, schedule: Schedule, stage: str, penalty: Penalty | None = None) -> Train:
         """A training without a test of its own."""
-        size, sgd = self.training.batch_size, self.training.sgd(self.name)
+        size, sgd = self.training.batch_size, self.training.sgd
         return Train(size, sgd, schedule, epochs, evaluate=False, stage=stage, penalty=penalty)

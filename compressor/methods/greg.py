@@ -33,7 +33,7 @@ class GReg1(Method, name="greg-1"):
 
     def steps(self, target: PruningTarget) -> tuple[Step, ...]:
         push = Penalty("greg-1", (PenaltyTerm(decay_pruned, self.growing.strength()),))
-        return SelectChannels(l1, target), self.growing.train(self.name, self.training, push), RemoveChannels()
+        return SelectChannels(l1, target), self.growing.train(self.training, push), RemoveChannels()
 
 
 class GReg2(Method, name="greg-2"):
@@ -63,8 +63,8 @@ class GReg2(Method, name="greg-2"):
         push = Penalty("greg-2 push", (PenaltyTerm(decay_pruned, strength), recovery))
         return (
             SelectChannels(l1, target),
-            picking.train(self.name, self.training, pick),
+            picking.train(self.training, pick),
             SelectChannels(l1, target),
-            self.growing.train(self.name, self.training, push, start=self.pick_ceiling),
+            self.growing.train(self.training, push, start=self.pick_ceiling),
             RemoveChannels(),
         )

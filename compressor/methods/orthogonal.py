@@ -84,7 +84,7 @@ class KernOrthL1(Method, name="kernorth-l1"):
     epochs: PenaltyEpochs = 30
 
     def steps(self, target: PruningTarget) -> tuple[Step, ...]:
-        train = self.training.step(self.name, kern_orth(self.weight), epochs=self.epochs)
+        train = self.training.step(kern_orth(self.weight), epochs=self.epochs)
         return train, SelectChannels(l1, target), RemoveChannels()
 
 
@@ -96,5 +96,5 @@ class OrthConvL1(Method, name="orthconv-l1"):
     epochs: PenaltyEpochs = 30
 
     def steps(self, target: PruningTarget) -> tuple[Step, ...]:
-        train = self.training.step(self.name, orth_conv(self.weight), epochs=self.epochs)
+        train = self.training.step(orth_conv(self.weight), epochs=self.epochs)
         return train, SelectChannels(l1, target), RemoveChannels()

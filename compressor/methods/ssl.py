@@ -35,7 +35,7 @@ class SSL(Method, name="ssl"):
         lasso = Penalty("group lasso", (PenaltyTerm(group_lasso, partial(constant_strength, value=self.strength)),))
         return (
             SelectChannels(l1, target),
-            self.training.step(self.name, lasso, epochs=self.epochs),
+            self.training.step(lasso, epochs=self.epochs),
             SelectChannels(l1, target),
             RemoveChannels(),
         )

@@ -61,5 +61,5 @@ class TPP(Method, name="tpp"):
         return Penalty(self.name, tuple(terms), partial(zero_start, growth=growth, hold=hold))
 
     def steps(self, target: PruningTarget) -> tuple[Step, ...]:
-        train = self.growing.train(self.name, self.training, self.penalty())
+        train = self.growing.train(self.training, self.penalty())
         return SelectChannels(l1, target), train, RemoveChannels()

@@ -253,7 +253,10 @@ class Recipe(RecipeBlock):
     def method_steps(self, round_to: int = 1) -> tuple[Step, ...]:
         """Return the method's steps, with the criterion and the dropping of blocks that the recipe chooses."""
         target, blocks = self.pruning_target(round_to), self.prune.blocks
-        steps = self.method.steps(target)
+        lr_key = f"prune.{self.prune.method}.lr"
+        steps = tuple(
+            step.with_lr_key(lr_key) if isinstance(step, Train) else step for step in self.method.steps(target)
+        )
         if self.method.chooses_criterion:
             criterion = channel_criteria()[self.prune.criterion]
             steps = tuple(

@@ -71,6 +71,10 @@ class Train(TrainSettings, Step):
         rate = f"{self.optimizer.key}={self.optimizer.lr:g}"
         return f"{rate} may be too large, the epochs too few, or too much was removed"
 
+    def with_lr_key(self, key: str) -> Train:
+        """The training whose hints name this key of the recipe for its learning rate."""
+        return replace(self, optimizer=replace(self.optimizer, key=key))
+
     def segment(self, first: int, last: int) -> Train:
         """Cut a part out of the training.
 

@@ -33,7 +33,7 @@ def rule(step: Train) -> partial[object]:
 
 def test_as_released() -> None:
     step = training(EarlyCropS(), NODES)
-    assert step.optimizer == OptimizerSettings("adam", 2e-3, weight_decay=5e-5, key="prune.earlycrop-s.lr")
+    assert step.optimizer == OptimizerSettings("adam", 2e-3, weight_decay=5e-5)
     assert (step.epochs, step.batch_size, step.clip, step.counts_toward_retraining) == (100, 256, 10.0, False)
     assert [step.schedule(done) for done in (0, 50, 99.9)] == [1.0] * 3
     assert str(step) == "Train(until lazy regime, 100 epochs at most, adam)"

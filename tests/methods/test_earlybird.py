@@ -29,7 +29,7 @@ from compressor.training.train_settings import OptimizerSettings
 def test_as_published() -> None:
     train, choice, remove = EarlyBird().steps(PruningTarget(ratio=0.3, scope="global"))
     assert isinstance(train, Train)
-    assert train.optimizer == OptimizerSettings("sgd", 0.1, momentum=0.9, weight_decay=1e-4, key="prune.earlybird.lr")
+    assert train.optimizer == OptimizerSettings("sgd", 0.1, momentum=0.9, weight_decay=1e-4)
     assert (train.batch_size, train.clip, train.counts_toward_retraining) == (256, None, True)
     assert train.stop is not None
     assert isinstance(train.stop.rule, partial)
