@@ -28,7 +28,7 @@ from compressor.budget.latency_model import (
     FEW_LEVELS,
     LEVELS,
     LatencyModel,
-    Step,
+    WidthSteps,
     fit_latency_model,
     layers_that_change,
     layers_to_benchmark,
@@ -233,7 +233,7 @@ class DeviceTimerSession:
         """Times of layers as multiples of the reference's time."""
         return measure_layers(self.runner, layers, batch=self.job.batch, clock=self.clock, emit=self.emit)
 
-    def _steps(self, layers: Sequence[Layer]) -> Step:
+    def _steps(self, layers: Sequence[Layer]) -> WidthSteps:
         """The preferred multiple of widths for each kind of layer, measured on its layer of median size."""
         by_kind: dict[Kind, list[Layer]] = defaultdict(list)
         for layer in filter(_can_be_scanned, layers):

@@ -39,7 +39,7 @@ class AllocationProblem:
         cls,
         groups: tuple[ChannelGroup, ...],
         scores: Mapping[str, FloatArray],
-        selection: PruningTarget,
+        target: PruningTarget,
         budgets: Sequence[Budget],
         removed_before: Mapping[str, int],
     ) -> AllocationProblem:
@@ -48,18 +48,18 @@ class AllocationProblem:
         Args:
             groups: The channel groups; frozen ones keep all channels.
             scores: Group name -> score of each channel, (C,).
-            selection: The target and the policy.
+            target: The target and the policy.
             budgets: What must hold.
             removed_before: Group name -> channels removed in earlier rounds.
 
         Returns:
             The problem.
         """
-        ratios = [None if group.frozen else layer_ratio(group, selection.rules) for group in groups]
+        ratios = [None if group.frozen else layer_ratio(group, target.rules) for group in groups]
         is_free = [group.frozen is None and ratio is None for group, ratio in zip(groups, ratios, strict=True)]
         free_G = np.array(is_free, dtype=np.bool_)
         before_G = np.array([removed_before.get(group.name, 0) for group in groups], dtype=np.int64)
-        least_G = _fewest_kept(groups, before_G, selection.min_keep_ratio)
+        least_G = _fewest_kept(groups, before_G, target.min_keep_ratio)
         start_G = _shares(groups, ratios, before_G, least_G)
         return cls(groups, scores, free_G, start_G, before_G, least_G, budgets)
 

@@ -48,7 +48,7 @@ def allocate_by_error(
     start_G: IntArray,
     free_G: BoolArray,
     unit_G: IntArray,
-    limits: Sequence[Budget],
+    budgets: Sequence[Budget],
     least_G: IntArray,
 ) -> ErrorAllocation:
     """Choose how many channels each group loses.
@@ -58,19 +58,19 @@ def allocate_by_error(
         start_G: Channels that are removed in any case.
         free_G: True for the groups that may lose more.
         unit_G: Kept widths are multiples of these, or the full width.
-        limits: What has to hold.
+        budgets: What has to hold.
         least_G: The fewest channels that each group keeps.
 
     Returns:
-        The allocation; with everything removed that can be, if no choice meets the limits.
+        The allocation; with everything removed that can be, if no choice meets the budgets.
     """
-    search = _Search(errors, start_G, free_G, unit_G, limits, least_G)
+    search = _Search(errors, start_G, free_G, unit_G, budgets, least_G)
     smallest_G = np.array([levels[-1] for levels in search.levels], dtype=np.int64)
     if not search.fits(smallest_G[None])[0]:
         return ErrorAllocation(smallest_G, search.error(smallest_G), 0.0, feasible=False)
-    weights_B = np.ones(len(limits))
+    weights_B = np.ones(len(budgets))
     best_G, bound = smallest_G, 0.0
-    for _ in range(REWEIGHTINGS if len(limits) > 1 else 1):
+    for _ in range(REWEIGHTINGS if len(budgets) > 1 else 1):
         removed_G, lower = search.bisect(weights_B, smallest_G)
         bound = max(bound, lower)
         if search.error(removed_G) < search.error(best_G):
@@ -90,10 +90,10 @@ class _Search:
         start_G: IntArray,
         free_G: BoolArray,
         unit_G: IntArray,
-        limits: Sequence[Budget],
+        budgets: Sequence[Budget],
         least_G: IntArray,
     ) -> None:
-        self._errors, self._limits = errors, limits
+        self._errors, self._budgets = errors, budgets
         self.levels = [
             _levels(len(curve), int(start), int(unit), int(least)) if free else np.array([start])
             for curve, start, free, unit, least in zip(errors, start_G, free_G, unit_G, least_G, strict=True)
@@ -111,13 +111,13 @@ class _Search:
 
     def usage(self, removed_MG: IntArray) -> FloatArray:
         """Cost over limit, (M, B)."""
-        return np.stack([limit.value(removed_MG) / limit.limit for limit in self._limits], axis=1)
+        return np.stack([budget.value(removed_MG) / budget.limit for budget in self._budgets], axis=1)
 
     def fits(self, removed_MG: IntArray) -> BoolArray:
         return np.asarray((self.usage(removed_MG) <= 1).all(axis=1))
 
     def bisect(self, weights_B: FloatArray, smallest_G: IntArray) -> tuple[IntArray, float]:
-        """Search the multiplier of the limits that gives the plan of least error.
+        """Search the multiplier of the budgets that gives the plan of least error.
 
         Args:
             weights_B: Share of every limit in the multiplier, (B,).
@@ -146,7 +146,7 @@ class _Search:
         return best_G, bound
 
     def fill(self, removed_G: IntArray) -> IntArray:
-        """Return channels to the groups where that gains most, as long as the limits hold."""
+        """Return channels to the groups where that gains most, as long as the budgets hold."""
         while True:
             wider_G = self._next(removed_G, -1)
             indices = np.flatnonzero(wider_G != removed_G)

@@ -30,20 +30,20 @@ def greedy_allocate(
     start_G: IntArray,
     free_G: BoolArray,
     unit_G: IntArray,
-    limits: Sequence[Budget],
+    budgets: Sequence[Budget],
     least_G: IntArray,
 ) -> IntArray:
-    """Choose how many channels each group loses so that every limit holds.
+    """Choose how many channels each group loses so that every budget holds.
 
     Every layer passes on what the one before it keeps, so the retained share of a network is taken as the product of
     those of its layers. With k_g the share of its scores that group g retains and n_g the number of layers that write
     it,
 
-        maximise  sum_g n_g log k_g    under the limits.
+        maximise  sum_g n_g log k_g    within the budgets.
 
     In every step, the next unit of channels is removed from the group that loses least of that sum for its gain towards
-    the limits that do not hold yet, counted in shares of what is missing. At the end surplus units return, the most
-    valuable first, as long as the limits hold. Kept widths are multiples of the group's unit, or the full width.
+    the budgets that do not hold yet, counted in shares of what is missing. At the end surplus units return, the most
+    valuable first, as long as the budgets hold. Kept widths are multiples of the group's unit, or the full width.
 
     Args:
         groups: The channel groups, G of them.
@@ -51,11 +51,11 @@ def greedy_allocate(
         start_G: Channels that are removed in any case.
         free_G: True for the groups that may lose more.
         unit_G: Kept widths are multiples of these.
-        limits: What has to hold.
+        budgets: What has to hold.
         least_G: The fewest channels that each group keeps, at least one.
 
     Returns:
-        Channels to remove from each group, (G,); as many as possible where no choice meets the limits.
+        Channels to remove from each group, (G,); as many as possible where no choice meets the budgets.
     """
     none = np.ones(1)  # for groups without scores, which keep all channels
     kept = [_Kept(scores.get(group.name, none), len(group.writers())) for group in groups]
@@ -70,7 +70,7 @@ def greedy_allocate(
         return int(size_G[index]) - down if down >= int(least_G[index]) else int(removed_G[index])
 
     while True:
-        missing = {limit.name: _over(limit, removed_G) for limit in limits}
+        missing = {budget.name: _over(budget, removed_G) for budget in budgets}
         if all(over <= 0 for over in missing.values()):
             break
         candidates = [index for index in np.flatnonzero(open_G).tolist() if _after_unit(index) > removed_G[index]]
@@ -80,18 +80,18 @@ def greedy_allocate(
         for row, index in enumerate(candidates):
             tries_MG[row, index] = _after_unit(index)
         gain_M = np.zeros(len(candidates))
-        for limit in limits:
-            over = missing[limit.name]
+        for budget in budgets:
+            over = missing[budget.name]
             if over > 0:
-                before = float(limit.value(removed_G[None])[0])
-                gain_M += np.minimum(before - limit.value(tries_MG), over) / over
+                before = float(budget.value(removed_G[None])[0])
+                gain_M += np.minimum(before - budget.value(tries_MG), over) / over
         losses = [
             kept[index].log_after(int(removed_G[index])) - kept[index].log_after(_after_unit(index))
             for index in candidates
         ]
         best = int(np.argmin(np.array(losses) / np.maximum(gain_M, 1e-12)))
         removed_G = tries_MG[best]
-    return _return_surplus(removed_G, start_G, unit_G, size_G, kept, limits)
+    return _return_surplus(removed_G, start_G, unit_G, size_G, kept, budgets)
 
 
 def _return_surplus(
@@ -100,7 +100,7 @@ def _return_surplus(
     unit_G: IntArray,
     size_G: IntArray,
     kept: Sequence[_Kept],
-    limits: Sequence[Budget],
+    budgets: Sequence[Budget],
 ) -> IntArray:
     """Return the units that fit into the surplus of the last step, the most valuable first."""
     while True:
@@ -116,16 +116,16 @@ def _return_surplus(
         fits_M = np.ones(len(tries), dtype=bool)
         if tries:
             tries_MG = np.stack([back_G for _, back_G in tries])
-            for limit in limits:
-                fits_M &= limit.value(tries_MG) <= limit.limit
+            for budget in budgets:
+                fits_M &= budget.value(tries_MG) <= budget.limit
         fitting = [candidate for candidate, fits in zip(tries, fits_M, strict=True) if fits]
         if not fitting:
             return removed_G
         removed_G = max(fitting, key=lambda candidate: candidate[0])[1]
 
 
-def _over(limit: Budget, removed_G: IntArray) -> float:
-    return float(limit.value(removed_G[None])[0]) - limit.limit
+def _over(budget: Budget, removed_G: IntArray) -> float:
+    return float(budget.value(removed_G[None])[0]) - budget.limit
 
 
 class _Kept:

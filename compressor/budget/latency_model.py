@@ -25,7 +25,7 @@ MIN_UNCERTAINTY = 0.05
 MIN_LAYER_SHARE = 0.02  # share of a layer's time that remains however narrow it gets
 
 Times = Mapping[Layer, float]
-Step = Callable[[Layer], tuple[int, int]]
+WidthSteps = Callable[[Layer], tuple[int, int]]
 """layer -> the multiples that the time of its input and output channels grows in"""
 
 
@@ -186,7 +186,7 @@ def layers_that_change(work: ActivationSizes, groups: Sequence[ChannelGroup]) ->
 
 
 def layers_to_benchmark(
-    work: ActivationSizes, groups: Sequence[ChannelGroup], step: Step, shares: Sequence[float] = LEVELS
+    work: ActivationSizes, groups: Sequence[ChannelGroup], step: WidthSteps, shares: Sequence[float] = LEVELS
 ) -> list[Layer]:
     """List the layers, at every width of their grids, whose times the latency model needs.
 
@@ -203,7 +203,11 @@ def layers_to_benchmark(
 
 
 def fit_latency_model(
-    work: ActivationSizes, groups: Sequence[ChannelGroup], step: Step, times: Times, shares: Sequence[float] = LEVELS
+    work: ActivationSizes,
+    groups: Sequence[ChannelGroup],
+    step: WidthSteps,
+    times: Times,
+    shares: Sequence[float] = LEVELS,
 ) -> LatencyModel:
     """Build the latency model from measured times.
 
@@ -246,7 +250,9 @@ class _Grid:
         return [[self.layer.resized(a, b) for b in self.outputs] for a in self.inputs]
 
 
-def _grids(work: ActivationSizes, groups: Sequence[ChannelGroup], step: Step, shares: Sequence[float]) -> list[_Grid]:
+def _grids(
+    work: ActivationSizes, groups: Sequence[ChannelGroup], step: WidthSteps, shares: Sequence[float]
+) -> list[_Grid]:
     grids = []
     for layer, (fewer_in, fewer_out) in zip(work.layers, layers_that_change(work, groups), strict=True):
         widths, rewarded = (layer.in_channels, layer.out_channels), step(layer)

@@ -25,30 +25,30 @@ FLOAT_BYTES = 4
 OPERATOR_BYTES = 600  # of a file, for an operator beside its weights; an upper estimate
 
 
-def file_bytes(structure: DependencyGraph, params: int) -> int:
+def file_bytes(graph: DependencyGraph, params: int) -> int:
     """Estimate the size of the ONNX file: `4 * parameters + 600 * operators` bytes, an upper estimate.
 
     Args:
-        structure: The model's dependency graph.
+        graph: The model's dependency graph.
         params: Number of parameters.
 
     Returns:
         Bytes.
     """
-    return FLOAT_BYTES * params + OPERATOR_BYTES * structure.workload.calls
+    return FLOAT_BYTES * params + OPERATOR_BYTES * graph.workload.calls
 
 
-def memory_bytes(structure: DependencyGraph, removed_G: IntArray) -> int:
+def memory_bytes(graph: DependencyGraph, removed_G: IntArray) -> int:
     """Compute `4 * (parameters + peak of live elements)` bytes for one input; see `ActivationSizes.peak`.
 
     Args:
-        structure: The model's dependency graph.
+        graph: The model's dependency graph.
         removed_G: Channels removed from each group, (G,).
 
     Returns:
         Bytes.
     """
-    return FLOAT_BYTES * (structure.cost.cost(removed_G).params + structure.workload.peak(removed_G))
+    return FLOAT_BYTES * (graph.cost.cost(removed_G).params + graph.workload.peak(removed_G))
 
 
 def memory_of(module: nn.Module, *inputs: Tensor) -> int:
@@ -66,36 +66,36 @@ def memory_of(module: nn.Module, *inputs: Tensor) -> int:
 
 
 def memory_budgets(
-    selection: PruningTarget, structure: DependencyGraph, original: Cost, began: DependencyGraph
+    target: PruningTarget, graph: DependencyGraph, original: Cost, first_graph: DependencyGraph
 ) -> list[Budget]:
     """Turn targets of size and memory into budgets in bytes.
 
     Args:
-        selection: The target. `size` is a share of the original model's file, `memory` a share of what the model takes
+        target: The target. `size` is a share of the original model's file, `memory` a share of what the model takes
             that the run begins with.
-        structure: The dependency graph of the model to prune.
+        graph: The dependency graph of the model to prune.
         original: Cost of the original model.
-        began: The dependency graph of the model that the run begins with.
+        first_graph: The dependency graph of the model that the run begins with.
 
     Returns:
         One budget for each target that is set.
     """
     budgets = []
-    if selection.size is not None:
-        baseline = file_bytes(structure, original.params)
-        overhead = file_bytes(structure, 0)
-        values: Callable[[IntArray], FloatArray] = partial(_bytes_of_params, structure, overhead)
-        budgets.append(Budget("size", values, selection.size * baseline, baseline))
-    if selection.memory is not None:
-        baseline = memory_bytes(began, np.zeros(len(began.groups), dtype=np.int64))
-        values = partial(_per_plan, partial(memory_bytes, structure))
-        budgets.append(Budget("memory", values, selection.memory * baseline, baseline))
+    if target.size is not None:
+        baseline = file_bytes(graph, original.params)
+        overhead = file_bytes(graph, 0)
+        values: Callable[[IntArray], FloatArray] = partial(_bytes_of_params, graph, overhead)
+        budgets.append(Budget("size", values, target.size * baseline, baseline))
+    if target.memory is not None:
+        baseline = memory_bytes(first_graph, np.zeros(len(first_graph.groups), dtype=np.int64))
+        values = partial(_per_plan, partial(memory_bytes, graph))
+        budgets.append(Budget("memory", values, target.memory * baseline, baseline))
     return budgets
 
 
-def _bytes_of_params(structure: DependencyGraph, overhead: int, removed_MG: IntArray) -> FloatArray:
+def _bytes_of_params(graph: DependencyGraph, overhead: int, removed_MG: IntArray) -> FloatArray:
     """Bytes of the file (M,) of several plans."""
-    return FLOAT_BYTES * structure.cost.many("params", removed_MG) + overhead
+    return FLOAT_BYTES * graph.cost.many("params", removed_MG) + overhead
 
 
 def _per_plan(value: Callable[[IntArray], int], removed_MG: IntArray) -> FloatArray:

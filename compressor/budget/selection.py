@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from compressor.core import BoolArray, FloatArray, IntArray
 
 
-ERROR_LEVEL = 1 / 8
+MIN_KEPT_SHARE_BY_ERROR = 1 / 8  # the same with scope error
 LEAST_USAGE = 0.8  # share of a budget that rounded widths use, where finer ones are allowed
-LEVEL = 0.25  # share of its original channels that a layer keeps as long as the target allows it
+MIN_KEPT_SHARE = 0.25  # share of its original channels that a layer keeps as long as the target allows it
 
 PreferredMultiples = Callable[[Sequence[ChannelGroup], int], "IntArray"]
 """(groups, round_to) -> the multiples that the target device rewards, (G,)."""
@@ -43,10 +43,10 @@ Allocate = Callable[[Rounding], tuple["IntArray", bool]]
 def select_channels(
     groups: Sequence[ChannelGroup],
     scores: Mapping[str, FloatArray],
-    selection: PruningTarget,
+    target: PruningTarget,
     cost: CostModel,
     original: Cost,
-    limits: Sequence[Budget] = (),
+    budgets: Sequence[Budget] = (),
     preferred_multiples: PreferredMultiples | None = None,
     *,
     removed_before: Mapping[str, int] = MappingProxyType({}),
@@ -70,10 +70,10 @@ def select_channels(
     Args:
         groups: The channel groups, G of them.
         scores: Group name -> score of each channel, (C,).
-        selection: The target and the policy.
+        target: The target and the policy.
         cost: Predicts the cost of a plan.
         original: Cost of the original model, which shares refer to.
-        limits: Budgets that hold beside the shares of `selection`.
+        budgets: Budgets that hold beside the shares of `target`.
         preferred_multiples: (groups, round_to) -> the multiples that the target device rewards, (G,).
         removed_before: Channels removed in earlier rounds, including groups reduced to one channel. Ratios are shares
             of the original widths.
@@ -88,32 +88,32 @@ def select_channels(
         RecipeError: A rule's glob matches no layer, or a share refers to a cost that was not counted.
         TargetNotReached: Removing every prunable channel leaves more than the target allows.
     """
-    groups = _scored(apply_freeze_rules(groups, selection.rules), scores)
-    if selection.config_widths:
+    groups = _scored(apply_freeze_rules(groups, target.rules), scores)
+    if target.config_widths:
         groups = freeze_untied(groups, config_steps)
-    budgets = [*_budgets(selection, cost, original), *limits]
-    problem = AllocationProblem.of(groups, scores, selection, budgets, removed_before)
-    if selection.ratio is not None:
-        allocate: Allocate = partial(_rounded, _by_ratio(problem, selection, removed_before))
-    elif preferred_multiples is not None and selection.allocates_per_layer:
-        allocate = partial(_per_layer, problem, selection, preferred_multiples)
-    elif selection.scope == "error":
-        allocate = partial(_by_error, problem, selection, preferred_multiples, _error_curves(groups, scores, errors))
+    budgets = [*_budgets(target, cost, original), *budgets]
+    problem = AllocationProblem.of(groups, scores, target, budgets, removed_before)
+    if target.ratio is not None:
+        allocate: Allocate = partial(_rounded, _by_ratio(problem, target, removed_before))
+    elif preferred_multiples is not None and target.allocates_per_layer:
+        allocate = partial(_per_layer, problem, target, preferred_multiples)
+    elif target.scope == "error":
+        allocate = partial(_by_error, problem, target, preferred_multiples, _error_curves(groups, scores, errors))
     else:
-        allocate = partial(_in_order, problem, removal_order(problem, selection.scope))
-    rounding = Rounding(groups, selection.round_to)
+        allocate = partial(_in_order, problem, removal_order(problem, target.scope))
+    rounding = Rounding(groups, target.round_to)
     removed_G, is_enough = allocate(rounding)
-    while rounding.round_to > 1 and selection.allow_finer_rounding:
+    while rounding.round_to > 1 and target.allow_finer_rounding:
         if is_enough and problem.usage(removed_G) >= LEAST_USAGE:
             break
         rounding = Rounding(groups, rounding.round_to // 2)
         removed_G, is_enough = allocate(rounding)
-    if selection.ratio is None and not is_enough:
+    if target.ratio is None and not is_enough:
         raise _not_reachable(budgets, removed_G)
     if ties := [tie for tie in ties_of(groups, config_steps) if set(tie) <= set(problem.free)]:
         most_G = np.array([group.size for group in groups]) - problem.least_G
-        limit = problem.fits if selection.ratio is None else None
-        in_steps_G = remove_in_steps(removed_G, ties, most_G, rounding.unit_G, limit)
+        fits = problem.fits if target.ratio is None else None
+        in_steps_G = remove_in_steps(removed_G, ties, most_G, rounding.unit_G, fits)
         removed_G = removed_G if in_steps_G is None else in_steps_G
     kept = {
         group.name: _keep_best(scores[group.name], removed)
@@ -123,17 +123,17 @@ def select_channels(
     return PrunePlan(kept, rounding.round_to), groups
 
 
-def _by_ratio(problem: AllocationProblem, selection: PruningTarget, removed_before: Mapping[str, int]) -> IntArray:
+def _by_ratio(problem: AllocationProblem, target: PruningTarget, removed_before: Mapping[str, int]) -> IntArray:
     """The channels that are a share of each free group, or of all of them together, (G,)."""
-    assert selection.ratio is not None
-    if selection.scope == "local":
-        return problem.shares(selection.ratio)
+    assert target.ratio is not None
+    if target.scope == "local":
+        return problem.shares(target.ratio)
     names = {group.name for group in problem.groups}
     narrow = [count for name, count in removed_before.items() if name not in names]  # reduced to one channel
     before = int(problem.before_G[problem.free].sum()) + sum(narrow)
     total = sum(problem.groups[index].size for index in problem.free) + len(narrow) + before
-    order = removal_order(problem, selection.scope)
-    return removed_after(problem.start_G, order[: max(0, math.ceil(selection.ratio * total) - before)])
+    order = removal_order(problem, target.scope)
+    return removed_after(problem.start_G, order[: max(0, math.ceil(target.ratio * total) - before)])
 
 
 def _rounded(exact_G: IntArray, rounding: Rounding) -> tuple[IntArray, bool]:
@@ -143,12 +143,12 @@ def _rounded(exact_G: IntArray, rounding: Rounding) -> tuple[IntArray, bool]:
 
 
 def _per_layer(
-    problem: AllocationProblem, selection: PruningTarget, preferred_multiples: PreferredMultiples, rounding: Rounding
+    problem: AllocationProblem, target: PruningTarget, preferred_multiples: PreferredMultiples, rounding: Rounding
 ) -> tuple[IntArray, bool]:
-    """Remove where that gains most time for the least score; below LEVEL only where the budgets need it."""
-    unit_G = _unit(problem, selection, preferred_multiples, rounding)
+    """Remove where that gains most time for the least score; below MIN_KEPT_SHARE only where the budgets need it."""
+    unit_G = _unit(problem, target, preferred_multiples, rounding)
     start = problem.groups, problem.scores, problem.start_G, problem.free_G, unit_G, problem.budgets
-    removed_G = greedy_allocate(*start, problem.fewest_kept(LEVEL))
+    removed_G = greedy_allocate(*start, problem.fewest_kept(MIN_KEPT_SHARE))
     if problem.fits(removed_G):
         return removed_G, True
     removed_G = greedy_allocate(*start, problem.least_G)
@@ -157,15 +157,15 @@ def _per_layer(
 
 def _by_error(
     problem: AllocationProblem,
-    selection: PruningTarget,
+    target: PruningTarget,
     preferred_multiples: PreferredMultiples | None,
     curves: Sequence[FloatArray],
     rounding: Rounding,
 ) -> tuple[IntArray, bool]:
-    """Remove what changes the answers least; below ERROR_LEVEL only where the budgets need it."""
-    unit_G = _unit(problem, selection, preferred_multiples, rounding)
+    """Remove what changes the answers least; below MIN_KEPT_SHARE_BY_ERROR only where the budgets need it."""
+    unit_G = _unit(problem, target, preferred_multiples, rounding)
     start = curves, problem.start_G, problem.free_G, unit_G, problem.budgets
-    allocation = allocate_by_error(*start, problem.fewest_kept(ERROR_LEVEL))
+    allocation = allocate_by_error(*start, problem.fewest_kept(MIN_KEPT_SHARE_BY_ERROR))
     if not allocation.feasible:
         allocation = allocate_by_error(*start, problem.least_G)
     return allocation.removed_G, allocation.feasible
@@ -179,12 +179,12 @@ def _in_order(problem: AllocationProblem, order: IntArray, rounding: Rounding) -
 
 def _unit(
     problem: AllocationProblem,
-    selection: PruningTarget,
+    target: PruningTarget,
     preferred_multiples: PreferredMultiples | None,
     rounding: Rounding,
 ) -> IntArray:
     """The multiples of kept widths, (G,): the device's where the recipe leaves them to it."""
-    if preferred_multiples is None or not selection.allow_finer_rounding:
+    if preferred_multiples is None or not target.allow_finer_rounding:
         return rounding.unit_G
     return preferred_multiples(problem.groups, rounding.round_to)
 
@@ -244,11 +244,11 @@ def plan_from_widths(
     return PrunePlan(kept), groups
 
 
-def _budgets(selection: PruningTarget, cost: CostModel, original: Cost) -> list[Budget]:
+def _budgets(target: PruningTarget, cost: CostModel, original: Cost) -> list[Budget]:
     """The budgets of multiply-adds, parameters, weights and nodes, as shares of the original's."""
     budgets = []
     for name in COSTS:
-        share, baseline = getattr(selection, name), getattr(original, name)
+        share, baseline = getattr(target, name), getattr(original, name)
         if share is None:
             continue
         if not baseline:
@@ -265,11 +265,11 @@ def _budgets(selection: PruningTarget, cost: CostModel, original: Cost) -> list[
     return budgets
 
 
-def _not_reachable(limits: Sequence[Budget], least_G: IntArray) -> TargetNotReached:
+def _not_reachable(budgets: Sequence[Budget], least_G: IntArray) -> TargetNotReached:
     problem = " and ".join(
-        f"{limit.name} cannot be reduced below {float(limit.value(least_G[None])[0]) / limit.baseline:.1%}, "
-        f"the target is {limit.limit / limit.baseline:.1%}"
-        for limit in limits
+        f"{budget.name} cannot be reduced below {float(budget.value(least_G[None])[0]) / budget.baseline:.1%}, "
+        f"the target is {budget.limit / budget.baseline:.1%}"
+        for budget in budgets
     )
     hint = "raise the target, set prune.round_to: 1, or unfreeze layers (see compress inspect)"
     return TargetNotReached("target-not-reachable/beyond-maximum", "prune.target", problem, hint)

@@ -79,9 +79,9 @@ def _removed(baseline: PruningState, state: PruningState, target: PruningTarget)
     if {group.name for group in graph.groups} < state.errors.curves.keys():
         return None
     scores = {name: curve.weighted for name, curve in state.errors.curves.items()}
-    limits = memory_budgets(target, graph, cost, graph)
+    budgets = memory_budgets(target, graph, cost, graph)
     try:
-        plan, _ = select_channels(state.baseline.groups, scores, target, graph.cost, cost, limits, errors=state.errors)
+        plan, _ = select_channels(state.baseline.groups, scores, target, graph.cost, cost, budgets, errors=state.errors)
     except TargetNotReached:
         return None
     return {name: int((~kept).sum()) for name, kept in plan.kept.items()}

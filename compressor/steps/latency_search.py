@@ -186,7 +186,7 @@ def search_widths(
     module: nn.Module,
     graph: DependencyGraph,
     pick: Callable[..., Plan],
-    limits: Sequence[Budget],
+    budgets: Sequence[Budget],
     *,
     baseline: nn.Module,
     probe: LatencyProbe,
@@ -199,7 +199,7 @@ def search_widths(
         module: The model to prune.
         graph: Its graph.
         pick: Budgets, and the width multiples that the device prefers -> a plan for `module`.
-        limits: Budgets of the other targets.
+        budgets: Budgets of the other targets.
         baseline: The model that shares are of: `module` itself unless channels were removed before.
         probe: The device.
         emit: Receives the events of the search.
@@ -216,7 +216,7 @@ def search_widths(
         dense_ms = session.time(baseline)
 
         def choose(budget_ms: float) -> Plan:
-            return pick((*limits, Budget("latency", model.ms, budget_ms, dense_ms)), model.preferred_multiples)
+            return pick((*budgets, Budget("latency", model.ms, budget_ms, dense_ms)), model.preferred_multiples)
 
         def _measure(plan: PrunePlan, is_enough: Callable[[LatencyPair], bool]) -> LatencyPair:
             return session.measure_pair(baseline, remove_channels(module, graph, plan), is_enough)

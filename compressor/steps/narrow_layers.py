@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from compressor.budget.layer_rules import layer_ratio
-from compressor.budget.selection import LEVEL
+from compressor.budget.selection import MIN_KEPT_SHARE
 from compressor.budget.target import PruningTarget
 from compressor.core import ChannelGroup
 from compressor.run_log import RunLog
@@ -23,7 +23,7 @@ def makes_layers_narrow(state: PruningState, target: PruningTarget) -> bool:
     """
     widths = _widths(state)
     free = (widths[group.name] for group in _free(state.groups, widths, target))
-    return any(kept < LEVEL * first <= now for first, now, kept in free)
+    return any(kept < MIN_KEPT_SHARE * first <= now for first, now, kept in free)
 
 
 def smallest_share(state: PruningState) -> float:
@@ -44,7 +44,7 @@ def warn_of_narrow_layers(state: PruningState, target: PruningTarget, log: RunLo
         return
     kept = state.removed.kept
     shares = {group.name: float(kept[group.name].mean()) for group in _free(state.baseline.groups, kept, target)}
-    narrow = sorted((name for name in shares if shares[name] < LEVEL), key=shares.__getitem__)
+    narrow = sorted((name for name in shares if shares[name] < MIN_KEPT_SHARE), key=shares.__getitem__)
     if narrow:
         subject = f"{len(narrow)} layers keep" if len(narrow) > 1 else "one layer keeps"
         names = ", ".join(f"{name} ({kept[name].sum()} of {len(kept[name])})" for name in narrow[:NAMED])

@@ -166,16 +166,16 @@ class SelectChannels(Step):
         check_finite("channels", scores)
         if state.is_smaller:  # groups of which one channel is left are no groups any more: no rule names them
             target = replace(target, rules=rules_naming_layers(state.groups, target.rules))
-        limits = memory_budgets(target, graph, baseline.cost, baseline.graph)
+        budgets = memory_budgets(target, graph, baseline.cost, baseline.graph)
         pick = partial(
             select_channels, state.groups, scores, target, graph.cost, baseline.cost,
             removed_before=state.removed_before(), errors=ranking.errors, config_steps=state.model.config_steps,
         )  # fmt: skip
         latency: LatencyEstimate | None = None
         if target.has_latency_target:
-            (plan, groups), latency = self._meet_latency(state, context, target, pick, scores, limits)
+            (plan, groups), latency = self._meet_latency(state, context, target, pick, scores, budgets)
         else:
-            plan, groups = pick(limits)
+            plan, groups = pick(budgets)
             if plan.round_to != target.round_to:
                 coarse = f"multiples of {target.round_to} are too coarse for the target"
                 notes.append(f"{coarse}: widths are multiples of {plan.round_to}")
@@ -195,7 +195,7 @@ class SelectChannels(Step):
         target: PruningTarget,
         pick: Callable[..., Plan],
         scores: Mapping[str, FloatArray],
-        limits: Sequence[Budget],
+        budgets: Sequence[Budget],
     ) -> tuple[Plan, LatencyEstimate]:
         """Find widths that meet the target on the device. A resumed run keeps the widths and the time it had."""
         from compressor.budget.selection import plan_from_widths
@@ -207,7 +207,7 @@ class SelectChannels(Step):
             module = state.model.module
             baseline = state.baseline.module if state.is_smaller else module
             plan, latency = search_widths(
-                target, module, state.current_graph, pick, limits,
+                target, module, state.current_graph, pick, budgets,
                 baseline=baseline, probe=context.latency_probe, emit=context.log,
             )  # fmt: skip
             widths = {name: int(kept_C.sum()) for name, kept_C in plan.kept.items()}
