@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compressor.bench.device.device import Device
@@ -145,6 +145,7 @@ class _Planner:
         latency = None if estimate is None else expected_latency(estimate)
         dense, slim = _cost(baseline.model), _cost(state.model)
         removed, groups = state.removed or PrunePlan({}), state.baseline.groups
+        softer = softer_targets(baseline, state, recipe, self.round_to)
         return {
             "model": baseline.model.name,
             "method": recipe.prune.method,
@@ -172,7 +173,7 @@ class _Planner:
             "dropped_blocks": dropped_blocks(baseline, state),
             "schedules": [_rates(step) for step in steps if step.learning_rates()],
             "error_curves": curves_record(state.errors),
-            "softer": (softer := softer_targets(baseline, state, recipe, self.round_to)),
+            "softer": softer,
             "at_risk": agreement_at_risk(recipe, state, softer),
         }
 
@@ -211,13 +212,12 @@ def _prepared(
     device = open_device(recipe.bench.target, recipe.bench.threads, file=targets)
     with RunLog(emit=emit) as log:
         model, images = load_inputs(source, recipe, data, log, trust_pickle=trust_pickle, needs_data=False)
-        without_data = Context(None, recipe.seed, log, Checkpoints(None, ""))
-        baseline = initial_state(model, without_data)
+        context = Context(images, recipe.seed, log, Checkpoints(None, ""))
+        baseline = initial_state(model, replace(context, data=None))  # whose metric takes long, and is not in a plan
         round_to = choose_width_multiple(recipe, device, log)
         probe = latency_probe(recipe, device, model, log, rounds=0)
         with hold_device(probe) as held:
-            context = Context(images, recipe.seed, log, without_data.checkpoints, latency_probe=held)
-            yield _Planner(baseline, context, device, round_to)
+            yield _Planner(baseline, replace(context, latency_probe=held), device, round_to)
 
 
 def _point(target: str, plan: Plan) -> ParetoPoint:
