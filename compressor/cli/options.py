@@ -138,7 +138,6 @@ class OutputOptions:
 
     as_json: bool
     quiet: bool
-    debug: bool
 
 
 def run_options(function: Function) -> Function:
@@ -182,7 +181,8 @@ def output_options(function: Function) -> Function:
     declared = (
         option("Output", "--json", "as_json", is_flag=True, help="Print the result or the error as one JSON object."),
         option("Output", "-q", "--quiet", is_flag=True, help="Print no progress."),
-        option("Output", "--debug", is_flag=True, help="Print the traceback of an error."),
+        # Who catches an error looks for it among the words of the command line: the error may be about these.
+        option("Output", "--debug", is_flag=True, expose_value=False, help="Print the traceback of an error."),
     )
     return _packed(function, "output", OutputOptions, declared)
 
