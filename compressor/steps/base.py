@@ -5,14 +5,15 @@ Steps are read with recipes, so their files import torch and numpy only where th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from compressor.steps.context import Context
     from compressor.steps.state import PruningState
 
 
-class Step(Protocol):
+class Step(ABC):
     """One thing that a method does to a model. `str(step)` is its name in the log and in the report."""
 
     __slots__ = ()
@@ -89,6 +90,7 @@ class Step(Protocol):
         """Pairs (epochs done, learning rate) that show the course of a training's learning rate."""
         return ()
 
+    @abstractmethod
     def run(self, state: PruningState, context: Context) -> PruningState:
         """Perform the step.
 
@@ -99,4 +101,3 @@ class Step(Protocol):
         Returns:
             The new state.
         """
-        ...
