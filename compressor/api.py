@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from compressor.core import EventSink, LoadedModel
 from compressor.errors import CompressorError
 from compressor.notebook import in_notebook, notebook_progress, page_in_frame
+from compressor.output.folder import PAGE
 from compressor.preflight import check_before_loading, default_folder
 from compressor.progress import progress_reporter
 from compressor.recipe import Recipe, parse_recipe, read_recipe
@@ -40,7 +41,7 @@ class RunReport(dict[str, Any]):
         return report_text(self, self.folder)
 
     def _repr_html_(self) -> str:
-        return page_in_frame((self.folder / "report.html").read_text(encoding="utf-8"))
+        return page_in_frame((self.folder / PAGE).read_text(encoding="utf-8"))
 
 
 class Compressed(NamedTuple):

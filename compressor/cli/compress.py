@@ -22,6 +22,7 @@ from compressor.cli.options import (
     result_printed_on_failure,
     run_options,
 )
+from compressor.output.folder import PAGE
 from compressor.preflight import check_before_loading, default_folder
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _compress(
             report = _run(run, recipe, folder, output, tensorboard, devices, resume=resume, force=force)
     print_result(report, "show_report", output, junit=junit, folder=folder)
     if opens:
-        webbrowser.open((folder / "report.html").resolve().as_uri())
+        webbrowser.open((folder / PAGE).resolve().as_uri())
 
 
 compress_command: click.Command = _compress

@@ -24,6 +24,7 @@ from compressor.models.build import build_named, can_rebuild
 from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.plan_record import PLAN, read_record
 from compressor.models.saved_model import WEIGHTS, load_folder
+from compressor.output.exports import SLIM_MODEL
 from compressor.output.folder import REPORT
 from compressor.output.report_digest import DIGEST, report_digest
 from compressor.report.findings.gate_results import Gate, GateStatus
@@ -34,8 +35,7 @@ from compressor.sparsity.runtimes import RUNTIMES
 from compressor.surgery.analysis import analyze
 from compressor.surgery.certificate import DROPPED, RESTRICTED, verify_against_original
 
-MODEL = "model.onnx"
-PROVEN = (MODEL, WEIGHTS, PLAN)  # the proofs are about these files; report.json must have their hashes
+PROVEN = (SLIM_MODEL, WEIGHTS, PLAN)  # the proofs are about these files; report.json must have their hashes
 
 
 def verify_folder(folder: Path, *, emit: EventSink) -> Verify:
@@ -97,9 +97,9 @@ def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
     slim = load_folder(folder)
     inputs = example_inputs(slim, images=2)
     try:
-        free = has_free_batch(folder / MODEL, slim.spec.batch_dims) and batch_at_most(slim.module, 2) == 2
+        free = has_free_batch(folder / SLIM_MODEL, slim.spec.batch_dims) and batch_at_most(slim.module, 2) == 2
         batches = split_batches(inputs, free, slim.spec.batch_dims)
-        parity = check_parity(folder / MODEL, slim.module, batches)
+        parity = check_parity(folder / SLIM_MODEL, slim.module, batches)
         detail = f"{parity.compared} of ONNX Runtime and PyTorch differ by {parity.max_abs_error:.1e}"
         yield _check("parity", parity.ok, detail)
     except CannotRun as reason:
@@ -139,9 +139,11 @@ def _still_sparse(folder: Path, slim: nn.Module, sparsity: _Sparsity) -> Iterato
     detail = f"{len(layers) - len(broken)} of {len(layers)} masked layers"
     yield _check(f"{pattern} in {WEIGHTS}", not broken, f"{detail}{f', not {broken[0]}' if broken else ''}")
     matching, missing = find_nm_weights(
-        folder / MODEL, RUNTIMES[sparsity.runtime], pattern, [layer.shape for layer in layers]
+        folder / SLIM_MODEL, RUNTIMES[sparsity.runtime], pattern, [layer.shape for layer in layers]
     )
-    yield _check(f"{pattern} in {MODEL}", not missing, f"{matching} weights, {len(missing)} of the masked ones missing")
+    yield _check(
+        f"{pattern} in {SLIM_MODEL}", not missing, f"{matching} weights, {len(missing)} of the masked ones missing"
+    )
 
 
 def _still_masked(folder: Path, slim: nn.Module, record: _Masks) -> Iterator[Check]:
@@ -153,8 +155,8 @@ def _still_masked(folder: Path, slim: nn.Module, record: _Masks) -> Iterator[Che
     ]
     detail = f"{len(record.layers) - len(broken)} of {len(record.layers)} layers"
     yield _check(f"masks in {WEIGHTS}", not broken, f"{detail}{f', not {broken[0]}' if broken else ''}")
-    matching, missing = find_masked_weights(folder / MODEL, [(layer.shape, layer.left) for layer in record.layers])
-    yield _check(f"masks in {MODEL}", not missing, f"{matching} weights, {len(missing)} missing")
+    matching, missing = find_masked_weights(folder / SLIM_MODEL, [(layer.shape, layer.left) for layer in record.layers])
+    yield _check(f"masks in {SLIM_MODEL}", not missing, f"{matching} weights, {len(missing)} missing")
 
 
 class _SparseLayer(BaseModel):

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import RecipeError
-from compressor.output.folder import read_report
+from compressor.models.plan_record import PLAN
+from compressor.output.folder import RECIPE, read_report
 from compressor.output.gates import check_gates
 from compressor.recipe import Recipe, read_recipe
 from compressor.recipe.validation import show_value
 from compressor.report.findings import Report
-
-RECIPE = "recipe.yaml"
-PLAN = "plan.json"
 
 
 def finished_report(out: Path, source: str, recipe: Recipe) -> Report | None:

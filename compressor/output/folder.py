@@ -20,8 +20,7 @@ from compressor.errors import RecipeError, Temporary
 CHECKPOINTS = ".training"
 """Folder inside the output folder that holds the checkpoints of trainings until the run is complete."""
 
-JOURNAL = "run.jsonl"
-REPORT = "report.json"
+JOURNAL, REPORT, PAGE, RECIPE = "run.jsonl", "report.json", "report.html", "recipe.yaml"
 _LOCK = ".lock"
 _DRAFT, _REPLACED = ".partial", ".replaced"
 _ANOTHER = "choose another --out, such as a new folder"

@@ -22,7 +22,7 @@ from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.plan_record import PLAN, plan_json
 from compressor.models.saved_model import WEIGHTS
 from compressor.output.exports import Exports
-from compressor.output.folder import REPORT
+from compressor.output.folder import PAGE, RECIPE, REPORT
 from compressor.output.gates import judge_gates
 from compressor.output.report_digest import DIGEST, report_digest
 from compressor.recipe import Recipe
@@ -69,7 +69,7 @@ def write_outputs(
     """
     if not can_rebuild(state.model.spec):
         log.warning("verify cannot check this folder: only the pickle can rebuild the architecture")
-    write_text(folder / "recipe.yaml", recipe.to_yaml())
+    write_text(folder / RECIPE, recipe.to_yaml())
     write_weights(folder, baseline, state)
     if state.errors is not None:
         write_json(folder / ERROR_CURVES, curves_json(state.errors))
@@ -96,7 +96,7 @@ def write_outputs(
     )
     run = replace(run, gates=_judge(run))
     report = build_report(run)
-    write_page(report, run, folder / "report.html")
+    write_page(report, run, folder / PAGE)
     report["files"] = {path.relative_to(folder).as_posix(): sha256(path) for path in _files(folder)}
     report[DIGEST] = report_digest(report)
     write_json(folder / REPORT, report)
