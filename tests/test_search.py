@@ -15,6 +15,7 @@ import torch
 from failures import raises_error
 from torch import nn
 
+from compressor.bench.device.device import Device
 from compressor.bench.device.protocol import Job, Timing
 from compressor.bench.device_timer import MAX_PROCESSES, DeviceTimer
 from compressor.budget.greedy import Budget, retained_score
@@ -29,7 +30,7 @@ from compressor.steps.latency_search import AIM, HIGH, LOW, MeasuredPlan, meet_l
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
-from compressor.training.training_checkpoint import Checkpoints
+from compressor.training.training_checkpoint import Checkpoints, run_fingerprint
 
 
 class Line:
@@ -231,6 +232,12 @@ def test_a_module_gets_the_widths_for_its_latency(
         other = dataclasses.replace(around, log=log, checkpoints=Checkpoints(tmp_path, "another recipe or device"))
         run_step(SelectChannels(l1, selection), work, other)
     assert len(target.device.seen) > timed, "decisions of another run are not repeated"
+
+
+def test_times_of_another_device_make_another_run() -> None:
+    model = LoadedModel(net(), ModelSpec("net", one_image((3, 4, 4))), "net")
+    devices = (None, Device("a").description, Device("a", threads=2).description, Device("b").description)
+    assert len({run_fingerprint({}, 32, model, None, device) for device in devices}) == len(devices)
 
 
 def test_more_targets_beside_the_latency_hold_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
