@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compressor.bench.device_timer import latency_probe
+from compressor.bench.device_timer import latency_probe, timing_conditions
 from compressor.bench.metered_training import metered
 from compressor.bench.open_device import check_device, open_device
 from compressor.bench.width_multiples import choose_width_multiple
@@ -46,8 +46,8 @@ def compress_model(source: str | LoadedModel, recipe: Recipe, out: Path, options
         model, data = load_inputs(source, recipe, options.data, log, trust_pickle=options.trust_pickle, needs_data=True)
         round_to = choose_width_multiple(recipe, device, log)
         steps = steps_of_run(recipe, round_to, model, data)
-        timed_on = device.description if device and recipe.pruning_target().has_latency_target else None
-        fingerprint = run_fingerprint(recipe.training_settings(), round_to, model, data, timed_on)
+        conditions = timing_conditions(recipe, device)
+        fingerprint = run_fingerprint(recipe.training_settings(), round_to, model, data, conditions)
         checkpoints = Checkpoints(folder / CHECKPOINTS, fingerprint)
         probe, compares = latency_probe(recipe, device, model, log), compares_answers(steps, data)
         context = Context(

@@ -17,12 +17,13 @@ from torch import nn
 
 from compressor.bench.device.device import Device
 from compressor.bench.device.protocol import Job, Timing
-from compressor.bench.device_timer import MAX_PROCESSES, DeviceTimer
+from compressor.bench.device_timer import MAX_PROCESSES, DeviceTimer, timing_conditions
 from compressor.budget.greedy import Budget, retained_score
 from compressor.budget.target import PruningTarget
 from compressor.core import LoadedModel, ModelSpec, PrunePlan, one_image
 from compressor.criteria.magnitude import l1
 from compressor.errors import TargetNotReached
+from compressor.recipe import read_recipe
 from compressor.run_log import RunLog
 from compressor.steps.context import Context
 from compressor.steps.latency_probe import PRECISION, LatencyPair, OpenProbe
@@ -236,8 +237,17 @@ def test_a_module_gets_the_widths_for_its_latency(
 
 def test_times_of_another_device_make_another_run() -> None:
     model = LoadedModel(net(), ModelSpec("net", one_image((3, 4, 4))), "net")
-    devices = (None, Device("a").description, Device("a", threads=2).description, Device("b").description)
-    assert len({run_fingerprint({}, 32, model, None, device) for device in devices}) == len(devices)
+    latency, macs = "prune.target={latency: 50%}", "prune.target={macs: 50%}"
+    runs = [
+        (Device("a"), [macs]),
+        (Device("a"), [latency]),
+        (Device("a", threads=2), [latency]),
+        (Device("b"), [latency]),
+        (Device("b"), [latency, "bench.batch=[8]"]),
+    ]
+    conditions = [timing_conditions(read_recipe("l1", overrides), device) for device, overrides in runs]
+    assert conditions[0] is None
+    assert len({run_fingerprint({}, 32, model, None, timed_on) for timed_on in conditions}) == len(runs)
 
 
 def test_more_targets_beside_the_latency_hold_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

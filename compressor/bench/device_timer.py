@@ -47,6 +47,21 @@ WINDOWS, WINDOW_SECONDS, WARM_SECONDS = 8, 0.06, 0.1
 MAX_WIDTH = 256  # of one side of a layer while the other side is varied
 
 
+def timing_conditions(recipe: Recipe, device: Device | None) -> str | None:
+    """Describe what the times depend on that decide about widths and blocks.
+
+    Args:
+        recipe: Its first batch size is timed.
+        device: The device.
+
+    Returns:
+        A text that differs for other times; None where the recipe has no latency target.
+    """
+    if device is None or not recipe.pruning_target().has_latency_target:
+        return None
+    return f"{device.description}, batches of {recipe.bench.batch[0]}"
+
+
 def latency_probe(
     recipe: Recipe, device: Device | None, model: LoadedModel, emit: EventSink, *, rounds: int = ROUNDS
 ) -> DeviceTimer | None:

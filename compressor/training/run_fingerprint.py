@@ -16,7 +16,7 @@ SAMPLED_IMAGES = 64  # which identify a data set
 
 
 def run_fingerprint(
-    settings: object, round_to: int, model: LoadedModel, data: Data | None, device: str | None = None
+    settings: object, round_to: int, model: LoadedModel, data: Data | None, timed_on: str | None = None
 ) -> str:
     """Hash everything that a training depends on, so that only the same run is continued.
 
@@ -27,7 +27,7 @@ def run_fingerprint(
         round_to: All widths are multiples of it.
         model: The dense model.
         data: The data; None = the run has none.
-        device: The device, where the widths depend on its times.
+        timed_on: The device and how it is used, where the widths depend on its times.
 
     Returns:
         A SHA-256 over version, settings, device, weights and a sample of the images.
@@ -38,7 +38,7 @@ def run_fingerprint(
     if data is not None:
         inputs = join_batches(data.calibration_batches(SAMPLED_IMAGES, images=SAMPLED_IMAGES), data.batch_dims)
         sample = {f"sample {index}" if index else "sample": tensor for index, tensor in enumerate(inputs)}
-    described = f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n{device}\n"
+    described = f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n{timed_on}\n"
     return hash_of(described, {**model.module.state_dict(), **sample})
 
 
