@@ -28,7 +28,8 @@ def test_every_recipe_is_listed_in_a_known_group_with_a_short_purpose() -> None:
         ("tpp-cifar10", "required", 120, 110_000),
         ("imp", "required", 2 + 4 * 10, 0),  # the numbers of the comment in the recipe
         ("lth", "required", 4 * 12, 0),
-        ("ltr", "required", 12 + 3 * 10, 0),
+        ("ltr", "required", 2 + 4 * 10, 0),
+        ("lrr", "required", 12 + 3 * 10, 0),
         ("earlybird", "required", 20, 0),  # its early epochs are taken off the retraining's
         ("earlycrop-s", "required", 180, 0),  # its early epochs are not
     ],

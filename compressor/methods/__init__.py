@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from functools import cache
 
 from compressor.methods.base import Method, SettingsGroup
@@ -20,4 +21,10 @@ def methods() -> dict[str, type[Method]]:
     """Return every method by its name in recipes, in alphabetical order."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return {method.name: method for method in sorted(Method.__subclasses__(), key=lambda method: method.name)}
+    return {method.name: method for method in sorted(_kinds(Method), key=lambda method: method.name)}
+
+
+def _kinds(base: type[Method]) -> Iterator[type[Method]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _kinds(kind)

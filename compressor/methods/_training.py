@@ -28,7 +28,7 @@ class EarlyTraining(SettingsGroup):
     clip: Positive | None = Field(default=10.0, description="largest norm of the gradient; null = no clipping")
     count_toward_retraining: Annotated[StrictBool, FormerKey("counted")] = Field(
         default=False,
-        description="subtract these epochs from retrain.epochs, which is then the total of both trainings",
+        description="these epochs are the first of retrain.epochs, and the retraining goes on with those behind them",
     )
 
     def step(self, stop: EarlyStop | None, penalty: Penalty | None = None) -> Train:

@@ -88,7 +88,11 @@ class LTH(Method, name="lth", trained=False, unstructured=True):
         )
 
 
-class LTR(Method, name="ltr", trained=False, unstructured=True):
+class LTR(IMP, name="ltr", trained=False, unstructured=True):
+    """Lottery ticket rewinding: `imp` by the name that it has in the tables of EarlyCroP."""
+
+
+class LRR(Method, name="lrr", trained=False, unstructured=True):
     """Iterative magnitude pruning with learning-rate rewinding: the weights are not rewound."""
 
     start: Start = "given"

@@ -78,7 +78,8 @@ class PruningState:
     certificate: Certificate | None = None  # of everything done so far
     optimizer: OptimizerState = field(default_factory=dict)  # of the last training
     saved: Snapshot | None = None  # that RewindWeights returns to
-    extra_epochs: int = 0  # by which the retraining lasts longer than the recipe says; may be negative
+    extra_epochs: int = 0  # by which the retraining lasts longer than the recipe says
+    epochs_done: int = 0  # of the retraining, by trainings before it
     masks: Mapping[str, Tensor] = field(default_factory=dict)  # weight -> False where it is held at zero
     sparse: RetainedMagnitude | None = None  # what N:M masks keep of each layer
     regrow: SRSTEState | None = None  # the masked weights that the next training may bring back

@@ -39,7 +39,7 @@ class Train(TrainSettings, Step):
 
     trainable: Literal["all", "scales"] = "all"  # scales = scales and shifts of normalizations only
     evaluate: bool = True  # measure the test metric after it
-    counts_toward_retraining: bool = False  # shorten the retraining by its epochs
+    counts_toward_retraining: bool = False  # its epochs are the first ones of the retraining
     penalty: Penalty | None = None
 
     def __str__(self) -> str:
@@ -90,26 +90,29 @@ class Train(TrainSettings, Step):
         return replace(self, epochs=last - first, start_epoch=self.start_epoch + first, schedule=shifted)
 
     def stretched(self, epochs: int) -> Train:
-        """The same course of learning rates over so many more epochs, or fewer if negative, but at least one."""
-        length, schedule = max(self.epochs + epochs, 1), self.schedule
+        """The same course of learning rates over so many more epochs."""
+        length, schedule = self.epochs + epochs, self.schedule
         return replace(self, epochs=length, schedule=lambda done: schedule(done * self.epochs / length))
 
     def adapted(self, state: PruningState, context: Context) -> Train:
-        """Stretch the retraining by what earlier steps ask for.
+        """Stretch the retraining by the extra epochs, and leave out those that an earlier training has done.
 
         Args:
-            state: Its extra epochs are added.
+            state: It says how many.
             context: Its log gets a warning where no epoch would be left.
 
         Returns:
             The training as it will run.
         """
-        if self.stage != RETRAINING or not state.extra_epochs:
+        if self.stage != RETRAINING:
             return self
-        if self.epochs + state.extra_epochs < 1:
-            spent = f"earlier trainings took {-state.extra_epochs} epochs, and {self.epochs} were for all"
+        whole = self.stretched(state.extra_epochs) if state.extra_epochs else self
+        if not state.epochs_done:
+            return whole
+        if state.epochs_done >= whole.epochs:
+            spent = f"earlier trainings took {state.epochs_done} epochs, and {whole.epochs} were for all"
             context.log.warning(f"{spent}; {self.stage} runs for one epoch all the same")
-        return self.stretched(state.extra_epochs)
+        return whole.segment(min(state.epochs_done, whole.epochs - 1), whole.epochs)
 
     def learning_rates(self) -> tuple[tuple[float, float], ...]:
         """Pairs (epochs done, learning rate); the last is what holds right before the end."""
@@ -171,14 +174,14 @@ class Train(TrainSettings, Step):
             module, optimizer = copy_module(state.model.module), state.optimizer
         if self.stop is not None:
             context.log.note(self._stop_message(self.stop.name, result))
-        epochs_counted = len(result.records) if self.counts_toward_retraining else 0
+        epochs_done = len(result.records) if self.counts_toward_retraining else 0
         return replace(
             state.with_module(module),
             optimizer=optimizer,
             masks=_masks_after_training(module, state.masks, state.regrow),
             regrow=None,
             zeroed=zeroed,
-            extra_epochs=state.extra_epochs - epochs_counted,
+            epochs_done=state.epochs_done + epochs_done,
             trainings=(*state.trainings, TrainingHistory(self.stage, result.records, result.cost, stable_lr)),
         )
 

@@ -140,7 +140,7 @@ def test_every_method_masks_as_its_paper_does() -> None:
     assert isinstance(steps["synflow"].criterion, SynapticFlow)
 
 
-TICKETS = ("imp", "lth", "ltr")
+TICKETS = ("imp", "lth", "ltr", "lrr")
 
 
 def test_settings_reach_the_step() -> None:
