@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from compressor.execution.differences import differences
 
 INDEXING = {"topk", "sort", "max", "min", "kthvalue", "median", "nanmedian", "mode", "cummax", "cummin"}
 """Operators that give values along one dimension and their indices."""
@@ -81,7 +82,7 @@ class RepeatChoices(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ):
             return result
         for own, other in zip(scores, choice.scores, strict=True):
-            absolute, relative = differences(own, other)
+            absolute, relative = differences([own], [other])
             self.choices.max_abs_error = max(self.choices.max_abs_error, absolute)
             self.choices.max_rel_error = max(self.choices.max_rel_error, relative)
         named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
@@ -100,23 +101,6 @@ def _with_choice(result: object, choice: Choice, named: dict[str, Any]) -> objec
         else:
             replaced[0] = scores.gather(dim, indices.unsqueeze(dim)).squeeze(dim)
     return tree_unflatten(replaced, tree)
-
-
-def differences(actual: Tensor, expected: Tensor) -> tuple[float, float]:
-    """Compare two tensors; equal infinite entries do not differ.
-
-    Args:
-        actual: One tensor.
-        expected: The reference, of the same shape.
-
-    Returns:
-        `max|actual - expected|`, and the same over `max|expected|`.
-    """
-    absolute_N = torch.where(actual == expected, 0.0, (actual - expected).abs())
-    absolute = float(absolute_N.max()) if absolute_N.numel() else 0.0
-    finite = expected[expected.isfinite()]
-    scale = float(finite.abs().max()) if finite.numel() else 0.0
-    return absolute, absolute / scale if scale > 0 else float("inf") if absolute else 0.0
 
 
 def _floating(tree: object) -> list[Tensor]:

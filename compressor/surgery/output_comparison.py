@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compressor.core import Certificate
 from compressor.execution.copies import copy_module
+from compressor.execution.differences import differences, largest_finite
 from compressor.execution.equal_choices import Choices, RecordChoices, RepeatChoices
 from compressor.execution.float64 import Run, call, run_in_float32, run_in_float64
 from compressor.graph.rules import table as rules
@@ -108,9 +109,9 @@ def _compare(
     kind = kind.replace("float64", "float32") if tolerance == TOLERANCE_32 else kind
     if [output.shape for output in expected] != [output.shape for output in actual]:
         return Certificate(kind, infinite, infinite, ok=False, tolerance=tolerance)
-    error = max((float((a - b).abs().max()) for a, b in zip(expected, actual, strict=True) if a.numel()), default=0.0)
-    scale = max((float(output.abs().max()) for output in expected if output.numel()), default=0.0)
-    relative = error / scale if scale > 0 else infinite
+    error, relative = differences(actual, expected)
+    if largest_finite(expected) == 0.0:  # outputs that are zero agree with anything
+        relative = infinite
     if choices is not None and choices.made:
         nothing = not any(output.numel() for output in expected)
         error = max(error, choices.max_abs_error)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.execution.equal_choices import Choices, RecordChoices, RepeatChoices, differences
+from compressor.execution.equal_choices import Choices, RecordChoices, RepeatChoices
 from compressor.execution.float64 import run_in_float64
 from compressor.execution.randomness import equal_randomness
 
@@ -148,15 +148,3 @@ def test_other_scores_are_reported() -> None:
 def test_choices_among_other_numbers_are_made_anew() -> None:
     _, two, _ = second_takes_over(NEARLY, OTHER[:, :2], lambda x: x > 1.5)
     assert two.tolist() == [[False, True], [False, True]]
-
-
-@pytest.mark.parametrize(
-    ("found", "expected", "difference"),
-    [([1.0, 2.0], [1.0, 2.0], 0.0), ([1.0, 2.5], [1.0, 2.0], 0.25), ([float("inf"), 1.0], [float("inf"), 2.0], 0.5)],
-)
-def test_relative_differences(found: list[float], expected: list[float], difference: float) -> None:
-    assert differences(torch.tensor(found), torch.tensor(expected))[1] == difference
-
-
-def test_a_difference_from_nothing_is_infinite() -> None:
-    assert differences(torch.ones(1), torch.zeros(1)) == (1.0, float("inf"))

@@ -13,7 +13,7 @@ from torch.nn import functional
 from compressor.core import Certificate, PrunePlan
 from compressor.graph.cost import count_cost
 from compressor.surgery.analysis import analyze
-from compressor.surgery.certificate import certify_removal
+from compressor.surgery.certificate import certify_removal, same_outputs
 from compressor.surgery.removal import remove_channels
 
 
@@ -200,3 +200,35 @@ def test_choices_by_value_are_taken_over_and_their_scores_compared(make: Callabl
     assert not wrong.ok
     if make is Labels:
         assert right.kind == "masked-dense-float64-equal-choices"
+
+
+class Masked(Net):
+    """Answers with logits of which some are masked, and with their probabilities."""
+
+    def answer(self, tokens: Tensor) -> object:
+        logits = self.head(tokens.mean(1)).masked_fill(torch.tensor([False, True, False, False]), -torch.inf)
+        return logits, logits.softmax(-1)
+
+
+def test_masked_logits_agree() -> None:
+    right, wrong = halved(Masked().eval())
+    assert right.ok, right
+    assert right.max_rel_error < 1e-12
+    assert not wrong.ok
+
+
+class Divides(nn.Module):
+    """Answers with its input, and with a division of zero."""
+
+    def __init__(self, divisor: float) -> None:
+        super().__init__()
+        self.divisor = divisor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, 0 * x / self.divisor
+
+
+def test_a_later_output_that_is_not_a_number_is_a_difference() -> None:
+    proof = same_outputs(Divides(1.0), Divides(0.0), torch.randn(2, 3))
+    assert (proof.ok, proof.max_abs_error) == (False, float("inf"))
+    assert same_outputs(Divides(0.0), Divides(0.0), torch.randn(2, 3)).ok
