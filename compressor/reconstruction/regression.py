@@ -17,6 +17,7 @@ from compressor.core import KeptIndices
 from compressor.reconstruction.sampled_patches import patches, sample_positions, take
 from compressor.reconstruction.solvable_layers import Affine, SolvableLayer
 from compressor.reconstruction.solve import Fit
+from compressor.tensors import named_tensors
 
 DEAD = 1e-3
 """A channel whose scale behind the layer is below this share of the largest cannot be aimed through that scale."""
@@ -266,7 +267,7 @@ def aim_through(affines: tuple[Affine, ...], channels: int, module: nn.Module) -
     Returns:
         Scale and shift of each channel.
     """
-    constant = partial(_constant, module.state_dict(), channels)
+    constant = partial(_constant, named_tensors(module, every_name=True), channels)
     scale, shift = constant(None, 1.0), constant(None, 0.0)
     for affine in affines:
         factor = constant(affine.scale, 1.0)
@@ -281,4 +282,4 @@ def _constant(values: Mapping[str, Tensor], channels: int, name: str | None, def
     """A tensor of the module by channel, (C,); `default` where there is none."""
     if name is None:
         return torch.full((channels,), default, dtype=torch.float64)
-    return values[name].double().flatten().cpu()
+    return values[name].detach().double().flatten().cpu()

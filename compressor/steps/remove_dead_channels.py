@@ -50,14 +50,13 @@ def _lossless_plan(model: LoadedModel, graph: DependencyGraph) -> PrunePlan:
     from compressor.models.inputs.example_inputs import example_inputs
     from compressor.surgery.certificate import output_change
     from compressor.surgery.dead_channels import dead_channels
-    from compressor.surgery.output_comparison import TOLERANCE
     from compressor.surgery.removal import remove_channels
 
     plan = dead_channels(model.module, graph.groups)
 
     def is_lossless(part: PrunePlan) -> bool:
         slim = remove_channels(model.module, graph, part)
-        return output_change(model.module, slim, *example_inputs(model, images=2)) <= TOLERANCE
+        return output_change(model.module, slim, *example_inputs(model, images=2)).ok
 
     if not plan.kept or is_lossless(plan):
         return plan

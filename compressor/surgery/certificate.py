@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,7 @@ from compressor.graph.dependency_graph import DependencyGraph
 from compressor.graph.residual_blocks import ResidualBlock, with_branches_zeroed, zero_branches_
 from compressor.surgery.halving import items_at_fault
 from compressor.surgery.masked_reference import mixes_channels, run_restricted, with_readers_zeroed
-from compressor.surgery.output_comparison import KIND, TOLERANCE, OutputComparison
+from compressor.surgery.output_comparison import KIND, OutputComparison
 from compressor.surgery.removal import plan_from_kept, remove_channels, removed_entries
 from compressor.tensors import named_tensors
 
@@ -121,8 +122,8 @@ def _proof_of_nonzero(
     return prove(nonzero, shrink(nonzero))
 
 
-def output_change(dense: nn.Module, slim: nn.Module, *inputs: Tensor) -> float:
-    """Compute `max|slim - dense| / max|dense|` over all outputs, in float64.
+def output_change(dense: nn.Module, slim: nn.Module, *inputs: Tensor) -> Certificate:
+    """Compare a slim model with the dense one itself, `max|slim - dense| / max|dense|` over all outputs.
 
     Args:
         dense: The model before the removal.
@@ -130,10 +131,11 @@ def output_change(dense: nn.Module, slim: nn.Module, *inputs: Tensor) -> float:
         inputs: What both models run on.
 
     Returns:
-        0.0 where the removed channels had no effect.
+        The certificate, in float32 as that of `certify_removal` where the forward does not run in float64; `ok` where
+        the removed channels had no effect, if all outputs are zero, too.
     """
     outputs = OutputComparison(lambda: copy_module(dense), slim, inputs).outputs(KIND)
-    return outputs.max_rel_error if outputs.max_abs_error else 0.0
+    return outputs if outputs.max_abs_error else replace(outputs, max_rel_error=0.0, ok=True)
 
 
 def is_lossless_when_zeroed(dense: nn.Module, structure: DependencyGraph, plan: PrunePlan, *inputs: Tensor) -> bool:
@@ -158,7 +160,7 @@ def is_lossless_when_zeroed(dense: nn.Module, structure: DependencyGraph, plan: 
             for (name, dim), removed in removed_entries(structure.groups, plan, role).items():
                 if name in parameters:
                     parameters[name].index_fill_(dim, torch.from_numpy(removed), 0.0)
-    return output_change(copied, remove_channels(copied, structure, plan), *inputs) <= TOLERANCE
+    return output_change(copied, remove_channels(copied, structure, plan), *inputs).ok
 
 
 def verify_against_original(

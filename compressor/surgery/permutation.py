@@ -56,7 +56,7 @@ def permute_optimizer_state(
     Returns:
         The reordered state.
     """
-    index = channel_positions(groups, orders, module.state_dict(keep_vars=True))
+    index = channel_positions(groups, orders, named_tensors(module))
     return {
         name: {key: _reordered(value, index.get(name, {})) if value.ndim else value for key, value in values.items()}
         for name, values in momentum.items()
@@ -106,7 +106,7 @@ def permute_kept(before: KeptIndices, groups: Sequence[ChannelGroup], orders: Or
         Kept indices in the original model's numbering, in the order of the reordered module.
     """
     result = {name: dict(dims) for name, dims in before.items()}
-    for name, dims in channel_positions(groups, orders, module.state_dict(keep_vars=True)).items():
+    for name, dims in channel_positions(groups, orders, named_tensors(module)).items():
         for dim, index in dims.items():
             indices = before.get(name, {}).get(dim) or range(len(index))
             result.setdefault(name, {})[dim] = tuple(indices[entry] for entry in index.tolist())

@@ -100,7 +100,7 @@ def pruned_entries(groups: Sequence[ChannelGroup], plan: PrunePlan, module: nn.M
     Returns:
         One record for each tensor dimension, with a mask of the removed entries.
     """
-    shapes = {name: tensor.shape for name, tensor in module.state_dict(keep_vars=True).items()}
+    shapes = {name: tensor.shape for name, tensor in named_tensors(module).items()}
     return tuple(
         PrunedEntries(name, dim, role, np.isin(np.arange(shapes[name][dim]), removed))
         for role in ("writer", "per_channel")
