@@ -12,7 +12,7 @@ from failures import raises_error
 from compressor.budget.layer_rules import LayerRule
 from compressor.budget.target import PruningTarget
 from compressor.commands.plan import plan_run
-from compressor.core import LoadedModel, ModelSpec, one_image
+from compressor.core import ChannelGroup, Freeze, LoadedModel, ModelSpec, one_image
 from compressor.errors import ModelError, RecipeError, TargetNotReached
 from compressor.methods import methods
 from compressor.pipeline import compress_model
@@ -20,6 +20,7 @@ from compressor.recipe import read_recipe
 from compressor.run_log import RunLog
 from compressor.run_options import RunOptions
 from compressor.steps.context import Context
+from compressor.steps.remove_channels import INSPECT, nothing_to_prune
 from compressor.steps.run import check_feasible, initial_state
 from compressor.training.training_checkpoint import Checkpoints
 from tests.training.toys import Shortcut
@@ -47,6 +48,18 @@ def test_channels_that_cannot_go_are_told_before_the_training(name: str, tmp_pat
 def test_rules_that_freeze_everything_leave_nothing_to_prune(tmp_path: Path) -> None:
     with raises_error(ModelError, "nothing-to-prune/all-frozen", "(match: *)", "prune.layers"):
         ahead("earlybird", PruningTarget(macs=0.5, rules=(LayerRule("*", freeze=True),)), tmp_path)
+
+
+def test_what_froze_all_groups_decides_the_hint() -> None:
+    def hint(*frozen: Freeze) -> str:
+        groups = [ChannelGroup(str(index), 4, (), freeze) for index, freeze in enumerate(frozen)]
+        return nothing_to_prune("net", groups).hint
+
+    model, recipe, criterion = (Freeze(by, "frozen by the recipe") for by in ("model", "recipe", "criterion"))
+    assert hint(model) == hint() == INSPECT
+    assert "prune.layers" in hint(model, recipe)
+    assert "prune.layers" not in hint(model, criterion)
+    assert hint(model, criterion) != INSPECT
 
 
 def test_so_are_weights(tmp_path: Path) -> None:

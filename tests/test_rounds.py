@@ -15,7 +15,7 @@ from torch import nn
 from compressor.budget.layer_rules import LayerRule
 from compressor.budget.target import PruningTarget
 from compressor.commands.plan import plan_run
-from compressor.core import LoadedModel, ModelSpec, one_image
+from compressor.core import Freeze, LoadedModel, ModelSpec, one_image
 from compressor.criteria.magnitude import l1
 from compressor.errors import ModelError
 from compressor.graph.cost import count_cost
@@ -129,7 +129,7 @@ def test_rules_hold_in_every_round_and_their_ratios_do_not_compound(tmp_path: Pa
     assert work.removed is not None
     assert {name: int(kept.sum()) for name, kept in work.removed.kept.items()} == {"inner": 8}
     assert [group.frozen for group in work.baseline.groups if group.name == "stem"] == [
-        "frozen by the recipe (match: stem)"
+        Freeze("recipe", "frozen by the recipe (match: stem)")
     ]
 
 

@@ -7,11 +7,8 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from compressor.core import ChannelGroup
+from compressor.core import ChannelGroup, Freeze
 from compressor.errors import RecipeError
-
-FROZEN_BY_RULE = "frozen by the recipe"
-"""How the reason begins why a group keeps all of its channels, where a rule freezes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +100,7 @@ def _frozen(group: ChannelGroup, rules: Sequence[LayerRule]) -> ChannelGroup:
     rule = next((rule for rule in _matching(group, rules) if rule.freeze), None)
     if rule is None or group.frozen:
         return group
-    return replace(group, frozen=f"{FROZEN_BY_RULE} (match: {rule.match})")
+    return replace(group, frozen=Freeze("recipe", f"frozen by the recipe (match: {rule.match})"))
 
 
 def _matching(group: ChannelGroup, rules: Sequence[LayerRule]) -> Iterator[LayerRule]:

@@ -22,7 +22,7 @@ from compressor.budget.removal_order import removal_order
 from compressor.budget.rounding import Rounding, fewest_removed, removed_after
 from compressor.budget.target import COSTS, PruningTarget
 from compressor.budget.ties import freeze_untied, remove_in_steps, ties_of
-from compressor.core import ChannelGroup, ConfigStep, Cost, ErrorCurves, PrunePlan
+from compressor.core import ChannelGroup, ConfigStep, Cost, ErrorCurves, Freeze, PrunePlan
 from compressor.errors import RecipeError, TargetNotReached
 from compressor.graph.cost import CostModel
 
@@ -194,7 +194,7 @@ def _scored(groups: Sequence[ChannelGroup], scores: Mapping[str, FloatArray]) ->
     return tuple(
         group
         if group.frozen or group.name in scores
-        else replace(group, frozen="no score: nothing scales its channels")
+        else replace(group, frozen=Freeze("criterion", "no score: nothing scales its channels"))
         for group in groups
     )
 

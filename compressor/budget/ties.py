@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compressor.core import ChannelGroup, ConfigStep
+from compressor.core import ChannelGroup, ConfigStep, Freeze
 from compressor.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def freeze_untied(groups: Sequence[ChannelGroup], steps: Sequence[ConfigStep]) -
     return tuple(
         group
         if index in tied or group.frozen
-        else replace(group, frozen="no field of the configuration sets its width")
+        else replace(group, frozen=Freeze("recipe", "no field of the configuration sets its width"))
         for index, group in enumerate(groups)
     )
 

@@ -43,7 +43,12 @@ def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspec
         "input": input_shapes(model.spec.inputs),
         "num_classes": model.spec.num_classes,
         "groups": [
-            {"name": group.name, "channels": group.size, "layers": len(group.writers()), "frozen": group.frozen}
+            {
+                "name": group.name,
+                "channels": group.size,
+                "layers": len(group.writers()),
+                "frozen": group.frozen.reason if group.frozen else None,
+            }
             for group in structure.groups
         ],
         "coverage": coverage_record(structure.groups, structure.cost),

@@ -161,7 +161,7 @@ class _Planner:
                 if group.name in removed.kept
             ],
             "frozen": frozen_groups(groups),
-            "coverage": coverage_record(groups, state.baseline.graph.cost, state.baseline.graph.groups),
+            "coverage": coverage_record(groups, state.baseline.graph.cost),
             "latency": latency,
             "memory": {"dense": _memory(baseline), "slim": _memory(state)},
             "least": lower_bound(baseline.baseline.graph),

@@ -13,6 +13,7 @@ from compressor.core.datasets import Augment, Data, Metric, Task
 from compressor.core.error_curve import ErrorCurve, ErrorCurves
 from compressor.core.groups import (
     ChannelGroup,
+    Freeze,
     MaskSearch,
     NMPattern,
     PrunableShare,
@@ -76,6 +77,7 @@ __all__ = [
     "EventSink",
     "ExportedModel",
     "FloatArray",
+    "Freeze",
     "ImageSize",
     "IntArray",
     "JacobianIsometry",

@@ -34,13 +34,21 @@ class TensorSlot:
 
 
 @dataclass(frozen=True, slots=True)
+class Freeze:
+    """Why no channel of a group can be removed."""
+
+    by: Literal["model", "recipe", "criterion"]  # what decides it: the code, a setting, or scores that are missing
+    reason: str  # for people; operator, module and source line where the model decides
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelGroup:
     """C channels. Each can be removed without the others; it is removed from all slots at once."""
 
     name: str  # the first module that writes the channels
     size: int  # C
     slots: tuple[TensorSlot, ...]
-    frozen: str | None = None  # why no channel can be removed: operator, module and source line
+    frozen: Freeze | None = None  # None = its channels can be removed
 
     def writers(self) -> tuple[TensorSlot, ...]:
         """Return the slots that produce the channels."""
@@ -61,7 +69,7 @@ class PrunedEntries:
 class PrunableShare:
     """The share of a model's multiply-adds that depends on the channels of some groups."""
 
-    frozen: str | None  # why these groups are frozen; None = they are not
+    frozen: Freeze | None  # why these groups are frozen; None = they are not
     groups: int
     channels: int
     macs: float  # 0 to 1

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from compressor.core import ChannelGroup, TensorSlot
+from compressor.core import ChannelGroup, Freeze, TensorSlot
 from compressor.graph.activation_sizes import ActivationSizes, activation_sizes
 from compressor.graph.compared_sizes import MAX_TRIALS
 from compressor.graph.cost import CostModel, cost_model
@@ -239,6 +239,7 @@ class _Channels:
             base = tensor.rpartition(".")[0] or tensor
             names[base] = names.get(base, 0) + 1
             why = int(self._why[row.components[0]])
+            reason = reasons[why] if why >= 0 else "only one channel" if len(order) == 1 else None
             yield ChannelGroup(
                 name=base if names[base] == 1 else f"{base}#{names[base]}",
                 size=len(order),
@@ -248,7 +249,7 @@ class _Channels:
                     for name, dim, _ in (owners[number],)
                     for role in tracker.roles.get((name, dim), ("per_channel",))
                 ),
-                frozen=reasons[why] if why >= 0 else "only one channel" if len(order) == 1 else None,
+                frozen=Freeze("model", reason) if reason else None,
             )
         self._channel_of, self.group_of = channel_of[self._component], group_of[self._component]
 

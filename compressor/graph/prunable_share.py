@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compressor.core import ChannelGroup, PrunableShare
+from compressor.core import ChannelGroup, Freeze, PrunableShare
 from compressor.graph.cost import CostModel
 
 
@@ -24,14 +24,13 @@ def prunable_shares(groups: Sequence[ChannelGroup], cost: CostModel) -> tuple[Pr
     Returns:
         One record for the free groups and one for each reason.
     """
-    frozen = [
-        _share(groups, cost, reason) for reason in dict.fromkeys(group.frozen for group in groups if group.frozen)
-    ]
+    reasons = dict.fromkeys(group.frozen for group in groups if group.frozen)
+    frozen = [_share(groups, cost, reason) for reason in reasons]
     return (_share(groups, cost, None), *sorted(frozen, key=lambda share: -share.macs))
 
 
-def _share(groups: Sequence[ChannelGroup], cost: CostModel, reason: str | None) -> PrunableShare:
-    sizes_G = np.array([group.size if group.frozen == reason else 0 for group in groups], dtype=np.int64)
+def _share(groups: Sequence[ChannelGroup], cost: CostModel, frozen: Freeze | None) -> PrunableShare:
+    sizes_G = np.array([group.size if group.frozen == frozen else 0 for group in groups], dtype=np.int64)
     total = cost.cost(np.zeros_like(sizes_G)).macs
     share = 1 - cost.cost(sizes_G).macs / total if total else 0.0
-    return PrunableShare(reason, int((sizes_G > 0).sum()), int(sizes_G.sum()), share)
+    return PrunableShare(frozen, int((sizes_G > 0).sum()), int(sizes_G.sum()), share)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from compressor.budget.layer_rules import FROZEN_BY_RULE
 from compressor.errors import ModelError, VerificationFailed
 from compressor.steps.base import Step
 
@@ -20,6 +19,12 @@ if TYPE_CHECKING:
 
 
 NAMED = 3  # groups at fault that an error names
+INSPECT = "run inspect to see why each group is frozen"
+_HINTS = {
+    "recipe": "unfreeze layers in prune.layers, or set prune.widths to free",
+    "criterion": "use a recipe whose criterion scores every layer, such as l1",
+}
+"""What freezes groups -> what to do about it, the first that applies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +121,8 @@ def nothing_to_prune(name: str, groups: Sequence[ChannelGroup]) -> ModelError:
         return ModelError(
             "nothing-to-prune/target-removes-nothing", name, problem, "lower the target, or lower prune.round_to"
         )
-    reasons = sorted({group.frozen for group in groups if group.frozen})
+    frozen = [group.frozen for group in groups if group.frozen]
+    reasons = sorted({freeze.reason for freeze in frozen})
     problem = f"no channel can be removed ({'; '.join(reasons[:3]) or 'no prunable layers'})"
-    by_rule = any(reason.startswith(FROZEN_BY_RULE) for reason in reasons)
-    hint = "unfreeze layers in prune.layers" if by_rule else "run inspect to see why each group is frozen"
+    hint = next((hint for by, hint in _HINTS.items() if any(freeze.by == by for freeze in frozen)), INSPECT)
     return ModelError("nothing-to-prune/all-frozen", name, problem, hint)

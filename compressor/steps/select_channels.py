@@ -16,7 +16,7 @@ from compressor.steps.remove_channels import nothing_to_prune
 
 if TYPE_CHECKING:
     from compressor.budget.greedy import Budget
-    from compressor.core import ErrorCurves, FloatArray, PrunePlan
+    from compressor.core import ErrorCurves, FloatArray, Freeze, PrunePlan
     from compressor.steps.context import Context
     from compressor.steps.latency_probe import LatencyEstimate
     from compressor.steps.latency_search import Plan
@@ -29,7 +29,7 @@ class Selection:
     """The channels that are kept, and why; a resumed run reads it."""
 
     plan: PrunePlan
-    frozen: Mapping[str, str | None]  # group -> why it keeps all of its channels; all groups
+    frozen: Mapping[str, Freeze | None]  # group -> why it keeps all of its channels; all groups
     errors: ErrorCurves | None
     latency: LatencyEstimate | None
     notes: Sequence[str]
@@ -100,13 +100,13 @@ class SelectChannels(Step):
             ModelError: No channel can be removed at all.
             VerificationFailed: A score is not finite.
         """
-        from compressor.core import ErrorCurve, ErrorCurves, PrunePlan
+        from compressor.core import ErrorCurve, ErrorCurves, Freeze, PrunePlan
         from compressor.steps.latency_probe import LatencyEstimate, LatencyPair
         from compressor.steps.narrow_layers import makes_layers_narrow, smallest_share
         from compressor.steps.rank_channels import rank_channels
         from compressor.steps.stored_results import stored_result
 
-        records = Selection, PrunePlan, ErrorCurves, ErrorCurve, LatencyEstimate, LatencyPair
+        records = Selection, PrunePlan, Freeze, ErrorCurves, ErrorCurve, LatencyEstimate, LatencyPair
 
         def choose(state: PruningState) -> Selection:
             def compute() -> Selection:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor, nn
 
-from compressor.core import ChannelGroup, PrunePlan
+from compressor.core import ChannelGroup, Freeze, PrunePlan
 from compressor.execution.randomness import equal_randomness
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.graph.rules import table as rules
@@ -57,10 +57,10 @@ def freeze_numbered_groups(
         return differing_call(groups) is not None
 
     free = [group for group in structure.groups if group.frozen is None]
-    frozen: dict[str, str] = {}
+    frozen: dict[str, Freeze] = {}
     for group in items_at_fault(free, fails) if fails(free) else ():
         if (call := differing_call([group])) is not None:
-            frozen[group.name] = f"{WHY} ({call.op}, {call.where})"
+            frozen[group.name] = Freeze("model", f"{WHY} ({call.op}, {call.where})")
     groups = (replace(group, frozen=group.frozen or frozen.get(group.name)) for group in structure.groups)
     return replace(structure, groups=tuple(groups))
 

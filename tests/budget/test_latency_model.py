@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compressor.budget.latency_model import LatencyModel, fit_latency_model, layers_to_benchmark
-from compressor.core import Layer, PrunePlan
+from compressor.core import Freeze, Layer, PrunePlan
 from compressor.graph.dependency_graph import DependencyGraph
 from compressor.surgery.analysis import analyze
 
@@ -123,12 +123,12 @@ def test_what_bounds_a_plan_by_hand(structure: DependencyGraph, made: LatencyMod
     gone = [0 if group.frozen else group.size - 1 for group in structure.groups]
     assert whole["least"] == pytest.approx(found.ms(np.array([gone]))[0] / found.predict(PrunePlan({})))
     assert 0 < whole["least"] < 0.3
-    frozen = [dataclasses.replace(group, frozen="by hand") for group in structure.groups]
+    frozen = [dataclasses.replace(group, frozen=Freeze("recipe", "by hand")) for group in structure.groups]
     assert found.bottlenecks(PrunePlan({}), frozen)["least"] == 1.0
 
 
 def test_layers_that_stay_are_told_apart(structure: DependencyGraph) -> None:
-    frozen = [dataclasses.replace(group, frozen="by hand") for group in structure.groups]
+    frozen = [dataclasses.replace(group, frozen=Freeze("recipe", "by hand")) for group in structure.groups]
     times = {layer: device_ms(layer) for layer in layers_to_benchmark(structure.workload, frozen, steps)}
     made = fit_latency_model(structure.workload, frozen, steps, times)
     assert made.bottlenecks(PrunePlan({}), frozen) == {"fixed": 1.0, "between": 0.0, "least": 1.0}

@@ -13,7 +13,7 @@ from torch import nn
 from compressor.budget.layer_rules import LayerRule, apply_freeze_rules
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget, Scope
-from compressor.core import ChannelGroup, Cost, PrunePlan, TensorSlot
+from compressor.core import ChannelGroup, Cost, Freeze, PrunePlan, TensorSlot
 from compressor.criteria.magnitude import l1
 from compressor.errors import RecipeError, TargetNotReached
 from compressor.graph.cost import CostModel
@@ -198,7 +198,7 @@ def test_rules_freeze_fix_and_leave_to_the_target() -> None:
     graded = {name: np.array(each, dtype=np.float64) for name, each in values.items()}
     plan, marked = select_channels(groups, graded, PruningTarget(ratio=0.5, rules=rules), cost, Cost(1, 1))
     assert [len(removed(plan, each.name)) for each in groups] == [4, 0, 2]
-    assert [each.frozen for each in marked] == [None, "frozen by the recipe (match: *.conv2)", None]
+    assert [each.frozen for each in marked] == [None, Freeze("recipe", "frozen by the recipe (match: *.conv2)"), None]
 
 
 def test_globs_that_name_nothing_are_all_reported() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compressor.budget.ties import freeze_untied, remove_in_steps, ties_of
-from compressor.core import ChannelGroup, ConfigStep, TensorSlot
+from compressor.core import ChannelGroup, ConfigStep, Freeze, TensorSlot
 from compressor.errors import RecipeError
 
 
@@ -30,7 +30,7 @@ def test_a_step_of_the_stream_is_worth_a_head() -> None:
 
 
 def test_a_step_that_changes_a_frozen_group_ties_nothing() -> None:
-    frozen = group("heads", 4, ("q", 0, 16), frozen="output of the model")
+    frozen = group("heads", 4, ("q", 0, 16), frozen=Freeze("model", "output of the model"))
     assert ties_of((STREAM, frozen, INNER, OUTER), [HIDDEN, WIDTH]) == [{2: 1}]
 
 

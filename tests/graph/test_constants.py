@@ -58,7 +58,7 @@ def written(v: Tensor) -> Tensor:
 @pytest.mark.parametrize("start", [lambda v: torch.ones(v.shape[0], 12), written], ids=["literal", "written"])
 def test_a_state_of_a_size_or_of_numbers_of_its_own_is_fixed(start: Start) -> None:
     state = analyze(Scan(start), torch.randn(1, 4, 5), name="scan").groups[0]
-    assert (state.size, str(state.frozen).partition(" (")[0]) == (12, "combined with a tensor of fixed size")
+    assert (state.size, str(state.frozen.reason).partition(" (")[0]) == (12, "combined with a tensor of fixed size")
 
 
 class SelectiveScan(nn.Module):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.core import ChannelGroup, PrunePlan
+from compressor.core import ChannelGroup, Freeze, PrunePlan
 from compressor.graph.dependency_graph import DependencyGraph, build_dependency_graph
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import trace_module
@@ -60,7 +60,7 @@ def test_an_addition_ties_its_writers_and_flattening_spreads_a_channel_over_its_
     }
     assert found["head.weight", 1].positions[3].tolist() == [12, 13, 14, 15]
     assert groups["b"].size == 4
-    assert groups["head"].frozen == "output of the model"
+    assert groups["head"].frozen == Freeze("model", "output of the model")
 
 
 class Concatenated(nn.Module):
@@ -197,7 +197,7 @@ class SumsOverChannels(nn.Module):
 
 
 def test_what_mixes_channels_is_frozen_with_reason_module_and_line() -> None:
-    reason = by_name(structure_of(SumsOverChannels(), 3, 4, 4))["a"].frozen
+    reason = by_name(structure_of(SumsOverChannels(), 3, 4, 4))["a"].frozen.reason
     assert reason is not None
     assert "reduced over channels" in reason
     assert "aten.mean" in reason
@@ -309,4 +309,4 @@ class OneByOne(nn.Module):
 def test_channels_that_are_taken_one_by_one_are_frozen_by_the_split() -> None:
     group = by_name(structure_of(OneByOne(), 3, 4, 4))["a"]
     assert group.frozen is not None
-    assert "aten.chunk" in group.frozen
+    assert "aten.chunk" in group.frozen.reason

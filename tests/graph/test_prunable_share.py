@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.core import Freeze
 from compressor.graph.prunable_share import prunable_shares
 from compressor.surgery.analysis import analyze
 
@@ -18,7 +19,7 @@ def test_free_groups_come_first_and_then_what_would_unlock_most() -> None:
     assert (free.frozen, free.groups, free.channels) == (None, 1, 4)
     assert free.macs == pytest.approx((32 + 8) / 64)
     assert first.frozen is not None
-    assert "mixes channels (aten.softmax in 1" in first.frozen
+    assert "mixes channels (aten.softmax in 1" in first.frozen.reason
     assert first.macs == pytest.approx((24 + 32) / 64)
-    assert (second.frozen, second.channels) == ("output of the model", 2)
+    assert (second.frozen, second.channels) == (Freeze("model", "output of the model"), 2)
     assert second.macs == pytest.approx(8 / 64)

@@ -69,4 +69,4 @@ def test_two_attributes_of_one_size_both_follow(combined: bool, cut: Cut) -> Non
 
 def test_numbers_that_only_equal_stored_ones_are_fixed() -> None:
     first = analyze(Parts(literal=True), torch.randn(2, 5), name="parts").groups[0]
-    assert (first.size, str(first.frozen).partition(" (")[0]) == (28, "sizes fixed in the code")
+    assert (first.size, str(first.frozen.reason).partition(" (")[0]) == (28, "sizes fixed in the code")

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
-from compressor.core import PrunePlan
+from compressor.core import Freeze, PrunePlan
 from compressor.criteria.magnitude import l1
 from compressor.graph.cost import count_cost
 from compressor.graph.dependency_graph import DependencyGraph
@@ -181,8 +181,8 @@ def test_code_that_insists_on_the_width_it_was_given_is_left_whole_and_the_rest_
     frozen = {group.name: group.frozen for group in structure.groups}
     assert frozen["0"] is None
     assert frozen["2"] is not None
-    assert "sizes fixed in the code" in frozen["2"]
-    assert "test_user_code.py:" in frozen["2"]
+    assert "sizes fixed in the code" in frozen["2"].reason
+    assert "test_user_code.py:" in frozen["2"].reason
 
 
 class Words(nn.Module):
@@ -208,7 +208,7 @@ def test_the_width_of_an_embedding_is_cut_with_what_is_added_to_it_and_the_answe
     module, inputs = Words().eval(), (torch.randint(0, 20, (2, 4)), torch.randn(2, 5))
     structure = analyze(module, *inputs, name="words")
     groups = {group.name: group for group in structure.groups}
-    assert groups["head"].frozen == "output of the model"
+    assert groups["head"].frozen == Freeze("model", "output of the model")
     assert {slot.tensor for slot in groups["words"].writers()} == {"words.weight", "numbers.weight"}
     plan = PrunePlan({"words": np.arange(12) % 3 > 0, "hidden": np.arange(16) % 2 > 0})
     slim = remove_channels(module, structure, plan)

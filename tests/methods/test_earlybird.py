@@ -12,7 +12,7 @@ from torch import nn
 
 from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
-from compressor.core import PrunePlan
+from compressor.core import Freeze, PrunePlan
 from compressor.criteria.norm_scale import NormScaleCriterion
 from compressor.errors import RecipeError
 from compressor.methods.earlybird import EarlyBird
@@ -72,7 +72,8 @@ def test_channels_are_scored_by_what_scales_them() -> None:
         structure.groups, graded, PruningTarget(ratio=0.5), structure.cost, structure.cost.of(PrunePlan({}))
     )
     assert {name: kept.tolist() for name, kept in plan.kept.items()} == {"0": [False, True, False, True]}
-    assert {group.name: group.frozen for group in groups}["3"] == "no score: nothing scales its channels"
+    why = Freeze("criterion", "no score: nothing scales its channels")
+    assert {group.name: group.frozen for group in groups}["3"] == why
 
 
 def test_shared_channels_have_the_mean_of_their_scales() -> None:

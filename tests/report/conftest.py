@@ -19,6 +19,7 @@ from compressor.core import (
     Comparison,
     Cost,
     ExportedModel,
+    Freeze,
     Latency,
     LoadedModel,
     Metric,
@@ -92,7 +93,8 @@ def pruned_state(
 def channel_group(name: str, size: int, tensors: list[str], frozen: str | None = None) -> ChannelGroup:
     """`size` channels of one entry each, written by every one of `tensors`."""
     positions = np.arange(size).reshape(-1, 1)
-    return ChannelGroup(name, size, tuple(TensorSlot(each, 0, positions, "writer") for each in tensors), frozen)
+    freeze = Freeze("model", frozen) if frozen else None
+    return ChannelGroup(name, size, tuple(TensorSlot(each, 0, positions, "writer") for each in tensors), freeze)
 
 
 def keep(size: int, kept: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compressor.atomic_write import write_json
-from compressor.core import ChannelGroup, Comparison, Cost, PrunePlan, TensorSlot, Verdict
+from compressor.core import ChannelGroup, Comparison, Cost, Freeze, PrunePlan, TensorSlot, Verdict
 from compressor.report.bench_result import bench_record
 from compressor.report.findings.base import finite, finite_interval
 from compressor.report.findings.latency import latency_ratio, latency_record
@@ -157,8 +157,8 @@ def test_widths_in_the_models_order_with_entries_counted() -> None:
 def test_a_layer_shared_by_groups_is_the_sum_and_frozen_only_if_all_are() -> None:
     groups = [
         ChannelGroup("q", 2, (slot("qkv.weight", [[0], [1]]),)),
-        ChannelGroup("v", 3, (slot("qkv.weight", [[2], [3], [4]]),), frozen="a reason"),
-        ChannelGroup("head", 1, (slot("head.weight", [[0]]),), frozen="outputs"),
+        ChannelGroup("v", 3, (slot("qkv.weight", [[2], [3], [4]]),), frozen=Freeze("model", "a reason")),
+        ChannelGroup("head", 1, (slot("head.weight", [[0]]),), frozen=Freeze("model", "outputs")),
     ]
     plan = PrunePlan({"q": np.array([True, False])})
     assert layer_widths(groups, plan.kept, ["qkv.weight", "head.weight"]) == [
@@ -171,11 +171,11 @@ def test_what_the_model_allows_and_what_the_recipe_freezes_are_two_facts(macs_by
     by_model = [
         ChannelGroup("a", 2, (slot("a.weight", [[0], [1]]),)),
         ChannelGroup("b", 3, (slot("b.weight", [[0], [1], [2]]),)),
-        ChannelGroup("head", 1, (slot("head.weight", [[0]]),), frozen="outputs"),
+        ChannelGroup("head", 1, (slot("head.weight", [[0]]),), frozen=Freeze("model", "outputs")),
     ]
-    by_recipe = [by_model[0], dataclasses.replace(by_model[1], frozen="match: b"), by_model[2]]
+    by_recipe = [by_model[0], dataclasses.replace(by_model[1], frozen=Freeze("recipe", "match: b")), by_model[2]]
     cost = macs_by_group({"a": 3_000, "b": 2_000, "head": 500}, by_model)
-    coverage = coverage_record(by_recipe, cost, by_model)
+    coverage = coverage_record(by_recipe, cost)
     assert coverage == {
         "layers": 3,
         "prunable_layers": 1,
@@ -190,3 +190,13 @@ def test_what_the_model_allows_and_what_the_recipe_freezes_are_two_facts(macs_by
         "recipe": {"groups": 1, "channels": 3, "macs_percent": pytest.approx(20.0)},
     }
     assert coverage_record(by_model, cost)["recipe"] is None
+
+
+def test_groups_without_scores_are_not_frozen_by_the_recipe(macs_by_group: type) -> None:
+    groups = [
+        ChannelGroup("a", 2, (slot("a.weight", [[0], [1]]),)),
+        ChannelGroup("b", 3, (slot("b.weight", [[0], [1], [2]]),), frozen=Freeze("criterion", "no score")),
+    ]
+    coverage = coverage_record(groups, macs_by_group({"a": 3_000, "b": 2_000}, groups))
+    assert coverage["recipe"] is None
+    assert (coverage["model"]["groups"], coverage["prunable_layers"]) == (2, 1)

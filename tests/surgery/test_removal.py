@@ -285,8 +285,8 @@ def test_sizes_fixed_in_code_are_frozen_with_their_line_and_the_rest_goes_on() -
     assert groups["a"] is None
     assert groups["free"] is None
     assert groups["b"] is not None
-    assert "sizes fixed in the code" in groups["b"]
-    assert "test_removal.py:" in groups["b"]
+    assert "sizes fixed in the code" in groups["b"].reason
+    assert "test_removal.py:" in groups["b"].reason
 
 
 def test_momentum_is_sliced_as_its_weights_are() -> None:

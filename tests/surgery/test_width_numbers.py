@@ -48,7 +48,7 @@ def test_a_width_that_sets_a_number_is_frozen(number: Callable[[Net, Tensor], fl
     torch.manual_seed(0)
     net, x = Net(number).eval(), torch.randn(1, 3, 12, 12)
     structure = analyze(net, x, name="net")
-    assert {group.name for group in structure.groups if group.frozen and WHY in group.frozen} == frozen
+    assert {group.name for group in structure.groups if group.frozen and WHY in group.frozen.reason} == frozen
     free = [group for group in structure.groups if group.frozen is None]
     assert {group.name for group in free} == {"a", "b", "c"} - frozen
     plan = PrunePlan({group.name: np.arange(group.size) % 3 > 0 for group in free})

@@ -167,8 +167,9 @@ def prune(name: str, tell: Tell, *, onnx: bool, native: bool) -> dict[str, Any]:
 
 def describe(work: PruningState) -> dict[str, Any]:
     """Groups by what they are: free, or frozen and why."""
-    reasons = Counter((group.frozen or "free").split(" (")[0] for group in work.baseline.groups)
-    lines = Counter(group.frozen for group in work.baseline.groups if group.frozen)
+    frozen = [group.frozen.reason if group.frozen else "free" for group in work.baseline.groups]
+    reasons = Counter(reason.split(" (")[0] for reason in frozen)
+    lines = Counter(reason for reason in frozen if reason != "free")
     least = work.baseline.graph.cost.least(work.baseline.groups).macs / work.baseline.cost.macs
     return {
         "groups": len(work.baseline.groups),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
-from compressor.core import ChannelGroup, PrunableShare
+from compressor.core import ChannelGroup, Freeze, PrunableShare
 from compressor.report.blocks import Block, Fact, Section, Table
 from compressor.report.findings.base import Finding, Report
 from compressor.report.run_result import RunResult
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from compressor.graph.cost import CostModel
 
 OVERLAP = "A MAC depends on an input and an output channel, so the shares of different groups overlap."
+NOT_BY_RECIPE = Freeze("model", "not by the recipe")
 
 
 class FrozenGroup(TypedDict):
@@ -52,7 +53,8 @@ class GroupShare(TypedDict):
 class Coverage(TypedDict):
     """How much can be pruned. Layers are the writers of groups; `prunable_*` is what remains after the recipe froze
     groups. `frozen_macs`: by reason, the largest share first. `model`: what the model itself allows. `recipe`: groups
-    that the model allows to prune and the recipe freezes, None where it freezes none."""
+    that the model allows to prune and the recipe freezes, None where it freezes none. Groups that the criterion has no
+    scores for are among those that the model allows, and not among those of the recipe."""
 
     layers: int
     prunable_layers: int
@@ -76,7 +78,7 @@ class PrunableGroups(Finding):
         pruned = sum(not bool(kept.all()) for kept in plan.kept.values()) if plan else 0
         return {
             "groups": GroupsRecord(total=len(groups), pruned=pruned, frozen=frozen_groups(groups)),
-            "coverage": coverage_record(groups, state.baseline.graph.cost, state.baseline.graph.groups),
+            "coverage": coverage_record(groups, state.baseline.graph.cost),
         }
 
     def terminal(self, report: Report) -> Iterable[Block]:
@@ -102,40 +104,40 @@ class PrunableGroups(Finding):
 
 def frozen_groups(groups: Iterable[ChannelGroup]) -> list[FrozenGroup]:
     """The frozen ones, with their reasons."""
-    return [{"name": group.name, "reason": group.frozen} for group in groups if group.frozen]
+    return [{"name": group.name, "reason": group.frozen.reason} for group in groups if group.frozen]
 
 
-def coverage_record(
-    groups: Sequence[ChannelGroup], cost: CostModel, model_groups: Sequence[ChannelGroup] | None = None
-) -> Coverage:
+def coverage_record(groups: Sequence[ChannelGroup], cost: CostModel) -> Coverage:
     """Return how much of the layers, channels and multiply-adds can be pruned, and why the rest can't.
 
     Args:
-        groups: The channel groups, with those frozen that the recipe freezes.
+        groups: The channel groups.
         cost: The cost of the model as a function of the channels removed from each group.
-        model_groups: The same groups as the model allows them; `groups` themselves where there is no recipe.
 
     Returns:
         The JSON under `coverage`.
     """
     from compressor.graph.prunable_share import prunable_shares
 
-    model_groups = groups if model_groups is None else model_groups
-    prunable, *frozen = prunable_shares(groups, cost)
+    shares = prunable_shares(groups, cost)
     free = [group for group in groups if group.frozen is None]
-    allowed = {group.name for group in model_groups if group.frozen is None}
-    by_recipe = {group.name for group in groups if group.frozen and group.name in allowed}
-    recipe_only = [replace(group, frozen=None if group.name in by_recipe else "not by the recipe") for group in groups]
+    allowed = [group if _by(group) == "model" else replace(group, frozen=None) for group in groups]
+    by_recipe = [group for group in groups if _by(group) == "recipe"]
+    recipe_only = [replace(group, frozen=None if _by(group) == "recipe" else NOT_BY_RECIPE) for group in groups]
     return {
         "layers": len(_written_tensors(groups)),
         "prunable_layers": len(_written_tensors(free)),
         "channels": sum(group.size for group in groups),
         "prunable_channels": sum(group.size for group in free),
-        "prunable_macs_percent": 100 * prunable.macs,
-        "frozen_macs": [{"reason": share.frozen or "", **_group_share(share)} for share in frozen],
-        "model": _group_share(prunable_shares(model_groups, cost)[0]),
+        "prunable_macs_percent": 100 * shares[0].macs,
+        "frozen_macs": [{"reason": share.frozen.reason, **_group_share(share)} for share in shares if share.frozen],
+        "model": _group_share(prunable_shares(allowed, cost)[0]),
         "recipe": _group_share(prunable_shares(recipe_only, cost)[0]) if by_recipe else None,
     }
+
+
+def _by(group: ChannelGroup) -> str | None:
+    return group.frozen.by if group.frozen else None
 
 
 def _written_tensors(groups: Iterable[ChannelGroup]) -> set[str]:
