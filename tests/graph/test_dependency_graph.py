@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -310,3 +313,36 @@ def test_channels_that_are_taken_one_by_one_are_frozen_by_the_split() -> None:
     group = by_name(structure_of(OneByOne(), 3, 4, 4))["a"]
     assert group.frozen is not None
     assert "aten.chunk" in group.frozen.reason
+
+
+class ScaledByANumber(nn.Module):
+    """Scales channels by what an operator along dimension 0 makes of a single number, which PyTorch allows."""
+
+    def __init__(self, operator: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.head, self.operator = nn.Conv2d(3, 4, 1), nn.Linear(4, 5), operator
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.a(x) * self.operator(self.scale)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        lambda x: x.sum(0),
+        lambda x: x.max(0).values,
+        lambda x: x.mean(),
+        lambda x: x.cumsum(0),
+        lambda x: x.sort(0).values,
+        lambda x: x.softmax(0),
+        lambda x: x.unfold(0, 1, 1),
+        lambda x: x.gather(0, torch.tensor(0)),
+        lambda x: x.scatter(0, torch.tensor(0), 3.0),
+        lambda x: x.index_add(0, torch.tensor([0]), torch.tensor(1.0)),
+    ],
+)
+def test_operators_along_the_dimension_that_a_single_number_does_not_have(
+    operator: Callable[[Tensor], Tensor],
+) -> None:
+    assert by_name(structure_of(ScaledByANumber(operator), 3, 4, 4))["a"].frozen is None

@@ -25,6 +25,19 @@ def aten_rules(rule: OperatorRule, names: str) -> dict[str, OperatorRule]:
     return {f"aten.{name}": rule for name in names.split()}
 
 
+def axis_of(dim: int, rank: int) -> int:
+    """Count a dimension from the first one.
+
+    Args:
+        dim: The dimension as an operator takes it, negative from the last one.
+        rank: Number of dimensions of the tensor; a single number counts as one of one dimension, as in PyTorch.
+
+    Returns:
+        The dimension, from 0.
+    """
+    return dim % max(1, rank)
+
+
 def tie_all(tracker: ChannelTracker, call: Call, meeting: Sequence[Dim | None]) -> Dim | None:
     """Tie dimensions that are combined entry by entry.
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from compressor.graph.rules.base import OperatorRule, aten_rules
+from compressor.graph.rules.base import OperatorRule, aten_rules, axis_of
 from compressor.graph.trace import Call, Ref
 from compressor.graph.tracked import Dim
 from compressor.graph.tracker import ChannelTracker
@@ -53,7 +53,7 @@ def _regions(tracker: ChannelTracker, call: Call) -> None:
 def _gather_positions(tracker: ChannelTracker, call: Call) -> None:
     """out[i][j][k] = x[i][index[i][j][k]][k], along `dim`; index and result are as large as each other."""
     x, indices, (out,) = call.args["self"], call.args["index"], call.outs
-    at = call.args["dim"] % len(x.shape)
+    at = axis_of(call.args["dim"], len(x.shape))
     tracker.freeze(tracker.dims(x)[at], call, "channels used as positions")
     tracker.set_dims(out, _across(tracker, call, at, [x, indices]))
 
@@ -70,7 +70,7 @@ def _add_at(tracker: ChannelTracker, call: Call) -> None:
 
 
 def _write(tracker: ChannelTracker, call: Call, x: Ref, refs: Sequence[Ref]) -> None:
-    at = call.args["dim"] % len(x.shape)
+    at = axis_of(call.args["dim"], len(x.shape))
     for ref in refs:
         tracker.freeze(tracker.dims(ref)[at], call, "channels used as positions")
     dims = _across(tracker, call, at, refs)
@@ -184,7 +184,7 @@ def _pack_sequences(tracker: ChannelTracker, call: Call) -> None:
 def _axes(call: Call, names: Sequence[str], rank: int) -> set[int]:
     given = next((call.args[name] for name in names if call.args.get(name) is not None), None)
     axes = (given,) if isinstance(given, int) else given
-    return {axis % rank for axis in (range(rank) if axes is None else axes)}
+    return {axis_of(axis, rank) for axis in (range(rank) if axes is None else axes)} if rank else set()
 
 
 _POOLS = ("max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from compressor.graph.rules.base import OperatorRule, aten_rules, tie_all
+from compressor.graph.rules.base import OperatorRule, aten_rules, axis_of, tie_all
 from compressor.graph.trace import Call
 from compressor.graph.tracked import Dim, Dims, TakenApart
 from compressor.graph.tracker import ChannelTracker
@@ -196,7 +196,8 @@ def _reduce(tracker: ChannelTracker, call: Call) -> None:
         return
     x, rank = call.args["self"], len(call.args["self"].shape)
     reduced = call.args.get("dim")
-    axes = {reduced % rank} if isinstance(reduced, int) else {axis % rank for axis in reduced or range(rank)}
+    axes = [reduced] if isinstance(reduced, int) else reduced or range(rank)
+    axes = {axis_of(axis, rank) for axis in axes} if rank else set()
     dims = tracker.dims(x)
     for axis in axes:
         if x.uid in tracker.learned:
@@ -244,7 +245,7 @@ def _windows(tracker: ChannelTracker, call: Call) -> None:
 
 def _unfold(tracker: ChannelTracker, call: Call) -> None:
     """Sliding windows along one dimension, which must not be channels; the window dimension comes last."""
-    x, (out,), at = call.args["self"], call.outs, call.args["dimension"] % len(call.args["self"].shape)
+    x, (out,), at = call.args["self"], call.outs, axis_of(call.args["dimension"], len(call.args["self"].shape))
     dims = tracker.dims(x)
     tracker.freeze(dims[at], call, "channels used as positions")
     tracker.set_dims(out, (*dims[:at], None, *dims[at + 1 :], None))
