@@ -19,6 +19,7 @@ from compressor.export.onnx import split_batches
 from compressor.models.inputs.batch_dims import find_batch_dims, with_batch_dim
 from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.source import load_model
+from compressor.models.user_inputs import inputs_like
 
 
 class Picture(nn.Module):
@@ -134,6 +135,14 @@ def test_where_none_is_seen_the_first_is_taken_and_said(make: type[nn.Module]) -
 
 def test_examples_that_do_not_run_are_left_to_the_analysis() -> None:
     assert find_batch_dims(Picture().eval(), [torch.randn(2, 5, 6, 6)]) == ((0,), None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_an_example_without_samples_is_left_to_the_analysis(dtype: torch.dtype) -> None:
+    inputs, _ = inputs_like(torch.zeros(0, 3, dtype=dtype), "net.py", nn.Identity(), "auto")
+    assert [(one.dtype, one.integer_range) for one in inputs] == [
+        ("float32", None) if dtype.is_floating_point else ("int64", (0, 0))
+    ]
 
 
 def test_examples_have_the_batch_where_it_is() -> None:

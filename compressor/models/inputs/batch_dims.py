@@ -70,13 +70,13 @@ def _candidates(examples: Sequence[Tensor]) -> Iterator[BatchDims]:
 
 
 def _is_batch(module: nn.Module, examples: Sequence[Tensor], dims: BatchDims) -> bool:
-    one = [_sample(example, dim) for example, dim in zip(examples, dims, strict=True)]
-    other = [sample if dim is None else _other_sample(sample) for sample, dim in zip(one, dims, strict=True)]
-    both = [a if dim is None else torch.cat([a, b], dim) for a, b, dim in zip(one, other, dims, strict=True)]
     try:
+        one = [_sample(example, dim) for example, dim in zip(examples, dims, strict=True)]
+        other = [sample if dim is None else _other_sample(sample) for sample, dim in zip(one, dims, strict=True)]
+        both = [a if dim is None else torch.cat([a, b], dim) for a, b, dim in zip(one, other, dims, strict=True)]
         alone = [_answer(module, one), _answer(module, other)]
         together = _answer(module, both)
-    except Exception:  # a user's network may raise anything for inputs that are no batch
+    except Exception:  # an empty dimension has no samples; a network may raise anything for inputs that are no batch
         return False
     if len({len(leaves) for leaves in (*alone, together)}) != 1:
         return False

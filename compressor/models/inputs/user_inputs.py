@@ -218,5 +218,5 @@ def _like(tensor: Tensor, batch_dim: int | None) -> ModelInput:
     shape = tuple(size for dim, size in enumerate(tensor.shape) if dim != batch_dim)
     if tensor.is_floating_point():
         return ModelInput(shape, batch_dim=batch_dim)
-    bounds = (int(tensor.min()), int(tensor.max()))
+    bounds = (int(tensor.min()), int(tensor.max())) if tensor.numel() else (0, 0)
     return ModelInput(shape, str(tensor.dtype).removeprefix("torch."), bounds, batch_dim=batch_dim)
