@@ -1,4 +1,4 @@
-"""Equal random numbers for passes that are compared."""
+"""Equal random numbers for passes that are compared, and for weights that are drawn anew."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ SEED = 0
 
 
 @contextmanager
-def equal_randomness() -> Iterator[None]:
-    """Seed PyTorch, NumPy and Python, so that every block draws the same numbers; restore the caller's state."""
+def equal_randomness(seed: int = SEED) -> Iterator[None]:
+    """Seed PyTorch, NumPy and Python, so that every block draws the same numbers; restore the caller's state.
+
+    Args:
+        seed: Blocks of one seed draw the same.
+    """
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(SEED)
-        np.random.seed(SEED)  # the global generator is what a forward may draw from
-        random.seed(SEED)
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    gpus = range(torch.cuda.device_count()) if in_use else ()
+    with torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed devices that nothing restores
+        for index in gpus:
+            torch.cuda.default_generators[index].manual_seed(seed)
+        np.random.seed(seed)  # the global generator is what a forward may draw from
+        random.seed(seed)
         try:
             yield
         finally:

@@ -13,11 +13,11 @@ from torch.overrides import TorchFunctionMode
 
 from compressor.core import ModelSpec
 from compressor.errors import ModelError
+from compressor.execution.randomness import equal_randomness
 from compressor.models.families import families, family_of, named_families
 from compressor.models.families.base import Defaults, Family, FileFamily, NamedFamily
 from compressor.models.preparation.signature import select_outputs
 
-SEED = 0
 PICKLE = "pickle:"
 IN_MEMORY = "memory:"
 
@@ -106,17 +106,9 @@ class _WithoutInit(TorchFunctionMode):
 
 
 @contextmanager
-def fixed_seed() -> Iterator[None]:
-    """Draw the same random weights every time, without changing the caller's random state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        yield
-
-
-@contextmanager
 def weights_to_come(source: str) -> Iterator[None]:
     """Build a network without random weights, all of which are loaded next. A user's code draws as it likes."""
     family = family_of(source)
     draws_more = family is not None and not family.draws_only_weights
-    with fixed_seed(), nullcontext() if draws_more else _WithoutInit():
+    with equal_randomness(), nullcontext() if draws_more else _WithoutInit():
         yield

@@ -10,15 +10,8 @@ from torch import nn
 
 from compressor.core import ImageSize, LoadedModel, ModelSpec, one_image
 from compressor.errors import ModelError
-from compressor.models.build import (
-    SEED,
-    build_named,
-    can_rebuild,
-    fixed_seed,
-    model_defaults,
-    named_architecture,
-    split_name,
-)
+from compressor.execution.randomness import SEED, equal_randomness
+from compressor.models.build import build_named, can_rebuild, model_defaults, named_architecture, split_name
 from compressor.models.checkpoints.checkpoint import LoadedCheckpoint, read_checkpoint
 from compressor.models.families import families, family_of
 from compressor.models.families.base import FileFamily, LoadSettings
@@ -191,7 +184,7 @@ def _from_name(source: str, num_classes: int | None, size: ImageSize | None) -> 
     spec = ModelSpec(base, one_image(size or usual.input), usual.num_classes if num_classes is None else num_classes)
     mean, std = _normalization(spec)
     if not weights:
-        with fixed_seed():
+        with equal_randomness():
             module = build_named(spec)
         note = f"random weights (seed {SEED}): nothing was trained; add @WEIGHTS for published ones"
         return LoadedModel(module, spec, source, notes=(note,), mean=mean, std=std, untrained=True)

@@ -100,6 +100,21 @@ def test_blocks_draw_equal_numbers_and_leave_the_generators_alone() -> None:
     assert [first, draws()] == alone
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_the_generators_of_gpus_are_seeded_and_restored() -> None:
+    torch.zeros(1, device="cuda")
+    torch.cuda.manual_seed(1)
+    expected = torch.rand(3, device="cuda")
+    torch.cuda.manual_seed(1)
+    with equal_randomness():
+        one = torch.rand(3, device="cuda")
+    with equal_randomness():
+        two = torch.rand(3, device="cuda")
+    assert torch.equal(one, two)
+    assert torch.equal(torch.rand(3, device="cuda"), expected)
+
+
 def second_takes_over(first: Tensor, second: Tensor, function: object) -> tuple[object, object, Choices]:
     choices = Choices()
     with RecordChoices(choices):

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from compressor.models.user_inputs import inputs_like
 from exports import export_onnx
 from failures import raises_error
 from torch import Tensor, nn
@@ -19,7 +20,6 @@ from compressor.export.onnx import split_batches
 from compressor.models.inputs.batch_dims import find_batch_dims, with_batch_dim
 from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.source import load_model
-from compressor.models.user_inputs import inputs_like
 
 
 class Picture(nn.Module):

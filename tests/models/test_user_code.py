@@ -1,5 +1,6 @@
 """A user's own file: imported, called, and blamed by line when it fails."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,13 @@ def odd():
 
 def lazy():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.LazyConv2d(4, 3))
+
+def noisy():
+    import random
+    import numpy
+    layer = nn.Linear(3 * 32 * 32, 2)
+    layer.bias.data = torch.tensor([random.random(), numpy.random.rand()])
+    return nn.Sequential(nn.Flatten(), layer)
 """
 
 
@@ -83,6 +91,13 @@ def test_a_file_runs_once_for_a_model(net: Path, checkpoint: str, tmp_path: Path
     torch.save({**convolution, "head.weight": torch.ones(10, 4), "head.bias": torch.ones(10)}, tmp_path / "w.pt")
     load_model(f"{net}:make{checkpoint.format(tmp_path)}")
     assert log.read_text() == "run "
+
+
+def test_a_factory_draws_equal_numbers_whatever_it_draws_from(net: Path) -> None:
+    state = random.getstate(), np.random.get_state()[2]
+    first, second = (load_model(f"{net}:noisy").module[1].bias for _ in range(2))
+    assert torch.equal(first, second)
+    assert (random.getstate(), np.random.get_state()[2]) == state
 
 
 def test_smaller_input_and_float32(net: Path) -> None:
@@ -217,8 +232,8 @@ def test_samples_show_what_a_network_takes(tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(SEQUENCES)
     np.save(tmp_path / "mels.npy", np.random.default_rng(0).normal(size=(20, 11, 6)))
     assert _inputs(f"{tmp_path / 'nets.py'}:Voices", tmp_path / "mels.npy") == (ModelInput((11, 6)),)
-    random = np.random.default_rng(0)
-    pair = {"lengths": random.random((20, 2), np.float32), "tokens": random.integers(0, 9, (20, 5))}
+    numbers = np.random.default_rng(0)
+    pair = {"lengths": numbers.random((20, 2), np.float32), "tokens": numbers.integers(0, 9, (20, 5))}
     np.savez(tmp_path / "pair.npz", **pair)
     tokens, lengths = _inputs(f"{tmp_path / 'nets.py'}:Pair", tmp_path / "pair.npz")
     assert (tokens.name, tokens.shape, tokens.dtype) == ("tokens", (5,), "int64")

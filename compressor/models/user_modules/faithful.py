@@ -92,8 +92,7 @@ def _notes_on_state(before: nn.Module, after: nn.Module) -> list[str]:
 
 
 def _notes_on_randomness(module: nn.Module, inputs: Sequence[Tensor], expected: Sequence[Tensor]) -> list[str]:
-    with torch.random.fork_rng(devices=()), torch.no_grad():
-        torch.manual_seed(12345)
+    with torch.no_grad(), equal_randomness(seed=12345):
         again = [leaf.detach() for leaf in tree_leaves(module(*inputs))]
     if _same(again, expected):
         return []

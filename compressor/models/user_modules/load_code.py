@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compressor.core import LoadedModel, ModelSpec
 from compressor.errors import ModelError
-from compressor.models.build import fixed_seed
+from compressor.execution.randomness import equal_randomness
 from compressor.models.checkpoints.adapters import refuse_adapters
 from compressor.models.checkpoints.checkpoint import read_checkpoint
 from compressor.models.families.base import LoadSettings
@@ -45,7 +45,7 @@ def load_code(source: str, settings: LoadSettings, *, trust_pickle: bool) -> Loa
     if checkpoint_path is not None:
         checkpoint = read_checkpoint(checkpoint_path, trust_pickle=trust_pickle, weights=settings.weights)
     saved = checkpoint.hyper_parameters if checkpoint else {}
-    with fixed_seed():
+    with equal_randomness():
         maker = user_module.import_factory(base)
         arguments = user_module.constructor_arguments(maker, saved)
         module = user_module.build_module(maker, settings.num_classes, arguments)
@@ -58,7 +58,7 @@ def load_code(source: str, settings: LoadSettings, *, trust_pickle: bool) -> Loa
         used = (f"built with the saved hyper-parameters {', '.join(arguments)}",) if arguments else ()
         digest, notes = checkpoint.sha256, (*checkpoint.notes, *used, *part.notes)
     module, changes = prepare_module(module)
-    with fixed_seed():
+    with equal_randomness():
         inputs, note = find_inputs(base, module, settings.shapes, settings.batch_dim, settings.samples)
     spec = ModelSpec(base, inputs, settings.num_classes, arguments)
     notes = (*notes, *prepared, *changes, *([note] if note else []))
