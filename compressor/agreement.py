@@ -28,6 +28,11 @@ class OutputAgreement:
         """The measure for choices: KL for class scores, the relative error otherwise."""
         return self.relative_error if self.kl is None else self.kl
 
+    @property
+    def squared_divergence(self) -> float:
+        """KL, or the squared relative error: both grow with the square of a small change, so that they add up."""
+        return self.relative_error**2 if self.kl is None else max(0.0, self.kl)
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.agreement import AgreementMeter, measure_agreement
+from compressor.agreement import AgreementMeter, OutputAgreement, measure_agreement
 
 
 def test_class_scores_by_hand() -> None:
@@ -20,7 +20,12 @@ def test_class_scores_by_hand() -> None:
     assert output.top1 == 0.5
     assert output.kl == pytest.approx((share * 2 - (1 - share) * 2) / 2)
     assert output.relative_error == pytest.approx((8 / 13) ** 0.5)
-    assert result.divergence == output.kl
+    assert result.divergence == output.squared_divergence == output.kl
+
+
+def test_values_diverge_by_their_error_or_by_its_square() -> None:
+    output = OutputAgreement("output", relative_error=0.5)
+    assert (output.divergence, output.squared_divergence) == (0.5, 0.25)
 
 
 class Tagger(nn.Module):

@@ -74,9 +74,7 @@ def measure_sensitivities(
                 cut = torch.func.functional_call(module, tensors, inputs)
                 meter.update(answers, cut, batch_length(inputs, batch_dims))
         agreement = meter.compute()
-        divergence = float(
-            np.mean([out.relative_error**2 if out.kl is None else max(0.0, out.kl) for out in agreement.outputs])
-        )
+        divergence = float(np.mean([output.squared_divergence for output in agreement.outputs]))
         top1 = agreement.class_scores.top1 if agreement.class_scores else None
         cuts.append(SingleCut(divergence, None if top1 is None else 1 - top1))
         error = float(curve.errors[removed])

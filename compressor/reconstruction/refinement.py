@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import BatchDims, KeptIndices
+from compressor.errors import is_out_of_memory
 from compressor.execution.copies import copy_module
 from compressor.reconstruction.pair import Arguments, ModelPair, rebatch
 from compressor.reconstruction.program import Program, replaying
@@ -68,8 +69,8 @@ def refine(
         batch_dims: Batch dimension of each input; None = the first of all.
 
     Returns:
-        A copy of `slim` with other values. None where nothing can be compared, where one pass takes too much memory, or
-        where the model has no gradient.
+        A copy of `slim` with other values. None where nothing can be compared, where the maps take more than
+        `settings.memory`, or where the model has no gradient.
     """
     module = copy_module(slim)
     pair = ModelPair(dense, module, kept, rebatch(slim, batches, settings.batch_size, batch_dims), batch_dims)
@@ -87,13 +88,17 @@ def refine(
             for step, number in enumerate(_order(len(pair.inputs), passes, random)):
                 optimizer.param_groups[0]["lr"] = LR * min(1, (step + 1) / WARMUP) * _half_cosine(step / total)
                 optimizer.zero_grad()
-                _distance(pair, pair.inputs[number], maps).backward()  # type: ignore[no-untyped-call]
+                if (distance := _distance(pair, pair.inputs[number], maps)) is None:
+                    return None
+                distance.backward()  # type: ignore[no-untyped-call]
                 for name, mask in masks.items():
                     if name in parameters and (gradient := parameters[name].grad) is not None:
                         gradient.mul_(mask)
                 optimizer.step()
                 progress(step + 1, total)
-    except RuntimeError:  # an operator without gradient, or one that overwrites what another one's gradient needs
+    except RuntimeError as error:  # no gradient, or an operator overwrites what another one's gradient needs
+        if is_out_of_memory(error):
+            raise
         return None
     return module
 
@@ -156,8 +161,8 @@ def _compared_maps(pair: ModelPair) -> list[ComparedMap]:
     return [*(sums or outputs).values(), *answers]
 
 
-def _distance(pair: ModelPair, inputs: Arguments, maps: Sequence[ComparedMap]) -> Tensor:
-    """The loss of one batch."""
+def _distance(pair: ModelPair, inputs: Arguments, maps: Sequence[ComparedMap]) -> Tensor | None:
+    """The loss of one batch; None where no map of both models can be compared."""
     images = pair.images_of(inputs)
     with replaying():
         wanted = _run(pair.dense_program(images), inputs, {compared.dense for compared in maps})
@@ -171,7 +176,7 @@ def _distance(pair: ModelPair, inputs: Arguments, maps: Sequence[ComparedMap]) -
             g = compared.regression.of_kept(g)
         if g.is_floating_point() and f.shape == g.shape:
             terms.append((f - g).square().sum() / (g - g.mean()).square().sum().clamp_min(1e-12))
-    return torch.stack(terms).mean()
+    return torch.stack(terms).mean() if terms else None
 
 
 def _run(program: Program, inputs: Arguments, wanted: set[int]) -> dict[int, Tensor]:

@@ -71,3 +71,20 @@ def test_kept_channels_are_compared_with_the_same_ones_of_the_dense_model() -> N
     assert refined is not None
     with torch.no_grad():
         assert (refined(x) - dense(x)).norm() < (slim(x) - dense(x)).norm()
+
+
+def test_a_network_without_gradients_is_not_refined_and_a_full_memory_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dense, x = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2)).eval(), torch.randn(8, 3)
+
+    def refined_where_the_gradient_raises(problem: str) -> nn.Module | None:
+        def backward(self: Tensor) -> None:
+            raise RuntimeError(problem)
+
+        monkeypatch.setattr(Tensor, "backward", backward)
+        return refine(dense, copy.deepcopy(dense), {}, [(x,)], ReconstructionSettings(), 1)
+
+    assert refined_where_the_gradient_raises("element 0 of tensors does not require grad") is None
+    with pytest.raises(RuntimeError, match="out of memory"):
+        refined_where_the_gradient_raises("CUDA out of memory. Tried to allocate 2.00 GiB")
