@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import torch
 from torch import Tensor, nn
 
 from compressor.execution.copies import copy_module
-from compressor.execution.randomness import equal_randomness
+from compressor.execution.run_copy import run_seeded
 from compressor.export.tolerance import Array
 from compressor.layers import has_filters, observe_outputs
 from compressor.tensors import tree_leaves
@@ -61,8 +60,8 @@ class LayerOutputs:
 
         names = [name for name, weight in self.weights.items() if weight in arrays]
         copied = copy_module(module)
-        with torch.no_grad(), equal_randomness(), observe_outputs(copied, names, _copy):
-            copied(*inputs)
+        with observe_outputs(copied, names, _copy):
+            run_seeded(copied, *inputs)
         return [array for layer_arrays in arrays.values() for array in layer_arrays]
 
 

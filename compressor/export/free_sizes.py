@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.core import BatchDims
-from compressor.execution.forward_error import forward_error
+from compressor.execution.run_copy import forward_error
 
 Place = tuple[int, int]
 """number of an input and one of its dimensions"""

@@ -21,6 +21,7 @@ from compressor.errors import ModelError, RecipeError
 from compressor.execution.autocast import without_autocast
 from compressor.execution.copies import copy_module
 from compressor.execution.randomness import equal_randomness
+from compressor.execution.run_copy import run_copy
 from compressor.export.exporters import (
     Exporter,
     ExportRefused,
@@ -272,7 +273,6 @@ def _output_names(
     module: nn.Module, inputs: Sequence[Tensor], input_names: Sequence[str]
 ) -> tuple[tuple[str, ...], bool]:
     """Names of the outputs that differ from those of the inputs, and whether the output is flat."""
-    with torch.no_grad():
-        output = copy_module(module)(*inputs)
+    output = run_copy(module, *inputs)
     names = tree_names(output)
     return tuple(f"output_{name}" if name in input_names else name for name in names), is_flat(output)

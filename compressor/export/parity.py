@@ -15,7 +15,7 @@ from compressor.core import ParityScope
 from compressor.execution.autocast import without_autocast
 from compressor.execution.central_draws import CentralDraws, UnknownDraw
 from compressor.execution.copies import copy_module
-from compressor.execution.randomness import equal_randomness
+from compressor.execution.run_copy import run_copy
 from compressor.export.cpu_session import cpu_session
 from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
 from compressor.export.onnx_file import has_float16_weights
@@ -51,8 +51,8 @@ def module_outputs(module: nn.Module, inputs: Batch) -> list[Array]:
     Returns:
         Every tensor of its output.
     """
-    with torch.no_grad(), equal_randomness(), without_autocast():
-        return [tensor.detach().cpu().numpy() for tensor in tree_leaves(copy_module(module)(*inputs))]
+    with without_autocast():
+        return [tensor.detach().cpu().numpy() for tensor in tree_leaves(run_copy(module, *inputs))]
 
 
 def central_outputs(module: nn.Module, inputs: Batch) -> list[Array]:

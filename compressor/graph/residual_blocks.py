@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.execution.copies import copy_module
+from compressor.execution.differences import is_close
 from compressor.execution.dropped_blocks import is_inside
 from compressor.execution.float64 import run_in_float64
 from compressor.graph.branches import Branches
@@ -145,5 +146,5 @@ def _enter(name: str, entered: dict[str, Tensor], _: nn.Module, taken: tuple[Ten
 
 def _leave(name: str, entered: dict[str, Tensor], proven: set[str], _: nn.Module, __: object, result: Tensor) -> None:
     before = entered.pop(name)
-    if float((result - before).abs().max()) <= TOLERANCE * float(before.abs().max()):
+    if is_close(result, before, TOLERANCE):
         proven.add(name)

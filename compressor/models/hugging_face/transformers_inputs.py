@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import ModelError
 from compressor.execution.copies import copy_module
-from compressor.execution.forward_error import forward_error
+from compressor.execution.run_copy import forward_error, run_copy
 from compressor.models.hugging_face.transformers_folder import image_processor, image_size
 from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.preparation.signature import name_inputs
@@ -76,8 +75,7 @@ def hidden_outputs(module: nn.Module, spec: ModelSpec) -> tuple[tuple[int, ...],
         The indices of the outputs, () for all, and a note if some are left out.
     """
     loaded = LoadedModel(module, spec, spec.source)
-    with torch.no_grad():
-        names = tree_names(copy_module(module)(*example_inputs(loaded)))
+    names = tree_names(run_copy(module, *example_inputs(loaded)))
     answers = [name for name in names if not name.startswith(HIDDEN)]
     if "For" not in type(module).__name__ or not answers or len(answers) == len(names):
         return (), ()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compressor.core import ModelSpec, one_image
 from compressor.errors import ModelError
+from compressor.execution.differences import is_close
 from compressor.models.build import build_named, weights_to_come
 from compressor.models.identification.shape_match import (
     COUNTER,
@@ -101,6 +102,4 @@ def _same(output: object, image: Tensor, spec: ModelSpec, tensors: Mapping[str, 
             answer = other(image)
     except Exception:  # an architecture that can't take this image is another one
         return False
-    if not (isinstance(output, Tensor) and isinstance(answer, Tensor) and output.shape == answer.shape):
-        return False
-    return bool((output - answer).abs().max() <= SAME_OUTPUT * output.abs().max())
+    return isinstance(output, Tensor) and isinstance(answer, Tensor) and is_close(answer, output, SAME_OUTPUT)

@@ -19,7 +19,8 @@ from compressor.core import BatchDims, ModelInput
 from compressor.errors import ModelError
 from compressor.execution.central_draws import CentralDraws
 from compressor.execution.copies import copy_module
-from compressor.execution.forward_error import forward_error
+from compressor.execution.differences import is_close
+from compressor.execution.run_copy import forward_error
 from compressor.tensors import tree_leaves
 
 BatchDimSetting = Literal["auto"] | int | Sequence[int | None] | None
@@ -103,8 +104,7 @@ def _is_joined(a: Tensor, b: Tensor, both: Tensor) -> bool:
         except (RuntimeError, IndexError):  # the other sizes differ, or there are fewer dimensions
             continue
         if joined.shape == both.shape:
-            scale = float(joined.double().abs().nan_to_num().max()) if joined.numel() else 0.0
-            return bool(torch.allclose(both.double(), joined.double(), rtol=0.0, atol=RELATIVE_TOLERANCE * scale))
+            return is_close(both, joined, RELATIVE_TOLERANCE)
     return False
 
 

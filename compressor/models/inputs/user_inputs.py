@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compressor.core import ModelInput
 from compressor.errors import ModelError
-from compressor.execution.forward_error import forward_error
+from compressor.execution.run_copy import forward_error
 from compressor.models.inputs.batch_dims import BatchDimSetting, batch_dims_of, find_batch_dims, with_batch_dim
 from compressor.models.inputs.valid_inputs import hold_valid_values
 from compressor.models.user_modules.user_module import imported_code, split_code

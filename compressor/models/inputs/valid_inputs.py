@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compressor.core import ModelInput
 from compressor.execution.copies import copy_module
-from compressor.execution.randomness import equal_randomness
+from compressor.execution.run_copy import run_seeded
 from compressor.file_module import arranged
 from compressor.random_samples import random_samples
 from compressor.tensors import tree_leaves
@@ -53,8 +53,7 @@ def hold_valid_values(
 def _has_finite_outputs(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
     copied = copy_module(module)
     try:
-        with torch.no_grad(), equal_randomness():
-            outputs = tree_leaves(copied(*inputs))
+        outputs = tree_leaves(run_seeded(copied, *inputs))
     except Exception:  # a forward may raise anything
         return False
     return all(bool(output.isfinite().all()) for output in outputs)

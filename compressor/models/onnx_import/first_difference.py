@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 from onnx import helper
 from torch import Tensor, nn
 
+from compressor.execution.differences import is_close
 from compressor.export.parity import CannotRun, open_session, run_session
 from compressor.models.onnx_import.imported_module import ImportedModule
 from compressor.models.onnx_import.read_graph import Graph, read_model
@@ -49,17 +49,10 @@ def first_difference(path: Path, graph: Graph, module: nn.Module, inputs: Sequen
     with torch.no_grad():
         for step, results in module.intermediate(*inputs):
             for name, result in results.items():
-                if isinstance(result, Tensor) and name in values and _differ(result.numpy(), values[name]):
+                if not isinstance(result, Tensor) or name not in values:
+                    continue
+                if not is_close(result, torch.as_tensor(values[name]), RELATIVE_TOLERANCE):
                     node = makers[name]
                     return f"; the first that differs is node {node.name} ({node.kind})"
             del step
     return ""
-
-
-def _differ(actual: np.ndarray[tuple[int, ...], np.dtype[np.float64]], expected: object) -> bool:
-    reference = np.asarray(expected)
-    if actual.shape != reference.shape:
-        return True
-    scale = float(np.abs(np.nan_to_num(reference.astype(np.float64))).max(initial=0.0))
-    difference = np.abs(actual.astype(np.float64) - reference.astype(np.float64)).max(initial=0.0)
-    return bool(difference > RELATIVE_TOLERANCE * scale)

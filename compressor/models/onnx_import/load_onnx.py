@@ -14,6 +14,7 @@ from torch import Tensor
 
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import CompressorError, ModelError
+from compressor.execution.differences import is_close
 from compressor.export.parity import CannotRun, check_parity, open_session, run_session
 from compressor.file_digest import sha256
 from compressor.file_module import arranged
@@ -159,15 +160,8 @@ def _batching(module: ImportedModule, spec: ModelSpec, free: bool) -> Mapping[st
         return {SAMPLES_APART: True}
     finally:
         module.samples_apart = False
-    same = all(_close(one, other) for one, other in zip(together, alone, strict=True))
+    same = all(is_close(one, other, RELATIVE_TOLERANCE) for one, other in zip(together, alone, strict=True))
     return {} if same else {SAMPLES_APART: True}
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    scale = float(other.double().abs().nan_to_num().max()) if other.numel() else 0.0
-    return bool(torch.allclose(one.double(), other.double(), rtol=0.0, atol=RELATIVE_TOLERANCE * scale, equal_nan=True))
 
 
 def _classes(module: ImportedModule, spec: ModelSpec) -> int | None:

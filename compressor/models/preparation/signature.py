@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from compressor.errors import ModelError, did_you_mean
 from compressor.execution.copies import copy_module
+from compressor.execution.run_copy import run_copy
 from compressor.tensors import tree_leaves, tree_names
 
 
@@ -107,8 +107,7 @@ def output_indices(
     Raises:
         ModelError: There is no such output.
     """
-    with torch.no_grad():
-        names = tree_names(copy_module(module)(*inputs))
+    names = tree_names(run_copy(module, *inputs))
     for wanted in selected:
         if wanted not in names and wanted not in range(len(names)):
             hint = f"{did_you_mean(wanted, names)}its outputs are {', '.join(names)}"

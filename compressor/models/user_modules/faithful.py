@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from compressor.core import LoadedModel
 from compressor.errors import ModelError
 from compressor.execution.copies import copy_module
+from compressor.execution.differences import is_close
 from compressor.execution.randomness import equal_randomness
+from compressor.execution.run_copy import run_seeded
 from compressor.models.inputs.example_inputs import example_inputs
 from compressor.tensors import tree_leaves
 
@@ -50,21 +52,13 @@ def checked_copies(loaded: LoadedModel) -> LoadedModel:
 
 
 def _answer(module: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
-    with torch.no_grad(), equal_randomness():
-        return [leaf.detach().clone() for leaf in tree_leaves(module(*inputs))]
+    return [leaf.detach().clone() for leaf in tree_leaves(run_seeded(module, *inputs))]
 
 
 def _same(answers: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
-    if [leaf.shape for leaf in answers] != [leaf.shape for leaf in expected]:
+    if len(answers) != len(expected):
         return False
-    return all(
-        torch.allclose(
-            one, other, rtol=0.0, atol=RELATIVE_TOLERANCE * float(other.abs().nan_to_num().max()), equal_nan=True
-        )
-        if other.is_floating_point() and other.numel()
-        else torch.equal(one, other)
-        for one, other in zip(answers, expected, strict=True)
-    )
+    return all(is_close(one, other, RELATIVE_TOLERANCE) for one, other in zip(answers, expected, strict=True))
 
 
 def _unfaithful(loaded: LoadedModel, problem: str) -> ModelError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from compressor.execution.forward_error import forward_error
+from compressor.execution.run_copy import forward_error
 
 
 class Counting(nn.Module):
