@@ -124,7 +124,7 @@ def _certificate(slim: LoadedModel, *, mixing: bool) -> Certificate:
     structure = analyze(dense, *example_inputs(slim), name=slim.name, mixing=True) if mixing else None
     dropped = [block for block in residual_blocks(dense, *inputs) if block.name in slim.dropped] if slim.dropped else []
     if len(dropped) < len(slim.dropped):
-        return Certificate(DROPPED, math.inf, math.inf, ok=False)
+        return Certificate((DROPPED,), math.inf, math.inf, ok=False)
     return verify_against_original(slim.module, dense, slim.kept, *inputs, structure=structure, dropped=dropped)
 
 

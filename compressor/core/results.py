@@ -12,19 +12,24 @@ from typing import Literal
 class Certificate:
     """The proof that a step changed nothing but what it reports, such as the removed channels."""
 
-    kind: str  # what was compared, and the arithmetic: see surgery/certificate.py
+    proofs: tuple[str, ...]  # in order, each with its arithmetic: see surgery/certificate.py
     max_abs_error: float
     max_rel_error: float
     ok: bool
     tolerance: float = 0.0  # what max_rel_error may be at most
 
+    @property
+    def kind(self) -> str:
+        """All proofs as the report names them."""
+        return "+".join(self.proofs)
+
     def combine(self, other: Certificate | None) -> Certificate:
         """Combine this certificate with that of an earlier step; both must hold."""
         if other is None:
             return self
-        same_kind = other.kind.split("+")[-1] == self.kind
+        repeated = other.proofs[-1:] == self.proofs
         return Certificate(
-            other.kind if same_kind else f"{other.kind}+{self.kind}",
+            other.proofs if repeated else other.proofs + self.proofs,
             max(self.max_abs_error, other.max_abs_error),
             max(self.max_rel_error, other.max_rel_error),
             self.ok and other.ok,

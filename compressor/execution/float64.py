@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -114,6 +115,19 @@ def run_in_float32(module: nn.Module, inputs: Sequence[Tensor], run: Run = call)
     module.eval()
     with equal_randomness():
         return run(module, *inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """An arithmetic in which two modules are compared."""
+
+    name: str  # of the type
+    tolerance: float  # of a difference, relative to the largest output
+    run: Callable[..., object]  # (module, inputs, run) -> result of `run`
+
+
+FLOAT64 = Precision("float64", 1e-9, run_in_float64)  # which leaves about 1e-13
+FLOAT32 = Precision("float32", 1e-4, run_in_float32)  # where a model runs in float32 only; it leaves about 1e-6
 
 
 def widen(inputs: Sequence[Tensor]) -> list[Tensor]:

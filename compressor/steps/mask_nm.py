@@ -68,7 +68,7 @@ class MaskNM(Step):
         return replace(
             state,
             model=replace(model, module=module, original=state.baseline.cost),
-            certificate=Certificate(MASKED_WEIGHTS, error, error, ok).combine(state.certificate),
+            certificate=Certificate((MASKED_WEIGHTS,), error, error, ok).combine(state.certificate),
             masks=masks,
             sparse=measure_retained(model.module, self.sparsity, state.sparse),
             regrow=None if self.regrow is None else SRSTEState(pattern, self.regrow, dense),

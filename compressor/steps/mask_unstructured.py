@@ -104,7 +104,7 @@ class MaskUnstructured(Step):
         return replace(
             state,
             model=replace(state.model, module=module, original=state.baseline.cost),
-            certificate=Certificate(MASKED_WEIGHTS, error, error, error == 0).combine(state.certificate),
+            certificate=Certificate((MASKED_WEIGHTS,), error, error, error == 0).combine(state.certificate),
             masks={**state.masks, **masks},
         )
 

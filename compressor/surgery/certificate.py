@@ -18,14 +18,14 @@ from compressor.graph.dependency_graph import DependencyGraph
 from compressor.graph.residual_blocks import ResidualBlock, with_branches_zeroed, zero_branches_
 from compressor.surgery.halving import items_at_fault
 from compressor.surgery.masked_reference import mixes_channels, run_restricted, with_readers_zeroed
-from compressor.surgery.output_comparison import KIND, OutputComparison
+from compressor.surgery.output_comparison import OutputComparison
 from compressor.surgery.removal import plan_from_kept, remove_channels, removed_entries
 from compressor.tensors import named_tensors
 
-RESTRICTED = "restricted-dense"
-MIXED = f"{RESTRICTED}-float64"  # for a plan that changes what a norm works on or numbers are drawn for
-REORDERED = "reordered-float64"
-DROPPED = "dropped-blocks-float64"
+MASKED = "masked-dense"
+RESTRICTED = "restricted-dense"  # for a plan that changes what a norm works on or numbers are drawn for
+REORDERED = "reordered"
+DROPPED = "dropped-blocks"
 
 
 def certify_removal(
@@ -56,14 +56,15 @@ def certify_removal(
     Returns:
         The certificate; `ok` is False where the models differ.
     """
-    reference = partial(run_restricted, structure=structure, plan=plan)
-    kind = MIXED if mixes_channels(structure, plan) else KIND
+    run_dense = partial(run_restricted, structure=structure, plan=plan)
+    reference = RESTRICTED if mixes_channels(structure, plan) else MASKED
 
-    def _prove(dense: nn.Module, slim: nn.Module) -> Certificate:
-        masked = partial(with_readers_zeroed, dense, structure.groups, plan)
-        return OutputComparison(masked, slim, inputs, reference).proof(kind)
+    def _prove(module: nn.Module) -> Certificate:
+        smaller = slim if module is dense else remove_channels(module, structure, plan)
+        masked = partial(with_readers_zeroed, module, structure.groups, plan)
+        return OutputComparison(masked, smaller, inputs, run_dense).proof(reference)
 
-    return _proof_of_nonzero(_prove, dense, slim, lambda nonzero: remove_channels(nonzero, structure, plan))
+    return proof_of_nonzero(_prove, dense)
 
 
 def groups_at_fault(dense: nn.Module, structure: DependencyGraph, plan: PrunePlan, *inputs: Tensor) -> Iterator[str]:
@@ -101,25 +102,25 @@ def certify_dropped_blocks(
         The certificate, as `certify_removal` gives it.
     """
 
-    def _prove(dense: nn.Module, slim: nn.Module) -> Certificate:
-        return OutputComparison(partial(with_branches_zeroed, dense, blocks), slim, inputs).proof(DROPPED)
+    def _prove(module: nn.Module) -> Certificate:
+        smaller = slim if module is dense else without_blocks(module, [block.name for block in blocks])
+        return OutputComparison(partial(with_branches_zeroed, module, blocks), smaller, inputs).proof(DROPPED)
 
-    names = [block.name for block in blocks]
-    return _proof_of_nonzero(_prove, dense, slim, lambda nonzero: without_blocks(nonzero, names))
+    return proof_of_nonzero(_prove, dense)
 
 
-def _proof_of_nonzero(
-    prove: Callable[[nn.Module, nn.Module], Certificate],
-    dense: nn.Module,
-    slim: nn.Module,
-    shrink: Callable[[nn.Module], nn.Module],
-) -> Certificate:
-    """Prove; where all outputs are zero, prove it of the dense model with noise in place of all-zero tensors."""
-    proof = prove(dense, slim)
-    if proof.ok or proof.max_abs_error:
-        return proof
-    nonzero = with_nonzero_params(dense)
-    return prove(nonzero, shrink(nonzero))
+def proof_of_nonzero(prove: Callable[[nn.Module], Certificate], module: nn.Module) -> Certificate:
+    """Prove; where all outputs are zero, prove it of the module with noise in place of all-zero tensors.
+
+    Args:
+        prove: Compares a module with what is made of it.
+        module: The module. It is not changed.
+
+    Returns:
+        The certificate.
+    """
+    proof = prove(module)
+    return proof if proof.ok or proof.max_abs_error else prove(with_nonzero_params(module))
 
 
 def output_change(dense: nn.Module, slim: nn.Module, *inputs: Tensor) -> Certificate:
@@ -134,7 +135,7 @@ def output_change(dense: nn.Module, slim: nn.Module, *inputs: Tensor) -> Certifi
         The certificate, in float32 as that of `certify_removal` where the forward does not run in float64; `ok` where
         the removed channels had no effect, if all outputs are zero, too.
     """
-    outputs = OutputComparison(lambda: copy_module(dense), slim, inputs).outputs(KIND)
+    outputs = OutputComparison(lambda: copy_module(dense), slim, inputs).outputs(MASKED)
     return outputs if outputs.max_abs_error else replace(outputs, max_rel_error=0.0, ok=True)
 
 
@@ -188,18 +189,17 @@ def verify_against_original(
         The certificate, as `certify_removal` gives it.
     """
     zero_branches_(dense, dropped)
-    kind: str = KIND
-    reference: Run = call
+    reference = MASKED
+    run_dense: Run = call
     if structure is not None:
-        kind = MIXED
-        reference = partial(run_restricted, structure=structure, plan=plan_from_kept(structure.groups, kept))
+        reference = RESTRICTED
+        run_dense = partial(run_restricted, structure=structure, plan=plan_from_kept(structure.groups, kept))
 
     def _prove(slim: nn.Module) -> Certificate:
         _scatter_(dense, slim, kept, [block.name for block in dropped])
-        return OutputComparison(lambda: copy_module(dense), slim, inputs, reference).proof(kind)
+        return OutputComparison(lambda: copy_module(dense), slim, inputs, run_dense).proof(reference)
 
-    proof = _prove(slim)
-    return proof if proof.ok or proof.max_abs_error else _prove(with_nonzero_params(slim))
+    return proof_of_nonzero(_prove, slim)
 
 
 def _scatter_(dense: nn.Module, slim: nn.Module, kept: KeptIndices, dropped: Sequence[str]) -> None:

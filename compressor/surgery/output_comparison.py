@@ -12,16 +12,13 @@ from compressor.core import Certificate
 from compressor.execution.copies import copy_module
 from compressor.execution.differences import differences, largest_finite
 from compressor.execution.equal_choices import Choices, RecordChoices, RepeatChoices
-from compressor.execution.float64 import Run, call, run_in_float32, run_in_float64
+from compressor.execution.float64 import FLOAT32, FLOAT64, Precision, Run, call
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import trace_module
 from compressor.layers import has_filters
 from compressor.tensors import tree_leaves
 
-TOLERANCE = 1e-9  # relative to the largest output; float64 arithmetic leaves about 1e-13
-TOLERANCE_32 = 1e-4  # the same where a model runs in float32 only, which leaves about 1e-6
-KIND = "masked-dense-float64"
-CHOSEN = "-equal-choices"  # at the end of a kind: the slim model takes over what the dense one chose by value
+CHOSEN = "-equal-choices"  # at the end of a proof's name: the slim model takes over what the dense one chose by value
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,59 +31,69 @@ class OutputComparison:
     make_dense: Callable[[], nn.Module]
     slim: nn.Module
     inputs: Sequence[Tensor]
-    reference: Run = call  # how the dense model is run
-    run: Callable[..., object] = run_in_float64
+    run_dense: Run = call
+    precision: Precision = FLOAT64
 
-    @property
-    def tolerance(self) -> float:
-        return TOLERANCE if self.run is run_in_float64 else TOLERANCE_32
+    def proof(self, reference: str) -> Certificate:
+        """Compare outputs; where values decide, what lies before them, or outputs behind equal choices.
 
-    def proof(self, kind: str) -> Certificate:
-        """Compare outputs; where values decide, what lies before them, or outputs behind equal choices."""
-        proof = self.outputs(kind)
+        Args:
+            reference: The name of what the slim model is compared with.
+
+        Returns:
+            The certificate.
+        """
+        pair, proof = self._of_outputs(reference)
         if proof.ok:
             return proof
-        pair = self if proof.tolerance == self.tolerance else self.in_float32
         if trace_module(copy_module(self.slim), *self.inputs, known=rules.has_rule).data_dependent:
-            inside = pair.inside(kind)
+            inside = pair._of_layers(reference)
             if inside.ok:
                 return inside
-        chosen = pair.behind_choices(kind)
+        chosen = pair._behind_choices(reference)
         return chosen if chosen.ok or proof.max_abs_error == 0.0 else proof
 
-    @property
-    def in_float32(self) -> OutputComparison:
-        return replace(self, run=run_in_float32)
+    def outputs(self, reference: str) -> Certificate:
+        """Compare outputs alone.
 
-    def outputs(self, kind: str) -> Certificate:
+        Args:
+            reference: The name of what the slim model is compared with.
+
+        Returns:
+            The certificate.
+        """
+        return self._of_outputs(reference)[1]
+
+    def _of_outputs(self, reference: str) -> tuple[OutputComparison, Certificate]:
         """Compare outputs in float64, or in float32 where the forward requires the types it was written for."""
         try:
-            expected = self._outputs(self.make_dense(), self.reference)
-            return _compare(kind, self.tolerance, expected, self._outputs(copy_module(self.slim)))
+            expected = self._outputs(self.make_dense(), self.run_dense)
+            return self, _compare(reference, self.precision, expected, self._outputs(copy_module(self.slim)))
         except Exception:  # what a user's forward raises when it finds other types than it expects
-            if self.run is run_in_float32:
+            if self.precision is FLOAT32:
                 raise
-            return self.in_float32.outputs(kind)
+            return replace(self, precision=FLOAT32)._of_outputs(reference)
 
-    def inside(self, kind: str) -> Certificate:
+    def _of_layers(self, reference: str) -> Certificate:
         """Compare the outputs of layers of unchanged width."""
         dense, slim = self.make_dense(), copy_module(self.slim)
         layers = _unchanged(dense, slim)
-        return _compare(kind, self.tolerance, self._inside(dense, layers, self.reference), self._inside(slim, layers))
+        expected = self._inside(dense, layers, self.run_dense)
+        return _compare(reference, self.precision, expected, self._inside(slim, layers))
 
-    def behind_choices(self, kind: str) -> Certificate:
+    def _behind_choices(self, reference: str) -> Certificate:
         """Compare outputs and the scores behind choices; the slim model takes over the dense one's choices."""
         choices = Choices()
         with RecordChoices(choices):
-            expected = self._outputs(self.make_dense(), self.reference)
+            expected = self._outputs(self.make_dense(), self.run_dense)
         with RepeatChoices(choices):
             actual = self._outputs(copy_module(self.slim))
-        return _compare(f"{kind}{CHOSEN}", self.tolerance, expected, actual, choices)
+        return _compare(reference, self.precision, expected, actual, choices)
 
     def _outputs(self, module: nn.Module, run: Run = call) -> list[Tensor]:
         """Run a module, which is changed, and return its floating-point outputs."""
         with torch.inference_mode():
-            result = self.run(module, self.inputs, run)
+            result = self.precision.run(module, self.inputs, run)
         return [leaf for leaf in tree_leaves(result) if leaf.is_floating_point()]
 
     def _inside(self, module: nn.Module, layers: Sequence[str], run: Run = call) -> list[Tensor]:
@@ -99,16 +106,20 @@ class OutputComparison:
 
 
 def _compare(
-    kind: str, tolerance: float, expected: Sequence[Tensor], actual: Sequence[Tensor], choices: Choices | None = None
+    reference: str,
+    precision: Precision,
+    expected: Sequence[Tensor],
+    actual: Sequence[Tensor],
+    choices: Choices | None = None,
 ) -> Certificate:
     """Compare outputs by their largest difference.
 
     `choices` holds what was compared beside the outputs; nothing else is compared where these are integers or empty.
     """
     infinite = float("inf")
-    kind = kind.replace("float64", "float32") if tolerance == TOLERANCE_32 else kind
+    proofs = (f"{reference}-{precision.name}{CHOSEN if choices is not None else ''}",)
     if [output.shape for output in expected] != [output.shape for output in actual]:
-        return Certificate(kind, infinite, infinite, ok=False, tolerance=tolerance)
+        return Certificate(proofs, infinite, infinite, ok=False, tolerance=precision.tolerance)
     error, relative = differences(actual, expected)
     if largest_finite(expected) == 0.0:  # outputs that are zero agree with anything
         relative = infinite
@@ -116,7 +127,7 @@ def _compare(
         nothing = not any(output.numel() for output in expected)
         error = max(error, choices.max_abs_error)
         relative = max(0.0 if nothing else relative, choices.max_rel_error)
-    return Certificate(kind, error, relative, ok=relative <= tolerance, tolerance=tolerance)
+    return Certificate(proofs, error, relative, relative <= precision.tolerance, precision.tolerance)
 
 
 def _unchanged(dense: nn.Module, slim: nn.Module) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compressor.core import Certificate, ChannelGroup, OptimizerState
 from compressor.execution.copies import copy_module
-from compressor.surgery.certificate import same_outputs, with_nonzero_params
+from compressor.surgery.certificate import proof_of_nonzero, same_outputs, with_nonzero_params
 from compressor.tensors import named_tensors
 
 if TYPE_CHECKING:
@@ -159,8 +159,4 @@ def certify_permutation(
     Returns:
         The certificate.
     """
-    proof = same_outputs(module, permute_channels(module, groups, orders), *inputs)
-    if not proof.ok and proof.max_abs_error == 0.0:
-        nonzero = with_nonzero_params(module)
-        proof = same_outputs(nonzero, permute_channels(nonzero, groups, orders), *inputs)
-    return proof
+    return proof_of_nonzero(lambda net: same_outputs(net, permute_channels(net, groups, orders), *inputs), module)

@@ -183,7 +183,7 @@ def trained(comparison: Comparison) -> Run:
         steps=("SelectChannels(l1)", "RemoveChannels", "Recalibrate(4096 images)", "Train(6 epochs, sgd)"),
         metric=ACCURACY,
         quality={"dense": 91.42, "after surgery": 24.61, "after recalibration": 71.93, "after retraining": 90.88},
-        certificate=Certificate("masked-dense-float64", 3.1e-13, 8.8e-14, ok=True),
+        certificate=Certificate(("masked-dense-float64",), 3.1e-13, 8.8e-14, ok=True),
         seconds={"retrain": 431.0},
         trainings=(TrainingHistory("retraining", tuple(records), cost, stable_lr),),
     )
@@ -248,7 +248,7 @@ def untrained() -> Run:
         {group.name: 60 for group in groups},
         plan,
         steps=("SelectChannels(l1)", "RemoveChannels"),
-        certificate=Certificate("masked-dense-float64", 0.0, 0.0, ok=True),
+        certificate=Certificate(("masked-dense-float64",), 0.0, 0.0, ok=True),
     )
     result = RunResult(
         recipe=read_recipe("l1", ["seed=3"]),

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from compressor.core import PrunePlan
 from compressor.surgery.analysis import analyze
-from compressor.surgery.certificate import MIXED, certify_removal, verify_against_original
-from compressor.surgery.output_comparison import KIND
+from compressor.surgery.certificate import certify_removal, verify_against_original
 from compressor.surgery.removal import compose_kept, remove_channels
 
 
@@ -98,7 +97,7 @@ def test_mixed_channels_stay_unless_asked_for_and_then_the_certificate_says_what
     plan = PrunePlan({name: np.array([True, False, True, True, False, False, True, True])})
     slim = remove_channels(module, structure, plan)
     certificate = certify_removal(module, slim, structure, plan, inputs)
-    assert certificate.kind == MIXED
+    assert certificate.kind == "restricted-dense-float64"
     assert certificate.ok, certificate
     wrong = PrunePlan({name: np.roll(plan.kept[name], 1)})
     assert not certify_removal(module, remove_channels(module, structure, wrong), structure, plan, inputs).ok
@@ -110,7 +109,7 @@ def test_a_plan_that_leaves_the_norm_alone_is_proven_by_masking_alone() -> None:
     plan = PrunePlan({"up": np.arange(10) < 4})
     certificate = certify_removal(module, remove_channels(module, structure, plan), structure, plan, inputs)
     assert certificate.ok
-    assert certificate.kind == KIND
+    assert certificate.kind == "masked-dense-float64"
 
 
 def test_a_slim_model_is_checked_again_from_its_own_weights() -> None:
@@ -148,4 +147,4 @@ def test_norms_are_found_again_where_other_devices_copy_into_another_layout() ->
     plan = PrunePlan({"embed": np.arange(stream.size) % 3 > 0})
     proof = certify_removal(dense, remove_channels(dense, graph, plan), graph, plan, x)
     assert proof.ok
-    assert proof.kind == MIXED
+    assert proof.kind == "restricted-dense-float64"
