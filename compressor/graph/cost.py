@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from compressor.core import FloatArray, IntArray
 
 
+CostKind = Literal["params", "macs", "weights", "nodes"]
+KINDS: tuple[CostKind, ...] = ("params", "macs", "weights", "nodes")  # in the order of the fields of Cost
+
+
 def count_cost(module: nn.Module, *inputs: Tensor) -> Cost:
     """Count the cost of a module on a batch of one; see `arithmetic`.
 
@@ -44,7 +48,7 @@ def count_cost(module: nn.Module, *inputs: Tensor) -> Cost:
     return Cost(params, sum(call.macs for call in calls), sum(weights.values()), sum(nodes.values()))
 
 
-def zeros(module: nn.Module, *inputs: Tensor) -> int:
+def count_zeros(module: nn.Module, *inputs: Tensor) -> int:
     """Count the zero entries of the weights that `count_cost` counts; weights that are no parameters are skipped.
 
     Args:
@@ -103,13 +107,10 @@ class CostModel:
         Returns:
             The cost.
         """
-        sizes = np.append(self.base_D - self.entries_DG @ removed_G, 1.0)
-        params = sizes[self.tensors].prod(axis=1).sum() + self.fixed_params
-        macs = (sizes[self.weights].prod(axis=1) * self.repeats_W).sum()
-        weights, nodes = sizes[self.kernels].prod(axis=1).sum(), sizes[self.outputs].sum()
-        return Cost(*(round(float(value)) for value in (params, macs, weights, nodes)))
+        sizes = self._sizes_MD(removed_G[None])
+        return Cost(*(round(float(self._predict(name, sizes)[0])) for name in KINDS))
 
-    def many(self, name: Literal["params", "macs", "weights", "nodes"], removed_MG: IntArray) -> FloatArray:
+    def many(self, name: CostKind, removed_MG: IntArray) -> FloatArray:
         """Predict one kind of cost of several removals at once.
 
         Args:
@@ -119,18 +120,25 @@ class CostModel:
         Returns:
             (M,).
         """
-        sizes = np.append(self.base_D - removed_MG @ self.entries_DG.T, np.ones((len(removed_MG), 1)), axis=1)
+        return np.rint(self._predict(name, self._sizes_MD(removed_MG)))
+
+    def _sizes_MD(self, removed_MG: IntArray) -> FloatArray:
+        """Every size after each removal, and a factor of one, (M, D + 1)."""
+        return np.append(self.base_D - removed_MG @ self.entries_DG.T, np.ones((len(removed_MG), 1)), axis=1)
+
+    def _predict(self, name: CostKind, sizes_MD: FloatArray) -> FloatArray:
+        """One kind of cost of each removal, (M,), not rounded."""
         values: FloatArray
         match name:
             case "params":
-                values = sizes[:, self.tensors].prod(axis=2).sum(axis=1) + self.fixed_params
+                values = sizes_MD[:, self.tensors].prod(axis=2).sum(axis=1) + self.fixed_params
             case "macs":
-                values = (sizes[:, self.weights].prod(axis=2) * self.repeats_W).sum(axis=1)
+                values = (sizes_MD[:, self.weights].prod(axis=2) * self.repeats_W).sum(axis=1)
             case "weights":
-                values = sizes[:, self.kernels].prod(axis=2).sum(axis=1)
+                values = sizes_MD[:, self.kernels].prod(axis=2).sum(axis=1)
             case "nodes":
-                values = sizes[:, self.outputs].sum(axis=1)
-        return np.rint(values)
+                values = sizes_MD[:, self.outputs].sum(axis=1)
+        return values
 
     def of(self, plan: PrunePlan) -> Cost:
         """Predict the cost after a plan."""

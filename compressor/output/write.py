@@ -14,7 +14,7 @@ from compressor.budget.memory import memory_of
 from compressor.core import Comparison, LoadedModel, NMPattern
 from compressor.execution.dropped_blocks import is_inside
 from compressor.file_digest import sha256
-from compressor.graph.cost import count_cost, zeros
+from compressor.graph.cost import count_cost, count_zeros
 from compressor.models.build import can_rebuild
 from compressor.models.families import family_of
 from compressor.models.families.base import FileFamily, LibraryFiles
@@ -36,7 +36,7 @@ from compressor.report.run_result import RunResult
 from compressor.run_log import RunLog
 from compressor.sparsity.compressed_format import pack
 from compressor.steps.state import PruningState
-from compressor.surgery.removal import kept_sizes
+from compressor.surgery.removal import size_attributes
 
 ERROR_CURVES = "error_curves.json"
 
@@ -82,7 +82,7 @@ def write_outputs(
         state=state,
         dense_cost=dense_cost,
         slim_cost=slim_cost,
-        zero_weights=zeros(state.model.module, *inputs),
+        zero_weights=count_zeros(state.model.module, *inputs),
         dense_onnx=exports.dense,
         slim_onnx=exports.slim,
         int8_onnx=exports.int8,
@@ -156,7 +156,7 @@ def write_weights(folder: Path, baseline: PruningState, state: PruningState) -> 
     source = state.model.spec.source if family is None else family.save_architecture(state.model.spec, folder)
     model = replace(state.model, spec=replace(state.model.spec, source=source))
     remaining = [part for part in state.baseline.graph.attributes if not is_inside(part.module, state.model.dropped)]
-    attributes = kept_sizes(remaining, state.model.module)
+    attributes = size_attributes(remaining, state.model.module)
     digest = sha256(folder / WEIGHTS)
     write_json(folder / PLAN, plan_json(model, attributes, layers, weights_sha256=digest, packed=packed))
 

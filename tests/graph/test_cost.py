@@ -13,7 +13,7 @@ from compressor.budget.target import PruningTarget
 from compressor.core import Cost
 from compressor.criteria.magnitude import l1
 from compressor.errors import RecipeError
-from compressor.graph.cost import count_cost, zeros
+from compressor.graph.cost import count_cost, count_zeros
 from compressor.models.cifar import cifar_resnet
 from compressor.surgery.analysis import analyze
 from compressor.surgery.removal import remove_channels
@@ -37,7 +37,7 @@ def test_zeros_are_those_of_weights_that_run() -> None:
             tensor.fill_(0.0 if name in ("idle", "0.bias", "1.weight") else 1.0)
         module[0].weight[2] = 0.0
         module[3].weight[0, :6] = 0.0
-    assert zeros(module, torch.randn(1, 1, 4, 4)) == 9 + 6
+    assert count_zeros(module, torch.randn(1, 1, 4, 4)) == 9 + 6
 
 
 def test_nodes_and_weights_of_resnet18() -> None:
