@@ -36,6 +36,22 @@ def source_place(module: object) -> str | None:
     return place if isinstance(place, str) else None
 
 
+def note_failed_place(error: BaseException, place: str) -> None:
+    """Attach to an error the place that a module was running.
+
+    Args:
+        error: What the place raised.
+        place: The place, such as a node of an ONNX file.
+    """
+    vars(error)["failed_place"] = place
+
+
+def failed_place(error: BaseException) -> str | None:
+    """Return the place that `note_failed_place` attached; None where there is none."""
+    place: str | None = vars(error).get("failed_place")
+    return place
+
+
 def has_filters(module: nn.Module) -> bool:
     """Return whether the module itself has a weight of two or more dimensions, which is (filters, ...)."""
     weight = getattr(module, "weight", None)

@@ -24,7 +24,7 @@ MAX_TRIALS = 6  # dimensions that are tried for one attribute
 
 def is_own_check(failure: BaseException) -> bool:
     """Whether a module's own code failed, by an assertion or by raising, and no operator or library did."""
-    (frame, line), *_ = _frames(failure)
+    (frame, line), *_ = traceback_frames(failure)
     owner = frame.f_locals.get(frame.f_code.co_varnames[0]) if frame.f_code.co_argcount else None
     return isinstance(owner, nn.Module) and not _is_torch(frame) and _stops(frame, line)
 
@@ -48,11 +48,11 @@ def compared_attributes(failure: BaseException, module: nn.Module) -> tuple[list
         The attributes that the innermost statement with any of them names, and the same attributes of other modules of
         the same class. Nothing where an operator failed, or PyTorch's own code other than `torch._assert`.
     """
-    frame, line = _frames(failure)[0]
+    frame, line = traceback_frames(failure)[0]
     if not _stops(frame, line) or (_is_torch(frame) and frame.f_code is not torch._assert.__code__):
         return [], []
     names = {id(part): name for name, part in module.named_modules()}
-    for frame, line in _frames(failure):
+    for frame, line in traceback_frames(failure):
         code = frame.f_code
         if _is_torch(frame) or not code.co_argcount:
             continue
@@ -77,7 +77,7 @@ def compared_attributes(failure: BaseException, module: nn.Module) -> tuple[list
     return [], []
 
 
-def _frames(failure: BaseException) -> list[tuple[FrameType, int]]:
+def traceback_frames(failure: BaseException) -> list[tuple[FrameType, int]]:
     """Frames and lines of the traceback, innermost first; the call of the pass itself is the last."""
     frames = []
     step = failure.__traceback__

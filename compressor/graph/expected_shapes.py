@@ -6,19 +6,12 @@ comes later: a literal 16 beside a -1 fails where the result meets another tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from compressor.core import PrunePlan
 from compressor.graph.trace import CallId, Trace
-from compressor.graph.tracked import Dims
-
-if TYPE_CHECKING:
-    from compressor.core import IntArray
-
-ChannelsOf = Callable[["IntArray"], tuple[int, Mapping[str, "IntArray"]]]
-"""ids -> the number of them in no group, and the channels of the others by group name."""
+from compressor.graph.width import Width
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,34 +20,19 @@ class ExpectedShape:
 
     call: CallId
     where: str  # its source line
-    dims: Dims
-    sizes: tuple[int, ...]
+    sizes: tuple[int | Width, ...]
     splits: bool  # channels into blocks
 
-    def after(self, plan: PrunePlan, channels_of: ChannelsOf) -> tuple[int, ...]:
-        """Predict the shape.
-
-        Args:
-            plan: What is removed.
-            channels_of: The channels of ids.
-
-        Returns:
-            The shape after the removal.
-        """
-        return tuple(
-            size if dim is None else _kept(*channels_of(dim.ids), plan)
-            for dim, size in zip(self.dims, self.sizes, strict=True)
-        )
+    def after(self, plan: PrunePlan) -> tuple[int, ...]:
+        """Return the shape after a plan."""
+        return tuple(size.after(plan) if isinstance(size, Width) else size for size in self.sizes)
 
 
-def lines_of_other_shapes(
-    shapes: Iterable[ExpectedShape], channels_of: ChannelsOf, plan: PrunePlan, slim: Trace
-) -> list[str]:
+def lines_of_other_shapes(shapes: Iterable[ExpectedShape], plan: PrunePlan, slim: Trace) -> list[str]:
     """List the source lines that make other shapes of what remains than the removal should leave.
 
     Args:
         shapes: What lines should make.
-        channels_of: The channels of ids.
         plan: What was removed.
         slim: The trace of the smaller module. It may run fewer or other operators, of which nothing is said.
 
@@ -65,13 +43,6 @@ def lines_of_other_shapes(
     lines: dict[str, None] = {}
     for key, call in slim.identified():
         shape = expected.get(key)
-        if shape is not None and shape.where == call.where and call.outs[0].shape != shape.after(plan, channels_of):
+        if shape is not None and shape.where == call.where and call.outs[0].shape != shape.after(plan):
             lines[call.where] = None
     return list(lines)
-
-
-def _kept(fixed: int, channels: Mapping[str, IntArray], plan: PrunePlan) -> int:
-    """Number of entries that remain: `fixed`, and those of channels that are kept."""
-    return fixed + sum(
-        int(plan.kept[group][index].sum()) if group in plan.kept else len(index) for group, index in channels.items()
-    )

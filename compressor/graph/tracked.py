@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from enum import IntEnum, auto
+from typing import TYPE_CHECKING
 
 from compressor.core import Layer
 from compressor.graph.trace import Call, CallId, Ref
@@ -35,24 +36,19 @@ class Dim:
 Dims = tuple[Dim | None, ...]
 
 
-SizeInterpretation = Literal["follow", "rewrite_attributes", "remove_blocks", "freeze_sized_ops", "freeze_all"]
-"""How sizes on a source line are interpreted, in the order in which interpretations are tried.
+class SizeInterpretation(IntEnum):
+    """How sizes on a source line are interpreted, in the order in which interpretations are tried."""
 
-follow: they follow the tensor.
-rewrite_attributes: integers that the module stores are sizes, and are rewritten.
-remove_blocks: as before, and a dimension that is split loses blocks (attention heads), not the same places of each.
-freeze_sized_ops: dimensions that operators with sizes use are frozen.
-freeze_all: every dimension that an operator uses is frozen.
-"""
-
-
-SIZE_INTERPRETATIONS: tuple[SizeInterpretation, ...] = (
-    "follow",
-    "rewrite_attributes",
-    "remove_blocks",
-    "freeze_sized_ops",
-    "freeze_all",
-)
+    FOLLOW = auto()
+    """they follow the tensor"""
+    REWRITE_ATTRIBUTES = auto()
+    """integers that the module stores are sizes, and are rewritten"""
+    REMOVE_BLOCKS = auto()
+    """as before, and a dimension that is split loses blocks (attention heads), not the same places of each"""
+    FREEZE_SIZED_OPS = auto()
+    """dimensions that operators with sizes use are frozen"""
+    FREEZE_ALL = auto()
+    """every dimension that an operator uses is frozen"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +83,17 @@ class TrackedSize:
     name: str
     index: int | None
     ids: IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackedShape:
+    """The result of one call of an operator with sizes."""
+
+    call: CallId
+    where: str  # its source line
+    dims: Dims
+    sizes: tuple[int, ...]
+    splits: bool  # channels into blocks
 
 
 @dataclass(frozen=True, slots=True, eq=False)

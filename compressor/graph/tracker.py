@@ -49,7 +49,7 @@ class ChannelTracker:
         self.attributes: list[TrackedSize] = []
         self.parameters: dict[str, Dims] = {}
         self.id_count = 0
-        self.interpretation: SizeInterpretation = "follow"  # of the call at hand
+        self.interpretation = SizeInterpretation.FOLLOW  # of the call at hand
         self.taken_apart: list[TakenApart] = []
         self.mixing = mixing  # whether channels may go that a normalization mixes with others
         self.mixed: list[IntArray] = []  # by the call at hand
@@ -185,13 +185,13 @@ class ChannelTracker:
             self.roles[owner] = known if role in known else (*known, role)
 
     def bind_size_attributes(self, call: Call, dims: Sequence[Dim | None]) -> None:
-        """Let integers that the calling module stores follow these sizes, unless its line is interpreted as "follow".
+        """Let integers that the calling module stores follow these sizes, unless its line is interpreted as FOLLOW.
 
         Args:
             call: The call.
             dims: The dimensions whose sizes are looked up.
         """
-        if self.interpretation != "follow":
+        if self.interpretation is not SizeInterpretation.FOLLOW:
             for dim in dims:
                 self.bind_stored_sizes(call, dim)
 
@@ -213,7 +213,7 @@ class ChannelTracker:
             of_base = blank.axes[axis]
             if of_base is None or not self.fill_blank(blank.base, of_base, dim):
                 return False
-        elif blank.interpretation != "follow":
+        elif blank.interpretation is not SizeInterpretation.FOLLOW:
             self.bind_stored_sizes(blank.call, dim)
         dims = list(self.dims(ref))
         dims[axis] = dim

@@ -20,13 +20,15 @@ from compressor.graph.dependency_graph import DependencyGraph, build_dependency_
 from compressor.graph.expected_shapes import lines_of_other_shapes
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import Trace, trace_module
-from compressor.graph.tracked import SIZE_INTERPRETATIONS, SizeInterpretation
-from compressor.surgery.blame import blame, called_near, location_of
+from compressor.graph.tracked import SizeInterpretation
+from compressor.surgery.blame import blame, called_near, lines_read_as, location_of
 from compressor.surgery.removal import remove_channels
 from compressor.surgery.width_numbers import freeze_numbered_groups
 
 if TYPE_CHECKING:
     from compressor.core import BoolArray
+
+FOLLOW = SizeInterpretation.FOLLOW  # of lines of which nothing else is known
 
 
 def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False) -> DependencyGraph:
@@ -59,7 +61,7 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
     structure, siblings = search.settle({})
     if siblings:
         with suppress(ModelError):
-            other, _ = search.settle(dict.fromkeys(siblings, "remove_blocks"))
+            other, _ = search.settle(dict.fromkeys(siblings, SizeInterpretation.REMOVE_BLOCKS))
             if other.cost.least(other.groups).macs < structure.cost.least(structure.groups).macs:
                 return other
     return structure
@@ -86,11 +88,9 @@ class _Search:
         compared: dict[Place, int] = {}
         while True:
             structure = self._graph(interpretations, compared)
-            in_blocks = {
-                where for where in structure.frozen_block_lines if interpretations.get(where, "follow") == "follow"
-            }
+            in_blocks = {line for line in structure.frozen_block_lines if interpretations.get(line, FOLLOW) is FOLLOW}
             if in_blocks:
-                interpretations |= dict.fromkeys(in_blocks, SIZE_INTERPRETATIONS[2])
+                interpretations |= dict.fromkeys(in_blocks, SizeInterpretation.REMOVE_BLOCKS)
                 structure = self._graph(interpretations, compared)
             siblings |= structure.sibling_lines
             plan = _trial_plan(structure)
@@ -98,8 +98,8 @@ class _Search:
             if failure is None:
                 trace = self._traced(slim)
                 splits = (shape for shape in structure.expected_shapes if shape.splits)
-                otherwise = lines_of_other_shapes(splits, structure.channels_of, plan, trace)
-                blamed = {line for line in otherwise if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]}
+                otherwise = lines_of_other_shapes(splits, plan, trace)
+                blamed = set(otherwise) - lines_read_as(SizeInterpretation.FREEZE_SIZED_OPS, interpretations)
                 if not blamed:
                     frozen = freeze_numbered_groups(structure, self.module, self.inputs, self.trace, trace)
                     return frozen, siblings
@@ -109,7 +109,7 @@ class _Search:
                 continue
             near = called_near(failure, called, interpretations) if is_own_check(failure) else set()
             first = partial(self._first_other_shape, slim, structure, plan)
-            blamed = near or blame(failure, lines, called, interpretations, first)
+            blamed = near or blame(failure, slim, lines, called, interpretations, first)
             if not blamed:  # every round reads at least one line more strictly, so this ends
                 break
             _interpret_more_strictly(interpretations, blamed, lines)
@@ -120,7 +120,7 @@ class _Search:
     def _first_other_shape(self, slim: nn.Module, structure: DependencyGraph, plan: PrunePlan) -> str | None:
         """The first line before a failure whose result has another shape than the removal leaves."""
         trace = self._traced(slim, until_failure=True)
-        return next(iter(lines_of_other_shapes(structure.expected_shapes, structure.channels_of, plan, trace)), None)
+        return next(iter(lines_of_other_shapes(structure.expected_shapes, plan, trace)), None)
 
     def _traced(self, slim: nn.Module, *, until_failure: bool = False) -> Trace:
         return trace_module(slim, *self.inputs, known=rules.has_rule, until_failure=until_failure)
@@ -147,8 +147,8 @@ def _next_dimensions(
 def _interpret_more_strictly(interpretations: dict[str, SizeInterpretation], blamed: set[str], lines: set[str]) -> None:
     """Take the next interpretation of each line that is to blame; one without sized operators is frozen at once."""
     for where in blamed:
-        step = SIZE_INTERPRETATIONS.index(interpretations.get(where, SIZE_INTERPRETATIONS[0])) + 1
-        interpretations[where] = SIZE_INTERPRETATIONS[step] if where in lines else SIZE_INTERPRETATIONS[-1]
+        stricter = SizeInterpretation(interpretations.get(where, FOLLOW) + 1)
+        interpretations[where] = stricter if where in lines else SizeInterpretation.FREEZE_ALL
 
 
 def _trial_plan(structure: DependencyGraph) -> PrunePlan:

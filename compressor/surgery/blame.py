@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
-from compressor.graph.tracked import SIZE_INTERPRETATIONS, SizeInterpretation
+from compressor.graph.compared_sizes import traceback_frames
+from compressor.graph.tracked import SizeInterpretation
+from compressor.layers import failed_place
 
 
 class _RunsPlaces(Protocol):
@@ -21,6 +24,7 @@ class _RunsPlaces(Protocol):
 
 def blame(
     failure: Exception,
+    module: nn.Module,
     lines: set[str],
     called: set[str],
     interpretations: Mapping[str, SizeInterpretation],
@@ -36,6 +40,7 @@ def blame(
 
     Args:
         failure: What the forward pass raised.
+        module: The module that ran.
         lines: The lines that call operators with sizes.
         called: The lines that call any operator.
         interpretations: How lines are interpreted so far.
@@ -44,17 +49,18 @@ def blame(
     Returns:
         The lines to interpret more strictly; empty = the cause cannot be located.
     """
-    sized = {line for line in lines if interpretations.get(line) not in SIZE_INTERPRETATIONS[3:]}
-    called = {line for line in called if interpretations.get(line) != SIZE_INTERPRETATIONS[-1]}
-    if failed := _failed_place(failure):
-        module, place = failed
-        nearby = list(module.places_before(place))
+    sized = lines - lines_read_as(SizeInterpretation.FREEZE_SIZED_OPS, interpretations)
+    called = called - lines_read_as(SizeInterpretation.FREEZE_ALL, interpretations)
+    if (place := failed_place(failure)) is not None:
+        runner = _runner_of_places(module)
+        nearby = list(runner.places_before(place))
         for candidates in (sized, called):
             if nearest := next((places & candidates for places in nearby if places & candidates), None):
-                return module.places_alike(nearest) & candidates
+                return runner.places_alike(nearest) & candidates
     if (first := first_other_shape()) in sized:
         return {first}
-    for code, line in _frames(failure):
+    for frame, line in traceback_frames(failure):
+        code = frame.f_code
         if f"{code.co_filename}:{line}" in sized:
             return {f"{code.co_filename}:{line}"}
         own = _lines_of(code)
@@ -74,43 +80,41 @@ def called_near(failure: Exception, called: set[str], interpretations: Mapping[s
     Returns:
         The lines; empty = every function around the check is frozen already.
     """
-    for code, _ in _frames(failure):
-        if near := {line for line in _lines_of(code) & called if interpretations.get(line) != SIZE_INTERPRETATIONS[-1]}:
+    readable = called - lines_read_as(SizeInterpretation.FREEZE_ALL, interpretations)
+    for frame, _ in traceback_frames(failure):
+        if near := _lines_of(frame.f_code) & readable:
             return near
     return set()
 
 
+def lines_read_as(least: SizeInterpretation, interpretations: Mapping[str, SizeInterpretation]) -> set[str]:
+    """Find the lines that are interpreted in one way, or more strictly.
+
+    Args:
+        least: The way.
+        interpretations: How lines are interpreted so far.
+
+    Returns:
+        The lines.
+    """
+    return {line for line, interpretation in interpretations.items() if interpretation >= least}
+
+
 def location_of(failure: Exception) -> str:
     """The place that failed, or file:line of the innermost frame outside PyTorch and this room."""
-    if failed := _failed_place(failure):
-        return failed[1]
+    if (place := failed_place(failure)) is not None:
+        return place
     inside = (torch.__path__[0], str(Path(__file__).parent))
-    places = [
-        f"{code.co_filename}:{line}" for code, line in _frames(failure) if not code.co_filename.startswith(inside)
-    ]
-    return places[0] if places else "the call of the model itself"
-
-
-def _failed_place(failure: Exception) -> tuple[_RunsPlaces, str] | None:
-    """The module that runs places in turn, and the place that it failed at."""
-    step = failure.__traceback__
-    while step is not None:
-        module, call = (step.tb_frame.f_locals.get(name) for name in ("self", "step"))
-        if module is not None and call is not None and hasattr(module, "places_before") and hasattr(call, "place"):
-            return module, call.place
-        step = step.tb_next
-    return None
+    places = [f"{frame.f_code.co_filename}:{line}" for frame, line in traceback_frames(failure)]
+    outside = [place for place in places if not place.startswith(inside)]
+    return outside[0] if outside else "the call of the model itself"
 
 
 def _lines_of(code: CodeType) -> set[str]:
     return {f"{code.co_filename}:{number}" for *_, number in code.co_lines()}
 
 
-def _frames(failure: Exception) -> Iterator[tuple[CodeType, int]]:
-    """(code, line) of the traceback, innermost first."""
-    frames = []
-    step = failure.__traceback__
-    while step is not None:
-        frames.append((step.tb_frame.f_code, step.tb_lineno))
-        step = step.tb_next
-    yield from reversed(frames)
+def _runner_of_places(module: nn.Module) -> _RunsPlaces:
+    """The outermost module that runs places."""
+    runner: Any = next(part for part in module.modules() if hasattr(part, "places_before"))
+    return runner  # type: ignore[no-any-return]

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from compressor.execution.copies import copy_module
-from compressor.graph.dependency_graph import ChannelIndex, DependencyGraph, NormalizationSite
+from compressor.graph.channels import ChannelIndex, NormalizationSite
+from compressor.graph.dependency_graph import DependencyGraph
 from compressor.graph.rules import table as rules
 from compressor.graph.trace import replay
 from compressor.surgery.removal import removed_entries

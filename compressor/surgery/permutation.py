@@ -43,12 +43,12 @@ def permute_channels(module: nn.Module, groups: Sequence[ChannelGroup], orders: 
 
 
 def permute_optimizer_state(
-    momentum: OptimizerState, groups: Sequence[ChannelGroup], orders: Orders, module: nn.Module
+    optimizer: OptimizerState, groups: Sequence[ChannelGroup], orders: Orders, module: nn.Module
 ) -> OptimizerState:
     """Reorder the state of an optimizer; single numbers, such as Adam's step, do not change.
 
     Args:
-        momentum: The state: parameter name -> key -> tensor.
+        optimizer: Its state: parameter name -> key -> tensor.
         groups: The groups of the module's channels.
         orders: The new order of each group.
         module: The module that the state belongs to.
@@ -59,7 +59,7 @@ def permute_optimizer_state(
     index = channel_positions(groups, orders, named_tensors(module))
     return {
         name: {key: _reordered(value, index.get(name, {})) if value.ndim else value for key, value in values.items()}
-        for name, values in momentum.items()
+        for name, values in optimizer.items()
     }
 
 

@@ -147,10 +147,7 @@ def attributes_after(
     """
     after: dict[tuple[str, str], Size] = {}
     for attribute in attributes:
-        value = attribute.fixed + sum(
-            int(plan.kept[name][channels].sum()) if name in plan.kept else len(channels)
-            for name, channels in attribute.channels.items()
-        )
+        value = attribute.width.after(plan)
         key = (attribute.module, attribute.name)
         before = after.get(key, getattr(module.get_submodule(attribute.module), attribute.name))
         if attribute.index is None:
@@ -164,7 +161,7 @@ def attributes_after(
     }
 
 
-def kept_sizes(attributes: Sequence[SizeAttribute], module: nn.Module) -> dict[str, dict[str, int | list[int]]]:
+def size_attributes(attributes: Sequence[SizeAttribute], module: nn.Module) -> dict[str, dict[str, int | list[int]]]:
     """Read the size attributes of a module.
 
     Args:

@@ -109,8 +109,8 @@ def test_a_padded_shortcut_shifts_channels_and_its_padding_follows_the_plan() ->
     own = {slot.tensor: slot.positions[:, 0].tolist() for slot in groups["b"].slots if slot.dim == 0}
     assert own["b.weight"] == [0, 1, 6, 7]
     left, right = (each for each in structure.attributes if each.name == "padding")
-    assert (left.index, left.channels["b"].tolist()) == (4, [0, 1])
-    assert (right.index, right.channels["b"].tolist()) == (5, [2, 3])
+    assert (left.index, left.width.channels["b"].tolist()) == (4, [0, 1])
+    assert (right.index, right.width.channels["b"].tolist()) == (5, [2, 3])
 
 
 class Depthwise(nn.Module):

@@ -23,7 +23,7 @@ from compressor.models.cifar import cifar_resnet
 from compressor.surgery.analysis import analyze
 from compressor.surgery.certificate import certify_removal, verify_against_original
 from compressor.surgery.masked_reference import with_readers_zeroed
-from compressor.surgery.removal import compose_kept, kept_sizes, remove_channels, slice_optimizer_state
+from compressor.surgery.removal import compose_kept, remove_channels, size_attributes, slice_optimizer_state
 
 
 def awake(module: nn.Module) -> nn.Module:
@@ -150,7 +150,8 @@ def test_indices_stay_in_the_original_numbering_through_two_cuts_and_a_concatena
             expected = expected.index_select(dim, torch.tensor(indices))
         assert torch.equal(expected, tensor), name
     assert verify_against_original(twice, copy.deepcopy(original), kept, torch.randn(2, 3, 64, 64)).ok
-    assert kept_sizes(second.attributes, twice)["features.conv0"]["out_channels"] == twice.features.conv0.out_channels
+    sizes = size_attributes(second.attributes, twice)
+    assert sizes["features.conv0"]["out_channels"] == twice.features.conv0.out_channels
 
 
 class Attention(nn.Module):

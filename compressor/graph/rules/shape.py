@@ -9,7 +9,7 @@ import numpy as np
 
 from compressor.graph.rules.base import OperatorRule, aten_rules, axis_of, tie_all
 from compressor.graph.trace import Call
-from compressor.graph.tracked import Dim, Dims, TakenApart
+from compressor.graph.tracked import Dim, Dims, SizeInterpretation, TakenApart
 from compressor.graph.tracker import ChannelTracker
 from compressor.layers import source_place
 
@@ -90,7 +90,7 @@ def _reshaped(
         axes = _varying_axes(table) or [table.ndim - 1]
         axis = axes[0] if len(axes) == 1 else _split_blocks(tracker, call, table, axes)
         ids = np.moveaxis(table, axis, -1).reshape(-1, table.shape[axis])[0]
-        blocks = len(axes) > 1 and tracker.interpretation == "remove_blocks"
+        blocks = len(axes) > 1 and tracker.interpretation is SizeInterpretation.REMOVE_BLOCKS
         result[targets[axis]] = Dim(ids, blocks=blocks)
     return result
 
@@ -117,7 +117,7 @@ def _with_owners(dims: Sequence[Dim | None], sources: Dims) -> list[Dim | None]:
 def _split_blocks(tracker: ChannelTracker, call: Call, table: _Table, axes: Sequence[int]) -> int:
     """Split C = blocks x places: the same places of every block are removed, or blocks. Returns that axis."""
     axis = axes[-1]
-    if tracker.interpretation == "remove_blocks":
+    if tracker.interpretation is SizeInterpretation.REMOVE_BLOCKS:
         module, outer = tracker.modules[call.module], axes[:-1]
         stored = {value for value in vars(module).values() if type(value) is int}
         widths = {
@@ -127,7 +127,7 @@ def _split_blocks(tracker: ChannelTracker, call: Call, table: _Table, axes: Sequ
         axis = known[0] if known else outer[-1]
     rows = np.moveaxis(table, axis, -1).reshape(-1, table.shape[axis])
     tracker.tie(rows, np.broadcast_to(rows[:1], rows.shape))
-    in_blocks, places = tracker.interpretation == "remove_blocks", table.shape[axes[-1]]
+    in_blocks, places = tracker.interpretation is SizeInterpretation.REMOVE_BLOCKS, table.shape[axes[-1]]
     node = source_place(tracker.modules[call.module]) is not None  # of a graph without modules, which is one scope
     tracker.taken_apart.append(TakenApart(call.where, "" if node else call.module, places, rows[0], in_blocks))
     return axis

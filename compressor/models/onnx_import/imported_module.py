@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.file_module import FileModule
+from compressor.layers import note_failed_place
 from compressor.models.onnx_import.alike_places import alike_places
 from compressor.models.onnx_import.host import evaluate_on_host
 from compressor.models.onnx_import.if_nodes import Branches
@@ -161,7 +162,11 @@ class ImportedModule(FileModule):
         return values | {name: self.tensor(path) for name, path in self.tensors.items()}
 
     def _execute(self, step: NodeCall, values: dict[str, Value]) -> None:
-        results = self.get_submodule(step.module)(*(values[name] if name else None for name in step.inputs))
+        try:
+            results = self.get_submodule(step.module)(*(values[name] if name else None for name in step.inputs))
+        except Exception as error:  # whatever an operator raises for the sizes it is given
+            note_failed_place(error, step.place)
+            raise
         results = results if isinstance(results, tuple | list) else (results,)
         values.update(zip(step.outputs, results, strict=False))
 
