@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from compressor.execution.operators import named_arguments
+
 
 class UnknownDraw(RuntimeError):
     """An operator draws random numbers that have no centre here; the message names it."""
@@ -28,13 +30,11 @@ class CentralDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTor
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
-        schema = func._schema.arguments
-        named = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
-        named |= {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
+        named = named_arguments(func, args, kwargs)
         name = func.overloadpacket.__name__
         if name in ("dropout", "feature_dropout", "native_dropout") and "p" in named:
             train = {"train": False} if "train" in named else {}
-            return func(**{**{a.name: named[a.name] for a in schema}, **train})
+            return func(**{**named, **train})
         before = torch.get_rng_state()
         result = func(*args, **kwargs)
         if torch.equal(before, torch.get_rng_state()):  # attention without dropout, for one

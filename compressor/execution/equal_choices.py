@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from compressor.execution.differences import differences
+from compressor.execution.operators import named_arguments
 
 INDEXING = {"topk", "sort", "max", "min", "kthvalue", "median", "nanmedian", "mode", "cummax", "cummin"}
 """Operators that give values along one dimension and their indices."""
@@ -85,8 +86,7 @@ class RepeatChoices(TorchDispatchMode):  # type: ignore[no-untyped-call]
             absolute, relative = differences([own], [other])
             self.choices.max_abs_error = max(self.choices.max_abs_error, absolute)
             self.choices.max_rel_error = max(self.choices.max_rel_error, relative)
-        named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
-        return _with_choice(result, choice, named)
+        return _with_choice(result, choice, named_arguments(func, args, kwargs))
 
 
 def _with_choice(result: object, choice: Choice, named: dict[str, Any]) -> object:
@@ -95,7 +95,7 @@ def _with_choice(result: object, choice: Choice, named: dict[str, Any]) -> objec
     chosen = iter(choice.chosen)
     replaced = [next(chosen).clone() if _is_discrete(leaf) else leaf for leaf in leaves]
     if choice.operator.split(".")[1] in INDEXING and len(leaves) == 2:
-        scores, dim, indices = named["self"], named.get("dim", -1), replaced[1]
+        scores, dim, indices = named["self"], named["dim"], replaced[1]
         if indices.ndim == scores.ndim:
             replaced[0] = scores.gather(dim, indices)
         else:

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from compressor.execution.copies import copy_module
+from compressor.execution.operators import named_arguments
 from compressor.layers import source_place
 from compressor.tensors import named_tensors, tree_leaves
 
@@ -222,9 +223,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
                 return result
         running = [part for part in reversed(self.stack) if id(part) in self._module_names]
         module = self._module_names[id(running[0])] if running else ""
-        schema = func._schema.arguments
-        named = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
-        named |= {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
+        named = named_arguments(func, args, kwargs)
         before = tree_map_only(Tensor, self.ref, named)
         handler = self._handlers.get(self._occurrences.next(op, module))
         result = func(*args, **kwargs) if handler is None else handler(func, named)

@@ -80,7 +80,7 @@ def find_query_projection(program: Program, call: AttentionCall) -> QueryProject
     path: list[tuple[Operation, int]] = []  # with the number of the result that is read
     uid, at = call.query, call.operation
     while True:
-        writers = [index for index in range(at) if uid in program.operations[index].outputs]
+        writers = [index for index in program.writers.get(uid, ()) if index < at]
         if not writers:
             return None
         at = writers[-1]
@@ -97,9 +97,8 @@ def find_query_projection(program: Program, call: AttentionCall) -> QueryProject
         program.names.get(value.uid) if isinstance(value, TensorRef) else None
         for value in (arguments["weight"], arguments["bias"])
     )
-    uses = sum(
-        other.op == "aten.linear" and other.named()["weight"] == arguments["weight"] for other in program.operations
-    )
+    readers = (program.operations[index] for index in program.readers[arguments["weight"].uid])
+    uses = sum(other.op == "aten.linear" and other.named()["weight"] == arguments["weight"] for other in readers)
     if weight is None or uses > 1 or (bias is None and arguments["bias"] is not None):
         return None
     shape = program.shapes[operation.outputs[0]]
@@ -117,7 +116,7 @@ def _scale_before_softmax(program: Program, index: int) -> float | None:
     """The product of the numbers between a call and the softmax that alone reads its result; None without a softmax."""
     scale, (uid,) = 1.0, program.operations[index].outputs
     while True:
-        readers = [at for at in range(index + 1, len(program.operations)) if uid in program.operations[at].reads]
+        readers = [at for at in program.readers.get(uid, ()) if at > index]
         if len(readers) != 1:
             return None
         (index,) = readers

@@ -8,9 +8,10 @@ memory is known before it runs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch.utils._pytree import tree_leaves as pytree_leaves
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
+from compressor.execution.operators import named_arguments
 from compressor.tensors import named_tensors, tree_leaves
 
 Values = dict[int, Tensor]
@@ -59,13 +61,10 @@ class Operation:
 
     def named(self) -> dict[str, Any]:
         """Arguments by the names of the operator's schema, defaults filled in."""
-        schema = self.func._schema.arguments
-        values = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
-        values |= {argument.name: value for argument, value in zip(schema, self.args, strict=False)}
-        return values | dict(self.kwargs)
+        return named_arguments(self.func, self.args, self.kwargs)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Program:
     """The calls of one forward pass. `complete`: no call depends on values, so that it runs on any batch."""
 
@@ -79,6 +78,16 @@ class Program:
     storages: Mapping[int, tuple[int, int]]  # tensor -> the storage it lies in, and that storage's bytes
     memory: tuple[int, ...] = ()  # bytes alive before each operation
     last_use: Mapping[int, int] = field(default_factory=dict)  # tensor -> the last operation that reads it
+
+    @cached_property
+    def writers(self) -> Mapping[int, tuple[int, ...]]:
+        """Tensor -> the operations that have it as a result, in order."""
+        return _by_tensor(operation.outputs for operation in self.operations)
+
+    @cached_property
+    def readers(self) -> Mapping[int, tuple[int, ...]]:
+        """Tensor -> the operations that read it, in order."""
+        return _by_tensor(operation.reads for operation in self.operations)
 
     def run(self, values: Values, start: int, stop: int) -> None:
         """Run operations `start` to `stop` on one batch and drop the tensors that nothing reads any more.
@@ -170,6 +179,15 @@ def record(module: nn.Module, *inputs: Tensor) -> Program:
         recorder.storages,
     )
     return _with_liveness(program)
+
+
+def _by_tensor(tensors: Iterable[tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+    """Tensor -> the positions of the tuples that hold it."""
+    positions: dict[int, list[int]] = {}
+    for index, uids in enumerate(tensors):
+        for uid in dict.fromkeys(uids):
+            positions.setdefault(uid, []).append(index)
+    return {uid: tuple(indices) for uid, indices in positions.items()}
 
 
 def _with_liveness(program: Program) -> Program:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -240,17 +239,3 @@ class _Graph:
         if self._depth.get(shortcut, 0) >= self._depth[uid]:
             return None
         return Residual(index, shortcut, operation.outputs[0], self._written.get(shortcut, -1))
-
-
-def kept_rows(layer: SolvableLayer, kept: Mapping[str, Mapping[int, tuple[int, ...]]]) -> tuple[int, ...] | None:
-    """Look up the output channels of the dense layer that the slim one keeps.
-
-    Args:
-        layer: The layer.
-        kept: Kept indices in the dense model's numbering.
-
-    Returns:
-        The channels, in the slim layer's order; None for all of them.
-    """
-    dim = 1 if layer.window is not None and layer.window.transposed else 0
-    return kept.get(layer.weight, {}).get(dim)

@@ -17,7 +17,7 @@ MIXES_CHANNELS = "a normalization mixes these channels, so that they are removed
 def _channelwise(tracker: ChannelTracker, call: Call) -> None:
     """(B, C, *) with per-channel vectors (C,): batch and instance normalization, PReLU."""
     x = call.args.get("input") or call.args["self"]
-    dims, (out, *rest) = tracker.dims(x), call.outs
+    dims, (out, *_) = tracker.dims(x), call.outs
     at = min(1, len(dims) - 1)
     for ref in call.refs():
         if ref != x and len(ref.shape) == 1 and ref.shape[0] > 1:
@@ -32,13 +32,11 @@ def _channelwise(tracker: ChannelTracker, call: Call) -> None:
     tracker.bind_attribute(call, "num_features", dims[at])
     tracker.bind_attribute(call, "num_parameters", dims[at])
     tracker.set_dims(out, dims)
-    for ref in rest:
-        tracker.set_dims(ref, (None,) * len(ref.shape))
 
 
 def _mixing_norm(tracker: ChannelTracker, call: Call) -> None:
     """Layer and RMS norms: statistics over channels change when one is removed."""
-    x, (out, *rest) = call.args["input"], call.outs
+    x, (out, *_) = call.args["input"], call.outs
     dims, lead = tracker.dims(x), len(x.shape) - len(call.args["normalized_shape"])
     for at, dim in enumerate(dims[lead:]):
         tracker.mark_mixed(dim, call, MIXES_CHANNELS)
@@ -48,13 +46,11 @@ def _mixing_norm(tracker: ChannelTracker, call: Call) -> None:
         if dim is not None and not tracker.bind_attribute(call, "normalized_shape", dim, at):
             tracker.freeze(dim, call, "normalization whose sizes are not an attribute of the module")
     tracker.set_dims(out, dims)
-    for ref in rest:
-        tracker.set_dims(ref, (None,) * len(ref.shape))
 
 
 def _group_norm(tracker: ChannelTracker, call: Call) -> None:
     """(B, C, *) in groups with statistics of their own: groups may be removed, and `num_groups` follows."""
-    x, (out, *rest), groups = call.args["input"], call.outs, call.args["num_groups"]
+    x, (out, *_), groups = call.args["input"], call.outs, call.args["num_groups"]
     dims = tracker.dims(x)
     for name in ("weight", "bias"):
         if isinstance(call.args[name], Ref):
@@ -71,8 +67,6 @@ def _group_norm(tracker: ChannelTracker, call: Call) -> None:
             tracker.freeze(dims[1], call, "group normalization whose groups are not an attribute of the module")
         tracker.bind_attribute(call, "num_channels", dims[1])
     tracker.set_dims(out, dims)
-    for ref in rest:
-        tracker.set_dims(ref, (None,) * len(ref.shape))
 
 
 RULES: dict[str, OperatorRule] = {

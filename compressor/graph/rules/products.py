@@ -112,7 +112,7 @@ def _einsum(tracker: ChannelTracker, call: Call) -> None:
 
 def _attention(tracker: ChannelTracker, call: Call) -> None:
     """softmax(q k^T / sqrt(E)) v over (..., heads, positions, E): heads are removed together, v's width is free."""
-    (out, *rest) = call.outs
+    out, *_ = call.outs
     leading: list[tuple[Dims, Sequence[int]]] = []
     for name, ref in call.args.items():
         if isinstance(ref, Ref):
@@ -126,8 +126,6 @@ def _attention(tracker: ChannelTracker, call: Call) -> None:
     tracker.products.append(Product((*lead, None, None, None), (*scores, query.shape[-1])))
     tracker.products.append(Product((*lead, None, None, width), (*scores, value.shape[-1])))
     tracker.set_dims(out, (*lead, None, width))
-    for ref in rest:
-        tracker.set_dims(ref, (None,) * len(ref.shape))
 
 
 def _batch(

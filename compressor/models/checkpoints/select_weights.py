@@ -73,8 +73,7 @@ def select_weights(saved: object, where: str, wanted: str | None) -> Weights:
     candidates = dict(_nodes(saved, ""))
     path = _match(wanted, list(candidates))
     if path is not None:
-        chosen = _descend(candidates[path], where, (f"took the weights in {path!r}, as model.weights says",))
-        return chosen
+        return _descend(candidates[path], where, (f"took the weights in {path!r}, as model.weights says",))
     for state in (_descend(saved, where, ()).held, *candidates.values()):
         named = state.state_dict() if isinstance(state, nn.Module) else dict(_flat(state, ""))
         prefix = _match(wanted, _prefixes(named))

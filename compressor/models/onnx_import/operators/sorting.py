@@ -43,7 +43,6 @@ def _non_max_suppression(
     count = 0 if most is None else int(scalar(most))
     iou = 0.0 if overlap is None else float(scalar(overlap))
     rows = [torch.empty(0, 3, dtype=torch.int64, device=boxes.device)]
-    corners = boxes
     if node.node.get("center_point_box", 0):
         centre, half = boxes[..., :2], boxes[..., 2:] / 2
         corners = torch.cat([centre - half, centre + half], -1)
