@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -74,8 +74,7 @@ class AttentionProblem:
     def is_solvable(self) -> bool:
         """Whether the queries come from a linear layer, and the heads of both models can be paired."""
         program = self._pair.slim_program(self._pair.images)
-        read_once = sum(self.slim.query in operation.reads for operation in program.operations) == 1
-        return bool(self._train) and read_once
+        return bool(self._train) and len(program.readers.get(self.slim.query, ())) == 1
 
     def _find_heads(self, images: int) -> list[Head]:
         """The heads in a batch of a size; none where they cannot be paired."""
@@ -109,15 +108,20 @@ class AttentionProblem:
         errors = [_mean(judge.error(one) for judge, one in zip(judges, maps, strict=True)) for _, maps in fits]
         best = min(range(len(fits)), key=errors.__getitem__)
         (ridge, maps), after = fits[best], errors[best]
-        name = f"{self.projection.weight.removesuffix('.weight')}, scores"
-        samples = sum(moments.images for moments in self._train)
+        result = LayerResult(
+            f"{self.projection.weight.removesuffix('.weight')}, scores",
+            samples=sum(moments.images for moments in self._train),
+            features=len(identity) ** 2,
+            error_before=before,
+            error_after=before,
+        )
         if before < NEGLIGIBLE or after >= before or judges is self._train:
             reason = "no fit is better on held-out images" if before >= NEGLIGIBLE else "its scores are the dense ones"
-            return LayerResult(name, samples, len(identity) ** 2, math.inf, before, before, False, reason)
+            return replace(result, reason=reason)
         self._store(self.projection, maps)
         for batch in batches:
             self._turn(batch, maps)
-        return LayerResult(name, samples, len(identity) ** 2, ridge, before, after, True)
+        return replace(result, ridge=ridge, error_after=after, accepted=True)
 
     def _measure(self, batch: Batch) -> None:
         slim, dense = (

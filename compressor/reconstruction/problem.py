@@ -113,14 +113,14 @@ class LayerProblem:
             regression.store(fitted, self._pair.slim, self._aim.reachable if self._sampler.residual else None)
         return LayerResult(
             self.layer.name,
-            train.count,
-            regression.weight.shape[-1],
-            fitted.ridge,
-            fitted.error_before,
-            fitted.error_after,
-            accepted,
-            "" if accepted else _reason(fitted, holdout is not None),
-            self._mask_search,
+            samples=train.count,
+            features=regression.weight.shape[-1],
+            ridge=fitted.ridge,
+            error_before=fitted.error_before,
+            error_after=fitted.error_after,
+            accepted=accepted,
+            reason="" if accepted else _reason(fitted, holdout is not None),
+            mask_search=self._mask_search,
         )
 
     def _fit(self, train: Statistics, holdout: Statistics | None) -> Fit:

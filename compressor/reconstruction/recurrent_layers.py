@@ -105,8 +105,16 @@ class RecurrentProblem:
         features = sum(weight.shape[1] for weight in self._weights(self.slim, 0)[:2])
         before, after = mean(passes[0] for passes in errors), mean(min(passes) for passes in errors)
         accepted = after < before
-        reason = "" if accepted else "no fit is better on held-out samples"
-        return LayerResult(self.slim.module, samples, features, math.nan, before, after, accepted, reason)
+        return LayerResult(
+            self.slim.module,
+            samples=samples,
+            features=features,
+            ridge=math.nan,
+            error_before=before,
+            error_after=after,
+            accepted=accepted,
+            reason="" if accepted else "no fit is better on held-out samples",
+        )
 
     def _solve(self, number: int, samples: Sequence[LayerSequences]) -> list[float]:
         """Fit one layer in one direction; return the held-out errors of the sliced weights and after each pass."""

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -83,45 +84,68 @@ def reconstruct(
 
     layers = [layer for layer in find_layers(program) if differs(layer)]
     callers = {**{layer.weight: layer for layer in layers}, **(dense_layers if settings.mode == "parallel" else {})}
-    stops = [
-        (site.operation, number, call)
-        for number, layer in enumerate(layers)
-        for call, site in enumerate(callers[layer.weight].sites)
-    ]
+    searched = dict(masks)
+    stops: list[_Stop] = []
+    for layer in layers:
+        dense_layer, mask = dense_layers.get(layer.weight), masks.get(layer.weight)
+        visits = _LayerVisits(layer, partial(LayerProblem, layer, dense_layer, pair, settings, mask), searched)
+        sites = callers[layer.weight].sites
+        stops += [_Stop(site.operation, partial(visits.visit, call)) for call, site in enumerate(sites)]
     calls: list[AttentionProblem | RecurrentProblem] = []
     if settings.mode == "sequential":
         calls += find_attention_problems(pair, masks, settings.ridges)
         calls += find_recurrent_problems(pair, masks, settings.ridges)
-    stops += [(problem.slim.operation, len(layers) + number, 0) for number, problem in enumerate(calls)]
+    stops += [_Stop(problem.slim.operation, problem.solve) for problem in calls]
     total = len(layers) + len(calls)
     lockstep = Lockstep(pair, hold_out_batches(len(pair.inputs), settings.holdout), settings.memory)
-    problems: dict[int, LayerProblem] = {}
     results: list[LayerResult] = []
-    searched = dict(masks)
-    for _, number, call in sorted(stops):
-        if number >= len(layers):
-            results.append(calls[number - len(layers)].solve(lockstep))
+    for stop in sorted(stops, key=lambda stop: stop.operation):
+        if (result := stop.visit(lockstep)) is not None:
+            results.append(result)
             progress(len(results), total)
-            continue
-        layer = layers[number]
-        if number not in problems:
-            dense_layer, mask = dense_layers.get(layer.weight), masks.get(layer.weight)
-            problems[number] = LayerProblem(layer, dense_layer, pair, settings, mask)
-        problem = problems[number]
-        if problem.obstacle is None:
-            problem.measure(lockstep, call)
-        if call < len(layer.sites) - 1:
-            continue
-        results.append(problem.solve())
-        if problem.mask is not None:
-            searched[layer.weight] = problem.mask
-        if call and problem.obstacle is None:  # earlier calls of the layer ran with its old weight
-            lockstep.restart()
-        del problems[number]  # and with it the moments and samples
-        progress(len(results), total)
     results += unreached(pair.slim, program, changed)
     images, seconds = sum(map(pair.images_of, pair.inputs)), time.perf_counter() - start
-    return ReconstructionResult(pair.slim, tuple(results), {**masks, **searched}, images, seconds)
+    return ReconstructionResult(pair.slim, tuple(results), searched, images, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """An operation before which the batches wait for a visit, which gives the result of a layer or None."""
+
+    operation: int
+    visit: Callable[[Lockstep], LayerResult | None]
+
+
+class _LayerVisits:
+    """A layer that is measured at every call, and solved at the last one."""
+
+    def __init__(self, layer: SolvableLayer, make: Callable[[], LayerProblem], masks: dict[str, Tensor]) -> None:
+        self._layer, self._make, self._masks = layer, make, masks
+        self._problem: LayerProblem | None = None  # between the first call and the last one, for it holds samples
+
+    def visit(self, call: int, lockstep: Lockstep) -> LayerResult | None:
+        """Measure one call.
+
+        Args:
+            call: Its index.
+            lockstep: The batches, which stand before the call or earlier.
+
+        Returns:
+            The layer's result after its last call; None before.
+        """
+        problem = self._problem or self._make()
+        if problem.obstacle is None:
+            problem.measure(lockstep, call)
+        if call < len(self._layer.sites) - 1:
+            self._problem = problem
+            return None
+        self._problem = None
+        result = problem.solve()
+        if problem.mask is not None:
+            self._masks[self._layer.weight] = problem.mask
+        if call and problem.obstacle is None:  # earlier calls of the layer ran with its old weight
+            lockstep.restart()
+        return result
 
 
 def unreached(module: nn.Module, program: Program, changed: Set[str]) -> list[LayerResult]:
