@@ -121,11 +121,11 @@ def _certificate(slim: LoadedModel, *, mixing: bool) -> Certificate:
     """Compare with the weights in the original architecture; `mixing`: its norms use the kept channels only."""
     dense = build_named(slim.spec)
     inputs = example_inputs(slim, images=2)
-    structure = analyze(dense, *example_inputs(slim), name=slim.name, mixing=True) if mixing else None
+    graph = analyze(dense, *example_inputs(slim), name=slim.name, mixing=True) if mixing else None
     dropped = [block for block in residual_blocks(dense, *inputs) if block.name in slim.dropped] if slim.dropped else []
     if len(dropped) < len(slim.dropped):
         return Certificate((DROPPED,), math.inf, math.inf, ok=False)
-    return verify_against_original(slim.module, dense, slim.kept, *inputs, structure=structure, dropped=dropped)
+    return verify_against_original(slim.module, dense, slim.kept, *inputs, graph=graph, dropped=dropped)
 
 
 def _still_sparse(folder: Path, slim: nn.Module, sparsity: _Sparsity) -> Iterator[Check]:

@@ -58,13 +58,13 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
     except Exception:  # something on the way asks for values
         trace = _traced(module, *inputs, name=name)
     search = _Search(module, inputs, trace, name, mixing)
-    structure, siblings = search.settle({})
+    graph, siblings = search.settle({})
     if siblings:
         with suppress(ModelError):
             other, _ = search.settle(dict.fromkeys(siblings, SizeInterpretation.REMOVE_BLOCKS))
-            if other.cost.least(other.groups).macs < structure.cost.least(structure.groups).macs:
+            if other.cost.least(other.groups).macs < graph.cost.least(graph.groups).macs:
                 return other
-    return structure
+    return graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +87,28 @@ class _Search:
         interpretations, siblings = dict(start), set[str]()
         compared: dict[Place, int] = {}
         while True:
-            structure = self._graph(interpretations, compared)
-            in_blocks = {line for line in structure.frozen_block_lines if interpretations.get(line, FOLLOW) is FOLLOW}
+            graph = self._graph(interpretations, compared)
+            in_blocks = {line for line in graph.frozen_block_lines if interpretations.get(line, FOLLOW) is FOLLOW}
             if in_blocks:
                 interpretations |= dict.fromkeys(in_blocks, SizeInterpretation.REMOVE_BLOCKS)
-                structure = self._graph(interpretations, compared)
-            siblings |= structure.sibling_lines
-            plan = _trial_plan(structure)
-            slim, failure = _try(self.module, *self.inputs, structure=structure, plan=plan)
+                graph = self._graph(interpretations, compared)
+            siblings |= graph.sibling_lines
+            plan = _trial_plan(graph)
+            slim, failure = _try(self.module, *self.inputs, graph=graph, plan=plan)
             if failure is None:
                 trace = self._traced(slim)
-                splits = (shape for shape in structure.expected_shapes if shape.splits)
+                splits = (shape for shape in graph.expected_shapes if shape.splits)
                 otherwise = lines_of_other_shapes(splits, plan, trace)
                 blamed = set(otherwise) - lines_read_as(SizeInterpretation.FREEZE_SIZED_OPS, interpretations)
                 if not blamed:
-                    frozen = freeze_numbered_groups(structure, self.module, self.inputs, self.trace, trace)
+                    frozen = freeze_numbered_groups(graph, self.module, self.inputs, self.trace, trace)
                     return frozen, siblings
                 _interpret_more_strictly(interpretations, blamed, lines)
                 continue
-            if _next_dimensions(failure, slim, structure, compared):
+            if _next_dimensions(failure, slim, graph, compared):
                 continue
             near = called_near(failure, called, interpretations) if is_own_check(failure) else set()
-            first = partial(self._first_other_shape, slim, structure, plan)
+            first = partial(self._first_other_shape, slim, graph, plan)
             blamed = near or blame(failure, slim, lines, called, interpretations, first)
             if not blamed:  # every round reads at least one line more strictly, so this ends
                 break
@@ -117,10 +117,10 @@ class _Search:
         hint = "freeze the layers around that line with prune.layers"
         raise ModelError("model-cannot-be-pruned/trial-forward-fails", self.name, problem, hint)
 
-    def _first_other_shape(self, slim: nn.Module, structure: DependencyGraph, plan: PrunePlan) -> str | None:
+    def _first_other_shape(self, slim: nn.Module, graph: DependencyGraph, plan: PrunePlan) -> str | None:
         """The first line before a failure whose result has another shape than the removal leaves."""
         trace = self._traced(slim, until_failure=True)
-        return next(iter(lines_of_other_shapes(structure.expected_shapes, plan, trace)), None)
+        return next(iter(lines_of_other_shapes(graph.expected_shapes, plan, trace)), None)
 
     def _traced(self, slim: nn.Module, *, until_failure: bool = False) -> Trace:
         return trace_module(slim, *self.inputs, known=rules.has_rule, until_failure=until_failure)
@@ -131,12 +131,10 @@ class _Search:
         return build_dependency_graph(self.module, self.trace, interpretations, mixing=self.mixing, compared=compared)
 
 
-def _next_dimensions(
-    failure: Exception, slim: nn.Module, structure: DependencyGraph, compared: dict[Place, int]
-) -> bool:
+def _next_dimensions(failure: Exception, slim: nn.Module, graph: DependencyGraph, compared: dict[Place, int]) -> bool:
     """Let the attributes that a check names stand for another dimension; False if none is left to try."""
     named, alike = compared_attributes(failure, slim)
-    known = {(attribute.module, attribute.name) for attribute in structure.attributes}
+    known = {(attribute.module, attribute.name) for attribute in graph.attributes}
     untried = [place for place in named if place not in compared or place in known]
     compared |= {place: compared.get(place, -1) + 1 for place in untried}
     if untried:
@@ -151,11 +149,11 @@ def _interpret_more_strictly(interpretations: dict[str, SizeInterpretation], bla
         interpretations[where] = stricter if where in lines else SizeInterpretation.FREEZE_ALL
 
 
-def _trial_plan(structure: DependencyGraph) -> PrunePlan:
+def _trial_plan(graph: DependencyGraph) -> PrunePlan:
     """Remove between a quarter and three quarters of every group, each by another number."""
     random = np.random.default_rng(0)
     kept: dict[str, BoolArray] = {}
-    for index, group in enumerate(structure.groups):
+    for index, group in enumerate(graph.groups):
         if group.frozen is None:
             lowest = max(1, group.size // 4)
             count = lowest + index % max(1, 3 * group.size // 4 - lowest + 1)
@@ -164,10 +162,10 @@ def _trial_plan(structure: DependencyGraph) -> PrunePlan:
 
 
 def _try(
-    module: nn.Module, *inputs: Tensor, structure: DependencyGraph, plan: PrunePlan
+    module: nn.Module, *inputs: Tensor, graph: DependencyGraph, plan: PrunePlan
 ) -> tuple[nn.Module, Exception | None]:
     """Remove channels and run; return the smaller module and what it raised."""
-    slim = remove_channels(module, structure, plan)
+    slim = remove_channels(module, graph, plan)
     try:
         with torch.inference_mode(), inputs[0].device:
             slim(*inputs)

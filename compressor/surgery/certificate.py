@@ -29,7 +29,7 @@ DROPPED = "dropped-blocks"
 
 
 def certify_removal(
-    dense: nn.Module, slim: nn.Module, structure: DependencyGraph, plan: PrunePlan, *inputs: Tensor
+    dense: nn.Module, slim: nn.Module, graph: DependencyGraph, plan: PrunePlan, *inputs: Tensor
 ) -> Certificate:
     """Prove that `slim` computes what `dense` computes with the removed channels unread.
 
@@ -49,30 +49,30 @@ def certify_removal(
     Args:
         dense: The model before the removal.
         slim: The model after it.
-        structure: The dense model's dependency graph.
+        graph: The dense model's dependency graph.
         plan: The channels that were kept.
         inputs: What both models run on.
 
     Returns:
         The certificate; `ok` is False where the models differ.
     """
-    run_dense = partial(run_restricted, structure=structure, plan=plan)
-    reference = RESTRICTED if mixes_channels(structure, plan) else MASKED
+    run_dense = partial(run_restricted, graph=graph, plan=plan)
+    reference = RESTRICTED if mixes_channels(graph, plan) else MASKED
 
     def _prove(module: nn.Module) -> Certificate:
-        smaller = slim if module is dense else remove_channels(module, structure, plan)
-        masked = partial(with_readers_zeroed, module, structure.groups, plan)
+        smaller = slim if module is dense else remove_channels(module, graph, plan)
+        masked = partial(with_readers_zeroed, module, graph.groups, plan)
         return OutputComparison(masked, smaller, inputs, run_dense).proof(reference)
 
     return proof_of_nonzero(_prove, dense)
 
 
-def groups_at_fault(dense: nn.Module, structure: DependencyGraph, plan: PrunePlan, *inputs: Tensor) -> Iterator[str]:
+def groups_at_fault(dense: nn.Module, graph: DependencyGraph, plan: PrunePlan, *inputs: Tensor) -> Iterator[str]:
     """Find groups whose channels cannot be removed alone without another change.
 
     Args:
         dense: The model before the removal.
-        structure: Its dependency graph.
+        graph: Its dependency graph.
         plan: A plan whose removal `certify_removal` does not prove.
         inputs: What the models run on.
 
@@ -82,7 +82,7 @@ def groups_at_fault(dense: nn.Module, structure: DependencyGraph, plan: PrunePla
 
     def fails(names: Sequence[str]) -> bool:
         part = PrunePlan({name: plan.kept[name] for name in names})
-        return not certify_removal(dense, remove_channels(dense, structure, part), structure, part, *inputs).ok
+        return not certify_removal(dense, remove_channels(dense, graph, part), graph, part, *inputs).ok
 
     return items_at_fault(list(plan.kept), fails)
 
@@ -139,7 +139,7 @@ def output_change(dense: nn.Module, slim: nn.Module, *inputs: Tensor) -> Certifi
     return outputs if outputs.max_abs_error else replace(outputs, max_rel_error=0.0, ok=True)
 
 
-def is_lossless_when_zeroed(dense: nn.Module, structure: DependencyGraph, plan: PrunePlan, *inputs: Tensor) -> bool:
+def is_lossless_when_zeroed(dense: nn.Module, graph: DependencyGraph, plan: PrunePlan, *inputs: Tensor) -> bool:
     """Test whether channels have no effect once all parameters that write, scale or shift them are zero.
 
     They have one behind an activation that maps zero to something else, such as a sigmoid, and in a norm that mixes
@@ -147,7 +147,7 @@ def is_lossless_when_zeroed(dense: nn.Module, structure: DependencyGraph, plan: 
 
     Args:
         dense: The model before the removal. It is not changed.
-        structure: Its dependency graph.
+        graph: Its dependency graph.
         plan: The channels to keep.
         inputs: What the model runs on.
 
@@ -158,10 +158,10 @@ def is_lossless_when_zeroed(dense: nn.Module, structure: DependencyGraph, plan: 
     parameters = dict(copied.named_parameters())
     with torch.no_grad():
         for role in ("writer", "per_channel"):
-            for (name, dim), removed in removed_entries(structure.groups, plan, role).items():
+            for (name, dim), removed in removed_entries(graph.groups, plan, role).items():
                 if name in parameters:
                     parameters[name].index_fill_(dim, torch.from_numpy(removed), 0.0)
-    return output_change(copied, remove_channels(copied, structure, plan), *inputs).ok
+    return output_change(copied, remove_channels(copied, graph, plan), *inputs).ok
 
 
 def verify_against_original(
@@ -169,7 +169,7 @@ def verify_against_original(
     dense: nn.Module,
     kept: KeptIndices,
     *inputs: Tensor,
-    structure: DependencyGraph | None = None,
+    graph: DependencyGraph | None = None,
     dropped: Sequence[ResidualBlock] = (),
 ) -> Certificate:
     """Compare `slim` with the original architecture that holds slim's weights at the kept indices and zeros elsewhere.
@@ -181,7 +181,7 @@ def verify_against_original(
         dense: The original architecture. Its weights are overwritten.
         kept: The kept indices of every tensor, in the original's numbering.
         inputs: What both models run on.
-        structure: The dense model's dependency graph; with it, norms work on the kept channels only.
+        graph: The dense model's dependency graph; with it, norms work on the kept channels only.
         dropped: Blocks of the original that `slim` lacks. They keep the weights that `dense` has, but their branches
             are zero.
 
@@ -191,9 +191,9 @@ def verify_against_original(
     zero_branches_(dense, dropped)
     reference = MASKED
     run_dense: Run = call
-    if structure is not None:
+    if graph is not None:
         reference = RESTRICTED
-        run_dense = partial(run_restricted, structure=structure, plan=plan_from_kept(structure.groups, kept))
+        run_dense = partial(run_restricted, graph=graph, plan=plan_from_kept(graph.groups, kept))
 
     def _prove(slim: nn.Module) -> Certificate:
         _scatter_(dense, slim, kept, [block.name for block in dropped])

@@ -46,51 +46,51 @@ def with_readers_zeroed(dense: nn.Module, groups: Sequence[ChannelGroup], plan: 
     return copied
 
 
-def run_restricted(module: nn.Module, *inputs: Tensor, structure: DependencyGraph, plan: PrunePlan) -> Any:
+def run_restricted(module: nn.Module, *inputs: Tensor, graph: DependencyGraph, plan: PrunePlan) -> Any:
     """Run a module; every call that mixes channels or draws for them has the kept ones, and zeros for the others.
 
     Args:
         module: The module.
         inputs: Its inputs.
-        structure: Its dependency graph.
+        graph: Its dependency graph.
         plan: The channels to keep.
 
     Returns:
         The module's output.
     """
-    touched = [site for site in _sites(structure) if _touched(site, structure, plan)]
-    handlers = {site.call: partial(_on_kept, site, structure, plan) for site in touched}
+    touched = [site for site in _sites(graph) if _touched(site, graph, plan)]
+    handlers = {site.call: partial(_on_kept, site, graph, plan) for site in touched}
     return replay(module, *inputs, known=rules.has_rule, handlers=handlers) if handlers else module(*inputs)
 
 
-def mixes_channels(structure: DependencyGraph, plan: PrunePlan) -> bool:
+def mixes_channels(graph: DependencyGraph, plan: PrunePlan) -> bool:
     """Test whether a plan changes the channels that some normalization works on, or that numbers are drawn for.
 
     Args:
-        structure: The model's dependency graph.
+        graph: The model's dependency graph.
         plan: The channels to keep.
 
     Returns:
         True where at least one call is affected.
     """
-    return any(_touched(site, structure, plan) for site in _sites(structure))
+    return any(_touched(site, graph, plan) for site in _sites(graph))
 
 
-def _sites(structure: DependencyGraph) -> tuple[NormalizationSite, ...]:
-    return *structure.mixtures, *structure.draws
+def _sites(graph: DependencyGraph) -> tuple[NormalizationSite, ...]:
+    return *graph.mixtures, *graph.draws
 
 
-def _touched(call: NormalizationSite, structure: DependencyGraph, plan: PrunePlan) -> bool:
+def _touched(call: NormalizationSite, graph: DependencyGraph, plan: PrunePlan) -> bool:
     dims = (*call.args.values(), *call.outs)
-    return any(len(_kept(index, structure, plan)) < len(index[0]) for entries in dims for index in entries.values())
+    return any(len(_kept(index, graph, plan)) < len(index[0]) for entries in dims for index in entries.values())
 
 
-def _kept(entries: ChannelIndex, structure: DependencyGraph, plan: PrunePlan) -> IntArray:
+def _kept(entries: ChannelIndex, graph: DependencyGraph, plan: PrunePlan) -> IntArray:
     """The indices of the kept entries of a dimension."""
     group_of, channel_of = entries
     mask = np.ones(len(group_of), dtype=np.bool_)
     for index in np.unique(group_of[group_of >= 0]).tolist():
-        kept = plan.kept.get(structure.groups[index].name)
+        kept = plan.kept.get(graph.groups[index].name)
         if kept is not None:
             in_group = group_of == index
             mask[in_group] = kept[channel_of[in_group]]
@@ -98,13 +98,13 @@ def _kept(entries: ChannelIndex, structure: DependencyGraph, plan: PrunePlan) ->
 
 
 def _on_kept(
-    call: NormalizationSite, structure: DependencyGraph, plan: PrunePlan, operator: Any, args: Mapping[str, Any]
+    call: NormalizationSite, graph: DependencyGraph, plan: PrunePlan, operator: Any, args: Mapping[str, Any]
 ) -> Any:
     """Gather the kept entries of every operand, run the operator on them, and scatter the results."""
     small = dict(args)
     for name, dims in call.args.items():
         for at, entries in dims.items():
-            part = small[name].index_select(at, torch.from_numpy(_kept(entries, structure, plan)))
+            part = small[name].index_select(at, torch.from_numpy(_kept(entries, graph, plan)))
             small[name] = _laid_out_as(part, args[name])
     if "normalized_shape" in small:
         small["normalized_shape"] = list(small["input"].shape[-len(small["normalized_shape"]) :])
@@ -113,16 +113,16 @@ def _on_kept(
     named = {argument.name: small[argument.name] for argument in schema if argument.kwarg_only}
     result = operator(*positional, **named)
     outs = iter(call.outs)
-    parts = [_scatter(leaf, next(outs), structure, plan) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    parts = [_scatter(leaf, next(outs), graph, plan) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
     if operator._schema.is_mutable:
         return args["self"].copy_(parts[0])
     return parts[0] if isinstance(result, Tensor) else tuple(parts)
 
 
-def _scatter(part: Tensor, dims: Mapping[int, ChannelIndex], structure: DependencyGraph, plan: PrunePlan) -> Tensor:
+def _scatter(part: Tensor, dims: Mapping[int, ChannelIndex], graph: DependencyGraph, plan: PrunePlan) -> Tensor:
     for at, entries in dims.items():
         shape = (*part.shape[:at], len(entries[0]), *part.shape[at + 1 :])
-        kept = torch.from_numpy(_kept(entries, structure, plan))
+        kept = torch.from_numpy(_kept(entries, graph, plan))
         part = _laid_out_as(part.new_zeros(shape).index_copy(at, kept, part), part)
     return part
 

@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 Size = int | tuple[int, ...] | list[int]
 
 
-def remove_channels(module: nn.Module, structure: DependencyGraph, plan: PrunePlan) -> nn.Module:
+def remove_channels(module: nn.Module, graph: DependencyGraph, plan: PrunePlan) -> nn.Module:
     """Copy a module without the channels that a plan removes.
 
     Args:
         module: The module. It is not changed.
-        structure: Its dependency graph.
+        graph: Its dependency graph.
         plan: The channels to keep.
 
     Returns:
         The smaller copy, whose size attributes follow.
     """
-    removed = removed_entries(structure.groups, plan)
+    removed = removed_entries(graph.groups, plan)
     smaller: dict[int, object] = {}
     for name, tensor in named_tensors(module).items():
         data = _drop(removed, name, tensor.detach())
         if data.shape != tensor.shape:
             smaller[id(tensor)] = nn.Parameter(data, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
     slim = copy_module(module, smaller)  # by identity, so that a tensor with several names stays one tensor
-    for (path, name), after in attributes_after(structure.attributes, plan, module).items():
+    for (path, name), after in attributes_after(graph.attributes, plan, module).items():
         setattr(slim.get_submodule(path), name, after)
     forget_computed_tensors_(slim)
     return slim

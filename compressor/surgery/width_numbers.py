@@ -26,12 +26,12 @@ Numbers = Mapping[CallId, tuple[tuple[str, object], ...]]
 
 
 def freeze_numbered_groups(
-    structure: DependencyGraph, module: nn.Module, inputs: Sequence[Tensor], dense: Trace, slim: Trace
+    graph: DependencyGraph, module: nn.Module, inputs: Sequence[Tensor], dense: Trace, slim: Trace
 ) -> DependencyGraph:
     """Freeze the groups from whose size the code computes a number.
 
     Args:
-        structure: The dependency graph.
+        graph: The dependency graph.
         module: The module, in which every trial removal runs.
         inputs: What it runs on.
         dense: The trace of the module.
@@ -41,12 +41,12 @@ def freeze_numbered_groups(
         The graph; the same one where no number differs.
     """
     if _first_difference(_numbers(dense), slim) is None:
-        return structure
+        return graph
 
     def without(groups: Sequence[ChannelGroup]) -> Trace:
         plan = PrunePlan({group.name: np.arange(group.size) % 2 == 0 for group in groups})
         with equal_randomness():  # the code may draw numbers, too
-            return trace_module(remove_channels(module, structure, plan), *inputs, known=rules.has_rule)
+            return trace_module(remove_channels(module, graph, plan), *inputs, known=rules.has_rule)
 
     expected = _numbers(without(()))
 
@@ -56,13 +56,13 @@ def freeze_numbered_groups(
     def fails(groups: Sequence[ChannelGroup]) -> bool:
         return differing_call(groups) is not None
 
-    free = [group for group in structure.groups if group.frozen is None]
+    free = [group for group in graph.groups if group.frozen is None]
     frozen: dict[str, Freeze] = {}
     for group in items_at_fault(free, fails) if fails(free) else ():
         if (call := differing_call([group])) is not None:
             frozen[group.name] = Freeze("model", f"{WHY} ({call.op}, {call.where})")
-    groups = (replace(group, frozen=group.frozen or frozen.get(group.name)) for group in structure.groups)
-    return replace(structure, groups=tuple(groups))
+    groups = (replace(group, frozen=group.frozen or frozen.get(group.name)) for group in graph.groups)
+    return replace(graph, groups=tuple(groups))
 
 
 def _first_difference(expected: Numbers, trace: Trace) -> Call | None:

@@ -119,7 +119,7 @@ def test_a_slim_model_is_checked_again_from_its_own_weights() -> None:
     slim = remove_channels(module, structure, plan)
     kept = compose_kept({}, structure.groups, plan, slim)
     assert not verify_against_original(slim, copy.deepcopy(module), kept, inputs).ok
-    assert verify_against_original(slim, copy.deepcopy(module), kept, inputs, structure=structure).ok
+    assert verify_against_original(slim, copy.deepcopy(module), kept, inputs, graph=structure).ok
 
 
 class Contiguous(nn.Module):
