@@ -71,7 +71,7 @@ def build_dependency_graph(
         module: The module that was traced.
         trace: The trace.
         interpretations: Source line -> how the sizes of its operators are interpreted; FOLLOW for other lines.
-        mixing: Whether channels may be removed that a normalisation mixes.
+        mixing: Whether channels may be removed that a normalization mixes.
         compared: (module, attribute) that code compares with a size -> which of the dimensions of that size is meant,
             in the order in which the module's operators read them.
 

@@ -58,7 +58,7 @@ def _unknown(source: str, name: str, candidates: Sequence[NamedFamily]) -> Model
 
 
 def model_defaults(source: str) -> Defaults:
-    """Return input size, classes and normalisation of an architecture, whatever its weights."""
+    """Return input size, classes and normalization of an architecture, whatever its weights."""
     family, name = named_architecture(source)
     return family.defaults(name)
 
