@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from compressor.data.in_memory import ImageData
 from failures import raises_error
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from compressor.budget.rounds import repair_schedules
 from compressor.budget.target import PruningTarget
 from compressor.core import Data
 from compressor.criteria import channel_criteria
+from compressor.data.image_data import ImageData
 from compressor.errors import RecipeError
 from compressor.recipe import read_recipe
 from compressor.recipe.build_steps import build_steps

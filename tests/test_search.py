@@ -31,7 +31,8 @@ from compressor.steps.latency_search import AIM, HIGH, LOW, MeasuredPlan, meet_l
 from compressor.steps.run import initial_state, run_step
 from compressor.steps.select_channels import SelectChannels
 from compressor.steps.state import PruningState
-from compressor.training.training_checkpoint import Checkpoints, run_fingerprint
+from compressor.training.run_fingerprint import run_fingerprint
+from compressor.training.training_checkpoint import Checkpoints
 
 
 class Line:

@@ -119,7 +119,15 @@ class ImageData:
         return replace(self, held_out=sample[len(sample) - count :])
 
     def val_batches(self, batch_size: int, *, images: int | None = None) -> Iterator[tuple[Tensor, Any]]:
-        """Yield the test set in order, or at most `images` of it at equal distances; the last batch may be smaller."""
+        """Yield the test set in order, without augmentation; the last batch may be smaller.
+
+        Args:
+            batch_size: Images in a batch.
+            images: Images at most, at equal distances; None = all.
+
+        Returns:
+            Batches of images and targets.
+        """
         return self._plain(self.val, spread_rows(self.val_size, images), batch_size)
 
     def _plain(self, split: ImageSource, rows: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Any]]:

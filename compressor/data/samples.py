@@ -167,7 +167,15 @@ class Samples:
         return self if self.has_holdout else replace(self, held_out=held_out_count(self.train_size, images))
 
     def val_batches(self, batch_size: int, *, images: int | None = None) -> Iterator[tuple[Inputs, None]]:
-        """Yield the test samples in order, or at most `images` at equal distances; the last batch may be smaller."""
+        """Yield the test samples in order; the last batch may be smaller.
+
+        Args:
+            batch_size: Samples in a batch.
+            images: Samples at most, at equal distances; None = all.
+
+        Returns:
+            Batches of inputs and None.
+        """
         rows = self._split()[1][spread_rows(self.val_size, images)]
         return ((inputs, None) for inputs in self.source.batches(torch.split(rows, batch_size)))
 

@@ -8,7 +8,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from compressor.models.user_inputs import inputs_like
 from exports import export_onnx
 from failures import raises_error
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from compressor.errors import ModelError
 from compressor.export.onnx import split_batches
 from compressor.models.inputs.batch_dims import find_batch_dims, with_batch_dim
 from compressor.models.inputs.example_inputs import example_inputs
+from compressor.models.inputs.user_inputs import inputs_like
 from compressor.models.source import load_model
 
 
