@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -41,7 +42,8 @@ class LayerSampler:
         """
         self._layer, self._dense, self._pair, self._settings = layer, dense, pair, settings
         site = layer.sites[0]
-        self.regression = as_regression(layer, pair.slim, pair.kept)
+        most_features = settings.most_features if settings.mode == "sequential" else math.inf
+        self.regression = as_regression(layer, pair.slim, pair.kept, most_features)
         self.aim = aim_through(site.affines, self.regression.channels, pair.slim)
         self.residual = (
             settings.residual

@@ -147,7 +147,7 @@ class LayerProblem:
         """The best fit over ridges, and over masks where the weight is masked, with its W0 and its solver."""
         regression, settings = self._regression, self._settings
         solve = partial(fit, train, holdout, has_intercept=regression.has_intercept, ridges=settings.ridges)
-        if self.mask is None or regression.taps is not None:
+        if self.mask is None or regression.scaled is not None:
             return solve(regression.weight), regression.weight, cholesky_solver
         support = weight_rows(self.mask, self.layer) > 0
         solver = masked_solver(support)
@@ -168,7 +168,7 @@ class LayerProblem:
     def _is_rectified(self) -> bool:
         """Whether a ReLU follows the layer, with nothing but a BatchNorm and the addition that it aims at before it."""
         (site, *others), regression = self.layer.sites, self._regression
-        plain = len(regression.weight) == 1 and regression.taps is None and regression.has_intercept and not others
+        plain = len(regression.weight) == 1 and regression.scaled is None and regression.has_intercept and not others
         return plain and site.rectified and (site.residual is None or self._sampler.residual)
 
     def _all_samples(self) -> RectifiedSamples | None:

@@ -27,14 +27,15 @@ DEAD = 1e-3
 class Regression:
     """One layer of the slim model as a regression problem.
 
-    The unknowns of a convolution or linear layer are its weights. A depthwise convolution reads no channel but its own,
-    so that its unknowns are one factor for each channel: its only column is its present output, without the bias.
+    The unknowns of a convolution or linear layer are its weights. Where its rows are scaled, they are one factor for
+    each output channel, whose only column is the channel's present output without the bias: in depthwise convolutions,
+    which read no channel but their own, and in layers with so many inputs that their moments would not fit in memory.
     """
 
     layer: SolvableLayer
     shape: tuple[int, ...]  # of the layer's weight
     weight: Tensor  # W0 (G, o, n), float64
-    taps: Tensor | None  # (channels in, outputs of each, K) of a depthwise convolution, as they are now
+    scaled: Tensor | None  # rows (groups, outputs of each, inputs of each) that are scaled, as they are now
     has_intercept: bool
     rows: Tensor | None  # output channels of the dense layer that are kept; None for all
 
@@ -94,11 +95,10 @@ class Regression:
             rows = values.reshape(-1, values.shape[-1])[positions[0].to(values.device)]
         else:
             rows = patches(values, positions, window, tuple(output.shape[2:]))
-        if self.taps is None:
-            return rows.reshape(len(rows), self.layer.groups, -1)
-        taps = self.taps.to(rows)
-        per_channel = rows.reshape(len(rows), len(taps), 1, -1)
-        return (per_channel * taps).sum(-1).reshape(len(rows), -1, 1)
+        by_group = rows.reshape(len(rows), self.layer.groups, -1)
+        if self.scaled is None:
+            return by_group
+        return torch.einsum("rgn,gon->rgo", by_group, self.scaled.to(rows)).reshape(len(rows), -1, 1)
 
     def targets(self, target: Tensor, positions: Tensor) -> Tensor:
         """Gather the values of sampled positions.
@@ -149,22 +149,24 @@ class Regression:
 
     def as_parameter(self, weight: Tensor) -> Tensor:
         """Rows (C, n) in the shape of the layer's weight."""
-        if self.taps is not None:
-            scaled = self.taps * weight.reshape(*self.taps.shape[:2], 1)
-            return scaled.reshape(self.shape)
+        if self.scaled is not None:
+            return (self.scaled * weight.reshape(*self.scaled.shape[:2], 1)).reshape(self.shape)
         if self.layer.window is not None and self.layer.window.transposed:
             outputs, *kernel = self.shape[1:]
             return weight.reshape(self.layer.groups, outputs, -1, *kernel).transpose(1, 2).reshape(self.shape)
         return weight.reshape(self.shape)
 
 
-def as_regression(layer: SolvableLayer, module: nn.Module, kept: KeptIndices) -> Regression:
+def as_regression(
+    layer: SolvableLayer, module: nn.Module, kept: KeptIndices, most_features: float = math.inf
+) -> Regression:
     """Build the regression of a layer of the slim model.
 
     Args:
         layer: The layer.
         module: The slim model.
         kept: Kept indices of its tensors in the dense model's numbering.
+        most_features: The rows of a layer with more inputs than this are scaled.
 
     Returns:
         The regression.
@@ -175,11 +177,11 @@ def as_regression(layer: SolvableLayer, module: nn.Module, kept: KeptIndices) ->
     has_intercept = layer.bias is not None or all(site.norm is not None for site in layer.sites)
     rows = kept.get(layer.weight, {}).get(1 if transposed else 0)
     index = None if rows is None else torch.tensor(rows)
-    if not layer.depthwise:
+    is_wide = weight.shape[-1] > most_features and not transposed
+    if not layer.depthwise and not is_wide:
         return Regression(layer, shape, weight, None, has_intercept, index)
-    taps = weight.reshape(layer.groups, -1, weight.shape[-1])
-    ones = torch.ones(taps.shape[0] * taps.shape[1], 1, 1, dtype=torch.float64)
-    return Regression(layer, shape, ones, taps, has_intercept, index)
+    ones = torch.ones(weight.shape[0] * weight.shape[1], 1, 1, dtype=torch.float64)
+    return Regression(layer, shape, ones, weight, has_intercept, index)
 
 
 def weight_rows(parameter: Tensor, layer: SolvableLayer) -> Tensor:

@@ -23,6 +23,6 @@ class ReconstructionSettings:
     residual: bool = True  # the last layer of a branch aims at what the shortcut lacks
     mask_searches: Sequence[MaskSearch] = ()  # beside the given masks, see masked.py
     pattern: NMPattern | None = None  # of the masks; None for unstructured ones
-    most_features: int = 6144  # a layer with more unknowns for each output is left: its moments take 8 n^2 bytes
+    most_features: int = 6144  # inputs n of a row; rows of layers with more are scaled, for moments take 8 n^2 bytes
     memory: int = 3 * 2**30  # bytes that activations may take
     seed: int = 0

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -359,10 +360,31 @@ def test_constant_samples_do_no_harm() -> None:
     assert error(dense, result.module, x) < 1e-2
 
 
-def test_a_layer_with_too_many_unknowns_is_left_and_reported() -> None:
+def test_rows_of_a_layer_with_too_many_inputs_are_scaled_and_its_means_restored() -> None:
+    """Each of the 3 outputs has a factor and an intercept: two unknowns of 320, fitted by hand on all samples."""
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 3)).eval()
+    x = images(400, 3, 8, 8) * torch.linspace(0.1, 3, 400)[torch.randperm(400), None, None, None]  # of any brightness
+    settings = ReconstructionSettings(most_features=300, residual=False)
+    slim, _ = pruned(dense, x[:1], {"0": [1, 4, 6]})
+    result = run(dense, x, {"0": [1, 4, 6]}, settings)
+    (layer,) = [layer for layer in result.layers if layer.name == "3"]
+    assert (layer.features, layer.accepted) == (1, True)
+    before, after = slim[3], result.module[3]
+    factors = (after.weight / before.weight).detach()
+    torch.testing.assert_close(factors, factors[:, :1].expand_as(factors))
+    with torch.no_grad():
+        now, target = result.module[:3](x) @ before.weight.T, dense(x)
+    fitted = [np.polyfit(now[:, row].numpy(), target[:, row].numpy(), 1) for row in range(3)]
+    assert factors[:, 0].tolist() == pytest.approx([factor for factor, _ in fitted], rel=1e-2)
+    assert after.bias.tolist() == pytest.approx([shift for _, shift in fitted], abs=1e-2)
+    assert error(dense, result.module, x) < error(dense, slim, x)
+
+
+def test_a_layer_with_too_many_unknowns_is_left_in_parallel_mode_and_reported() -> None:
     dense = seeded(Residual())
     x = images(40, 3, 8, 8)
-    settings = ReconstructionSettings(most_features=71)
+    settings = ReconstructionSettings(most_features=71, mode="parallel")
     slim, _ = pruned(dense, x[:1], {"blocks.0.conv1": [1]})
     result = run(dense, x, {"blocks.0.conv1": [1]}, settings)
     layers = {layer.name: layer for layer in result.layers}
