@@ -6,7 +6,6 @@ import contextlib
 import io
 import warnings
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +20,7 @@ from compressor.export.exporter_shortcuts import operators_listed_once, pairs_ma
 from compressor.export.free_sizes import note_largest_sizes
 from compressor.export.onnx_passes import register_constants
 from compressor.export.silence import silent_streams
+from compressor.export.tensor_names import TensorNames
 from compressor.tensors import tree_leaves
 
 Exporter = Literal["dynamo", "torchscript"]
@@ -28,15 +28,6 @@ Exporter = Literal["dynamo", "torchscript"]
 
 class ExportRefused(Exception):
     """An exporter cannot convert the model; the message is its reason, in one line."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorNames:
-    """The names of inputs and outputs in the file."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    flat: bool  # whether exporters accept the output without flattening
 
 
 class FlatOutputs(nn.Module):

@@ -25,7 +25,6 @@ from compressor.export.exporters import (
     Exporter,
     ExportRefused,
     FlatOutputs,
-    TensorNames,
     export_by_torchscript,
     first_line,
     trace_by_dynamo,
@@ -34,8 +33,9 @@ from compressor.export.free_sizes import Place, find_open_sizes, in_other_sizes,
 from compressor.export.onnx_passes import keep_zero_padding, set_metadata
 from compressor.export.parity import AT_CENTRE, CannotRun, Parity, check_parity
 from compressor.export.save_onnx import external_files, save_checked, write_errors_named
+from compressor.export.tensor_names import TensorNames, name_tensors
 from compressor.export.traced_network import TracedNetwork
-from compressor.tensors import is_flat, named_tensors, tree_names
+from compressor.tensors import named_tensors
 
 OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)  # the exporter's functions need 18
 CHUNK = 16  # largest batch of the parity check
@@ -91,7 +91,7 @@ class OnnxExporter:
             opset: The ONNX operator set; None = the exporter's default.
             dynamic_batch: Whether the batch dimension should be free.
             dynamic_sizes: Whether every other size should be free that the module does not fix, where the batch is.
-            names: Names of the inputs; outputs are named by key, field or index (see `tree_names`).
+            names: Names of the inputs; those of outputs follow (see `TensorNames.of`).
             batch_dims: The batch dimension of each input, None for an input without one; by default the first of each.
 
         Raises:
@@ -149,7 +149,7 @@ class OnnxExporter:
     def _first_that_agrees(self, copied: nn.Module, draft: Path, metadata: Mapping[str, str]) -> Written:
         """Try one way to export after the other."""
         single = split_batches(self._inputs, False, self._dims)[0]
-        names = TensorNames(self._names, *_output_names(copied, single, self._names))
+        names = TensorNames.of(copied, single, self._names)
         tensors, refused = frozenset(named_tensors(copied, every_name=True)), list[str]()
         for attempt in self._attempts(copied, self._ways.get(tensors)):
             try:
@@ -196,6 +196,10 @@ class OnnxExporter:
         if not names.flat:
             module = FlatOutputs(module)
         model, traced, notes = self._model(attempt, module, example, names, draft)
+        if len(model.graph.inputs) < len(names.inputs):
+            unused = set(names.inputs).difference(value.name for value in model.graph.inputs)
+            raise ExportRefused(f"no value in its trace depends on input {', '.join(sorted(unused))}")
+        name_tensors(model, names)
         places = name_free_sizes(model, self._dims) if attempt.sizes else {}
         batches += in_other_sizes(copied, example, self._dims, model, places)
         keep_zero_padding(model)
@@ -203,7 +207,7 @@ class OnnxExporter:
         free = {FREE_SIZES: json.dumps(sizes)} if sizes else {}
         set_metadata(model, {**metadata, **free, "exporter": attempt.exporter})
         save_checked(model, draft)
-        parity = check_parity(draft, copied, batches)
+        parity = check_parity(draft, copied, batches, names)
         if not parity.ok and (places or attempt.traced):
             raise CannotRun(f"its outputs differ from PyTorch's{' at some sizes' if places else ''}")
         return Written(model.opset_imports[""], parity, traced, notes)
@@ -270,13 +274,3 @@ def _plain(tensor: Tensor) -> Tensor:
     """A contiguous tensor on the CPU; floating-point values become float32."""
     tensor = tensor.detach().cpu().contiguous()
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _output_names(
-    module: nn.Module, inputs: Sequence[Tensor], input_names: Sequence[str]
-) -> tuple[tuple[str, ...], bool]:
-    """Names of the outputs that differ from those of the inputs, and whether the output is flat."""
-    with torch.no_grad():
-        output = copy_module(module)(*inputs)
-    names = tree_names(output)
-    return tuple(f"output_{name}" if name in input_names else name for name in names), is_flat(output)

@@ -23,6 +23,7 @@ from compressor.export.cpu_session import cpu_session
 from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
 from compressor.export.onnx_file import has_float16_weights
 from compressor.export.random_nodes import CannotCompare, with_central_draws
+from compressor.export.tensor_names import TensorNames
 from compressor.export.tolerance import FLOAT16, FLOAT32, Array, FileRounding, max_abs, within_tolerance
 from compressor.file_module import FileModule, as_file_takes
 from compressor.tensors import tree_leaves
@@ -86,7 +87,7 @@ def central_outputs(module: nn.Module, inputs: Inputs) -> list[Array]:
         raise CannotRun(f"{error}, which cannot be compared") from error
 
 
-def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Parity:
+def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs], names: TensorNames | None = None) -> Parity:
     """Compare ONNX Runtime (CPU, default options) with the module on every output of every batch.
 
     If outputs differ and the module itself is sensitive to rounding, its outputs cannot be compared: a detector that
@@ -100,30 +101,35 @@ def check_parity(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> Pa
         path: The ONNX file.
         module: The module in float32, on the CPU.
         batches: The batches.
+        names: The names that inputs and outputs have to have; None = any.
 
     Returns:
         The largest absolute difference, and whether it is within the tolerance (see `within_tolerance`).
 
     Raises:
-        CannotRun: ONNX Runtime cannot run the file, or its outputs have other shapes.
+        CannotRun: ONNX Runtime cannot run the file, or its outputs have other shapes or names.
         VerificationFailed: An output is not finite.
     """
     try:
         with with_central_draws(path) as central:
             if central is None:
-                return _check_outputs(path, module, batches, module_outputs)
+                return _check_outputs(path, module, batches, module_outputs, names)
             open_session(path)
-            return replace(_check_outputs(central, module, batches, central_outputs), compared=AT_CENTRE)
+            return replace(_check_outputs(central, module, batches, central_outputs, names), compared=AT_CENTRE)
     except CannotCompare as reason:
         raise CannotRun(str(reason)) from reason
 
 
-def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], outputs: Outputs) -> Parity:
+def _check_outputs(
+    path: Path, module: nn.Module, batches: Sequence[Inputs], outputs: Outputs, names: TensorNames | None
+) -> Parity:
     """Compare a file without random numbers with what `outputs` computes."""
     session = open_session(path)
+    if names is not None and (problem := names.difference(session)) is not None:
+        raise CannotRun(problem)
     is_half = isinstance(module, FileModule) and has_float16_weights(path)  # exporters write float32 alone
     rounding = FLOAT16 if is_half else FLOAT32
-    names = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
+    places = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
     largest, ok = 0.0, True
     for batch in batches:
         reference, actual = outputs(module, batch), run_session(session, as_file_takes(module, batch))
@@ -134,11 +140,11 @@ def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Inputs], out
                 raise CannotRun(f"{_inputs(batch)}: shapes {others} instead of {shapes}")
             ok = False
             continue
-        for name, array, expected in zip(names, actual, reference, strict=True):
+        for place, array, expected in zip(places, actual, reference, strict=True):
             if np.isfinite(expected).all() and not np.isfinite(array).all():
-                raise CannotRun(f"{_inputs(batch)}: {name} is NaN or infinite, and PyTorch's is finite")
+                raise CannotRun(f"{_inputs(batch)}: {place} is NaN or infinite, and PyTorch's is finite")
         exact, noisy = _in_float64(module, batch, outputs), _in_noise(module, batch, outputs, rounding)
-        difference, same = within_tolerance(actual, reference, exact, names, noisy, rounding)
+        difference, same = within_tolerance(actual, reference, exact, places, noisy, rounding)
         largest, ok = max(largest, difference), ok and same
     if not ok and any(is_rounding_sensitive(module, batch, outputs, rounding) for batch in batches):
         return _check_layers(path, module, batches) or Parity(largest, ok)

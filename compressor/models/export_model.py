@@ -23,6 +23,7 @@ from compressor.export.onnx import OnnxExporter, split_batches
 from compressor.export.onnx_file import has_free_batch, validate_onnx
 from compressor.export.parity import check_parity
 from compressor.export.save_onnx import checker_error, external_files, save_unchecked, write_errors_named
+from compressor.export.tensor_names import TensorNames
 from compressor.models.checkpoint import sha256
 
 
@@ -120,7 +121,8 @@ def _write_back(
             if problem is not None and checker_error(given) is None:  # runtimes take more than the checker does
                 raise ExportRefused(f"ONNX checker: {problem}")
         free = has_free_batch(draft, copied.batch_dims) and not copied.samples_apart
-        parity = check_parity(draft, copied, split_batches(samples, free, spec.batch_dims))
+        names = TensorNames(copied.inputs, copied.outputs)
+        parity = check_parity(draft, copied, split_batches(samples, free, spec.batch_dims), names)
         version = ir.load(draft).opset_imports[""]
         if opset not in (None, version):
             hint = "set export.opset: auto, which keeps the opset of the given file"
