@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from compressor.atomic_write import move_into_place
 from compressor.bench.runner.traced_sizes import BATCH_DIMS, FREE_SIZES
 from compressor.core import BatchDims, ExportedModel
-from compressor.errors import ModelError, RecipeError
+from compressor.errors import ModelError, RecipeError, VerificationFailed
 from compressor.execution.autocast import without_autocast
 from compressor.execution.copies import copy_module
 from compressor.execution.randomness import equal_randomness
@@ -56,6 +56,10 @@ class Attempt:
         return f"{self.exporter} exporter with {free}"
 
 
+class OutputsDiffer(CannotRun):
+    """A file that runs has other outputs than its module."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A file that agrees with its module, its trace if it can be used again, and notes on how it was made."""
@@ -71,7 +75,8 @@ class OnnxExporter:
 
     torch's dynamo exporter is tried first. A model that it cannot convert with a free batch dimension is exported with
     batch 1, or by the TorchScript exporter, and the result's `notes` say so. A free batch dimension is accepted only if
-    batches of several sizes run. Later exports take the trace of the first, where the forms differ in widths alone.
+    batches of several sizes agree with PyTorch: a trace holds the batch that code computes as `int(a / b)` fixed. Later
+    exports take the trace of the first, where the forms differ in widths alone.
     """
 
     def __init__(
@@ -122,7 +127,7 @@ class OnnxExporter:
 
         Raises:
             ModelError: No exporter converts the model.
-            VerificationFailed: An output is not finite.
+            VerificationFailed: An output is not finite, or no exporter's file agrees with the module.
             RecipeError: The file cannot be written.
         """
         copied = copy_module(module).cpu().float().to(memory_format=torch.contiguous_format).eval()  # complex ones stay
@@ -150,7 +155,7 @@ class OnnxExporter:
         """Try one way to export after the other."""
         single = split_batches(self._inputs, False, self._dims)[0]
         names = TensorNames.of(copied, single, self._names)
-        tensors, refused = frozenset(named_tensors(copied, every_name=True)), list[str]()
+        tensors, refused, differs = frozenset(named_tensors(copied, every_name=True)), list[str](), False
         for attempt in self._attempts(copied, self._ways.get(tensors)):
             try:
                 written = self._write(attempt, copied, names, draft, metadata)
@@ -159,6 +164,7 @@ class OnnxExporter:
                     self._ways[tensors] = None  # the code computes sizes from widths
                 else:
                     refused.append(f"{attempt}: {first_line(reason)}")
+                    differs |= isinstance(reason, OutputsDiffer)
                 continue
             if attempt.traced is None:
                 notes = (*refused, f"exported by the {attempt}") if refused else ()
@@ -166,12 +172,13 @@ class OnnxExporter:
                 if written.traced is not None:
                     self._ways.setdefault(tensors, replace(attempt, traced=written.traced, notes=written.notes))
             return written
-        raise ModelError(
-            "export/every-exporter-failed",
-            draft.name,
-            f"no exporter converts it: {'; '.join(refused)}",
-            "report this with the model's name",
-        )
+        attempts, hint = "; ".join(refused), "report this with the model's name"
+        if differs:
+            problem = f"no exporter's file agrees with PyTorch: {attempts}"
+            raise VerificationFailed(
+                "parity/outputs-differ", draft.name, problem, f"try another export.opset, and {hint}"
+            )
+        raise ModelError("export/every-exporter-failed", draft.name, f"no exporter converts it: {attempts}", hint)
 
     def _attempts(self, copied: nn.Module, way: Attempt | None) -> Iterator[Attempt]:
         """The ways to export a module, the best first; `way` is that of another form of it."""
@@ -208,8 +215,8 @@ class OnnxExporter:
         set_metadata(model, {**metadata, **free, "exporter": attempt.exporter})
         save_checked(model, draft)
         parity = check_parity(draft, copied, batches, names)
-        if not parity.ok and (places or attempt.traced):
-            raise CannotRun(f"its outputs differ from PyTorch's{' at some sizes' if places else ''}")
+        if not parity.ok:
+            raise OutputsDiffer(f"its outputs differ from PyTorch's by {parity.max_abs_error:.2e} for {parity.differs}")
         return Written(model.opset_imports[""], parity, traced, notes)
 
     def _model(

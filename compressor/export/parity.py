@@ -40,11 +40,12 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """`ok`: all outputs agree within the tolerance. `compared`: what was compared."""
+    """`ok`: all outputs agree within the tolerance; else `differs` names inputs. `compared`: what was compared."""
 
     max_abs_error: float
     ok: bool
     compared: ParityScope = "answers"
+    differs: str = ""
 
 
 Inputs = Sequence[Tensor]
@@ -130,7 +131,7 @@ def _check_outputs(
     is_half = isinstance(module, FileModule) and has_float16_weights(path)  # exporters write float32 alone
     rounding = FLOAT16 if is_half else FLOAT32
     places = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
-    largest, ok = 0.0, True
+    largest, wrong = 0.0, list[str]()
     for batch in batches:
         reference, actual = outputs(module, batch), run_session(session, as_file_takes(module, batch))
         shapes = [array.shape for array in reference]
@@ -138,17 +139,17 @@ def _check_outputs(
             if not is_rounding_sensitive(module, batch, outputs, rounding):
                 others = [array.shape for array in actual]
                 raise CannotRun(f"{_inputs(batch)}: shapes {others} instead of {shapes}")
-            ok = False
+            wrong.append(_inputs(batch))
             continue
         for place, array, expected in zip(places, actual, reference, strict=True):
             if np.isfinite(expected).all() and not np.isfinite(array).all():
                 raise CannotRun(f"{_inputs(batch)}: {place} is NaN or infinite, and PyTorch's is finite")
         exact, noisy = _in_float64(module, batch, outputs), _in_noise(module, batch, outputs, rounding)
         difference, same = within_tolerance(actual, reference, exact, places, noisy, rounding)
-        largest, ok = max(largest, difference), ok and same
-    if not ok and any(is_rounding_sensitive(module, batch, outputs, rounding) for batch in batches):
-        return _check_layers(path, module, batches) or Parity(largest, ok)
-    return Parity(largest, ok)
+        largest, wrong = max(largest, difference), wrong if same else [*wrong, _inputs(batch)]
+    if wrong and any(is_rounding_sensitive(module, batch, outputs, rounding) for batch in batches):
+        return _check_layers(path, module, batches) or Parity(largest, False, differs=wrong[0])
+    return Parity(largest, not wrong, differs=next(iter(wrong), ""))
 
 
 def is_rounding_sensitive(
@@ -209,7 +210,7 @@ def _check_layers(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> P
         if layers is None:
             return None
         session = open_session(layers.path)
-        largest, ok = 0.0, True
+        largest, wrong = 0.0, list[str]()
         for batch in batches:
             fed = as_file_takes(module, batch)
             reference, actual = layers.of(module, batch), run_session(session, fed, layers.outputs)
@@ -217,8 +218,8 @@ def _check_layers(path: Path, module: nn.Module, batches: Sequence[Inputs]) -> P
                 return None
             names = [f"{path.name}, before a choice"] * len(actual)
             difference, same = within_tolerance(actual, reference, _in_float64(module, batch, layers.of), names)
-            largest, ok = max(largest, difference), ok and same
-    return Parity(largest, ok, "layers before a choice by value")
+            largest, wrong = max(largest, difference), wrong if same else [*wrong, _inputs(batch)]
+    return Parity(largest, not wrong, "layers before a choice by value", next(iter(wrong), ""))
 
 
 def _in_float64(module: nn.Module, batch: Inputs, outputs: Outputs) -> Callable[[], list[Array]]:

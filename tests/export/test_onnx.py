@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -186,6 +187,58 @@ def test_what_no_exporter_takes_is_one_line(tmp_path: Path, images: Tensor, monk
     with raises_error(ModelError, "export/every-exporter-failed", "m.onnx") as caught:
         export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert "\n" not in str(caught.value)
+
+
+class Windows(nn.Module):
+    """Computes its batch as window_reverse of Swin and its followers does, which a trace fixes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, c, h, w = x.shape
+        windows = self.layer(x.view(-1, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, c))
+        return windows.view(int(windows.shape[0] / (h * w / 4 / 4)), h * w, c)
+
+
+class Scaled(nn.Module):
+    """A batch of the trace that changes values, not shapes, of the second of two outputs."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.mean((2, 3)), x.amax((2, 3)) * int(x.shape[0] / 1.0)
+
+
+@pytest.mark.parametrize("module", [Windows(), Scaled()], ids=lambda module: type(module).__name__)
+def test_a_batch_that_the_trace_fixes_is_one(module: nn.Module, tmp_path: Path, images: Tensor) -> None:
+    module.eval()
+    exporter = export.OnnxExporter((images,), opset=None, dynamic_batch=True)
+    for name in ("dense.onnx", "slim.onnx"):
+        found = exporter.export(module, tmp_path / name, {})
+        assert found.ok
+        assert not has_free_batch(found.path, (0,))
+        assert "a free batch" in found.notes[0]
+        assert found.notes[1] == "exported by the dynamo exporter with batch 1"
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_files_that_all_differ_are_no_refusals(
+    refuses: bool, tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def double(model: ir.Model, *_arguments: object) -> None:
+        for value in model.graph.initializers.values():
+            if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT:
+                value.const_value = ir.tensor(value.const_value.numpy() * 2, name=value.name)
+
+    def refuse(*_arguments: object) -> object:
+        raise export.ExportRefused("can't")
+
+    monkeypatch.setattr(export, "name_tensors", double)
+    if refuses:
+        monkeypatch.setattr(export, "export_by_torchscript", refuse)
+    with raises_error(VerificationFailed, "parity/outputs-differ", "m.onnx", "(1, 3, 8, 8)"):
+        export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_opset_and_bad_folder(tmp_path: Path, images: Tensor) -> None:
