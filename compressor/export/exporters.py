@@ -19,15 +19,12 @@ from compressor.export.exact_zeros import zeros_matched_exactly
 from compressor.export.exporter_shortcuts import operators_listed_once, pairs_matched_by_first
 from compressor.export.free_sizes import note_largest_sizes
 from compressor.export.onnx_passes import register_constants
+from compressor.export.refusals import refusal
 from compressor.export.silence import silent_streams
 from compressor.export.tensor_names import TensorNames
 from compressor.tensors import tree_leaves
 
 Exporter = Literal["dynamo", "torchscript"]
-
-
-class ExportRefused(Exception):
-    """An exporter cannot convert the model; the message is its reason, in one line."""
 
 
 class FlatOutputs(nn.Module):
@@ -156,16 +153,4 @@ def _quiet() -> Iterator[None]:
         ):
             yield
     except Exception as error:
-        raise ExportRefused(first_line(root_cause(error))) from error
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The first exception in a chain of causes."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a message that is not blank, or the type of the exception."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+        raise refusal(error) from error

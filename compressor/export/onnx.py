@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,21 +18,20 @@ from torch import Tensor, nn
 from compressor.atomic_write import move_into_place
 from compressor.bench.runner.traced_sizes import BATCH_DIMS, FREE_SIZES
 from compressor.core import BatchDims, ExportedModel
-from compressor.errors import ModelError, RecipeError, VerificationFailed
+from compressor.errors import CompressorError, ModelError, RecipeError, VerificationFailed
 from compressor.execution.autocast import without_autocast
 from compressor.execution.copies import copy_module
 from compressor.execution.randomness import equal_randomness
 from compressor.export.exporters import (
     Exporter,
-    ExportRefused,
     FlatOutputs,
     export_by_torchscript,
-    first_line,
     trace_by_dynamo,
 )
 from compressor.export.free_sizes import Place, find_open_sizes, in_other_sizes, name_free_sizes
-from compressor.export.onnx_passes import keep_zero_padding, set_metadata
+from compressor.export.onnx_passes import index_by_int64, keep_zero_padding, set_metadata
 from compressor.export.parity import AT_CENTRE, CannotRun, Parity, check_parity
+from compressor.export.refusals import REPORT_HINT, ExportRefused, first_line
 from compressor.export.save_onnx import external_files, save_checked, write_errors_named
 from compressor.export.tensor_names import TensorNames, name_tensors
 from compressor.export.traced_network import TracedNetwork
@@ -126,7 +126,7 @@ class OnnxExporter:
             The file's facts: opset, size, hash, largest difference from PyTorch, and notes.
 
         Raises:
-            ModelError: No exporter converts the model.
+            ModelError: No exporter converts the model, or an output is complex.
             VerificationFailed: An output is not finite, or no exporter's file agrees with the module.
             RecipeError: The file cannot be written.
         """
@@ -155,7 +155,7 @@ class OnnxExporter:
         """Try one way to export after the other."""
         single = split_batches(self._inputs, False, self._dims)[0]
         names = TensorNames.of(copied, single, self._names)
-        tensors, refused, differs = frozenset(named_tensors(copied, every_name=True)), list[str](), False
+        tensors, refused = frozenset(named_tensors(copied, every_name=True)), dict[Attempt, Exception]()
         for attempt in self._attempts(copied, self._ways.get(tensors)):
             try:
                 written = self._write(attempt, copied, names, draft, metadata)
@@ -163,22 +163,16 @@ class OnnxExporter:
                 if attempt.traced is not None:
                     self._ways[tensors] = None  # the code computes sizes from widths
                 else:
-                    refused.append(f"{attempt}: {first_line(reason)}")
-                    differs |= isinstance(reason, OutputsDiffer)
+                    refused[attempt] = reason
                 continue
             if attempt.traced is None:
-                notes = (*refused, f"exported by the {attempt}") if refused else ()
+                others = [f"{other}: {first_line(reason)}" for other, reason in refused.items()]
+                notes = (*others, f"exported by the {attempt}") if others else ()
                 written = replace(written, notes=(*notes, *written.notes))
                 if written.traced is not None:
                     self._ways.setdefault(tensors, replace(attempt, traced=written.traced, notes=written.notes))
             return written
-        attempts, hint = "; ".join(refused), "report this with the model's name"
-        if differs:
-            problem = f"no exporter's file agrees with PyTorch: {attempts}"
-            raise VerificationFailed(
-                "parity/outputs-differ", draft.name, problem, f"try another export.opset, and {hint}"
-            )
-        raise ModelError("export/every-exporter-failed", draft.name, f"no exporter converts it: {attempts}", hint)
+        raise _no_file(draft.name, refused)
 
     def _attempts(self, copied: nn.Module, way: Attempt | None) -> Iterator[Attempt]:
         """The ways to export a module, the best first; `way` is that of another form of it."""
@@ -210,6 +204,7 @@ class OnnxExporter:
         places = name_free_sizes(model, self._dims) if attempt.sizes else {}
         batches += in_other_sizes(copied, example, self._dims, model, places)
         keep_zero_padding(model)
+        index_by_int64(model)
         sizes = {name: example[number].shape[dim] for name, ((number, dim), *_) in places.items()}
         free = {FREE_SIZES: json.dumps(sizes)} if sizes else {}
         set_metadata(model, {**metadata, **free, "exporter": attempt.exporter})
@@ -235,6 +230,20 @@ class OnnxExporter:
                 traced, model = TracedNetwork.of(program, module)
         note = "forward turns on autocast to {}; the file computes in float32, as compared"
         return model, traced, tuple(note.format(kind) for kind in types[:1])
+
+
+def _no_file(name: str, refused: Mapping[Attempt, Exception]) -> CompressorError:
+    """The error where no attempt made a file: of the parity, if a file ran and has other outputs."""
+    attempts: dict[str, list[str]] = defaultdict(list)  # of each reason
+    for attempt, reason in refused.items():
+        attempts[first_line(reason)].append(str(attempt))
+    reasons = "; ".join(f"{' and '.join(names)}: {reason}" for reason, names in attempts.items())
+    if any(isinstance(reason, OutputsDiffer) for reason in refused.values()):
+        hint = f"try another export.opset, and {REPORT_HINT}"
+        return VerificationFailed("parity/outputs-differ", name, f"no file agrees with PyTorch: {reasons}", hint)
+    hints = (reason.hint for reason in refused.values() if isinstance(reason, ExportRefused))
+    hint = next((hint for hint in hints if hint != REPORT_HINT), REPORT_HINT)
+    return ModelError("export/every-exporter-failed", name, f"no exporter converts it: {reasons}", hint)
 
 
 def _comparison_note(compared: str) -> list[str]:

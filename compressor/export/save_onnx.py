@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 
 from compressor.errors import RecipeError
-from compressor.export.exporters import ExportRefused, first_line
+from compressor.export.refusals import ExportRefused, first_line
 
 SINGLE_FILE = 2**31 - 2**24  # bytes of weights; protobuf is limited to 2 GiB
 

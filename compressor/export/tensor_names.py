@@ -11,9 +11,10 @@ import torch
 from onnx_ir.passes.common import NameFixPass
 from torch import Tensor, nn
 
+from compressor.errors import ModelError
 from compressor.execution.copies import copy_module
 from compressor.file_module import FileModule
-from compressor.tensors import is_flat, tree_names
+from compressor.tensors import is_flat, tree_leaves, tree_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,19 @@ class TensorNames:
 
         Returns:
             The names.
+
+        Raises:
+            ModelError: An output holds complex numbers, for which ONNX Runtime has no type.
         """
         if isinstance(module, FileModule):
             return cls(module.inputs, module.outputs)
         with torch.no_grad():
             output = copy_module(module)(*batch)
         own = tree_names(output)
+        if complex_ones := [name for name, leaf in zip(own, tree_leaves(output), strict=True) if leaf.is_complex()]:
+            problem = f"output {complex_ones[0]} holds complex numbers, which no ONNX file returns"
+            hint = "wrap the network: return torch.view_as_real of it, with a last dimension of 2"
+            raise ModelError("export/complex-output", type(module).__name__, problem, hint)
         taken, outputs = {*inputs, *own}, list[str]()
         for name in own:
             if name in (*inputs, *outputs):

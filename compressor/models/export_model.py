@@ -18,10 +18,10 @@ from compressor.bench.runner.traced_sizes import BATCH_DIMS
 from compressor.core import ExportedModel, LoadedModel, ModelSpec
 from compressor.errors import RecipeError
 from compressor.execution.copies import copy_module
-from compressor.export.exporters import ExportRefused
 from compressor.export.onnx import OnnxExporter, split_batches
 from compressor.export.onnx_file import has_free_batch, validate_onnx
 from compressor.export.parity import check_parity
+from compressor.export.refusals import ExportRefused
 from compressor.export.save_onnx import checker_error, external_files, save_unchecked, write_errors_named
 from compressor.export.tensor_names import TensorNames
 from compressor.models.checkpoint import sha256

@@ -20,6 +20,7 @@ from compressor.export import onnx as export
 from compressor.export.onnx import split_batches
 from compressor.export.onnx_file import has_free_batch
 from compressor.export.parity import check_parity
+from compressor.export.refusals import ExportRefused
 from compressor.tensors import tree_leaves
 
 
@@ -149,7 +150,7 @@ def test_free_batch_the_exporter_refuses_becomes_batch_1(
 
     def refuse(module: nn.Module, example: tuple[Tensor, ...], free: object, *rest: object) -> object:
         if free:
-            raise export.ExportRefused("no free batch")
+            raise ExportRefused("no free batch")
         return real(module, example, free, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(export, "trace_by_dynamo", refuse)
@@ -180,7 +181,7 @@ def test_torchscript_takes_what_dynamo_refuses(
 
 def test_what_no_exporter_takes_is_one_line(tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object) -> object:
-        raise export.ExportRefused("can't")
+        raise ExportRefused("can't")
 
     for exporter in ("trace_by_dynamo", "export_by_torchscript"):
         monkeypatch.setattr(export, exporter, refuse)
@@ -231,7 +232,7 @@ def test_files_that_all_differ_are_no_refusals(
                 value.const_value = ir.tensor(value.const_value.numpy() * 2, name=value.name)
 
     def refuse(*_arguments: object) -> object:
-        raise export.ExportRefused("can't")
+        raise ExportRefused("can't")
 
     monkeypatch.setattr(export, "name_tensors", double)
     if refuses:
