@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from compressor.export.onnx_passes import index_by_int64, keep_zero_padding, set
 from compressor.export.parity import AT_CENTRE, CannotRun, Parity, check_parity
 from compressor.export.refusals import REPORT_HINT, ExportRefused, first_line
 from compressor.export.save_onnx import external_files, save_checked, write_errors_named
+from compressor.export.size_formulas import sizes_as_formulas
 from compressor.export.tensor_names import TensorNames, name_tensors
 from compressor.export.traced_network import TracedNetwork
 from compressor.tensors import named_tensors
@@ -48,12 +50,13 @@ class Attempt:
     exporter: Exporter
     batch: bool = False
     sizes: frozenset[Place] = frozenset()  # besides the batch
+    formulas: bool = False  # whether int() of sizes is a formula
     traced: TracedNetwork | None = None  # by an export that succeeded in this way
     notes: tuple[str, ...] = ()  # of that export
 
     def __str__(self) -> str:
         free = "free sizes" if self.sizes else "a free batch" if self.batch else "batch 1"
-        return f"{self.exporter} exporter with {free}"
+        return f"{self.exporter} exporter with {free}{', int() of sizes as a formula' if self.formulas else ''}"
 
 
 class OutputsDiffer(CannotRun):
@@ -75,8 +78,8 @@ class OnnxExporter:
 
     torch's dynamo exporter is tried first. A model that it cannot convert with a free batch dimension is exported with
     batch 1, or by the TorchScript exporter, and the result's `notes` say so. A free batch dimension is accepted only if
-    batches of several sizes agree with PyTorch: a trace holds the batch that code computes as `int(a / b)` fixed. Later
-    exports take the trace of the first, where the forms differ in widths alone.
+    batches of several sizes agree with PyTorch: a trace may have taken the number of its batch. Later exports take the
+    trace of the first, where the forms differ in widths alone.
     """
 
     def __init__(
@@ -156,7 +159,7 @@ class OnnxExporter:
         single = split_batches(self._inputs, False, self._dims)[0]
         names = TensorNames.of(copied, single, self._names)
         tensors, refused = frozenset(named_tensors(copied, every_name=True)), dict[Attempt, Exception]()
-        for attempt in self._attempts(copied, self._ways.get(tensors)):
+        for attempt in self._attempts(copied, self._ways.get(tensors), refused):
             try:
                 written = self._write(attempt, copied, names, draft, metadata)
             except (ExportRefused, CannotRun) as reason:
@@ -174,15 +177,19 @@ class OnnxExporter:
             return written
         raise _no_file(draft.name, refused)
 
-    def _attempts(self, copied: nn.Module, way: Attempt | None) -> Iterator[Attempt]:
+    def _attempts(
+        self, copied: nn.Module, way: Attempt | None, refused: Mapping[Attempt, Exception]
+    ) -> Iterator[Attempt]:
         """The ways to export a module, the best first; `way` is that of another form of it."""
         if way is not None:
             yield way
         if self._dynamic_batch and any(dim is not None for dim in self._dims):
             sizes = find_open_sizes(copied, self._inputs, self._dims) if self._dynamic_sizes else frozenset()
-            if sizes:
-                yield Attempt("dynamo", True, sizes)
-            yield from (Attempt("dynamo", True), Attempt("dynamo"), Attempt("torchscript", True))
+            for free in dict.fromkeys((sizes, frozenset[Place]())):
+                yield (attempt := Attempt("dynamo", True, free))
+                if isinstance(refused.get(attempt), CannotRun):  # a size of the trace may be left in it
+                    yield replace(attempt, formulas=True)
+            yield from (Attempt("dynamo"), Attempt("torchscript", True))
         else:
             yield Attempt("dynamo")
         yield Attempt("torchscript")
@@ -226,7 +233,8 @@ class OnnxExporter:
             if attempt.exporter == "torchscript":
                 model = export_by_torchscript(module, example, free, self._opset, names, draft)
             else:
-                program = trace_by_dynamo(module, example, free, attempt.sizes, self._opset, names)
+                with sizes_as_formulas(module) if attempt.formulas else nullcontext():
+                    program = trace_by_dynamo(module, example, free, attempt.sizes, self._opset, names)
                 traced, model = TracedNetwork.of(program, module)
         note = "forward turns on autocast to {}; the file computes in float32, as compared"
         return model, traced, tuple(note.format(kind) for kind in types[:1])

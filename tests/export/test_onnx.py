@@ -191,7 +191,7 @@ def test_what_no_exporter_takes_is_one_line(tmp_path: Path, images: Tensor, monk
 
 
 class Windows(nn.Module):
-    """Computes its batch as window_reverse of Swin and its followers does, which a trace fixes."""
+    """Computes its batch as window_reverse of Swin and its followers does, of which a trace takes the number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,26 +200,40 @@ class Windows(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         _, c, h, w = x.shape
         windows = self.layer(x.view(-1, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, c))
-        return windows.view(int(windows.shape[0] / (h * w / 4 / 4)), h * w, c)
+        batch = int(windows.shape[0] / (h * w / 4 / 4))
+        assert isinstance(int(16.0), int)
+        return windows.view(batch, h * w, c)
 
 
 class Scaled(nn.Module):
-    """A batch of the trace that changes values, not shapes, of the second of two outputs."""
+    """A number of the trace changes values, not shapes, of the second of two outputs."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x.mean((2, 3)), x.amax((2, 3)) * int(x.shape[0] / 1.0)
+        return x.mean((2, 3)), x.amax((2, 3)) * int(x.shape[0] / 2.0)
 
 
-@pytest.mark.parametrize("module", [Windows(), Scaled()], ids=lambda module: type(module).__name__)
-def test_a_batch_that_the_trace_fixes_is_one(module: nn.Module, tmp_path: Path, images: Tensor) -> None:
+class Fixed(nn.Module):
+    """No formula: float() returns nothing but a number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) * float(x.shape[0])
+
+
+@pytest.mark.parametrize(
+    ("module", "free"), [(Windows(), True), (Scaled(), True), (Fixed(), False)], ids=["windows", "scaled", "fixed"]
+)
+def test_a_batch_of_which_the_trace_takes_the_number(
+    module: nn.Module, free: bool, tmp_path: Path, images: Tensor
+) -> None:
     module.eval()
     exporter = export.OnnxExporter((images,), opset=None, dynamic_batch=True)
     for name in ("dense.onnx", "slim.onnx"):
         found = exporter.export(module, tmp_path / name, {})
         assert found.ok
-        assert not has_free_batch(found.path, (0,))
+        assert has_free_batch(found.path, (0,)) == free
         assert "a free batch" in found.notes[0]
-        assert found.notes[1] == "exported by the dynamo exporter with batch 1"
+        assert ("formula" if free else "with batch 1") in found.notes[-1]
+    assert "int" not in globals()
 
 
 @pytest.mark.parametrize("refuses", [False, True])
