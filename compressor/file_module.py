@@ -10,8 +10,10 @@ from compressor.core import BatchDims
 
 
 class FileModule(nn.Module):
-    """What the module of a file knows of the file's batches."""
+    """What the module of a file knows of the file's inputs and outputs."""
 
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     samples_apart: bool = False  # the file is fixed at a batch of one, so that samples run one after the other
     batch_dims: BatchDims = ()  # of the file's inputs
 

@@ -16,6 +16,7 @@ from compressor.errors import VerificationFailed
 from compressor.export.onnx import split_batches
 from compressor.export.onnx_file import has_free_batch
 from compressor.export.parity import CannotRun, check_parity
+from compressor.export.tensor_names import TensorNames
 from compressor.file_digest import sha256
 from compressor.file_module import batch_at_most
 from compressor.graph.cost import count_cost
@@ -99,7 +100,8 @@ def _proofs(folder: Path, report: _Report) -> Iterator[Check]:
     try:
         free = has_free_batch(folder / SLIM_MODEL, slim.spec.batch_dims) and batch_at_most(slim.module, 2) == 2
         batches = split_batches(inputs, free, slim.spec.batch_dims)
-        parity = check_parity(folder / SLIM_MODEL, slim.module, batches)
+        names = TensorNames.of(slim.module, batches[0], [one.name for one in slim.spec.inputs])
+        parity = check_parity(folder / SLIM_MODEL, slim.module, batches, names)
         detail = f"{parity.compared} of ONNX Runtime and PyTorch differ by {parity.max_abs_error:.1e}"
         yield _check("parity", parity.ok, detail)
     except CannotRun as reason:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,23 +18,12 @@ from compressor.export.exact_zeros import zeros_matched_exactly
 from compressor.export.exporter_shortcuts import operators_listed_once, pairs_matched_by_first
 from compressor.export.free_sizes import note_largest_sizes
 from compressor.export.onnx_passes import register_constants
+from compressor.export.refusals import refusal
+from compressor.export.tensor_names import TensorNames
 from compressor.silence import silent_output, silent_streams
 from compressor.tensors import tree_leaves
 
 Exporter = Literal["dynamo", "torchscript"]
-
-
-class ExportRefused(Exception):
-    """An exporter cannot convert the model; the message is its reason, in one line."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorNames:
-    """The names of inputs and outputs in the file."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    flat: bool  # whether exporters accept the output without flattening
 
 
 class FlatOutputs(nn.Module):
@@ -159,16 +147,4 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings(action="ignore"), silent_output():
             yield
     except Exception as error:
-        raise ExportRefused(first_line(root_cause(error))) from error
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The first exception in a chain of causes."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a message that is not blank, or the type of the exception."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+        raise refusal(error) from error

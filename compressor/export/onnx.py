@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,26 +19,25 @@ from torch import Tensor, nn
 from compressor.atomic_write import move_into_place
 from compressor.bench.runner.traced_sizes import BATCH_DIMS, FREE_SIZES
 from compressor.core import BatchDims, ExportedModel
-from compressor.errors import ModelError, RecipeError
+from compressor.errors import CompressorError, ModelError, RecipeError, VerificationFailed
 from compressor.execution.autocast import without_autocast
 from compressor.execution.copies import copy_module
 from compressor.execution.randomness import equal_randomness
-from compressor.execution.run_copy import run_copy
 from compressor.export.exporters import (
     Exporter,
-    ExportRefused,
     FlatOutputs,
-    TensorNames,
     export_by_torchscript,
-    first_line,
     trace_by_dynamo,
 )
 from compressor.export.free_sizes import Place, find_open_sizes, in_other_sizes, name_free_sizes
-from compressor.export.onnx_passes import keep_zero_padding, set_metadata
+from compressor.export.onnx_passes import index_by_int64, keep_zero_padding, set_metadata
 from compressor.export.parity import AT_CENTRE, CannotRun, Parity, check_parity
+from compressor.export.refusals import REPORT_HINT, ExportRefused, first_line
 from compressor.export.save_onnx import exported_file, external_files, save_checked, write_errors_named
+from compressor.export.size_formulas import sizes_as_formulas
+from compressor.export.tensor_names import TensorNames, name_tensors
 from compressor.export.traced_network import TracedNetwork
-from compressor.tensors import is_flat, named_tensors, tree_names
+from compressor.tensors import named_tensors
 
 OPSETS = range(18, onnx.defs.onnx_opset_version() + 1)  # the exporter's functions need 18
 CHUNK = 16  # largest batch of the parity check
@@ -49,12 +50,17 @@ class Attempt:
     exporter: Exporter
     batch: bool = False
     sizes: frozenset[Place] = frozenset()  # besides the batch
+    formulas: bool = False  # whether int() of sizes is a formula
     traced: TracedNetwork | None = None  # by an export that succeeded in this way
     notes: tuple[str, ...] = ()  # of that export
 
     def __str__(self) -> str:
         free = "free sizes" if self.sizes else "a free batch" if self.batch else "batch 1"
-        return f"{self.exporter} exporter with {free}"
+        return f"{self.exporter} exporter with {free}{', int() of sizes as a formula' if self.formulas else ''}"
+
+
+class OutputsDiffer(CannotRun):
+    """A file that runs has other outputs than its module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,8 @@ class OnnxExporter:
 
     torch's dynamo exporter is tried first. A model that it cannot convert with a free batch dimension is exported with
     batch 1, or by the TorchScript exporter, and the result's `notes` say so. A free batch dimension is accepted only if
-    batches of several sizes run. Later exports take the trace of the first, where the forms differ in widths alone.
+    batches of several sizes agree with PyTorch: a trace may have taken the number of its batch. Later exports take the
+    trace of the first, where the forms differ in widths alone.
     """
 
     def __init__(
@@ -93,7 +100,7 @@ class OnnxExporter:
             opset: The ONNX operator set; None = the exporter's default.
             dynamic_batch: Whether the batch dimension should be free.
             dynamic_sizes: Whether every other size should be free that the module does not fix, where the batch is.
-            names: Names of the inputs; outputs are named by key, field or index (see `tree_names`).
+            names: Names of the inputs; those of outputs follow (see `TensorNames.of`).
             batch_dims: The batch dimension of each input, None for an input without one; by default the first of each.
             metadata: Stored in the files.
 
@@ -126,8 +133,8 @@ class OnnxExporter:
             The file's facts: opset, size, hash, largest difference from PyTorch, and notes.
 
         Raises:
-            ModelError: No exporter converts the model.
-            VerificationFailed: An output is not finite.
+            ModelError: No exporter converts the model, or an output is complex.
+            VerificationFailed: An output is not finite, or no exporter's file agrees with the module.
             RecipeError: The file cannot be written.
         """
         copied = copy_module(module).cpu().float().to(memory_format=torch.contiguous_format).eval()  # complex ones stay
@@ -148,39 +155,39 @@ class OnnxExporter:
     def _first_that_agrees(self, copied: nn.Module, draft: Path) -> Written:
         """Try one way to export after the other."""
         single = split_batches(self._inputs, False, self._dims)[0]
-        names = TensorNames(self._names, *_output_names(copied, single, self._names))
-        tensors, refused = frozenset(named_tensors(copied, every_name=True)), list[str]()
-        for attempt in self._attempts(copied, self._ways.get(tensors)):
+        names = TensorNames.of(copied, single, self._names)
+        tensors, refused = frozenset(named_tensors(copied, every_name=True)), dict[Attempt, Exception]()
+        for attempt in self._attempts(copied, self._ways.get(tensors), refused):
             try:
                 written = self._write(attempt, copied, names, draft)
             except (ExportRefused, CannotRun) as reason:
                 if attempt.traced is not None:
                     self._ways[tensors] = None  # the code computes sizes from widths
                 else:
-                    refused.append(f"{attempt}: {first_line(reason)}")
+                    refused[attempt] = reason
                 continue
             if attempt.traced is None:
-                notes = (*refused, f"exported by the {attempt}") if refused else ()
+                others = [f"{other}: {first_line(reason)}" for other, reason in refused.items()]
+                notes = (*others, f"exported by the {attempt}") if others else ()
                 written = replace(written, notes=(*notes, *written.notes))
                 if written.traced is not None:
                     self._ways.setdefault(tensors, replace(attempt, traced=written.traced, notes=written.notes))
             return written
-        raise ModelError(
-            "export/every-exporter-failed",
-            draft.name,
-            f"no exporter converts it: {'; '.join(refused)}",
-            "report this with the model's name",
-        )
+        raise _no_file(draft.name, refused)
 
-    def _attempts(self, copied: nn.Module, way: Attempt | None) -> Iterator[Attempt]:
+    def _attempts(
+        self, copied: nn.Module, way: Attempt | None, refused: Mapping[Attempt, Exception]
+    ) -> Iterator[Attempt]:
         """The ways to export a module, the best first; `way` is that of another form of it."""
         if way is not None:
             yield way
         if self._dynamic_batch and any(dim is not None for dim in self._dims):
             sizes = find_open_sizes(copied, self._inputs, self._dims) if self._dynamic_sizes else frozenset()
-            if sizes:
-                yield Attempt("dynamo", True, sizes)
-            yield from (Attempt("dynamo", True), Attempt("dynamo"), Attempt("torchscript", True))
+            for free in dict.fromkeys((sizes, frozenset[Place]())):
+                yield (attempt := Attempt("dynamo", True, free))
+                if isinstance(refused.get(attempt), CannotRun):  # a size of the trace may be left in it
+                    yield replace(attempt, formulas=True)
+            yield from (Attempt("dynamo"), Attempt("torchscript", True))
         else:
             yield Attempt("dynamo")
         yield Attempt("torchscript")
@@ -193,16 +200,21 @@ class OnnxExporter:
         if not names.flat:
             module = FlatOutputs(module)
         model, traced, notes = self._model(attempt, module, example, names, draft)
+        if len(model.graph.inputs) < len(names.inputs):
+            unused = set(names.inputs).difference(value.name for value in model.graph.inputs)
+            raise ExportRefused(f"no value in its trace depends on input {', '.join(sorted(unused))}")
+        name_tensors(model, names)
         places = name_free_sizes(model, self._dims) if attempt.sizes else {}
         batches += in_other_sizes(copied, example, self._dims, model, places)
         keep_zero_padding(model)
+        index_by_int64(model)
         sizes = {name: example[number].shape[dim] for name, ((number, dim), *_) in places.items()}
         free = {FREE_SIZES: json.dumps(sizes)} if sizes else {}
         set_metadata(model, {**self._metadata, **free, "exporter": attempt.exporter})
         save_checked(model, draft)
-        parity = check_parity(draft, copied, batches)
-        if not parity.ok and (places or attempt.traced):
-            raise CannotRun(f"its outputs differ from PyTorch's{' at some sizes' if places else ''}")
+        parity = check_parity(draft, copied, batches, names)
+        if not parity.ok:
+            raise OutputsDiffer(f"its outputs differ from PyTorch's by {parity.max_abs_error:.2e} for {parity.differs}")
         return Written(model.opset_imports[""], parity, traced, notes)
 
     def _model(
@@ -217,10 +229,25 @@ class OnnxExporter:
             if attempt.exporter == "torchscript":
                 model = export_by_torchscript(module, example, free, self._opset, names, draft)
             else:
-                program = trace_by_dynamo(module, example, free, attempt.sizes, self._opset, names)
+                with sizes_as_formulas(module) if attempt.formulas else nullcontext():
+                    program = trace_by_dynamo(module, example, free, attempt.sizes, self._opset, names)
                 traced, model = TracedNetwork.of(program, module)
         note = "forward turns on autocast to {}; the file computes in float32, as compared"
         return model, traced, tuple(note.format(kind) for kind in types[:1])
+
+
+def _no_file(name: str, refused: Mapping[Attempt, Exception]) -> CompressorError:
+    """The error where no attempt made a file: of the parity, if a file ran and has other outputs."""
+    attempts: dict[str, list[str]] = defaultdict(list)  # of each reason
+    for attempt, reason in refused.items():
+        attempts[first_line(reason)].append(str(attempt))
+    reasons = "; ".join(f"{' and '.join(names)}: {reason}" for reason, names in attempts.items())
+    if any(isinstance(reason, OutputsDiffer) for reason in refused.values()):
+        hint = f"try another export.opset, and {REPORT_HINT}"
+        return VerificationFailed("parity/outputs-differ", name, f"no file agrees with PyTorch: {reasons}", hint)
+    hints = (reason.hint for reason in refused.values() if isinstance(reason, ExportRefused))
+    hint = next((hint for hint in hints if hint != REPORT_HINT), REPORT_HINT)
+    return ModelError("export/every-exporter-failed", name, f"no exporter converts it: {reasons}", hint)
 
 
 def _comparison_note(compared: str) -> list[str]:
@@ -267,12 +294,3 @@ def _plain(tensor: Tensor) -> Tensor:
     """A contiguous tensor on the CPU; floating-point values become float32."""
     tensor = tensor.detach().cpu().contiguous()
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _output_names(
-    module: nn.Module, inputs: Sequence[Tensor], input_names: Sequence[str]
-) -> tuple[tuple[str, ...], bool]:
-    """Names of the outputs that differ from those of the inputs, and whether the output is flat."""
-    output = run_copy(module, *inputs)
-    names = tree_names(output)
-    return tuple(f"output_{name}" if name in input_names else name for name in names), is_flat(output)

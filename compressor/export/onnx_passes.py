@@ -49,6 +49,22 @@ def register_constants(model: ir.Model) -> None:
             model.graph.register_initializer(value)
 
 
+def index_by_int64(model: ir.Model) -> None:
+    """Let every ScatterND and GatherND take its indices as int64, the one type that it has.
+
+    torch's exporter passes the int32 on that the code indexes by, as torch.istft does.
+
+    Args:
+        model: The model, which is changed.
+    """
+    for node in list(model.graph.all_nodes()):
+        indices = node.inputs[1] if node.op_type in ("ScatterND", "GatherND") else None
+        if indices is not None and indices.dtype == ir.DataType.INT32 and node.graph is not None:
+            cast = ir.node("Cast", [indices], {"to": ir.DataType.INT64})
+            node.graph.insert_before(node, cast)
+            node.replace_input_with(1, cast.outputs[0])
+
+
 def keep_zero_padding(model: ir.Model) -> None:
     """Let every Pad with zeros before a MaxPool pad with a number that is almost zero.
 

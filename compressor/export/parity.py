@@ -21,6 +21,7 @@ from compressor.export.discrete_ops import layer_outputs_before_discrete_ops
 from compressor.export.onnx_file import has_float16_weights
 from compressor.export.random_nodes import CannotCompare, with_central_draws
 from compressor.export.reference import Batch, Outputs, Reference
+from compressor.export.tensor_names import TensorNames
 from compressor.export.tolerance import FLOAT16, FLOAT32, Array, FileRounding, compare_outputs
 from compressor.file_module import FileModule, as_file_takes
 from compressor.tensors import tree_leaves
@@ -34,11 +35,12 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """`ok`: all outputs agree within the tolerance. `compared`: what was compared."""
+    """`ok`: all outputs agree within the tolerance; else `differs` names inputs. `compared`: what was compared."""
 
     max_abs_error: float
     ok: bool
     compared: ParityScope = "answers"
+    differs: str = ""
 
 
 def module_outputs(module: nn.Module, inputs: Batch) -> list[Array]:
@@ -75,7 +77,7 @@ def central_outputs(module: nn.Module, inputs: Batch) -> list[Array]:
         raise CannotRun(f"{error}, which cannot be compared") from error
 
 
-def check_parity(path: Path, module: nn.Module, batches: Sequence[Batch]) -> Parity:
+def check_parity(path: Path, module: nn.Module, batches: Sequence[Batch], names: TensorNames | None = None) -> Parity:
     """Compare ONNX Runtime (CPU, default options) with the module on every output of every batch.
 
     If outputs differ and the module itself is sensitive to rounding, its outputs cannot be compared: a detector that
@@ -89,31 +91,36 @@ def check_parity(path: Path, module: nn.Module, batches: Sequence[Batch]) -> Par
         path: The ONNX file.
         module: The module in float32, on the CPU.
         batches: The batches.
+        names: The names that inputs and outputs have to have; None = any.
 
     Returns:
         The largest absolute difference, and whether it is within the tolerance (see `compare_outputs`).
 
     Raises:
-        CannotRun: ONNX Runtime cannot run the file, or its outputs have other shapes.
+        CannotRun: ONNX Runtime cannot run the file, or its outputs have other shapes or names.
         VerificationFailed: An output is not finite.
     """
     try:
         with with_central_draws(path) as central:
             if central is None:
-                return _check_outputs(path, module, batches, module_outputs)
+                return _check_outputs(path, module, batches, module_outputs, names)
             open_session(path)
-            return replace(_check_outputs(central, module, batches, central_outputs), compared=AT_CENTRE)
+            return replace(_check_outputs(central, module, batches, central_outputs, names), compared=AT_CENTRE)
     except CannotCompare as reason:
         raise CannotRun(str(reason)) from reason
 
 
-def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Batch], outputs: Outputs) -> Parity:
+def _check_outputs(
+    path: Path, module: nn.Module, batches: Sequence[Batch], outputs: Outputs, names: TensorNames | None
+) -> Parity:
     """Compare a file without random numbers with what `outputs` computes."""
     session = open_session(path)
+    if names is not None and (problem := names.difference(session)) is not None:
+        raise CannotRun(problem)
     is_half = isinstance(module, FileModule) and has_float16_weights(path)  # exporters write float32 alone
     rounding = FLOAT16 if is_half else FLOAT32
-    names = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
-    largest, ok = 0.0, True
+    places = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
+    largest, wrong = 0.0, list[str]()
     for batch in batches:
         reference = Reference(module, batch, outputs, rounding)
         actual = run_session(session, as_file_takes(module, batch))
@@ -122,16 +129,16 @@ def _check_outputs(path: Path, module: nn.Module, batches: Sequence[Batch], outp
             if not reference.is_rounding_sensitive():
                 others = [array.shape for array in actual]
                 raise CannotRun(f"{_inputs(batch)}: shapes {others} instead of {shapes}")
-            ok = False
+            wrong.append(_inputs(batch))
             continue
-        for name, array, expected in zip(names, actual, reference.outputs, strict=True):
+        for place, array, expected in zip(places, actual, reference.outputs, strict=True):
             if np.isfinite(expected).all() and not np.isfinite(array).all():
-                raise CannotRun(f"{_inputs(batch)}: {name} is NaN or infinite, and PyTorch's is finite")
-        difference = compare_outputs(actual, reference, names)
-        largest, ok = max(largest, difference.largest), ok and difference.ok
-    if not ok and any(Reference(module, batch, outputs, rounding).is_rounding_sensitive() for batch in batches):
-        return _check_layers(path, module, batches, rounding) or Parity(largest, ok)
-    return Parity(largest, ok)
+                raise CannotRun(f"{_inputs(batch)}: {place} is NaN or infinite, and PyTorch's is finite")
+        difference = compare_outputs(actual, reference, places)
+        largest, wrong = max(largest, difference.largest), wrong if difference.ok else [*wrong, _inputs(batch)]
+    if wrong and any(Reference(module, batch, outputs, rounding).is_rounding_sensitive() for batch in batches):
+        return _check_layers(path, module, batches, rounding) or Parity(largest, False, differs=wrong[0])
+    return Parity(largest, not wrong, differs=next(iter(wrong), ""))
 
 
 def _check_layers(path: Path, module: nn.Module, batches: Sequence[Batch], rounding: FileRounding) -> Parity | None:
@@ -140,7 +147,7 @@ def _check_layers(path: Path, module: nn.Module, batches: Sequence[Batch], round
         if layers is None:
             return None
         session = open_session(layers.path)
-        largest, ok = 0.0, True
+        largest, wrong = 0.0, list[str]()
         for batch in batches:
             fed = as_file_takes(module, batch)
             reference = Reference(module, batch, layers.of, rounding, trials=0)
@@ -149,8 +156,8 @@ def _check_layers(path: Path, module: nn.Module, batches: Sequence[Batch], round
                 return None
             names = [f"{path.name}, before a choice"] * len(actual)
             difference = compare_outputs(actual, reference, names)
-            largest, ok = max(largest, difference.largest), ok and difference.ok
-    return Parity(largest, ok, "layers before a choice by value")
+            largest, wrong = max(largest, difference.largest), wrong if difference.ok else [*wrong, _inputs(batch)]
+    return Parity(largest, not wrong, "layers before a choice by value", next(iter(wrong), ""))
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:

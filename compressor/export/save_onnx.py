@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from compressor.core import ExportedModel
 from compressor.errors import RecipeError
-from compressor.export.exporters import ExportRefused, first_line
 from compressor.export.parity import Parity
+from compressor.export.refusals import ExportRefused, first_line
 from compressor.file_digest import sha256
 
 SINGLE_FILE = 2**31 - 2**24  # bytes of weights; protobuf is limited to 2 GiB

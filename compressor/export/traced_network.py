@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from torch import nn
 
-from compressor.export.exporters import ExportRefused, optimized
+from compressor.export.exporters import optimized
+from compressor.export.refusals import ExportRefused
 from compressor.tensors import named_tensors
 
 GROUPED = ("Conv", "ConvTranspose")

@@ -18,10 +18,10 @@ from compressor.bench.runner.traced_sizes import BATCH_DIMS
 from compressor.core import ExportedModel, LoadedModel
 from compressor.errors import ModelError, RecipeError
 from compressor.execution.copies import copy_module
-from compressor.export.exporters import first_line
 from compressor.export.onnx import OnnxExporter, split_batches
 from compressor.export.onnx_file import has_free_batch, validate_onnx
 from compressor.export.parity import CannotRun, Parity, check_parity
+from compressor.export.refusals import first_line
 from compressor.export.save_onnx import (
     checker_error,
     exported_file,
@@ -29,6 +29,7 @@ from compressor.export.save_onnx import (
     save_unchecked,
     write_errors_named,
 )
+from compressor.export.tensor_names import TensorNames
 from compressor.file_digest import sha256
 from compressor.models.families.onnx_files import is_onnx
 
@@ -154,8 +155,9 @@ class GivenFileExporter:
             if problem is not None and checker_error(self._given) is None:  # runtimes take more than the checker does
                 raise _unusable("export/written-back-invalid", draft, f"the ONNX checker refuses it: {problem}")
         free = has_free_batch(draft, copied.batch_dims) and not copied.samples_apart
+        names = TensorNames(copied.inputs, copied.outputs)
         try:
-            return check_parity(draft, copied, split_batches(self._inputs, free, self._dims))
+            return check_parity(draft, copied, split_batches(self._inputs, free, self._dims), names)
         except CannotRun as error:
             problem = f"ONNX Runtime cannot run it: {first_line(error)}"
             raise _unusable("export/written-back-does-not-run", draft, problem) from error

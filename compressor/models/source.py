@@ -109,7 +109,7 @@ def _from_rest(source: str, arch: str, settings: LoadSettings, trust_pickle: boo
     elif is_onnx(source):
         from compressor.models.onnx_import.load_onnx import load_onnx  # and with it ONNX Runtime
 
-        loaded = load_onnx(Path(source), settings.shapes)
+        loaded = load_onnx(Path(source), settings.shapes, settings.samples)
     elif family_of(source) is not None:
         loaded = _from_name(source, settings.num_classes, _image_size(settings.shapes, source))
     elif (Path(source) / PLAN).is_file():

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -19,6 +20,7 @@ from compressor.export import onnx as export
 from compressor.export.onnx import split_batches
 from compressor.export.onnx_file import has_free_batch
 from compressor.export.parity import check_parity
+from compressor.export.refusals import ExportRefused
 from compressor.tensors import tree_leaves
 
 
@@ -148,7 +150,7 @@ def test_free_batch_the_exporter_refuses_becomes_batch_1(
 
     def refuse(module: nn.Module, example: tuple[Tensor, ...], free: object, *rest: object) -> object:
         if free:
-            raise export.ExportRefused("no free batch")
+            raise ExportRefused("no free batch")
         return real(module, example, free, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(export, "trace_by_dynamo", refuse)
@@ -179,13 +181,79 @@ def test_torchscript_takes_what_dynamo_refuses(
 
 def test_what_no_exporter_takes_is_one_line(tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object) -> object:
-        raise export.ExportRefused("can't")
+        raise ExportRefused("can't")
 
     for exporter in ("trace_by_dynamo", "export_by_torchscript"):
         monkeypatch.setattr(export, exporter, refuse)
     with raises_error(ModelError, "export/every-exporter-failed", "m.onnx") as caught:
         export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
     assert "\n" not in str(caught.value)
+
+
+class Windows(nn.Module):
+    """Computes its batch as window_reverse of Swin and its followers does, of which a trace takes the number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, c, h, w = x.shape
+        windows = self.layer(x.view(-1, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, c))
+        batch = int(windows.shape[0] / (h * w / 4 / 4))
+        assert isinstance(int(16.0), int)
+        return windows.view(batch, h * w, c)
+
+
+class Scaled(nn.Module):
+    """A number of the trace changes values, not shapes, of the second of two outputs."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.mean((2, 3)), x.amax((2, 3)) * int(x.shape[0] / 2.0)
+
+
+class Fixed(nn.Module):
+    """No formula: float() returns nothing but a number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) * float(x.shape[0])
+
+
+@pytest.mark.parametrize(
+    ("module", "free"), [(Windows(), True), (Scaled(), True), (Fixed(), False)], ids=["windows", "scaled", "fixed"]
+)
+def test_a_batch_of_which_the_trace_takes_the_number(
+    module: nn.Module, free: bool, tmp_path: Path, images: Tensor
+) -> None:
+    module.eval()
+    exporter = export.OnnxExporter((images,), opset=None, dynamic_batch=True)
+    for name in ("dense.onnx", "slim.onnx"):
+        found = exporter.export(module, tmp_path / name, {})
+        assert found.ok
+        assert has_free_batch(found.path, (0,)) == free
+        assert "a free batch" in found.notes[0]
+        assert ("formula" if free else "with batch 1") in found.notes[-1]
+    assert "int" not in globals()
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_files_that_all_differ_are_no_refusals(
+    refuses: bool, tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def double(model: ir.Model, *_arguments: object) -> None:
+        for value in model.graph.initializers.values():
+            if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT:
+                value.const_value = ir.tensor(value.const_value.numpy() * 2, name=value.name)
+
+    def refuse(*_arguments: object) -> object:
+        raise ExportRefused("can't")
+
+    monkeypatch.setattr(export, "name_tensors", double)
+    if refuses:
+        monkeypatch.setattr(export, "export_by_torchscript", refuse)
+    with raises_error(VerificationFailed, "parity/outputs-differ", "m.onnx", "(1, 3, 8, 8)"):
+        export_onnx(net(), (images,), tmp_path / "m.onnx", opset=None, dynamic_batch=True, metadata={})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_opset_and_bad_folder(tmp_path: Path, images: Tensor) -> None:

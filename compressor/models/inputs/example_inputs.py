@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compressor.batches import join_batches
-from compressor.core import Data, LoadedModel
+from compressor.core import Data, LoadedModel, ModelSpec
 from compressor.file_module import arranged
 from compressor.random_samples import random_samples
 
@@ -22,8 +22,22 @@ def example_inputs(model: LoadedModel, images: int = 1, *, seed: int = 0) -> tup
     Returns:
         One tensor for each input, with the batch in its batch dimension.
     """
-    samples = random_samples(model.spec.inputs, images, torch.Generator().manual_seed(seed))
-    return tuple(arranged(samples, model.spec.batch_dims))
+    return spec_inputs(model.spec, images, seed=seed)
+
+
+def spec_inputs(spec: ModelSpec, images: int = 1, *, seed: int = 0) -> tuple[Tensor, ...]:
+    """Make seeded random inputs of a model that is not loaded yet, as `example_inputs` does.
+
+    Args:
+        spec: The shapes and types.
+        images: Batch size.
+        seed: The same seed gives the same numbers.
+
+    Returns:
+        One tensor for each input, with the batch in its batch dimension.
+    """
+    samples = random_samples(spec.inputs, images, torch.Generator().manual_seed(seed))
+    return tuple(arranged(samples, spec.batch_dims))
 
 
 def calibration_inputs(model: LoadedModel, data: Data | None, images: int) -> tuple[Tensor, ...]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
+import torch
+
 from compressor.core import BatchDims, ModelInput
 from compressor.errors import ModelError
 from compressor.models.onnx_import.links import Links
@@ -67,12 +69,20 @@ def _described(signature: GraphInput, graph: Graph, where: str) -> ModelInput:
     name = str(dtype).removeprefix("torch.")
     if dtype.is_floating_point:
         return ModelInput((), name=signature.name)
-    bounds = (0, 1) if name == "bool" else (0, 255) if name == "uint8" else (0, _rows(signature.name, graph) - 1)
+    rows = _rows(signature.name, graph) or 2
+    bounds = (0, 1) if name == "bool" else (0, 255) if name == "uint8" else (0, rows - 1)
     return ModelInput((), name, bounds, signature.name)
 
 
-def _rows(name: str, graph: Graph) -> int:
-    """How many values an input of integers has: rows of the table that it looks up, or classes of a one-hot; else 2."""
+def unbounded_integers(graph: Graph) -> frozenset[str]:
+    """Return the inputs of integers of which the graph does not say how many values they have, such as lengths."""
+    kinds = {one.name: module_dtype(one.element_type) for one in graph.signature}
+    integers = (name for name, dtype in kinds.items() if dtype in (torch.int32, torch.int64))
+    return frozenset(name for name in integers if _rows(name, graph) is None)
+
+
+def _rows(name: str, graph: Graph) -> int | None:
+    """How many values an input of integers has: rows of the table that it looks up, or classes of a one-hot."""
     links = Links.of(graph.nodes, graph.outputs)
     names = [name]
     while names:
@@ -89,7 +99,7 @@ def _rows(name: str, graph: Graph) -> int:
                 return int(classes[0].max()) + 1
             if node.op in ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Expand"):
                 names.append(node.outputs[0])
-    return 2
+    return None
 
 
 def batch_dims_of_file(signature: Sequence[GraphInput]) -> BatchDims:

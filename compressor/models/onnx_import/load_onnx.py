@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import torch
-from torch import Tensor
 
 from compressor.core import LoadedModel, ModelInput, ModelSpec
 from compressor.errors import CompressorError, ModelError
@@ -18,15 +18,23 @@ from compressor.execution.differences import is_close
 from compressor.export.parity import CannotRun, check_parity, open_session, run_session
 from compressor.file_digest import sha256
 from compressor.file_module import arranged
-from compressor.models.inputs.example_inputs import example_inputs
+from compressor.models.checkpoints.finite_weights import count_not_finite
+from compressor.models.inputs.example_inputs import example_inputs, spec_inputs
+from compressor.models.inputs.user_inputs import ShowSamples
 from compressor.models.onnx_import.build_graph import build_imported
 from compressor.models.onnx_import.first_difference import first_difference
-from compressor.models.onnx_import.graph_inputs import batch_dims_of_file, free_sizes, input_candidates
+from compressor.models.onnx_import.graph_inputs import (
+    batch_dims_of_file,
+    free_sizes,
+    input_candidates,
+    unbounded_integers,
+)
 from compressor.models.onnx_import.if_nodes import Branches, BranchKnown
 from compressor.models.onnx_import.imported_module import ImportedModule
+from compressor.models.onnx_import.integer_values import has_finite_answers, no_valid_integers, other_integers
 from compressor.models.onnx_import.node import NODE_FAILS
 from compressor.models.onnx_import.read_graph import Graph, read_graph
-from compressor.tensors import tree_leaves
+from compressor.tensors import named_tensors, tree_leaves
 
 SAMPLES_APART = "samples_apart"
 """Argument of the spec: the file is fixed at one sample, and its operators mix samples where there are more."""
@@ -36,12 +44,13 @@ RELATIVE_TOLERANCE = 1e-3  # between a batch and its samples
 MAX_CLASSES = 10**6
 
 
-def load_onnx(path: Path, shapes: Sequence[tuple[int, ...]] | None = None) -> LoadedModel:
+def load_onnx(path: Path, shapes: Sequence[tuple[int, ...]] | None = None, samples: ShowSamples = dict) -> LoadedModel:
     """Load an ONNX file as a module of real layers.
 
     Args:
         path: The file.
         shapes: The shape of each input without the batch; None takes those of the file, or finds ones that run.
+        samples: Read where the file has no finite answers for the integers that are usual.
 
     Returns:
         The model. The file itself, run by ONNX Runtime, answers as it does.
@@ -50,7 +59,8 @@ def load_onnx(path: Path, shapes: Sequence[tuple[int, ...]] | None = None) -> Lo
         ModelError: The file is no model, has operators that cannot be imported, or the module answers differently.
         VerificationFailed: A weight or an answer is not finite.
     """
-    graph, module, inputs, session = _first_that_runs(read_graph(path), shapes, path)
+    built = _first_that_runs(read_graph(path), shapes, path, samples)
+    graph, module, inputs, session = built.graph, built.module, built.inputs, built.session
     spec = ModelSpec(str(path.resolve()), inputs)
     arguments = _batching(module, spec, takes_batches(session, module, spec))
     if graph.branches:
@@ -86,14 +96,10 @@ def build_from_graph(graph: Graph, spec: ModelSpec) -> ImportedModule:
         ModelError: A node cannot be imported.
     """
     dims = batch_dims_of_file(graph.signature)
-    module = build_imported(graph, arranged(_examples(spec, 1), dims))
+    module = build_imported(graph, arranged(spec_inputs(spec, 1), dims))
     module.samples_apart = bool(spec.arguments.get(SAMPLES_APART))
     module.batch_dims = dims
     return module
-
-
-def _examples(spec: ModelSpec, samples: int) -> tuple[Tensor, ...]:
-    return example_inputs(LoadedModel(torch.nn.Identity(), spec, spec.source), samples)
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
@@ -106,30 +112,67 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
         ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """The module of a file for some inputs, on which both run."""
+
+    graph: Graph
+    module: ImportedModule
+    inputs: tuple[ModelInput, ...]
+    session: onnxruntime.InferenceSession
+
+
 def _first_that_runs(
-    given: Graph, shapes: Sequence[tuple[int, ...]] | None, path: Path
-) -> tuple[Graph, ImportedModule, tuple[ModelInput, ...], onnxruntime.InferenceSession]:
-    """Find sizes for what the file leaves free. The module runs first: it refuses results that are too large."""
+    given: Graph, shapes: Sequence[tuple[int, ...]] | None, path: Path, samples: ShowSamples
+) -> _Built:
+    """Find sizes for what the file leaves free, and integers for which its answers are finite."""
     failure: CompressorError | None = None
-    session: onnxruntime.InferenceSession | None = None
+    usual: _Built | None = None
+    session = functools.cache(_session)
+    unbounded = unbounded_integers(given)
     for inputs in input_candidates(given, shapes, str(path)):
-        spec = ModelSpec(str(path), inputs)
-        try:
-            graph, module = _with_branches(path, given, spec)
-            session = session or _session(path)
-            run_session(session, module.arranged_for_file(_examples(spec, 1)))
-        except ModelError as error:
-            if error.code != NODE_FAILS:
-                raise
-            failure = failure or error
-        except CannotRun as error:
-            problem = f"ONNX Runtime cannot run it ({str(error)[:300]})"
-            hint = "set model.input to the shapes that it expects"
-            failure = failure or ModelError("onnx-model/cannot-run", str(path), problem, hint)
+        built = _built(given, inputs, path, session)
+        if isinstance(built, CompressorError):
+            failure = failure or built
+        elif not unbounded or has_finite_answers(built.session, built.module, inputs, unbounded):
+            return built
         else:
-            return graph, module, inputs, session
-    assert failure is not None, "there is a candidate"
-    raise failure
+            usual = built
+            break
+    sizes = (usual.inputs,) if usual else input_candidates(given, shapes, str(path))
+    for inputs in sizes if unbounded else ():
+        for others in other_integers(inputs, unbounded, samples()):
+            built = _built(given, others, path, session)
+            if isinstance(built, CompressorError):
+                continue
+            if has_finite_answers(built.session, built.module, others, unbounded):
+                return built
+    if usual is None:
+        assert failure is not None, "there is a candidate"
+        raise failure
+    if any(count_not_finite(tensor) for tensor in named_tensors(usual.module).values()):
+        return usual  # its weights are the reason
+    raise no_valid_integers(str(path), usual.inputs, unbounded)
+
+
+def _built(
+    given: Graph, inputs: tuple[ModelInput, ...], path: Path, session: Callable[[Path], onnxruntime.InferenceSession]
+) -> _Built | CompressorError:
+    """Build the module, and run the file. The module runs first: it refuses results that are too large."""
+    spec = ModelSpec(str(path), inputs)
+    try:
+        graph, module = _with_branches(path, given, spec)
+        opened = session(path)
+        run_session(opened, module.arranged_for_file(spec_inputs(spec, 1)))
+    except ModelError as error:
+        if error.code != NODE_FAILS:
+            raise
+        return error
+    except CannotRun as error:
+        problem = f"ONNX Runtime cannot run it ({str(error)[:300]})"
+        hint = "set model.input to the shapes that it expects"
+        return ModelError("onnx-model/cannot-run", str(path), problem, hint)
+    return _Built(graph, module, inputs, opened)
 
 
 def _with_branches(path: Path, graph: Graph, spec: ModelSpec) -> tuple[Graph, ImportedModule]:
@@ -148,7 +191,7 @@ def _batching(module: ImportedModule, spec: ModelSpec, free: bool) -> Mapping[st
     """
     if all(dim is None for dim in spec.batch_dims):
         return {}
-    two = _examples(spec, 2)
+    two = spec_inputs(spec, 2)
     try:
         with torch.no_grad():
             together = tree_leaves(module(*two))
@@ -169,14 +212,14 @@ def _classes(module: ImportedModule, spec: ModelSpec) -> int | None:
     if spec.image is None or len(module.outputs) != 1:
         return None
     with torch.no_grad():
-        output = module(*_examples(spec, 1))
+        output = module(*spec_inputs(spec, 1))
     return output.shape[1] if output.ndim == 2 and 1 < output.shape[1] <= MAX_CLASSES else None
 
 
 def _require_parity(path: Path, graph: Graph, model: LoadedModel, session: onnxruntime.InferenceSession) -> str:
     """Compare ONNX Runtime's answers to the file with the module's, and name the first node that differs."""
     assert isinstance(model.module, ImportedModule), "the module that build made"
-    batches = [_examples(model.spec, 1), example_inputs(model, 1, seed=1)]
+    batches = [spec_inputs(model.spec, 1), example_inputs(model, 1, seed=1)]
     if takes_batches(session, model.module, model.spec):
         batches.append(example_inputs(model, 2, seed=2))
     try:
@@ -208,7 +251,7 @@ def takes_batches(session: onnxruntime.InferenceSession, module: ImportedModule,
     if fixed:
         return False
     try:
-        run_session(session, module.arranged_for_file(_examples(spec, 2)))
+        run_session(session, module.arranged_for_file(spec_inputs(spec, 2)))
     except CannotRun:
         return False
     return True
