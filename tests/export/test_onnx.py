@@ -228,7 +228,7 @@ def test_a_batch_of_which_the_trace_takes_the_number(
     module.eval()
     exporter = export.OnnxExporter((images,), opset=None, dynamic_batch=True)
     for name in ("dense.onnx", "slim.onnx"):
-        found = exporter.export(module, tmp_path / name, {})
+        found = exporter.export(module, tmp_path / name)
         assert found.ok
         assert has_free_batch(found.path, (0,)) == free
         assert "a free batch" in found.notes[0]

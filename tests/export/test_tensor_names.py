@@ -90,7 +90,7 @@ def test_the_second_form_of_a_network_has_the_names_too(tmp_path: Path) -> None:
     exporter = OnnxExporter((X, MASK), opset=None, dynamic_batch=True, names=BOTH)
     module = ReturnsOneTensorOften().eval()
     for name in ("first", "second"):
-        exporter.export(module, tmp_path / name, {})
+        exporter.export(module, tmp_path / name)
         graph = onnx.load(tmp_path / name).graph
         assert [value.name for value in graph.input] == ["x", "mask"]
         assert [value.name for value in graph.output][:3] == ["y", "again", "output_x"]
