@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 import onnxruntime
-import torch
 from onnx_ir.passes.common import NameFixPass
 from torch import Tensor, nn
 
 from compressor.errors import ModelError
-from compressor.execution.copies import copy_module
+from compressor.execution.run_copy import run_copy
 from compressor.file_module import FileModule
 from compressor.tensors import is_flat, tree_leaves, tree_names
 
@@ -42,8 +41,7 @@ class TensorNames:
         """
         if isinstance(module, FileModule):
             return cls(module.inputs, module.outputs)
-        with torch.no_grad():
-            output = copy_module(module)(*batch)
+        output = run_copy(module, *batch)
         own = tree_names(output)
         if complex_ones := [name for name, leaf in zip(own, tree_leaves(output), strict=True) if leaf.is_complex()]:
             problem = f"output {complex_ones[0]} holds complex numbers, which no ONNX file returns"
@@ -64,9 +62,9 @@ class TensorNames:
             ("inputs", self.inputs, session.get_inputs()),
             ("outputs", self.outputs, session.get_outputs()),
         ):
-            found = tuple(node.name for node in nodes)
-            if found != names:
-                return f"its {kind} are {', '.join(found) or 'none'} instead of {', '.join(names)}"
+            present = tuple(node.name for node in nodes)
+            if present != names:
+                return f"its {kind} are {', '.join(present) or 'none'} instead of {', '.join(names)}"
         return None
 
 

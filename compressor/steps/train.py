@@ -106,13 +106,13 @@ class Train(TrainSettings, Step):
         """
         if self.stage != RETRAINING:
             return self
-        whole = self.stretched(state.extra_epochs) if state.extra_epochs else self
+        training = self.stretched(state.extra_epochs) if state.extra_epochs else self
         if not state.epochs_done:
-            return whole
-        if state.epochs_done >= whole.epochs:
-            spent = f"earlier trainings took {state.epochs_done} epochs, and {whole.epochs} were for all"
+            return training
+        if state.epochs_done >= training.epochs:
+            spent = f"earlier trainings took {state.epochs_done} epochs, and {training.epochs} were for all"
             context.log.warning(f"{spent}; {self.stage} runs for one epoch all the same")
-        return whole.segment(min(state.epochs_done, whole.epochs - 1), whole.epochs)
+        return training.segment(min(state.epochs_done, training.epochs - 1), training.epochs)
 
     def learning_rates(self) -> tuple[tuple[float, float], ...]:
         """Pairs (epochs done, learning rate); the last is what holds right before the end."""
