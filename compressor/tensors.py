@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves as pytree_leaves
 
 Inputs = Tensor | tuple[Tensor, ...]
 """One batch of what a module takes: a tensor, or a tuple of them where it has several inputs."""
@@ -17,6 +19,8 @@ Inputs = Tensor | tuple[Tensor, ...]
 
 def named_tensors(module: nn.Module, *, every_name: bool = False) -> dict[str, Tensor]:
     """Name the parameters and buffers of a module, those too that its state dict leaves out.
+
+    Sparse, quantized and nested ones are left out: no channel of theirs can be found, so that they stay as they are.
 
     Args:
         module: The module.
@@ -26,10 +30,31 @@ def named_tensors(module: nn.Module, *, every_name: bool = False) -> dict[str, T
         Name -> tensor.
     """
     unique = not every_name
-    return {
+    named = {
         **dict(module.named_parameters(remove_duplicate=unique)),
         **dict(module.named_buffers(remove_duplicate=unique)),
     }
+    return {name: tensor for name, tensor in named.items() if is_strided(tensor)}
+
+
+def is_strided(tensor: Tensor) -> bool:
+    """Test whether a tensor is neither sparse, quantized, nested nor laid out by a library of its own."""
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_nested
+
+
+def storage_ids(tree: object) -> set[int]:
+    """Identify the storages in which the tensors of any nest of containers lie; sparse and nested ones have none."""
+    tensors = (leaf for leaf in pytree_leaves(tree) if isinstance(leaf, Tensor))
+    return {tensor.untyped_storage()._cdata for tensor in tensors if is_strided(tensor)}
+
+
+def to_strided(tensor: Tensor) -> Tensor:
+    """Return the entries of any tensor as one with strides; those of nested ones are padded with zeros."""
+    if tensor.is_nested:
+        return tensor.to_padded_tensor(0.0)
+    if tensor.is_quantized:
+        return tensor.dequantize()
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
 
 def tree_leaves(tree: object) -> list[Tensor]:

@@ -62,11 +62,11 @@ def synaptic_flow(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tens
     import torch
 
     from compressor.execution.copies import copy_module
-    from compressor.tensors import tree_leaves
+    from compressor.tensors import named_tensors, tree_leaves
 
     positive = copy_module(module).double().eval()
     with torch.no_grad():
-        for tensor in (*positive.parameters(), *positive.buffers()):
+        for tensor in named_tensors(positive).values():
             if tensor.is_floating_point():
                 tensor.abs_()
     parameters = {name: tensor for name, tensor in positive.named_parameters() if tensor.is_floating_point()}

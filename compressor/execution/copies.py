@@ -3,7 +3,7 @@
 `copy.deepcopy` alone is not faithful. It takes functions as they are, so that a forward hook which is a closure keeps
 writing into the first module; it makes of every `torch.fx.GraphModule` a plain one in training mode; and it refuses
 tensors that autograd has made. Such objects get an empty twin first, which the deep copy takes for their copy; the
-twins are filled with copies afterwards.
+twins are filled with copies afterwards. Sparse and nested tensors, which have no storage, are cloned as well.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from compressor.errors import ModelError
+from compressor.tensors import is_strided
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -56,7 +57,8 @@ def copy_without_values(module: Module) -> Module:
     Raises:
         ModelError: As `copy_module`.
     """
-    bare: dict[int, object] = {id(tensor): tensor.detach().to("meta") for tensor in module.buffers()}
+    buffers = (tensor for tensor in module.buffers() if is_strided(tensor))
+    bare: dict[int, object] = {id(tensor): tensor.detach().to("meta") for tensor in buffers}
     bare |= {id(one): nn.Parameter(one.detach().to("meta"), one.requires_grad) for one in module.parameters()}
     return copy_module(module, bare)
 
@@ -68,7 +70,7 @@ def _copy(module: Module, memo: dict[int, Any]) -> Module:
     memo |= {
         id(value): value.detach().clone()
         for value in values
-        if isinstance(value, Tensor) and not value.is_leaf and id(value) not in memo
+        if isinstance(value, Tensor) and id(value) not in memo and not (value.is_leaf and is_strided(value))
     }
     functions = _bound_functions(module, values)
     memo |= {id(function): _twin(function) for function in functions}

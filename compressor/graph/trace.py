@@ -27,7 +27,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from compressor.execution.copies import copy_module
 from compressor.execution.operators import named_arguments
 from compressor.layers import source_place
-from compressor.tensors import named_tensors, tree_leaves
+from compressor.tensors import named_tensors, storage_ids, tree_leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +248,7 @@ def _attention_in_the_open() -> Iterator[None]:
 
 def _shares(arguments: Mapping[str, Any], result: Any) -> bool:
     """Whether a result lies in the memory of an argument."""
-    before, after = (
-        {leaf.untyped_storage()._cdata for leaf in pytree_leaves(tree) if isinstance(leaf, Tensor)}
-        for tree in (dict(arguments), result)
-    )
-    return bool(before & after)
+    return bool(storage_ids(dict(arguments)) & storage_ids(result))
 
 
 _NOT_THE_USER = (torch.__path__[0] + os.sep, __file__)

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from compressor.execution.operators import named_arguments
-from compressor.tensors import named_tensors, tree_leaves
+from compressor.tensors import is_strided, named_tensors, storage_ids, tree_leaves
 
 Values = dict[int, Tensor]
 """Tensor number -> its value on one batch; constants of the program are absent."""
@@ -249,6 +249,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
 
     def _place(self, tensor: Tensor, shared: set[int]) -> tuple[int, int]:
         """The storage of a result: that of an argument where they share memory, a new one otherwise."""
+        if not is_strided(tensor):
+            return self.uid(tensor), 0
         storage = tensor.untyped_storage()
         if storage._cdata not in shared:
             self._storage_numbers[storage._cdata] = self.uid(tensor)
@@ -266,10 +268,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
             uid = self.uid(tensor)
             if uid not in self.storages:
                 self.constants[uid] = tensor
-                self.storages[uid] = self._place(tensor, {tensor.untyped_storage()._cdata})
+                self.storages[uid] = self._place(tensor, storage_ids(tensor))
         before = tree_map(lambda leaf: TensorRef(self.uid(leaf)) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
         reads = tuple(dict.fromkeys(self.uid(tensor) for tensor in inputs))
-        shared = {tensor.untyped_storage()._cdata for tensor in inputs}
+        shared = storage_ids(inputs)
         result = func(*args, **kwargs)
         leaves = _tensor_leaves(result)
         for leaf in leaves:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compressor.core import TrainingCost
+from compressor.tensors import named_tensors
 from compressor.training.train_settings import TrainSettings
 from compressor.training.training_memory import return_freed_memory
 
@@ -109,7 +110,7 @@ def _in_process(module: nn.Module) -> Callable[[], int | None]:
         before = _kilobytes("RssAnon")
     except (OSError, KeyError):  # not Linux, or a container that forbids it
         return _no_peak
-    weights = sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+    weights = sum(tensor.nbytes for tensor in named_tensors(module).values())
     return lambda: weights + 1024 * max(_kilobytes("VmHWM", "RssFile", "RssShmem") - before, 0)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
@@ -21,6 +21,7 @@ from compressor.execution.computed_tensors import forget_computed_tensors_
 from compressor.listed import listed
 from compressor.models.preparation.free_attention import free_attention
 from compressor.models.preparation.free_rearrange import free_rearrange
+from compressor.tensors import is_strided
 
 WRAPPERS: dict[str, str] = {  # class -> attribute that holds the module
     "torch.nn.parallel.data_parallel.DataParallel": "module",
@@ -57,7 +58,7 @@ def refuse_opaque(module: nn.Module, where: str) -> None:
         where: The place that the message names.
 
     Raises:
-        ModelError: A part is a script module or a quantized one.
+        ModelError: A part is a script module or a quantized one, or saves a tensor that files of weights cannot hold.
     """
     for name, part in module.named_modules():
         place = f"its part {name}" if name else "it"
@@ -69,6 +70,11 @@ def refuse_opaque(module: nn.Module, where: str) -> None:
             problem = f"{place} is quantized ({type(part).__name__}), and pruning needs floating-point weights"
             hint = "return the module as it is before its conversion; quantize it after pruning"
             raise ModelError("model/quantized-module", where, problem, hint)
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and not is_strided(tensor):
+            problem = f"its {name} is sparse, quantized or nested, and files of weights hold dense tensors only"
+            hint = "make it dense; or register it with persistent=False, where its values come from the code"
+            raise ModelError("model/unsupported-tensor", where, problem, hint)
 
 
 def peel_wrappers(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
