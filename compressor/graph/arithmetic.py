@@ -78,9 +78,9 @@ def _layer(call: Call, name: str) -> CountedCall:
     product of the weight's sizes times rows."""
     x, weight, out = call.args["input"], call.args["weight"], call.outs[0]
     channels = -1 if name == "linear" else 1 - len(weight.shape)
-    moved = x if "transpose" in name else out
-    positions = math.prod(moved.shape) // moved.shape[channels]
-    return CountedCall(call, math.prod(weight.shape) * positions, weight, out.shape[channels])
+    positions = list(x.shape if "transpose" in name else out.shape)
+    del positions[channels]
+    return CountedCall(call, math.prod(weight.shape) * math.prod(positions), weight, out.shape[channels])
 
 
 def _matmul(call: Call, weights: frozenset[int]) -> CountedCall:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from compressor.core import PrunePlan
 from compressor.errors import ModelError
 from compressor.execution.copies import copy_module, copy_without_values
+from compressor.execution.run_copy import forward_error
 from compressor.graph.compared_sizes import Place, compared_attributes, is_own_check
 from compressor.graph.dependency_graph import DependencyGraph, build_dependency_graph
 from compressor.graph.expected_shapes import lines_of_other_shapes
@@ -53,6 +54,8 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
     Raises:
         ModelError: The module does not run on `inputs`, or the cause of a failing trial cannot be located.
     """
+    if failure := forward_error(module, *inputs):  # shapes alone may pass where values fail
+        raise _does_not_run(failure, *inputs, name=name) from failure
     try:
         module, inputs, trace = _without_values(module, *inputs)
     except Exception:  # something on the way asks for values
@@ -178,10 +181,14 @@ def _traced(module: nn.Module, *inputs: Tensor, name: str) -> Trace:
     try:
         return trace_module(module, *inputs, known=rules.has_rule)
     except Exception as error:  # whatever a user's forward may raise
-        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
-        problem = f"it fails on an input of shape {shapes} at {location_of(error)}: {error}"
-        hint = "set model.input to the shape that it expects; the model runs in float32 and without gradients"
-        raise ModelError("model-does-not-run/forward-fails", name, problem, hint) from error
+        raise _does_not_run(error, *inputs, name=name) from error
+
+
+def _does_not_run(error: Exception, *inputs: Tensor, name: str) -> ModelError:
+    shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
+    problem = f"it fails on an input of shape {shapes} at {location_of(error)}: {error}"
+    hint = "set model.input to the shape that it expects; the model runs in float32 and without gradients"
+    return ModelError("model-does-not-run/forward-fails", name, problem, hint)
 
 
 def _without_values(module: nn.Module, *inputs: Tensor) -> tuple[nn.Module, tuple[Tensor, ...], Trace]:

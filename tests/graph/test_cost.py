@@ -12,7 +12,7 @@ from compressor.budget.selection import select_channels
 from compressor.budget.target import PruningTarget
 from compressor.core import Cost
 from compressor.criteria.magnitude import l1
-from compressor.errors import RecipeError
+from compressor.errors import ModelError, RecipeError
 from compressor.graph.cost import count_cost, count_zeros
 from compressor.models.cifar import cifar_resnet
 from compressor.surgery.analysis import analyze
@@ -60,6 +60,21 @@ class Twice(nn.Module):
 def test_a_weight_that_runs_twice_is_one() -> None:
     found = count_cost(Twice().eval(), torch.randn(1, 4, 2, 2))
     assert (found.weights, found.nodes, found.macs) == (16 + 8, 4, 2 * 16 * 4 + 8)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_layers_of_no_channels_cost_nothing(kind: type[nn.Module]) -> None:
+    """PyTorch computes the shapes only of such convolutions; linear layers of no channels run, too."""
+    assert count_cost(kind(3, 0, 1).to("meta"), torch.randn(1, 3, 8, 8, device="meta")).macs == 0
+    assert count_cost(nn.Sequential(nn.Linear(8, 0), nn.Linear(0, 4)), torch.randn(1, 8)).macs == 0
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_models_that_run_in_shapes_only_are_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 0, 1))
+    with raises_error(ModelError, "model-does-not-run/forward-fails"):
+        analyze(model, torch.randn(1, 3, 8, 8), name="toy")
 
 
 def test_the_least_that_can_remain_is_one_channel_of_every_free_group() -> None:
