@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -64,6 +64,7 @@ def build_dependency_graph(
     *,
     mixing: bool = False,
     compared: Mapping[tuple[str, str], int] = MappingProxyType({}),
+    shared: Collection[tuple[str, str]] = (),
 ) -> DependencyGraph:
     """Walk a trace and group the channels that must be kept or removed together.
 
@@ -74,6 +75,8 @@ def build_dependency_graph(
         mixing: Whether channels may be removed that a normalization mixes.
         compared: (module, attribute) that code compares with a size -> which of the dimensions of that size is meant,
             in the order in which the module's operators read them.
+        shared: (module, attribute) that holds the size of several dimensions; their entries i are tied, so that they
+            stay equally many.
 
     Returns:
         The dependency graph.
@@ -99,6 +102,7 @@ def build_dependency_graph(
         dims = list(islice(_read_inside(tracker, trace, path, getattr(tracker.modules[path], name)), MAX_TRIALS))
         if place < len(dims):
             tracker.attributes.append(TrackedSize(path, name, None, dims[place].ids))
+    _tie_sizes(tracker, shared)
     for ref in trace.outputs:
         for dim in tracker.dims(ref):
             if dim is not None:
@@ -128,6 +132,13 @@ def build_dependency_graph(
         tuple(channels.shape(shape) for shape in shapes),
         trace.data_dependent,
     )
+
+
+def _tie_sizes(tracker: ChannelTracker, shared: Collection[tuple[str, str]]) -> None:
+    first: dict[tuple[str, str, int | None], IntArray] = {}
+    for size in tracker.attributes:
+        if (size.module, size.name) in shared:
+            tracker.tie(first.setdefault((size.module, size.name, size.index), size.ids), size.ids)
 
 
 def _block_lines(lines: Sequence[TakenApart], channels: Channels) -> tuple[frozenset[str], frozenset[str]]:

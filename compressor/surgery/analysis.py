@@ -23,7 +23,7 @@ from compressor.graph.rules import table as rules
 from compressor.graph.trace import Trace, trace_module
 from compressor.graph.tracked import SizeInterpretation
 from compressor.surgery.blame import blame, called_near, lines_read_as, location_of
-from compressor.surgery.removal import remove_channels
+from compressor.surgery.removal import contradictions, remove_channels
 from compressor.surgery.width_numbers import freeze_numbered_groups
 
 if TYPE_CHECKING:
@@ -89,12 +89,13 @@ class _Search:
         called = {call.where for call in self.trace.calls}
         interpretations, siblings = dict(start), set[str]()
         compared: dict[Place, int] = {}
+        shared = set[Place]()
         while True:
-            graph = self._graph(interpretations, compared)
+            graph = self._graph(interpretations, compared, shared)
             in_blocks = {line for line in graph.frozen_block_lines if interpretations.get(line, FOLLOW) is FOLLOW}
             if in_blocks:
                 interpretations |= dict.fromkeys(in_blocks, SizeInterpretation.REMOVE_BLOCKS)
-                graph = self._graph(interpretations, compared)
+                graph = self._graph(interpretations, compared, shared)
             siblings |= graph.sibling_lines
             plan = _trial_plan(graph)
             slim, failure = _try(self.module, *self.inputs, graph=graph, plan=plan)
@@ -106,6 +107,8 @@ class _Search:
                 if not blamed:
                     frozen = freeze_numbered_groups(graph, self.module, self.inputs, self.trace, trace)
                     return frozen, siblings
+                if self._shares_sizes(graph, plan, blamed, shared):
+                    continue
                 _interpret_more_strictly(interpretations, blamed, lines)
                 continue
             if _next_dimensions(failure, slim, graph, compared):
@@ -115,10 +118,19 @@ class _Search:
             blamed = near or blame(failure, slim, lines, called, interpretations, first)
             if not blamed:  # every round reads at least one line more strictly, so this ends
                 break
+            if self._shares_sizes(graph, plan, blamed, shared):
+                continue
             _interpret_more_strictly(interpretations, blamed, lines)
         problem = f"the forward pass fails at {location_of(failure)} after channels are removed: {failure}"
         hint = "freeze the layers around that line with prune.layers"
         raise ModelError("model-cannot-be-pruned/trial-forward-fails", self.name, problem, hint)
+
+    def _shares_sizes(self, graph: DependencyGraph, plan: PrunePlan, blamed: set[str], shared: set[Place]) -> bool:
+        """Let attributes that modules of those lines use for several sizes be shared; False if none is left to try."""
+        modules = {call.module for call in self.trace.calls if call.where in blamed}
+        untried = {place for place in contradictions(graph.attributes, plan) - shared if place[0] in modules}
+        shared |= untried
+        return bool(untried)
 
     def _first_other_shape(self, slim: nn.Module, graph: DependencyGraph, plan: PrunePlan) -> str | None:
         """The first line before a failure whose result has another shape than the removal leaves."""
@@ -129,9 +141,11 @@ class _Search:
         return trace_module(slim, *self.inputs, known=rules.has_rule, until_failure=until_failure)
 
     def _graph(
-        self, interpretations: Mapping[str, SizeInterpretation], compared: Mapping[Place, int]
+        self, interpretations: Mapping[str, SizeInterpretation], compared: Mapping[Place, int], shared: set[Place]
     ) -> DependencyGraph:
-        return build_dependency_graph(self.module, self.trace, interpretations, mixing=self.mixing, compared=compared)
+        return build_dependency_graph(
+            self.module, self.trace, interpretations, mixing=self.mixing, compared=compared, shared=shared
+        )
 
 
 def _next_dimensions(failure: Exception, slim: nn.Module, graph: DependencyGraph, compared: dict[Place, int]) -> bool:

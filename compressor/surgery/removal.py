@@ -161,6 +161,22 @@ def attributes_after(
     }
 
 
+def contradictions(attributes: Sequence[SizeAttribute], plan: PrunePlan) -> set[tuple[str, str]]:
+    """Find the size attributes that would need several values, because they are the sizes of several dimensions.
+
+    Args:
+        attributes: The attributes that follow widths.
+        plan: The channels to keep.
+
+    Returns:
+        (module, attribute) of each.
+    """
+    values: dict[tuple[str, str, int | None], set[int]] = defaultdict(set)
+    for size in attributes:
+        values[size.module, size.name, size.index].add(size.width.after(plan))
+    return {(module, name) for (module, name, _), sizes in values.items() if len(sizes) > 1}
+
+
 def size_attributes(attributes: Sequence[SizeAttribute], module: nn.Module) -> dict[str, dict[str, int | list[int]]]:
     """Read the size attributes of a module.
 
