@@ -17,6 +17,7 @@ from compressor.models.onnx_import.fusions import find_fusion
 from compressor.models.onnx_import.host import evaluate_on_host, slice_bounds
 from compressor.models.onnx_import.if_nodes import BranchKnown
 from compressor.models.onnx_import.imported_module import (
+    AS_COMPUTED,
     ImportedModule,
     NodeCall,
     OperatorNode,
@@ -215,7 +216,7 @@ class _Builder:
         x = next((value for value in live if isinstance(value, Tensor)), None)
         if x is not None:
             sizes = node.inputs[1] if len(node.inputs) > 1 else ""
-            set_fixed_sizes(operator, x.ndim, self.values.get(sizes), self.stored.get(sizes))
+            set_fixed_sizes(operator, x.ndim, self._decided(node, sizes))
         path = place_module(self.module, f"operators.{dotted(node.name).replace('.', '_')}", operator)
         self.module.operators_written.append((path, index))
         self._run(path, tuple(inputs), node.outputs, index)
@@ -223,6 +224,18 @@ class _Builder:
         if node.op == "Slice":
             self._note_cut(operator, inputs, path, index)
         operator.given = operator.integers
+
+    def _decided(self, node: Node, sizes: str) -> HostArray | None:
+        """The computed sizes of a Reshape or Expand that the file or its weights decide, and AS_COMPUTED for others."""
+        computed, stored = self.values.get(sizes), self.stored.get(sizes)
+        if not is_host(computed) or stored is None:
+            return None
+        constant = self.graph.constant_sizes.get(node.outputs[0], ())
+        decided = np.where(stored, computed, AS_COMPUTED)
+        for at, size in enumerate(constant if len(constant) == decided.size else ()):
+            if size is not None and computed[at] == size:
+                decided[at] = size
+        return decided
 
     def _note_cut(self, operator: OperatorNode, inputs: Sequence[str], path: str, index: int) -> None:
         """Note what a Slice along one axis takes."""

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from compressor.models.onnx_import.imported_module import AS_COMPUTED, OperatorNode
+from compressor.models.onnx_import.imported_module import OperatorNode
 from compressor.models.onnx_import.padding import PADS_ARE_INPUTS, as_padding, pad_axes
-from compressor.models.onnx_import.values import HostArray, Value, ints, is_host
+from compressor.models.onnx_import.values import HostArray, ints
 
 
-def set_fixed_sizes(operator: OperatorNode, rank: int, computed: Value, stored: HostArray | None) -> None:
+def set_fixed_sizes(operator: OperatorNode, rank: int, decided: HostArray | None) -> None:
     """Store the sizes of a Reshape, Expand, Split or Pad.
 
     Args:
         operator: The operator; `operator.fixed` holds its inputs that are constants.
         rank: Number of dimensions of what it works on.
-        computed: The sizes that the graph computes, where they are no constant.
-        stored: Which entries of the computed sizes are constants of the file.
+        decided: Sizes that the graph computes, where they are no constant; AS_COMPUTED for those that inputs decide.
     """
     node, sizes = operator.node, operator.fixed.get(1)
     if node.op in ("Reshape", "Expand"):
         if sizes is not None:
             operator.output_sizes = tuple(ints(sizes))
-        elif is_host(computed) and stored is not None:
-            pairs = zip(ints(computed), stored.tolist(), strict=True)
-            operator.output_sizes = tuple(size if fixed else AS_COMPUTED for size, fixed in pairs)
+        elif decided is not None:
+            operator.output_sizes = tuple(ints(decided))
     elif node.op == "Split" and sizes is not None:
         operator.output_sizes = tuple(ints(sizes))
     elif node.op == "Split" and node.opset < 13 and node.get("split"):

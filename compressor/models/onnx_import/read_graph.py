@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from onnx.inliner import inline_local_functions
 
 from compressor.errors import ModelError, VerificationFailed
 from compressor.export.onnx_file import onnx_tensors, validate_onnx
+from compressor.models.onnx_import.constant_sizes import constant_sizes
 from compressor.models.onnx_import.if_nodes import MAX_IFS, Branches, count_ifs, put_in_place, read_names
 from compressor.models.onnx_import.node import STANDARD, SUBGRAPHS, Node, node_names, unsupported
 from compressor.models.onnx_import.values import HostArray, in_float32
@@ -48,6 +49,7 @@ class Graph:
     constants: Mapping[str, HostArray]
     signature: tuple[GraphInput, ...]
     branches: Branches = ()  # of Ifs, that the nodes are in place of
+    constant_sizes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)  # of results of Reshapes
 
 
 def read_graph(path: Path, branches: Branches = ()) -> Graph:
@@ -87,7 +89,8 @@ def read_graph(path: Path, branches: Branches = ()) -> Graph:
     if not inputs or not outputs:
         problem = "the graph has no inputs" if not inputs else "the graph has no outputs"
         raise ModelError("onnx-model/not-a-network", str(path), problem, "give the file of a network")
-    return Graph(path.name, tuple(nodes), inputs, outputs, constants, signature, branches)
+    sizes = constant_sizes(model)
+    return Graph(path.name, tuple(nodes), inputs, outputs, constants, signature, branches, sizes)
 
 
 def read_model(path: Path, branches: Branches = ()) -> ModelProto:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from compressor.atomic_write import write_bytes
 from compressor.models.onnx_import.graph_editor import FLOATS, GraphEditor
 from compressor.models.onnx_import.if_nodes import Branches
-from compressor.models.onnx_import.imported_module import ImportedModule, JoinedSlice, OperatorNode
+from compressor.models.onnx_import.imported_module import AS_COMPUTED, ImportedModule, JoinedSlice, OperatorNode
 from compressor.models.onnx_import.layers import layer_kinds
 from compressor.models.onnx_import.padding import PADS_ARE_INPUTS, as_pads, pad_axes
 from compressor.models.onnx_import.read_graph import WITHOUT_WEIGHTS, read_model
+from compressor.models.onnx_import.values import HostArray, ints, is_host
 
 ARCHITECTURE = "architecture.onnx"
 KEPT_ENTRIES = 1024  # a constant of the architecture file that is no larger keeps its values
@@ -45,9 +46,9 @@ def write_module(module: nn.Module, given: Path, examples: Sequence[Tensor], met
         kinds[written.kind].write(module.get_submodule(path), written.nodes, editor)
     for name, path in module.tensors.items():
         editor.replace_everywhere(name, module.tensor(path))
-    shapes = _output_shapes(module, examples)
+    shapes, arrays = _results(module, examples)
     for path, index in module.operators_written:
-        _write_sizes(module.get_submodule(path), index, shapes, editor)
+        _write_sizes(module.get_submodule(path), index, shapes, arrays, editor)
     for joined in module.joined:
         _write_joined(joined, shapes, editor)
     return editor.finished(metadata)
@@ -71,16 +72,26 @@ def write_architecture(given: Path, path: Path, branches: Branches = ()) -> None
     write_bytes(path, model.SerializeToString())
 
 
-def _output_shapes(module: ImportedModule, examples: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of every value while the module runs."""
+def _results(
+    module: ImportedModule, examples: Sequence[Tensor]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, HostArray]]:
+    """The shape of every tensor while the module runs, and the arrays on the host."""
     shapes: dict[str, tuple[int, ...]] = {}
+    arrays: dict[str, HostArray] = {}
     with torch.no_grad():
         for _, results in module.intermediate(*examples):
             shapes |= {name: tuple(value.shape) for name, value in results.items() if isinstance(value, Tensor)}
-    return shapes
+            arrays |= {name: value for name, value in results.items() if is_host(value)}
+    return shapes, arrays
 
 
-def _write_sizes(operator: nn.Module, index: int, shapes: Mapping[str, tuple[int, ...]], editor: GraphEditor) -> None:
+def _write_sizes(
+    operator: nn.Module,
+    index: int,
+    shapes: Mapping[str, tuple[int, ...]],
+    arrays: Mapping[str, HostArray],
+    editor: GraphEditor,
+) -> None:
     """Write the integers of one node that follow widths, where they are others than in the file."""
     assert isinstance(operator, OperatorNode), "the module that build made"
     node, now, given = operator.node, operator.integers, operator.given
@@ -92,6 +103,10 @@ def _write_sizes(operator: nn.Module, index: int, shapes: Mapping[str, tuple[int
             editor.set_attribute(index, "split", sizes)
         else:
             editor.set_numbers(index, 1, sizes)
+    elif (computed := _computed_sizes(operator, arrays)) is not None:
+        pairs = enumerate(zip(now.output_sizes or (), ints(computed), strict=True))
+        if changed := {at: size for at, (size, before) in pairs if size not in (before, AS_COMPUTED)}:
+            editor.overwrite(index, 1, changed, computed.size)
     elif now == given:
         return
     elif node.op == "Pad" and now.padding is not None:
@@ -105,13 +120,15 @@ def _write_sizes(operator: nn.Module, index: int, shapes: Mapping[str, tuple[int
         for position, name, value in ((1, "starts", now.begin), (2, "ends", now.end)):
             if value is not None:
                 _write_bound(index, node.opset, position, name, value, editor)
-    elif now.output_sizes is not None and given.output_sizes is not None:
-        pairs = enumerate(zip(now.output_sizes, given.output_sizes, strict=True))
-        changed = {at: size for at, (size, before) in pairs if size != before}
-        if 1 in operator.fixed:
-            editor.set_numbers(index, 1, now.output_sizes)
-        else:
-            editor.overwrite(index, 1, changed, len(now.output_sizes))
+    elif now.output_sizes is not None:
+        editor.set_numbers(index, 1, now.output_sizes)
+
+
+def _computed_sizes(operator: OperatorNode, arrays: Mapping[str, HostArray]) -> HostArray | None:
+    """The sizes that the graph computes for a Reshape or Expand, as the slim module's widths make them."""
+    if operator.node.op not in ("Reshape", "Expand") or operator.output_sizes is None or 1 in operator.fixed:
+        return None
+    return arrays[operator.node.inputs[1]]
 
 
 def _write_bound(index: int, opset: int, position: int, name: str, value: int, editor: GraphEditor) -> None:
