@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from compressor.core import PrunePlan
 from compressor.models.onnx_import.constant_sizes import constant_sizes
-from compressor.models.onnx_import.write_back import write_module
+from compressor.models.onnx_import.load_onnx import build_from_graph
+from compressor.models.onnx_import.read_graph import read_graph
+from compressor.models.onnx_import.write_back import write_architecture, write_module
 from compressor.models.source import load_model
 from compressor.surgery.analysis import analyze
 from compressor.surgery.certificate import certify_removal
@@ -113,3 +115,30 @@ def test_heads_of_a_file_with_free_sizes_are_removed(network: nn.Module, tmp_pat
 def test_sizes_are_those_that_hold_for_every_input(tmp_path: Path) -> None:
     sizes = constant_sizes(onnx.load(exported(Textbook(), tmp_path / "m.onnx")))
     assert sorted(sizes.values(), key=len) == [(None, None, 32), *[(None, None, 4, 8)] * 3]
+
+
+class Token(nn.Module):
+    """A class token that every sample gets, and that asks before it meets the sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 16))
+        self.p, self.q, self.k, self.o = nn.Linear(8, 16), nn.Linear(16, 80), nn.Linear(16, 80), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.p(x))
+        token = self.token.expand(x.shape[0], -1, -1)
+        weights = torch.softmax(self.q(token) @ self.k(x).transpose(1, 2), -1)
+        return self.o(torch.cat([token + weights @ x, x], 1))
+
+
+def test_repeated_weights_are_parameters_and_go_into_the_files(tmp_path: Path) -> None:
+    network = Token()
+    path, x = exported(network, tmp_path / "m.onnx"), torch.randn(2, 6, 8)
+    loaded = load_model(str(path), input=(6, 8))
+    assert prunable(loaded.module, x[:1]) == prunable(network, x[:1])
+    write_architecture(path, tmp_path / "bare.onnx")
+    rebuilt = build_from_graph(read_graph(tmp_path / "bare.onnx"), loaded.spec)
+    rebuilt.load_state_dict(loaded.module.state_dict())
+    with torch.no_grad():
+        assert rebuilt(x).equal(loaded.module(x))

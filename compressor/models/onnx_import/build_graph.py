@@ -196,7 +196,7 @@ class _Builder:
     def _operator(self, index: int, node: Node) -> None:
         function = None if node.domain else operators().get(node.op)
         live = [self.values[name] for name in node.inputs if name in self.values]
-        on_host = all(is_host(value) for value in live)
+        on_host = all(is_host(value) for value in live) and not self._repeats_weights(node)
         if node.domain or (function is None and not on_host):
             what = f"operators of the domain {node.domain} are not supported" if node.domain else "it is not supported"
             raise unsupported(node, what)
@@ -213,7 +213,7 @@ class _Builder:
             else:
                 inputs[-1] = self._register(name, array)
         operator = OperatorNode(node, function, f"{self.graph.name}:{node.name}", fixed)
-        x = next((value for value in live if isinstance(value, Tensor)), None)
+        x = next((one for name in inputs if isinstance(one := self.values.get(name), Tensor)), None)
         if x is not None:
             sizes = node.inputs[1] if len(node.inputs) > 1 else ""
             set_fixed_sizes(operator, x.ndim, self._decided(node, sizes))
@@ -224,6 +224,11 @@ class _Builder:
         if node.op == "Slice":
             self._note_cut(operator, inputs, path, index)
         operator.given = operator.integers
+
+    def _repeats_weights(self, node: Node) -> bool:
+        """Whether it repeats weights that no other value has met yet, such as a class token for every sample."""
+        data = self.constants.get(node.inputs[0]) if node.op in ("Expand", "Tile") else None
+        return data is not None and data.dtype.kind == "f" and data.size > 1
 
     def _decided(self, node: Node, sizes: str) -> HostArray | None:
         """The computed sizes of a Reshape or Expand that the file or its weights decide, and AS_COMPUTED for others."""
