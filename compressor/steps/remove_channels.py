@@ -86,6 +86,10 @@ def _prove(state: PruningState, slim: nn.Module) -> Certificate:
     dense, graph, plan = state.model, state.current_graph, state.selected
     inputs = state.example_inputs(2)
     certificate = certify_removal(dense.module, slim, graph, plan, *inputs)
+    if not certificate.ok and certificate.max_abs_error == 0:
+        problem = "outputs and layers of the dense model are zero, so that nothing can be compared"
+        hint = "give inputs on which it answers: example_inputs() in the file, or other sizes in model.input"
+        raise VerificationFailed("certificate/nothing-to-compare", dense.name, problem, hint)
     if not certificate.ok:
         problem = f"slim differs from masked dense by {certificate.max_rel_error:.1e} of the largest output"
         names = list(islice(groups_at_fault(dense.module, graph, plan, *inputs), NAMED))

@@ -38,7 +38,8 @@ def certify_removal(
     certificate's kind and tolerance name them:
 
     - A model whose outputs are zero everywhere, such as a classifier that starts from zero, agrees with anything. Its
-      all-zero tensors are filled with noise on both sides before the comparison.
+      all-zero tensors are filled with noise on both sides before the comparison. If they are zero even then, the
+      outputs of layers of unchanged width are compared.
     - The outputs of a detector that detects nothing in `inputs`, or that sorts by scores which differ in the last digit
       only, are not comparable. The outputs of its layers of unchanged width are compared instead. If they differ, too,
       the slim model takes over the choices of the dense one, and the scores behind them are compared like outputs.
@@ -59,12 +60,12 @@ def certify_removal(
     run_dense = partial(run_restricted, graph=graph, plan=plan)
     reference = RESTRICTED if mixes_channels(graph, plan) else MASKED
 
-    def _prove(module: nn.Module) -> Certificate:
+    def _compare(module: nn.Module) -> OutputComparison:
         smaller = slim if module is dense else remove_channels(module, graph, plan)
         masked = partial(with_readers_zeroed, module, graph.groups, plan)
-        return OutputComparison(masked, smaller, inputs, run_dense).proof(reference)
+        return OutputComparison(masked, smaller, inputs, run_dense)
 
-    return proof_of_nonzero(_prove, dense)
+    return proof_of_nonzero(_compare, dense, reference)
 
 
 def groups_at_fault(dense: nn.Module, graph: DependencyGraph, plan: PrunePlan, *inputs: Tensor) -> Iterator[str]:
@@ -102,25 +103,34 @@ def certify_dropped_blocks(
         The certificate, as `certify_removal` gives it.
     """
 
-    def _prove(module: nn.Module) -> Certificate:
+    def _compare(module: nn.Module) -> OutputComparison:
         smaller = slim if module is dense else without_blocks(module, [block.name for block in blocks])
-        return OutputComparison(partial(with_branches_zeroed, module, blocks), smaller, inputs).proof(DROPPED)
+        return OutputComparison(partial(with_branches_zeroed, module, blocks), smaller, inputs)
 
-    return proof_of_nonzero(_prove, dense)
+    return proof_of_nonzero(_compare, dense, DROPPED)
 
 
-def proof_of_nonzero(prove: Callable[[nn.Module], Certificate], module: nn.Module) -> Certificate:
+def proof_of_nonzero(
+    compare: Callable[[nn.Module], OutputComparison], module: nn.Module, reference: str, *, inside: bool = True
+) -> Certificate:
     """Prove; where all outputs are zero, prove it of the module with noise in place of all-zero tensors.
 
+    Where they are zero even then, as behind a ReLU that nothing passes, the layers before them are compared.
+
     Args:
-        prove: Compares a module with what is made of it.
+        compare: Sets up the comparison of a module with what is made of it.
         module: The module. It is not changed.
+        reference: The name of what the slim model is compared with.
+        inside: Whether layers of unchanged width have the same outputs.
 
     Returns:
         The certificate.
     """
-    proof = prove(module)
-    return proof if proof.ok or proof.max_abs_error else prove(with_nonzero_params(module))
+    for part in (module, with_nonzero_params(module)):
+        proof = compare(part).proof(reference)
+        if proof.ok or proof.max_abs_error:
+            return proof
+    return compare(module).inside(reference) if inside else proof
 
 
 def output_change(dense: nn.Module, slim: nn.Module, *inputs: Tensor) -> Certificate:
@@ -195,11 +205,11 @@ def verify_against_original(
         reference = RESTRICTED
         run_dense = partial(run_restricted, graph=graph, plan=plan_from_kept(graph.groups, kept))
 
-    def _prove(slim: nn.Module) -> Certificate:
+    def _compare(slim: nn.Module) -> OutputComparison:
         _scatter_(dense, slim, kept, [block.name for block in dropped])
-        return OutputComparison(lambda: copy_module(dense), slim, inputs, run_dense).proof(reference)
+        return OutputComparison(lambda: copy_module(dense), slim, inputs, run_dense)
 
-    return proof_of_nonzero(_prove, slim)
+    return proof_of_nonzero(_compare, slim, reference)
 
 
 def _scatter_(dense: nn.Module, slim: nn.Module, kept: KeptIndices, dropped: Sequence[str]) -> None:
@@ -217,7 +227,7 @@ def _scatter_(dense: nn.Module, slim: nn.Module, kept: KeptIndices, dropped: Seq
 
 
 def same_outputs(before: nn.Module, after: nn.Module, *inputs: Tensor) -> Certificate:
-    """Compare two modules in float64, as `certify_removal` does.
+    """Compare two modules in float64, as `certify_removal` does, without a look inside.
 
     Args:
         before: One module. It is not changed.

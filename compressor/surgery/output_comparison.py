@@ -64,6 +64,17 @@ class OutputComparison:
         """
         return self._of_outputs(reference)[1]
 
+    def inside(self, reference: str) -> Certificate:
+        """Compare the outputs of layers of unchanged width alone.
+
+        Args:
+            reference: The name of what the slim model is compared with.
+
+        Returns:
+            The certificate.
+        """
+        return self._of_outputs(reference)[0]._of_layers(reference)
+
     def _of_outputs(self, reference: str) -> tuple[OutputComparison, Certificate]:
         """Compare outputs in float64, or in float32 where the forward requires the types it was written for."""
         try:
@@ -99,8 +110,12 @@ class OutputComparison:
     def _inside(self, module: nn.Module, layers: Sequence[str], run: Run = call) -> list[Tensor]:
         """Collect the outputs of these layers, in the order in which they run."""
         results: list[Tensor] = []
+
+        def _note(_: nn.Module, __: object, result: object) -> None:
+            results.extend(leaf.clone() for leaf in tree_leaves(result))  # what comes next may write into it
+
         for name in layers:
-            module.get_submodule(name).register_forward_hook(lambda _, __, result: results.extend(tree_leaves(result)))
+            module.get_submodule(name).register_forward_hook(_note)
         self._outputs(module, run)
         return results
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from compressor.core import Certificate, ChannelGroup, OptimizerState
 from compressor.execution.copies import copy_module
-from compressor.surgery.certificate import proof_of_nonzero, same_outputs, with_nonzero_params
+from compressor.surgery.certificate import REORDERED, proof_of_nonzero, same_outputs, with_nonzero_params
+from compressor.surgery.output_comparison import OutputComparison
 from compressor.tensors import named_tensors
 
 if TYPE_CHECKING:
@@ -159,4 +161,8 @@ def certify_permutation(
     Returns:
         The certificate.
     """
-    return proof_of_nonzero(lambda net: same_outputs(net, permute_channels(net, groups, orders), *inputs), module)
+
+    def _compare(net: nn.Module) -> OutputComparison:
+        return OutputComparison(partial(copy_module, net), permute_channels(net, groups, orders), inputs)
+
+    return proof_of_nonzero(_compare, module, REORDERED, inside=False)
