@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -63,7 +64,7 @@ def user_errors_as(error: type[CompressorError], code: str, place: str, file: Pa
     except (Exception, SystemExit) as fault:  # a call of sys.exit too
         line = _line(file, fault) if file else None
         problem = f"it raised {type(fault).__name__}: {fault}"
-        raise error(code, line or place, problem, _next_step(fault)) from fault
+        raise error(code, line or place, problem, _next_step(fault, file)) from fault
 
 
 def user_items(items: Iterable[T], error: type[CompressorError], code: str, place: str) -> Iterator[T]:
@@ -125,12 +126,24 @@ def find_callable(
     raise error(error_code, f"{path}:{name}", "the file defines no such callable", hint)
 
 
-def _next_step(fault: BaseException) -> str:
+def _next_step(fault: BaseException, file: Path | None) -> str:
+    if file and (hiding := _hides_package(fault, file)):
+        return f"rename {hiding.name}, which Python imports in place of the installed {hiding.stem}"
     if isinstance(fault, ModuleNotFoundError) and fault.name:
         return f"install {fault.name.partition('.')[0]}, or correct the import"
     if isinstance(fault, ImportError):
         return "install a version that has it, or correct the import"
     return "correct the code, or run it alone for the full traceback"
+
+
+def _hides_package(fault: BaseException, file: Path) -> Path | None:
+    """Return the file beside the user's that is imported under the name of an installed package, or None."""
+    name = fault.name if isinstance(fault, ImportError) else None
+    if isinstance(fault, AttributeError) and isinstance(fault.obj, ModuleType):
+        name = fault.obj.__name__
+    hiding = file.resolve().with_name(f"{(name or '').partition('.')[0]}.py")
+    elsewhere = [entry for entry in sys.path if Path(entry).resolve() != hiding.parent]
+    return hiding if hiding.is_file() and PathFinder.find_spec(hiding.stem, elsewhere) else None
 
 
 def _line(file: Path, fault: BaseException) -> str | None:

@@ -18,6 +18,7 @@ from compressor.models.families.base import FileFamily, LoadSettings
 from compressor.models.families.onnx_files import is_onnx
 from compressor.models.hugging_face.transformers_folder import INDEX, read_tensors, sha256_of_weights
 from compressor.models.identification.identify import identify_architecture, load_named
+from compressor.models.identification.nearest import UNKNOWN_ARCHITECTURE
 from compressor.models.inputs.batch_dims import BatchDimSetting
 from compressor.models.inputs.example_inputs import example_inputs
 from compressor.models.inputs.user_inputs import InputShapes, ShowSamples, no_samples, shapes_in
@@ -241,6 +242,9 @@ def _from_checkpoint(
             )
     except ModelError as error:
         if checkpoint.module is None or arch != "auto":
+            if checkpoint.is_lightning and error.code == UNKNOWN_ARCHITECTURE:
+                hint = f"give the class that Lightning saved it from: path/to/net.py:Class@{source}; or {error.hint}"
+                raise ModelError(error.code, error.place, error.problem, hint) from None
             if checkpoint.aside and settings.weights is None:
                 hint = f"{error.hint}; --set model.weights={checkpoint.aside[0]} takes other weights of the file"
                 raise ModelError(error.code, error.place, error.problem, hint) from None

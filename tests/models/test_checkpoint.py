@@ -183,3 +183,16 @@ def test_an_exported_program_that_does_not_hold_what_it_says(
 )
 def test_infinite_bounds_and_masks_are_no_divergence(tensor: torch.Tensor, count: int) -> None:
     assert count_not_finite(tensor) == count
+
+
+def test_packed_weights_of_quantized_layers_are_refused(tmp_path: Path) -> None:
+    """As torch.ao.quantization.quantize_dynamic saves them: scales are tensors, weights are none."""
+    state = {
+        "0.scale": torch.tensor(1.0),
+        "0.zero_point": torch.tensor(0),
+        "0._packed_params.dtype": torch.qint8,
+        "0._packed_params._packed_params": (torch.ones(2, 2), None),
+    }
+    torch.save(state, tmp_path / "quantized.pt")
+    with raises_error(ModelError, "model-file/unsupported-tensor", "0._packed_params"):
+        read_checkpoint(tmp_path / "quantized.pt")

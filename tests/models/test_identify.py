@@ -152,6 +152,14 @@ def test_unknown_names_the_nearest(tensors: dict[str, Tensor], nearest: str) -> 
         recognise(tensors)
 
 
+def test_architectures_that_share_no_tensor_are_not_near() -> None:
+    tensors = {f"net.{index}.{end}": torch.ones(3, index + 1) for index in range(6) for end in ("weight", "bias")}
+    with pytest.raises(ModelError) as caught:
+        recognise(tensors)
+    assert "12 tensors" in caught.value.problem
+    assert ":" not in caught.value.problem
+
+
 @pytest.mark.parametrize(
     ("arch", "classes", "code", "word"),
     [

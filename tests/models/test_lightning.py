@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from failures import raises_error
 from torch import nn
 
 from compressor.core import LoadedModel
@@ -151,3 +152,10 @@ def test_an_error_of_the_constructor_names_its_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         load_model(f"{tmp_path / 'net.py'}:Plain@{path}")
     assert "net.py" in caught.value.place
+
+
+def test_a_checkpoint_alone_asks_for_its_class_first(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, SIZES)
+    with raises_error(ModelError, "checkpoint/unknown-architecture") as caught:
+        load_model(str(path))
+    assert caught.value.hint.index(f"Class@{path}") < caught.value.hint.index("model.arch")

@@ -224,6 +224,11 @@ NODE = helper.make_node
         (model_of(NODE("Relu", ["a"], ["b"], "one"), NODE("Relu", ["b"], ["a"], "two")), "inconsistent", "m.onnx"),
         (model_of(NODE("Relu", ["nowhere"], ["y"])), "inconsistent", "m.onnx"),
         (model_of(NODE("Own", ["x"], ["y"], "mine", domain="own")), "unsupported-operator", "mine"),
+        (
+            model_of(NODE("Unsqueeze", ["x", "at"], ["y"], "far"), weights={"at": np.array([9])}),
+            "cannot-run",
+            "m.onnx",
+        ),
         (model_of(NODE("DequantizeLinear", ["x", "x"], ["y"])), "quantized", "m.onnx"),
         (
             model_of(NODE("MatMul", ["x", "w"], ["y"]), weights={"w": np.zeros((4, 0), np.float32)}),
@@ -236,7 +241,7 @@ NODE = helper.make_node
             "m.onnx",
         ),
     ],
-    ids=["cyclic", "unconnected", "custom", "quantized", "empty", "bfloat16"],
+    ids=["cyclic", "unconnected", "custom", "invalid", "quantized", "empty", "bfloat16"],
 )
 def test_graphs_that_cannot_be_imported_are_refused(
     model: onnx.ModelProto, code: str, place: str, tmp_path: Path

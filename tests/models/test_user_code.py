@@ -1,6 +1,7 @@
 """A user's own file: imported, called, and blamed by line when it fails."""
 
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -302,3 +303,29 @@ def test_complex_inputs_are_refused_whether_the_file_or_the_samples_show_them(tm
     module, ones = torch.nn.Identity(), torch.ones(2, 8, dtype=getattr(torch, dtype))
     with raises_error(ModelError, "model-input/complex", dtype, "view_as_complex"):
         inputs_that_run(module, "here", lambda: {"input": ones})
+
+
+@pytest.mark.parametrize(
+    "line", ["from timm import nothing", "import timm.layers", "import timm; timm.layers"], ids=["name", "part", "use"]
+)
+def test_a_file_that_hides_the_package_it_imports_is_named(line: str, tmp_path: Path) -> None:
+    """The package is loaded already where other models need it, but not in a run of its own."""
+    (tmp_path / "timm.py").write_text(f"{line}\n\ndef make():\n    return None\n")
+    loaded = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "timm"}
+    for name in loaded:
+        del sys.modules[name]
+    try:
+        with raises_error(ModelError, "model-code/user-code-raised") as caught:
+            load_model(f"{tmp_path / 'timm.py'}:make")
+    finally:
+        sys.modules.pop("timm", None)
+        sys.modules.update(loaded)
+    assert caught.value.hint.startswith("rename timm.py")
+
+
+def test_a_file_that_lacks_a_name_hides_no_package(tmp_path: Path) -> None:
+    (tmp_path / "own_helper.py").write_text("")
+    (tmp_path / "net.py").write_text("from own_helper import nothing\n\ndef make():\n    return None\n")
+    with raises_error(ModelError, "model-code/user-code-raised") as caught:
+        load_model(f"{tmp_path / 'net.py'}:make")
+    assert "rename" not in caught.value.hint

@@ -20,7 +20,7 @@ from compressor.models.checkpoints.finite_weights import count_not_finite
 from compressor.models.checkpoints.normalize_checkpoint import dense_float32, flatten_names
 from compressor.models.checkpoints.pickle_reader import PickleContent, UnreadObject
 from compressor.models.checkpoints.pt2_archive import is_exported, read_exported
-from compressor.models.checkpoints.saved_settings import architecture_name, hyper_parameters
+from compressor.models.checkpoints.saved_settings import architecture_name, hyper_parameters, is_lightning
 from compressor.models.checkpoints.select_weights import Weights, select_weights
 from compressor.models.checkpoints.torch_file import read_torch_file
 
@@ -39,6 +39,7 @@ class LoadedCheckpoint:
     arch: str | None = None
     module: nn.Module | None = None
     hyper_parameters: Mapping[str, object] = field(default_factory=dict)
+    is_lightning: bool = False
     aside: tuple[str, ...] = ()  # keys of other weights in the file
 
 
@@ -81,6 +82,7 @@ def read_checkpoint(path: str | Path, *, trust_pickle: bool = False, weights: st
         arch=architecture_name(saved),
         module=chosen.held if isinstance(chosen.held, nn.Module) else None,
         hyper_parameters=hyper_parameters(saved),
+        is_lightning=is_lightning(saved),
         aside=chosen.aside,
     )
 

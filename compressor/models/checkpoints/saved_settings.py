@@ -21,6 +21,11 @@ def architecture_name(saved: object) -> str | None:
     return None
 
 
+def is_lightning(saved: object) -> bool:
+    """Return whether PyTorch Lightning saved a file."""
+    return isinstance(saved, Mapping) and not saved.keys().isdisjoint(("pytorch-lightning_version", "hyper_parameters"))
+
+
 def hyper_parameters(saved: object) -> Mapping[str, object]:
     """Return the arguments that Lightning saved; under the argument's name if the constructor takes one dict."""
     if not isinstance(saved, Mapping):

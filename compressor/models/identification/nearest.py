@@ -17,6 +17,7 @@ from compressor.models.identification.fingerprints import Fingerprint, spec_of
 from compressor.models.identification.shape_match import ShapeMatch, compare_shapes, expected_or_nothing, shapes_of
 from compressor.models.identification.subtree import SMALLEST_PART, Subtree, subtree, subtrees
 
+UNKNOWN_ARCHITECTURE = "checkpoint/unknown-architecture"
 MAX_NEAR = 6  # architectures that are built and compared exactly
 MAX_PARTS_COMPARED = 8  # of a state dict that are looked at
 
@@ -29,6 +30,11 @@ class Near:
     spec: ModelSpec
     part: Subtree
     fit: ShapeMatch
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether some tensor has the same name and shape."""
+        return len(self.part.tensors) > len(self.fit.extra) + len(self.fit.reshaped)
 
 
 def nearest(tensors: Mapping[str, Tensor], size: ImageSize | None) -> list[Near]:
@@ -74,7 +80,8 @@ def unknown_architecture(tensors: Mapping[str, Tensor], where: str, near: list[N
         ModelError: The reason is that adapters are not merged.
     """
     refuse_adapters(tensors, where)
-    close = [other for other in near[:3] if other.fit.distance <= 2 * near[0].fit.distance]
+    alike = [other for other in near if other.is_alike]
+    close = [other for other in alike[:3] if other.fit.distance <= 2 * alike[0].fit.distance]
     listed = "; ".join(
         f"{other.spec.source} ({other.fit}{f', under {other.part.prefix!r}' if other.part.prefix else ''})"
         for other in close
@@ -87,7 +94,7 @@ def unknown_architecture(tensors: Mapping[str, Tensor], where: str, near: list[N
     ]
     aside = f" (with {' and '.join(stale)})" if stale else ""
     return ModelError(
-        "checkpoint/unknown-architecture",
+        UNKNOWN_ARCHITECTURE,
         where,
         f"its {len(tensors)} tensors fit no known architecture{aside}" + (f", nearest: {listed}" if listed else ""),
         "give the whole state dict of one, or name it with --set model.arch=..., "

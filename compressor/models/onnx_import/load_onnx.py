@@ -106,7 +106,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     try:
         return open_session(path)
     except CannotRun as error:
-        problem = f"ONNX Runtime cannot open it ({str(error)[:300]})"
+        problem = f"the file itself is invalid: ONNX Runtime cannot open it ({str(error)[:300]})"
         raise ModelError(
             "onnx-model/cannot-run", str(path), problem, "export it again, or check the download"
         ) from None
@@ -149,6 +149,8 @@ def _first_that_runs(
                 return built
     if usual is None:
         assert failure is not None, "there is a candidate"
+        if failure.code == NODE_FAILS:
+            session(path)  # a file that ONNX Runtime refuses, too, is to blame itself
         raise failure
     if any(count_not_finite(tensor) for tensor in named_tensors(usual.module).values()):
         return usual  # its weights are the reason
