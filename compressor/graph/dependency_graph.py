@@ -30,6 +30,8 @@ from compressor.graph.width import Width
 if TYPE_CHECKING:
     from torch import nn
 
+    from compressor.core import IntArray
+
 
 @dataclass(frozen=True, slots=True)
 class SizeAttribute:

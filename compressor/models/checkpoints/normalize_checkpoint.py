@@ -37,7 +37,7 @@ def flatten_names(state: Mapping[str, object], where: str) -> tuple[dict[str, Te
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     other = [name for name in state if name not in tensors]
     if packed := next((name for name in other if "_packed_params" in name.split(".")), None):
-        raise ModelError("model-file/unsupported-tensor", f"{where}: {packed}", "is quantised", _DENSE)
+        raise ModelError("model-file/unsupported-tensor", f"{where}: {packed}", "is quantized", _DENSE)
     counters = [name for name in tensors if name.rpartition(".")[2] in COUNTERS]
     tensors = {name: value for name, value in tensors.items() if name not in counters}
     for dropped, what in ((other, "entries that are no tensors"), (counters, "counters")):

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressorError
 from compressor.models.onnx_import.activations import refuse_large, with_last_uses
-from compressor.models.onnx_import.fixed_sizes import set_fixed_sizes
+from compressor.models.onnx_import.fixed_sizes import decided_sizes, set_fixed_sizes
 from compressor.models.onnx_import.fusions import find_fusion
 from compressor.models.onnx_import.host import evaluate_on_host, slice_bounds
 from compressor.models.onnx_import.if_nodes import BranchKnown
 from compressor.models.onnx_import.imported_module import (
-    AS_COMPUTED,
     ImportedModule,
     NodeCall,
     OperatorNode,
@@ -216,7 +215,9 @@ class _Builder:
         x = next((one for name in inputs if isinstance(one := self.values.get(name), Tensor)), None)
         if x is not None:
             sizes = node.inputs[1] if len(node.inputs) > 1 else ""
-            set_fixed_sizes(operator, x.ndim, self._decided(node, sizes))
+            constant = self.graph.constant_sizes.get(node.outputs[0], ())
+            decided = decided_sizes(self.values.get(sizes), self.stored.get(sizes), constant)
+            set_fixed_sizes(operator, x.ndim, decided)
         path = place_module(self.module, f"operators.{dotted(node.name).replace('.', '_')}", operator)
         self.module.operators_written.append((path, index))
         self._run(path, tuple(inputs), node.outputs, index)
@@ -229,18 +230,6 @@ class _Builder:
         """Whether it repeats weights that no other value has met yet, such as a class token for every sample."""
         data = self.constants.get(node.inputs[0]) if node.op in ("Expand", "Tile") else None
         return data is not None and data.dtype.kind == "f" and data.size > 1
-
-    def _decided(self, node: Node, sizes: str) -> HostArray | None:
-        """The computed sizes of a Reshape or Expand that the file or its weights decide, and AS_COMPUTED for others."""
-        computed, stored = self.values.get(sizes), self.stored.get(sizes)
-        if not is_host(computed) or stored is None:
-            return None
-        constant = self.graph.constant_sizes.get(node.outputs[0], ())
-        decided = np.where(stored, computed, AS_COMPUTED)
-        for at, size in enumerate(constant if len(constant) == decided.size else ()):
-            if size is not None and computed[at] == size:
-                decided[at] = size
-        return decided
 
     def _note_cut(self, operator: OperatorNode, inputs: Sequence[str], path: str, index: int) -> None:
         """Note what a Slice along one axis takes."""

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
-from compressor.models.onnx_import.imported_module import OperatorNode
+from collections.abc import Sequence
+
+import numpy as np
+
+from compressor.models.onnx_import.imported_module import AS_COMPUTED, OperatorNode
 from compressor.models.onnx_import.padding import PADS_ARE_INPUTS, as_padding, pad_axes
-from compressor.models.onnx_import.values import HostArray, ints
+from compressor.models.onnx_import.values import HostArray, Value, ints, is_host
+
+
+def decided_sizes(computed: Value, stored: HostArray | None, constant: Sequence[int | None]) -> HostArray | None:
+    """Tell which of the sizes that a graph computes for a Reshape or Expand no input decides.
+
+    Args:
+        computed: The sizes; None or a tensor where they are none.
+        stored: Which of them are constants of the file.
+        constant: Which sizes are known to be the same for every input; empty where nothing is known.
+
+    Returns:
+        These sizes, and AS_COMPUTED for others; None where nothing is known.
+    """
+    if not is_host(computed) or stored is None:
+        return None
+    decided = np.where(stored, computed, AS_COMPUTED)
+    for at, size in enumerate(constant if len(constant) == decided.size else ()):
+        if computed[at] == size:
+            decided[at] = size
+    return decided
 
 
 def set_fixed_sizes(operator: OperatorNode, rank: int, decided: HostArray | None) -> None:
