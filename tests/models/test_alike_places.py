@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.models import SwinTransformer
 
 from compressor.models.inputs.example_inputs import example_inputs
+from compressor.models.onnx_import import read_graph
 from compressor.models.onnx_import.alike_places import alike_places
 from compressor.models.onnx_import.imported_module import NodeCall
 from compressor.models.source import load_model
@@ -33,6 +34,7 @@ def _trials(blocks: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple
 
 
 def test_blocks_that_repeat_need_no_further_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_graph, "constant_sizes", lambda _: {})  # with them no trial fails here
     few, many = (_trials(blocks, tmp_path, monkeypatch) for blocks in (2, 6))
     assert few[0] > 1
     assert many[0] == few[0]
