@@ -84,7 +84,7 @@ class Recorded:
     def calibration_batches(self, batch_size: int, *, images: int) -> list[Tensor]:
         return self._record([*self._data.calibration_batches(batch_size, images=images)])
 
-    def holdout_batches(self, batch_size: int) -> list[tuple[Tensor, Any]]:
+    def holdout_batches(self, batch_size: int, *, images: int | None = None) -> list[tuple[Tensor, Any]]:
         batches = [*self._data.holdout_batches(batch_size)]
         self._record([images for images, _ in batches])
         return batches

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from torch import nn
 
 from compressor.budget.greedy import retained_score
@@ -82,9 +80,9 @@ def accuracy_preview(baseline: PruningState, state: PruningState, data: Data) ->
     recalibrate_batchnorm(slim, batches, data.batch_dims)
 
     def measure(module: nn.Module) -> float:
-        trained = data.sample_batches(BATCH_SIZE, images=BATCHES * BATCH_SIZE)
-        batches = data.holdout_batches(BATCH_SIZE) if data.has_holdout else trained
-        return evaluate(module, islice(batches, BATCHES), metric, split)
+        images = BATCHES * BATCH_SIZE
+        choose = data.holdout_batches if data.has_holdout else data.sample_batches
+        return evaluate(module, choose(BATCH_SIZE, images=images), metric, split)
 
     return {
         "metric": metric.name,

@@ -105,8 +105,16 @@ class Data(Protocol):
         """
         ...
 
-    def holdout_batches(self, batch_size: int) -> Iterator[tuple[Any, Any]]:
-        """Yield the held-out split in random order, without augmentation; empty if nothing is held out."""
+    def holdout_batches(self, batch_size: int, *, images: int | None = None) -> Iterator[tuple[Any, Any]]:
+        """Yield the held-out split without augmentation; empty if nothing is held out.
+
+        Args:
+            batch_size: Images in a batch.
+            images: Images at most, of all classes where files are sorted by class; None = all.
+
+        Returns:
+            Batches of images and targets.
+        """
         ...
 
     def with_holdout(self, images: int) -> Data:

@@ -99,9 +99,17 @@ class ImageData:
         sample = shuffled(self._rows(), SAMPLE_SEED, 0, self.train.blocks)[:images]
         return self._plain(self.train, sample, batch_size)
 
-    def holdout_batches(self, batch_size: int) -> Iterator[tuple[Tensor, Any]]:
-        """Yield the held-out images in random order, without augmentation; the last batch may be smaller."""
-        return self._plain(self.train, self.held_out, batch_size)
+    def holdout_batches(self, batch_size: int, *, images: int | None = None) -> Iterator[tuple[Tensor, Any]]:
+        """Yield the held-out images in order, without augmentation; the last batch may be smaller.
+
+        Args:
+            batch_size: Images in a batch.
+            images: Images at most, at equal distances; None = all.
+
+        Returns:
+            Batches of images and targets.
+        """
+        return self._plain(self.train, self.held_out[spread_rows(len(self.held_out), images)], batch_size)
 
     def with_holdout(self, images: int) -> ImageData:
         """Hold out training images, at most a tenth of them, unless some are held out already.
@@ -116,7 +124,7 @@ class ImageData:
             return self
         count = held_out_count(self.train_size, images)
         sample = shuffled(self._rows(), SAMPLE_SEED, 0, self.train.blocks)
-        return replace(self, held_out=sample[len(sample) - count :])
+        return replace(self, held_out=sample[len(sample) - count :].sort().values)
 
     def val_batches(self, batch_size: int, *, images: int | None = None) -> Iterator[tuple[Tensor, Any]]:
         """Yield the test set in order, without augmentation; the last batch may be smaller.

@@ -150,9 +150,17 @@ class Samples:
         """
         return ((inputs, None) for inputs in self.calibration_batches(batch_size, images=images))
 
-    def holdout_batches(self, batch_size: int) -> Iterator[tuple[Inputs, None]]:
-        """Yield the samples that choices are made by; the last batch may be smaller."""
-        rows = self._split()[0][self.train_size :]
+    def holdout_batches(self, batch_size: int, *, images: int | None = None) -> Iterator[tuple[Inputs, None]]:
+        """Yield the samples that choices are made by, in random order; the last batch may be smaller.
+
+        Args:
+            batch_size: Samples in a batch.
+            images: Samples at most; None = all.
+
+        Returns:
+            Batches of inputs and None.
+        """
+        rows = self._split()[0][self.train_size :][:images]
         return ((inputs, None) for inputs in self.source.batches(torch.split(rows, batch_size) if len(rows) else ()))
 
     def with_holdout(self, images: int) -> Samples:

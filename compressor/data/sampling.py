@@ -59,7 +59,7 @@ def hold_out(classes: Tensor, share: float) -> Tensor:
         share: The share, rounded to a number of rows of each class.
 
     Returns:
-        The rows in random order, so that the first ones are of all classes where files are sorted by class.
+        Sorted rows.
     """
     generator = torch.Generator().manual_seed(HOLDOUT_SEED)
     chosen = []
@@ -67,8 +67,7 @@ def hold_out(classes: Tensor, share: float) -> Tensor:
         rows = (classes == label).nonzero().flatten()
         count = min(round(share * len(rows)), len(rows) - 1)
         chosen.append(rows[torch.randperm(len(rows), generator=generator)[:count]])
-    held_out = torch.cat(chosen)
-    return held_out[torch.randperm(len(held_out), generator=generator)]
+    return torch.cat(chosen).sort().values
 
 
 def spread_rows(count: int, most: int | None) -> Tensor:

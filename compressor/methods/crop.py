@@ -7,7 +7,8 @@ channel is `|sum w (H g)|` over its weights. -S removes channels, -U masks weigh
 several. EarlyCroP first trains the whole network until it enters the lazy regime, in which the weights hardly move away
 from their start any more and the gradient flow is stable.
 
-Scores are computed in eval mode: with the statistics of the batch, a BatchNorm would undo any gate before it.
+Scores are computed in eval mode: with the statistics of the batch, a BatchNorm would undo any gate before it. The
+optimizer keeps its moments of the channels that remain; the released code of -S begins with new ones.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class LazyRegime(SettingsGroup):
         FormerKey("when", former_words({"released": "paper_code", "squared": "slides", "fixed": "fixed_epochs"})),
     ] = Field(
         default="paper_code",
-        description="paper_code = distances from the weights after epoch 1, as in the authors' code; slides = squared "
-        "distances from the initial weights, as on their slides; fixed_epochs = after all `epochs`",
+        description="paper_code = distances from the weights after epoch 1, as in the authors' code but for `patience`; "
+        "slides = squared distances from the initial weights, as on their slides; fixed_epochs = after all `epochs`",
     )
     patience: OpenFraction | None = Field(
         default=None,

@@ -4,7 +4,8 @@ Wang, Qin, Zhang and Fu, Neural Pruning via Growing Regularization, ICLR 2021, a
 to the gradient of a weight w. GReg-1 selects filters by mean |w|; s of the selected filters then grows by `growth`
 every `update_interval` iterations up to `ceiling`. GReg-2 first lets a small s grow on all filters alike, which
 separates those that the loss holds on to from the others; it selects after that, and the filters that are kept then get
-a negative s. The scales and shifts of normalizations are not penalized, so the removal is not lossless.
+a negative s. The scales and shifts of normalizations are not penalized, so the removal is not lossless. The released
+code also ends GReg-1 once kept filters are 1000 times as large as the selected ones; here all iterations are done.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The query projections of attentions whose queries and keys lost dimensions: the map of `ScoreMoments`, folded in.
 
-Keys are sliced. Values and the output projection are a linear layer and its reader.
+Keys are sliced. Values and the output projection are a linear layer and its reader. The map has no intercept.
 """
 
 from __future__ import annotations

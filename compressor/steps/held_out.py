@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from compressor.steps.calibration import BATCH_SIZE
@@ -33,7 +32,7 @@ def held_out_divergences(state: PruningState, modules: Sequence[nn.Module], data
     """
     if not data.has_holdout:
         return [math.inf for _ in modules]
-    batches = [inputs for inputs, _ in islice(data.holdout_batches(BATCH_SIZE), JUDGES // BATCH_SIZE)]
+    batches = [inputs for inputs, _ in data.holdout_batches(BATCH_SIZE, images=JUDGES)]
     return divergences_on(batches, state, modules, data)
 
 

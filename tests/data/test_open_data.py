@@ -551,6 +551,9 @@ def test_the_held_out_split_is_never_trained_on(tmp_path: Path) -> None:
 
     held = rows(images for images, _ in data.holdout_batches(4))
     assert torch.tensor([labels[row] for row in held]).bincount().tolist() == [8, 4, 1]
+    assert held == sorted(held)
+    some = rows(images for images, _ in data.holdout_batches(4, images=5))
+    assert some == [held[at] for at in (0, 2, 5, 7, 10)], "of all classes, though the rows are sorted by class"
     assert torch.equal(torch.cat([y for _, y in data.holdout_batches(4)]), torch.tensor([labels[row] for row in held]))
     assert data.train_size == 65 - 13
     for epoch in range(3):
