@@ -13,6 +13,8 @@ from compressor.batches import batch_length, output_batch_dims
 from compressor.core import BatchDims, Data, ModelSpec
 from compressor.tensors import Inputs, call_module, tree_leaves, tree_names
 
+LEAST_SQUARES = 1e-12  # sum of squares below which a teacher's tensor gives a distance no scale
+
 
 @dataclass(frozen=True, slots=True)
 class OutputAgreement:
@@ -85,6 +87,20 @@ def is_class_scores(output: Tensor, num_classes: int | None = None, batch_dim: i
         return output.shape[1] == num_classes
     lengths = output.detach().float().norm(dim=1)
     return not bool(torch.allclose(lengths, torch.ones_like(lengths), atol=1e-3))
+
+
+def relative_square(error: Tensor, reference: Tensor) -> Tensor:
+    """Compute `|error|^2 / |reference|^2`; the mean square of `error` where the reference is zero, as of dead channels.
+
+    Args:
+        error: Differences of any shape.
+        reference: What they are relative to, of the same shape.
+
+    Returns:
+        A scalar.
+    """
+    squares = reference.square().sum()
+    return error.square().sum() / torch.where(squares > LEAST_SQUARES, squares, error.numel())
 
 
 class AgreementMeter:

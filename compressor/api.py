@@ -95,11 +95,13 @@ def compress(
     from compressor.models.saved_model import load
     from compressor.output.finished import finished_report
     from compressor.run_options import RunOptions
+    from compressor.tensors import hash_of
 
     checked = as_recipe(recipe, overrides or {})
     folder = Path(out) if out is not None else default_folder(_name(model), _recipe_name(recipe))
     try:
-        report = finished_report(folder, _name(model), checked) if resume else None
+        weights = None if isinstance(model, str | Path) else hash_of("", model.state_dict())
+        report = finished_report(folder, _name(model), checked, weights) if resume else None
         if report is None:
             check_before_loading(_source(model), checked, _data(data), folder, force=force)
             source = str(model) if isinstance(model, str | Path) else loaded_module(model, checked, example_inputs)

@@ -5,6 +5,7 @@ And the tensors that modules hold.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -134,3 +135,21 @@ def _named_leaves(tree: object, path: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(tree, list | tuple):
         for index, value in enumerate(tree):
             yield from _named_leaves(value, f"{path or 'output'}_{index}")
+
+
+def hash_of(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Hash a text and named tensors.
+
+    Args:
+        text: Any text.
+        tensors: Name -> tensor.
+
+    Returns:
+        A SHA-256 in hexadecimal digits.
+    """
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in tensors.items():
+        digest.update(name.encode())
+        numbers = to_strided(tensor.detach()).cpu().contiguous()
+        digest.update(numbers.reshape(-1).view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
+    return digest.hexdigest()

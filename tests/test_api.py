@@ -110,6 +110,10 @@ def test_resume_of_a_finished_run_returns_it(net: Net) -> None:
         assert torch.equal(again(images(3)), slim(images(3)))
     with raises_error(RecipeError, "resume/other-run", "prune.round_to", "4"):
         run(overrides={**FAST, "prune.round_to": 4}, progress=False, resume=True)
+    with torch.no_grad():
+        next(net.parameters()).mul_(2)
+    with raises_error(RecipeError, "resume/other-run", "SHA-256"):
+        run(overrides=FAST, progress=False, resume=True)
 
 
 def test_a_plan(net: Net) -> None:

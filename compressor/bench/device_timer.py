@@ -48,7 +48,7 @@ MAX_WIDTH = 256  # of one side of a layer while the other side is varied
 
 
 def timing_conditions(recipe: Recipe, device: Device | None) -> str | None:
-    """Describe what the times depend on that decide about widths and blocks.
+    """Describe the device and the batch size that decisions by latency depend on.
 
     Args:
         recipe: Its first batch size is timed.

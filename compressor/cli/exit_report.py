@@ -66,9 +66,7 @@ def as_compressor_error(error: BaseException, out: Path | None = None, usage_hin
         case _ if is_out_of_memory(error):
             hint = f"free some memory or lower retrain.batch_size, then {again}"
             return Temporary("out-of-memory/allocation", place, _first_line(error), hint)
-        case OSError(filename=str() as name) if (
-            out and error.errno in _UNWRITABLE and is_written_by_run(Path(name), out)
-        ):
+        case OSError(filename=str() as name) if out and _is_unwritable(error, name, out):
             return RecipeError(
                 "output/not-writable", name, f"it cannot be written ({error.strerror})", "choose another --out"
             )

@@ -9,7 +9,7 @@ from compressor.models.source import load_model
 from compressor.report.findings.prunable_groups import coverage_record
 from compressor.report.findings.run_identity import input_shapes
 from compressor.report.inspect_result import Inspect
-from compressor.surgery.analysis import analyze
+from compressor.surgery.analysis import analyze, require_forward
 
 
 def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspect:
@@ -31,8 +31,9 @@ def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspec
     model = load_model(source, trust_pickle=trust_pickle)
     emit("stage", {"name": "analyse"})
     inputs = example_inputs(model)
-    structure = analyze(model.module, *inputs, name=model.name)
-    cost = structure.cost.of(PrunePlan({}))
+    require_forward(model.module, *inputs, name=model.name)
+    graph = analyze(model.module, *inputs, name=model.name)
+    cost = graph.cost.of(PrunePlan({}))
     return {
         "model": model.name,
         "source": source,
@@ -49,8 +50,8 @@ def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspec
                 "layers": len(group.writers()),
                 "frozen": group.frozen.reason if group.frozen else None,
             }
-            for group in structure.groups
+            for group in graph.groups
         ],
-        "coverage": coverage_record(structure.groups, structure.cost),
+        "coverage": coverage_record(graph.groups, graph.cost),
         "blocks": [block.name for block in residual_blocks(model.module, *inputs)],
     }

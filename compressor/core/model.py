@@ -136,7 +136,7 @@ class LoadedModel:
     module: nn.Module
     spec: ModelSpec
     name: str  # as the user wrote it
-    sha256: str | None = None  # of the checkpoint file
+    sha256: str | None = None  # of the checkpoint file, or of the tensors of a module in memory
     notes: tuple[str, ...] = ()  # removed prefixes, opened wrappers, the recognized architecture
     mean: tuple[float, ...] | None = None  # normalization that the weights expect
     std: tuple[float, ...] | None = None

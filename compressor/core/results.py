@@ -161,7 +161,7 @@ VerdictKind = Literal["faster", "slower", "unchanged", "unstable", "stable"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a measurement says, decided once, and how it is told."""
+    """The result of a measurement: its kind, and the sentence that reports print."""
 
     kind: VerdictKind
     words: str  # "faster 1.42x [1.38, 1.46]" | "no measurable change" | "slower ..." | "unstable: ..." | "stable"

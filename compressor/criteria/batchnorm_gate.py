@@ -82,6 +82,7 @@ def gate_scores(
 
     from compressor.data.tasks import labelled_task
     from compressor.execution.copies import copy_module
+    from compressor.execution.randomness import equal_randomness
     from compressor.execution.unfreeze import unfreeze
 
     network = copy_module(module).train()
@@ -93,8 +94,7 @@ def gate_scores(
     }
     total = {name: torch.zeros_like(scale) for name, (scale, _) in pairs.items()}
     task = labelled_task(data, f"criterion {criterion.name}")
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
+    with equal_randomness(seed):
         batches = data.train_batches(criterion.batch_size, epoch=epoch, seed=seed)
         for images, targets in islice(batches, criterion.batches):
             loss = task.loss(network(images), targets, 0.0)

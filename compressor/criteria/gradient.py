@@ -131,6 +131,7 @@ def gradient_scores(
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     from compressor.execution.copies import copy_module
+    from compressor.execution.randomness import equal_randomness
     from compressor.execution.unfreeze import unfreeze
 
     if criterion.loss == "logit" and not data.num_classes:
@@ -146,8 +147,7 @@ def gradient_scores(
         return batch_losses(network, criterion, data, seed, epoch)
 
     # Fused attention has no second derivative.
-    with sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
+    with sdpa_kernel(SDPBackend.MATH), equal_randomness(seed):
         gradients = _accumulate_gradients(losses(), parameters)
         for name in gradients.keys() & masks.keys():
             gradients[name].masked_fill_(~masks[name], 0)

@@ -34,12 +34,10 @@ class RandomScores:
         Returns:
             Group name -> scores (C,), the mean over the layers that write the group.
         """
-        import torch
-
         from compressor.criteria._aggregate import mean_over_writers
+        from compressor.execution.randomness import equal_randomness
 
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(context.seed)
+        with equal_randomness(context.seed):
             return mean_over_writers(module, groups, lambda rows_NK: rows_NK.new_empty(len(rows_NK)).uniform_())
 
     def score_weights(
@@ -60,10 +58,9 @@ class RandomScores:
         Returns:
             Tensor name -> float64 scores.
         """
-        import torch
+        from compressor.execution.randomness import equal_randomness
 
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(context.seed)
+        with equal_randomness(context.seed):
             return {name: weight.new_empty(weight.shape).double().uniform_() for name, weight in weights.items()}
 
 

@@ -72,9 +72,9 @@ def open_data(
     workers = available_workers() if settings.workers is None else settings.workers
     if source == "samples":
         samples = open_samples(base / (settings.train or ""), inputs, image, preprocessing, workers)
-        return _with_outputs_of(samples, task)
+        return _as_values_if_regression(samples, task)
     if source.partition(":")[0] == "noise":
-        return _with_outputs_of(noise_samples(inputs, int(source.partition(":")[2] or 0)), task)
+        return _as_values_if_regression(noise_samples(inputs, int(source.partition(":")[2] or 0)), task)
     returned = objects_in_memory(settings.value) if source == IN_MEMORY else None
     if source.rpartition(":")[0].endswith(".py"):
         returned = call_factory(base, source, "data.source")
@@ -82,7 +82,7 @@ def open_data(
             hint = f"return inputs of the model, or an iterable of them; with labels, {RETURN_SPLITS}"
             raise DataError("data/factory", source, f"it returned {type(returned).__name__}", hint)
     if returned is not None and not is_split_pair(returned, inputs):
-        return _with_outputs_of(samples_from_object(returned, source, inputs, image, preprocessing), task)
+        return _as_values_if_regression(samples_from_object(returned, source, inputs, image, preprocessing), task)
     if image is None:
         takes = " and ".join("x".join(map(str, expected.shape)) for expected in inputs)
         problem = f"the data are labelled images, but the model takes {takes}"
@@ -103,7 +103,7 @@ def open_data(
     return ImageData(_name(source, first), count, mean, std, first, second, settings.augment, task, held_out)
 
 
-def _with_outputs_of(samples: Samples, task: Task) -> Samples:
+def _as_values_if_regression(samples: Samples, task: Task) -> Samples:
     """Samples have no labels, but outputs of regression are compared by their values, and not as scores of classes."""
     return replace(samples, num_classes=0) if task.name == "regression" else samples
 

@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compressor.core import Data, StableLearningRate
 from compressor.execution.copies import copy_module
+from compressor.execution.randomness import equal_randomness
 from compressor.execution.unfreeze import unfreeze
 from compressor.training.train_settings import TrainSettings
 from compressor.training.train_state import iterations_of
@@ -50,8 +51,7 @@ def stable_learning_rate(
     unfreeze(module)
     parameters = list(module.parameters())
     # Fused attention has no second derivative. The seed makes dropout reproducible.
-    with sdpa_kernel(SDPBackend.MATH), torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
+    with sdpa_kernel(SDPBackend.MATH), equal_randomness(seed):
         loss = data.task.loss(module(images), targets, settings.label_smoothing)
         gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True)
         largest = _largest_eigenvalue(gradients, parameters)

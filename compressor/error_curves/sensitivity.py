@@ -51,7 +51,7 @@ def measure_sensitivities(
         readers: Group -> its measured readers.
         curves: Group -> its error curve.
         batches: Held-out samples.
-        num_classes: The model's number of classes; None = not known.
+        num_classes: What `classes_scored` returns.
         batch_dims: Batch dimension of each input; None = the first of all.
         progress: Called after every group.
 

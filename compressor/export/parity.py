@@ -22,7 +22,7 @@ from compressor.export.onnx_file import has_float16_weights
 from compressor.export.random_nodes import CannotCompare, with_central_draws
 from compressor.export.reference import Batch, Outputs, Reference
 from compressor.export.tensor_names import TensorNames
-from compressor.export.tolerance import FLOAT16, FLOAT32, Array, FileRounding, compare_outputs
+from compressor.export.tolerance import FLOAT16_FILE, FLOAT32_FILE, Array, FileRounding, compare_outputs
 from compressor.file_module import FileModule, as_file_takes
 from compressor.tensors import tree_leaves
 
@@ -118,11 +118,11 @@ def _check_outputs(
     if names is not None and (problem := names.difference(session)) is not None:
         raise CannotRun(problem)
     is_half = isinstance(module, FileModule) and has_float16_weights(path)  # exporters write float32 alone
-    rounding = FLOAT16 if is_half else FLOAT32
+    rounding = FLOAT16_FILE if is_half else FLOAT32_FILE
     places = [f"{path.name}, output {node.name}" for node in session.get_outputs()]
     largest, wrong = 0.0, list[str]()
-    for batch in batches:
-        reference = Reference(module, batch, outputs, rounding)
+    references = [Reference(module, batch, outputs, rounding) for batch in batches]
+    for batch, reference in zip(batches, references, strict=True):
         actual = run_session(session, as_file_takes(module, batch))
         shapes = [array.shape for array in reference.outputs]
         if [array.shape for array in actual] != shapes:
@@ -136,7 +136,7 @@ def _check_outputs(
                 raise CannotRun(f"{_inputs(batch)}: {place} is NaN or infinite, and PyTorch's is finite")
         difference = compare_outputs(actual, reference, places)
         largest, wrong = max(largest, difference.largest), wrong if difference.ok else [*wrong, _inputs(batch)]
-    if wrong and any(Reference(module, batch, outputs, rounding).is_rounding_sensitive() for batch in batches):
+    if wrong and any(reference.is_rounding_sensitive() for reference in references):
         return _check_layers(path, module, batches, rounding) or Parity(largest, False, differs=wrong[0])
     return Parity(largest, not wrong, differs=next(iter(wrong), ""))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sysconfig
 from collections.abc import Iterator
@@ -12,10 +13,10 @@ import torch
 from torch import fx
 
 REPORT_HINT = "report this with the model's name"
-_VALUE_HINT = "let tensors decide, as torch.where does, or return what is computed before"
+_VALUE_HINT = "replace the branch by torch.where, or return the tensors that it reads"
 _COMPLEX_HINT = "compute with real and imaginary parts, or return what is computed before"
 
-_LIBRARIES = tuple(str(folder) for folder in (Path(torch.__path__[0]), Path(__file__).parent.parent))
+_LIBRARIES = tuple(f"{folder}{os.sep}" for folder in (torch.__path__[0], Path(__file__).parent.parent))
 _STANDARD = sysconfig.get_paths()["stdlib"]
 _SOURCE = re.compile(r'File "([^"]+)", line (\d+)')
 _OPERATOR = re.compile(r"op='([\w.]+)'")
@@ -41,11 +42,11 @@ def refusal(error: BaseException) -> ExportRefused:
     cause, hint = root_cause(error), REPORT_HINT
     reason = first_line(cause)
     if type(cause).__name__ == "GuardOnDataDependentSymNode":
-        reason, hint = "the code goes on by a value of a tensor, which a graph cannot", _VALUE_HINT
+        reason, hint = "the code branches on the value of a tensor, which an ONNX graph cannot do", _VALUE_HINT
     elif "complex" in reason and (operator := _OPERATOR.search(reason)):
         reason, hint = f"{operator[1]} of complex numbers has no ONNX form", _COMPLEX_HINT
-    place = next(iter(reversed(list(_places(cause)))), None)
-    return ExportRefused(f"{place}: {reason}" if place else reason, hint)
+    places = list(_places(cause))
+    return ExportRefused(f"{places[-1]}: {reason}" if places else reason, hint)
 
 
 def root_cause(error: BaseException) -> BaseException:

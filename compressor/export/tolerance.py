@@ -27,8 +27,8 @@ class FileRounding:
     at_most: float  # allowed whatever the rounding error: a wrong file could pass with more
 
 
-FLOAT32 = FileRounding(noise=1e-6, relative=1e-4, at_most=1e-2)
-FLOAT16 = FileRounding(noise=1e-3, relative=1e-2, at_most=5e-2)
+FLOAT32_FILE = FileRounding(noise=1e-6, relative=1e-4, at_most=1e-2)
+FLOAT16_FILE = FileRounding(noise=1e-3, relative=1e-2, at_most=5e-2)
 
 
 class RoundedOutputs(Protocol):

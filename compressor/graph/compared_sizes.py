@@ -11,6 +11,7 @@ import ast
 import linecache
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -34,7 +35,7 @@ def _stops(frame: FrameType, line: int) -> bool:
 
 
 def _is_torch(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(torch.__path__[0])
+    return Path(frame.f_code.co_filename).is_relative_to(torch.__path__[0])
 
 
 def compared_attributes(failure: BaseException, module: nn.Module) -> tuple[list[Place], list[Place]]:

@@ -28,7 +28,7 @@ class EarlyTraining(SettingsGroup):
     clip: Positive | None = Field(default=10.0, description="largest norm of the gradient; null = no clipping")
     count_toward_retraining: Annotated[StrictBool, FormerKey("counted")] = Field(
         default=False,
-        description="these epochs are the first of retrain.epochs, and the retraining goes on with those behind them",
+        description="count these epochs as the first of retrain.epochs; the retraining runs the remaining ones",
     )
 
     def step(self, stop: EarlyStop | None, penalty: Penalty | None = None) -> Train:

@@ -57,7 +57,7 @@ class LazyRegime(SettingsGroup):
         FormerKey("when", former_words({"released": "paper_code", "squared": "slides", "fixed": "fixed_epochs"})),
     ] = Field(
         default="paper_code",
-        description="paper_code = distances from the weights after epoch 1, as in the authors' code but for `patience`; "
+        description="paper_code = distances from the weights after epoch 1, as in the authors' code but for patience; "
         "slides = squared distances from the initial weights, as on their slides; fixed_epochs = after all `epochs`",
     )
     patience: OpenFraction | None = Field(

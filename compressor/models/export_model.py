@@ -159,8 +159,7 @@ class GivenFileExporter:
         try:
             return check_parity(draft, copied, split_batches(self._inputs, free, self._dims), names)
         except CannotRun as error:
-            problem = f"ONNX Runtime cannot run it: {first_line(error)}"
-            raise _unusable("export/written-back-does-not-run", draft, problem) from error
+            raise _unusable("export/written-back-does-not-agree", draft, first_line(error)) from error
 
 
 def _unusable(code: str, path: Path, problem: str) -> ModelError:

@@ -181,7 +181,7 @@ def _weights_in(folder: Path) -> str:
 def _from_name(source: str, num_classes: int | None, size: ImageSize | None) -> LoadedModel:
     base, _, weights = source.partition("@")
     family, name = named_architecture(base)
-    usual = model_defaults(base)
+    usual = family.defaults(name)
     spec = ModelSpec(base, one_image(size or usual.input), usual.num_classes if num_classes is None else num_classes)
     mean, std = _normalization(spec)
     if not weights:

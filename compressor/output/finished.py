@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import RecipeError
+from compressor.file_digest import sha256
 from compressor.models.plan_record import PLAN
 from compressor.output.folder import RECIPE, read_report
 from compressor.output.gates import check_gates
@@ -16,19 +17,20 @@ from compressor.recipe.validation import show_value
 from compressor.report.findings import Report
 
 
-def finished_report(out: Path, source: str, recipe: Recipe) -> Report | None:
+def finished_report(out: Path, source: str, recipe: Recipe, weights: str | None = None) -> Report | None:
     """Return the report of a run that has finished, for `--resume`. Its gates are judged again.
 
     Args:
         out: The output folder.
         source: The model, as it was named; of one in memory the name of its class.
         recipe: The checked recipe.
+        weights: SHA-256 of the weights; None = of the file that `source` names, if it does.
 
     Returns:
         The content of report.json, or None if `out` is not a folder that a run has finished.
 
     Raises:
-        RecipeError: `out` was made from another model or by another recipe; it names the first key that differs.
+        RecipeError: `out` was made from other weights or by another recipe; it names the first key that differs.
         CompressorError: A gate failed; the error holds the report.
     """
     report = read_report(out)
@@ -39,6 +41,10 @@ def finished_report(out: Path, source: str, recipe: Recipe) -> Report | None:
         recipe.model_dump(mode="json", by_alias=True),
     )
     differences = list(_differences(before, now))
+    if weights is None and Path(source).suffix != ".json" and Path(source).is_file():
+        weights = sha256(Path(source))
+    if weights is not None and report.get("model_sha256") not in (None, weights):
+        differences.insert(0, ("SHA-256 of the weights", report["model_sha256"], weights))
     if report.get("model") != _model_name(source):
         differences.insert(0, ("model", report.get("model"), _model_name(source)))
     if differences:

@@ -21,6 +21,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from compressor.agreement import relative_square
 from compressor.core import BatchDims, KeptIndices
 from compressor.errors import is_out_of_memory
 from compressor.execution.copies import copy_module
@@ -175,7 +176,7 @@ def _distance(pair: ModelPair, inputs: Arguments, maps: Sequence[ComparedMap]) -
         if compared.regression is not None:
             g = compared.regression.of_kept(g)
         if g.is_floating_point() and f.shape == g.shape:
-            terms.append((f - g).square().sum() / (g - g.mean()).square().sum().clamp_min(1e-12))
+            terms.append(relative_square(f - g, g - g.mean()))
     return torch.stack(terms).mean() if terms else None
 
 

@@ -107,7 +107,7 @@ def values_behind_mask(weight: Tensor, mask: Tensor, dense: Tensor, pattern: NMP
     kept = _groups(weight.detach().abs().masked_fill(~mask, torch.inf), pattern[1])
     smallest = kept.amin(dim=2, keepdim=True).expand_as(kept).reshape(weight.shape)
     below = torch.nextafter(smallest, torch.zeros_like(smallest)).copysign(dense)
-    filled = torch.where(dense.abs() > smallest, below, dense)
+    filled = torch.where(dense.abs() >= smallest, below, dense)
     return torch.where(mask, weight, filled)
 
 

@@ -18,7 +18,7 @@ from compressor.models.inputs.example_inputs import example_inputs
 from compressor.steps.base import Step
 from compressor.steps.context import Context
 from compressor.steps.state import Baseline, PruningState
-from compressor.surgery.analysis import analyze
+from compressor.surgery.analysis import analyze, require_forward
 from compressor.training.evaluate import BATCH_SIZE, evaluate
 
 MAX_AGREEMENT_SAMPLES = 2048  # of the test set
@@ -37,7 +37,9 @@ def initial_state(model: LoadedModel, context: Context, *, trained: bool = True)
     """
     context.log("stage", {"name": "analyse"})
     start = time.perf_counter()
-    graph = analyze(model.module, *example_inputs(model), name=model.name)
+    inputs = example_inputs(model)
+    require_forward(model.module, *inputs, name=model.name)
+    graph = analyze(model.module, *inputs, name=model.name)
     cost = model.original or graph.cost.of(PrunePlan({}))
     state = PruningState(
         model, Baseline(model.module, cost, model.kept, graph, graph.groups), graph=graph, groups=graph.groups

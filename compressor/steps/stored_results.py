@@ -10,7 +10,7 @@ import numpy as np
 from numpy._core.multiarray import _reconstruct  # how NumPy builds an array that is read
 from torch import nn
 
-from compressor.training.run_fingerprint import hash_of
+from compressor.tensors import hash_of
 from compressor.training.saved_file import read_saved, write_saved
 from compressor.training.training_checkpoint import Checkpoints
 

@@ -54,8 +54,6 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
     Raises:
         ModelError: The module does not run on `inputs`, or the cause of a failing trial cannot be located.
     """
-    if failure := forward_error(module, *inputs):  # shapes alone may pass where values fail
-        raise _does_not_run(failure, *inputs, name=name) from failure
     try:
         module, inputs, trace = _without_values(module, *inputs)
     except Exception:  # something on the way asks for values
@@ -68,6 +66,21 @@ def analyze(module: nn.Module, *inputs: Tensor, name: str, mixing: bool = False)
             if other.cost.least(other.groups).macs < graph.cost.least(graph.groups).macs:
                 return other
     return graph
+
+
+def require_forward(module: nn.Module, *inputs: Tensor, name: str) -> None:
+    """Run a model once, because `analyze` computes shapes alone, which may pass where values fail.
+
+    Args:
+        module: The model. It is not changed.
+        inputs: A batch of one.
+        name: What errors call the model.
+
+    Raises:
+        ModelError: The model does not run.
+    """
+    if failure := forward_error(module, *inputs):
+        raise _does_not_run(failure, *inputs, name=name) from failure
 
 
 @dataclass(frozen=True, slots=True)

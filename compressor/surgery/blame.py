@@ -104,10 +104,11 @@ def location_of(failure: Exception) -> str:
     """The place that failed, or file:line of the innermost frame outside PyTorch and this room."""
     if (place := failed_place(failure)) is not None:
         return place
-    inside = (torch.__path__[0], str(Path(__file__).parent))
-    places = [f"{frame.f_code.co_filename}:{line}" for frame, line in traceback_frames(failure)]
-    outside = [place for place in places if not place.startswith(inside)]
-    return outside[0] if outside else "the call of the model itself"
+    inside = (torch.__path__[0], Path(__file__).parent)
+    for frame, line in traceback_frames(failure):
+        if not any(Path(frame.f_code.co_filename).is_relative_to(folder) for folder in inside):
+            return f"{frame.f_code.co_filename}:{line}"
+    return "the call of the model itself"
 
 
 def _lines_of(code: CodeType) -> set[str]:

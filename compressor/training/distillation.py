@@ -11,13 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressor.agreement import is_class_scores
+from compressor.agreement import is_class_scores, relative_square
 from compressor.core import BatchDims
 from compressor.errors import RecipeError
 from compressor.layers import observe_outputs
 from compressor.tensors import Inputs, call_module, tree_leaves
-
-LEAST_SQUARES = 1e-12  # sum of squares below which a teacher's tensor gives a distance no scale
 
 Maps = dict[str, Tensor]
 """module name -> the tensor it returned last"""
@@ -74,7 +72,7 @@ def answer_distance(
         if is_class_scores(g, num_classes, dim):
             terms.append(divergence(f, g, temperature))
         else:
-            terms.append(_relative_square(f - g, g - g.mean()))
+            terms.append(relative_square(f - g, g - g.mean()))
     if not terms:
         problem = "the model answers with no floating-point tensor of the dense model's shape"
         raise RecipeError("retrain/no-comparable-answers", "retrain.distill", problem, "set retrain.epochs=0")
@@ -141,13 +139,7 @@ def feature_distance(maps: Mapping[str, Tensor], taught: Mapping[str, Tensor], n
         A scalar.
     """
     pairs = [(maps[name].float(), taught[name].float()) for name in names]  # sums of squares may exceed 65504
-    return torch.stack([_relative_square(f - g, g) for f, g in pairs]).mean()
-
-
-def _relative_square(error: Tensor, taught: Tensor) -> Tensor:
-    """`|error|^2 / |taught|^2`; the mean square of `error` where `taught` is zero, as of dead channels."""
-    squares = taught.square().sum()
-    return error.square().sum() / torch.where(squares > LEAST_SQUARES, squares, error.numel())
+    return torch.stack([relative_square(f - g, g) for f, g in pairs]).mean()
 
 
 def feature_matching(student: nn.Module, teacher: nn.Module, inputs: Inputs) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import ModelError
+from compressor.execution.randomness import equal_randomness
 from compressor.layers import WEIGHTED_LAYERS
 
 
@@ -23,8 +24,7 @@ def reinitialize(module: nn.Module, seed: int) -> None:
     Raises:
         ModelError: A layer with parameters has no `reset_parameters`, so that it would keep trained weights.
     """
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
+    with equal_randomness(seed):
         for name, layer in module.named_modules():
             if callable(reset := getattr(layer, "reset_parameters", None)):
                 reset()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
 
 from torch import Tensor
 
 from compressor import __version__
 from compressor.batches import join_batches
 from compressor.core import Data, LoadedModel
+from compressor.tensors import hash_of
 
 SAMPLED_IMAGES = 64  # which identify a data set
 
@@ -40,23 +39,6 @@ def run_fingerprint(
         sample = {f"sample {index}" if index else "sample": tensor for index, tensor in enumerate(inputs)}
     described = f"{__version__}\n{text}\n{round_to}\n{model.spec}\n{about}\n{timed_on}\n"
     return hash_of(described, {**model.module.state_dict(), **sample})
-
-
-def hash_of(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Hash a text and named tensors.
-
-    Args:
-        text: Any text.
-        tensors: Name -> tensor.
-
-    Returns:
-        A SHA-256 in hexadecimal digits.
-    """
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in tensors.items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _without_rates(settings: object) -> object:

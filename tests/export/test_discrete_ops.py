@@ -20,7 +20,7 @@ from compressor.export.exporters import optimized, trace_by_dynamo
 from compressor.export.parity import check_parity, module_outputs
 from compressor.export.reference import Reference
 from compressor.export.tensor_names import TensorNames
-from compressor.export.tolerance import FLOAT32
+from compressor.export.tolerance import FLOAT32_FILE
 from compressor.file_module import FileModule
 
 IMAGES = (torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)),)
@@ -62,7 +62,7 @@ def exported(folder: Path, firm: float = 1e-6, normalised: bool = False) -> tupl
 
 
 def is_rounding_sensitive(module: nn.Module, batch: Sequence[Tensor]) -> bool:
-    return Reference(module, batch, module_outputs, FLOAT32).is_rounding_sensitive()
+    return Reference(module, batch, module_outputs, FLOAT32_FILE).is_rounding_sensitive()
 
 
 def turned(path: Path) -> None:

@@ -20,7 +20,7 @@ from compressor.errors import ModelError
 from compressor.execution.central_draws import CentralDraws, UnknownDraw
 from compressor.export.parity import check_parity, module_outputs
 from compressor.export.reference import Reference
-from compressor.export.tolerance import FLOAT32, compare_outputs, rounding_error
+from compressor.export.tolerance import FLOAT32_FILE, compare_outputs, rounding_error
 
 DRAWS: dict[str, Callable[[Tensor], Tensor]] = {
     "randn_like": lambda x: x + torch.randn_like(x),
@@ -166,7 +166,7 @@ def test_scores_of_matrix_products_are_compared_before_the_choice(tmp_path: Path
 @pytest.mark.parametrize(("scale", "ok"), [(1e-41, True), (1e-30, False)])
 def test_differences_below_the_smallest_normal_number_do_not_count(scale: float, ok: bool) -> None:
     reference = np.array([scale, 0.0], dtype=np.float32)
-    expected = SimpleNamespace(rounding=FLOAT32, outputs=[reference], in_float64=[], in_noise=[])
+    expected = SimpleNamespace(rounding=FLOAT32_FILE, outputs=[reference], in_float64=[], in_noise=[])
     assert compare_outputs([np.zeros(2, dtype=np.float32)], expected, ["out"]).ok is ok
 
 
@@ -186,7 +186,7 @@ class QuickVariance(nn.Module):
 
 def test_rounding_that_the_network_magnifies_is_allowed_and_another_weight_is_not(tmp_path: Path) -> None:
     module, inputs = QuickVariance().eval(), [torch.randn(3, 4, generator=torch.Generator().manual_seed(0))]
-    exact = Reference(module, inputs, module_outputs, FLOAT32).in_float64
+    exact = Reference(module, inputs, module_outputs, FLOAT32_FILE).in_float64
     assert 1e-5 < rounding_error(module_outputs(module, inputs)[0], exact[0]) < 1e-2
     done = exported(module, tmp_path, 4)
     assert done.ok
@@ -198,5 +198,5 @@ def test_rounding_that_the_network_magnifies_is_allowed_and_another_weight_is_no
 def test_rounding_is_measured_in_float64_and_by_noise(exact: float, noise: float, ok: bool) -> None:
     reference = np.ones(1, np.float32)
     truth, noisy = [reference + exact], [[reference + noise], [np.ones(2)]]
-    expected = SimpleNamespace(rounding=FLOAT32, outputs=[reference], in_float64=truth, in_noise=noisy)
+    expected = SimpleNamespace(rounding=FLOAT32_FILE, outputs=[reference], in_float64=truth, in_noise=noisy)
     assert compare_outputs([reference + 2.5e-4], expected, ["out"]).ok is ok

@@ -15,7 +15,7 @@ from compressor.criteria.magnitude import l1
 from compressor.errors import ModelError, RecipeError
 from compressor.graph.cost import count_cost, count_zeros
 from compressor.models.cifar import cifar_resnet
-from compressor.surgery.analysis import analyze
+from compressor.surgery.analysis import analyze, require_forward
 from compressor.surgery.removal import remove_channels
 
 
@@ -74,7 +74,7 @@ def test_layers_of_no_channels_cost_nothing(kind: type[nn.Module]) -> None:
 def test_models_that_run_in_shapes_only_are_refused() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 0, 1))
     with raises_error(ModelError, "model-does-not-run/forward-fails"):
-        analyze(model, torch.randn(1, 3, 8, 8), name="toy")
+        require_forward(model, torch.randn(1, 3, 8, 8), name="toy")
 
 
 def test_the_least_that_can_remain_is_one_channel_of_every_free_group() -> None:

@@ -32,7 +32,7 @@ def _refuse(draft: Path, *_: object) -> None:
             lambda path: None if path.name == "given.onnx" else "a bad node",
             "export/written-back-invalid",
         ),
-        ("check_parity", _refuse, "export/written-back-does-not-run"),
+        ("check_parity", _refuse, "export/written-back-does-not-agree"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_an_error_of_the_model(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import compressor
 from compressor import cli
-from compressor.export.tolerance import FLOAT16, FLOAT32, compare_outputs
+from compressor.export.tolerance import FLOAT16_FILE, FLOAT32_FILE, compare_outputs
 
 
 class Layers(nn.Module):
@@ -74,6 +74,6 @@ def test_a_float16_file_may_differ_by_a_hundredth() -> None:
         expected = SimpleNamespace(rounding=rounding, outputs=reference, in_float64=[], in_noise=[])
         return compare_outputs(actual, expected, ["y"]).ok
 
-    assert ok(0.03, FLOAT16)
-    assert not ok(0.03, FLOAT32)
-    assert not ok(0.3, FLOAT16)
+    assert ok(0.03, FLOAT16_FILE)
+    assert not ok(0.03, FLOAT32_FILE)
+    assert not ok(0.3, FLOAT16_FILE)

@@ -52,7 +52,7 @@ class Device:
 
     @property
     def description(self) -> str:
-        """What tells its times from those of another device, for runs that are resumed."""
+        """Name, provider and threads: a resumed run repeats decisions only if these are equal."""
         return f"{self.name}, {self.provider}, {self.threads} threads"
 
     @property

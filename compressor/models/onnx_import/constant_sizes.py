@@ -5,13 +5,16 @@ Surgery may treat them as sizes that the file fixes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+from compressor.silence import silent_logging
 
 LARGE = 1024  # entries of a constant that is no size
 MAX_INTEGER = 2**31 - 1  # a Slice up to it goes to the end
@@ -36,7 +39,7 @@ def constant_sizes(model: ModelProto) -> Mapping[str, tuple[int | None, ...]]:
 
 
 class _Inference(SymbolicShapeInference):  # type: ignore[misc]  # ONNX Runtime leaves it unannotated
-    """Its own entry point writes a file where it does not come to the end."""
+    """ONNX Runtime's inference, step by step: its own `infer_shapes` writes a file when it fails."""
 
     def __init__(self) -> None:
         super().__init__(MAX_INTEGER, auto_merge=False, guess_output_rank=False, verbose=0)
@@ -49,15 +52,10 @@ class _Inference(SymbolicShapeInference):  # type: ignore[misc]  # ONNX Runtime 
 
     def shapes(self, model: ModelProto) -> dict[str, tuple[int | None, ...]]:
         """Find the sizes of values, as far as it comes."""
-        logging.disable(logging.ERROR)
-        try:
+        with silent_logging(logging.ERROR), contextlib.suppress(Exception):  # which an unknown operator raises
             self._preprocess(model)
             while self.run_:
                 self._infer_impl()
-        except Exception:  # whatever an unknown operator makes it raise
-            pass
-        finally:
-            logging.disable(logging.NOTSET)
         return {
             name: tuple(dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim)
             for name, value in self.known_vi_.items()
@@ -67,12 +65,13 @@ class _Inference(SymbolicShapeInference):  # type: ignore[misc]  # ONNX Runtime 
 
 def _with_free_batch(model: ModelProto) -> ModelProto:
     """A copy whose inputs' first dimensions have names for sizes, without the values of its weights."""
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.value_info[:]
-    for tensor in copy.graph.initializer:
-        if math.prod(tensor.dims) > LARGE:
-            tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims))
+    given = model.graph
+    copy = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    copy.graph.CopyFrom(GraphProto(name=given.name, node=given.node, input=given.input, output=given.output))
+    for tensor in given.initializer:
+        is_large = math.prod(tensor.dims) > LARGE
+        empty = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        copy.graph.initializer.append(empty if is_large else tensor)
     weights = {tensor.name for tensor in copy.graph.initializer}
     for value in copy.graph.input:
         for dim in value.type.tensor_type.shape.dim[:1] if value.name not in weights else ():

@@ -12,7 +12,7 @@ from compressor.models.onnx_import.values import HostArray, Value, ints, is_host
 
 
 def decided_sizes(computed: Value, stored: HostArray | None, constant: Sequence[int | None]) -> HostArray | None:
-    """Tell which of the sizes that a graph computes for a Reshape or Expand no input decides.
+    """Find the computed sizes of a Reshape or Expand that are the same for every input.
 
     Args:
         computed: The sizes; None or a tensor where they are none.

@@ -19,10 +19,10 @@ from compressor.models.onnx_import.imported_module import ImportedModule
 def other_integers(
     inputs: Sequence[ModelInput], unbounded: frozenset[str], samples: Mapping[str, Tensor]
 ) -> Iterator[tuple[ModelInput, ...]]:
-    """Yield inputs with other values: those of the data, then 1 to the size of an axis as of lengths, or 1 as of masks.
+    """Yield inputs with other values: those of the data; 1 to the size of each axis for lengths; ones for masks.
 
     Args:
-        inputs: The inputs with the usual values, which do not do.
+        inputs: The inputs with the usual values, for which outputs are not finite.
         unbounded: Names of inputs of integers that no table bounds.
         samples: Some samples of the data, by the names of inputs.
 

@@ -20,7 +20,7 @@ from compressor.file_digest import sha256
 from compressor.file_module import arranged
 from compressor.models.checkpoints.finite_weights import count_not_finite
 from compressor.models.inputs.example_inputs import example_inputs, spec_inputs
-from compressor.models.inputs.user_inputs import ShowSamples
+from compressor.models.inputs.user_inputs import ShowSamples, no_samples
 from compressor.models.onnx_import.build_graph import build_imported
 from compressor.models.onnx_import.first_difference import first_difference
 from compressor.models.onnx_import.graph_inputs import (
@@ -44,7 +44,9 @@ RELATIVE_TOLERANCE = 1e-3  # between a batch and its samples
 MAX_CLASSES = 10**6
 
 
-def load_onnx(path: Path, shapes: Sequence[tuple[int, ...]] | None = None, samples: ShowSamples = dict) -> LoadedModel:
+def load_onnx(
+    path: Path, shapes: Sequence[tuple[int, ...]] | None = None, samples: ShowSamples = no_samples
+) -> LoadedModel:
     """Load an ONNX file as a module of real layers.
 
     Args:

@@ -13,6 +13,7 @@ from compressor.models.inputs.batch_dims import BatchDimSetting, with_batch_dim
 from compressor.models.inputs.user_inputs import inputs_like, inputs_that_run, named_in, shapes_in
 from compressor.models.preparation.prepare import prepare_module, refuse_opaque
 from compressor.models.user_modules.faithful import checked_copies
+from compressor.tensors import hash_of
 
 
 def model_in_memory(
@@ -54,4 +55,5 @@ def model_in_memory(
         inputs, source = inputs_that_run(own, name)
         note = f"{source}; give example_inputs to change it"
     spec = ModelSpec(f"{IN_MEMORY}{name}", inputs, num_classes)
-    return checked_copies(LoadedModel(own, spec, name, notes=(*notes, *([note] if note else []))))
+    notes = (*notes, *([note] if note else []))
+    return checked_copies(LoadedModel(own, spec, name, notes=notes, sha256=hash_of("", module.state_dict())))

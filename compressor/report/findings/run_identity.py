@@ -30,6 +30,7 @@ class RunIdentity(Finding):
         return {
             "version": FORMAT,
             "model": run.baseline.model.name,
+            "model_sha256": run.baseline.model.sha256,
             "architecture": architecture_record(run.state.model.spec),
             "method": run.recipe.prune.method,
             "steps": list(run.state.steps),
