@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from compressor.core import ChannelGroup, FloatArray
 
-SIGNS = 1  # index of their random numbers, so that they do not follow those of the drawn answers
+SIGNS = 500_000  # index of their random numbers: no epoch, by which those of drawn answers are indexed
 
 
 @dataclass(frozen=True, slots=True)

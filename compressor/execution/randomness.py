@@ -36,7 +36,7 @@ def equal_randomness(seed: int = SEED) -> Iterator[None]:
 
 
 def seeded_generator(seed: int, *indices: int) -> torch.Generator:
-    """Make a source of random numbers that are the same on every run, and others for other indices.
+    """Make a source of random numbers that are the same on every run for one seed and its indices.
 
     Args:
         seed: The seed of the run.
