@@ -9,7 +9,7 @@ from compressor.models.source import load_model
 from compressor.report.findings.prunable_groups import coverage_record
 from compressor.report.findings.run_identity import input_shapes
 from compressor.report.inspect_result import Inspect
-from compressor.surgery.analysis import analyze, require_forward
+from compressor.surgery.analysis import analyze
 
 
 def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspect:
@@ -31,7 +31,6 @@ def inspect_model(source: str, *, trust_pickle: bool, emit: EventSink) -> Inspec
     model = load_model(source, trust_pickle=trust_pickle)
     emit("stage", {"name": "analyse"})
     inputs = example_inputs(model)
-    require_forward(model.module, *inputs, name=model.name)
     graph = analyze(model.module, *inputs, name=model.name)
     cost = graph.cost.of(PrunePlan({}))
     return {

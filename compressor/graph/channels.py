@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from compressor.core import ChannelGroup, Freeze, TensorSlot
+from compressor.graph.components import connected_components
 from compressor.graph.expected_shapes import ExpectedShape
 from compressor.graph.trace import CallId
 from compressor.graph.tracked import Dim, Dims, MixedNormalization, TrackedShape
@@ -172,5 +171,4 @@ def _components(tracker: ChannelTracker) -> IntArray:
         return np.arange(count, dtype=np.int64)
     a = np.concatenate([left for left, _ in tracker.edges])
     b = np.concatenate([right for _, right in tracker.edges])
-    ties = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
-    return connected_components(ties, directed=False)[1].astype(np.int64)
+    return connected_components(count, a, b)
