@@ -13,7 +13,7 @@ from compressor.batches import batch_length, output_batch_dims
 from compressor.core import BatchDims, Data, ModelSpec
 from compressor.tensors import Inputs, call_module, tree_leaves, tree_names
 
-LEAST_SQUARES = 1e-12  # sum of squares below which a teacher's tensor gives a distance no scale
+LEAST_SQUARES = 1e-12  # a sum of squares below it is no scale for a distance
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,12 +99,15 @@ def compress(
 
     checked = as_recipe(recipe, overrides or {})
     folder = Path(out) if out is not None else default_folder(_name(model), _recipe_name(recipe))
+    module = None if isinstance(model, str | Path) else model
+    report = None
     try:
-        weights = None if isinstance(model, str | Path) else hash_of("", model.state_dict())
-        report = finished_report(folder, _name(model), checked, weights) if resume else None
+        if resume:
+            weights = None if module is None else hash_of("", module.state_dict())
+            report = finished_report(folder, _name(model), checked, weights)
         if report is None:
             check_before_loading(_source(model), checked, _data(data), folder, force=force)
-            source = str(model) if isinstance(model, str | Path) else loaded_module(model, checked, example_inputs)
+            source = str(model) if module is None else loaded_module(module, checked, example_inputs)
             with shown_progress(progress) as emit:
                 options = RunOptions(_data(data), resume, force, trust_pickle, emit)
                 report = pipeline.compress_model(source, checked, folder, options)
@@ -112,7 +115,7 @@ def compress(
         if isinstance(error.report, dict):
             error.report = RunReport(error.report, folder)
         raise
-    slim = load(folder, None if isinstance(model, str | Path) else model)
+    slim = load(folder, module)
     return Compressed(slim, RunReport(report, folder))
 
 

@@ -15,7 +15,7 @@ STREAMS = (1, 2)  # stdout, stderr
 
 @contextlib.contextmanager
 def silent_logging(level: int) -> Iterator[None]:
-    """Within, records up to `level` are not logged; what the user has disabled stays disabled, then too."""
+    """Within, records up to `level` are not logged. What the user has disabled remains disabled afterwards."""
     before = logging.root.manager.disable
     logging.disable(max(before, level))
     try:

@@ -181,7 +181,7 @@ def output_options(function: Function) -> Function:
     declared = (
         option("Output", "--json", "as_json", is_flag=True, help="Print the result or the error as one JSON object."),
         option("Output", "-q", "--quiet", is_flag=True, help="Print no progress."),
-        # Who catches an error looks for it among the words of the command line: the error may be about these.
+        # The handler of errors reads it from the command line itself, which the error may be about.
         option("Output", "--debug", is_flag=True, expose_value=False, help="Print the traceback of an error."),
     )
     return _packed(function, "output", OutputOptions, declared)

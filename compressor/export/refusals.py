@@ -12,6 +12,8 @@ from types import FrameType
 import torch
 from torch import fx
 
+from compressor.execution.traceback_frames import traceback_frames
+
 REPORT_HINT = "report this with the model's name"
 _VALUE_HINT = "replace the branch by torch.where, or return the tensors that it reads"
 _COMPLEX_HINT = "compute with real and imaginary parts, or return what is computed before"
@@ -45,8 +47,8 @@ def refusal(error: BaseException) -> ExportRefused:
         reason, hint = "the code branches on the value of a tensor, which an ONNX graph cannot do", _VALUE_HINT
     elif "complex" in reason and (operator := _OPERATOR.search(reason)):
         reason, hint = f"{operator[1]} of complex numbers has no ONNX form", _COMPLEX_HINT
-    places = list(_places(cause))
-    return ExportRefused(f"{places[-1]}: {reason}" if places else reason, hint)
+    place = next(_places(cause), None)
+    return ExportRefused(f"{place}: {reason}" if place else reason, hint)
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -62,14 +64,12 @@ def first_line(error: BaseException) -> str:
 
 
 def _places(error: BaseException) -> Iterator[str]:
-    """file:line of the model's code in a traceback, outermost first."""
-    step = error.__traceback__
-    while step is not None:
-        for file, line in (*_sources(step.tb_frame), (step.tb_frame.f_code.co_filename, step.tb_lineno)):
+    """file:line of the model's code in a traceback, innermost first."""
+    for frame, number in traceback_frames(error):
+        for file, line in ((frame.f_code.co_filename, number), *reversed(_sources(frame))):
             is_standard = file.startswith(_STANDARD) and "site-packages" not in file
             if not is_standard and not file.startswith(_LIBRARIES):
                 yield f"{Path(file).name}:{line}"
-        step = step.tb_next
 
 
 def _sources(frame: FrameType) -> list[tuple[str, int]]:

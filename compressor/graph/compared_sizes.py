@@ -17,6 +17,8 @@ from types import FrameType
 import torch
 from torch import nn
 
+from compressor.execution.traceback_frames import traceback_frames
+
 Place = tuple[str, str]
 """module, attribute"""
 
@@ -76,16 +78,6 @@ def compared_attributes(failure: BaseException, module: nn.Module) -> tuple[list
             ]
             return named, alike
     return [], []
-
-
-def traceback_frames(failure: BaseException) -> list[tuple[FrameType, int]]:
-    """Frames and lines of the traceback, innermost first; the call of the pass itself is the last."""
-    frames = []
-    step = failure.__traceback__
-    while step is not None:
-        frames.append((step.tb_frame, step.tb_lineno))
-        step = step.tb_next
-    return frames[::-1]
 
 
 @lru_cache(maxsize=64)

@@ -25,12 +25,26 @@ def prunable_shares(groups: Sequence[ChannelGroup], cost: CostModel) -> tuple[Pr
         One record for the free groups and one for each reason.
     """
     reasons = dict.fromkeys(group.frozen for group in groups if group.frozen)
-    frozen = [_share(groups, cost, reason) for reason in reasons]
-    return (_share(groups, cost, None), *sorted(frozen, key=lambda share: -share.macs))
+    frozen = [share_of(groups, cost, [group.frozen == reason for group in groups], reason) for reason in reasons]
+    free = share_of(groups, cost, [group.frozen is None for group in groups])
+    return (free, *sorted(frozen, key=lambda share: -share.macs))
 
 
-def _share(groups: Sequence[ChannelGroup], cost: CostModel, frozen: Freeze | None) -> PrunableShare:
-    sizes_G = np.array([group.size if group.frozen == frozen else 0 for group in groups], dtype=np.int64)
+def share_of(
+    groups: Sequence[ChannelGroup], cost: CostModel, chosen: Sequence[bool], frozen: Freeze | None = None
+) -> PrunableShare:
+    """Compute the share of some groups.
+
+    Args:
+        groups: The channel groups.
+        cost: Predicts multiply-adds.
+        chosen: Whether each group is one of them.
+        frozen: Why they are frozen; None = they are not, or for different reasons.
+
+    Returns:
+        The record.
+    """
+    sizes_G = np.array([group.size if taken else 0 for group, taken in zip(groups, chosen, strict=True)], np.int64)
     total = cost.cost(np.zeros_like(sizes_G)).macs
     share = 1 - cost.cost(sizes_G).macs / total if total else 0.0
     return PrunableShare(frozen, int((sizes_G > 0).sum()), int(sizes_G.sum()), share)

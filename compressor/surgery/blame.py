@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from compressor.graph.compared_sizes import traceback_frames
+from compressor.execution.traceback_frames import traceback_frames
 from compressor.graph.tracked import SizeInterpretation
 from compressor.layers import failed_place
 

@@ -169,15 +169,13 @@ class RunnerSession:
         return self._placed[path]
 
     def _send_file(self, path: Path, name: str) -> None:
-        with path.open("rb") as file:
-            fields = {"name": name, "sha256": sha256(path), "size": file.seek(0, 2)}
-            if self._ask({"do": "copy", **fields}, FileStatus).present:
-                return
-            file.seek(0)
-            with self._connected():
-                self._connection.send_request({"do": "put", **fields})
-                while chunk := file.read(CHUNK):
-                    self._connection.send(chunk)
+        fields = {"name": name, "sha256": sha256(path), "size": path.stat().st_size}
+        if self._ask({"do": "copy", **fields}, FileStatus).present:
+            return
+        with path.open("rb") as file, self._connected():
+            self._connection.send_request({"do": "put", **fields})
+            while chunk := file.read(CHUNK):
+                self._connection.send(chunk)
         self._response(FileStatus, RESPONSE_SECONDS)
 
     def _ask(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
-from compressor.core import ChannelGroup, Freeze, PrunableShare
+from compressor.core import ChannelGroup, PrunableShare
 from compressor.report.blocks import Block, Fact, Section, Table
 from compressor.report.findings.base import Finding, Report
 from compressor.report.run_result import RunResult
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from compressor.graph.cost import CostModel
 
 OVERLAP = "A MAC depends on an input and an output channel, so the shares of different groups overlap."
-NOT_BY_RECIPE = Freeze("model", "not by the recipe")
 
 
 class FrozenGroup(TypedDict):
@@ -117,13 +115,12 @@ def coverage_record(groups: Sequence[ChannelGroup], cost: CostModel) -> Coverage
     Returns:
         The JSON under `coverage`.
     """
-    from compressor.graph.prunable_share import prunable_shares
+    from compressor.graph.prunable_share import prunable_shares, share_of
 
     shares = prunable_shares(groups, cost)
     free = [group for group in groups if group.frozen is None]
-    allowed = [group if _by(group) == "model" else replace(group, frozen=None) for group in groups]
-    by_recipe = [group for group in groups if _by(group) == "recipe"]
-    recipe_only = [replace(group, frozen=None if _by(group) == "recipe" else NOT_BY_RECIPE) for group in groups]
+    by = [group.frozen.by if group.frozen else None for group in groups]
+    by_recipe = [kind == "recipe" for kind in by]
     return {
         "layers": len(_written_tensors(groups)),
         "prunable_layers": len(_written_tensors(free)),
@@ -131,13 +128,9 @@ def coverage_record(groups: Sequence[ChannelGroup], cost: CostModel) -> Coverage
         "prunable_channels": sum(group.size for group in free),
         "prunable_macs_percent": 100 * shares[0].macs,
         "frozen_macs": [{"reason": share.frozen.reason, **_group_share(share)} for share in shares if share.frozen],
-        "model": _group_share(prunable_shares(allowed, cost)[0]),
-        "recipe": _group_share(prunable_shares(recipe_only, cost)[0]) if by_recipe else None,
+        "model": _group_share(share_of(groups, cost, [kind != "model" for kind in by])),
+        "recipe": _group_share(share_of(groups, cost, by_recipe)) if any(by_recipe) else None,
     }
-
-
-def _by(group: ChannelGroup) -> str | None:
-    return group.frozen.by if group.frozen else None
 
 
 def _written_tensors(groups: Iterable[ChannelGroup]) -> set[str]:
