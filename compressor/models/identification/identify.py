@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compressor.core import ImageSize, ModelSpec, one_image
 from compressor.errors import ModelError
+from compressor.listed import listed
 from compressor.models.build import named_architecture
 from compressor.models.checkpoints.adapters import refuse_adapters
 from compressor.models.families import named_families
@@ -110,9 +111,7 @@ def _refuse_foreign(part: Subtree, spec: ModelSpec, where: str) -> None:
     if 2 * len(others) <= len(part.tensors):
         return
     prefix = part.prefix.rstrip(".")
-    problem = (
-        f"{prefix!r} holds {spec.source}, beside {len(others)} tensors of other networks ({', '.join(others[:3])}, ...)"
-    )
+    problem = f"{prefix!r} holds {spec.source}, beside {len(others)} tensors of other networks ({listed(others, 3)})"
     hint = (
         f"take this part alone with --set model.weights={prefix}, or give your code: path/to/net.py:factory@checkpoint"
     )

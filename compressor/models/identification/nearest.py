@@ -82,7 +82,7 @@ def unknown_architecture(tensors: Mapping[str, Tensor], where: str, near: list[N
     refuse_adapters(tensors, where)
     alike = [other for other in near if other.is_alike]
     close = [other for other in alike[:3] if other.fit.distance <= 2 * alike[0].fit.distance]
-    listed = "; ".join(
+    described = "; ".join(
         f"{other.spec.source} ({other.fit}{f', under {other.part.prefix!r}' if other.part.prefix else ''})"
         for other in close
     )
@@ -96,7 +96,8 @@ def unknown_architecture(tensors: Mapping[str, Tensor], where: str, near: list[N
     return ModelError(
         UNKNOWN_ARCHITECTURE,
         where,
-        f"its {len(tensors)} tensors fit no known architecture{aside}" + (f", nearest: {listed}" if listed else ""),
+        f"its {len(tensors)} tensors fit no known architecture{aside}"
+        + (f", nearest: {described}" if described else ""),
         "give the whole state dict of one, or name it with --set model.arch=..., "
         "a replaced last layer with model.head=..., or give your code: path/to/net.py:factory@checkpoint",
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ BRANCHES = "branches"
 """Argument of the spec: [name, condition] of each If of the file, in the order in which they are replaced."""
 RELATIVE_TOLERANCE = 1e-3  # between a batch and its samples
 MAX_CLASSES = 10**6
+
+OpenSession = Callable[[Path], onnxruntime.InferenceSession]
+"""a file -> its session, which is opened once"""
 
 
 def load_onnx(
@@ -128,40 +131,46 @@ def _first_that_runs(
     given: Graph, shapes: Sequence[tuple[int, ...]] | None, path: Path, samples: ShowSamples
 ) -> _Built:
     """Find sizes for what the file leaves free, and integers for which its answers are finite."""
-    failure: CompressorError | None = None
-    usual: _Built | None = None
-    session = functools.cache(_session)
+    session = cache(_session)
     unbounded = unbounded_integers(given)
-    for inputs in input_candidates(given, shapes, str(path)):
-        built = _built(given, inputs, path, session)
-        if isinstance(built, CompressorError):
-            failure = failure or built
-        elif not unbounded or has_finite_answers(built.session, built.module, inputs, unbounded):
-            return built
-        else:
-            usual = built
-            break
-    sizes = (usual.inputs,) if usual else input_candidates(given, shapes, str(path))
-    for inputs in sizes if unbounded else ():
-        for others in other_integers(inputs, unbounded, samples()):
+    candidates = partial(input_candidates, given, shapes, str(path))
+    usual = _first_built(given, candidates(), path, session)
+    if isinstance(usual, _Built) and (not unbounded or _answers_are_finite(usual, unbounded)):
+        return usual
+    shown = samples() if unbounded else {}
+    for inputs in (usual.inputs,) if isinstance(usual, _Built) else candidates() if unbounded else ():
+        for others in other_integers(inputs, unbounded, shown):
             built = _built(given, others, path, session)
-            if isinstance(built, CompressorError):
-                continue
-            if has_finite_answers(built.session, built.module, others, unbounded):
+            if isinstance(built, _Built) and _answers_are_finite(built, unbounded):
                 return built
-    if usual is None:
-        assert failure is not None, "there is a candidate"
-        if failure.code == NODE_FAILS:
+    if isinstance(usual, CompressorError):
+        if usual.code == NODE_FAILS:
             session(path)  # a file that ONNX Runtime refuses, too, is to blame itself
-        raise failure
+        raise usual
     if any(count_not_finite(tensor) for tensor in named_tensors(usual.module).values()):
         return usual  # its weights are the reason
     raise no_valid_integers(str(path), usual.inputs, unbounded)
 
 
-def _built(
-    given: Graph, inputs: tuple[ModelInput, ...], path: Path, session: Callable[[Path], onnxruntime.InferenceSession]
+def _first_built(
+    given: Graph, candidates: Iterable[tuple[ModelInput, ...]], path: Path, session: OpenSession
 ) -> _Built | CompressorError:
+    """The module for the first inputs on which it runs; else why it does not run on the very first."""
+    failure: CompressorError | None = None
+    for inputs in candidates:
+        built = _built(given, inputs, path, session)
+        if isinstance(built, _Built):
+            return built
+        failure = failure or built
+    assert failure is not None, "there is a candidate"
+    return failure
+
+
+def _answers_are_finite(built: _Built, unbounded: frozenset[str]) -> bool:
+    return has_finite_answers(built.session, built.module, built.inputs, unbounded)
+
+
+def _built(given: Graph, inputs: tuple[ModelInput, ...], path: Path, session: OpenSession) -> _Built | CompressorError:
     """Build the module, and run the file. The module runs first: it refuses results that are too large."""
     spec = ModelSpec(str(path), inputs)
     try:

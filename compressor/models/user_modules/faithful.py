@@ -18,6 +18,7 @@ from compressor.execution.copies import copy_module
 from compressor.execution.differences import is_close
 from compressor.execution.randomness import equal_randomness
 from compressor.execution.run_copy import run_seeded
+from compressor.listed import listed
 from compressor.models.inputs.example_inputs import example_inputs
 from compressor.tensors import tree_leaves
 
@@ -68,7 +69,7 @@ def _unfaithful(loaded: LoadedModel, problem: str) -> ModelError:
         for name, part in loaded.module.named_modules()
         if part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part)
     ]
-    parts = f"; hooks or replaced methods are on {', '.join(tied[:3])}" if tied else ""
+    parts = f"; hooks or replaced methods are on {listed(tied, 3)}" if tied else ""
     return ModelError(
         "model/unfaithful-copy", loaded.name, f"{problem}{parts}", "keep what forward uses inside the module that runs"
     )
@@ -80,7 +81,7 @@ def _notes_on_state(before: nn.Module, after: nn.Module) -> list[str]:
     if not changed:
         return []
     return [
-        f"forward changes {', '.join(changed[:3])} in eval mode, so that its output depends on earlier inputs: every "
+        f"forward changes {listed(changed, 3)} in eval mode, so that its output depends on earlier inputs: every "
         "comparison starts from the loaded values, and the ONNX files hold these"
     ]
 

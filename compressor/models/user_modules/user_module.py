@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from compressor.errors import ModelError
+from compressor.listed import listed
 from compressor.models.missing_file import missing_code
 from compressor.models.preparation.prepare import refuse_opaque
 from compressor.user_code import find_callable, importable, user_errors_as
@@ -87,7 +88,7 @@ def build_module(
     refuse_opaque(module, str(factory))
     lazy = [name for name, tensor in module.named_parameters() if is_lazy(tensor)]
     if lazy:
-        problem = f"it has lazy parameters without a shape ({', '.join(lazy[:3])})"
+        problem = f"it has lazy parameters without a shape ({listed(lazy, 3)})"
         raise ModelError(
             "model-code/lazy-parameters",
             str(factory),
