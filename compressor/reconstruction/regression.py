@@ -150,7 +150,7 @@ class Regression:
     def as_parameter(self, weight: Tensor) -> Tensor:
         """Rows (C, n) in the shape of the layer's weight."""
         if self.scaled is not None:
-            return (self.scaled * weight.reshape(*self.scaled.shape[:2], 1)).reshape(self.shape)
+            weight = self.scaled * weight.reshape(*self.scaled.shape[:2], 1)
         if self.layer.window is not None and self.layer.window.transposed:
             outputs, *kernel = self.shape[1:]
             return weight.reshape(self.layer.groups, outputs, -1, *kernel).transpose(1, 2).reshape(self.shape)
@@ -177,8 +177,7 @@ def as_regression(
     has_intercept = layer.bias is not None or all(site.norm is not None for site in layer.sites)
     rows = kept.get(layer.weight, {}).get(1 if transposed else 0)
     index = None if rows is None else torch.tensor(rows)
-    is_wide = weight.shape[-1] > most_features and not transposed
-    if not layer.depthwise and not is_wide:
+    if not layer.depthwise and weight.shape[-1] <= most_features:
         return Regression(layer, shape, weight, None, has_intercept, index)
     ones = torch.ones(weight.shape[0] * weight.shape[1], 1, 1, dtype=torch.float64)
     return Regression(layer, shape, ones, weight, has_intercept, index)

@@ -381,6 +381,20 @@ def test_rows_of_a_layer_with_too_many_inputs_are_scaled_and_its_means_restored(
     assert error(dense, result.module, x) < error(dense, slim, x)
 
 
+def test_filters_of_a_wide_transposed_convolution_are_scaled() -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2, 2)).eval()
+    x = images(40, 3, 8, 8) * torch.linspace(0.1, 3, 40)[torch.randperm(40), None, None, None]
+    slim, _ = pruned(dense, x[:1], {"0": [1, 4, 6]})
+    result = run(dense, x, {"0": [1, 4, 6]}, ReconstructionSettings(most_features=2, residual=False))
+    (layer,) = [layer for layer in result.layers if layer.name == "2"]
+    assert (layer.features, layer.accepted) == (1, True)
+    factors = (result.module[2].weight / slim[2].weight).detach()
+    torch.testing.assert_close(factors, factors[:1, :, :1, :1].expand_as(factors))
+    assert len(factors[0, :, 0, 0].unique()) == 4
+    assert error(dense, result.module, x) < error(dense, slim, x)
+
+
 def test_a_layer_with_too_many_unknowns_is_left_in_parallel_mode_and_reported() -> None:
     dense = seeded(Residual())
     x = images(40, 3, 8, 8)
