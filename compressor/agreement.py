@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from compressor.batches import batch_length, output_batch_dims
+from compressor.batches import batch_length, output_batch_dims, with_dims
 from compressor.core import BatchDims, Data, ModelSpec
 from compressor.tensors import Inputs, call_module, tree_leaves, tree_names
 
@@ -126,9 +126,8 @@ class AgreementMeter:
             slim: The slim model's output, of the same structure.
             samples: How many the batch has.
         """
-        leaves, others = tree_leaves(dense), tree_leaves(slim)
-        dims = self._output_dims or (0,) * len(leaves)
-        sums = [_sums(a, b, self._num_classes, dim) for a, b, dim in zip(leaves, others, dims, strict=True)]
+        leaves = with_dims(tree_leaves(dense), self._output_dims)
+        sums = [_sums(a, b, self._num_classes, dim) for (a, dim), b in zip(leaves, tree_leaves(slim), strict=True)]
         rows = torch.stack([torch.stack(row) for row in sums])
         self._names, self._samples = tree_names(dense), self._samples + samples
         self._sums = rows if self._sums is None else self._sums + rows
@@ -163,13 +162,38 @@ def measure_agreement(
     Returns:
         The agreement of every output tensor.
     """
+    return measure_agreements(dense, (slim,), batches, num_classes, batch_dims)[0]
+
+
+def measure_agreements(
+    dense: nn.Module,
+    modules: Sequence[nn.Module],
+    batches: Iterable[Inputs],
+    num_classes: int | None = None,
+    batch_dims: BatchDims | None = None,
+) -> list[Agreement]:
+    """Measure the agreement of several models with the dense one, which runs once.
+
+    Args:
+        dense: The model before pruning, in eval mode.
+        modules: The models to judge, in eval mode.
+        batches: Inputs of all models.
+        num_classes: What `classes_scored` returns.
+        batch_dims: Batch dimension of each input; None = the first of all.
+
+    Returns:
+        The agreement of each model.
+    """
     batches = iter(batches)
     first = next(batches)
-    meter = AgreementMeter(num_classes, output_batch_dims(dense, first, batch_dims))
+    output_dims = output_batch_dims(dense, first, batch_dims)
+    meters = [AgreementMeter(num_classes, output_dims) for _ in modules]
     with torch.inference_mode():
         for inputs in chain([first], batches):
-            meter.update(call_module(dense, inputs), call_module(slim, inputs), batch_length(inputs, batch_dims))
-    return meter.compute()
+            answer, samples = call_module(dense, inputs), batch_length(inputs, batch_dims)
+            for meter, module in zip(meters, modules, strict=True):
+                meter.update(answer, call_module(module, inputs), samples)
+    return [meter.compute() for meter in meters]
 
 
 def _sums(dense: Tensor, slim: Tensor, num_classes: int | None, batch_dim: int | None) -> list[Tensor]:

@@ -19,6 +19,19 @@ Column = TypeVar("Column", Tensor, tuple[Tensor, ...])
 """An input of a batch, or of several batches."""
 
 
+def with_dims(columns: Sequence[Column], batch_dims: BatchDims | None) -> list[tuple[Column, int | None]]:
+    """Pair what there is of each input, or output, with its batch dimension.
+
+    Args:
+        columns: One entry for each input.
+        batch_dims: Batch dimension of each input; None = the first of all.
+
+    Returns:
+        The pairs.
+    """
+    return list(zip(columns, batch_dims or (0,) * len(columns), strict=True))
+
+
 def batch_length(inputs: Inputs, batch_dims: BatchDims | None = None) -> int:
     """Count the samples of a batch.
 
@@ -29,7 +42,7 @@ def batch_length(inputs: Inputs, batch_dims: BatchDims | None = None) -> int:
     Returns:
         The number of samples; 1 where no input has a batch dimension.
     """
-    pairs = _with_dims(as_arguments(inputs), batch_dims)
+    pairs = with_dims(as_arguments(inputs), batch_dims)
     return next((tensor.shape[dim] for tensor, dim in pairs if dim is not None), 1)
 
 
@@ -44,7 +57,7 @@ def join_batches(batches: Iterable[Inputs], batch_dims: BatchDims | None = None)
         One tensor for each input of the module.
     """
     columns = list(zip(*map(as_arguments, batches), strict=True))
-    return tuple(parts[0] if dim is None else torch.cat(parts, dim) for parts, dim in _with_dims(columns, batch_dims))
+    return tuple(parts[0] if dim is None else torch.cat(parts, dim) for parts, dim in with_dims(columns, batch_dims))
 
 
 def samples_between(
@@ -63,7 +76,7 @@ def samples_between(
     """
     return tuple(
         column if dim is None else column.narrow(dim, first, min(stop, column.shape[dim]) - first)
-        for column, dim in _with_dims(columns, batch_dims)
+        for column, dim in with_dims(columns, batch_dims)
     )
 
 
@@ -77,7 +90,7 @@ def samples_first(columns: Sequence[Tensor], batch_dims: BatchDims | None = None
     Returns:
         The tensors of the inputs that have a batch dimension.
     """
-    return [column.movedim(dim, 0) for column, dim in _with_dims(columns, batch_dims) if dim is not None]
+    return [column.movedim(dim, 0) for column, dim in with_dims(columns, batch_dims) if dim is not None]
 
 
 def output_batch_dims(module: nn.Module, inputs: Inputs, batch_dims: BatchDims | None = None) -> BatchDims | None:
@@ -109,7 +122,3 @@ def output_batch_dims(module: nn.Module, inputs: Inputs, batch_dims: BatchDims |
 def _grown_dim(two: Tensor, three: Tensor) -> int | None:
     sizes = enumerate(zip(two.shape, three.shape, strict=False))
     return next((dim for dim, (a, b) in sizes if a and 3 * a == 2 * b), None)
-
-
-def _with_dims(columns: Sequence[Column], batch_dims: BatchDims | None) -> list[tuple[Column, int | None]]:
-    return list(zip(columns, batch_dims or (0,) * len(columns), strict=True))

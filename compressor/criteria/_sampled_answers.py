@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.agreement import is_class_scores
-from compressor.batches import output_batch_dims
+from compressor.batches import output_batch_dims, with_dims
 from compressor.core import BatchDims, ChannelGroup, Data
 from compressor.criteria.base import ScoringContext
 from compressor.criteria.gradient import writing_parameters
@@ -89,10 +89,9 @@ def own_answer_loss(
     Returns:
         A scalar, the sum over all floating-point outputs with samples; a mean over samples is no answer.
     """
-    leaves = tree_leaves(output)
     losses = [
         _negative_log_likelihood(leaf.movedim(dim, 0), generator, num_classes, dim)
-        for leaf, dim in zip(leaves, output_dims or (0,) * len(leaves), strict=True)
+        for leaf, dim in with_dims(tree_leaves(output), output_dims)
         if leaf.requires_grad and leaf.ndim and dim is not None
     ]
     return torch.stack(losses).sum()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from compressor.core import ChannelGroup, FloatArray
 
-SIGNS = 500_000  # index of their random numbers: no epoch, by which those of drawn answers are indexed
+SIGNS = 500_000  # index of the signs' generator; those of drawn answers are indexed by epoch
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from compressor.batches import with_dims
 from compressor.core import BatchDims, ModelInput
 from compressor.data.augmentation import Augmentation
 from compressor.data.normalize import Normalize
@@ -69,9 +70,8 @@ class TensorInputs:
 
     def batches(self, rows: Iterable[Tensor]) -> Iterator[Inputs]:
         """Yield the inputs for each tensor of rows (B,)."""
-        dims = self.batch_dims or (0,) * len(self.tensors)
+        pairs = with_dims(self.tensors, self.batch_dims)
         for batch in rows:
-            pairs = zip(self.tensors, dims, strict=True)
             inputs = tuple(tensor if dim is None else tensor[batch].movedim(0, dim) for tensor, dim in pairs)
             yield inputs[0] if len(inputs) == 1 else inputs
 

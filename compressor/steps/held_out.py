@@ -25,13 +25,11 @@ def held_out_divergences(state: PruningState, modules: Sequence[nn.Module], data
     Args:
         state: It has the dense model.
         modules: The networks.
-        data: It has a held-out split, or nothing is compared.
+        data: It has a held-out split.
 
     Returns:
         A divergence for each network; infinite where it is not a number.
     """
-    if not data.has_holdout:
-        return [math.inf for _ in modules]
     batches = [inputs for inputs, _ in data.holdout_batches(BATCH_SIZE, images=JUDGES)]
     return divergences_on(batches, state, modules, data)
 
@@ -50,20 +48,8 @@ def divergences_on(
     Returns:
         A divergence for each network; infinite where it is not a number.
     """
-    import torch
+    from compressor.agreement import classes_scored, measure_agreements
 
-    from compressor.agreement import AgreementMeter, classes_scored
-    from compressor.batches import batch_length, output_batch_dims
-    from compressor.tensors import call_module
-
-    dense, dims = state.baseline.module, data.batch_dims
-    output_dims = output_batch_dims(dense, batches[0], dims)
     classes = classes_scored(state.model.spec, data)
-    meters = [AgreementMeter(classes, output_dims) for _ in modules]
-    with torch.inference_mode():
-        for inputs in batches:
-            answer = call_module(dense, inputs)
-            for meter, module in zip(meters, modules, strict=True):
-                meter.update(answer, call_module(module, inputs), batch_length(inputs, dims))
-    values = [meter.compute().divergence for meter in meters]
-    return [value if math.isfinite(value) else math.inf for value in values]
+    agreements = measure_agreements(state.baseline.module, modules, batches, classes, data.batch_dims)
+    return [one.divergence if math.isfinite(one.divergence) else math.inf for one in agreements]

@@ -69,6 +69,9 @@ class Refine(Step):
             context.log.note(f"the network was not refined: {work}; raise reconstruct.refine.work above {self.work:g}")
             return state
         data = context.data_with_holdout
+        if not data.has_holdout:
+            context.log.note("the network was not refined: no sample can be held out to judge it by")
+            return state
         in_memory = SAMPLES // sum(tensor.nbytes for tensor in state.example_inputs())
         images = int(min(self.images, most, max(in_memory, 1)))
         batches = calibration_arguments(data, images)
@@ -90,7 +93,7 @@ class Refine(Step):
 
         weights = stored_result(context.checkpoints, repr(self), state.model.module, train)
         if weights is None:
-            context.log.note("the network was not refined: it takes too much memory, or has no gradient")
+            context.log.note("the network was not refined: it takes too much memory, or has no gradient or map")
             return state
         refined = state.with_weights(weights)
         before, after = held_out_divergences(state, (state.model.module, refined.model.module), data)

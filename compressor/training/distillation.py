@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.agreement import is_class_scores, relative_square
+from compressor.batches import with_dims
 from compressor.core import BatchDims
 from compressor.errors import RecipeError
 from compressor.layers import observe_outputs
@@ -65,8 +66,8 @@ def answer_distance(
     Raises:
         RecipeError: No output can be compared.
     """
-    terms, leaves = [], tree_leaves(taught)
-    for f, g, dim in zip(tree_leaves(answer), leaves, output_dims or (0,) * len(leaves), strict=True):
+    terms = []
+    for f, (g, dim) in zip(tree_leaves(answer), with_dims(tree_leaves(taught), output_dims), strict=True):
         if dim is None or not g.is_floating_point() or not g.numel() or f.shape != g.shape:
             continue  # means over samples answer none, indices have no gradient, detections may differ in number
         if is_class_scores(g, num_classes, dim):
@@ -105,23 +106,20 @@ class TeacherAnswers:
         samples = rows.tolist()
         if all(row in self.cache for row in samples):
             columns = list(zip(*(self.cache[row] for row in samples), strict=True))
-            dims = self._dims(len(columns))
-            return [torch.stack(column, dim) for column, dim in zip(columns, dims, strict=True) if dim is not None]
+            pairs = with_dims(columns, self.output_dims)
+            return [torch.stack(column, dim) for column, dim in pairs if dim is not None]
         answer = self.teacher(inputs)
         leaves = tree_leaves(answer)
-        pairs = list(zip(leaves, self._dims(len(leaves)), strict=True))
+        parts = with_dims(leaves, self.output_dims)
         has_part_per_sample = all(
-            dim is not None and leaf.ndim > dim and leaf.shape[dim] == len(samples) for leaf, dim in pairs
+            dim is not None and leaf.ndim > dim and leaf.shape[dim] == len(samples) for leaf, dim in parts
         )
         if has_part_per_sample and not self.full:
             self.bytes += sum(leaf.nbytes for leaf in leaves)
             self.full = self.bytes > self.limit
-            parts = (leaf.unbind(dim) for leaf, dim in pairs if dim is not None)
-            self.cache |= dict(zip(samples, zip(*parts, strict=True), strict=True))
+            by_sample = zip(*(leaf.unbind(dim) for leaf, dim in parts if dim is not None), strict=True)
+            self.cache |= dict(zip(samples, by_sample, strict=True))
         return answer
-
-    def _dims(self, outputs: int) -> BatchDims:
-        return self.output_dims or (0,) * outputs
 
 
 def feature_distance(maps: Mapping[str, Tensor], taught: Mapping[str, Tensor], names: tuple[str, ...]) -> Tensor:
