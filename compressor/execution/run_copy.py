@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from compressor.execution.copies import copy_module
-from compressor.execution.randomness import equal_randomness
+from compressor.execution.randomness import SEED, equal_randomness
 
 
-def run_seeded(module: nn.Module, *inputs: Tensor) -> Any:
+def run_seeded(module: nn.Module, *inputs: Tensor, seed: int = SEED) -> Any:
     """Run a module itself without gradients, from equal random numbers.
 
     Args:
         module: The module. Its forward may change it.
         inputs: Its inputs.
+        seed: Passes of one seed draw the same.
 
     Returns:
         Its output.
     """
-    with torch.no_grad(), equal_randomness():
+    with torch.no_grad(), equal_randomness(seed):
         return module(*inputs)
 
 

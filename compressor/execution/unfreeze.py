@@ -1,4 +1,4 @@
-"""Whether parameters have gradients."""
+"""Turns on the gradients of parameters."""
 
 from __future__ import annotations
 

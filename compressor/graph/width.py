@@ -1,4 +1,4 @@
-"""Sizes that follow channels."""
+"""Computes sizes that depend on which channels are kept."""
 
 from __future__ import annotations
 

@@ -242,13 +242,14 @@ def _from_checkpoint(
             )
     except ModelError as error:
         if checkpoint.module is None or arch != "auto":
+            hint = error.hint
             if checkpoint.is_lightning and error.code == UNKNOWN_ARCHITECTURE:
-                hint = f"give the class that Lightning saved it from: path/to/net.py:Class@{source}; or {error.hint}"
-                raise ModelError(error.code, error.place, error.problem, hint) from None
+                hint = f"give the class that Lightning saved it from: path/to/net.py:Class@{source}; or {hint}"
             if checkpoint.aside and settings.weights is None:
-                hint = f"{error.hint}; --set model.weights={checkpoint.aside[0]} takes other weights of the file"
-                raise ModelError(error.code, error.place, error.problem, hint) from None
-            raise
+                hint = f"{hint}; --set model.weights={checkpoint.aside[0]} takes other weights of the file"
+            if hint == error.hint:
+                raise
+            raise ModelError(error.code, error.place, error.problem, hint) from None
         identified = pickled_module(checkpoint, source, settings)
     mean, std = _normalization(identified.spec)
     loaded = LoadedModel(

@@ -8,6 +8,7 @@ from pathlib import Path
 from compressor.core import Data, LoadedModel
 from compressor.data.for_model import estimated_normalization, open_data_for, samples_shown, with_sample_sizes
 from compressor.data.locate import is_source
+from compressor.models.inputs.user_inputs import no_samples
 from compressor.models.source import load_model, resize_head
 from compressor.recipe.data_location import locate_recipe_data
 from compressor.recipe.recipe_config import Recipe
@@ -39,7 +40,7 @@ def load_inputs(
     with log.stage("load"):
         model = source
         if not isinstance(model, LoadedModel):
-            samples = dict if location is None else partial(samples_shown, *location)
+            samples = no_samples if location is None else partial(samples_shown, *location)
             model = load_model(model, **recipe.model.load_options(), trust_pickle=trust_pickle, samples=samples)
         for note in model.notes:
             log.note(note)

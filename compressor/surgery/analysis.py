@@ -120,26 +120,23 @@ class _Search:
                 if not blamed:
                     frozen = freeze_numbered_groups(graph, self.module, self.inputs, self.trace, trace)
                     return frozen, siblings
-                if self._shares_sizes(graph, plan, blamed, shared):
-                    continue
+            elif _next_dimensions(failure, slim, graph, compared):
+                continue
+            else:
+                near = called_near(failure, called, interpretations) if is_own_check(failure) else set()
+                first = partial(self._first_other_shape, slim, graph, plan)
+                blamed = near or blame(failure, slim, lines, called, interpretations, first)
+                if not blamed:
+                    break
+            # Every round ties other sizes or reads a line more strictly, so that this ends.
+            if not self._tie_sizes(graph, plan, blamed, shared):
                 _interpret_more_strictly(interpretations, blamed, lines)
-                continue
-            if _next_dimensions(failure, slim, graph, compared):
-                continue
-            near = called_near(failure, called, interpretations) if is_own_check(failure) else set()
-            first = partial(self._first_other_shape, slim, graph, plan)
-            blamed = near or blame(failure, slim, lines, called, interpretations, first)
-            if not blamed:  # every round reads at least one line more strictly, so this ends
-                break
-            if self._shares_sizes(graph, plan, blamed, shared):
-                continue
-            _interpret_more_strictly(interpretations, blamed, lines)
         problem = f"the forward pass fails at {location_of(failure)} after channels are removed: {failure}"
         hint = "freeze the layers around that line with prune.layers"
         raise ModelError("model-cannot-be-pruned/trial-forward-fails", self.name, problem, hint)
 
-    def _shares_sizes(self, graph: DependencyGraph, plan: PrunePlan, blamed: set[str], shared: set[Place]) -> bool:
-        """Let attributes that modules of those lines use for several sizes be shared; False if none is left to try."""
+    def _tie_sizes(self, graph: DependencyGraph, plan: PrunePlan, blamed: set[str], shared: set[Place]) -> bool:
+        """Tie the sizes that one attribute of a blamed module holds; False if none is left to tie."""
         modules = {call.module for call in self.trace.calls if call.where in blamed}
         untried = {place for place in contradictions(graph.attributes, plan) - shared if place[0] in modules}
         shared |= untried

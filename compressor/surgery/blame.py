@@ -14,6 +14,8 @@ from compressor.execution.traceback_frames import traceback_frames
 from compressor.graph.tracked import SizeInterpretation
 from compressor.layers import failed_place
 
+_RUNNERS = tuple(Path(__file__).parents[1] / room for room in ("execution", "graph", "surgery"))  # they run models
+
 
 class _RunsPlaces(Protocol):
     """A module whose forward runs places in turn, such as the nodes of an ONNX file."""
@@ -101,10 +103,10 @@ def lines_read_as(least: SizeInterpretation, interpretations: Mapping[str, SizeI
 
 
 def location_of(failure: Exception) -> str:
-    """The place that failed, or file:line of the innermost frame outside PyTorch and this room."""
+    """The place that failed, or file:line of the innermost frame outside PyTorch and the packages that run models."""
     if (place := failed_place(failure)) is not None:
         return place
-    inside = (torch.__path__[0], Path(__file__).parent)
+    inside = (Path(torch.__path__[0]), *_RUNNERS)
     for frame, line in traceback_frames(failure):
         if not any(Path(frame.f_code.co_filename).is_relative_to(folder) for folder in inside):
             return f"{frame.f_code.co_filename}:{line}"

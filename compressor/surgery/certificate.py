@@ -23,6 +23,7 @@ from compressor.surgery.removal import plan_from_kept, remove_channels, removed_
 from compressor.tensors import named_tensors
 
 MASKED = "masked-dense"
+DENSE = "dense"
 RESTRICTED = "restricted-dense"  # for a plan that changes what a norm works on or numbers are drawn for
 REORDERED = "reordered"
 DROPPED = "dropped-blocks"
@@ -113,9 +114,9 @@ def certify_dropped_blocks(
 def proof_of_nonzero(
     compare: Callable[[nn.Module], OutputComparison], module: nn.Module, reference: str, *, inside: bool = True
 ) -> Certificate:
-    """Prove; where all outputs are zero, prove it of the module with noise in place of all-zero tensors.
+    """Compare outputs; if all are zero, compare them again with noise in place of all-zero parameters.
 
-    Where they are zero even then, as behind a ReLU that nothing passes, the layers before them are compared.
+    If they remain zero, as behind a ReLU whose inputs are all negative, layers of unchanged width are compared.
 
     Args:
         compare: Sets up the comparison of a module with what is made of it.
@@ -126,11 +127,12 @@ def proof_of_nonzero(
     Returns:
         The certificate.
     """
-    for part in (module, with_nonzero_params(module)):
-        proof = compare(part).proof(reference)
-        if proof.ok or proof.max_abs_error:
-            return proof
-    return compare(module).inside(reference) if inside else proof
+    proof = compare(module).proof(reference)
+    if not proof.ok and not proof.max_abs_error:
+        proof = compare(with_nonzero_params(module)).proof(reference)
+    if inside and not proof.ok and not proof.max_abs_error:
+        return compare(module).inside(reference)
+    return proof
 
 
 def output_change(dense: nn.Module, slim: nn.Module, *inputs: Tensor) -> Certificate:
@@ -142,10 +144,10 @@ def output_change(dense: nn.Module, slim: nn.Module, *inputs: Tensor) -> Certifi
         inputs: What both models run on.
 
     Returns:
-        The certificate, in float32 as that of `certify_removal` where the forward does not run in float64; `ok` where
-        the removed channels had no effect, if all outputs are zero, too.
+        The certificate. It holds where the removed channels had no effect, also if all outputs are zero. A forward
+        that does not run in float64 is compared in float32.
     """
-    outputs = OutputComparison(lambda: copy_module(dense), slim, inputs).outputs(MASKED)
+    outputs = OutputComparison(lambda: copy_module(dense), slim, inputs).outputs(DENSE)
     return outputs if outputs.max_abs_error else replace(outputs, max_rel_error=0.0, ok=True)
 
 

@@ -21,14 +21,14 @@ MAX_INTEGER = 2**31 - 1  # a Slice up to it goes to the end
 
 
 def constant_sizes(model: ModelProto) -> Mapping[str, tuple[int | None, ...]]:
-    """Find the sizes of the results of Reshapes that no free size of the inputs decides, and no batch.
+    """Find the sizes of Reshape results that are the same for every batch and every free size of the inputs.
 
     Args:
         model: The graph. It is not changed.
 
     Returns:
-        Result -> its sizes; None for those that follow from the inputs. Left out is what lies behind operators that
-        ONNX Runtime's symbolic inference does not know, and everything in graphs that compute no such sizes.
+        Result -> its sizes; None for those that follow from the inputs. Results behind operators that ONNX Runtime's
+        symbolic inference does not know are left out. Graphs that compute no such sizes give an empty mapping.
     """
     makers = {name: node.op_type for node in model.graph.node for name in node.output}
     reshapes = [node for node in model.graph.node if node.op_type == "Reshape"]
@@ -45,13 +45,13 @@ class _Inference(SymbolicShapeInference):  # type: ignore[misc]  # ONNX Runtime 
         super().__init__(MAX_INTEGER, auto_merge=False, guess_output_rank=False, verbose=0)
 
     def _try_get_value(self, node: NodeProto, index: int) -> Any:
-        """The values of an input, where they are known: those of large weights are not there."""
+        """The known values of an input; None for large weights, whose values `_with_free_batch` leaves out."""
         tensor = self.initializers_.get(node.input[index]) if index < len(node.input) else None
         is_large = tensor is not None and math.prod(tensor.dims) > LARGE
         return None if is_large else super()._try_get_value(node, index)
 
     def shapes(self, model: ModelProto) -> dict[str, tuple[int | None, ...]]:
-        """Find the sizes of values, as far as it comes."""
+        """Find the sizes of values up to the first operator that is unknown."""
         with silent_logging(logging.ERROR), contextlib.suppress(Exception):  # which an unknown operator raises
             self._preprocess(model)
             while self.run_:

@@ -81,7 +81,7 @@ def _is_length(one: ModelInput) -> bool:
 
 
 def no_valid_integers(where: str, inputs: Sequence[ModelInput], unbounded: frozenset[str]) -> ModelError:
-    """Make the error where no values do.
+    """Make the error for a file whose outputs are finite for none of the integers tried.
 
     Args:
         where: The file.
@@ -95,6 +95,7 @@ def no_valid_integers(where: str, inputs: Sequence[ModelInput], unbounded: froze
              if one.name in unbounded and one.integer_range is not None]  # fmt: skip
     ranges = ", ".join(f"{low} to {high}" for low, high in dict.fromkeys(tried))
     names = ", ".join(one.name for one in inputs if one.name in unbounded)
-    problem = f"its answers are NaN or infinite for every value tried of the integer input {names} ({ranges})"
-    hint = f"give --data with an array of the name {names}, which has values that the network takes"
+    tries = f"{ranges}, and those of the data, if any"
+    problem = f"its outputs are NaN or infinite for all integers tried as {names} ({tries})"
+    hint = f"give --data with valid integers in arrays named as the inputs: {names}"
     return ModelError("onnx-model/no-valid-integers", where, problem, hint)

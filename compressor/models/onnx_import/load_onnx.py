@@ -55,7 +55,7 @@ def load_onnx(
     Args:
         path: The file.
         shapes: The shape of each input without the batch; None takes those of the file, or finds ones that run.
-        samples: Read where the file has no finite answers for the integers that are usual.
+        samples: Samples of the data; read only if the outputs are not finite for the usual integers.
 
     Returns:
         The model. The file itself, run by ONNX Runtime, answers as it does.

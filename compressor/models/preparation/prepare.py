@@ -73,7 +73,7 @@ def refuse_opaque(module: nn.Module, where: str) -> None:
     for name, tensor in module.state_dict(keep_vars=True).items():
         if isinstance(tensor, Tensor) and not is_strided(tensor):
             problem = f"its {name} is sparse, quantized or nested, and files of weights hold dense tensors only"
-            hint = "make it dense; or register it with persistent=False, where its values come from the code"
+            hint = "make it dense, or register it with persistent=False if the code computes its values"
             raise ModelError("model/unsupported-tensor", where, problem, hint)
 
 
