@@ -55,7 +55,7 @@ def timing_conditions(recipe: Recipe, device: Device | None) -> str | None:
         device: The device.
 
     Returns:
-        A text that differs for other times; None where the recipe has no latency target.
+        A text; decisions by latency are repeated only where it is equal; None where the recipe has no latency target.
     """
     if device is None or not recipe.pruning_target().has_latency_target:
         return None
@@ -111,7 +111,7 @@ class DeviceTimer:
 
 @dataclass(frozen=True, slots=True)
 class TimeInTurn:
-    """Time of a model beside the reference of layers' times, in milliseconds of the session's first timing."""
+    """The time of a model, scaled by the reference that is timed with it, so that all times of a session compare."""
 
     ms: float
     reference_ms: float  # the same for all models of a session

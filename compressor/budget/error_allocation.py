@@ -39,7 +39,7 @@ class ErrorAllocation:
 
     removed_G: IntArray
     error: float
-    gap: float  # no run reads it: tests bound by it what the search may have missed
+    gap: float  # largest share of the error that a better allocation could save; only tests read it
     feasible: bool
 
 

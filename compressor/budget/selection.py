@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from compressor.core import BoolArray, FloatArray, IntArray
 
 
-MIN_KEPT_SHARE_BY_ERROR = 1 / 8  # the same with scope error
 LEAST_USAGE = 0.8  # share of a budget that rounded widths use, where finer ones are allowed
 MIN_KEPT_SHARE = 0.25  # share of its original channels that a layer keeps as long as the target allows it
+MIN_KEPT_SHARE_BY_ERROR = 1 / 8  # the same with scope error
 
 PreferredMultiples = Callable[[Sequence[ChannelGroup], int], "IntArray"]
 """(groups, round_to) -> the multiples that the target device rewards, (G,)."""

@@ -213,7 +213,8 @@ def _prepared(
     with RunLog(emit=emit) as log:
         model, images = load_inputs(source, recipe, data, log, trust_pickle=trust_pickle, needs_data=False)
         context = Context(images, recipe.seed, log, Checkpoints(None, ""))
-        baseline = initial_state(model, replace(context, data=None))  # whose metric takes long, and is not in a plan
+        # Without data: a plan does not show the dense metric, which takes long.
+        baseline = initial_state(model, replace(context, data=None))
         round_to = choose_width_multiple(recipe, device, log)
         probe = latency_probe(recipe, device, model, log, rounds=0)
         with hold_device(probe) as held:

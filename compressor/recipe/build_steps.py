@@ -68,12 +68,15 @@ def build_steps(
         return (*place_retraining(steps, training, ()), *method.finish())
     repair, refinement = recipe.reconstruct_step(trained=trained), recipe.refine_step()
     recovery: list[Step] = []
-    if repair is not None:
+    if repair is not None:  # it sets BatchNorm statistics as well
         rounds = _in_rounds(steps, repair, recipe.prune.rounds)
-        steps, recovery = (steps, [repair]) if rounds is None else (rounds, [])  # it sets BatchNorm statistics as well
+        if rounds is None:
+            recovery.append(repair)
+        else:
+            steps = rounds
         recovery += [refinement] if refinement is not None else []
     elif recipe.retrain.recalibrate:
-        recovery = [Recalibrate()]
+        recovery.append(Recalibrate())
     recovery += [training] if training is not None else []
     return (*place_retraining(steps, training, recovery), *method.finish())
 

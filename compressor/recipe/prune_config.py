@@ -206,7 +206,7 @@ class PruneBase(RecipeBlock):
     def _write_used_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         unused = TARGET_KEYS if self.target is None else CHANNEL_KEYS if self.settings.unstructured else ()
         written = {key: value for key, value in handler(self).items() if key not in methods() and key not in unused}
-        if not methods()[self.method].chooses_criterion:
+        if not self.settings.chooses_criterion:
             written.pop("criterion")
             written.pop("rounds")
         if self.blocks is None:

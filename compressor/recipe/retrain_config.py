@@ -54,7 +54,7 @@ class DistillConfig(RecipeBlock):
     def conflicts(cls, keys: Mapping[str, object]) -> Iterator[Conflict]:
         default = cls.model_fields["weight"].default
         if keys.get("labels") is False and keys.get("weight", default) != default:
-            yield "weight", "no weight beside labels: false, where the dense model's outputs are all that is learned"
+            yield "weight", "nothing while retrain.distill.labels is false: only the dense model's outputs are learned"
 
     def settings(self) -> Distillation:
         return Distillation(self.temperature, self.weight, self.features, self.labels)

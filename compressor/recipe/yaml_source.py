@@ -211,7 +211,8 @@ def _scalar(node: Node) -> Any:
         case "int":
             return int(text)
         case "float":
-            return float(text.replace(".", "") if text[-1].isalpha() else text)  # .inf and .NaN, which float has bare
+            # float() reads inf and nan without the dot of YAML.
+            return float(text.replace(".", "") if text[-1].isalpha() else text)
         case _:
             return text
 

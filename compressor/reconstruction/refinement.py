@@ -115,8 +115,7 @@ def _order(count: int, passes: int, random: torch.Generator) -> Iterator[int]:
 
 def _trained(module: nn.Module, program: Program) -> dict[str, nn.Parameter]:
     """The parameters that the program reads."""
-    read = {uid for operation in program.operations for uid in operation.reads}
-    names = {name for uid, name in program.names.items() if uid in read}
+    names = {name for uid, name in program.names.items() if uid in program.readers}
     return {
         name: parameter
         for name, parameter in module.named_parameters()

@@ -159,7 +159,7 @@ def unreached(module: nn.Module, program: Program, changed: Set[str]) -> list[La
     Returns:
         A result with the reason for each of these layers.
     """
-    called = {program.names[uid] for operation in program.operations for uid in operation.reads if uid in program.names}
+    called = {name for uid, name in program.names.items() if uid in program.readers}
     reason = "it is not called" if program.complete else "it runs behind a call that depends on values"
     names = {name for name, parameter in module.named_parameters() if parameter.ndim > 1} & changed
     return [LayerResult(name.rpartition(".")[0], reason=reason) for name in sorted(names - called)]

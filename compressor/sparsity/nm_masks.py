@@ -90,7 +90,7 @@ def upper_bound_share(weight: Tensor, pattern: NMPattern) -> float:
 
 
 def values_behind_mask(weight: Tensor, mask: Tensor, dense: Tensor, pattern: NMPattern) -> Tensor:
-    """Fill the zeros of a masked weight with the values from before the masking, so that its largest are still its own.
+    """Fill the zeros of a masked weight with their values before masking; kept weights stay the largest of their group.
 
     Where a kept weight has become smaller, as by reconstruction, the filled values of its group are reduced to just
     below the smallest kept one: `magnitude_mask` of the result is the mask.

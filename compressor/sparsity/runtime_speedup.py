@@ -1,4 +1,4 @@
-"""What a runtime gains by N:M masks, said before anything is trained."""
+"""Predicts what a runtime gains by N:M masks, before anything is trained."""
 
 from __future__ import annotations
 

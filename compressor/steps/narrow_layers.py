@@ -8,6 +8,7 @@ from compressor.budget.layer_rules import layer_ratio
 from compressor.budget.selection import MIN_KEPT_SHARE
 from compressor.budget.target import PruningTarget
 from compressor.core import ChannelGroup
+from compressor.listed import listed
 from compressor.run_log import RunLog
 from compressor.steps.state import PruningState
 
@@ -47,8 +48,7 @@ def warn_of_narrow_layers(state: PruningState, target: PruningTarget, log: RunLo
     narrow = sorted((name for name in shares if shares[name] < MIN_KEPT_SHARE), key=shares.__getitem__)
     if narrow:
         subject = f"{len(narrow)} layers keep" if len(narrow) > 1 else "one layer keeps"
-        names = ", ".join(f"{name} ({kept[name].sum()} of {len(kept[name])})" for name in narrow[:NAMED])
-        names += ", ..." if len(narrow) > NAMED else ""
+        names = listed([f"{name} ({kept[name].sum()} of {len(kept[name])})" for name in narrow], NAMED)
         hint = "raise the target, or unfreeze other layers, which inspect lists"
         log.warning(f"{subject} less than a quarter of the channels: {names}; {hint}")
 

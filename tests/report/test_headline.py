@@ -10,6 +10,8 @@ from compressor.report.findings import Report, findings
 from compressor.report.findings.headline import FAR, NOT_FASTER, UNSTABLE, ZEROS, ResultHeadline, describe_quality
 from compressor.report.findings.latency import MeasuredLatency
 
+ONE_OUTPUT = {"top1_output": None, "error_output": None}
+
 
 def headline(report: Report) -> Headline:
     (finding,) = (finding for finding in findings() if isinstance(finding, ResultHeadline))
@@ -70,7 +72,7 @@ def test_a_fast_model_that_misses_a_gate_is_no_success(trained) -> None:
 
 def test_quality_without_labels_is_the_agreement(trained) -> None:
     report = {**trained.report, "dense": {**trained.report["dense"], "metric": None}}
-    agreement = {"top1": 99.5, "kl": 0.1, "output_error": 3.0, "samples": 100, "steps": {}}
+    agreement = {"top1": 99.5, "kl": 0.1, "output_error": 3.0, "samples": 100, "steps": {}, **ONE_OUTPUT}
     assert describe_quality({**report, "agreement": agreement}) == "99.50 % agreement with dense"
     assert "differ by 3.00 %" in describe_quality({**report, "agreement": {**agreement, "top1": None}})
     assert describe_quality({**report, "agreement": None}) == "accuracy not measured"
@@ -82,7 +84,7 @@ def test_quality_without_labels_is_the_agreement(trained) -> None:
 def test_answers_that_are_far_from_the_dense_ones_say_what_to_do(
     trained, top1: float | None, error: float, hint: str
 ) -> None:
-    agreement = {"top1": top1, "kl": 0.1, "output_error": error, "samples": 100, "steps": {}}
+    agreement = {"top1": top1, "kl": 0.1, "output_error": error, "samples": 100, "steps": {}, **ONE_OUTPUT}
     labelled = {**trained.report, "agreement": agreement}
     unlabelled = {**labelled, **{side: {**labelled[side], "metric": None} for side in ("dense", "slim")}}
     assert headline(labelled).hint == ""

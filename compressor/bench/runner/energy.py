@@ -48,9 +48,8 @@ def read_nvml() -> float | None:
     try:
         count = ctypes.c_uint()
         library.nvmlDeviceGetCount_v2(ctypes.byref(count))
-        joules = [
-            value for value in (_board_joules(library, index) for index in range(count.value)) if value is not None
-        ]
+        boards = (_board_joules(library, index) for index in range(count.value))
+        joules = [value for value in boards if value is not None]
         return sum(joules) if joules else None
     finally:
         library.nvmlShutdown()

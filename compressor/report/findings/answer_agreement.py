@@ -98,13 +98,13 @@ def _divergence(values: StageAgreement) -> str:
 
 def _name(record: AgreementRecord) -> str:
     """The output that the main value is of, where there are several."""
-    name = record.get("error_output" if record["top1"] is None else "top1_output")
+    name = record["error_output"] if record["top1"] is None else record["top1_output"]
     return "" if name is None else f" ({name})"
 
 
 def _largest_error(record: AgreementRecord) -> str:
-    """What the best class of one output leaves out of the others."""
-    worst = record.get("error_output")
+    """The largest error of any output, which the top-1 agreement of one output does not show."""
+    worst = record["error_output"]
     if record["top1"] is None or worst is None:
         return ""
     return f"; largest error {format_percent(record['output_error'])} ({worst})"

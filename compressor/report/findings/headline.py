@@ -69,7 +69,7 @@ def is_far(report: Report) -> bool:
     if agreement is None or _has_metric(report):
         return False
     top1, error = agreement["top1"], agreement["output_error"]
-    is_another = agreement.get("error_output") != agreement.get("top1_output")  # than the one with classes
+    is_another = agreement["error_output"] != agreement["top1_output"]  # than the one with classes
     differs = (top1 is None or is_another) and error > MOST_ERROR
     return bool(differs or (top1 is not None and top1 < LEAST_AGREEMENT))
 
@@ -82,7 +82,7 @@ def describe_quality(report: Report) -> str:
     agreement = report["agreement"]
     if agreement is None:
         return f"{metric['name']} not measured"
-    error, worst = format_percent(agreement["output_error"]), agreement.get("error_output")
+    error, worst = format_percent(agreement["output_error"]), agreement["error_output"]
     differ = f"outputs differ by {error}" if worst is None else f"outputs differ by up to {error} ({worst})"
     if agreement["top1"] is None:
         return f"{differ} from the dense model's"

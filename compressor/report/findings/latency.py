@@ -147,7 +147,7 @@ class RatioRecord(TypedDict):
 
 
 def latency_ratio(comparison: Comparison | None) -> RatioRecord:
-    """The JSON under `ratios` of a comparison, or of none."""
+    """The latency in the JSON under `ratios`; None for both values without a stable comparison."""
     bounds = finite_interval(comparison.ratio_ci95) if comparison and comparison.stable else None
     return {"latency": finite(comparison.ratio) if comparison and bounds else None, "latency_ci95": bounds}
 
